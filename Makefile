@@ -1,0 +1,109 @@
+# Every target sets itself up on a machine that has Python 3.11, make and a shell.
+# Environments are made anew only when pyproject.toml or constraints.txt changed; `make clean` removes them.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+SHELL := /bin/sh
+.SHELLFLAGS := -euc
+
+VENV := .venv
+BIN := $(VENV)/bin
+BASE_VENV := .venv-3.10
+TOOLS_VENV := .venv-tools
+UV := $(TOOLS_VENV)/bin/uv
+EXTRAS := agent keras server demo test dev
+
+# One thread per process: a demo runs many processes on few cores. No program here phones home.
+export OMP_NUM_THREADS := 1
+export TF_CPP_MIN_LOG_LEVEL := 3
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+export UV_PYTHON_DOWNLOADS := never
+export FLEETLEARN_UV := $(UV)
+
+# $(call find_python,X.Y): prints an interpreter of that version, or nothing. A name on PATH may be
+# a shim that does not run, so every candidate is tried.
+find_python = for candidate in python$(1) python3 python "$$HOME"/.pyenv/versions/$(1).*/bin/python \
+	"$$(test ! -x $(UV) || $(UV) python find $(1) 2>/dev/null)"; do \
+	if "$$candidate" -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(1)")' 2>/dev/null; \
+	then echo "$$candidate"; break; fi; done
+
+# $(call install,VENV,EXTRA,EXTRA...): the project, editable, at the versions of constraints.txt.
+comma := ,
+install = if test -x $(UV); \
+	then $(UV) pip install --quiet --python $(1)/bin/python --editable ".[$(2)]" --constraint constraints.txt; \
+	else $(1)/bin/python -m pip install --quiet --editable ".[$(2)]" --constraint constraints.txt; fi
+
+.PHONY: help setup demo test check static test-base soak bench constraints clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; \
+	do printf '  %-12s %s\n' "$$target" "$$text"; done
+
+setup: $(VENV)/.installed ## make .venv with edge-agent, cloud-server and all tools
+	@echo "ready: $(BIN)/edge-agent, $(BIN)/cloud-server"
+
+demo: $(VENV)/.installed ## a server and several robots on this machine, camera frame to prediction
+	@$(BIN)/python deploy/demo/demo.py
+
+test: static ## everything: check, slow tests, resolution for robots, the base on Python 3.10
+	@if test -x $(UV); then $(BIN)/python -m pytest; \
+	else echo "left out: the resolution checks of tests/packaging need uv, which could not be installed"; \
+	$(BIN)/python -m pytest --ignore=tests/packaging/test_resolution.py; fi
+	@$(MAKE) --no-print-directory test-base
+
+check: static ## format, lint, types, import contracts, fast tests
+	@$(BIN)/python -m pytest -m "not slow"
+
+static: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
+
+# Only files that use the marker are collected: the others import what the base does not have.
+test-base: $(BASE_VENV)/.installed
+	@if test -e $<; then \
+	$(BASE_VENV)/bin/python -c 'import numpy, sys; print("base tests: Python %d.%d," % sys.version_info[:2], "NumPy", numpy.__version__)'; \
+	$(BASE_VENV)/bin/python -m pytest -m base $$(grep -rlE 'mark\.base\b' tests --include='test_*.py'); \
+	else echo "left out: the base tests on Python 3.10, no such interpreter was found on this machine"; fi
+
+soak: $(VENV)/.installed ## a long run with failures injected (ARGS="..." is passed on)
+	@$(BIN)/python benchmarks/soak.py $(ARGS)
+
+bench: $(VENV)/.installed ## measure this project beside its peers and print the ratios
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+
+constraints: | $(UV) ## resolve pyproject.toml again into constraints.txt (needs uv)
+	@$(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.10 \
+	--no-annotate --custom-compile-command "make constraints" \
+	$(foreach extra,$(EXTRAS),--extra $(extra)) --output-file constraints.txt
+
+clean: ## remove environments, builds and caches; data stays
+	@rm -rf $(VENV) $(BASE_VENV) $(TOOLS_VENV) build dist *.egg-info \
+	.mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# A failed installation of uv is no error: pip takes over, more slowly.
+$(UV):
+	@python="$$($(call find_python,3.11))"; \
+	test -n "$$python" || { echo "make: Python 3.11 was not found; install it, or put it on PATH as python3.11" >&2; exit 1; }; \
+	test -x $(TOOLS_VENV)/bin/python || "$$python" -m venv $(TOOLS_VENV) || \
+	{ rm -rf $(TOOLS_VENV); echo "make: $$python cannot make environments; on Debian install python3.11-venv" >&2; exit 1; }; \
+	$(TOOLS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.12,<0.14" || \
+	echo "make: uv could not be installed, pip is used in its place (slower)"
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(UV)
+	@python="$$($(call find_python,3.11))"; \
+	test -x $(BIN)/python || { echo "making $(VENV), about 2 GB, once"; "$$python" -m venv $(VENV); }; \
+	$(call install,$(VENV),demo$(comma)dev)
+	@touch $@
+
+# Without an interpreter nothing is made, and test-base says so.
+$(BASE_VENV)/.installed: pyproject.toml constraints.txt | $(UV)
+	@python="$$($(call find_python,3.10))"; \
+	if test -n "$$python"; then \
+	test -x $(BASE_VENV)/bin/python || "$$python" -m venv $(BASE_VENV); \
+	$(call install,$(BASE_VENV),test); \
+	touch $@; fi

@@ -1,0 +1,1 @@
+"""The cloud side: run rounds, aggregate updates, export and publish models."""

@@ -1,0 +1,1 @@
+"""Aggregation rules as pure NumPy: no Flower, no network, no disk."""

@@ -1,0 +1,159 @@
+"""Start from a user's own weights: a .keras model, or the .npz of this project's first generation.
+
+Files come from elsewhere, so nothing in them is run, and no size in them is believed before it is
+compared with the model. Runs in the export process; Keras is imported only for .keras files.
+"""
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fleet_model.errors import CheckpointError
+from fleet_model.types import Tensor, Weights
+
+if TYPE_CHECKING:
+    import keras
+
+# Of the model's own size: float64, or a .keras file with two Adam slots a variable.
+_MAX_EXPANSION, _OVERHEAD_BYTES = 4, 16_000_000
+_HEADERS: Mapping[tuple[int, int], Callable[..., Any]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+class _Found(NamedTuple):
+    """One tensor of the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+
+def import_checkpoint(file: Path, model: "keras.Model") -> None:
+    """Give `model` the weights of a file; if it does not fit, the model stays as it is.
+
+    `.keras`: tensors are matched by variable path where the paths agree, else in model order.
+    `.npz`: arr_0, arr_1, ... as `model.get_weights()` lists them (round-N-weights.npz).
+
+    Raises:
+        CheckpointError: names the first tensor that does not fit, or why the file is not read.
+    """
+    readers = {".keras": _read_keras, ".npz": _read_npz}
+    if file.suffix not in readers:
+        raise CheckpointError(f"{file.name}: expected a .keras or .npz file")
+    if not file.is_file():
+        raise CheckpointError(f"{file.name}: no such file")
+    weights = readers[file.suffix](file, model)
+    for variable in model.weights:
+        variable.assign(weights[variable.path])
+
+
+def _read_keras(file: Path, model: "keras.Model") -> Weights:
+    import keras
+
+    _require_plausible_size(file, model)
+    try:
+        saved = keras.saving.load_model(file, compile=False, safe_mode=True)
+    except Exception as reason:  # noqa: BLE001  (Keras raises whatever its layers raise)
+        text = str(reason).replace(str(file), file.name).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"{file.name}: Keras does not load it: {text[:300]} (code inside a file, such as a "
+            "Lambda layer, is never run; save the model again without it)"
+        ) from None
+    by_path = {v.path: v for v in saved.weights}
+    same_paths = by_path.keys() == {v.path for v in model.weights}
+    ordered = [by_path[v.path] for v in model.weights] if same_paths else saved.weights
+    found = [_Found(v.path, tuple(v.shape), v.numpy) for v in ordered]
+    return _matched(file, found, model.weights)
+
+
+def _read_npz(file: Path, model: "keras.Model") -> Weights:
+    _require_plausible_size(file, model)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.namelist()
+            names = [f"arr_{i}" for i in range(len(members))]
+            if sorted(members) != sorted(f"{name}.npy" for name in names):
+                raise CheckpointError(
+                    f"{file.name}: holds {', '.join(sorted(members)[:3])} ..., expected arr_0, "
+                    "arr_1, ... as np.savez(file, *model.get_weights()) writes them"
+                )
+            found = [_npy_member(archive, name) for name in names]
+            return _matched(file, found, model.weights)
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as reason:
+        raise CheckpointError(f"{file.name}: not a readable .npz file: {reason}") from None
+
+
+def _npy_member(archive: zipfile.ZipFile, name: str) -> _Found:
+    with archive.open(f"{name}.npy") as stream:
+        shape, fortran_order, dtype = _npy_header(stream, name)
+
+    def read() -> Tensor:
+        with archive.open(f"{name}.npy") as stream:
+            _npy_header(stream, name)
+            count = int(np.prod(shape))
+            values = np.frombuffer(stream.read(count * dtype.itemsize), dtype)
+        if values.size != count:
+            raise ValueError(f"{name} is cut short")
+        return values.reshape(shape, order="F" if fortran_order else "C")
+
+    return _Found(name, shape, read)
+
+
+def _npy_header(stream: Any, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read shape and dtype alone: objects (pickles) are refused before their bytes are read."""
+    read = _HEADERS.get(np.lib.format.read_magic(stream))
+    if read is None:
+        raise ValueError(f"{name} has an unknown format")
+    shape, fortran_order, dtype = read(stream)
+    if dtype.kind != "f":
+        raise ValueError(f"{name} holds {dtype}, expected floating point numbers")
+    return shape, fortran_order, dtype
+
+
+def _matched(
+    file: Path, found: Sequence[_Found], expected: "Sequence[keras.Variable]"
+) -> dict[str, Tensor]:
+    """Return path -> float32; the shapes of all tensors are compared before one is read."""
+    advice = "was it trained with the same backbone and the same number of labels?"
+    for theirs, ours in zip(found, expected, strict=False):
+        if theirs.shape != tuple(ours.shape):
+            raise CheckpointError(
+                f"{file.name}: {theirs.name} has shape {theirs.shape}, {ours.path} of this "
+                f"workload has {tuple(ours.shape)}; {advice}"
+            )
+    if len(found) != len(expected):
+        extra, missing = found[len(expected) :], expected[len(found) :]
+        which = f"{extra[0].name} is too many" if extra else f"{missing[0].path} is missing"
+        raise CheckpointError(
+            f"{file.name}: has {len(found)} tensors, this workload {len(expected)}: {which}; "
+            f"{advice}"
+        )
+    weights = {}
+    for theirs, ours in zip(found, expected, strict=True):
+        weights[ours.path] = theirs.read().astype(np.float32)
+        if not np.isfinite(weights[ours.path]).all():
+            raise CheckpointError(f"{file.name}: {theirs.name} holds NaN or infinity")
+    return weights
+
+
+def _require_plausible_size(file: Path, model: "keras.Model") -> None:
+    """Refuse what would unpack to far more than the model holds (a zip bomb)."""
+    expected = sum(int(np.prod(v.shape)) * 4 for v in model.weights)
+    limit = _MAX_EXPANSION * expected + _OVERHEAD_BYTES
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except zipfile.BadZipFile:
+        raise CheckpointError(
+            f"{file.name}: not a {file.suffix} file (those are zip archives); copy it again"
+        ) from None
+    if size > limit:
+        raise CheckpointError(
+            f"{file.name}: unpacks to {size} bytes, expected at most {limit} for a model of "
+            f"{expected} bytes"
+        )

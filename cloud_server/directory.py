@@ -1,0 +1,105 @@
+"""Where everything of one server lies: DIR as the operator names it."""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet_model.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class ServerDirectory:
+    """Paths inside a server directory; nothing is created here.
+
+    server.toml      settings, commented
+    secrets/         CA key, server key, admin token: mode 0700, never leaves this machine
+    certificates/    ca.crt, server.crt
+    kit/             what a robot needs to enroll; nothing secret
+    robots.json      the register: who may take part, under which name, at which site
+    model/           trainer files and initial weights; written once by init
+    checkpoints/     one folder a closed round
+    store/           published models: objects by sha256, versions, channels
+    history.jsonl    one line a closed round
+    flower/          Flower's SQLite state
+    """
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:  # noqa: D102
+        return self.root / "server.toml"
+
+    @property
+    def secrets(self) -> Path:  # noqa: D102
+        return self.root / "secrets"
+
+    @property
+    def admin_token(self) -> Path:  # noqa: D102
+        return self.secrets / "admin.token"
+
+    @property
+    def certificates(self) -> Path:  # noqa: D102
+        return self.root / "certificates"
+
+    @property
+    def kit(self) -> Path:  # noqa: D102
+        return self.root / "kit"
+
+    @property
+    def robots(self) -> Path:  # noqa: D102
+        return self.root / "robots.json"
+
+    @property
+    def model(self) -> Path:  # noqa: D102
+        return self.root / "model"
+
+    @property
+    def checkpoints(self) -> Path:  # noqa: D102
+        return self.root / "checkpoints"
+
+    @property
+    def store(self) -> Path:  # noqa: D102
+        return self.root / "store"
+
+    @property
+    def history(self) -> Path:  # noqa: D102
+        return self.root / "history.jsonl"
+
+    @property
+    def flower(self) -> Path:  # noqa: D102
+        return self.root / "flower"
+
+    def require(self) -> None:
+        """Raise SettingsError unless `init` has finished here."""
+        if not self.settings.exists():
+            raise SettingsError(
+                f"{self.root}: not a server directory; make one with "
+                f"`cloud-server init {self.root} --labels clear,blocked`"
+            )
+
+    @contextmanager
+    def locked(self, what: str) -> Iterator[None]:
+        """Hold the directory: two servers on one directory would overwrite each other."""
+        with (self.root / f".{what}.lock").open("a") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SettingsError(
+                    f"{self.root}: another `cloud-server {what}` runs here; stop it first"
+                ) from None
+            yield
+
+    def read_history(self) -> list[dict[str, object]]:
+        """Return one object a closed round, oldest first; a torn last line is left out."""
+        if not self.history.exists():
+            return []
+        rounds = []
+        for line in self.history.read_text().splitlines():
+            try:
+                rounds.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue  # a power cut in mid-append: the checkpoint has the round itself
+        return rounds

@@ -1,0 +1,130 @@
+"""Write what is published of one version: its engines and the manifest that describes them."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from cloud_server.calibration import calibration_inputs
+from cloud_server.export import BundleJob, ExportResult, Progress
+from cloud_server.export.litert_graphs import stage_graphs
+from cloud_server.export.model_directory import FROZEN, TRUNK, TRUNK_INT8
+from cloud_server.export.parity_gate import (
+    keras_outputs,
+    litert_outputs,
+    require_builtin_operators,
+    require_same_outputs,
+)
+from fleet_model.bundle import (
+    MANIFEST,
+    TRAINER,
+    Manifest,
+    TensorSpec,
+    TrainerSpec,
+    entry_of,
+    parse_trainer,
+    require_file,
+    to_json,
+)
+from fleet_model.durable import write_durably
+from fleet_model.errors import BundleError, CheckpointError
+from fleet_model.stages import cut
+from fleet_model.types import Metrics, Tensor
+from fleet_model.weights import read_weights, require_same_tensors
+from fleet_model.workload import rebuild
+
+if TYPE_CHECKING:
+    import keras
+
+Engines: TypeAlias = dict[str, tuple[str, ...]]  # precision -> stages in order
+
+WITH_TRUNK: Engines = {
+    "fp32": (TRUNK, "head.tflite"),
+    "int8": (TRUNK_INT8, "head_int8.tflite"),
+}
+WITHOUT_TRUNK: Engines = {"fp32": ("model.tflite",), "int8": ("model_int8.tflite",)}
+
+
+def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
+    """Run a BundleJob; without manifest.json, which is written last, it is not a bundle."""
+    spec = _read_spec(job.model)
+    workload = rebuild(spec.workload)
+    model = workload.build(initial_weights=False)
+    _set_weights(model, spec, job)
+    trunk, head = cut(model, list(spec.tensors))
+    inputs = calibration_inputs(workload, job.calibration)
+    features = list(keras_outputs(trunk, inputs)) if trunk else inputs
+    progress(f"version {job.version}: {len(spec.tensors)} trained tensors")
+
+    engines = WITH_TRUNK if trunk else WITHOUT_TRUNK
+    for names, content in zip(engines.values(), stage_graphs(head, features), strict=True):
+        for name in names[:-1]:
+            _link(job.model / name, job.directory / name)
+        require_builtin_operators(content, names[-1])
+        write_durably(job.directory / names[-1], content)
+        progress(f"{names[-1]}: {len(content)} bytes")
+    metrics = _measured(job.directory, engines, inputs, keras_outputs(head, features))
+    trainer = (job.model / TRAINER).read_bytes()
+    write_durably(job.directory / TRAINER, trainer)
+    files = sorted({name for names in engines.values() for name in names})
+    manifest = Manifest(
+        version=job.version,
+        created_at=job.created_at,
+        workload=spec.workload,
+        labels=workload.labels,
+        inputs={x.name: TensorSpec(shape=tuple(x.shape[1:])) for x in model.inputs},
+        engines=engines,
+        trainer=entry_of(trainer),
+        files={name: entry_of((job.directory / name).read_bytes()) for name in files},
+        metrics=dict(metrics),
+    )
+    write_durably(job.directory / MANIFEST, to_json(manifest))
+    return ExportResult(metrics=dict(metrics))
+
+
+def _read_spec(directory: Path) -> TrainerSpec:
+    try:
+        spec = parse_trainer((directory / TRAINER).read_bytes())
+    except FileNotFoundError:
+        raise BundleError(
+            f"{directory.name}: no {TRAINER}; was the model directory written to its end?"
+        ) from None
+    for name, entry in spec.files.items():
+        require_file(directory / name, entry)
+    return spec
+
+
+def _set_weights(model: "keras.Model", spec: TrainerSpec, job: BundleJob) -> None:
+    variables = {v.path: v for v in model.weights}
+    weights = {**read_weights(job.model / FROZEN), **read_weights(job.weights)}
+    expected = {path: v.numpy() for path, v in variables.items()}
+    require_same_tensors(expected, weights, sender=job.weights.name, error=CheckpointError)
+    for path, variable in variables.items():
+        variable.assign(weights[path])
+
+
+def _measured(
+    directory: Path,
+    engines: Engines,
+    inputs: Sequence[Tensor],
+    expected: Tensor,
+) -> Metrics:
+    """Pass fp32 through the gate; return how far both engines are from Keras."""
+    fp32, int8 = (litert_outputs([directory / n for n in engines[p]], inputs) for p in engines)
+    require_same_outputs(expected, fp32, " + ".join(engines["fp32"]))
+    return {
+        "fp32_max_error": float(abs(fp32 - expected).max()),
+        "int8_max_error": float(abs(int8 - expected).max()),
+        "int8_agreement": float((int8.argmax(-1) == fp32.argmax(-1)).mean()),
+    }
+
+
+def _link(source: Path, target: Path) -> None:
+    """Hard-link a file that never changes, or copy it to another file system."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,177 @@
+"""Command line of the robot side: edge-agent."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fleet_model import __version__
+from fleet_model.errors import FleetError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Federated learning for fleets of robots: the robot's side.\n\n"
+    "Exit codes: 0 done, 2 wrong settings or flags, 3 damaged bundle, 4 message does not fit, "
+    "5 bag or image cannot be read, 6 the server refuses this robot, 7 no connection, "
+    "11 training failed.",
+)
+Config = Annotated[Path, typer.Option("--config", "-c", help="agent.toml of this robot")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON to stdout")]
+CONFIG = Path("agent.toml")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"fleetlearn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Federated learning for fleets of robots: the robot's side."""
+
+
+@app.command()
+def enroll(
+    kit: Annotated[Path, typer.Argument(help="the kit folder of the server (DIR/kit)")],
+    directory: Annotated[Path, typer.Option("--dir", help="where key and settings go")] = Path(),
+    examples: Annotated[
+        list[Path] | None, typer.Option(help="bag or folder with labelled frames; repeatable")
+    ] = None,
+    topic: Annotated[str, typer.Option(help="camera topic; empty: the only one in the bag")] = "",
+    label_topic: Annotated[str, typer.Option(help="topic with labels")] = "/camera/label",
+    train: Annotated[bool, typer.Option(help="--no-train: only follow published models")] = True,
+    json_output: Json = False,
+) -> None:
+    """Make this robot's key and settings; print the public key that the server must admit."""
+    from edge_agent.enroll import enroll as make
+    from edge_agent.settings import ExampleSettings
+    from fleet_model.proof import fingerprint
+
+    paths = tuple(path.absolute() for path in examples or ())
+    settings = ExampleSettings(paths=paths, topic=topic, label_topic=label_topic)
+    line = make(kit, directory, settings, train=train)
+    if json_output:
+        typer.echo(json.dumps({"public_key": line, "fingerprint": fingerprint(line)}))
+        return
+    typer.echo(line)
+    typer.echo(
+        f"enrolled; on the server run:\n  cloud-server robots add DIR NAME --site SITE "
+        f"--key '{line}'\nthen here:\n  edge-agent run --config {directory / 'agent.toml'}",
+        err=True,
+    )
+
+
+@app.command()
+def run(config: Config = CONFIG) -> None:
+    """Be the service: join, train when asked, follow published models, until SIGTERM."""
+    from edge_agent.agent import run_agent
+    from edge_agent.settings import load_settings
+
+    _log_to_stderr()
+    run_agent(load_settings(config))
+
+
+@app.command()
+def status(config: Config = CONFIG, json_output: Json = False) -> None:
+    """Show what the agent on this robot last did."""
+    from edge_agent.agent import read_status
+    from edge_agent.settings import load_settings
+
+    settings = load_settings(config)
+    answer = read_status(settings.state)
+    if json_output:
+        typer.echo(json.dumps(answer))
+        return
+    if not answer:
+        typer.echo("the agent has not run yet")
+        return
+    rounds = answer["rounds"]
+    typer.echo(f"robot    {answer['name']} at site {answer['site']}")
+    typer.echo(f"state    {answer['state']} {answer['reason']}".rstrip())
+    typer.echo(f"version  {answer['active_version']}")
+    typer.echo(f"memory   {answer['idle_mb']:.0f} MB idle, {answer['peak_mb']:.0f} MB peak")
+    typer.echo(f"rounds   {len(rounds)}")
+    if rounds and "accuracy_after" in rounds[-1]["metrics"]:
+        metrics = rounds[-1]["metrics"]
+        typer.echo(
+            f"accuracy {metrics['accuracy_before']:.3f} before its own training, "
+            f"{metrics['accuracy_after']:.3f} after (last round, held-out examples)"
+        )
+
+
+@app.command()
+def predict(
+    path: Annotated[Path, typer.Argument(help="images, a data-set folder, or a bag")],
+    config: Config = CONFIG,
+    bundle: Annotated[
+        Path | None, typer.Option(help="bundle directory; default: the active one")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or int8; default: the settings' own")
+    ] = None,
+    topic: Annotated[str, typer.Option(help="camera topic; empty: the only one")] = "",
+    label_topic: Annotated[str, typer.Option(help="topic with true labels")] = "/camera/label",
+    csv: Annotated[Path | None, typer.Option(help="write the CSV here, not to stdout")] = None,
+    annotate: Annotated[
+        Path | None, typer.Option(help="write images with the prediction drawn in here")
+    ] = None,
+    confusion: Annotated[
+        Path | None, typer.Option(help="write the confusion matrix here (PNG; needs labels)")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="stop after so many frames")] = None,
+    json_output: Json = False,
+) -> None:
+    """Run the active model on your own images or bags: CSV, JSON, annotated images, metrics."""
+    from edge_agent.predict import PredictOptions, run_predict
+
+    if bundle is None:
+        from edge_agent.deploy import Models
+        from edge_agent.settings import load_settings
+
+        settings = load_settings(config)
+        bundle = Models(settings.state / "models").current
+        precision = precision or settings.engine.precision
+    options = PredictOptions(
+        path=path,
+        bundle=bundle,
+        precision=precision or "fp32",
+        topic=topic,
+        label_topic=label_topic,
+        json=json_output,
+        csv_file=csv,
+        annotate=annotate,
+        confusion=confusion,
+        limit=limit,
+    )
+    run_predict(options, sys.stdout)
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def main() -> None:
+    """Run the CLI; our own errors become one line and an exit code."""
+    try:
+        app()
+    except FleetError as error:
+        typer.echo(f"edge-agent: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

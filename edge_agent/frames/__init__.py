@@ -1,0 +1,1 @@
+"""Camera frames from bags, live topics, folders."""

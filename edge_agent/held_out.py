@@ -1,0 +1,94 @@
+"""Decide which examples a robot measures with and never trains on."""
+
+from collections import Counter
+from collections.abc import Iterable
+from fractions import Fraction
+from functools import lru_cache
+from hashlib import blake2b
+from typing import NamedTuple
+
+from fleet_model.errors import SettingsError
+
+_NS_PER_S = 1_000_000_000
+_LARGEST_BLOCK = 20  # segments; 0.15 is 3 of 20
+
+
+class Moment(NamedTuple):
+    """What the split looks at; moments are ordered by time."""
+
+    stamp_ns: int
+    name: str  # tells moments of one stamp apart
+    label: str
+
+
+class HeldOutSplit:
+    """A share of every label by time segment, since neighbouring frames are nearly the same.
+
+    Time since 1970 is cut into segments, and of every block of segments (five for a share of 0.2) a
+    hash picks those that are held out. So one segment's frames of one label stay together, two
+    cameras of one time too, and nothing but the clock decides.
+
+    Two rules guard small recordings, for each label by itself:
+      1. A picked segment counts only if it has no more frames than lie before it, so that what is
+         measured is never most of what there is.
+      2. A label that gets no segment in this way holds out the newest share of its frames. If that
+         is less than half a frame for every label, the newest frame of all is held out.
+    So two or more moments always come out on both sides.
+
+    Newer data never moves a frame from training to held out, so a robot is not measured with what
+    it was trained on. The other way round happens: rule 2 ends when a segment is picked.
+    """
+
+    def __init__(self, moments: Iterable[Moment], held_out: float, segment_s: float) -> None:
+        """Look at all moments once.
+
+        Args:
+            moments: of every example, in any order.
+            held_out: share, 0 to 0.5; 0 holds out nothing.
+            segment_s: longer than things stay in view.
+
+        Raises:
+            SettingsError: a number is out of its range.
+        """
+        if not 0 <= held_out <= 0.5:
+            raise SettingsError(f"held_out is {held_out}, expected 0 to 0.5")
+        if not segment_s >= 1e-3:
+            raise SettingsError(f"segment_s is {segment_s}, expected at least 0.001 seconds")
+        self._segment_ns = round(segment_s * _NS_PER_S)
+        share = Fraction(held_out).limit_denominator(_LARGEST_BLOCK)
+        self._picks, self._block = share.numerator, share.denominator
+        self._segments: dict[str, set[int]] = {}
+        self._newer_than: dict[str, Moment] = {}
+        ordered = sorted(moments)
+        for label in {moment.label for moment in ordered} if held_out else ():
+            self._divide([m for m in ordered if m.label == label], held_out)
+        if held_out and len(ordered) > 1 and not any(map(self.holds_out, ordered)):
+            self._newer_than[ordered[-1].label] = ordered[-2]
+
+    def holds_out(self, moment: Moment) -> bool:
+        """Return whether the example of this moment is measured with, not trained on."""
+        if moment.stamp_ns // self._segment_ns in self._segments.get(moment.label, ()):
+            return True
+        newer_than = self._newer_than.get(moment.label)
+        return newer_than is not None and moment > newer_than
+
+    def _divide(self, ordered: list[Moment], held_out: float) -> None:
+        before, label = 0, ordered[0].label
+        segments: set[int] = set()
+        counts = Counter(moment.stamp_ns // self._segment_ns for moment in ordered)
+        for segment, count in sorted(counts.items()):
+            block, place = divmod(segment, self._block)
+            if before >= count and place in _picked(block, self._block, self._picks):
+                segments.add(segment)
+            before += count
+        if segments:
+            self._segments[label] = segments
+        elif newest := round(held_out * before):
+            self._newer_than[label] = ordered[before - newest - 1]
+
+
+@lru_cache(maxsize=1024)
+def _picked(block: int, size: int, picks: int) -> frozenset[int]:
+    """Return `picks` of `size` places, by a hash that differs from block to block."""
+    places = sorted(range(size), key=lambda place: blake2b(f"{block}/{place}".encode()).digest())
+    return frozenset(places[:picks])

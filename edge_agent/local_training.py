@@ -1,0 +1,76 @@
+"""Answer one train request with this robot's own examples."""
+
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_agent.deploy import Models
+from edge_agent.settings import AgentSettings
+from edge_agent.training_job import ExampleSource, TrainingJob
+from fleet_model.bundle import FileEntry
+from fleet_model.store import ModelStore
+from fleet_model.types import Update
+from fleet_model.wire import TrainRequest
+
+if TYPE_CHECKING:
+    from edge_agent.example_store import ExampleStore
+
+STORE = "edge_agent.local_training:open_store"
+
+
+def open_store(paths: Iterable[str], **arguments: Any) -> "ExampleStore":
+    """Open the example store in the training process, from JSON values."""
+    from edge_agent.example_store import ExampleStore  # not in the agent: it stays small
+
+    return ExampleStore(paths=[Path(path) for path in paths], **arguments)
+
+
+class LocalTraining:
+    """Gets the trainer that a request names, then trains in whatever process `fit` uses."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        models: Models,
+        store: ModelStore,
+        fit: Callable[[TrainingJob], Update],
+    ) -> None:
+        self._settings = settings
+        self._models = models
+        self._store = store
+        self._fit = fit
+
+    def train(self, request: TrainRequest, robot: str) -> Update:
+        """Return the update.
+
+        Raises:
+            BundleError: the trainer's files are damaged or do not suit this robot.
+            TrainingError, FrameError: see Trainer.fit.
+        """
+        training, examples = self._settings.training, self._settings.examples
+        entry = FileEntry(sha256=request.trainer, size_bytes=request.trainer_bytes)
+        spec, directory = self._models.trainer(self._store, entry, training.trainer)
+        source = ExampleSource(
+            factory=STORE,
+            arguments={
+                "paths": [str(path) for path in examples.paths],
+                "topic": examples.topic,
+                "label_topic": examples.label_topic,
+                "labels": spec.workload.config.get("labels", ()),
+                "held_out": examples.held_out,
+                "tolerance_s": examples.tolerance_s,
+            },
+        )
+        # Robots with equal data must not shuffle alike; the name keeps a robot's order repeatable.
+        seed = request.config.seed ^ zlib.crc32(robot.encode())
+        job = TrainingJob(
+            trainer=training.trainer,
+            spec=spec,
+            directory=directory,
+            examples=source,
+            checkpoint=request.checkpoint,
+            config=replace(request.config, seed=seed),
+        )
+        return self._fit(job)

@@ -1,0 +1,57 @@
+"""Turn gradients into new weights: momentum, the FedProx pull, clipping, for every framework alike.
+
+Pure functions on named float32 tensors: nothing is changed in place. One step of a robot is
+
+    g = gradient + mu * (w - w_global)      FedProx, the gradient of arXiv:1812.06127, equation 2
+    g = g * min(1, clip_norm / |g|)         over all tensors taken as one vector
+    v = momentum * v - learning_rate * g    heavy ball
+    w = w + v
+"""
+
+import numpy as np
+
+from fleet_model.types import TrainConfig, Weights
+from fleet_model.weights import l2_norm
+
+
+def still(weights: Weights) -> Weights:
+    """Return the velocity at the start of a round: zeros."""
+    return {name: np.zeros_like(tensor) for name, tensor in weights.items()}
+
+
+def add_proximal(gradients: Weights, weights: Weights, origin: Weights, mu: float) -> Weights:
+    """Add the gradient of mu/2 * |weights - origin|^2 (arXiv:1812.06127, equation 2)."""
+    if mu == 0:
+        return gradients
+    return {name: g + mu * (weights[name] - origin[name]) for name, g in gradients.items()}
+
+
+def clip_by_global_norm(gradients: Weights, limit: float) -> Weights:
+    """Scale all tensors by one factor so that their joint L2 norm is at most `limit`; 0 = off."""
+    norm = l2_norm(gradients) if limit > 0 else 0.0
+    if norm <= limit:
+        return gradients
+    return {name: g * (limit / norm) for name, g in gradients.items()}
+
+
+def momentum_step(
+    weights: Weights, velocity: Weights, gradients: Weights, learning_rate: float, momentum: float
+) -> tuple[Weights, Weights]:
+    """Return (weights, velocity) after one step, as keras.optimizers.SGD(momentum) does it."""
+    velocity = {
+        name: momentum * velocity[name] - learning_rate * g for name, g in gradients.items()
+    }
+    return {name: weights[name] + v for name, v in velocity.items()}, velocity
+
+
+def step(
+    weights: Weights, velocity: Weights, gradients: Weights, origin: Weights, config: TrainConfig
+) -> tuple[Weights, Weights]:
+    """Return (weights, velocity) after one whole step of a robot.
+
+    Clipping comes after the proximal term: what is bounded is the gradient of everything the robot
+    minimizes, so one step never moves the weights by more than learning_rate * clip_norm.
+    """
+    pulled = add_proximal(gradients, weights, origin, config.proximal_mu)
+    clipped = clip_by_global_norm(pulled, config.clip_norm)
+    return momentum_step(weights, velocity, clipped, config.learning_rate, config.momentum)

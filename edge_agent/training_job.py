@@ -1,0 +1,133 @@
+"""What agent and training process tell each other: a job one way, an update or an error back.
+
+Both travel as frames: two lengths, a JSON header, a safetensors body (never pickle).
+"""
+
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeAlias
+
+import numpy as np
+
+from fleet_model import errors
+from fleet_model.bundle import TrainerSpec
+from fleet_model.errors import FleetError, TrainingError
+from fleet_model.loading import load_plugin
+from fleet_model.types import Checkpoint, Example, TrainConfig, Update, Weights
+
+WireFrame: TypeAlias = tuple[dict[str, Any], bytes]  # (JSON header, safetensors body)
+LENGTHS = struct.Struct(">IQ")  # header bytes, body bytes
+
+
+class _Store(Protocol):
+    def examples(self) -> Iterable[Example]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleSource:
+    """How the child opens the examples: `factory(**arguments).examples()`."""
+
+    factory: str  # "module:attribute"
+    arguments: Mapping[str, Any]  # JSON values only
+
+    def open(self) -> Iterable[Example]:
+        """Return the examples, one at a time."""
+        store: _Store = load_plugin({}, self.factory)(**self.arguments)
+        return store.examples()
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class TrainingJob:
+    """One round's work."""
+
+    trainer: str  # a key of TRAINERS, or "module:attribute"
+    spec: TrainerSpec
+    directory: Path  # holds the verified files of the trainer's part
+    examples: ExampleSource
+    checkpoint: Checkpoint
+    config: TrainConfig
+
+
+def write_frame(stream: IO[bytes], frame: WireFrame) -> None:
+    """Write a whole frame; raises BrokenPipeError when the other side has gone."""
+    header, body = json.dumps(frame[0]).encode(), frame[1]
+    stream.write(LENGTHS.pack(len(header), len(body)) + header)
+    stream.write(body)
+    stream.flush()
+
+
+def read_frame(stream: IO[bytes]) -> WireFrame | None:
+    """Return the next frame; None at the end of the stream, also in the middle of a frame."""
+    lengths = stream.read(LENGTHS.size)
+    if len(lengths) < LENGTHS.size:
+        return None
+    header_bytes, body_bytes = LENGTHS.unpack(lengths)
+    header, body = stream.read(header_bytes), stream.read(body_bytes)
+    if len(header) < header_bytes or len(body) < body_bytes:
+        return None
+    return json.loads(header), body
+
+
+def pack_job(job: TrainingJob) -> WireFrame:
+    """Agent's side."""
+    header = {
+        "trainer": job.trainer,
+        "spec": job.spec.model_dump(mode="json"),
+        "directory": str(job.directory),
+        "examples": asdict(job.examples),
+        "version": job.checkpoint.version,
+        "config": asdict(job.config),
+    }
+    return header, _save(job.checkpoint.weights)
+
+
+def unpack_job(frame: WireFrame) -> TrainingJob:
+    """Training process's side."""
+    header, body = frame
+    return TrainingJob(
+        trainer=header["trainer"],
+        spec=TrainerSpec.model_validate(header["spec"]),
+        directory=Path(header["directory"]),
+        examples=ExampleSource(**header["examples"]),
+        checkpoint=Checkpoint(version=header["version"], weights=_load(body)),
+        config=TrainConfig(**header["config"]),
+    )
+
+
+def pack_update(update: Update) -> WireFrame:
+    """Training process's side."""
+    header = {
+        "base_version": update.base_version,
+        "num_examples": update.num_examples,
+        "num_steps": update.num_steps,
+        "metrics": dict(update.metrics),
+    }
+    return header, _save(update.weights)
+
+
+def pack_error(error: FleetError) -> WireFrame:
+    """Training process's side: what is raised at the agent instead of an update."""
+    return {"error": type(error).__name__, "message": str(error)}, b""
+
+
+def unpack_update(frame: WireFrame) -> Update:
+    """Agent's side; raises the error that the training process ended the job with."""
+    header, body = frame
+    if "error" in header:
+        raise getattr(errors, header["error"], TrainingError)(header["message"])
+    return Update(robot="", weights=_load(body), **header)
+
+
+def _save(weights: Weights) -> bytes:
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(tensor) for name, tensor in weights.items()})
+
+
+def _load(body: bytes) -> Weights:
+    from safetensors.numpy import load
+
+    return load(body)

@@ -1,0 +1,189 @@
+"""What is published: a manifest, the files it lists, and the trainer that robots learn with.
+
+Every file is named by its sha256, so that a robot fetches only what it lacks: with a frozen trunk a
+new version costs the bytes of a new head. A bundle directory holds `manifest.json` and its files.
+
+  manifest.json --files--> trunk.tflite, head.tflite, ... (engines, one list of stages a precision)
+       '--------trainer--> trainer.json --files--> trunk.tflite, trainer.tflite | frozen.safetensors
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fleet_model.errors import BundleError
+
+MANIFEST = "manifest.json"
+TRAINER = "trainer.json"
+MAX_JSON_BYTES = 1_000_000  # a manifest is about 2 kB
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# A plain name: no separator, no leading dot, so a manifest can never point outside its directory.
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _Published(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(_Published):
+    """One file by content."""
+
+    sha256: Sha256
+    size_bytes: int = Field(ge=0)
+
+
+class TensorSpec(_Published):
+    """Shape without the batch axis, and dtype."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+class WorkloadSpec(_Published):
+    """Enough to rebuild the workload: `load_plugin(WORKLOADS, name)(**config)`."""
+
+    name: str
+    config: dict[str, Any]
+
+
+class TrainerSpec(_Published):
+    """How robots train: named in every train message by the sha256 of its JSON.
+
+    `litert` is None where the gradient cannot be exported (last block, whole model).
+    """
+
+    format: Literal[1] = 1
+    workload: WorkloadSpec
+    trainable: str  # "head", "last-block" or "all"
+    tensors: dict[str, TensorSpec]  # what travels, by variable path
+    batch_size: int = Field(gt=0)  # static in the LiteRT graph
+    files: dict[FileName, FileEntry]
+    parts: dict[str, tuple[FileName, ...]]  # "litert" or "keras" -> the files that one needs
+
+
+class Manifest(_Published):
+    """Describe one published model."""
+
+    format: Literal[1] = 1
+    version: int = Field(ge=0)  # Checkpoint.version that it was exported from
+    created_at: str  # UTC, ISO 8601
+    workload: WorkloadSpec
+    labels: tuple[str, ...]
+    inputs: dict[str, TensorSpec]  # what Workload.encode returns
+    engines: dict[str, tuple[FileName, ...]]  # precision, e.g. "fp32", "int8" -> stages in order
+    trainer: FileEntry  # trainer.json
+    files: dict[FileName, FileEntry]
+    metrics: dict[str, float] = {}
+
+    def needed(self, precision: str) -> Mapping[str, FileEntry]:
+        """Return the files that the engine of one precision needs.
+
+        Raises:
+            BundleError: the bundle has no such precision.
+        """
+        if precision not in self.engines:
+            raise BundleError(
+                f"version {self.version} has no {precision!r} engine; choose "
+                f"{', '.join(sorted(self.engines))}"
+            )
+        return {name: self.files[name] for name in self.engines[precision]}
+
+
+def parse_manifest(content: bytes) -> Manifest:
+    """Check and return a manifest.
+
+    Raises:
+        BundleError: it is too long, not JSON, or has missing, wrong or unknown fields.
+    """
+    manifest = _parse(Manifest, content, MANIFEST)
+    for precision, stages in manifest.engines.items():
+        if missing := [name for name in stages if name not in manifest.files]:
+            raise BundleError(f"{MANIFEST}: engine {precision} names {missing[0]}, not in files")
+    return manifest
+
+
+def parse_trainer(content: bytes) -> TrainerSpec:
+    """Check and return a trainer specification; raises BundleError as `parse_manifest` does."""
+    spec = _parse(TrainerSpec, content, TRAINER)
+    for part, names in spec.parts.items():
+        if missing := [name for name in names if name not in spec.files]:
+            raise BundleError(f"{TRAINER}: part {part} names {missing[0]}, which is not in files")
+    return spec
+
+
+def to_json(value: BaseModel) -> bytes:
+    """Return the canonical JSON of a manifest or trainer: equal values give equal hashes."""
+    return value.model_dump_json(indent=1).encode() + b"\n"
+
+
+def sha256_of(content: bytes) -> str:
+    """Return the hex digest."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def entry_of(content: bytes) -> FileEntry:
+    """Return the entry of a file with this content."""
+    return FileEntry(sha256=sha256_of(content), size_bytes=len(content))
+
+
+def require_file(path: Path, entry: FileEntry) -> None:
+    """Raise BundleError unless the file at `path` is what `entry` says."""
+    try:
+        size = path.stat().st_size
+        if size != entry.size_bytes:
+            raise BundleError(
+                f"{path.name}: {size} bytes, expected {entry.size_bytes}; fetch it again"
+            )
+        with path.open("rb") as stream:
+            actual = _digest(stream)
+    except FileNotFoundError:
+        raise BundleError(f"{path.name}: missing; fetch it again") from None
+    if actual != entry.sha256:
+        raise BundleError(
+            f"{path.name}: sha256 is {actual[:12]}, expected {entry.sha256[:12]}; it was changed "
+            "or damaged on the way: fetch it again"
+        )
+
+
+def read_bundle(directory: Path, names: Iterable[str] | None = None) -> Manifest:
+    """Return the manifest of a bundle directory after checking files against it.
+
+    Args:
+        directory: holds manifest.json and the files.
+        names: the files to check; None checks those that are there.
+    """
+    try:
+        manifest = parse_manifest((directory / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        raise BundleError(f"{directory.name}: no {MANIFEST}; is it a bundle?") from None
+    present = [name for name in manifest.files if (directory / name).exists()]
+    for name in present if names is None else names:
+        if name not in manifest.files:
+            raise BundleError(f"{directory.name}: {name} is not in the manifest")
+        require_file(directory / name, manifest.files[name])
+    return manifest
+
+
+def _digest(stream: BinaryIO) -> str:  # hashlib.file_digest needs Python 3.11
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _parse(model: type[_Model], content: bytes, name: str) -> _Model:
+    if len(content) > MAX_JSON_BYTES:
+        raise BundleError(f"{name}: {len(content)} bytes, expected at most {MAX_JSON_BYTES}")
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise BundleError(f"{name}: {where}: {first['msg']}") from None

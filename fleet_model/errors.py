@@ -1,0 +1,81 @@
+"""Every error raised on purpose, with the exit code that the command lines end with.
+
+error                exit   raised when
+FleetError              1   base class, never raised itself
+SettingsError           2   a setting, flag or plug-in name is missing or wrong
+BundleError             3   a bundle or one of its files is damaged, missing or for another workload
+UpdateError             4   an update or a request between robot and server does not fit
+FrameError              5   a bag, image or label cannot be read
+RefusedError            6   the server does not know this robot or its proof, or an admin credential
+ConnectionFailed        7   the other side cannot be reached, or its certificate is not trusted
+CheckpointError         8   a checkpoint is damaged or does not fit the workload
+ExportError             9   a model cannot be exported, or the exported file does not match it
+RoundError             10   a round or run could not be closed
+TrainingError          11   local training failed; nothing is sent
+"""
+
+
+class FleetError(Exception):
+    """Base class: the command lines print the message and exit with `exit_code`."""
+
+    exit_code = 1
+
+
+class SettingsError(FleetError):
+    """A setting, flag or plug-in name is missing or wrong."""
+
+    exit_code = 2
+
+
+class BundleError(FleetError):
+    """A bundle or one of its files is damaged, missing or made for another workload."""
+
+    exit_code = 3
+
+
+class UpdateError(FleetError):
+    """An update or a request between robot and server does not fit."""
+
+    exit_code = 4
+
+
+class FrameError(FleetError):
+    """A bag, image or label cannot be read."""
+
+    exit_code = 5
+
+
+class RefusedError(FleetError):
+    """The other side does not accept who is asking."""
+
+    exit_code = 6
+
+
+class ConnectionFailed(FleetError):  # noqa: N818  (a state of the network, named as users say it)
+    """The other side cannot be reached, or its certificate is not trusted."""
+
+    exit_code = 7
+
+
+class CheckpointError(FleetError):
+    """A checkpoint is damaged or does not fit the workload."""
+
+    exit_code = 8
+
+
+class ExportError(FleetError):
+    """A model cannot be exported, or the exported file does not match it."""
+
+    exit_code = 9
+
+
+class RoundError(FleetError):
+    """A round or run could not be closed."""
+
+    exit_code = 10
+
+
+class TrainingError(FleetError):
+    """Local training failed; nothing is sent."""
+
+    exit_code = 11

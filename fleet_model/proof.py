@@ -1,0 +1,126 @@
+"""Prove to the server which robot asks: a signature with the robot's own key on every request.
+
+The key is the one that Flower knows the robot by (NIST P-384, OpenSSH format). The signature covers
+method, path with query, and time, so that it cannot be used for another request; TLS keeps it from
+being read. Robots whose clock is off learn by how much instead of a bare 401.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fleet_model.durable import write_durably
+from fleet_model.errors import RefusedError, SettingsError
+
+KEY_HEADER, TIME_HEADER, SIGNATURE_HEADER = "x-robot-key", "x-robot-time", "x-robot-signature"
+# Flower refuses signatures from more than 5 s ahead (SYSTEM_TIME_TOLERANCE, flwr 1.41): be no
+# laxer, or a robot would pass here and fail there without a reason.
+MAX_AHEAD_S, MAX_BEHIND_S = 5.0, 300.0
+
+
+def make_key(path: Path) -> str:
+    """Write a new private key (mode 0600) and its public half beside it; return the public line."""
+    private = ec.generate_private_key(ec.SECP384R1())
+    pem = private.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,  # what `flower-supernode` reads, too
+        serialization.NoEncryption(),
+    )
+    write_durably(path, pem, mode=0o600)
+    line = public_line(private.public_key())
+    write_durably(path.with_suffix(".pub"), line + "\n")
+    return line
+
+
+def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Read a private key; raises SettingsError that says how to make one."""
+    try:
+        key = serialization.load_ssh_private_key(path.read_bytes(), None)
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: no such key; run `edge-agent enroll` first") from None
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise SettingsError(f"{path}: not an OpenSSH private key ({error})") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise SettingsError(f"{path}: expected an elliptic-curve key; run `edge-agent enroll`")
+    return key
+
+
+def public_line(key: ec.EllipticCurvePublicKey) -> str:
+    """Return the public key as one OpenSSH line: "ecdsa-sha2-nistp384 AAAA..."."""
+    return key.public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    ).decode()
+
+
+def parse_public(line: str) -> ec.EllipticCurvePublicKey:
+    """Read an OpenSSH public line, with or without a comment; raises SettingsError."""
+    try:
+        key = serialization.load_ssh_public_key(" ".join(line.split()[:2]).encode())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise SettingsError(
+            f"not an OpenSSH public key ({error}); give the line that `edge-agent enroll` prints"
+        ) from None
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise SettingsError(
+            "expected an ECDSA key (ecdsa-sha2-nistp384), as `edge-agent enroll` makes"
+        )
+    return key
+
+
+def fingerprint(line: str) -> str:
+    """Return the key's SHA256 fingerprint as `ssh-keygen -l` prints it."""
+    blob = base64.b64decode(line.split()[1])
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+def sign(
+    key: ec.EllipticCurvePrivateKey, method: str, path: str, now: datetime
+) -> Mapping[str, str]:
+    """Return the headers that prove who asks for `method` `path` (with query) at `now` (UTC)."""
+    stamp = now.isoformat()
+    signature = key.sign(_signed(method, path, stamp), ec.ECDSA(hashes.SHA256()))
+    return {
+        KEY_HEADER: public_line(key.public_key()).split()[1],
+        TIME_HEADER: stamp,
+        SIGNATURE_HEADER: base64.b64encode(signature).decode(),
+    }
+
+
+def check(headers: Mapping[str, str], method: str, path: str, now: datetime) -> str:
+    """Return the public line of whoever signed this request.
+
+    Raises:
+        RefusedError: no proof, a wrong signature, or a clock that is off, with the reason.
+    """
+    try:
+        line = "ecdsa-sha2-nistp384 " + headers[KEY_HEADER]
+        stamp, signature = headers[TIME_HEADER], base64.b64decode(headers[SIGNATURE_HEADER])
+        key = parse_public(line)
+        age_s = (now - datetime.fromisoformat(stamp)).total_seconds()
+        key.verify(signature, _signed(method, path, stamp), ec.ECDSA(hashes.SHA256()))
+    except KeyError:
+        raise RefusedError("this path is for enrolled robots: the request proves no key") from None
+    except (SettingsError, ValueError, TypeError, binascii.Error, InvalidSignature):
+        raise RefusedError("the request's signature does not fit its key") from None
+    if not -MAX_AHEAD_S < age_s < MAX_BEHIND_S:
+        way = "behind" if age_s > 0 else "ahead"
+        raise RefusedError(
+            f"the robot's clock is {abs(age_s):.0f} s {way} of the server's; set it (NTP, chrony)"
+        )
+    return line
+
+
+def utc_now() -> datetime:
+    """Return the time that proofs carry."""
+    return datetime.now(timezone.utc)
+
+
+def _signed(method: str, path: str, stamp: str) -> bytes:
+    return f"fleetlearn\n{method.upper()}\n{path}\n{stamp}".encode()

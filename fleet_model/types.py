@@ -1,0 +1,83 @@
+"""The values that flow between robot and cloud, in the order they appear."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tensor: TypeAlias = NDArray[Any]
+RgbImage: TypeAlias = NDArray[np.uint8]  # (height, width, 3)
+Weights: TypeAlias = Mapping[str, Tensor]  # variable path, e.g. "head/kernel" -> tensor
+Metrics: TypeAlias = Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Frame:
+    """One camera picture as a bag, topic or folder delivered it: the message's own bytes.
+
+    Nothing is decoded until `decode()` is called, so that an unchanged JPEG can pass through and a
+    frame that is dropped costs nothing.
+    """
+
+    source: str  # bag or folder name, relative: shown in tables, never sent
+    topic: str  # topic name, or the file name for folders
+    stamp_ns: int  # header stamp, nanoseconds since the Unix epoch; bag time where it is zero
+    data: bytes | memoryview = field(repr=False)  # payload of the message, e.g. a whole JPEG file
+    format: str  # "jpeg", "png", ... or a raw encoding such as "bgr8"
+    decode: Callable[[], RgbImage] = field(repr=False)  # raises FrameError
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Example:
+    """One labelled input of a workload. It never leaves the robot."""
+
+    raw: Any  # what Workload.encode takes: a Frame for image workloads
+    label: str  # one of Workload.labels
+    key: str  # unique on this robot and stable between rounds: names cached features
+    held_out: bool = False  # True: measured with, never trained on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """What the server asks of every robot in one round."""
+
+    epochs: int = 1  # passes over the local training examples
+    batch_size: int = 32  # rows of one step; the last batch is padded with weight 0
+    learning_rate: float = 0.1
+    momentum: float = 0.9  # heavy ball, fresh in every round
+    proximal_mu: float = 0.0  # FedProx pull to the global weights (arXiv:1812.06127); 0 = off
+    clip_norm: float = 0.0  # gradients longer than this (L2) are scaled down; 0 = off
+    seed: int = 0  # shuffling; the robot mixes in its own name
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Checkpoint:
+    """What a round starts from. The server's file of it is enough to resume."""
+
+    version: int  # closed rounds so far; also the version of a bundle exported from it
+    weights: Weights  # the trained tensors, float32; frozen ones stay in the trainer's files
+    server_state: Weights = field(default_factory=dict)  # the aggregator's own tensors, by name
+    seed: int = 0  # state of the server's random choices
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Update:
+    """What one robot sends back: the difference to the checkpoint, never frames."""
+
+    robot: str  # name from the server's register; "" until the server has looked it up
+    base_version: int  # Checkpoint.version that it started from
+    weights: Weights  # trained minus received, float32, same names and shapes
+    num_examples: int  # training examples used
+    num_steps: int  # optimizer steps taken
+    metrics: Metrics = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One thing the engine found: a class for a whole input, a box for a detector."""
+
+    label: str
+    score: float  # 0..1
+    box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1 in pixels

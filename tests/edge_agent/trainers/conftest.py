@@ -1,0 +1,82 @@
+"""A small image workload, exported for both trainers as the server does it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fleet_model.bundle import TrainerSpec, WorkloadSpec, parse_trainer
+from fleet_model.types import Checkpoint, Example, Frame
+from fleet_model.weights import read_weights
+
+LABELS, SIZE, BATCH = ["cup", "fork", "plate", "spoon"], 64, 32
+
+
+@dataclass(frozen=True)
+class Trainable:
+    spec: TrainerSpec
+    directory: Path
+    checkpoint: Checkpoint
+
+
+def export_trainer(directory, scope):
+    from cloud_server.export import InitJob, run_export
+    from fleet_model.workloads.image_classifier import ImageClassifier
+
+    workload = ImageClassifier(LABELS, "mobilenet-v2-035", SIZE)
+    spec = WorkloadSpec(name=workload.name, config=dict(workload.config))
+    run_export(InitJob(workload=spec, trainable=scope, batch_size=BATCH, directory=directory))
+    weights = read_weights(directory / "weights.safetensors")
+    trainer = parse_trainer((directory / "trainer.json").read_bytes())
+    return Trainable(trainer, directory, Checkpoint(version=0, weights=weights))
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory):
+    return export_trainer(tmp_path_factory.mktemp("head"), "head")
+
+
+@pytest.fixture(scope="session")
+def last_block(tmp_path_factory):
+    return export_trainer(tmp_path_factory.mktemp("last-block"), "last-block")
+
+
+@pytest.fixture(scope="session")
+def whole_model(tmp_path_factory):
+    return export_trainer(tmp_path_factory.mktemp("all"), "all")
+
+
+class Pictures:
+    """Coloured pictures with noise, one tiling for each label; counts what is decoded."""
+
+    def __init__(self, count, held_out_every=4):
+        self.decoded = 0
+        self._count, self._held_out_every = count, held_out_every
+
+    def examples(self):
+        tiles = np.random.default_rng(9).integers(0, 256, (len(LABELS), 4, 4, 3))
+        for number in range(self._count):
+            label = number % len(LABELS)
+            yield Example(
+                raw=self._frame(number, tiles[label]),
+                label=LABELS[label],
+                key=f"bag/{number:04d}",
+                held_out=number // len(LABELS) % self._held_out_every == 0,
+            )
+
+    def _frame(self, number, tile):
+        def decode():
+            self.decoded += 1
+            noise = np.random.default_rng(number).integers(0, 256, (SIZE, SIZE, 3))
+            clean = np.kron(tile, np.ones((SIZE // 4, SIZE // 4, 1)))
+            return (0.4 * clean + 0.6 * noise).astype(np.uint8)
+
+        return Frame(
+            source="bag", topic="/camera", stamp_ns=number, data=b"", format="rgb8", decode=decode
+        )
+
+
+@pytest.fixture
+def pictures():
+    return Pictures
