@@ -20,7 +20,6 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export UV_PYTHON_DOWNLOADS := never
-export FLEETLEARN_UV := $(UV)
 
 # $(call find_python,X.Y): prints an interpreter of that version, or nothing. A name on PATH may be
 # a shim that does not run, so every candidate is tried.
@@ -29,10 +28,11 @@ find_python = for candidate in python$(1) python3 python "$$HOME"/.pyenv/version
 	if "$$candidate" -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(1)")' 2>/dev/null; \
 	then echo "$$candidate"; break; fi; done
 
-# $(call install,VENV,EXTRA,EXTRA...): the project, editable, at the versions of constraints.txt.
+# $(call install,VENV,EXTRAS): the project, editable, at the versions of constraints.txt. Compiled at
+# once: many processes that each compile TensorFlow while they start take minutes.
 comma := ,
 install = if test -x $(UV); \
-	then $(UV) pip install --quiet --python $(1)/bin/python --editable ".[$(2)]" --constraint constraints.txt; \
+	then $(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --editable ".[$(2)]" --constraint constraints.txt; \
 	else $(1)/bin/python -m pip install --quiet --editable ".[$(2)]" --constraint constraints.txt; fi
 
 .PHONY: help setup demo test check static test-base soak bench constraints clean

@@ -127,7 +127,7 @@ def train(
 
     client = AdminClient(ServerDirectory(directory))
     run = client.start_run(rounds)
-    run = _follow(client, run, show=not json_output)
+    run = _follow(client, run)
     if json_output:
         typer.echo(json.dumps(run))
     if run["state"] != "finished":
@@ -234,7 +234,7 @@ def models_list(directory: Directory, json_output: Json = False) -> None:
     _table(("version", "created (UTC)", "channel", "workload", "files"), rows)
 
 
-def _follow(client: Any, run: dict[str, Any], *, show: bool) -> dict[str, Any]:
+def _follow(client: Any, run: dict[str, Any]) -> dict[str, Any]:
     """Poll a run until it has ended, with a progress bar on stderr."""
     from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 
@@ -244,14 +244,13 @@ def _follow(client: Any, run: dict[str, Any], *, show: bool) -> dict[str, Any]:
         *Progress.get_default_columns()[:2],
         TimeElapsedColumn(),
         console=console,
-        disable=not (show and console.is_terminal),
+        disable=not console.is_terminal,
     ) as progress:
         bar = progress.add_task("round 1", total=run["rounds"])
         shown = 0
         while True:
             for record in run["closed"][shown:]:
-                if show:
-                    console.print(_round_line(record))
+                console.print(_round_line(record))
             shown = len(run["closed"])
             what = "publishing" if run["state"] == "publishing" else f"round {shown + 1}"
             progress.update(bar, completed=shown, description=what)

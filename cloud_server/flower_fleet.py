@@ -62,7 +62,8 @@ class FlowerFleet:
         for message in self._grid.pull(tickets):
             ticket = str(message.metadata.reply_to_message_id)
             if message.has_error():
-                replies.append(Reply(ticket=ticket, reason=message.error.reason[:MAX_REASON]))
+                reason = message.error.reason or "an error without a reason"
+                replies.append(Reply(ticket=ticket, reason=reason[:MAX_REASON]))
                 continue
             try:
                 update = unpack_update(message.content, self._tickets[ticket].name)

@@ -138,7 +138,7 @@ class ExampleStore:
                     for labelled in labelled_frames(recording, self._settings):
                         frames += 1
                         yield labelled
-                except FrameError as error:  # noqa: PERF203  (the others may be readable)
+                except FrameError as error:
                     failures.append(error)
         for failure in failures:
             skipped["unreadable source"] += 1

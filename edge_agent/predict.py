@@ -132,7 +132,9 @@ def predict(
             milliseconds = (time.perf_counter() - start) * 1e3
             answered += 1
             truth = label if label in engine.workload.labels else ""
-            row = Row(frame.source, frame.topic, frame.stamp_ns, best.label, best.score, truth)
+            row = Row(
+                frame.source, frame.topic, frame.stamp_ns, best.label, round(best.score, 6), truth
+            )
             yield Predicted(frame, row, milliseconds)
     except FrameError as error:
         first = first or error

@@ -197,12 +197,13 @@ def main() -> NoReturn:
     frames: queue.SimpleQueue[WireFrame] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(inbound, frames), daemon=True).start()
     warm = _WarmTrainer()
+    frame = frames.get()  # no limit: a child is started because a job is on its way
     while True:
+        write_frame(outbound, _answer(warm, frame))
         try:
             frame = frames.get(timeout=idle_s)
         except queue.Empty:
             os._exit(0)  # at once: the thread above cannot be joined
-        write_frame(outbound, _answer(warm, frame))
 
 
 class _WarmTrainer:

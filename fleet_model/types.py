@@ -43,9 +43,9 @@ class Example:
 class TrainConfig:
     """What the server asks of every robot in one round."""
 
-    epochs: int = 1  # passes over the local training examples
+    epochs: int = 5  # passes over the local training examples
     batch_size: int = 32  # rows of one step; the last batch is padded with weight 0
-    learning_rate: float = 0.1
+    learning_rate: float = 0.01
     momentum: float = 0.9  # heavy ball, fresh in every round
     proximal_mu: float = 0.0  # FedProx pull to the global weights (arXiv:1812.06127); 0 = off
     clip_norm: float = 0.0  # gradients longer than this (L2) are scaled down; 0 = off

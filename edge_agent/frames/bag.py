@@ -2,8 +2,9 @@
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _NS_PER_S = 1_000_000_000
 _TEXT = "std_msgs/String"
-_NO_FRAMES = "/compressedDepth"  # CompressedImage by type, but no camera picture
+_NO_PICTURES = "/compressedDepth"  # CompressedImage by type, but no camera picture
 
 
 class Recorded(NamedTuple):
@@ -48,10 +49,10 @@ class BagFrames:
 
     def recorded(self) -> Iterator[Recorded]:
         """Yield the frames with their bag times; fails as `frames` does."""
-        topic = self._choose(_FRAME_READERS, self.topic, "camera topic")
-        for connection, bag_ns, message in self._messages(topic, _FRAME_READERS):
+        wanted = _Wanted(self.topic, _FRAME_READERS, "camera topic")
+        for connection, bag_ns, message in _messages(self.path, wanted):
             read = _FRAME_READERS[_short(connection.msgtype)]
-            yield Recorded(bag_ns, _frame(read, message, self.path.name, topic, bag_ns))
+            yield Recorded(bag_ns, _frame(read, message, self.path.name, connection.topic, bag_ns))
 
     def texts(self, topic: str) -> Iterator[tuple[int, str]]:
         """Yield (bag time in ns, text) of the std_msgs/String messages of a topic.
@@ -59,90 +60,16 @@ class BagFrames:
         Raises:
             FrameError: there is no such topic; or as `frames` does.
         """
-        topic = self._choose((_TEXT,), topic, "label topic (std_msgs/String)")
-        for _, bag_ns, message in self._messages(topic, (_TEXT,)):
+        wanted = _Wanted(topic, (_TEXT,), "label topic (std_msgs/String)")
+        for _, bag_ns, message in _messages(self.path, wanted):
             if not isinstance(message, FrameError):
                 yield bag_ns, message.data
 
-    def _choose(self, types: Collection[str], topic: str, what: str) -> str:
-        counts: dict[str, int] = {}
-        for part in _parts(self.path)[0]:
-            with _open(part, self.path.name) as bag:
-                for connection in bag.connections(types):
-                    name = connection.topic
-                    counts[name] = counts.get(name, 0) + connection.msgcount
-        if topic in counts:
-            return topic
-        listed = ", ".join(f"{name} ({count} messages)" for name, count in sorted(counts.items()))
-        if topic or not counts:
-            wanted = f"no {what} {topic}" if topic else f"no {what}"
-            raise FrameError(f"{self.path.name}: {wanted}; it has {listed or 'none at all'}")
-        candidates = [n for n, count in counts.items() if count and not n.endswith(_NO_FRAMES)]
-        if len(candidates) == 1 or len(counts) == 1:
-            return (candidates or list(counts))[0]
-        raise FrameError(f"{self.path.name}: name one {what}: {listed}")
 
-    def _messages(
-        self, topic: str, types: Collection[str]
-    ) -> Iterator[tuple["Connection", int, Any]]:
-        """Yield (connection, bag time, message); a FrameError stands for a damaged message."""
-        parts, failures = _parts(self.path)
-        for part in parts:
-            try:
-                yield from _messages_of(part, self.path.name, topic, types)
-            except FrameError as error:  # noqa: PERF203  (the others may be readable)
-                failures.append(error)
-        if failures:
-            raise FrameError("; ".join(str(error) for error in failures[:3]))
-
-
-def _messages_of(
-    part: Path, name: str, topic: str, types: Collection[str]
-) -> Iterator[tuple["Connection", int, Any]]:
-    with _open(part, name) as bag:
-        connections = [c for c in bag.connections(types) if c.topic == topic]
-        if not connections:  # rosbags takes an empty list for "all topics"
-            return
-        messages = bag.reader.messages(connections=connections)
-        while True:
-            with _as_frame_error(part, name):
-                following = next(messages, None)
-            if following is None:
-                return
-            connection, bag_ns, content = following
-            try:
-                with _as_frame_error(part, name):
-                    message = bag.deserialize(content, _full(connection.msgtype))
-            except FrameError as error:
-                message = error
-            yield connection, bag_ns, message
-
-
-def _parts(path: Path) -> tuple[list[Path], list[FrameError]]:
-    """Return what to open one after the other, and why other files cannot be read.
-
-    Raises:
-        FrameError: nothing can be opened.
-    """
-    try:
-        with _open(path, path.name):
-            return [path], []
-    except FrameError as error:
-        if not path.is_dir():
-            raise
-        whole = error
-    readable, failures = [], []
-    files = [file for file in path.iterdir() if file.suffix in BAG_SUFFIXES]
-    for file in sorted(files, key=_by_number):
-        try:
-            with _open(file, path.name):
-                readable.append(file)
-        except FrameError as error:  # noqa: PERF203
-            failures.append(error)
-    if not readable:
-        raise failures[0] if failures else whole
-    log.warning("%s; its files are read one by one", whole)
-    return readable, failures
+class _Wanted(NamedTuple):
+    topic: str  # "" for the only one
+    types: Collection[str]
+    what: str  # for errors
 
 
 class _OpenBag(NamedTuple):
@@ -152,12 +79,98 @@ class _OpenBag(NamedTuple):
     AnyReader parses them all and refuses a bag for one strange type on a topic nobody reads.
     """
 
+    path: Path
     reader: Any  # rosbags.rosbag1.Reader | rosbags.rosbag2.Reader
     deserialize: Callable[[bytes, str], Any]
 
     def connections(self, types: Collection[str]) -> list["Connection"]:
         """Return the connections whose type is one of `types`."""
         return [c for c in self.reader.connections if _short(c.msgtype) in types]
+
+
+def _messages(path: Path, wanted: _Wanted) -> Iterator[tuple["Connection", int, Any]]:
+    """Yield (connection, bag time, message); a FrameError stands for a damaged message.
+
+    Raises:
+        FrameError: the wanted topic is not there; or, at the end, a part is damaged.
+    """
+    with ExitStack() as stack:
+        bags, failures = _open_parts(path, stack)
+        topic = _choose(bags, wanted, path.name)
+        for bag in bags:
+            try:
+                yield from _messages_of(bag, path.name, topic, wanted.types)
+            except FrameError as error:
+                failures.append(error)
+    if failures:
+        raise FrameError("; ".join(str(error) for error in failures[:3]))
+
+
+def _messages_of(
+    bag: _OpenBag, name: str, topic: str, types: Collection[str]
+) -> Iterator[tuple["Connection", int, Any]]:
+    connections = [c for c in bag.connections(types) if c.topic == topic]
+    if not connections:  # rosbags takes an empty list for "all topics"
+        return
+    messages = bag.reader.messages(connections=connections)
+    while True:
+        with _as_frame_error(bag.path, name):
+            following = next(messages, None)
+        if following is None:
+            return
+        connection, bag_ns, content = following
+        try:
+            with _as_frame_error(bag.path, name):
+                message = bag.deserialize(content, _full(connection.msgtype))
+        except FrameError as error:
+            message = error
+        yield connection, bag_ns, message
+
+
+def _choose(bags: Collection[_OpenBag], wanted: _Wanted, name: str) -> str:
+    """Return the wanted topic, or the only one that has messages."""
+    counts = Counter[str]()
+    for bag in bags:
+        for connection in bag.connections(wanted.types):
+            counts[connection.topic] += connection.msgcount
+    if wanted.topic in counts:
+        return wanted.topic
+    listed = ", ".join(f"{topic} ({count} messages)" for topic, count in sorted(counts.items()))
+    if wanted.topic or not counts:
+        missing = f"{wanted.what} {wanted.topic}".strip()
+        raise FrameError(f"{name}: no {missing}; it has {listed or 'none at all'}")
+    candidates = [t for t, count in counts.items() if count and not t.endswith(_NO_PICTURES)]
+    if len(candidates) == 1 or len(counts) == 1:
+        return (candidates or list(counts))[0]
+    raise FrameError(f"{name}: name one {wanted.what}: {listed}")
+
+
+def _open_parts(path: Path, stack: ExitStack) -> tuple[list[_OpenBag], list[FrameError]]:
+    """Open a bag, or the files of one that cannot be opened as a whole, until `stack` ends.
+
+    Returns:
+        What to read one after the other, and why the other files cannot be read.
+
+    Raises:
+        FrameError: nothing can be opened.
+    """
+    try:
+        return [stack.enter_context(_open(path, path.name))], []
+    except FrameError as error:
+        if not path.is_dir():
+            raise
+        whole = error
+    bags, failures = [], []
+    files = [file for file in path.iterdir() if file.suffix in BAG_SUFFIXES]
+    for file in sorted(files, key=_by_number):
+        try:
+            bags.append(stack.enter_context(_open(file, path.name)))
+        except FrameError as error:
+            failures.append(error)
+    if not bags:
+        raise failures[0] if failures else whole
+    log.warning("%s; its files are read one by one", whole)
+    return bags, failures
 
 
 @contextmanager
@@ -175,7 +188,7 @@ def _open(path: Path, name: str) -> Iterator[_OpenBag]:
             deserialize = get_typestore(Stores.ROS2_HUMBLE).deserialize_cdr
         reader.open()
     try:
-        yield _OpenBag(reader, deserialize)
+        yield _OpenBag(path, reader, deserialize)
     finally:
         reader.close()
 

@@ -1,6 +1,5 @@
 """The dependencies resolve for the machines that robots and servers have, from wheels alone."""
 
-import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+UV = ROOT / ".venv-tools/bin/uv"  # the Makefile puts it there
 ALL_EXTRAS = ["demo", "dev"]  # they bring in agent, keras, server and test
 TRAINING_STACK = {"keras", "tensorflow", "tensorflow-cpu", "torch"}
 JETSON_OR_PI = "aarch64-manylinux_2_28"
@@ -22,9 +22,8 @@ def wheels_for(
     platform: str, python: str, *extras: str, options: Sequence[str] = ()
 ) -> dict[str, str]:
     """Resolve pyproject.toml from wheels alone and return name -> version."""
-    uv = os.environ.get("FLEETLEARN_UV", "uv")
-    command = [uv, "pip", "compile", "pyproject.toml", "--quiet", "--no-header", "--no-annotate"]
-    command += ["--only-binary", ":all:"]
+    command = [UV, "pip", "compile", "pyproject.toml", "--quiet", "--no-header", "--no-annotate"]
+    command += ["--only-binary", ":all:", "--no-python-downloads"]
     command += ["--python-platform", platform, "--python-version", python]
     command += [argument for extra in extras for argument in ("--extra", extra)]
     resolved = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)

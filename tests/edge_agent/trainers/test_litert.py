@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edge_agent.trainers.litert import LiteRTTrainer
+from edge_agent.training_process import ExampleSource, TrainingJob, TrainingProcess
 from fleet_model.errors import TrainingError
 from fleet_model.types import TrainConfig
 
@@ -111,3 +112,30 @@ def test_order_of_tensors_follows_names_not_positions(head, pictures):
     one = trainer.fit(head.checkpoint, some.examples(), TrainConfig())
     other = trainer.fit(checkpoint, some.examples(), TrainConfig())
     assert all(np.array_equal(one.weights[name], other.weights[name]) for name in one.weights)
+
+
+def test_a_warm_training_process_has_no_tensorflow_and_keeps_its_features(
+    head, pictures, request, monkeypatch
+):
+    monkeypatch.syspath_prepend(request.config.rootpath)
+    job = TrainingJob(
+        trainer="litert",
+        spec=head.spec,
+        directory=head.directory,
+        examples=ExampleSource(
+            factory=f"{pictures.__module__}:{pictures.__qualname__}", arguments={"count": 96}
+        ),
+        checkpoint=head.checkpoint,
+        config=TrainConfig(epochs=2, learning_rate=0.001, proximal_mu=0.01),
+    )
+    with TrainingProcess() as process:
+        first, second = process.fit(job), process.fit(job)
+    here = LiteRTTrainer(head.spec, head.directory).fit(
+        head.checkpoint, pictures(96).examples(), job.config
+    )
+    for name, tensor in here.weights.items():
+        assert np.array_equal(first.weights[name], tensor)
+        assert np.array_equal(second.weights[name], tensor)
+    assert first.metrics["tensorflow_loaded"] == 0
+    assert first.metrics["peak_child_mb"] < 200
+    assert second.metrics["encode_s"] < first.metrics["encode_s"] / 10
