@@ -2,26 +2,39 @@
 
 import json
 import logging
+import queue
 import random
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.deploy import Models
 from edge_agent.memory import MemoryWatch
 from edge_agent.server_link import HttpsStore
 from edge_agent.settings import AgentSettings
 from fleet_model.durable import write_durably
-from fleet_model.errors import BundleError, ConnectionFailed, RefusedError
-from fleet_model.types import Update
-from fleet_model.wire import TrainRequest
+from fleet_model.errors import (
+    BundleError,
+    FleetError,
+    RefusedError,
+    SettingsError,
+    StorageError,
+)
+
+if TYPE_CHECKING:
+    from fleet_model.bundle import Manifest
+    from fleet_model.flower_compat import FleetConnection
+    from fleet_model.types import Update
+    from fleet_model.wire import TrainRequest  # loads Flower: only robots that train need it
 
 MAX_BACKOFF_S = 60.0
+GRACE_S = 1.2  # from SIGTERM to the end, whatever the network does
 KEEP = 50  # rounds and publishes remembered in status.json
 log = logging.getLogger(__name__)
 
@@ -54,14 +67,16 @@ class Agent:
         self._settings = settings
         self._store = HttpsStore(settings.server)
         self._models = Models(settings.state / "models")
+        self._active: Manifest | None = None
         self._status = Status(trainer=settings.training.trainer)
-        self._stop = threading.Event()
+        self._stop, self._saving = threading.Event(), threading.Lock()
         self._memory = MemoryWatch()
         self._training: Any = None  # a TrainingProcess
         self._client: Any = None  # a FleetClient
-        self._backoff = Backoff()
+        self._backoff, self._install_backoff = Backoff(), Backoff()
+        self._install_at = 0.0  # monotonic: not before
 
-    def stop(self, *_: object) -> None:
+    def stop(self) -> None:
         """Ask `run` to return soon; a training that is under way is cancelled."""
         self._stop.set()
         if self._training is not None:
@@ -72,21 +87,40 @@ class Agent:
 
         Raises:
             RefusedError: the server does not know this robot.
-            SettingsError: key or certificate cannot be read.
+            SettingsError: it should train, and what that needs is not installed.
         """
-        active = self._models.active()
-        self._status.active_version = None if active is None else active.version
-        self._store.active_version = self._status.active_version
-        if not self._retry(self._hello):
-            return
-        if self._settings.training.enabled and self._settings.examples.paths:
-            self._open_training()
+        reason = ""
+        self._save("starting")
         try:
+            self._look_at_models()
+            if self._settings.training.enabled and self._settings.examples.paths:
+                self._open_training()
+            self._retry(self._hello)
             while not self._stop.is_set():
                 self._retry(self._step)
                 self._stop.wait(self._pause_s())
+        except FleetError as error:
+            reason = str(error)
+            raise
         finally:
-            self._close()
+            self._close(reason)
+
+    def abandon(self) -> None:
+        """Leave a `run` that hangs where it is: everything on disk is whole at any moment."""
+        log.warning("a call to %s hangs; leaving it", self._settings.server.address)
+        self._save("stopped")
+
+    def _look_at_models(self) -> None:
+        """Find out what is active; damaged files or a new precision are installed again."""
+        try:
+            self._activate(self._models.active(self._settings.engine.precision))
+        except (BundleError, StorageError) as error:
+            log.warning("the active model is not whole: %s", error)
+
+    def _activate(self, manifest: "Manifest | None") -> None:
+        self._active = manifest
+        version = None if manifest is None else manifest.version
+        self._status.active_version = self._store.active_version = version
 
     def _hello(self) -> None:
         self._status.name, self._status.site = self._store.hello()
@@ -98,26 +132,30 @@ class Agent:
         self._follow_models()
         if self._client is not None and self._client.step():
             self._count_traffic()
-        if self._status.state == "offline":
-            self._save("idle")
+        self._backoff.reset()
 
     def _follow_models(self) -> None:
+        """Install what is new; what cannot be installed is tried again, less and less often."""
+        if time.monotonic() < self._install_at:
+            return
         before = self._store.bytes_down
-        manifest = self._store.latest(self._settings.server.channel)
-        if manifest is None or manifest.version == self._status.active_version:
-            return
         try:
+            manifest = self._store.latest(self._settings.server.channel)
+            if manifest is None or manifest == self._active:
+                return
             self._models.install(self._store, manifest, self._settings.engine.precision)
-        except BundleError as error:
-            log.error("version %d is not installed: %s", manifest.version, error)
+        except (BundleError, StorageError) as error:
+            log.error("the newest model is not installed: %s", error)
+            self._install_at = time.monotonic() + self._install_backoff.next_s()
             return
+        self._install_backoff.reset()
         received = self._store.bytes_down - before
         log.info("version %d is active, %d bytes fetched", manifest.version, received)
-        self._status.active_version = self._store.active_version = manifest.version
+        self._activate(manifest)
         self._status.publishes.append({"version": manifest.version, "bytes_down": received})
         self._save("idle")
 
-    def _train(self, request: TrainRequest) -> Update:
+    def _train(self, request: "TrainRequest") -> "Update":
         """Train, and remember what it cost."""
         from edge_agent.local_training import LocalTraining
 
@@ -131,6 +169,7 @@ class Agent:
         finally:
             self._memory.look(idle=False)
             self._memory.busy(False)
+            self._save("idle")
         self._status.tensorflow_loaded |= bool(update.metrics.get("tensorflow_loaded"))
         self._status.rounds.append(
             {
@@ -152,40 +191,50 @@ class Agent:
             self._save("idle")
 
     def _open_training(self) -> None:
-        """Join the fleet: Flower is imported only on robots that train."""
-        from edge_agent.fleet_client import FleetClient
+        """Prepare to join the fleet: Flower is imported only on robots that train."""
+        try:
+            from edge_agent.fleet_client import FleetClient
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                f"training needs {error.name}: pip install 'fleetlearn[agent]' (Python 3.11 or "
+                "newer), or set training.enabled = false to follow published models only"
+            ) from None
         from edge_agent.training_process import TrainingProcess
-        from fleet_model.flower_compat import FleetConnection
 
-        training, link = self._settings.training, self._settings.server
+        training = self._settings.training
         environment = {"OMP_NUM_THREADS": str(training.threads), "TF_CPP_MIN_LOG_LEVEL": "3"}
         self._training = TrainingProcess(environment, idle_s=training.idle_s)
-        ca_pem = link.ca.read_bytes()
-        self._client = FleetClient(
-            lambda: FleetConnection(link.address, ca_pem, self._store.key),
-            self._train,
-            self._settings.poll,
-        )
+        self._client = FleetClient(self._connect, self._train, self._settings.poll)
 
-    def _retry(self, action: Callable[[], None]) -> bool:
-        """Do it until it works or the agent stops; wait longer each time, with jitter."""
+    def _connect(self) -> "FleetConnection":
+        from fleet_model.flower_compat import FleetConnection
+
+        link = self._settings.server
+        return FleetConnection(link.address, link.ca.read_bytes(), self._store.key)
+
+    def _retry(self, action: Callable[[], None]) -> None:
+        """Do it until it works or the agent stops; wait longer each time, with jitter.
+
+        After a failure the session begins anew with a hello, which ends what the server still holds
+        of the last one: Flower would refuse this robot for the minute until it misses heartbeats.
+        """
         while not self._stop.is_set():
             try:
                 action()
-            except ConnectionFailed as error:
+            except FleetError as error:
+                if isinstance(error, RefusedError) and action == self._hello:
+                    raise  # the server's last word; Flower's refusals have other reasons, too
                 self._offline(str(error))
-            except RefusedError as error:
-                if self._status.state in ("starting", "offline"):
-                    self._save("stopped", str(error))
-                    raise
-                self._offline(str(error))
-                action = self._hello  # the server has restarted, or forgotten this robot
+            except Exception as error:
+                log.exception("the agent goes on after a bug")
+                self._offline(f"{type(error).__name__} in the agent; details are in its log")
             else:
-                self._backoff.reset()
-                return True
-        return False
+                return
+            action = self._hello
 
     def _offline(self, reason: str) -> None:
+        if self._client is not None:
+            self._client.close()
         wait_s = self._backoff.next_s()
         if self._status.reason != reason:
             log.warning("%s; trying again", reason)
@@ -202,13 +251,17 @@ class Agent:
         status.tensorflow_loaded |= "tensorflow" in sys.modules
         del status.rounds[:-KEEP], status.publishes[:-KEEP]
         path = self._settings.state / "status.json"
-        write_durably(path, json.dumps(status.as_json(), indent=1))
+        try:
+            with self._saving:
+                write_durably(path, json.dumps(status.as_json(), indent=1))
+        except OSError as error:  # a full disk is no reason to stop
+            log.warning("%s cannot be written: %s", path, error.strerror)
 
-    def _close(self) -> None:
+    def _close(self, reason: str) -> None:
         for part in (self._client, self._training, self._store):
             if part is not None:
                 part.close()
-        self._save("stopped")
+        self._save("stopped", reason)
         log.info("stopped")
 
 
@@ -234,16 +287,41 @@ class Backoff:
 
 
 def run_agent(settings: AgentSettings) -> None:
-    """Run an agent until SIGINT or SIGTERM."""
+    """Run an agent until SIGINT or SIGTERM; raises as `Agent.run` does.
+
+    The agent has a thread of its own: Python handles a signal only between two steps of the main
+    thread, and looking up a name or connecting may take half a minute where the network is gone.
+    """
     agent = Agent(settings)
+    ended: Future[None] = Future()
+    wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put may interrupt its get
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, agent.stop)
-    agent.run()
+        signal.signal(number, lambda *_: wake.put(None))
+    ended.add_done_callback(lambda _: wake.put(None))
+    threading.Thread(target=_run_into, args=(ended, agent), name="agent", daemon=True).start()
+    wake.get()
+    agent.stop()
+    if wait([ended], GRACE_S).done:
+        ended.result()
+    else:
+        agent.abandon()
+
+
+def _run_into(ended: "Future[None]", agent: Agent) -> None:
+    try:
+        agent.run()
+    except BaseException as error:  # noqa: BLE001  (raised again in the main thread)
+        ended.set_exception(error)
+    else:
+        ended.set_result(None)
 
 
 def read_status(state: Path) -> dict[str, Any]:
     """Return what the agent last wrote; empty if it has never run."""
+    path = state / "status.json"
     try:
-        return dict(json.loads((state / "status.json").read_text()))
+        return dict(json.loads(path.read_text()))
     except FileNotFoundError:
         return {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: cannot be read ({error})") from None

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fleet_model import __version__
-from fleet_model.errors import FleetError
+from fleet_model.errors import BundleError, FleetError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,7 +17,7 @@ app = typer.Typer(
     help="Federated learning for fleets of robots: the robot's side.\n\n"
     "Exit codes: 0 done, 2 wrong settings or flags, 3 damaged bundle, 4 message does not fit, "
     "5 bag or image cannot be read, 6 the server refuses this robot, 7 no connection, "
-    "11 training failed.",
+    "11 training failed, 12 disk full or not writable.",
 )
 Config = Annotated[Path, typer.Option("--config", "-c", help="agent.toml of this robot")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON to stdout")]
@@ -119,7 +119,7 @@ def predict(
         str | None, typer.Option(help="fp32 or int8; default: the settings' own")
     ] = None,
     topic: Annotated[str, typer.Option(help="camera topic; empty: the only one")] = "",
-    label_topic: Annotated[str, typer.Option(help="topic with true labels")] = "/camera/label",
+    label_topic: Annotated[str, typer.Option(help="topic with true labels of a bag")] = "",
     csv: Annotated[Path | None, typer.Option(help="write the CSV here, not to stdout")] = None,
     annotate: Annotated[
         Path | None, typer.Option(help="write images with the prediction drawn in here")
@@ -139,6 +139,10 @@ def predict(
 
         settings = load_settings(config)
         bundle = Models(settings.state / "models").current
+        if not bundle.exists():
+            raise BundleError(
+                "no model is installed yet: let `edge-agent run` fetch one, or --bundle"
+            )
         precision = precision or settings.engine.precision
     options = PredictOptions(
         path=path,

@@ -22,6 +22,7 @@ from edge_agent.training_job import TrainingJob
 from fleet_model.errors import SettingsError
 from fleet_model.loading import load_plugin
 from fleet_model.types import Update
+from fleet_model.wire import TrainRequest
 
 app = ClientApp()
 
@@ -29,6 +30,10 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Answer one train message in this process, which ends with it."""
+    return answer(message, lambda request: _train(request, context))
+
+
+def _train(request: TrainRequest, context: Context) -> Update:
     path = context.node_config.get("agent")
     if not isinstance(path, str):
         raise SettingsError("node config lacks agent=PATH of this robot's agent.toml")
@@ -36,7 +41,7 @@ def train(message: Message, context: Context) -> Message:
     store = HttpsStore(settings.server)
     name, _ = store.whoami()
     local = LocalTraining(settings, Models(settings.state / "models"), store, _fit)
-    return answer(message, lambda request: local.train(request, name))
+    return local.train(request, name)
 
 
 def _fit(job: TrainingJob) -> Update:

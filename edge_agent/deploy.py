@@ -1,15 +1,18 @@
 """Install a published bundle next to the running one, then switch to it in one step.
 
-  <models>/objects/<sha256>      every file by content, fetched once
-  <models>/versions/000005/      manifest.json and the engine's files (hard links to objects)
-  <models>/current -> versions/000005
+  <models>/objects/<sha256>              every file by content, fetched once
+  <models>/versions/000005-<manifest>/   manifest.json, the engine's files (hard links to objects)
+  <models>/current -> versions/000005-<manifest>
 
-A power cut at any point leaves `current` on a complete, verified version.
+A power cut at any point leaves `current` on a complete, verified version. <manifest> is the start
+of the manifest's own sha256: a server that was made anew counts its versions from 0 again, and its
+version must never be put together inside the active one.
 """
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from fleet_model.bundle import (
@@ -21,10 +24,11 @@ from fleet_model.bundle import (
     parse_trainer,
     read_bundle,
     require_file,
+    sha256_of,
     to_json,
 )
 from fleet_model.durable import fsync_directory, point_durably, write_durably
-from fleet_model.errors import BundleError
+from fleet_model.errors import BundleError, StorageError
 from fleet_model.store import ModelStore
 
 
@@ -39,9 +43,17 @@ class Models:
         """The directory of the active bundle."""
         return self._root / "current"
 
-    def active(self) -> Manifest | None:
-        """Return the active manifest, or None before the first install."""
-        return read_bundle(self.current, ()) if (self.current / MANIFEST).exists() else None
+    def active(self, precision: str) -> Manifest | None:
+        """Return the active manifest; None before the first install.
+
+        Raises:
+            BundleError: a file that `precision` needs is damaged or missing; `install` repairs it.
+            StorageError: it cannot be read.
+        """
+        with self._disk():
+            if not (self.current / MANIFEST).exists():
+                return None
+            return read_bundle(self.current, read_bundle(self.current, ()).needed(precision))
 
     def install(self, store: ModelStore, manifest: Manifest, precision: str) -> None:
         """Fetch what is missing, verify everything, switch.
@@ -49,14 +61,20 @@ class Models:
         Raises:
             BundleError: a file is not what the manifest says; the active version stays.
             ConnectionFailed: the server went away; what was fetched is kept for the next try.
+            StorageError: the disk is full or cannot be written; the active version stays.
         """
-        needed = manifest.needed(precision)
-        directory = self._root / "versions" / f"{manifest.version:06d}"
-        self._assemble(directory, needed, store)
-        write_durably(directory / MANIFEST, to_json(manifest))
-        read_bundle(directory, needed)
-        point_durably(self.current, f"versions/{directory.name}")
-        self._collect()
+        needed, content = manifest.needed(precision), to_json(manifest)
+        name = f"{manifest.version:06d}-{sha256_of(content)[:8]}"
+        directory = self._root / "versions" / name
+        before = self.current.resolve().name
+        with self._disk():
+            self._assemble(directory, needed, store)
+            write_durably(directory / MANIFEST, content)
+            fsync_directory(directory.parent)
+            read_bundle(directory, needed)
+            point_durably(self.current, f"versions/{name}")
+            if name != before:  # else it was repaired
+                self._collect(keep=(name, before))
 
     def trainer(self, store: ModelStore, entry: FileEntry, part: str) -> tuple[TrainerSpec, Path]:
         """Return a trainer specification and the directory of its verified files.
@@ -68,21 +86,35 @@ class Models:
 
         Raises:
             BundleError: a file is damaged, or the trainer has no such part.
+            StorageError: the disk is full or cannot be written.
         """
         directory = self._root / "trainers" / f"{entry.sha256[:16]}-{part}"
-        self._assemble(directory, {TRAINER: entry}, store)
-        spec = parse_trainer((directory / TRAINER).read_bytes())
-        if part not in spec.parts:
-            raise BundleError(
-                f"{spec.trainable!r} of {spec.workload.name} cannot be trained with {part!r}; set "
-                f"training.trainer to one of: {', '.join(sorted(spec.parts))}"
-            )
-        self._assemble(directory, {name: spec.files[name] for name in spec.parts[part]}, store)
+        with self._disk():
+            self._assemble(directory, {TRAINER: entry}, store)
+            spec = parse_trainer((directory / TRAINER).read_bytes())
+            if part not in spec.parts:
+                raise BundleError(
+                    f"{spec.trainable!r} of {spec.workload.name} cannot be trained with {part!r}; "
+                    f"set training.trainer to one of: {', '.join(sorted(spec.parts))}"
+                )
+            self._assemble(directory, {name: spec.files[name] for name in spec.parts[part]}, store)
         return spec, directory
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        """Say what to do about a disk; the reason may travel, so it holds no path."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"the robot's model directory: {error.strerror or error}; make room on its disk or "
+                "let the agent's user write there. The active version stays"
+            ) from error
 
     def _assemble(self, directory: Path, files: Mapping[str, FileEntry], store: ModelStore) -> None:
         """Put files under their names; each is a verified object, fetched if it is not here."""
         directory.mkdir(parents=True, exist_ok=True)
+        (self._root / "objects").mkdir(exist_ok=True)
         for name, entry in files.items():
             target, source = directory / name, self._root / "objects" / entry.sha256
             if _intact(target, entry):
@@ -94,13 +126,10 @@ class Models:
             os.link(source, target)
         fsync_directory(directory)
 
-    def _collect(self) -> None:
+    def _collect(self, keep: tuple[str, str]) -> None:
         """Remove versions but the active and the one before, and objects nothing links to."""
-        versions = sorted(p for p in (self._root / "versions").iterdir() if p.is_dir())
-        active = self.current.resolve()
-        older = [p for p in versions if p.name < active.name][-1:]
-        for path in versions:
-            if path != active and path not in older:
+        for path in (self._root / "versions").iterdir():
+            if path.name not in keep:
                 shutil.rmtree(path)
         for path in (self._root / "objects").iterdir():
             if path.stat().st_nlink == 1:

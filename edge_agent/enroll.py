@@ -1,9 +1,10 @@
 """Turn a robot kit into this robot's own key and settings."""
 
-import shutil
 from pathlib import Path
 
-from edge_agent.settings import ExampleSettings, initial_toml, read_toml
+from pydantic import ValidationError
+
+from edge_agent.settings import ExampleSettings, ServerLink, initial_toml, read_toml
 from fleet_model.durable import write_durably
 from fleet_model.errors import SettingsError
 from fleet_model.proof import make_key, public_line, read_key
@@ -15,23 +16,33 @@ def enroll(kit: Path, directory: Path, examples: ExampleSettings, *, train: bool
     Running it again keeps the key, so that a robot the server knows stays known.
 
     Raises:
-        SettingsError: the kit is not one, or the directory has other settings already.
+        SettingsError: the kit is not one, the directory has other settings already, or cannot be
+            written.
     """
-    try:
-        values = read_toml(kit / "kit.toml")
-        address, channel = str(values["address"]), str(values["channel"])
-        ca = kit / "ca.crt"
-        ca.stat()
-    except (OSError, KeyError, SettingsError) as error:
-        raise SettingsError(
-            f"{kit}: not a robot kit ({error}); copy the folder DIR/kit of the server"
-        ) from None
+    link, ca = _read_kit(kit)
     if (directory / "agent.toml").exists():
         raise SettingsError(f"{directory}: has an agent.toml already; remove it to enroll again")
-    directory.mkdir(parents=True, exist_ok=True)
     key = directory / "robot.key"
-    line = public_line(read_key(key).public_key()) if key.exists() else make_key(key)
-    shutil.copyfile(ca, directory / "ca.crt")
-    toml = initial_toml(address, channel, examples, train=train)
-    write_durably(directory / "agent.toml", toml)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        line = public_line(read_key(key).public_key()) if key.exists() else make_key(key)
+        write_durably(directory / "ca.crt", ca)
+        toml = initial_toml(link.address, link.channel, examples, train=train)
+        write_durably(directory / "agent.toml", toml)
+    except OSError as error:
+        raise SettingsError(f"{directory}: cannot be written ({error.strerror})") from None
     return line
+
+
+def _read_kit(kit: Path) -> tuple[ServerLink, bytes]:
+    """Return address and channel, checked, and the CA certificate."""
+    try:
+        values = read_toml(kit / "kit.toml")
+        given = {name: values[name] for name in ("address", "channel") if name in values}
+        link = ServerLink.model_validate(given)
+        return link, (kit / "ca.crt").read_bytes()
+    except (OSError, SettingsError) as error:
+        reason = str(error)
+    except ValidationError as error:
+        reason = f"kit.toml: {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}"
+    raise SettingsError(f"{kit}: not a robot kit ({reason}); copy the folder DIR/kit of the server")

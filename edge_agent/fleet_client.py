@@ -9,7 +9,7 @@ from collections.abc import Callable
 from flwr.app import Error, Message
 
 from edge_agent.settings import PollSettings
-from fleet_model.errors import ConnectionFailed, FleetError, RefusedError, UpdateError
+from fleet_model.errors import FleetError, UpdateError
 from fleet_model.flower_compat import FleetConnection
 from fleet_model.types import Update
 from fleet_model.wire import TrainRequest, pack_update, unpack_request
@@ -17,14 +17,25 @@ from fleet_model.wire import TrainRequest, pack_update, unpack_request
 HEARTBEAT_S = 20.0  # the server takes a robot for gone 60 s after the last one
 BUSY_FOR_S = 30.0  # after a message the next one is probably near
 FAILED = 2  # Flower's code of an exception in a ClientApp
-PATH = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?[/\\][^\s:;,)'\"]+")
+# From a root, ~ or drive: to the closing quote; without quotes to the last separator of the clause,
+# since names may hold spaces, and the name after it. A clause ends where punctuation meets a space
+# or the end. "head/kernel" is no path.
+PATH = re.compile(
+    r"""(?<=(['"])) (?:~\w*|[A-Za-z]:)?[/\\] [^\n]*? (?=\1(?!\w))
+    | (?<![\w.]) (?:~\w*|[A-Za-z]:)?[/\\]
+      (?: (?:(?![:;,.)'"]+(?:\s|$))[^\n])* [/\\] )?  (?:(?![:;,.)'"]+(?:\s|$))\S)*""",
+    re.VERBOSE,
+)
 log = logging.getLogger(__name__)
 
 Train = Callable[[TrainRequest], Update]
 
 
 def answer(message: Message, train: Train) -> Message:
-    """Return the reply to a train message; an error becomes its reason, without paths."""
+    """Return the reply to a train message; an error becomes its reason, without paths.
+
+    So does a bug: the server must not wait for this robot, and the robot stays in the fleet.
+    """
     try:
         if not message.metadata.message_type.startswith("train"):
             return Message(
@@ -34,6 +45,10 @@ def answer(message: Message, train: Train) -> Message:
     except FleetError as error:
         log.error("training: %s", error)
         return Message(Error(FAILED, without_paths(str(error))), reply_to=message)
+    except Exception as error:
+        log.exception("training")
+        reason = f"training failed with {type(error).__name__}; details are in the robot's log"
+        return Message(Error(FAILED, reason), reply_to=message)
 
 
 def without_paths(text: str) -> str:
@@ -59,7 +74,8 @@ class FleetClient:
         """Answer one message if there is one; return whether there was.
 
         Raises:
-            ConnectionFailed, RefusedError: the session has ended; the next step starts a new one.
+            ConnectionFailed, RefusedError: the session has ended, as with any other exception; the
+                next step starts a new one.
         """
         try:
             link = self._connection or self._open()
@@ -74,7 +90,7 @@ class FleetClient:
         except UpdateError as error:
             log.warning("%s", error)
             return False
-        except (ConnectionFailed, RefusedError):
+        except Exception:
             self.close()
             raise
         self._busy_until = time.monotonic() + BUSY_FOR_S

@@ -6,16 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from edge_agent.deploy import Models
 from edge_agent.settings import AgentSettings
 from edge_agent.training_job import ExampleSource, TrainingJob
 from fleet_model.bundle import FileEntry
+from fleet_model.errors import UpdateError
 from fleet_model.store import ModelStore
-from fleet_model.types import Update
-from fleet_model.wire import TrainRequest
 
 if TYPE_CHECKING:
     from edge_agent.example_store import ExampleStore
+    from fleet_model.types import Update
+    from fleet_model.wire import TrainRequest
 
 STORE = "edge_agent.local_training:open_store"
 
@@ -35,22 +38,29 @@ class LocalTraining:
         settings: AgentSettings,
         models: Models,
         store: ModelStore,
-        fit: Callable[[TrainingJob], Update],
+        fit: "Callable[[TrainingJob], Update]",
     ) -> None:
         self._settings = settings
         self._models = models
         self._store = store
         self._fit = fit
 
-    def train(self, request: TrainRequest, robot: str) -> Update:
+    def train(self, request: "TrainRequest", robot: str) -> "Update":
         """Return the update.
 
         Raises:
             BundleError: the trainer's files are damaged or do not suit this robot.
+            UpdateError: the request names no trainer.
             TrainingError, FrameError: see Trainer.fit.
         """
         training, examples = self._settings.training, self._settings.examples
-        entry = FileEntry(sha256=request.trainer, size_bytes=request.trainer_bytes)
+        try:
+            entry = FileEntry(sha256=request.trainer, size_bytes=request.trainer_bytes)
+        except ValidationError:
+            raise UpdateError(
+                f"the message names trainer {request.trainer[:64]!r} of {request.trainer_bytes} "
+                "bytes, expected a sha256 and a size"
+            ) from None
         spec, directory = self._models.trainer(self._store, entry, training.trainer)
         source = ExampleSource(
             factory=STORE,

@@ -27,8 +27,7 @@ class MemoryWatch:
 
     def __init__(self) -> None:
         self.idle_mb = self.peak_mb = 0.0
-        self._busy, self._stop = threading.Event(), threading.Event()
-        self._wake = threading.Event()
+        self._busy, self._wake = threading.Event(), threading.Event()
         threading.Thread(target=self._watch, name="memory", daemon=True).start()
 
     def busy(self, value: bool) -> None:
@@ -47,7 +46,7 @@ class MemoryWatch:
             self.idle_mb = now
 
     def _watch(self) -> None:
-        while not self._stop.is_set():
+        while True:
             self.look(idle=not self._busy.is_set() and not psutil.Process().children())
             self._wake.wait(BUSY_S if self._busy.is_set() else IDLE_S)
             self._wake.clear()

@@ -1,6 +1,7 @@
 """Turn gradients into new weights: momentum, the FedProx pull, clipping, for every framework alike.
 
-Pure functions on named float32 tensors: nothing is changed in place. One step of a robot is
+Pure functions on named float32 tensors: nothing is changed in place. Numbers become float32 first,
+because NumPy 1 (ROS 2 Humble) turns tensor * 1e39 into float64. One step of a robot is
 
     g = gradient + mu * (w - w_global)      FedProx, the gradient of arXiv:1812.06127, equation 2
     g = g * min(1, clip_norm / |g|)         over all tensors taken as one vector
@@ -23,7 +24,8 @@ def add_proximal(gradients: Weights, weights: Weights, origin: Weights, mu: floa
     """Add the gradient of mu/2 * |weights - origin|^2 (arXiv:1812.06127, equation 2)."""
     if mu == 0:
         return gradients
-    return {name: g + mu * (weights[name] - origin[name]) for name, g in gradients.items()}
+    pull = np.float32(mu)
+    return {name: g + pull * (weights[name] - origin[name]) for name, g in gradients.items()}
 
 
 def clip_by_global_norm(gradients: Weights, limit: float) -> Weights:
@@ -31,16 +33,16 @@ def clip_by_global_norm(gradients: Weights, limit: float) -> Weights:
     norm = l2_norm(gradients) if limit > 0 else 0.0
     if norm <= limit:
         return gradients
-    return {name: g * (limit / norm) for name, g in gradients.items()}
+    scale = np.float32(limit / norm)
+    return {name: g * scale for name, g in gradients.items()}
 
 
 def momentum_step(
     weights: Weights, velocity: Weights, gradients: Weights, learning_rate: float, momentum: float
 ) -> tuple[Weights, Weights]:
     """Return (weights, velocity) after one step, as keras.optimizers.SGD(momentum) does it."""
-    velocity = {
-        name: momentum * velocity[name] - learning_rate * g for name, g in gradients.items()
-    }
+    keep, rate = np.float32(momentum), np.float32(learning_rate)
+    velocity = {name: keep * velocity[name] - rate * g for name, g in gradients.items()}
     return {name: weights[name] + v for name, v in velocity.items()}, velocity
 
 
@@ -50,7 +52,7 @@ def step(
     """Return (weights, velocity) after one whole step of a robot.
 
     Clipping comes after the proximal term: what is bounded is the gradient of everything the robot
-    minimizes, so one step never moves the weights by more than learning_rate * clip_norm.
+    minimizes. Without momentum a step moves the weights by learning_rate * clip_norm at most.
     """
     pulled = add_proximal(gradients, weights, origin, config.proximal_mu)
     clipped = clip_by_global_norm(pulled, config.clip_norm)

@@ -1,10 +1,15 @@
 """The robot's side of our own HTTPS routes: who am I, which model is newest, give me that file."""
 
 import hashlib
+import json
 import ssl
+import time
+from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_agent.settings import ServerLink
 from fleet_model.bundle import MAX_JSON_BYTES, Manifest, parse_manifest
@@ -24,16 +29,30 @@ if TYPE_CHECKING:
     import httpx
 
 ROBOT = "/fleetlearn/v1/robot"
+SILENCE_S = 30.0  # a server that says nothing for so long is gone
+PATIENCE_S, SLOWEST_BYTES_S = 60.0, 1000  # an answer that trickles in more slowly is given up
+MAX_REASON = 1000  # characters of the server's own words; a refusal with the key is about 450
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int  # 200, 304 or 404
+    content: bytes
+    tag: str
 
 
 class HttpsStore:
     """A ModelStore over HTTPS, with proof of this robot's key on every request."""
 
-    def __init__(self, link: ServerLink) -> None:
+    def __init__(self, link: ServerLink, now: Callable[[], datetime] = utc_now) -> None:
         """Read key and trust; nothing is sent yet.
 
+        Args:
+            link: the robot's settings.
+            now: the robot's clock; the server refuses proofs of another time.
+
         Raises:
-            SettingsError: no key, or no readable CA certificate.
+            SettingsError: no key, no readable CA certificate, or an address that is none.
         """
         import httpx
 
@@ -42,10 +61,13 @@ class HttpsStore:
             context = ssl.create_default_context(cafile=str(link.ca))
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(f"{link.ca}: not a CA certificate ({error})") from None
-        self._address = link.address
-        self._client = httpx.Client(
-            base_url=f"https://{link.address}", verify=context, timeout=30.0
-        )
+        self._address, self._now = link.address, now
+        try:
+            self._client = httpx.Client(
+                base_url=f"https://{link.address}", verify=context, timeout=SILENCE_S
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            raise SettingsError(f"server.address {link.address}: {error}") from None
         self._tag, self._newest = "", None  # type: str, Manifest | None
         self.active_version: int | None = None  # told to the server with every look
         self.bytes_down = 0
@@ -67,27 +89,25 @@ class HttpsStore:
         """Return the newest manifest; costs a few hundred bytes while nothing is new."""
         active = "" if self.active_version is None else f"?active={self.active_version}"
         headers = {"if-none-match": self._tag} if self._tag else {}
-        response = self._request("GET", f"{ROBOT}/channels/{channel}{active}", headers)
-        if response.status_code == 304:
+        answer = self._request("GET", f"{ROBOT}/channels/{channel}{active}", headers)
+        self.bytes_down += len(answer.content)
+        if answer.status == 304:
             return self._newest
-        if response.status_code == 404:
+        if answer.status == 404:
             return None
-        if len(response.content) > MAX_JSON_BYTES:
-            raise BundleError("the server's manifest is too long; is it a fleetlearn server?")
-        self._newest = parse_manifest(response.content)
-        self._tag = response.headers.get("etag", "")
-        self.bytes_down += len(response.content)
+        self._newest, self._tag = parse_manifest(answer.content), answer.tag
         return self._newest
 
     def fetch(self, sha256: str, size_bytes: int, into: Path) -> int:
         """Write one file by content, checked while it arrives; return the bytes transferred."""
         digest, received = hashlib.sha256(), 0
         with self._open("GET", f"{ROBOT}/objects/{sha256}") as response:
-            if response.status_code == 404:
+            if response.status_code != 200:
                 raise BundleError(f"the server has no object {sha256[:12]}; publish again")
             with writing(into) as target:
-                for block in response.iter_raw():
+                for block in self._blocks(response, size_bytes):
                     received += len(block)
+                    self.bytes_down += len(block)
                     if received > size_bytes:
                         raise BundleError(
                             f"object {sha256[:12]}: more than the {size_bytes} bytes of its entry"
@@ -99,7 +119,6 @@ class HttpsStore:
                         f"object {sha256[:12]}: arrived with sha256 {digest.hexdigest()[:12]}; it "
                         "was changed or damaged on the way, the active model stays"
                     )
-        self.bytes_down += received
         return received
 
     def close(self) -> None:
@@ -107,15 +126,33 @@ class HttpsStore:
         self._client.close()
 
     def _identity(self, method: str, path: str) -> tuple[str, str]:
-        answer = self._request(method, path).json()
-        return str(answer["name"]), str(answer["site"])
+        answer = self._request(method, path)
+        try:
+            values = json.loads(answer.content)
+            return str(values["name"]), str(values["site"])
+        except (ValueError, TypeError, LookupError, RecursionError):
+            raise self._stranger(f"status {answer.status} without a name") from None
 
-    def _request(
-        self, method: str, path: str, headers: dict[str, str] | None = None
-    ) -> "httpx.Response":
+    def _request(self, method: str, path: str, headers: dict[str, str] | None = None) -> _Answer:
         with self._open(method, path, headers) as response:
-            response.read()
-            return response
+            content = self._read(response)
+            return _Answer(response.status_code, content, response.headers.get("etag", ""))
+
+    def _read(self, response: "httpx.Response") -> bytes:
+        content = b""
+        for block in self._blocks(response, MAX_JSON_BYTES):
+            content += block
+            if len(content) > MAX_JSON_BYTES:
+                raise self._stranger(f"more than {MAX_JSON_BYTES} bytes")
+        return content
+
+    def _blocks(self, response: "httpx.Response", size_bytes: int) -> "Iterator[bytes]":
+        """Yield the body as it is sent: nothing is unpacked, and it may not take for ever."""
+        end = time.monotonic() + PATIENCE_S + size_bytes / SLOWEST_BYTES_S
+        for block in response.iter_raw():
+            yield block
+            if time.monotonic() > end:
+                raise ConnectionFailed(f"{self._address} answers too slowly")
 
     @contextmanager
     def _open(
@@ -123,18 +160,17 @@ class HttpsStore:
     ) -> "Iterator[httpx.Response]":
         import httpx
 
-        proof = sign(self.key, method, path, utc_now())
+        proof = sign(self.key, method, path, self._now())
         try:
             with self._client.stream(
                 method, path, headers={**(headers or {}), **proof, "accept-encoding": "identity"}
             ) as response:
                 if response.status_code in (401, 403):
-                    response.read()
-                    raise RefusedError(self._reason(response))
-                if response.is_error and response.status_code != 404:
-                    raise ConnectionFailed(f"{self._address} answers {response.status_code}")
+                    raise RefusedError(self._reason(response.status_code, self._read(response)))
+                if response.status_code not in (200, 304, 404):
+                    raise self._stranger(f"status {response.status_code}")
                 yield response
-        except httpx.TransportError as error:
+        except (httpx.HTTPError, ssl.SSLError) as error:
             raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> FleetError:
@@ -146,10 +182,15 @@ class HttpsStore:
             )
         return ConnectionFailed(f"no answer from {self._address} ({text})")
 
-    def _reason(self, response: "httpx.Response") -> str:
+    def _stranger(self, what: str) -> ConnectionFailed:
+        return ConnectionFailed(
+            f"{self._address} answers {what}; is it a fleetlearn server, and of this version?"
+        )
+
+    def _reason(self, status: int, content: bytes) -> str:
         mine = fingerprint(public_line(self.key.public_key()))
         try:
-            detail: Any = response.json()["detail"]
-        except (ValueError, KeyError, TypeError):
-            detail = f"status {response.status_code}"
+            detail = str(json.loads(content)["detail"])[:MAX_REASON]
+        except (ValueError, TypeError, LookupError, RecursionError):
+            detail = f"status {status}"
         return f"{self._address} refuses this robot (key {mine}): {detail}"

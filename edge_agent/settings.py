@@ -1,12 +1,13 @@
 """Everything an operator may set on a robot: agent.toml, then EDGE_AGENT_* variables."""
 
+import json
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fleet_model.errors import SettingsError
 
@@ -24,10 +25,29 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _address(text: str) -> str:
+    if not 0 < int(text.rpartition(":")[2]) < 65536:
+        raise ValueError("port out of range")
+    return text
+
+
+def _paths(value: Any) -> Any:
+    return [path for path in value.split(os.pathsep) if path] if isinstance(value, str) else value
+
+
+Address = Annotated[
+    str,
+    Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"),
+    AfterValidator(_address),
+]
+# An environment variable holds a list as PATH does: /bags/monday:/bags/tuesday
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_paths)]
+
+
 class ServerLink(Section):
     """Where the server is and how it is trusted."""
 
-    address: str = Field(pattern=r"^[^/\s]+:\d{1,5}$")  # host:port
+    address: Address  # host:port
     ca: Path = Path("ca.crt")  # relative paths are taken from agent.toml's folder
     key: Path = Path("robot.key")
     channel: str = Field(default="stable", pattern=r"^[a-z][a-z0-9-]{0,30}$")
@@ -36,11 +56,11 @@ class ServerLink(Section):
 class ExampleSettings(Section):
     """Where labelled examples come from."""
 
-    paths: tuple[Path, ...] = ()  # bags or folders; none: this robot never trains
+    paths: Paths = ()  # bags or folders; none: this robot never trains
     topic: str = ""  # camera topic; empty: the only one there is
     label_topic: str = "/camera/label"
-    tolerance_s: float = Field(default=0.5, gt=0)  # between a label and its frame
-    held_out: float = Field(default=0.2, gt=0, lt=1)  # share kept for measuring
+    tolerance_s: float = Field(default=0.1, gt=0)  # between a label and its frame
+    held_out: float = Field(default=0.2, ge=0, le=0.5)  # share kept for measuring
 
 
 class TrainSettings(Section):
@@ -90,16 +110,14 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Ag
     try:
         settings = AgentSettings.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise SettingsError(f"{path}: {where}: {first['msg']} (got {first['input']!r})") from None
+        raise SettingsError(_reason(error, path, environment)) from None
     return _absolute(settings, path.absolute().parent)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; raises SettingsError."""
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file; `edge-agent enroll` makes one") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
@@ -122,6 +140,16 @@ def _absolute(settings: AgentSettings, folder: Path) -> AgentSettings:
     )
 
 
+def _reason(error: ValidationError, path: Path, environment: Mapping[str, str]) -> str:
+    """Say where the first wrong value stands: in the file, or in a variable over it."""
+    first = error.errors()[0]
+    keys = [str(part) for part in first["loc"]]
+    variable = ENVIRONMENT + "__".join(keys[:2]).upper()
+    where = variable if variable in environment else f"{path}: {'.'.join(keys)}"
+    got = "" if first["type"] == "missing" else f" (got {first['input']!r})"
+    return f"{where}: {first['msg']}{got}"
+
+
 def _put(values: dict[str, Any], keys: list[str], value: str, name: str) -> None:
     if len(keys) == 1:
         values[keys[0]] = value
@@ -133,7 +161,7 @@ def _put(values: dict[str, Any], keys: list[str], value: str, name: str) -> None
 
 def initial_toml(address: str, channel: str, examples: ExampleSettings, *, train: bool) -> str:
     """Return the commented agent.toml that `enroll` writes."""
-    paths = ", ".join(f'"{path}"' for path in examples.paths)
+    paths = ", ".join(_toml(str(path)) for path in examples.paths)
     training, engine, poll = TrainSettings(), EngineSettings(), PollSettings()
     return f"""\
 # Settings of this robot's agent. Unknown keys are refused at start; relative paths are taken from
@@ -142,15 +170,15 @@ def initial_toml(address: str, channel: str, examples: ExampleSettings, *, train
 state = "state"                # models and status; the agent writes nowhere else
 
 [server]
-address = "{address}"
+address = {_toml(address)}
 ca = "ca.crt"                  # the server's own authority, from the kit
 key = "robot.key"              # this robot's private key: it never leaves this machine
-channel = "{channel}"
+channel = {_toml(channel)}
 
 [examples]                     # labelled frames; they never leave this robot
 paths = [{paths}]
-topic = "{examples.topic}"                     # camera topic; empty: the only one in the bag
-label_topic = "{examples.label_topic}"
+topic = {_toml(examples.topic)}                     # camera topic; empty: the only one in the bag
+label_topic = {_toml(examples.label_topic)}
 tolerance_s = {examples.tolerance_s}              # between a label and its frame
 held_out = {examples.held_out}                 # share kept for measuring, never trained on
 
@@ -168,3 +196,8 @@ threads = {engine.threads}
 idle_s = {poll.idle_s}                   # ask the server for work and models so often
 busy_s = {poll.busy_s}                   # while a run goes on
 """
+
+
+def _toml(text: str) -> str:
+    """Return a TOML string: JSON's, but for one character that TOML wants escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

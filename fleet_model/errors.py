@@ -12,6 +12,7 @@ CheckpointError         8   a checkpoint is damaged or does not fit the workload
 ExportError             9   a model cannot be exported, or the exported file does not match it
 RoundError             10   a round or run could not be closed
 TrainingError          11   local training failed; nothing is sent
+StorageError           12   this machine's disk is full, read-only or damaged
 """
 
 
@@ -79,3 +80,9 @@ class TrainingError(FleetError):
     """Local training failed; nothing is sent."""
 
     exit_code = 11
+
+
+class StorageError(FleetError):
+    """This machine's disk is full, read-only or damaged."""
+
+    exit_code = 12

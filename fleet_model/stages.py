@@ -31,7 +31,8 @@ def cut(
         return None, model
     seam = model.layers[first].input
     try:
-        return keras.Model(model.input, seam), keras.Model(seam, model.output)
+        trunk = keras.Model(model.input, seam, name="trunk")
+        return trunk, keras.Model(seam, model.output, name="head")
     except ValueError:
         raise CheckpointError(
             f"the model cannot be cut before {model.layers[first].name}: another branch goes round "

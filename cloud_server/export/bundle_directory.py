@@ -122,11 +122,13 @@ def _read_spec(directory: Path) -> TrainerSpec:
 
 def _set_weights(model: "keras.Model", spec: TrainerSpec, job: BundleJob) -> None:
     variables = {v.path: v for v in model.weights}
-    weights = {**read_weights(job.model / FROZEN), **read_weights(job.weights)}
-    expected = {path: v.numpy() for path, v in variables.items()}
-    require_same_tensors(expected, weights, sender=job.weights.name, error=CheckpointError)
-    for path, variable in variables.items():
-        variable.assign(weights[path])
+    values = {path: v.numpy() for path, v in variables.items()}
+    trained = {path: values.pop(path) for path in spec.tensors}
+    for expected, file in ((trained, job.weights), (values, job.model / FROZEN)):
+        weights = read_weights(file)
+        require_same_tensors(expected, weights, sender=file.name, error=CheckpointError)
+        for path, value in weights.items():
+            variables[path].assign(value)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -116,9 +116,10 @@ def _mobilenet_features(image: Any) -> Any:
 
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling")(image)
     network = keras.applications.MobileNetV2(
-        input_tensor=scaled, alpha=0.35, include_top=False, weights=None, pooling="avg"
+        input_tensor=scaled, alpha=0.35, include_top=False, weights=None
     )
-    return network.output  # (batch, 1280)
+    pool = keras.layers.GlobalAveragePooling2D(name="pool")
+    return pool(network.output)  # (batch, 1280)
 
 
 def _load_random(model: "keras.Model") -> None:

@@ -127,7 +127,7 @@ class ImageClassifier:
     def decode(self, output: Tensor) -> Sequence[Prediction]:
         """Rank the classes by their softmax probability."""
         scores = np.exp(_log_softmax(output[None]))[0]
-        order = np.argsort(-scores, kind="stable")
+        order = np.argsort(-output, kind="stable")
         return [Prediction(label=self.labels[i], score=float(scores[i])) for i in order]
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.trainer import FeatureCache, Learner, fit
+from edge_agent.trainer import FeatureCache, Learner, fit, threads_from_environment
 from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec
 from fleet_model.errors import FrameError, TrainingError
 from fleet_model.types import Checkpoint, Example, TrainConfig
 
 pytestmark = pytest.mark.base
 
+ROUND = TrainConfig(epochs=1, learning_rate=0.1)
 FEATURES, LABELS, BATCH = 6, ("cup", "fork", "plate"), 4
 
 
@@ -125,7 +126,12 @@ def test_an_update_is_the_difference_to_the_checkpoint():
 
 
 def test_training_lowers_the_loss_on_held_out_examples():
-    update = fit(learner(), checkpoint(), examples(120, held_out_every=4), TrainConfig(epochs=5))
+    update = fit(
+        learner(),
+        checkpoint(),
+        examples(120, held_out_every=4),
+        TrainConfig(epochs=5, learning_rate=0.1),
+    )
     metrics = update.metrics
     assert metrics["held_out"] == 30
     assert update.num_examples == 90
@@ -136,7 +142,7 @@ def test_training_lowers_the_loss_on_held_out_examples():
 
 
 def test_held_out_examples_change_no_weight():
-    config = TrainConfig(epochs=2)
+    config = TrainConfig(epochs=2, learning_rate=0.1)
     with_held = list(examples(20, held_out_every=5))
     training = [example for example in with_held if not example.held_out]
     assert same(
@@ -146,7 +152,7 @@ def test_held_out_examples_change_no_weight():
 
 
 def test_without_held_out_examples_there_are_no_scores():
-    metrics = fit(learner(), checkpoint(), examples(5), TrainConfig()).metrics
+    metrics = fit(learner(), checkpoint(), examples(5), ROUND).metrics
     assert metrics["held_out"] == 0
     assert not {"loss_before", "loss_after", "accuracy_before", "accuracy_after"} & metrics.keys()
 
@@ -155,7 +161,9 @@ def test_without_held_out_examples_there_are_no_scores():
 @settings(max_examples=40, deadline=None)
 def test_the_static_batch_of_the_graph_changes_nothing(count, batch_size, static):
     """Padded, short, split: a step is always the mean over its real rows."""
-    config = TrainConfig(epochs=2, batch_size=batch_size, proximal_mu=0.1, clip_norm=1.0)
+    config = TrainConfig(
+        epochs=2, learning_rate=0.1, batch_size=batch_size, proximal_mu=0.1, clip_norm=1.0
+    )
     exact = fit(learner(batch_size), checkpoint(), examples(count), config)
     machine = learner(static)
     other = fit(machine, checkpoint(), examples(count), config)
@@ -168,7 +176,10 @@ def test_the_static_batch_of_the_graph_changes_nothing(count, batch_size, static
 @given(st.permutations(range(13)))
 @settings(max_examples=20, deadline=None)
 def test_the_order_of_arrival_changes_nothing(order):
-    config, some = TrainConfig(epochs=2, batch_size=BATCH), list(examples(13, held_out_every=6))
+    config, some = (
+        TrainConfig(epochs=2, learning_rate=0.1, batch_size=BATCH),
+        list(examples(13, held_out_every=6)),
+    )
     sorted_update = fit(learner(), checkpoint(), some, config)
     shuffled = fit(learner(), checkpoint(), [some[i] for i in order], config)
     assert same(sorted_update, shuffled)
@@ -178,7 +189,7 @@ def test_the_order_of_arrival_changes_nothing(order):
 @given(seed=st.integers(-(2**63), 2**63 - 1))
 @settings(max_examples=20, deadline=None)
 def test_the_same_round_gives_the_same_update_bit_for_bit(seed):
-    config = TrainConfig(epochs=2, seed=seed)
+    config = TrainConfig(epochs=2, learning_rate=0.1, seed=seed)
     one, other = (fit(learner(), checkpoint(), examples(40), config) for _ in range(2))
     assert same(one, other)
 
@@ -209,7 +220,9 @@ def test_the_proximal_term_shrinks_the_update(mu, epochs):
 
 
 def test_clipping_bounds_the_update():
-    config = TrainConfig(epochs=1, batch_size=BATCH, momentum=0.0, clip_norm=1e-3)
+    config = TrainConfig(
+        epochs=1, batch_size=BATCH, learning_rate=0.1, momentum=0.0, clip_norm=1e-3
+    )
     update = fit(learner(), checkpoint(), examples(40), config)
     assert update.num_steps == 10
     assert length(update) <= 10 * 0.1 * 1e-3 * (1 + 1e-4)
@@ -220,32 +233,34 @@ def test_the_checkpoint_is_left_as_it_came():
     for tensor in start.weights.values():
         tensor.flags.writeable = False
     before = {name: tensor.copy() for name, tensor in start.weights.items()}
-    fit(learner(), start, examples(9), TrainConfig())
+    fit(learner(), start, examples(9), ROUND)
     assert all(np.array_equal(before[name], start.weights[name]) for name in before)
 
 
 def test_an_example_is_encoded_once_for_all_rounds():
     machine = learner()
     for _ in range(3):
-        fit(machine, checkpoint(), examples(10), TrainConfig(epochs=2))
+        fit(machine, checkpoint(), examples(10), TrainConfig(epochs=2, learning_rate=0.1))
     assert machine.workload.encoded == 10
 
 
 def test_a_new_label_needs_no_new_features():
     machine, some = learner(), list(examples(10))
-    fit(machine, checkpoint(), some, TrainConfig())
+    fit(machine, checkpoint(), some, ROUND)
     relabelled = [dataclasses.replace(e, label=LABELS[0]) for e in some]
-    update = fit(machine, checkpoint(), relabelled, TrainConfig(epochs=20))
+    update = fit(machine, checkpoint(), relabelled, TrainConfig(epochs=20, learning_rate=0.1))
     assert machine.workload.encoded == 10
-    assert same(update, fit(learner(), checkpoint(), relabelled, TrainConfig(epochs=20)))
+    assert same(
+        update, fit(learner(), checkpoint(), relabelled, TrainConfig(epochs=20, learning_rate=0.1))
+    )
 
 
 def test_keys_that_vanish_are_dropped():
     machine, some = learner(), list(examples(10))
-    fit(machine, checkpoint(), some, TrainConfig())
-    fit(machine, checkpoint(), some[6:], TrainConfig())
+    fit(machine, checkpoint(), some, ROUND)
+    fit(machine, checkpoint(), some[6:], ROUND)
     assert len(machine.cache) == 4
-    fit(machine, checkpoint(), some, TrainConfig())
+    fit(machine, checkpoint(), some, ROUND)
     assert machine.workload.encoded == 16
 
 
@@ -253,25 +268,25 @@ def test_an_unreadable_frame_is_left_out_with_a_warning(caplog):
     broken = Example(raw=None, label="cup", key="bag/broken")
     unknown = Example(raw=np.zeros(FEATURES), label="spoon", key="bag/unknown")
     with caplog.at_level(logging.WARNING):
-        update = fit(learner(), checkpoint(), [*examples(6), broken, unknown], TrainConfig())
+        update = fit(learner(), checkpoint(), [*examples(6), broken, unknown], ROUND)
     assert update.num_examples == 6
     assert update.metrics["unreadable"] == 2
     assert "2 examples left out; the first: frame 7: the picture is damaged" in caplog.text
-    assert same(update, fit(learner(), checkpoint(), examples(6), TrainConfig()))
+    assert same(update, fit(learner(), checkpoint(), examples(6), ROUND))
 
 
 def test_nothing_to_train_on_is_an_error():
     held = [dataclasses.replace(e, held_out=True) for e in examples(3)]
     with pytest.raises(TrainingError, match=r"no examples to train on \(3 held out, 0 unread"):
-        fit(learner(), checkpoint(), held, TrainConfig())
+        fit(learner(), checkpoint(), held, ROUND)
     with pytest.raises(TrainingError, match="no examples to train on"):
-        fit(learner(), checkpoint(), [], TrainConfig())
+        fit(learner(), checkpoint(), [], ROUND)
 
 
 def test_one_key_for_two_examples_is_an_error():
     some = list(examples(3))
     with pytest.raises(TrainingError, match="share the key 'bag/0001'"):
-        fit(learner(), checkpoint(), [*some, some[1]], TrainConfig())
+        fit(learner(), checkpoint(), [*some, some[1]], ROUND)
 
 
 def test_a_loss_that_is_not_finite_sends_nothing():
@@ -290,7 +305,7 @@ def test_a_checkpoint_for_another_trainer_is_an_error():
     weights = dict(checkpoint().weights)
     weights["head/bias"] = np.zeros(9, np.float32)
     with pytest.raises(TrainingError, match=r"checkpoint 3: head/bias has shape \(9,\)"):
-        fit(learner(), Checkpoint(version=3, weights=weights), examples(3), TrainConfig())
+        fit(learner(), Checkpoint(version=3, weights=weights), examples(3), ROUND)
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}])
@@ -302,15 +317,15 @@ def test_a_round_without_steps_is_an_error(wrong):
 def test_a_full_cache_says_how_to_go_on():
     machine = learner(cache=FeatureCache(limit_bytes=FEATURES * 4 * 5))
     with pytest.raises(TrainingError, match="the features of 6 examples need more than"):
-        fit(machine, checkpoint(), examples(6), TrainConfig())
-    assert fit(machine, checkpoint(), examples(5), TrainConfig()).num_examples == 5
+        fit(machine, checkpoint(), examples(6), ROUND)
+    assert fit(machine, checkpoint(), examples(5), ROUND).num_examples == 5
 
 
 def test_a_full_cache_makes_room_for_new_keys_before_it_gives_up():
     machine = learner(cache=FeatureCache(limit_bytes=FEATURES * 4 * 5))
     some = list(examples(10))
-    fit(machine, checkpoint(), some[:5], TrainConfig())
-    assert fit(machine, checkpoint(), some[5:], TrainConfig()).num_examples == 5
+    fit(machine, checkpoint(), some[:5], ROUND)
+    assert fit(machine, checkpoint(), some[5:], ROUND).num_examples == 5
     assert len(machine.cache) == 5
 
 
@@ -335,5 +350,13 @@ def test_rows_of_different_dtypes_meet_in_one_batch_without_loss():
         Example(raw=np.full(FEATURES, value), label=LABELS[0], key=str(value))
         for value in (1, 2.5, 3, 0.25)
     ]
-    mixed = fit(dataclasses.replace(learner(), model=Mixed()), checkpoint(), some, TrainConfig())
-    assert same(mixed, fit(learner(), checkpoint(), some, TrainConfig()))
+    mixed = fit(dataclasses.replace(learner(), model=Mixed()), checkpoint(), some, ROUND)
+    assert same(mixed, fit(learner(), checkpoint(), some, ROUND))
+
+
+@pytest.mark.parametrize(
+    ("value", "threads"), [("3", 3), ("4,2", 4), ("", 2), ("0", 2), ("many", 2)]
+)
+def test_threads_come_from_the_environment(monkeypatch, value, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert threads_from_environment() == threads

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 @pytest.mark.parametrize(
     "config",
     [
-        TrainConfig(epochs=1, momentum=0.0),
+        TrainConfig(epochs=1, learning_rate=0.1, momentum=0.0),
         TrainConfig(epochs=6, learning_rate=0.05, proximal_mu=0.05, clip_norm=1.0, seed=4),
         TrainConfig(epochs=3, batch_size=48, learning_rate=0.02, seed=5),
     ],
@@ -42,7 +42,7 @@ def test_its_head_gradient_is_that_of_plain_keras(head, pictures):
 
     trainer = KerasTrainer(head.spec, head.directory)
     some = [e for e in pictures(40).examples() if not e.held_out][:24]
-    update = trainer.fit(head.checkpoint, some, TrainConfig(learning_rate=0.1))
+    update = trainer.fit(head.checkpoint, some, TrainConfig(epochs=1, learning_rate=0.1))
     workload = trainer._learner.workload
     model = workload.build()
     for layer in model.layers[:-1]:

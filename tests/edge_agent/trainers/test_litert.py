@@ -20,7 +20,7 @@ def test_it_learns_from_pictures(head, pictures):
     assert update.num_examples == 72
     assert update.metrics["held_out"] == 24
     assert update.metrics["loss_after"] < update.metrics["loss_before"] / 2
-    assert update.metrics["accuracy_after"] > 0.9
+    assert update.metrics["accuracy_after"] > 0.8
     assert update.weights.keys() == head.checkpoint.weights.keys()
     assert {tensor.dtype for tensor in update.weights.values()} == {np.dtype(np.float32)}
 

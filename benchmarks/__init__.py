@@ -1,0 +1,14 @@
+"""Measure this project and its peers side by side, in one run: `python -m benchmarks.NAME`.
+
+    agent_cost.py    a robot that trains: memory, start, step, bytes; LiteRT, Keras, stock Flower
+    round_time.py    seconds of one federated round; stock Flower
+    startup.py       seconds until a command answers --help; stock Flower
+
+    measure.py       medians, memory of a process tree, tables, JSON
+    fleets.py        our server and agents, stock Flower's, as processes
+    environments.py  throw-away virtual environments, one per arm
+    step_stamps/     put on an agent's path, it writes down when each optimizer step ends
+    camera_app/      stock Flower's side of agent_cost: a Flower app
+    constant_app/    stock Flower's side of round_time: a Flower app
+    constant_trainer.py  our side of round_time: a plug-in trainer
+"""

@@ -1,0 +1,276 @@
+"""Start and stop whole fleets as processes: our server and agents, stock Flower's SuperLink and nodes.
+
+Both speak TLS with a certificate authority of their own and know robots by a registered key. Both
+servers run in the environment of this interpreter, so a robot from another environment shares no
+page of Flower or TensorFlow with them; libpython and libc it may share.
+"""
+
+import os
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import psutil
+
+from benchmarks.measure import boot_time_s, wait_until
+from cloud_server.admin_client import AdminClient
+from cloud_server.certificates import make_secrets
+from cloud_server.directory import ServerDirectory
+from cloud_server.robots import Register
+from cloud_server.settings import load_settings
+from edge_agent.enroll import enroll
+from edge_agent.settings import ExampleSettings
+from fleet_model.proof import make_key
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE_S = 300.0
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "NO_COLOR": "1",
+}
+# Threads are left to each arm: what the Makefile sets for tests would bind stock TensorFlow.
+DROPPED = ("OMP_NUM_THREADS", "PYTHONPATH", "VIRTUAL_ENV")
+
+
+class Services:
+    """Processes that end, with everything they have started, when the block does."""
+
+    def __init__(self, logs: Path) -> None:
+        """Keep logs in a folder that is made if necessary."""
+        logs.mkdir(parents=True, exist_ok=True)
+        self._logs = logs
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(
+        self, name: str, command: Sequence[object], environment: Mapping[str, str] | None = None
+    ) -> int:
+        """Start a process; return its id."""
+        with (self._logs / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                env={**base_environment(), **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._logs,
+            )
+        self._running[name] = process
+        return process.pid
+
+    def require_alive(self) -> None:
+        """Raise RuntimeError with the end of the log of a process that has ended."""
+        for name, process in self._running.items():
+            if process.poll() is not None:
+                tail = (self._logs / f"{name}.log").read_text(errors="replace")[-3000:]
+                raise RuntimeError(f"{name} ended with exit code {process.returncode}:\n{tail}")
+
+    def wait(self, what: str, done: "object", step_s: float = 0.05) -> None:
+        """Wait until `done()`; fail early if a process has ended."""
+
+        def look() -> bool:
+            self.require_alive()
+            return bool(done())  # type: ignore[operator]
+
+        wait_until(what, look, patience_s=PATIENCE_S, step_s=step_s)
+
+    def __enter__(self) -> "Services":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the last first; what a process leaves behind is killed."""
+        for process in reversed(self._running.values()):
+            family = [p for p in _tree(process.pid) if p.pid != process.pid]
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            for child in family:
+                if child.is_running():
+                    child.kill()
+        self._running.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A robot's process, as seen from outside."""
+
+    pid: int
+    ready_s: float  # from its start until the server takes it for online
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OurFleet:
+    """A started `cloud-server` and how robots join it."""
+
+    services: Services
+    place: ServerDirectory
+    admin: AdminClient
+
+    @classmethod
+    def start(
+        cls, services: Services, root: Path, environment: Mapping[str, str]
+    ) -> "OurFleet":
+        """Serve an initialized directory; `environment` holds settings (FLEETLEARN_*)."""
+        place = ServerDirectory(root)
+        port = load_settings(place.settings, {}).network.port
+        command = [sys.executable, "-m", "cloud_server.cli", "start", root]
+        services.start("cloud-server", command, {"PYTHONPATH": str(ROOT), **environment})
+        services.wait("the server's start", lambda: listening(port))
+        return cls(services=services, place=place, admin=AdminClient(place))
+
+    def enroll(self, name: str, directory: Path, examples: Path) -> None:
+        """Make a robot's directory and admit its key."""
+        settings = ExampleSettings(paths=(examples,))
+        line = enroll(self.place.kit, directory, settings, train=True)
+        Register(self.place.robots).add(name, "bench", line)
+
+    def run_agent(
+        self, name: str, directory: Path, command: Sequence[object], environment: Mapping[str, str]
+    ) -> Node:
+        """Start an agent and wait until it is online."""
+        online = online_nodes(self.place.flower / "state.db")
+        begin = boot_time_s()
+        arguments = [*command, "run", "--config", directory / "agent.toml"]
+        pid = self.services.start(name, arguments, environment)
+        return Node(pid, _ready_s(self.services, self.place.flower / "state.db", online, begin))
+
+    def rounds_closed(self) -> int:
+        """Return how many rounds the history has."""
+        return len(self.place.read_history())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StockFleet:
+    """A started `flower-superlink` and how SuperNodes join it; after spikes/flower/fleet.sh."""
+
+    services: Services
+    work: Path
+    port: int
+
+    @classmethod
+    def start(cls, services: Services, work: Path, port: int) -> "StockFleet":
+        """Start a SuperLink with TLS and node authentication."""
+        place = ServerDirectory(work)
+        make_secrets(place, ("localhost", "127.0.0.1"), datetime.now(timezone.utc))
+        fleet = cls(services=services, work=work, port=port)
+        (work / "operator").mkdir()
+        (work / "operator" / "config.toml").write_text(
+            '[superlink]\ndefault = "lab"\n[superlink.lab]\n'
+            f'address = "127.0.0.1:{port}"\nroot-certificates = "{fleet._ca}"\n'
+        )
+        command = [
+            BIN / "flower-superlink", "--host", "127.0.0.1", "--port", port,
+            "--ssl-ca-certfile", fleet._ca, "--ssl-certfile", place.certificates / "server.crt",
+            "--ssl-keyfile", place.secrets / "server.key", "--enable-supernode-auth",
+            "--database", fleet._database, "--disable-runtime-dependency-installation",
+        ]  # fmt: skip
+        services.start("superlink", command, {"FLWR_HOME": str(work / "link"), "PATH": _path(BIN)})
+        services.wait("the SuperLink's start", lambda: listening(port))
+        return fleet
+
+    def run_supernode(
+        self, name: str, programs: Path, config: str, environment: Mapping[str, str]
+    ) -> Node:
+        """Register a key, start `flower-supernode` from the folder `programs`, wait for it."""
+        key = self.work / f"{name}.key"
+        make_key(key)
+        self.flwr("supernode", "register", key.with_suffix(".pub"), "lab")
+        online = online_nodes(self._database)
+        begin = boot_time_s()
+        command = [
+            programs / "flower-supernode", "--root-certificates", self._ca,
+            "--superlink", f"127.0.0.1:{self.port}", "--auth-supernode-private-key", key,
+            "--host", "127.0.0.1", "--port", free_port(), "--node-config", config,
+        ]  # fmt: skip
+        home = {"FLWR_HOME": str(self.work / f"{name}-home"), "PATH": _path(programs)}
+        pid = self.services.start(name, command, {**home, **environment})
+        return Node(pid, _ready_s(self.services, self._database, online, begin))
+
+    def run_app(self, app: Path, config: str) -> None:
+        """Submit an app with `flwr run`; it goes on by itself."""
+        self.flwr("run", app, "lab", "--run-config", config)
+
+    def flwr(self, *arguments: object) -> None:
+        """Run the operator's command."""
+        done = subprocess.run(
+            [str(BIN / "flwr"), *map(str, arguments)],
+            env={**base_environment(), "FLWR_HOME": str(self.work / "operator")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"flwr {arguments[0]}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+    @property
+    def _ca(self) -> Path:
+        return ServerDirectory(self.work).certificates / "ca.crt"
+
+    @property
+    def _database(self) -> Path:
+        return self.work / "state.db"
+
+
+def move(root: Path, port: int) -> None:
+    """Let a copied server directory listen on another port, and tell its kit."""
+    place = ServerDirectory(root)
+    settings, kit = place.settings.read_text(), (place.kit / "kit.toml").read_text()
+    place.settings.write_text(re.sub(r"(?m)^port = \d+", f"port = {port}", settings))
+    (place.kit / "kit.toml").write_text(re.sub(r':\d+"', f':{port}"', kit))
+
+
+def base_environment() -> dict[str, str]:
+    """Return this process's variables without those that would treat the arms differently."""
+    return {**{k: v for k, v in os.environ.items() if k not in DROPPED}, **QUIET}
+
+
+def online_nodes(database: Path) -> int:
+    """Return how many nodes Flower's database has online."""
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            query = "SELECT count(*) FROM node WHERE status = 'online'"
+            return int(connection.execute(query).fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0  # not yet made, or just being written
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def listening(port: int) -> bool:
+    """Return whether somebody answers."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _ready_s(services: Services, database: Path, online: int, begin: float) -> float:
+    services.wait("the robot's start", lambda: online_nodes(database) > online, step_s=0.02)
+    return boot_time_s() - begin
+
+
+def _path(programs: Path) -> str:
+    return f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []

@@ -1,0 +1,108 @@
+"""A small server directory made without TensorFlow, and a real server process on it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from cloud_server.directory import ServerDirectory
+
+TINY = Path(__file__).parent / "data" / "tiny_bundle"  # see data/make_tiny_bundle.py
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server process on a directory of its own."""
+
+    address: str  # host:port
+    place: ServerDirectory
+    log: Path  # what it writes to stderr
+    process: subprocess.Popen
+
+
+@pytest.fixture
+def server_place(tmp_path: Path) -> ServerDirectory:
+    """A directory as init leaves it, of the tiny bundle, with a free port in its settings.
+
+    Checkpoint 1 holds the weights of the tiny bundle, which is version 1 on channel `stable`.
+    No robot is admitted: use `Register(place.robots).add(name, site, line)`.
+    """
+    return make_server_place(tmp_path / "server")
+
+
+@pytest.fixture(scope="module")
+def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server process a test module; it must end with exit code 0 on SIGTERM."""
+    from cloud_server.settings import load_settings
+
+    root = tmp_path_factory.mktemp("running")
+    place, log = make_server_place(root / "server"), root / "server.log"
+    port = load_settings(place.settings, {}).network.port
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cloud_server.cli", "start", str(place.root)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=stream,
+            stderr=stream,
+        )
+    try:
+        _wait_for_port(process, port, log)
+        yield RunningServer(f"127.0.0.1:{port}", place, log, process)
+        process.terminate()
+        assert process.wait(30) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def make_server_place(root: Path) -> ServerDirectory:
+    """Do what `cloud-server init` does but for the export, which is the tiny bundle's."""
+    from cloud_server.certificates import make_secrets
+    from cloud_server.checkpoints import Checkpoints
+    from cloud_server.initialize import LOOPBACK as ALWAYS_NAMED
+    from cloud_server.model_store import DirectoryStore
+    from cloud_server.settings import NetworkSettings, TrainingSettings, initial_toml
+    from fleet_model.types import Checkpoint
+    from fleet_model.weights import read_weights
+
+    place, port = ServerDirectory(root), free_port()
+    place.root.mkdir()
+    make_secrets(place, ALWAYS_NAMED, datetime.now(timezone.utc))
+    shutil.copytree(TINY, place.model)
+    weights = read_weights(TINY / "weights.safetensors")
+    Checkpoints(place.checkpoints).save(Checkpoint(version=1, weights=weights))
+    DirectoryStore(place.store).publish(TINY, "stable", TINY)
+    place.kit.mkdir()
+    shutil.copy(place.certificates / "ca.crt", place.kit)
+    kit = f'address = "127.0.0.1:{port}"\nchannel = "stable"\n'
+    (place.kit / "kit.toml").write_text(kit)
+    network = NetworkSettings(port=port, names=ALWAYS_NAMED)
+    place.settings.write_text(initial_toml(network, TrainingSettings(batch_size=4)))
+    return place
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for_port(process: subprocess.Popen, port: int, log: Path) -> None:
+    end = time.monotonic() + PATIENCE_S
+    with_port = ("127.0.0.1", port)
+    while True:
+        assert process.poll() is None, f"the server has ended:\n{log.read_text()}"
+        assert time.monotonic() < end, f"the server does not listen:\n{log.read_text()}"
+        with socket.socket() as probe:
+            if probe.connect_ex(with_port) == 0:
+                return
+        time.sleep(0.1)

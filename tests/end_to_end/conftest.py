@@ -1,0 +1,135 @@
+"""A small fleet of real processes on 127.0.0.1: server over TLS, robots with bags of their own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LABELS = "circle,square,star,triangle"
+PATIENCE_S = 90.0
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    # Two epochs, two robots: enough to see the loss fall within a second or two.
+    "FLEETLEARN_TRAINING__EPOCHS": "2",
+    "FLEETLEARN_TRAINING__LEARNING_RATE": "0.001",
+    "FLEETLEARN_ROUNDS__DEADLINE_S": "90",
+}
+
+
+class SmallFleet:
+    """Everything a person would type, with the exit codes and outputs that they would see."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.server = root / "server"
+        self.port = _free_port()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def type(self, *command: object, exit_code: int = 0) -> subprocess.CompletedProcess[str]:
+        module = {"edge-agent": "edge_agent.cli", "cloud-server": "cloud_server.cli"}[
+            str(command[0])
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", module, *map(str, command[1:])],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == exit_code, f"{command}: {done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    def init(self, *options: object) -> None:
+        self.type(
+            "cloud-server", "init", self.server, "--labels", LABELS, "--port", self.port,
+            "--backbone", "mobilenet-v2-035", *options,
+        )  # fmt: skip
+
+    def start_server(self) -> None:
+        self.start("server", "-m", "cloud_server.cli", "start", self.server)
+        self.wait("the port", lambda: _listening(self.port))
+
+    def add_robot(self, name: str, *options: object, site: str = "hall", run: bool = True) -> Path:
+        """Enroll, admit, start a robot; return its agent.toml."""
+        directory = self.root / "robots" / name
+        self.type("edge-agent", "enroll", self.server / "kit", "--dir", directory, *options)
+        self.type(
+            "cloud-server", "robots", "add", self.server, name, "--site", site,
+            "--key", directory / "robot.pub",
+        )  # fmt: skip
+        if run:
+            self.start(name, "-m", "edge_agent.cli", "run", "--config", directory / "agent.toml")
+        return directory / "agent.toml"
+
+    def bag(self, robot: str, frames: int = 60) -> Path:
+        """Return a bag of the robot-camera generator."""
+        script = ROOT / "datasets" / "robot_camera.py"
+        command = [sys.executable, script, self.root / "bags", "--robots", robot]
+        command += ["--frames", frames, "--seed", 2]
+        subprocess.run([str(part) for part in command], check=True, capture_output=True)
+        return self.root / "bags" / robot
+
+    def start(self, name: str, *command: object, environment: Any = None) -> None:
+        with (self.root / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, *map(str, command)],
+                env={**ENVIRONMENT, **(environment or {})},
+                stdout=log,
+                stderr=log,
+            )
+
+    def log(self, name: str) -> str:
+        return (self.root / f"{name}.log").read_text()
+
+    def status(self, name: str) -> dict[str, Any]:
+        path = self.root / "robots" / name / "state" / "status.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def wait(self, what: str, done: Callable[[], object]) -> None:
+        end = time.monotonic() + PATIENCE_S
+        while not done():
+            for name, process in self.processes.items():
+                assert process.poll() is None, f"{name} ended before {what}:\n{self.log(name)}"
+            assert time.monotonic() < end, f"{what} did not happen; server:\n{self.log('server')}"
+            time.sleep(0.2)
+
+    def train(self, rounds: int) -> dict[str, Any]:
+        done = self.type("cloud-server", "train", self.server, "--rounds", rounds, "--json")
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+
+    def stop(self, name: str) -> int:
+        process = self.processes.pop(name)
+        process.terminate()
+        return process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallFleet]:
+    """An empty place for a fleet; whatever runs in it at the end is killed."""
+    fleet = SmallFleet(tmp_path_factory.mktemp("fleet"))
+    yield fleet
+    for process in fleet.processes.values():
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,158 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fleet_model.bundle import MANIFEST, entry_of
+from fleet_model.engine import Stage, TFLiteEngine, open_interpreter
+from fleet_model.errors import BundleError
+from fleet_model.types import Frame
+
+pytestmark = pytest.mark.base
+
+TINY = Path(__file__).parents[1] / "data" / "tiny_bundle"  # see make_tiny_bundle.py
+
+
+def frame(image):
+    return Frame(source="s", topic="t", stamp_ns=0, data=b"", format="rgb8", decode=lambda: image)
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return shutil.copytree(TINY, tmp_path / "bundle")
+
+
+def rewrite(bundle, change):
+    """Change manifest.json and make its hashes fit the files again."""
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    change(manifest)
+    for name in manifest["files"]:
+        if (bundle / name).exists():
+            manifest["files"][name] = entry_of((bundle / name).read_bytes()).model_dump()
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("int8", 0.1)])
+def test_an_engine_answers_what_keras_answered(precision, tolerance):
+    expected = json.loads((TINY / "expected.json").read_text())["gray_96"]
+    gray = np.full((48, 64, 3), 96, np.uint8)
+
+    logits = TFLiteEngine(TINY, precision).outputs(frame(gray))
+
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, expected, atol=tolerance)
+
+
+def test_predictions_are_all_labels_best_first():
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+
+    predictions = TFLiteEngine(TINY).predict(frame(image))
+
+    assert {p.label for p in predictions} == {"circle", "square", "star"}
+    scores = [p.score for p in predictions]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1.0)
+
+
+def test_the_second_answer_does_not_depend_on_the_first():
+    rng = np.random.default_rng(1)
+    first, second = (frame(rng.integers(0, 256, (40, 40, 3), np.uint8)) for _ in range(2))
+    engine = TFLiteEngine(TINY)
+    kept = engine.outputs(first)
+    copy = kept.copy()
+
+    engine.outputs(second)
+
+    np.testing.assert_array_equal(kept, copy)
+    np.testing.assert_array_equal(engine.outputs(first), copy)
+
+
+def test_an_int8_stage_takes_and_gives_float32():
+    stage = Stage(TINY / "trunk_int8.tflite")
+    black, white = np.zeros((32, 32, 3), np.float32), np.full((32, 32, 3), 300.0, np.float32)
+
+    features = stage(black), stage(white)  # 300 is above the range: clipped, not wrapped around
+
+    assert all(f.dtype == np.float32 and f.shape == (8,) for f in features)
+    np.testing.assert_array_equal(features[1], stage(np.full((32, 32, 3), 255.0, np.float32)))
+
+
+def test_only_the_files_of_one_precision_are_needed(bundle):
+    (bundle / "trunk_int8.tflite").unlink()
+
+    TFLiteEngine(bundle, "fp32")
+    with pytest.raises(BundleError, match=r"trunk_int8\.tflite: missing"):
+        TFLiteEngine(bundle, "int8")
+
+
+def test_a_damaged_file_of_another_precision_does_not_stop_an_engine(bundle):
+    (bundle / "head_int8.tflite").write_bytes(b"x")
+
+    TFLiteEngine(bundle, "fp32")
+
+
+def test_a_flipped_bit_is_found_before_the_file_is_parsed(bundle):
+    content = bytearray((bundle / "trunk.tflite").read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / "trunk.tflite").write_bytes(content)
+
+    with pytest.raises(BundleError, match=r"trunk\.tflite: sha256"):
+        TFLiteEngine(bundle)
+
+
+def test_an_unknown_precision_names_the_ones_there_are():
+    with pytest.raises(BundleError, match="no 'fp16' engine; choose fp32, int8"):
+        TFLiteEngine(TINY, "fp16")
+
+
+def test_a_listed_file_that_is_no_model_is_refused_without_its_path(bundle):
+    (bundle / "head.tflite").write_bytes(b"not a flatbuffer")
+    rewrite(bundle, lambda manifest: None)
+
+    with pytest.raises(BundleError, match=r"^head\.tflite: LiteRT cannot run it") as error:
+        TFLiteEngine(bundle)
+    assert str(bundle) not in str(error.value)
+
+
+def test_an_empty_model_file_is_refused(tmp_path):
+    (tmp_path / "empty.tflite").touch()
+
+    with pytest.raises(BundleError, match=r"empty\.tflite"):
+        open_interpreter(tmp_path / "empty.tflite")
+
+
+def test_stages_in_the_wrong_order_are_refused(bundle):
+    def swap(manifest):
+        manifest["engines"]["fp32"] = ["head.tflite", "trunk.tflite"]
+
+    rewrite(bundle, swap)
+
+    with pytest.raises(BundleError, match=r"head\.tflite: takes \(8,\)"):
+        TFLiteEngine(bundle)
+
+
+def test_an_engine_for_another_number_of_labels_is_refused(bundle):
+    def add_label(manifest):
+        manifest["workload"]["config"]["labels"].append("triangle")
+
+    rewrite(bundle, add_label)
+
+    with pytest.raises(BundleError, match=r"answers \(3,\), expected one number .* 4 labels"):
+        TFLiteEngine(bundle)
+
+
+def test_a_workload_of_a_newer_version_is_refused_with_a_hint(bundle):
+    def add_field(manifest):
+        manifest["workload"]["config"]["zoom"] = 2
+
+    rewrite(bundle, add_field)
+
+    with pytest.raises(BundleError, match="same version of fleetlearn"):
+        TFLiteEngine(bundle)
+
+
+def test_a_trainer_is_not_taken_for_a_stage():
+    with pytest.raises(BundleError, match="one input and one output"):
+        Stage(TINY / "trainer.tflite")
