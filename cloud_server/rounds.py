@@ -16,6 +16,7 @@ from fleet_model.weights import require_same_tensors, size_bytes
 from fleet_model.wire import TrainRequest
 
 POLL_S = 0.1  # between looks at the replies: small against the seconds that training takes
+MAX_REASON = 300  # characters of a robot's own words that are kept
 log = logging.getLogger(__name__)
 
 
@@ -86,7 +87,7 @@ class RoundRecord:
     version: int
     seconds: float
     robots: tuple[RobotRecord, ...]
-    metrics: Metrics  # means over accepted robots, weighted by held-out examples
+    metrics: Metrics  # means over robots, weighted by held-out examples
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -133,6 +134,9 @@ def run_round(
     for update in updates:
         aggregator.add(update)
     checkpoint = aggregator.finish()
+    require_same_tensors(  # finite updates may add up to infinity; the rule may be the user's own
+        request.checkpoint.weights, checkpoint.weights, sender="aggregator", error=RoundError
+    )
     return checkpoint, RoundRecord(
         run=request.run,
         round=request.round,
@@ -148,7 +152,9 @@ def mean_metrics(records: Sequence[RobotRecord]) -> Metrics:
     means: dict[str, float] = {}
     for name in ("loss_before", "loss_after", "accuracy_before", "accuracy_after"):
         pairs = [
-            (r.metrics[name], r.metrics.get("held_out", 0.0)) for r in records if name in r.metrics
+            (r.metrics[name], max(r.metrics.get("held_out", 0.0), 0.0))
+            for r in records
+            if name in r.metrics
         ]
         if total := sum(weight for _, weight in pairs):
             means[name] = sum(value * weight for value, weight in pairs) / total
@@ -200,7 +206,7 @@ def _judge(
         require_same_tensors(checkpoint.weights, update.weights, sender=f"robot {robot.name}")
         outcome = "accepted"
     except UpdateError as error:
-        outcome, reply = f"refused: {error}", None
+        outcome, reply = f"refused: {error}"[:MAX_REASON], None
     record = RobotRecord(
         name=robot.name,
         site=robot.site,

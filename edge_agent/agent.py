@@ -1,6 +1,5 @@
 """The loop behind the service: say hello, follow published models, answer train messages."""
 
-import json
 import logging
 import queue
 import random
@@ -10,15 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.deploy import Models
 from edge_agent.memory import MemoryWatch
 from edge_agent.server_link import HttpsStore
 from edge_agent.settings import AgentSettings
-from fleet_model.durable import write_durably
+from edge_agent.status import Status, write_status
 from fleet_model.errors import (
     BundleError,
     FleetError,
@@ -35,29 +32,7 @@ if TYPE_CHECKING:
 
 MAX_BACKOFF_S = 60.0
 GRACE_S = 1.2  # from SIGTERM to the end, whatever the network does
-KEEP = 50  # rounds and publishes remembered in status.json
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Status:
-    """What `edge-agent status` shows; written to state/status.json at every change."""
-
-    name: str = ""
-    site: str = ""
-    state: str = "starting"  # then "idle", "training", "offline", "stopped"
-    reason: str = ""  # why it is offline
-    trainer: str = ""
-    active_version: int | None = None
-    tensorflow_loaded: bool = False  # in the agent or its training process, ever
-    idle_mb: float = 0.0  # summed PSS of the process tree
-    peak_mb: float = 0.0
-    rounds: list[dict[str, Any]] = field(default_factory=list)
-    publishes: list[dict[str, Any]] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
 
 
 class Agent:
@@ -249,13 +224,11 @@ class Agent:
         status.state, status.reason = state, reason
         status.idle_mb, status.peak_mb = self._memory.idle_mb, self._memory.peak_mb
         status.tensorflow_loaded |= "tensorflow" in sys.modules
-        del status.rounds[:-KEEP], status.publishes[:-KEEP]
-        path = self._settings.state / "status.json"
         try:
             with self._saving:
-                write_durably(path, json.dumps(status.as_json(), indent=1))
+                write_status(self._settings.state, status)
         except OSError as error:  # a full disk is no reason to stop
-            log.warning("%s cannot be written: %s", path, error.strerror)
+            log.warning("the status cannot be written: %s", error.strerror)
 
     def _close(self, reason: str) -> None:
         for part in (self._client, self._training, self._store):
@@ -314,14 +287,3 @@ def _run_into(ended: "Future[None]", agent: Agent) -> None:
         ended.set_exception(error)
     else:
         ended.set_result(None)
-
-
-def read_status(state: Path) -> dict[str, Any]:
-    """Return what the agent last wrote; empty if it has never run."""
-    path = state / "status.json"
-    try:
-        return dict(json.loads(path.read_text()))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{path}: cannot be read ({error})") from None

@@ -83,8 +83,8 @@ def run(config: Config = CONFIG) -> None:
 @app.command()
 def status(config: Config = CONFIG, json_output: Json = False) -> None:
     """Show what the agent on this robot last did."""
-    from edge_agent.agent import read_status
     from edge_agent.settings import load_settings
+    from edge_agent.status import read_status
 
     settings = load_settings(config)
     answer = read_status(settings.state)

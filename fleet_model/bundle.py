@@ -161,7 +161,7 @@ def read_bundle(directory: Path, names: Iterable[str] | None = None) -> Manifest
     """
     try:
         manifest = parse_manifest((directory / MANIFEST).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{directory.name}: no {MANIFEST}; is it a bundle?") from None
     present = [name for name in manifest.files if (directory / name).exists()]
     for name in present if names is None else names:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fleet_model.errors import (
@@ -64,6 +65,7 @@ INTERNALS = (  # "module:name" of everything used here, for the contract test
     "flwr.supercore.primitives.asymmetric:bytes_to_public_key",
     "flwr.supercore.primitives.asymmetric:public_key_to_bytes",
     "flwr.supercore.run:RunNotRunningException",
+    "flwr.supercore.state.schema.linkstate_models:Node",
     "flwr.supercore.task_identity:TaskIdentity",
     "flwr.superlink.auth_plugin:NoOpControlAuthnPlugin",
     "flwr.superlink.cli.flower_superlink:SuperLinkLifespan",
@@ -72,6 +74,7 @@ INTERNALS = (  # "module:name" of everything used here, for the contract test
     "flwr.supernode.fleet_http_client:FleetHttpClient",
     "flwr.supernode.node_auth_http_interceptor:NodeAuthHttpInterceptor",
 )
+log = logging.getLogger(__name__)
 RUN_ENDED = "the run has ended on the server; this work is abandoned"
 MAX_OBJECT_TRIES = 5  # an object that the server is still storing is asked for again
 STOCK_APP = b"""\
@@ -197,7 +200,12 @@ class FleetConnection:
         return message  # type: ignore[no-any-return]
 
     def reply(self, message: "Message", seconds: float) -> None:
-        """Send a reply that was made with `Message(..., reply_to=received)`."""
+        """Send a reply that was made with `Message(..., reply_to=received)`.
+
+        Raises:
+            UpdateError: it comes too late; this work is lost, the session goes on.
+            ConnectionFailed, RefusedError: the session has ended.
+        """
         from flwr.app.message import remove_content_from_message
         from flwr.common.serde import message_to_proto
         from flwr.proto.fleet_pb2 import PushMessagesRequest
@@ -222,6 +230,8 @@ class FleetConnection:
                     clientapp_runtime_list=[seconds],
                 ),
             )
+            if not response.objects_to_push:  # a reply that is awaited always has a new object
+                raise UpdateError("the server awaits this reply no longer: its time was over")
             for object_id in response.objects_to_push:
                 request = PushObjectRequest(
                     node=self._node,
@@ -284,6 +294,15 @@ def _meaning(method: str, response: Any) -> FleetError:
 # ------------------------------------------------------------------------------- server side
 
 
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Arrived:
+    """A whole reply. Whom it is from stands in the server's records: believe nothing in it."""
+
+    message_id: str  # of the message that it answers
+    content: "RecordDict | None" = None
+    reason: str = ""  # why there is no content; may be the robot's own words
+
+
 def create_superlink(database: str, host: str, port: int) -> "FastAPI":
     """Return Flower's SuperLink as an app, robots authenticated, no ServerApp process of its own.
 
@@ -338,9 +357,10 @@ class LinkGrid:
         self._state: Any = app.state.linkstate_factory.state()
         self._run_id = self._task_id = 0
         self._stop = threading.Event()
+        self._incoming: dict[str, Message] = {}  # message id -> its reply, still being uploaded
 
     def register(self, public_key: "ec.EllipticCurvePublicKey", name: str) -> int:
-        """Admit a robot's key; return its node id. A key that is known keeps its id."""
+        """Admit a robot's key; return its node id. A key that was here before keeps its id."""
         from flwr.common.constant import (
             HEARTBEAT_DEFAULT_INTERVAL,
             NOOP_ACCOUNT_NAME,
@@ -349,6 +369,7 @@ class LinkGrid:
         from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
         key = public_key_to_bytes(public_key)
+        self._readmit(key)
         known = self._state.get_node_id_by_public_key(key)
         if known is not None:
             return int(known)
@@ -367,6 +388,16 @@ class LinkGrid:
         from flwr.common.constant import NOOP_FLWR_AID
 
         self._state.delete_node(NOOP_FLWR_AID, node_id)
+
+    def _readmit(self, key: bytes) -> None:
+        """Undo `unregister`: Flower keeps the key of a forgotten node and never takes it again."""
+        from flwr.supercore.constant import NodeStatus
+        from flwr.supercore.state.schema.linkstate_models import Node
+        from sqlalchemy import update
+
+        gone = (Node.public_key == key, Node.status == NodeStatus.UNREGISTERED)
+        with self._state.session() as session:
+            session.execute(update(Node).where(*gone).values(status=NodeStatus.REGISTERED))
 
     def set_offline(self, node_id: int) -> None:
         """End a stale session, so that a robot that was killed may come back at once."""
@@ -401,6 +432,7 @@ class LinkGrid:
         TaskIdentity.task_id, TaskIdentity.run_id = self._task_id, self._run_id
         TaskIdentity.node_id = SUPERLINK_NODE_ID
         self._stop = threading.Event()
+        self._incoming.clear()
         threading.Thread(target=self._beat, args=(self._stop,), daemon=True).start()
         return self._run_id
 
@@ -444,37 +476,66 @@ class LinkGrid:
                 self._state.store_object(self._run_id, session, object_id, content_bytes)
         return sent
 
-    def pull(self, message_ids: Iterable[str]) -> "list[Message]":
-        """Return the replies that are complete; each is handed out once."""
-        return [self._inflate(reply) for reply in self._arrived(set(message_ids))]
+    def pull(self, message_ids: Iterable[str]) -> list[Arrived]:
+        """Return the replies that are complete; each is handed out once. Never waits for a robot."""
+        awaited = set(message_ids)
+        for reply in self._announced(awaited - self._incoming.keys()):
+            self._incoming[reply.metadata.reply_to_message_id] = reply
+        complete = []
+        for message_id in awaited & self._incoming.keys():
+            arrived = self._unpack(message_id, self._incoming[message_id])
+            if arrived is not None:
+                del self._incoming[message_id]
+                complete.append(arrived)
+        return complete
 
-    def _arrived(self, message_ids: set[str]) -> "list[Message]":
+    def _announced(self, message_ids: set[str]) -> "list[Message]":
+        """Return bare replies; their objects may follow later, or never if the robot died."""
         replies = self._state.get_message_res(message_ids=message_ids, run_id=self._run_id)
         self._state.delete_messages(
             message_ins_ids={reply.metadata.reply_to_message_id for reply in replies}
         )
         return list(replies)
 
-    def _inflate(self, reply: "Message") -> "Message":
-        """Replace a bare reply by the one with content; keep an error as it is."""
-        from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+    def _unpack(self, message_id: str, reply: "Message") -> Arrived | None:
+        """Return a reply with its content, or None while objects are missing."""
+        from flwr.app import RecordDict
         from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
         if reply.has_error():
-            return reply
-        store, message_id = self._state.object_store, reply.metadata.message_id
+            reason = reply.error.reason or "an error without a reason"
+            return Arrived(message_id=message_id, reason=reason)
+        root = reply.metadata.message_id
+        try:
+            contents = self._contents(root)
+            if contents is None:
+                return None
+            message: Any = inflate_object_from_contents(root, contents)
+            content = message.content
+            if not isinstance(content, RecordDict):
+                raise TypeError(f"content is {type(content).__name__}")
+        except Exception as error:  # robots are not trusted: one bad reply must not end the round
+            log.warning("unreadable reply", exc_info=True)
+            return Arrived(
+                message_id=message_id, reason=f"unreadable reply ({type(error).__name__})"
+            )
+        self._state.object_store.delete(root)
+        return Arrived(message_id=message_id, content=content)
+
+    def _contents(self, root: str) -> dict[str, bytes] | None:
+        """Return object id -> bytes of a whole tree, or None while one is missing."""
+        from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+
+        tree = self._state.object_store.get_object_tree(root)
         contents: dict[str, bytes] = {}
-        for item in iterate_object_tree(store.get_object_tree(message_id)):
-            for attempt in range(MAX_OBJECT_TRIES + 5):  # the robot may still be uploading
-                content = self._state.get_object(self._run_id, item.object_id)
-                if content:
-                    break
-                time.sleep(min(0.05 * 2**attempt, 2.0))
-            contents[item.object_id] = content or b""
-        store.delete(message_id)
-        message: Any = inflate_object_from_contents(message_id, contents)
-        message.metadata.__dict__["_message_id"] = message_id
-        return message  # type: ignore[no-any-return]
+        for item in reversed(list(iterate_object_tree(tree))):  # robots send the root last
+            content = self._state.get_object(self._run_id, item.object_id)
+            if content is None:
+                raise LookupError("Flower has given up waiting for the rest")
+            if not content:
+                return None
+            contents[item.object_id] = content
+        return contents
 
     def _nodes(self, statuses: Sequence[str] | None) -> Any:
         from flwr.supercore.constant import NodeStatus

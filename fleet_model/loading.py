@@ -22,12 +22,16 @@ def load_plugin(table: Mapping[str, str], name: str) -> Any:
         choices = ", ".join(sorted(table))
         raise SettingsError(f"unknown plug-in {name!r}; choose {choices} or 'module:attribute'")
     try:
-        return getattr(import_module(module), attribute)
+        loaded = import_module(module)
     except ModuleNotFoundError as error:
         if error.name and not (module == error.name or module.startswith(error.name + ".")):
             raise SettingsError(
                 f"plug-in {name!r} needs the package {error.name!r}, which is not installed"
             ) from error
         raise SettingsError(f"plug-in {name!r}: there is no module {module!r}") from error
+    except (ImportError, TypeError, ValueError) as error:  # also a relative or empty module name
+        raise SettingsError(f"plug-in {name!r} cannot be imported ({error})") from error
+    try:
+        return getattr(loaded, attribute)
     except AttributeError:
         raise SettingsError(f"plug-in {name!r}: {module} has no {attribute!r}") from None

@@ -45,10 +45,10 @@ def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
         key = serialization.load_ssh_private_key(path.read_bytes(), None)
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such key; run `edge-agent enroll` first") from None
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise SettingsError(f"{path}: not an OpenSSH private key ({error})") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise SettingsError(f"{path}: expected an elliptic-curve key; run `edge-agent enroll`")
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: encrypted
+        raise SettingsError(f"{path}: not a readable OpenSSH private key ({error})") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
+        raise SettingsError(f"{path}: expected an ecdsa-sha2-nistp384 key; run `edge-agent enroll`")
     return key
 
 
@@ -100,9 +100,8 @@ def check(headers: Mapping[str, str], method: str, path: str, now: datetime) -> 
         RefusedError: no proof, a wrong signature, or a clock that is off, with the reason.
     """
     try:
-        line = "ecdsa-sha2-nistp384 " + headers[KEY_HEADER]
+        key = parse_public("ecdsa-sha2-nistp384 " + headers[KEY_HEADER])
         stamp, signature = headers[TIME_HEADER], base64.b64decode(headers[SIGNATURE_HEADER])
-        key = parse_public(line)
         age_s = (now - datetime.fromisoformat(stamp)).total_seconds()
         key.verify(signature, _signed(method, path, stamp), ec.ECDSA(hashes.SHA256()))
     except KeyError:
@@ -114,7 +113,7 @@ def check(headers: Mapping[str, str], method: str, path: str, now: datetime) -> 
         raise RefusedError(
             f"the robot's clock is {abs(age_s):.0f} s {way} of the server's; set it (NTP, chrony)"
         )
-    return line
+    return public_line(key)  # made anew: a stranger's header must not end up in a log or a shell
 
 
 def utc_now() -> datetime:

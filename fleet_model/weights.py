@@ -12,7 +12,7 @@ from fleet_model.types import Weights
 def require_same_tensors(
     expected: Weights, actual: Weights, *, sender: str, error: type[FleetError] = UpdateError
 ) -> None:
-    """Raise `error` unless `actual` has the names and shapes of `expected` and is finite."""
+    """Raise `error` unless `actual` has the names, shapes, dtypes of `expected` and is finite."""
     for name, tensor in expected.items():
         if name not in actual:
             raise error(
@@ -24,6 +24,8 @@ def require_same_tensors(
                 f"{sender}: {name} has shape {actual[name].shape}, expected {tensor.shape}; was it "
                 "built from the same workload?"
             )
+        if actual[name].dtype != tensor.dtype:
+            raise error(f"{sender}: {name} is {actual[name].dtype}, expected {tensor.dtype}")
         if not np.isfinite(actual[name]).all():
             raise error(f"{sender}: {name} holds NaN or infinity, expected finite numbers")
     if unknown := sorted(actual.keys() - expected.keys()):

@@ -1,5 +1,7 @@
 """How requests and updates travel inside Flower messages: both directions stand side by side."""
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -7,12 +9,19 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fleet_model.errors import UpdateError
-from fleet_model.types import Checkpoint, TrainConfig, Update, Weights
+from fleet_model.types import Checkpoint, Tensor, TrainConfig, Update, Weights
 
 # Record names are those of flwr.serverapp.strategy.FedAvg, so that stock tools can read along.
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 VERSION, TRAINER, RUN, ROUND = "checkpoint-version", "trainer-sha256", "run", "server-round"
 NUM_EXAMPLES, NUM_STEPS = "num-examples", "num-steps"
+MAX_METRICS, MAX_METRIC_NAME = 100, 100  # a robot's metrics end in the server's history
+# What np.save writes for float32 tensors. np.load would believe any header: it reserves memory for
+# whatever shape it is told, and opens zip archives.
+_NPY = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': \(([0-9, ]*)\), \} *\n",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -33,8 +42,8 @@ def pack_weights(weights: Weights) -> ArrayRecord:
 
 
 def unpack_weights(record: ArrayRecord) -> Weights:
-    """Flower arrays -> tensors by name."""
-    return {name: array.numpy() for name, array in record.items()}
+    """Flower arrays -> tensors by name; raises UpdateError unless they are whole and float32."""
+    return {name: _tensor(name, array.data) for name, array in record.items()}
 
 
 def pack_request(request: TrainRequest) -> RecordDict:
@@ -92,18 +101,33 @@ def unpack_update(content: RecordDict, robot: str) -> Update:
     counts = {key: int(_number(metrics, key, int)) for key in (NUM_EXAMPLES, NUM_STEPS, VERSION)}
     if counts[NUM_EXAMPLES] <= 0:
         raise UpdateError(f"robot {robot}: {NUM_EXAMPLES} is {counts[NUM_EXAMPLES]}, expected > 0")
-    try:
-        weights = unpack_weights(arrays)
-    except (ValueError, TypeError, EOFError) as error:
-        raise UpdateError(f"robot {robot}: an array cannot be read ({error})") from None
+    if len(metrics) > MAX_METRICS or max(map(len, metrics)) > MAX_METRIC_NAME:
+        raise UpdateError(
+            f"robot {robot}: expected at most {MAX_METRICS} metrics with names of at most "
+            f"{MAX_METRIC_NAME} characters"
+        )
     return Update(
         robot=robot,
         base_version=counts[VERSION],
-        weights=weights,
+        weights=unpack_weights(arrays),
         num_examples=counts[NUM_EXAMPLES],
         num_steps=counts[NUM_STEPS],
-        metrics={name: value for name, value in metrics.items() if isinstance(value, float)},
+        metrics={  # NaN and infinity have no place in JSON
+            name: value
+            for name, value in metrics.items()
+            if isinstance(value, float) and math.isfinite(value)
+        },
     )
+
+
+def _tensor(name: str, data: bytes) -> Tensor:
+    header = _NPY.match(data, 0, 1024)
+    if header is None:
+        raise UpdateError(f"{name[:100]} is not a float32 tensor as numpy.save writes it")
+    shape = tuple(int(length) for length in header[1].replace(b" ", b"").split(b",") if length)
+    if len(data) - header.end() != 4 * math.prod(shape):
+        raise UpdateError(f"{name[:100]}: the bytes do not fit the shape {shape}")
+    return np.frombuffer(data[header.end() :], np.float32).reshape(shape).copy()
 
 
 def _number(record: Mapping[str, object], key: str, kind: type) -> int | float:
@@ -111,7 +135,7 @@ def _number(record: Mapping[str, object], key: str, kind: type) -> int | float:
     if isinstance(value, int | float) and type(value) is kind:
         return value
     raise UpdateError(
-        f"the message has {key}={value!r}, expected {kind.__name__}; do robot and server run the "
+        f"the message has {key}={value!r:.60}, expected {kind.__name__}; do robot and server run the "
         "same version of fleetlearn?"
     )
 
@@ -120,7 +144,7 @@ def _text(record: Mapping[str, object], key: str) -> str:
     value = record.get(key)
     if not isinstance(value, str):
         raise UpdateError(
-            f"the message has {key}={value!r}, expected text; do robot and server run the same "
+            f"the message has {key}={value!r:.60}, expected text; do robot and server run the same "
             "version of fleetlearn?"
         )
     return value

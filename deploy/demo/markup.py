@@ -92,10 +92,11 @@ pre code::before { content: "$ "; color: #7fd6cb; user-select: none }
   .tall { grid-row: auto } .card { padding: 16px } }
 @media print { :root { --page: #fff } body { font-size: 12px } h2 { margin-top: 28px }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact } h2, h3 { break-after: avoid }
-  .card, figure, tr, .thumbs figure { break-inside: avoid } .scroll { overflow: visible }
+  p, .card, figure, tr, .thumbs figure { break-inside: avoid } .scroll { overflow: visible }
   section > p { break-after: avoid } details { display: none } .tall .big { font-size: 52px }
-  .thumbs { grid-template-columns: repeat(4, 1fr); gap: 8px } th, td { padding: 5px 6px }
-  table, .thumbs figcaption, .note { font-size: 10px } .grid { gap: 12px } .story p, h3 { font-size: 13px }
+  .thumbs { grid-template-columns: repeat(4, 1fr); gap: 8px } th, td { padding: 5px 3px }
+  table, thead th, .thumbs figcaption, .note { font-size: 9.5px }
+  .grid { gap: 12px } .story p, h3 { font-size: 13px }
   pre { background: none; color: inherit; border: 1px solid var(--rule) } }
 """
 

@@ -82,11 +82,10 @@ def test_momentum_is_that_of_keras(momentum):
     assert np.abs(weights["w"] - np.asarray(variable)).max() < 1e-6
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered")
 def test_numbers_beyond_float32_do_not_widen_the_tensors():
     config = TrainConfig(learning_rate=1e39, proximal_mu=1e39, clip_norm=1e39)
     weights = tensors(w=[1.0, 2.0])
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         after, _ = step(weights, still(weights), tensors(w=[1.0, 1.0]), weights, config)
     assert after["w"].dtype == np.float32
     assert not np.isfinite(after["w"]).any()
