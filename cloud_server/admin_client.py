@@ -4,9 +4,10 @@ import ssl
 from typing import Any
 
 from cloud_server.directory import ServerDirectory
-from cloud_server.settings import load_settings
-from fleet_model.errors import ConnectionFailed, RefusedError, RoundError
+from cloud_server.settings import load_settings, url_host
+from fleet_model.errors import ConnectionFailed, RefusedError, RoundError, SettingsError
 
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (listened on -> reached at)
 ADMIN = "/fleetlearn/v1/admin"
 
 
@@ -18,15 +19,21 @@ class AdminClient:
 
         place.require()
         network = load_settings(place.settings).network
-        host = "127.0.0.1" if network.host in ("0.0.0.0", "::") else network.host  # noqa: S104
+        host = url_host(EVERYWHERE.get(network.host, network.host))
         self._url = f"https://{host}:{network.port}"
-        context = ssl.create_default_context(cafile=str(place.certificates / "ca.crt"))
-        token = place.admin_token.read_text().strip()
+        try:
+            context = ssl.create_default_context(cafile=str(place.certificates / "ca.crt"))
+            token = place.admin_token.read_text().strip()
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(
+                f"{place.root}: certificates/ca.crt or secrets/admin.token cannot be read ({error})"
+            ) from None
         self._client = httpx.Client(
             base_url=self._url,
             verify=context,
             headers={"authorization": f"Bearer {token}"},
             timeout=30.0,
+            trust_env=False,  # no proxy stands between two programs of one machine
         )
         self._place = place
 
@@ -55,6 +62,13 @@ class AdminClient:
         if response.status_code in (401, 403):
             raise RefusedError(f"{self._url} refuses the admin token of {self._place.root}")
         if response.is_error:
-            detail = response.json().get("detail", response.text)
-            raise RoundError(f"the server refuses: {detail}")
+            raise RoundError(f"the server answers {response.status_code}: {_detail(response)}")
         return dict(response.json())
+
+
+def _detail(response: Any) -> str:
+    """Return why; an answer of something else than our routes is given as it is."""
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return str(response.text[:300]) or "no reason"

@@ -48,9 +48,13 @@ def make_server_certificate(place: ServerDirectory, names: Sequence[str], now: d
     if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
         raise SettingsError("secrets/ca.key: expected the elliptic-curve key that init wrote")
     key = ec.generate_private_key(ec.SECP384R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+    # Clients look at the alternative names only; a common name has room for 64 characters.
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fleetlearn server")])
     certificate = (
         _builder(subject, ca.subject, key.public_key(), now, SERVER_DAYS)
+        .add_extension(  # Python 3.13 refuses certificates without it
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
         .add_extension(x509.SubjectAlternativeName([_alternative(n) for n in names]), False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(ca=False), critical=True)

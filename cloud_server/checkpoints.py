@@ -11,6 +11,8 @@ from fleet_model.errors import CheckpointError
 from fleet_model.types import Checkpoint
 from fleet_model.weights import read_weights, write_weights
 
+WEIGHTS, SERVER_STATE = "weights.safetensors", "server_state.safetensors"
+
 
 class _About(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -33,8 +35,8 @@ class Checkpoints:
         aside.mkdir(parents=True)
         digests = {}
         for name, weights in (
-            ("weights.safetensors", checkpoint.weights),
-            ("server_state.safetensors", checkpoint.server_state),
+            (WEIGHTS, checkpoint.weights),
+            (SERVER_STATE, checkpoint.server_state),
         ):
             write_weights(aside / name, weights)
             digests[name] = sha256_of((aside / name).read_bytes())
@@ -50,7 +52,7 @@ class Checkpoints:
 
     def path(self, version: int) -> Path:
         """Return the weights file of a version."""
-        return self._root / f"{version:06d}" / "weights.safetensors"
+        return self._root / f"{version:06d}" / WEIGHTS
 
     def latest(self) -> Checkpoint:
         """Read the newest checkpoint; raises CheckpointError if there is none."""
@@ -64,17 +66,27 @@ class Checkpoints:
         folder = self._root / f"{version:06d}"
         try:
             about = _About.model_validate_json((folder / "checkpoint.json").read_bytes())
-        except (FileNotFoundError, ValidationError) as error:
-            raise CheckpointError(f"checkpoint {version}: checkpoint.json: {error}") from None
-        for name, digest in about.sha256.items():
-            if sha256_of((folder / name).read_bytes()) != digest:
+        except (FileNotFoundError, ValidationError):
+            raise CheckpointError(
+                f"checkpoint {version}: checkpoint.json is missing or damaged; remove the folder "
+                f"{folder.name} to go on from the checkpoint before it"
+            ) from None
+        for name in (WEIGHTS, SERVER_STATE):
+            if _digest(folder / name) != about.sha256.get(name):
                 raise CheckpointError(
-                    f"checkpoint {version}: {name} is damaged (sha256 differs); remove the folder "
-                    f"{folder.name} to go on from the checkpoint before it"
+                    f"checkpoint {version}: {name} is missing or damaged (sha256 differs); remove "
+                    f"the folder {folder.name} to go on from the checkpoint before it"
                 )
         return Checkpoint(
             version=about.version,
-            weights=read_weights(folder / "weights.safetensors"),
-            server_state=read_weights(folder / "server_state.safetensors"),
+            weights=read_weights(folder / WEIGHTS),
+            server_state=read_weights(folder / SERVER_STATE),
             seed=about.seed,
         )
+
+
+def _digest(file: Path) -> str:
+    try:
+        return sha256_of(file.read_bytes())
+    except FileNotFoundError:
+        return "missing"

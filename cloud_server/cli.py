@@ -67,7 +67,7 @@ def init(
         typer.Option(help="start from a .keras file or an old system's round-N-weights.npz"),
     ] = None,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="HTTPS port")] = 8443,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="HTTPS port")] = 8443,
     name: Annotated[
         list[str] | None,
         typer.Option(help="host name or address robots use; first one goes into the kit"),
@@ -92,7 +92,6 @@ def init(
         trainable=trainable,
         host=host,
         port=port,
-        address=f"{names[0]}:{port}",
         names=names,
         checkpoint=checkpoint,
         training=TrainingSettings(),
@@ -103,6 +102,16 @@ def init(
     console.print(f"[green]ready[/]: {directory}, version {manifest.version} is published")
     console.print(f"next:  cloud-server start {directory}")
     console.print(f"robot: edge-agent enroll {directory}/kit --dir ROBOT_DIR")
+
+
+@app.command()
+def renew_certificate(directory: Directory) -> None:
+    """Make a new server certificate, e.g. for other names in server.toml; then restart."""
+    from cloud_server.directory import ServerDirectory
+    from cloud_server.initialize import renew_certificate as renew
+
+    names = renew(ServerDirectory(directory))
+    _console().print(f"[green]new certificate[/] for {', '.join(names)}; restart the server")
 
 
 @app.command()
@@ -183,10 +192,8 @@ def robots_add(
     if not key.startswith("ecdsa-"):
         try:
             line = Path(key).read_text()
-        except OSError as error:
-            raise SettingsError(
-                f"--key {key}: {error.strerror}; give the line or its file"
-            ) from None
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"--key {key}: {error}; give the line or its file") from None
     robot = Register(place.robots).add(name, site, line)
     _console().print(f"[green]admitted[/] {robot.name} at site {robot.site}: {robot.fingerprint}")
 

@@ -2,7 +2,8 @@
 
 import fcntl
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,17 @@ class ServerDirectory:
                     f"{self.root}: another `cloud-server {what}` runs here; stop it first"
                 ) from None
             yield
+
+    def append_history(self, record: Mapping[str, object]) -> None:
+        """Add one closed round; a line that a power cut has torn before stays by itself."""
+        with self.history.open("ab+") as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                torn = stream.read() != b"\n"
+                stream.write(b"\n" * torn)
+            stream.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def read_history(self) -> list[dict[str, object]]:
         """Return one object a closed round, oldest first; a torn last line is left out."""

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloud_server.certificates import make_secrets
+from pydantic import ValidationError
+
+from cloud_server.certificates import make_secrets, make_server_certificate
 from cloud_server.checkpoints import Checkpoints
 from cloud_server.directory import ServerDirectory
 from cloud_server.export import InitJob, Progress, run_export
@@ -16,6 +18,8 @@ from cloud_server.settings import (
     PublishSettings,
     TrainingSettings,
     initial_toml,
+    load_settings,
+    url_host,
 )
 from fleet_model.bundle import Manifest, WorkloadSpec
 from fleet_model.durable import write_durably
@@ -24,7 +28,7 @@ from fleet_model.proof import utc_now
 from fleet_model.types import Checkpoint
 from fleet_model.weights import read_weights
 
-LOOPBACK = ("localhost", "127.0.0.1")  # the operator's own commands come this way
+LOOPBACK = ("localhost", "127.0.0.1", "::1")  # the operator's own commands come this way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +40,7 @@ class Plan:
     trainable: str
     host: str
     port: int
-    address: str  # what robots connect to, host:port
-    names: Sequence[str]  # extra names in the certificate
+    names: Sequence[str]  # extra names in the certificate; robots connect to the first one
     checkpoint: Path | None
     training: TrainingSettings
 
@@ -50,13 +53,17 @@ def initialize(root: Path, plan: Plan, progress: Progress) -> Manifest:
         CheckpointError: the given checkpoint does not fit the workload.
         ExportError: the model cannot be exported.
     """
-    if root.exists() and any(root.iterdir()):
+    root = root.absolute()
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise SettingsError(f"{root}: exists and is not empty; choose another directory")
+    if not root.name:
+        raise SettingsError(f"{root}: cannot be a server directory; choose another one")
+    network = _network(plan)
     aside = root.with_name(f".{root.name}.init")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
-        manifest = _fill(ServerDirectory(aside), plan, progress)
+        manifest = _fill(ServerDirectory(aside), plan, network, progress)
         aside.rename(root)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
@@ -64,10 +71,35 @@ def initialize(root: Path, plan: Plan, progress: Progress) -> Manifest:
     return manifest
 
 
-def _fill(place: ServerDirectory, plan: Plan, progress: Progress) -> Manifest:
-    network = NetworkSettings(
-        host=plan.host, port=plan.port, names=tuple(dict.fromkeys((*plan.names, *LOOPBACK)))
-    )
+def renew_certificate(place: ServerDirectory) -> Sequence[str]:
+    """Make a new server key and certificate for network.names; robots trust it as the old one.
+
+    Returns:
+        The names in it.
+    """
+    place.require()
+    names = _with_loopback(load_settings(place.settings).network.names)
+    make_server_certificate(place, names, utc_now())
+    return names
+
+
+def _network(plan: Plan) -> NetworkSettings:
+    try:
+        return NetworkSettings(host=plan.host, port=plan.port, names=_with_loopback(plan.names))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingsError(
+            f"{first['loc'][0]}: {first['msg']} (got {first['input']!r}); see `init --help`"
+        ) from None
+
+
+def _with_loopback(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*names, *LOOPBACK)))
+
+
+def _fill(
+    place: ServerDirectory, plan: Plan, network: NetworkSettings, progress: Progress
+) -> Manifest:
     progress("certificates and keys")
     make_secrets(place, network.names, utc_now())
     progress("loading TensorFlow in a child process")
@@ -86,7 +118,7 @@ def _fill(place: ServerDirectory, plan: Plan, progress: Progress) -> Manifest:
     progress("version 0")
     settings = PublishSettings()
     manifest = publish(place, settings, first, progress)
-    _write_kit(place, plan.address, settings.channel)
+    _write_kit(place, f"{url_host(plan.names[0])}:{plan.port}", settings.channel)
     write_durably(place.settings, initial_toml(network, plan.training))
     return manifest
 

@@ -35,8 +35,8 @@ class DirectoryStore:
         manifest = read_bundle(bundle)
         for name, entry in manifest.files.items():
             self._add(bundle / name, entry)
-        trainer = (bundle / TRAINER).read_bytes()
         self._add(bundle / TRAINER, manifest.trainer)
+        trainer = (self._root / "objects" / manifest.trainer.sha256).read_bytes()
         for name, entry in parse_trainer(trainer).files.items():
             self._add(trainer_files / name, entry)
         name = f"{manifest.version:06d}.json"
@@ -86,11 +86,11 @@ class DirectoryStore:
         return size_bytes
 
     def _add(self, file: Path, entry: FileEntry) -> None:
-        """Copy a file in unless its content is there already."""
-        if self.object(entry.sha256) is None:
+        """Copy a file in unless its content is there already, undamaged."""
+        target = self._root / "objects" / entry.sha256
+        try:
+            require_file(target, entry)
+        except BundleError:
             require_file(file, entry)
-            with (
-                file.open("rb") as stream,
-                writing(self._root / "objects" / entry.sha256) as target,
-            ):
-                shutil.copyfileobj(stream, target)
+            with file.open("rb") as stream, writing(target) as copy:
+                shutil.copyfileobj(stream, copy)

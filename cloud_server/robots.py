@@ -8,14 +8,25 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from fleet_model.durable import write_durably
 from fleet_model.errors import SettingsError
 from fleet_model.proof import fingerprint, parse_public, public_line, utc_now
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+
+
+def _line(text: str) -> str:
+    try:
+        line = public_line(parse_public(text))
+    except SettingsError as error:
+        raise ValueError(str(error)) from None  # pydantic then says whose key it is
+    if not line.startswith("ecdsa-sha2-nistp384 "):
+        raise ValueError("expected an ecdsa-sha2-nistp384 key, as `edge-agent enroll` makes")
+    return line
 
 
 class Robot(BaseModel):
@@ -25,7 +36,7 @@ class Robot(BaseModel):
 
     name: str = Field(pattern=NAME)
     site: str = Field(pattern=NAME)
-    key: str  # OpenSSH public line without comment
+    key: Annotated[str, AfterValidator(_line)]  # OpenSSH public line, kept without comment
     added_at: str
 
     @property
@@ -44,7 +55,7 @@ class Register:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, int, int] | None = None
         self._robots: tuple[Robot, ...] = ()
 
     def robots(self) -> tuple[Robot, ...]:
@@ -53,13 +64,16 @@ class Register:
             status = self._path.stat()
         except FileNotFoundError:
             return ()
-        stamp = (status.st_mtime_ns, status.st_ino)
+        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         if stamp != self._stamp:
             try:
                 self._robots = _File.model_validate_json(self._path.read_bytes()).robots
             except ValidationError as error:
-                reason = error.errors()[0]["msg"]
-                raise SettingsError(f"{self._path}: damaged ({reason}); restore it") from None
+                first = error.errors()[0]
+                where = ".".join(map(str, first["loc"])) or "the file"
+                raise SettingsError(
+                    f"{self._path}: {where}: {first['msg']}; correct it or restore it"
+                ) from None
             self._stamp = stamp
         return self._robots
 
@@ -69,11 +83,8 @@ class Register:
 
     def add(self, name: str, site: str, key: str) -> Robot:
         """Admit a robot; raises SettingsError if its name or key is taken or malformed."""
-        line = public_line(parse_public(key))
-        if not line.startswith("ecdsa-sha2-nistp384 "):
-            raise SettingsError("expected an ecdsa-sha2-nistp384 key, as `edge-agent enroll` makes")
         try:
-            robot = Robot(name=name, site=site, key=line, added_at=utc_now().isoformat())
+            robot = Robot(name=name, site=site, key=key, added_at=utc_now().isoformat())
         except ValidationError as error:
             first = error.errors()[0]
             raise SettingsError(f"{first['loc'][0]} {first['input']!r}: {first['msg']}") from None
@@ -81,7 +92,7 @@ class Register:
             for other in self.robots():
                 if other.name == name:
                     raise SettingsError(f"robot {name} is in the register already; choose another")
-                if other.key == line:
+                if other.key == robot.key:
                     raise SettingsError(f"this key belongs to robot {other.name} already")
             self._write((*self.robots(), robot))
         return robot

@@ -5,6 +5,7 @@ production), and time comes in as two functions, so tests run it in microseconds
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from fleet_model.weights import require_same_tensors, size_bytes
 from fleet_model.wire import TrainRequest
 
 POLL_S = 0.1  # between looks at the replies: small against the seconds that training takes
+ACCEPTED = "accepted"
 MAX_REASON = 300  # characters of a robot's own words that are kept
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ class RobotRecord:
 
     name: str
     site: str
-    outcome: str  # "accepted", or the reason why not
+    outcome: str  # ACCEPTED, or the reason why not
     num_examples: int = 0
     num_steps: int = 0
     update_bytes: int = 0
@@ -87,7 +89,7 @@ class RoundRecord:
     version: int
     seconds: float
     robots: tuple[RobotRecord, ...]
-    metrics: Metrics  # means over robots, weighted by held-out examples
+    metrics: Metrics  # means over accepted robots, weighted by held-out examples
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -148,16 +150,18 @@ def run_round(
 
 
 def mean_metrics(records: Sequence[RobotRecord]) -> Metrics:
-    """Average each metric over robots, weighted by how many held-out examples measured it."""
+    """Average each metric over accepted robots, weighted by the held-out examples behind it."""
     means: dict[str, float] = {}
     for name in ("loss_before", "loss_after", "accuracy_before", "accuracy_after"):
         pairs = [
             (r.metrics[name], max(r.metrics.get("held_out", 0.0), 0.0))
             for r in records
-            if name in r.metrics
+            if r.outcome == ACCEPTED and name in r.metrics
         ]
         if total := sum(weight for _, weight in pairs):
-            means[name] = sum(value * weight for value, weight in pairs) / total
+            mean = sum(value * weight for value, weight in pairs) / total
+            if math.isfinite(mean):  # the history is JSON
+                means[name] = mean
     return means
 
 
@@ -204,7 +208,7 @@ def _judge(
                 f"trained from version {update.base_version}, expected {checkpoint.version}"
             )
         require_same_tensors(checkpoint.weights, update.weights, sender=f"robot {robot.name}")
-        outcome = "accepted"
+        outcome = ACCEPTED
     except UpdateError as error:
         outcome, reply = f"refused: {error}"[:MAX_REASON], None
     record = RobotRecord(

@@ -1,8 +1,6 @@
 """Runs: several rounds, then a published model. One at a time, in a thread of the server."""
 
-import json
 import logging
-import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -83,13 +81,13 @@ class Runs:
         return list(self._runs.values())
 
     def _run(self, run: Run) -> None:
-        begin = time.monotonic()
+        begin, state = time.monotonic(), "failed"
         try:
             checkpoint = self._rounds(run)
             run.state = "publishing"
             manifest = publish(self._place, self._settings.publish, checkpoint)
             run.published_version = manifest.version
-            run.state = "finished"
+            state = "finished"
         except FleetError as error:
             self._fail(run, str(error), error.exit_code)
         except Exception as error:  # the thread's edge: a run must never end without a word
@@ -97,10 +95,11 @@ class Runs:
             self._fail(run, f"unexpected {type(error).__name__}; see the server's log", 1)
         finally:
             run.seconds = time.monotonic() - begin
+            run.state = state  # last: whoever sees it ended may read the rest
             log.info("run %s: %s after %.1f s", run.id, run.state, run.seconds)
 
     def _fail(self, run: Run, reason: str, exit_code: int) -> None:
-        run.error, run.exit_code, run.state = reason, exit_code, "failed"
+        run.error, run.exit_code = reason, exit_code
         log.error("run %s failed: %s", run.id, reason)
 
     def _rounds(self, run: Run) -> Checkpoint:
@@ -135,10 +134,7 @@ class Runs:
 
     def _remember(self, run: Run, record: RoundRecord) -> None:
         line = record.as_json()
-        with self._place.history.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        self._place.append_history(line)
         run.closed.append(line)
         log.info(
             "round %d closed in %.1f s: %s", record.round, record.seconds, dict(record.metrics)

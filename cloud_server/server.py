@@ -36,6 +36,8 @@ def serve(place: ServerDirectory) -> None:
             # uvicorn raises the signal again once it has shut down: here that is a clean end
             signal.signal(number, lambda *_: None)
         server.run()
+        if not server.started:
+            raise SettingsError("the server did not start; its log says why")
         log.info("stopped")
 
 

@@ -1,14 +1,21 @@
 """Everything an operator may set on the server: server.toml, then FLEETLEARN_* variables."""
 
+import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fleet_model.errors import SettingsError
 from fleet_model.types import TrainConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ENVIRONMENT = "FLEETLEARN_"  # FLEETLEARN_TRAINING__LEARNING_RATE=0.05 overrides [training]
 _DEFAULT = TrainConfig()
@@ -17,15 +24,24 @@ _DEFAULT = TrainConfig()
 class Section(BaseModel):
     """Reject unknown keys, so that a typing error is found at start."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+# What a certificate can hold and a URL can name: a host name or an IP address.
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")]
 
 
 class NetworkSettings(Section):
     """Where robots reach the server."""
 
-    host: str = "127.0.0.1"  # address to listen on
+    host: HostName = "127.0.0.1"  # address to listen on
     port: int = Field(default=8443, ge=1, le=65535)
-    names: tuple[str, ...] = ("localhost", "127.0.0.1")  # in the certificate
+    # In the certificate. An environment variable holds them with commas between.
+    names: Annotated[tuple[HostName, ...], BeforeValidator(_split)] = ("localhost", "127.0.0.1")
 
 
 class TrainingSettings(Section):
@@ -64,22 +80,25 @@ class ServerSettings(Section):
     publish: PublishSettings = PublishSettings()
 
 
+def url_host(name: str) -> str:
+    """Return a host name or address as it stands in a URL: IPv6 addresses in brackets."""
+    return f"[{name}]" if ":" in name else name
+
+
 def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> ServerSettings:
     """Read server.toml and the environment over it.
 
     Raises:
         SettingsError: missing file, wrong TOML, unknown or wrong key, named in full.
     """
-    import tomllib
-
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError(
             f"{path}: no such file; is this a server directory? `cloud-server init` makes one"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not TOML ({error})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingsError(f"{path}: not readable TOML ({error})") from None
     for name, value in environment.items():
         if name.startswith(ENVIRONMENT):
             _put(values, name.removeprefix(ENVIRONMENT).lower().split("__"), value, name)
@@ -92,23 +111,23 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
 
 
 def _put(values: dict[str, Any], keys: list[str], value: str, name: str) -> None:
-    if len(keys) != 2:
+    if len(keys) != 2 or not isinstance(values.setdefault(keys[0], {}), dict):
         raise SettingsError(f"{name}: expected {ENVIRONMENT}SECTION__KEY")
-    values.setdefault(keys[0], {})[keys[1]] = value
+    values[keys[0]][keys[1]] = value
 
 
 def initial_toml(network: NetworkSettings, training: TrainingSettings) -> str:
     """Return the commented server.toml that `init` writes."""
-    names = ", ".join(f'"{name}"' for name in network.names)
+    names = ", ".join(json.dumps(name) for name in network.names)
     rounds, publish = RoundSettings(), PublishSettings()
     return f"""\
 # Settings of this server. Unknown keys are refused at start.
 # Every key can be overridden by an environment variable, e.g. {ENVIRONMENT}TRAINING__EPOCHS=3
 
 [network]
-host = "{network.host}"        # address to listen on; "0.0.0.0" for all interfaces
+host = {json.dumps(network.host)}        # address to listen on; "0.0.0.0" for all interfaces
 port = {network.port}               # one HTTPS port for robots and operators
-names = [{names}]  # in the certificate; after a change: cloud-server init --renew-certificate
+names = [{names}]  # in the certificate; after a change: cloud-server renew-certificate
 
 [training]                # what every robot is asked to do in one round
 epochs = {training.epochs}                # passes over its local examples

@@ -170,7 +170,7 @@ class HttpsStore:
                 if response.status_code not in (200, 304, 404):
                     raise self._stranger(f"status {response.status_code}")
                 yield response
-        except (httpx.HTTPError, ssl.SSLError) as error:
+        except (httpx.HTTPError, ssl.SSLError, UnicodeError) as error:  # of a name with empty parts
             raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> FleetError:

@@ -144,8 +144,9 @@ def _reason(error: ValidationError, path: Path, environment: Mapping[str, str]) 
     """Say where the first wrong value stands: in the file, or in a variable over it."""
     first = error.errors()[0]
     keys = [str(part) for part in first["loc"]]
-    variable = ENVIRONMENT + "__".join(keys[:2]).upper()
-    where = variable if variable in environment else f"{path}: {'.'.join(keys)}"
+    name = ENVIRONMENT + "__".join(keys[:2]).upper()
+    variables = [v for v in environment if v == name or v.startswith(f"{name}__")]
+    where = variables[0] if variables else f"{path}: {'.'.join(keys)}"
     got = "" if first["type"] == "missing" else f" (got {first['input']!r})"
     return f"{where}: {first['msg']}{got}"
 

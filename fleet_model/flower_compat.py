@@ -477,7 +477,7 @@ class LinkGrid:
         return sent
 
     def pull(self, message_ids: Iterable[str]) -> list[Arrived]:
-        """Return the replies that are complete; each is handed out once. Never waits for a robot."""
+        """Return the replies that are complete, each one once; never waits for a robot."""
         awaited = set(message_ids)
         for reply in self._announced(awaited - self._incoming.keys()):
             self._incoming[reply.metadata.reply_to_message_id] = reply

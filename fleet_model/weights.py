@@ -56,7 +56,7 @@ def write_weights(path: Path, weights: Weights) -> None:
     """Write a safetensors file in one step."""
     from safetensors.numpy import save
 
-    write_durably(path, save({name: np.ascontiguousarray(w) for name, w in weights.items()}))
+    write_durably(path, save({name: np.asarray(w, order="C") for name, w in weights.items()}))
 
 
 def read_weights(path: Path) -> Weights:

@@ -19,7 +19,8 @@ MAX_METRICS, MAX_METRIC_NAME = 100, 100  # a robot's metrics end in the server's
 # What np.save writes for float32 tensors. np.load would believe any header: it reserves memory for
 # whatever shape it is told, and opens zip archives.
 _NPY = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': \(([0-9, ]*)\), \} *\n",
+    rb"\x93NUMPY\x01\x00.."
+    rb"\{'descr': '<f4', 'fortran_order': False, 'shape': \(([0-9, ]*)\), \} *\n",
     re.DOTALL,
 )
 
@@ -38,7 +39,7 @@ class TrainRequest:
 
 def pack_weights(weights: Weights) -> ArrayRecord:
     """Tensors by name -> Flower arrays by the same name."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(w)) for name, w in weights.items()})
+    return ArrayRecord({name: Array(np.asarray(w, order="C")) for name, w in weights.items()})
 
 
 def unpack_weights(record: ArrayRecord) -> Weights:
@@ -135,8 +136,8 @@ def _number(record: Mapping[str, object], key: str, kind: type) -> int | float:
     if isinstance(value, int | float) and type(value) is kind:
         return value
     raise UpdateError(
-        f"the message has {key}={value!r:.60}, expected {kind.__name__}; do robot and server run the "
-        "same version of fleetlearn?"
+        f"the message has {key}={value!r:.60}, expected {kind.__name__}; do robot and server run "
+        "the same version of fleetlearn?"
     )
 
 

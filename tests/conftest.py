@@ -68,7 +68,7 @@ def make_server_place(root: Path) -> ServerDirectory:
     """Do what `cloud-server init` does but for the export, which is the tiny bundle's."""
     from cloud_server.certificates import make_secrets
     from cloud_server.checkpoints import Checkpoints
-    from cloud_server.initialize import LOOPBACK as ALWAYS_NAMED
+    from cloud_server.initialize import LOOPBACK
     from cloud_server.model_store import DirectoryStore
     from cloud_server.settings import NetworkSettings, TrainingSettings, initial_toml
     from fleet_model.types import Checkpoint
@@ -76,7 +76,7 @@ def make_server_place(root: Path) -> ServerDirectory:
 
     place, port = ServerDirectory(root), free_port()
     place.root.mkdir()
-    make_secrets(place, ALWAYS_NAMED, datetime.now(timezone.utc))
+    make_secrets(place, LOOPBACK, datetime.now(timezone.utc))
     shutil.copytree(TINY, place.model)
     weights = read_weights(TINY / "weights.safetensors")
     Checkpoints(place.checkpoints).save(Checkpoint(version=1, weights=weights))
@@ -85,7 +85,7 @@ def make_server_place(root: Path) -> ServerDirectory:
     shutil.copy(place.certificates / "ca.crt", place.kit)
     kit = f'address = "127.0.0.1:{port}"\nchannel = "stable"\n'
     (place.kit / "kit.toml").write_text(kit)
-    network = NetworkSettings(port=port, names=ALWAYS_NAMED)
+    network = NetworkSettings(port=port, names=LOOPBACK)
     place.settings.write_text(initial_toml(network, TrainingSettings(batch_size=4)))
     return place
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from fleet_model.errors import FleetError, RefusedError, RoundError
 from fleet_model.proof import check, fingerprint, utc_now
 
 ROBOT, ADMIN = "/fleetlearn/v1/robot", "/fleetlearn/v1/admin"
+CHANNEL, SHA256 = re.compile(r"[a-z][a-z0-9-]{0,30}"), re.compile(r"[0-9a-f]{64}")
 REPEAT_S = 60.0  # the same refusal is logged once a minute
 log = logging.getLogger(__name__)
 
@@ -97,9 +99,9 @@ def robot_routes(
     ) -> Response:
         """Return the newest manifest; 304 when the robot has it."""
         keeper.seen[robot.name].active_version = active
-        content = store.latest_bytes(channel) if channel.replace("-", "").isalnum() else None
+        content = store.latest_bytes(channel) if CHANNEL.fullmatch(channel) else None
         if content is None:
-            raise HTTPException(404, f"nothing is published on channel {channel}")
+            raise HTTPException(404, f"nothing is published on channel {channel[:31]}")
         tag = f'"{hashlib.sha256(content).hexdigest()}"'
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"etag": tag})
@@ -108,7 +110,7 @@ def robot_routes(
     @router.get("/objects/{sha256}")
     def model_object(sha256: str, robot: known) -> Response:
         """Return one file by content."""
-        path = store.object(sha256) if sha256.isalnum() else None
+        path = store.object(sha256) if SHA256.fullmatch(sha256) else None
         if path is None:
             raise HTTPException(404, f"no object {sha256[:12]}")
         return FileResponse(path, media_type="application/octet-stream")

@@ -16,25 +16,29 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from report import write_report
 from rich.console import Console
-from rich.table import Table
+from summary import (
+    LABELS,
+    ROBOTS,
+    SEED,
+    TRAINING,
+    UNSEEN,
+    Measured,
+    checks,
+    collect,
+    name_of,
+    read_status,
+    site_of,
+    table,
+)
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(HERE))  # report and single_robot lie beside this file
-
-from report import write_report  # noqa: E402
-
-TRAINING = ("hall-1/r1", "hall-1/r2", "hall-2/r1", "hall-2/r2")
-UNSEEN = ("hall-1/r3", "hall-2/r3", "hall-3/r1")  # never train; hall-3 has walls of its own
-LABELS = ("circle", "square", "star", "triangle")
-FRAMES, SEED = 240, 2
-IMAGE_SIZE = 128
+FRAMES = 240  # per robot: two minutes at 2 Hz
 PATIENCE_S = 120.0  # for anything that should happen within seconds
 console = Console(stderr=True, highlight=False)
 
@@ -50,21 +54,33 @@ class Demo:
 
     @property
     def server(self) -> Path:
+        """The server directory."""
         return self.out / "server"
 
     def config(self, robot: str) -> Path:
+        """The robot's agent.toml."""
         return self.out / "robots" / name_of(robot) / "agent.toml"
 
     def bag(self, robot: str) -> Path:
+        """What the robot has recorded."""
         return self.out / "bags" / robot
 
     def type(self, *command: object, show: bool = True) -> str:
-        """Run a command as a person would and return what it prints; its errors end the demo."""
+        """Run a command as a person would and return what it prints; its errors end the demo.
+
+        What it says on the way goes to the terminal, unless the command itself is not shown.
+        """
         self._show(command, show)
         done = subprocess.run(
-            _arguments(command), env=_environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True
+            _arguments(command),
+            env=_environment(),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=None if show else subprocess.PIPE,
+            text=True,
         )
         if done.returncode:
+            console.print(done.stderr or "", markup=False)
             raise SystemExit(f"demo: {command[0]} ended with exit code {done.returncode}")
         return done.stdout
 
@@ -117,23 +133,26 @@ def main() -> None:
     shutil.rmtree(demo.out, ignore_errors=True)
     demo.out.mkdir(parents=True)
     try:
-        data = run(demo)
+        measured = run(demo)
         codes = demo.stop()
     finally:
         for process in demo.processes.values():
             process.kill()
-    data["summary"]["seconds"] = round(time.monotonic() - begin, 1)
+    data = collect(demo.out, measured, demo.commands, time.monotonic() - begin)
     (demo.out / "summary.json").write_text(json.dumps(data["summary"], indent=1) + "\n")
     (demo.out / "result.json").write_text(json.dumps(data, indent=1) + "\n")
     write_report(data, demo.out / "frames", demo.out / "report.html")
-    show(data["summary"])
-    check(data["summary"], codes)
-    console.print(f"summary {_short(demo.out / 'summary.json')}")
-    console.print(f"report  {_short(demo.out / 'report.html')}")
+    console.print(table(data["summary"]))
+    results = checks(data["summary"], codes)
+    for text, holds in results.items():
+        console.print(f"[{'green' if holds else 'red'}]{'ok  ' if holds else 'FAIL'}[/] {text}")
+    console.print(f"{data['summary']['seconds']:.0f} s; look at {_short(demo.out / 'report.html')}")
+    if not all(results.values()):
+        raise SystemExit(f"demo: a check failed (exit codes {codes})")
 
 
-def run(demo: Demo) -> dict[str, Any]:
-    """Generate, serve, enroll, train, predict; return everything the report shows."""
+def run(demo: Demo) -> Measured:
+    """Generate, serve, enroll, train, predict; return what the processes printed."""
     console.rule("seven robots record their bags")
     generate(demo)
     console.rule("a server, and its robots")
@@ -143,13 +162,13 @@ def run(demo: Demo) -> dict[str, Any]:
         "--labels", ",".join(LABELS), "--port", port,
     )  # fmt: skip
     demo.background("server", "cloud-server", "start", demo.server)
-    for robot in (*TRAINING, *UNSEEN):
+    for robot in ROBOTS:
         enroll(demo, robot)
     demo.wait("the server's start", lambda: listening(port))
-    for robot in (*TRAINING, *UNSEEN):
+    for robot in ROBOTS:
         agent = ("edge-agent", "run", "--config", demo.config(robot))
         demo.background(name_of(robot), *agent, show=robot == TRAINING[0])
-    console.print(f"[dim]... and the same on the other {len(TRAINING + UNSEEN) - 1} robots[/]")
+    console.print(f"[dim]... and the same on the other {len(ROBOTS) - 1} robots[/]")
     demo.wait("version 0 on every robot", lambda: all_run(demo, 0))
 
     console.rule("before: the first model on robots that never train")
@@ -169,7 +188,7 @@ def run(demo: Demo) -> dict[str, Any]:
         sys.executable, HERE / "single_robot.py", demo.out, "--rounds", demo.rounds,
         "--training", ",".join(TRAINING), "--unseen", ",".join(UNSEEN), show=False,
     ))  # fmt: skip
-    return collect(demo, trained, before, after, alone)
+    return Measured(trained, before, after, alone)
 
 
 def generate(demo: Demo) -> None:
@@ -209,141 +228,9 @@ def predict(demo: Demo, moment: str) -> dict[str, Any]:
     return answers
 
 
-def collect(
-    demo: Demo, trained: dict[str, Any], before: Any, after: Any, alone: dict[str, Any]
-) -> dict[str, Any]:
-    """Bring everything together; every number was measured by the processes themselves."""
-    robots = [robot_summary(demo, r, before, after, alone) for r in (*TRAINING, *UNSEEN)]
-    unseen = [name_of(robot) for robot in UNSEEN]
-    singles = [score for scores in alone["single_robot"].values() for score in scores.values()]
-    summary = {
-        "rounds": demo.rounds,
-        "seconds": 0.0,
-        "robots": robots,
-        "unseen": {
-            "robots": unseen,
-            "accuracy_before": mean(before[n]["summary"]["accuracy"] for n in unseen),
-            "accuracy_after": mean(after[n]["summary"]["accuracy"] for n in unseen),
-            "single_robot_mean": mean(singles),
-        },
-        "published_version": trained["published_version"],
-    }
-    return {
-        "summary": summary,
-        "history": trained["closed"],
-        "labels": list(LABELS),
-        "label_counts": alone["label_counts"],
-        "predictions": {n: {"before": before[n], "after": after[n]} for n in unseen},
-        "single_robot": alone["single_robot"],
-        "frame_bytes": {name_of(r): bag_bytes(demo.bag(r)) for r in (*TRAINING, *UNSEEN)},
-        "commands": demo.commands,
-        "about": {
-            "fleetlearn": version("fleetlearn"),
-            "flwr": version("flwr"),
-            "python": sys.version.split()[0],
-            "seed": SEED,
-            "date": date.today().isoformat(),
-            "backbone": "efficientnet-lite0",
-            "image_size": IMAGE_SIZE,
-        },
-    }
-
-
-def robot_summary(
-    demo: Demo, robot: str, before: Any, after: Any, alone: dict[str, Any]
-) -> dict[str, Any]:
-    """Return one row of summary.json: the agent's own status file, and accuracies."""
-    name = name_of(robot)
-    status = read_status(demo, robot)
-    trains, rounds = robot in TRAINING, status["rounds"]
-    held_out = alone["held_out"].get(name, {})  # of a training robot: frames never trained on
-    return {
-        "name": name,
-        "site": site_of(robot),
-        "trains": trains,
-        "examples": rounds[-1]["num_examples"] if rounds else 0,
-        "accuracy_before": held_out.get("before", before.get(name, {}).get("summary", {}).get("accuracy")),
-        "accuracy_after": held_out.get("after", after.get(name, {}).get("summary", {}).get("accuracy")),
-        "active_version": status["active_version"],
-        "idle_mb": round(status["idle_mb"], 1),
-        "peak_rss_mb": round(status["peak_mb"], 1),  # summed PSS of the process tree
-        "bytes_up_per_round": round(mean(r["bytes_up"] for r in rounds)) if rounds else 0,
-        "bytes_down_per_publish": status["publishes"][-1]["bytes_down"],
-        "bytes_down_first": status["publishes"][0]["bytes_down"],
-        "tensorflow_loaded": status["tensorflow_loaded"],
-    }
-
-
-def show(summary: dict[str, Any]) -> None:
-    """Print the table."""
-    columns = "robot", "site", "examples", "accuracy", "version", "idle/peak MB", "up/round", "publish"
-    table = Table(*columns, title="seven robots, one model")
-    for r in summary["robots"]:
-        table.add_row(
-            r["name"], r["site"], str(r["examples"] or "-"),
-            f"{r['accuracy_before']:.2f} -> {r['accuracy_after']:.2f}", str(r["active_version"]),
-            f"{r['idle_mb']:.0f} / {r['peak_rss_mb']:.0f}",
-            f"{r['bytes_up_per_round'] / 1e3:.1f} kB" if r["trains"] else "-",
-            f"{r['bytes_down_per_publish'] / 1e3:.1f} kB",
-        )  # fmt: skip
-    console.print(table)
-    unseen = summary["unseen"]
-    console.print(
-        f"robots never seen in training: {unseen['accuracy_before']:.3f} -> "
-        f"[bold green]{unseen['accuracy_after']:.3f}[/]; trained on one robot alone: "
-        f"{unseen['single_robot_mean']:.3f}"
-    )
-
-
-def check(summary: dict[str, Any], codes: dict[str, int]) -> None:
-    """End with exit status 1, naming what does not hold."""
-    robots, unseen = summary["robots"], summary["unseen"]
-    wanted = summary["published_version"]
-    checks = {
-        "every robot runs the published version": {r["active_version"] for r in robots} == {wanted},
-        "no agent has loaded TensorFlow": not any(r["tensorflow_loaded"] for r in robots),
-        "the fleet beats robots that train alone": unseen["accuracy_after"]
-        > unseen["single_robot_mean"],
-        "every service ended cleanly": set(codes.values()) == {0},
-    }
-    for text, holds in checks.items():
-        console.print(f"[{'green' if holds else 'red'}]{'ok  ' if holds else 'FAIL'}[/] {text}")
-    if not all(checks.values()):
-        raise SystemExit(f"demo: a check failed (exit codes {codes})")
-
-
 def all_run(demo: Demo, wanted: int) -> bool:
     """Return whether every agent says that this version is active."""
-    return all(
-        read_status(demo, robot).get("active_version") == wanted for robot in (*TRAINING, *UNSEEN)
-    )
-
-
-def read_status(demo: Demo, robot: str) -> dict[str, Any]:
-    """Return what `edge-agent status --json` prints: the agent's status file."""
-    path = demo.config(robot).parent / "state" / "status.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
-
-
-def name_of(robot: str) -> str:
-    """Return the robot's name in the register: hall-1/r1 -> hall-1-r1."""
-    return robot.replace("/", "-")
-
-
-def site_of(robot: str) -> str:
-    """Return hall-1 of hall-1/r1."""
-    return robot.partition("/")[0]
-
-
-def bag_bytes(bag: Path) -> int:
-    """Return what would have to be sent if frames left the robot."""
-    return sum(path.stat().st_size for path in bag.rglob("*") if path.is_file())
-
-
-def mean(values: Any) -> float:
-    """Return the mean, rounded for the summary."""
-    numbers = [float(value) for value in values]
-    return round(sum(numbers) / len(numbers), 4)
+    return all(read_status(demo.out, robot).get("active_version") == wanted for robot in ROBOTS)
 
 
 def free_port() -> int:

@@ -50,7 +50,7 @@ text { fill: var(--ink); font-variant-numeric: tabular-nums } text.soft { fill: 
 .d2 { stroke-dasharray: 2 3 } .d3 { stroke-dasharray: 9 3 2 3 } text.onlabel { fill: #16191d }
 .s0 { --c: var(--s0) } .s1 { --c: var(--s1) } .s2 { --c: var(--s2) } .s3 { --c: var(--s3) }
 .mean { --c: var(--ink) } .line { stroke: var(--c) } .dot { fill: var(--c) }
-.line.mean { stroke-width: 8; opacity: .2; stroke-linecap: round } .dot.mean { opacity: 0 }
+.line.mean { stroke-width: 8; opacity: .28; stroke-linecap: round } .dot.mean { opacity: 0 }
  .l0 { fill: #5bb8ad } .l1 { fill: #f0bf4c } .l2 { fill: #f09474 }
 .l3 { fill: #a9b4dc } .l4 { fill: #c99be6 } .l5 { fill: #a3c86d } .l6 { fill: #e9a6bd }
 .l7 { fill: #bfb49f } .b0 { fill: var(--before) } .b1 { fill: var(--alone) }

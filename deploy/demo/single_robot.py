@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from summary import name_of
 
 from cloud_server.aggregation.fedavg import FedAvg
 from cloud_server.checkpoints import Checkpoints
@@ -79,6 +80,9 @@ def main() -> None:
                     }
                     for robot, mine in data.items()
                 },
+                "workload": {
+                    key: value for key, value in spec.workload.config.items() if key != "labels"
+                },
                 "label_counts": {
                     name_of(robot): Counter(e.label for e in mine.examples)
                     for robot, mine in data.items()
@@ -119,11 +123,6 @@ def accuracy(weights: Weights, data: Data) -> float:
     """Return the share of frames whose best logit is the true label's."""
     logits: NDArray[Any] = data.features @ weights["head/kernel"] + weights["head/bias"]
     return round(float((logits.argmax(1) == data.targets).mean()), 4)  # (measured, labels)
-
-
-def name_of(robot: str) -> str:
-    """Return the robot's name in the register: hall-1/r1 -> hall-1-r1."""
-    return robot.replace("/", "-")
 
 
 if __name__ == "__main__":

@@ -114,10 +114,7 @@ class ImageClassifier:
             ) from None
 
     def loss(self, targets: Any, outputs: Any, sample_weight: Any) -> Any:
-        """Return sum(w * cross entropy) / sum(w): a row of weight 0 changes nothing.
-
-        Written with one-hot rows because the gradient of the sparse form has no LiteRT operator.
-        """
+        """Return sum(w * cross entropy) / sum(w): a row of weight 0 changes nothing."""
         from keras import ops
 
         chosen = ops.one_hot(targets, len(self.labels), dtype="float32")  # (batch, labels)

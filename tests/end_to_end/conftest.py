@@ -32,8 +32,14 @@ class SmallFleet:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.server = root / "server"
-        self.port = _free_port()
+        self.port = self.free_port()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @staticmethod
+    def free_port() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
 
     def type(self, *command: object, exit_code: int = 0) -> subprocess.CompletedProcess[str]:
         module = {"edge-agent": "edge_agent.cli", "cloud-server": "cloud_server.cli"}[
@@ -104,6 +110,10 @@ class SmallFleet:
             assert time.monotonic() < end, f"{what} did not happen; server:\n{self.log('server')}"
             time.sleep(0.2)
 
+    def online(self) -> set[str]:
+        answer = json.loads(self.type("cloud-server", "status", self.server, "--json").stdout)
+        return {robot["name"] for robot in answer["robots"] if robot["online"]}
+
     def train(self, rounds: int) -> dict[str, Any]:
         done = self.type("cloud-server", "train", self.server, "--rounds", rounds, "--json")
         return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -122,12 +132,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallFleet]:
     for process in fleet.processes.values():
         process.kill()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _listening(port: int) -> bool:

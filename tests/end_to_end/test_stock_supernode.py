@@ -1,5 +1,6 @@
 """The fallback: a stock flower-supernode with our thin app takes part beside a lean agent."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ def test_a_stock_supernode_closes_a_round_with_a_lean_agent(fleet):
                 SUPERNODE,
                 "--superlink",
                 f"127.0.0.1:{fleet.port}",
+                "--port",
+                str(fleet.free_port()),
                 "--root-certificates",
                 config.parent / "ca.crt",
                 "--auth-supernode-private-key",
@@ -32,6 +35,7 @@ def test_a_stock_supernode_closes_a_round_with_a_lean_agent(fleet):
             stdout=log,
             stderr=log,
         )
+    fleet.wait("both robots online", lambda: fleet.online() == {"lean", "stock"})
     run = fleet.train(rounds=1)
     (record,) = run["closed"]
     assert {r["name"]: r["outcome"] for r in record["robots"]} == {
@@ -41,8 +45,6 @@ def test_a_stock_supernode_closes_a_round_with_a_lean_agent(fleet):
 
 
 def stock_environment(home: Path) -> dict[str, str]:
-    import os
-
     home.mkdir()
     path = f"{SUPERNODE.parent}{os.pathsep}{os.environ['PATH']}"
     return {

@@ -1,0 +1,158 @@
+"""What the demo measured: summary.json, the table, the checks. No number comes from elsewhere."""
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+TRAINING = ("hall-1/r1", "hall-1/r2", "hall-2/r1", "hall-2/r2")
+UNSEEN = ("hall-1/r3", "hall-2/r3", "hall-3/r1")  # never train; hall-3 has walls of its own
+ROBOTS = (*TRAINING, *UNSEEN)
+LABELS = ("circle", "square", "star", "triangle")
+SEED = 2  # of the bags; docs/benchmarks.md has ten others
+
+
+@dataclass(frozen=True)
+class Measured:
+    """JSON that the processes printed."""
+
+    run: dict[str, Any]  # cloud-server train --json
+    before: dict[str, Any]  # unseen robot -> edge-agent predict --json
+    after: dict[str, Any]
+    alone: dict[str, Any]  # single_robot.py
+
+
+def name_of(robot: str) -> str:
+    """Return the robot's name in the register: hall-1/r1 -> hall-1-r1."""
+    return robot.replace("/", "-")
+
+
+def site_of(robot: str) -> str:
+    """Return hall-1 of hall-1/r1."""
+    return robot.partition("/")[0]
+
+
+def read_status(out: Path, robot: str) -> dict[str, Any]:
+    """Return what `edge-agent status --json` prints: the agent's status file."""
+    path = out / "robots" / name_of(robot) / "state" / "status.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def collect(out: Path, measured: Measured, commands: list[str], seconds: float) -> dict[str, Any]:
+    """Return everything the report shows; its "summary" is summary.json."""
+    unseen = [name_of(robot) for robot in UNSEEN]
+    alone, before, after = measured.alone, measured.before, measured.after
+    singles = [score for scores in alone["single_robot"].values() for score in scores.values()]
+    summary = {
+        "rounds": measured.run["rounds"],
+        "seconds": round(seconds, 1),
+        "robots": [_robot(out, robot, measured) for robot in ROBOTS],
+        "unseen": {
+            "robots": unseen,
+            "accuracy_before": mean(before[name]["summary"]["accuracy"] for name in unseen),
+            "accuracy_after": mean(after[name]["summary"]["accuracy"] for name in unseen),
+            "single_robot_mean": mean(singles),
+        },
+        "published_version": measured.run["published_version"],
+    }
+    return {
+        "summary": summary,
+        "history": measured.run["closed"],
+        "labels": list(LABELS),
+        "label_counts": alone["label_counts"],
+        "predictions": {name: {"before": before[name], "after": after[name]} for name in unseen},
+        "single_robot": alone["single_robot"],
+        "frame_bytes": {name_of(robot): _bag_bytes(out / "bags" / robot) for robot in ROBOTS},
+        "commands": commands,
+        "about": {
+            "fleetlearn": version("fleetlearn"),
+            "flwr": version("flwr"),
+            "python": sys.version.split()[0],
+            "seed": SEED,
+            "date": date.today().isoformat(),
+            **alone["workload"],
+        },
+    }
+
+
+def _robot(out: Path, robot: str, measured: Measured) -> dict[str, Any]:
+    """Return one row: the agent's own status file, and accuracies.
+
+    A robot that trains is measured on its held-out frames, which it never trained on; one that does
+    not, on all of its frames.
+    """
+    name, status = name_of(robot), read_status(out, robot)
+    rounds, publishes = status["rounds"], status["publishes"]
+    if robot in TRAINING:
+        accuracy = measured.alone["held_out"][name]
+    else:
+        moments = {"before": measured.before, "after": measured.after}
+        accuracy = {key: value[name]["summary"]["accuracy"] for key, value in moments.items()}
+    return {
+        "name": name,
+        "site": site_of(robot),
+        "trains": robot in TRAINING,
+        "examples": rounds[-1]["num_examples"] if rounds else 0,
+        "accuracy_before": accuracy["before"],
+        "accuracy_after": accuracy["after"],
+        "active_version": status["active_version"],
+        "idle_mb": round(status["idle_mb"], 1),
+        "peak_rss_mb": round(status["peak_mb"], 1),  # summed PSS of the agent's process tree
+        "bytes_up_per_round": round(mean(r["bytes_up"] for r in rounds)) if rounds else 0,
+        "bytes_down_first": publishes[0]["bytes_down"],
+        "bytes_down_per_publish": publishes[-1]["bytes_down"],
+        "tensorflow_loaded": status["tensorflow_loaded"],
+    }
+
+
+def table(summary: dict[str, Any]) -> Table:
+    """Return the table at the end of the demo."""
+    unseen = summary["unseen"]
+    caption = (
+        f"robots that never trained: {unseen['accuracy_before']:.3f} -> "
+        f"[bold green]{unseen['accuracy_after']:.3f}[/]; models of one robot alone: "
+        f"{unseen['single_robot_mean']:.3f}"
+    )
+    columns = "robot", "trains on", "accuracy", "version", "MB", "up", "publish"
+    grid = Table(*columns, title="seven robots, one model", caption=caption)
+    for r in summary["robots"]:
+        grid.add_row(
+            r["name"],
+            f"{r['examples']} frames" if r["trains"] else "-",
+            f"{r['accuracy_before']:.2f} -> {r['accuracy_after']:.2f}",
+            str(r["active_version"]),
+            f"{r['idle_mb']:.0f}-{r['peak_rss_mb']:.0f}",
+            f"{r['bytes_up_per_round'] / 1e3:.1f} kB" if r["trains"] else "-",
+            f"{r['bytes_down_per_publish'] / 1e3:.1f} kB",
+        )
+    return grid
+
+
+def checks(summary: dict[str, Any], exit_codes: dict[str, int]) -> dict[str, bool]:
+    """Return what has to hold at the end of the demo, and whether it does."""
+    robots, unseen = summary["robots"], summary["unseen"]
+    versions = {robot["active_version"] for robot in robots}
+    alone = unseen["single_robot_mean"]
+    return {
+        "every robot runs the published version": versions == {summary["published_version"]},
+        "no agent has loaded TensorFlow": not any(r["tensorflow_loaded"] for r in robots),
+        "the fleet's model beats models of one robot": unseen["accuracy_after"] > alone,
+        "every service ended with exit code 0": set(exit_codes.values()) == {0},
+    }
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the mean, rounded for the summary."""
+    numbers = list(values)
+    return round(sum(numbers) / len(numbers), 4)
+
+
+def _bag_bytes(bag: Path) -> int:
+    """Return what would have to be sent if frames left the robot."""
+    return sum(path.stat().st_size for path in bag.rglob("*") if path.is_file())

@@ -1,0 +1,111 @@
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from fleet_model.durable import point_durably, write_durably, writing
+
+pytestmark = pytest.mark.base
+
+
+def child(*arguments, script):
+    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+
+
+def kill_when_it_says_so(process):
+    process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_process_killed_in_the_middle_of_a_file_leaves_the_old_one(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    kill_when_it_says_so(
+        child(
+            path,
+            script="""
+            import sys, time
+            from pathlib import Path
+            from fleet_model.durable import writing
+            with writing(Path(sys.argv[1])) as stream:
+                stream.write(b"half of the new")
+                stream.flush()
+                print("half", flush=True)
+                time.sleep(60)
+            """,
+        )
+    )
+
+    assert path.read_bytes() == b"old"
+    write_durably(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_process_killed_at_any_moment_leaves_a_whole_file_and_link(tmp_path):
+    path, link = tmp_path / "file", tmp_path / "link"
+    contents = {name * 300_000 for name in ("a", "b")}
+
+    for _ in range(5):
+        kill_when_it_says_so(
+            child(
+                path,
+                link,
+                script="""
+                import itertools, sys
+                from pathlib import Path
+                from fleet_model.durable import point_durably, write_durably
+                for name in itertools.cycle("ab"):
+                    write_durably(Path(sys.argv[1]), name * 300_000)
+                    point_durably(Path(sys.argv[2]), name)
+                    print(flush=True)
+                """,
+            )
+        )
+
+        assert path.read_text() in contents
+        assert os.readlink(link) in ("a", "b")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    with pytest.raises(ZeroDivisionError), writing(path) as stream:
+        stream.write(b"half")
+        raise ZeroDivisionError
+
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_secret_is_never_readable_by_others_even_over_a_leftover(tmp_path):
+    leftover = tmp_path / f".key.{os.getpid()}.new"
+    leftover.touch(mode=0o644)
+    modes = []
+
+    with writing(tmp_path / "key", mode=0o600) as stream:
+        modes.append(stat.S_IMODE(os.fstat(stream.fileno()).st_mode))
+
+    assert [*modes, stat.S_IMODE((tmp_path / "key").stat().st_mode)] == [0o600, 0o600]
+
+
+def test_folders_are_made_and_text_is_written_as_utf_8(tmp_path):
+    write_durably(tmp_path / "a" / "b" / "file", "ü")
+
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"\xc3\xbc"
+
+
+def test_a_link_is_moved_to_another_target(tmp_path):
+    point_durably(tmp_path / "current", "versions/000001")
+    point_durably(tmp_path / "current", "versions/000002")
+
+    assert os.readlink(tmp_path / "current") == "versions/000002"
