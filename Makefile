@@ -69,11 +69,13 @@ test-base: $(BASE_VENV)/.installed
 	$(BASE_VENV)/bin/python -m pytest -m base $$(grep -rlE 'mark\.base\b' tests --include='test_*.py'); \
 	else echo "left out: the base tests on Python 3.10, no such interpreter was found on this machine"; fi
 
-soak: $(VENV)/.installed ## a long run with failures injected (ARGS="..." is passed on)
-	@$(BIN)/python benchmarks/soak.py $(ARGS)
+# The property tests with a hundred times the examples (tests/conftest.py), everything else as usual.
+soak: $(VENV)/.installed ## the long suites whole: hours rather than minutes (ARGS="..." is passed on)
+	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest --timeout 7200 $(ARGS)
 
 bench: $(VENV)/.installed ## measure this project beside its peers and print the ratios
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+	@for name in startup agent_cost round_time; do \
+	echo "== $$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
 constraints: | $(UV) ## resolve pyproject.toml again into constraints.txt (needs uv)
 	@$(UV) pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.10 \

@@ -63,7 +63,7 @@ def parse_public(line: str) -> ec.EllipticCurvePublicKey:
     """Read an OpenSSH public line, with or without a comment; raises SettingsError."""
     try:
         key = serialization.load_ssh_public_key(" ".join(line.split()[:2]).encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, NotImplementedError, UnsupportedAlgorithm) as error:
         raise SettingsError(
             f"not an OpenSSH public key ({error}); give the line that `edge-agent enroll` prints"
         ) from None

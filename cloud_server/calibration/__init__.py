@@ -14,7 +14,9 @@ from fleet_model.errors import SettingsError
 from fleet_model.types import Frame, RgbImage, Tensor
 from fleet_model.workload import Workload
 
-SAMPLES = 64  # frames; 32 and 128 gave the same int8 agreement
+# Lite0 with a trained head on 200 frames of robots never seen: the int8 engine agrees with fp32 in
+# .96, .975 and .98 with 16, 64 and 128 samples, and in .99 with 60 frames of the robots' own.
+SAMPLES = 64
 SUFFIXES = (".jpeg", ".jpg", ".png")
 SHIPPED = Path(__file__).parent
 

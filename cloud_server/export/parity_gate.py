@@ -23,7 +23,7 @@ STEPS = 10  # of plain SGD on random batches
 PADDED_STEP = 3  # the one whose last rows are padding
 # Relative (L2). Lite0 and MobileNetV2 measure 3e-6 (outputs) and 2e-6 (gradients after ten steps).
 TOLERANCE = 1e-3
-# Relative (L2) error of int8 features. Lite0 and MobileNetV2 measure 0.12 to 0.16.
+# Relative (L2) error of int8 features. Lite0 and MobileNetV2 measure 0.12 to 0.19.
 INT8_TOLERANCE = 0.5
 
 

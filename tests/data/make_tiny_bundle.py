@@ -1,9 +1,10 @@
-"""Make tests/data/tiny_bundle: a whole model of 40 kB that runs where TensorFlow is missing.
+"""Make tests/data/tiny_bundle: a whole model of 20 kB that runs where TensorFlow is missing.
 
     PYTHONPATH=. python tests/data/make_tiny_bundle.py
 
 The real export jobs run with a backbone of 8 features in the place of "mobilenet-v2-035", so the
-files have everything that published ones have. expected.json holds Keras's logits for one plain picture.
+folder has all that a published version and its trainer have. expected.json holds Keras's logits
+for a plain gray picture.
 """
 
 import json
@@ -79,7 +80,7 @@ def main() -> None:
         for name in ("trainer.tflite", "frozen.safetensors"):
             shutil.copy(model / name, OUT)
     (OUT / "expected.json").write_text(json.dumps({"gray_96": _keras_logits().tolist()}) + "\n")
-    print(sum(file.stat().st_size for file in OUT.iterdir()), "bytes in", OUT)
+    print(sum(file.stat().st_size for file in OUT.iterdir()), "bytes in", OUT)  # noqa: T201
 
 
 def _keras_logits() -> np.ndarray:

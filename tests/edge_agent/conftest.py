@@ -1,5 +1,10 @@
-"""Real bags, written by rosbags."""
+"""Real bags, written by rosbags; a real server that a test may stop and start."""
 
+import os
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -130,3 +135,91 @@ def gray_engine():
         )
 
     return make
+
+
+PATIENCE_S = 60.0
+
+
+class RestartableServer:
+    """A server process of one test, on a directory of the tiny bundle; ends rounds quickly."""
+
+    ENVIRONMENT = {
+        "OMP_NUM_THREADS": "1",
+        "FLEETLEARN_ROUNDS__MIN_ROBOTS": "1",
+        "FLEETLEARN_ROUNDS__WAIT_S": "30",
+    }
+
+    def __init__(self, place, log):
+        from cloud_server.settings import load_settings
+
+        self.place, self.log = place, log
+        self.address = f"127.0.0.1:{load_settings(place.settings, {}).network.port}"
+        self.environment = {**os.environ, **self.ENVIRONMENT}
+        self._process = None
+
+    def start(self):
+        with self.log.open("ab") as stream:
+            command = [sys.executable, "-m", "cloud_server.cli", "start", str(self.place.root)]
+            self._process = subprocess.Popen(
+                command, env=self.environment, stdout=stream, stderr=stream
+            )
+        host, port = self.address.split(":")
+
+        def listens():
+            with socket.socket() as probe:
+                return probe.connect_ex((host, int(port))) == 0
+
+        self.wait_until(listens)
+
+    def kill(self):
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def wait_until(self, holds):
+        end = time.monotonic() + PATIENCE_S
+        while not holds():
+            assert self._process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, f"it did not happen; server:\n{self.log.read_text()}"
+            time.sleep(0.05)
+
+    def admit(self, directory, name="r1", *, train=False, examples=()):
+        """Enroll a robot in `directory` and admit it at site "hall"; return its agent.toml."""
+        from cloud_server.robots import Register
+        from edge_agent.enroll import enroll
+        from edge_agent.settings import ExampleSettings
+
+        line = enroll(self.place.kit, directory, ExampleSettings(paths=examples), train=train)
+        Register(self.place.robots).add(name, "hall", line)
+        return directory / "agent.toml"
+
+    def online(self):
+        """Return the names of the robots that would be asked to train."""
+        return {r["name"] for r in self._admin().status()["robots"] if r["online"]}
+
+    def start_run(self):
+        return self._admin().start_run(1)["id"]
+
+    def ended_run(self, run_id):
+        """Wait until a run has closed its round or failed; return it."""
+        admin, runs = self._admin(), []
+
+        def ended():
+            runs[:] = [admin.run(run_id)]
+            return runs[0]["closed"] or runs[0]["state"] == "failed"
+
+        self.wait_until(ended)
+        return runs[0]
+
+    def _admin(self):
+        from cloud_server.admin_client import AdminClient
+
+        return AdminClient(self.place)
+
+
+@pytest.fixture
+def server(server_place, tmp_path):
+    """Return a server that is not yet started."""
+    server = RestartableServer(server_place, tmp_path / "server.log")
+    yield server
+    server.kill()

@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +8,8 @@ import pytest
 
 from cloud_server.export import BundleJob, run_export
 from fleet_model.bundle import parse_trainer, read_bundle
-from fleet_model.errors import BundleError, CheckpointError, ExportError, SettingsError
 from fleet_model.engine import TFLiteEngine
+from fleet_model.errors import BundleError, CheckpointError, ExportError, SettingsError
 from fleet_model.types import Frame
 from fleet_model.weights import read_weights, write_weights
 from fleet_model.workload import rebuild
@@ -115,8 +114,7 @@ def test_a_new_version_has_new_heads_and_the_same_trunk(model_directory, tmp_pat
     changed = {name for name in first.files if first.files[name] != second.files[name]}
     assert changed == {"head.tflite", "head_int8.tflite"}
     assert (first.trainer, second.version) == (second.trainer, 2)
-    shared = [model_directory / "trunk.tflite", tmp_path / "2" / "trunk.tflite"]
-    assert os.path.samefile(*shared)
+    assert (model_directory / "trunk.tflite").samefile(tmp_path / "2" / "trunk.tflite")
 
 
 def test_the_same_weights_give_the_same_bytes(model_directory, make_job, tmp_path):
