@@ -1,8 +1,10 @@
 """Measure this project and its peers side by side, in one run: `python -m benchmarks.NAME`.
 
+Each prints a table and ratios (peer / ours: above 1, ours is better); --json ends with one line.
+
+    startup.py       seconds until a command answers --help
     agent_cost.py    a robot that trains: memory, start, step, bytes; LiteRT, Keras, stock Flower
-    round_time.py    seconds of one federated round; stock Flower
-    startup.py       seconds until a command answers --help; stock Flower
+    round_time.py    seconds of one federated round
 
     measure.py       medians, memory of a process tree, tables, JSON
     fleets.py        our server and agents, stock Flower's, as processes

@@ -27,19 +27,27 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.environments import Environment, environment, sources_digest
-from benchmarks.fleets import BIN, ROOT, OurFleet, Services, StockFleet, base_environment, free_port, move
+from benchmarks.fleets import (
+    ROOT,
+    OurFleet,
+    Services,
+    StockFleet,
+    base_environment,
+    free_port,
+    move,
+)
 from benchmarks.measure import (
     Comparison,
     Limit,
     Result,
     arguments,
-    boot_time_s,
     median,
     memory_samples,
     report,
@@ -49,7 +57,8 @@ from benchmarks.measure import (
 WORK = ROOT / "build" / "bench" / "agent_cost"
 HERE = Path(__file__).resolve().parent
 LABELS = "circle,square,star,triangle"
-EPOCHS, BATCH, IDLE_S = 20, 32, 4.0
+EPOCHS, BATCH = 20, 32
+IDLE_S = 4.0  # a look at an idle robot; its first half is left out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,17 +274,9 @@ def _cold(cost: Cost) -> float:
 
 def _idle_mb(pid: int) -> float:
     """Return the median memory of a robot that has nothing to do."""
-    end = boot_time_s() + IDLE_S
     with memory_samples(pid) as samples:
-        while boot_time_s() < end:
-            _pause()
-    return median(samples[len(samples) // 2 :])  # the first half still settles
-
-
-def _pause() -> None:
-    import time
-
-    time.sleep(0.1)
+        time.sleep(IDLE_S)
+    return median(samples[len(samples) // 2 :])
 
 
 def _lines(file: Path) -> int:

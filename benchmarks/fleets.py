@@ -1,4 +1,4 @@
-"""Start and stop whole fleets as processes: our server and agents, stock Flower's SuperLink and nodes.
+"""Start and stop whole fleets as processes: our server and agents, stock Flower's likewise.
 
 Both speak TLS with a certificate authority of their own and know robots by a registered key. Both
 servers run in the environment of this interpreter, so a robot from another environment shares no
@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -74,12 +74,12 @@ class Services:
                 tail = (self._logs / f"{name}.log").read_text(errors="replace")[-3000:]
                 raise RuntimeError(f"{name} ended with exit code {process.returncode}:\n{tail}")
 
-    def wait(self, what: str, done: "object", step_s: float = 0.05) -> None:
+    def wait(self, what: str, done: Callable[[], bool], step_s: float = 0.05) -> None:
         """Wait until `done()`; fail early if a process has ended."""
 
         def look() -> bool:
             self.require_alive()
-            return bool(done())  # type: ignore[operator]
+            return done()
 
         wait_until(what, look, patience_s=PATIENCE_S, step_s=step_s)
 
@@ -119,9 +119,7 @@ class OurFleet:
     admin: AdminClient
 
     @classmethod
-    def start(
-        cls, services: Services, root: Path, environment: Mapping[str, str]
-    ) -> "OurFleet":
+    def start(cls, services: Services, root: Path, environment: Mapping[str, str]) -> "OurFleet":
         """Serve an initialized directory; `environment` holds settings (FLEETLEARN_*)."""
         place = ServerDirectory(root)
         port = load_settings(place.settings, {}).network.port

@@ -107,7 +107,8 @@ def lines(result: Result) -> list[str]:
         + ("ok" if result.figures[limit.key] <= limit.at_most else "MISSED")
         for limit in result.limits
     ]
-    return [result.benchmark, *table, "figures:", *figures, *(["limits:"] if limits else []), *limits]
+    limits = ["limits:", *limits] if limits else []
+    return [result.benchmark, *table, "figures:", *figures, *limits]
 
 
 def significant(value: float) -> float:

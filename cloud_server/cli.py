@@ -75,7 +75,6 @@ def init(
 ) -> None:
     """Make a server directory: keys, settings, first checkpoint, version 0, robot kit."""
     from cloud_server.initialize import Plan, initialize
-    from cloud_server.settings import TrainingSettings
 
     config: dict[str, Any] = {
         "labels": [label.strip() for label in labels.split(",") if label.strip()],
@@ -94,7 +93,6 @@ def init(
         port=port,
         names=names,
         checkpoint=checkpoint,
-        training=TrainingSettings(),
     )
     console = _console()
     with console.status("init") as status:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from fleet_model.errors import SettingsError
 from fleet_model.proof import utc_now
 from fleet_model.types import Checkpoint
 from fleet_model.weights import read_weights
+from fleet_model.workload import rebuild
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")  # the operator's own commands come this way
 
@@ -42,7 +43,6 @@ class Plan:
     port: int
     names: Sequence[str]  # extra names in the certificate; robots connect to the first one
     checkpoint: Path | None
-    training: TrainingSettings
 
 
 def initialize(root: Path, plan: Plan, progress: Progress) -> Manifest:
@@ -100,13 +100,15 @@ def _with_loopback(names: Sequence[str]) -> tuple[str, ...]:
 def _fill(
     place: ServerDirectory, plan: Plan, network: NetworkSettings, progress: Progress
 ) -> Manifest:
+    spec = WorkloadSpec(name=plan.workload, config=plan.config)
+    training = _training_settings(spec)  # first: a wrong workload ends here, within a second
     progress("certificates and keys")
     make_secrets(place, network.names, utc_now())
     progress("loading TensorFlow in a child process")
     job = InitJob(
-        workload=WorkloadSpec(name=plan.workload, config=plan.config),
+        workload=spec,
         trainable=plan.trainable,
-        batch_size=plan.training.batch_size,
+        batch_size=training.batch_size,
         directory=place.model,
         checkpoint=plan.checkpoint,
     )
@@ -119,8 +121,13 @@ def _fill(
     settings = PublishSettings()
     manifest = publish(place, settings, first, progress)
     _write_kit(place, f"{url_host(plan.names[0])}:{plan.port}", settings.channel)
-    write_durably(place.settings, initial_toml(network, plan.training))
+    write_durably(place.settings, initial_toml(network, training))
     return manifest
+
+
+def _training_settings(spec: WorkloadSpec) -> TrainingSettings:
+    values = asdict(rebuild(spec).training)
+    return TrainingSettings(**{name: values[name] for name in TrainingSettings.model_fields})
 
 
 def _write_kit(place: ServerDirectory, address: str, channel: str) -> None:

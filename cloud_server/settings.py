@@ -106,8 +106,10 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
         return ServerSettings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise SettingsError(f"{path}: {where}: {first['msg']} (got {first['input']!r})") from None
+        keys = [str(part) for part in first["loc"]]
+        variable = ENVIRONMENT + "__".join(keys[:2]).upper()
+        where = variable if variable in environment else f"{path}: {'.'.join(keys)}"
+        raise SettingsError(f"{where}: {first['msg']} (got {first['input']!r})") from None
 
 
 def _put(values: dict[str, Any], keys: list[str], value: str, name: str) -> None:

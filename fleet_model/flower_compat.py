@@ -244,13 +244,14 @@ class FleetConnection:
                     raise ConnectionFailed("the server did not store the whole update")
 
     def close(self) -> None:
-        """Go offline if the server can be reached."""
+        """Go offline if the server can be reached; the connection is of no use afterwards."""
         from flwr.proto.fleet_pb2 import DeactivateNodeRequest
 
         if self._node is not None:
             with suppress(FleetError):  # else the server sees it when heartbeats stop
                 self._call("DeactivateNode", DeactivateNodeRequest(node_id=self._node.node_id))
             self._node = None
+        self._client.close()
 
     def _pull(self, request: Any) -> bytes:
         for attempt in range(MAX_OBJECT_TRIES):
@@ -271,11 +272,11 @@ class FleetConnection:
             return getattr(self._client, method)(request)
         except httpx.HTTPStatusError as error:
             raise _meaning(method, error.response) from None
-        except (httpx.TransportError, ssl.SSLError) as error:
-            raise ConnectionFailed(f"{method}: {error or type(error).__name__}") from None
         except RunNotRunningException:
             raise UpdateError(f"{method}: {RUN_ENDED}") from None
-        except ValueError as error:
+        except (httpx.TransportError, ssl.SSLError) as error:
+            raise ConnectionFailed(f"{method}: {error or type(error).__name__}") from None
+        except (ValueError, RuntimeError) as error:  # RuntimeError: closed while a heartbeat began
             raise ConnectionFailed(f"{method}: {error}") from None
 
 

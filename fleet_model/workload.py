@@ -1,12 +1,13 @@
 """What is learned: one model family with its inputs, outputs, loss."""
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fleet_model.bundle import WorkloadSpec
-from fleet_model.errors import BundleError
+from fleet_model.errors import BundleError, SettingsError
 from fleet_model.loading import load_plugin
-from fleet_model.types import Metrics, Prediction, Tensor
+from fleet_model.types import Metrics, Prediction, Tensor, TrainConfig
 
 if TYPE_CHECKING:
     import keras
@@ -25,6 +26,11 @@ class Workload(Protocol):
 
     name: str
     labels: tuple[str, ...]
+
+    @property
+    def training(self) -> TrainConfig:
+        """Return how this model trains well: what `init` writes into the server's settings."""
+        ...
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -66,6 +72,16 @@ class Workload(Protocol):
         ...
 
 
+def known_workloads() -> Mapping[str, str]:
+    """Return name -> "module:attribute" of ours and of installed packages.
+
+    A name in a manifest comes over the network: it may choose among what the owner of this machine
+    has installed (entry points of the group "fleetlearn.workloads"), never name a module itself.
+    """
+    installed = {point.name: point.value for point in entry_points(group="fleetlearn.workloads")}
+    return {**installed, **WORKLOADS}
+
+
 def rebuild(spec: WorkloadSpec) -> Workload:
     """Return the workload that a manifest or trainer was made for.
 
@@ -73,7 +89,12 @@ def rebuild(spec: WorkloadSpec) -> Workload:
         SettingsError: there is no such workload here, or a value of its config is wrong.
         BundleError: its config has a field that this version does not know, or lacks one.
     """
-    kind = load_plugin(WORKLOADS, spec.name)
+    table = known_workloads()
+    if spec.name not in table:
+        raise SettingsError(
+            f"unknown workload {spec.name!r}; installed here: {', '.join(sorted(table))}"
+        )
+    kind = load_plugin(table, spec.name)
     try:
         workload: Workload = kind(**spec.config)
     except TypeError as reason:

@@ -12,8 +12,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from cloud_server.directory import ServerDirectory
+
+# `make soak` runs every property with a hundred times the examples.
+hypothesis_settings.register_profile("soak", max_examples=10_000, deadline=None)
+if "HYPOTHESIS_PROFILE" in os.environ:
+    hypothesis_settings.load_profile(os.environ["HYPOTHESIS_PROFILE"])
 
 TINY = Path(__file__).parent / "data" / "tiny_bundle"  # see data/make_tiny_bundle.py
 PATIENCE_S = 60.0

@@ -4,8 +4,8 @@ With this folder on PYTHONPATH and STEP_STAMPS set, `edge_agent.optimizer.step` 
 
     PID START END
 
-to that file at every return: when the process started and now, in seconds since boot. The trainers themselves are the installed ones,
-untouched. benchmarks/camera_app writes the same lines from a Keras callback.
+to that file at every return: when the process started and now, in seconds since boot. The trainers
+themselves are the installed ones, untouched. camera_app writes such lines from a Keras callback.
 """
 
 import importlib.abc
@@ -20,7 +20,7 @@ TARGET = "edge_agent.optimizer"
 class _Stamping(importlib.abc.MetaPathFinder):
     """Finds one module, once, and wraps a function of it."""
 
-    def find_spec(self, name, path=None, target=None):  # noqa: ANN001, ANN201, ARG002
+    def find_spec(self, name, path=None, target=None):  # noqa: ANN001, ANN202
         if name != TARGET:
             return None
         sys.meta_path.remove(self)

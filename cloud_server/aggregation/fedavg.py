@@ -27,7 +27,8 @@ class FedAvg:
     def add(self, update: Update) -> None:
         """Add n_k * (w_k - w)."""
         for name, total in self._sum.items():
-            total += update.weights[name] * float(update.num_examples)
+            # With the dtype: NumPy 2 would round a float32 tensor times a Python float to float32.
+            total += np.multiply(update.weights[name], update.num_examples, dtype=np.float64)
         self._examples += update.num_examples
 
     def finish(self) -> Checkpoint:

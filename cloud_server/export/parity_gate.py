@@ -205,8 +205,8 @@ def _require(expected: Any, actual: Any, what: str, tolerance: float) -> float:
             f"{what} have shape {np.shape(actual)}, expected {np.shape(expected)}; the file is not "
             "used"
         )
-    size = max(float(np.linalg.norm(expected)), 1e-6)
-    error = float(np.linalg.norm(np.subtract(actual, expected))) / size
+    difference = np.subtract(actual, expected, dtype=np.float64)  # garbage overflows float32
+    error = float(np.linalg.norm(difference)) / max(float(np.linalg.norm(expected)), 1e-6)
     if not error <= tolerance:  # NaN is refused too
         raise ExportError(
             f"{what} are off by {error:.1e} (relative), at most {tolerance:.0e} is allowed; "

@@ -36,6 +36,9 @@ class Backbone:
     image_size: int  # pixels, the default of the workload
     features: Callable[[Any], Any]  # image (batch, S, S, 3) -> features (batch, 1280)
     last_block: str  # the first layer that the scope "last-block" trains
+    # For a head by SGD with momentum 0.9. It shrinks as the square of the features' length: about 32
+    # for Lite0 and 77 for the random MobileNet on robot-camera frames, where 0.01 diverges.
+    learning_rate: float
     load: Callable[["keras.Model"], None]  # sets the initial weights, the same at every call
 
 
@@ -138,9 +141,17 @@ def seeded_kernel(path: str, shape: tuple[int, ...]) -> "Tensor":
 
 BACKBONES = {
     "efficientnet-lite0": Backbone(
-        image_size=128, features=_lite0_features, last_block="b15_expand", load=_load_lite0
+        image_size=128,
+        features=_lite0_features,
+        last_block="b15_expand",
+        learning_rate=0.01,
+        load=_load_lite0,
     ),
     "mobilenet-v2-035": Backbone(
-        image_size=96, features=_mobilenet_features, last_block="block_16_expand", load=_load_random
+        image_size=96,
+        features=_mobilenet_features,
+        last_block="block_16_expand",
+        learning_rate=0.001,
+        load=_load_random,
     ),
 }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fleet_model.errors import FrameError, SettingsError
-from fleet_model.types import Frame, Metrics, Prediction, RgbImage, Tensor
+from fleet_model.types import Frame, Metrics, Prediction, RgbImage, Tensor, TrainConfig
 from fleet_model.workloads.backbones import BACKBONES, seeded_kernel
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ class ImageClassifier:
         self.labels = _checked_labels(labels)
         self.backbone = backbone
         self.image_size = size
+
+    @property
+    def training(self) -> TrainConfig:
+        """Return how a head on this backbone trains well."""
+        return TrainConfig(learning_rate=BACKBONES[self.backbone].learning_rate)
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +28,15 @@ REQUEST = TrainRequest(
     trainer="0" * 64,
     trainer_bytes=10,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_a_server_app():
+    """Flower makes instruction messages only where a ServerApp runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_run_id", "_node_id", "_task_id"):
+            patch.setattr(TaskIdentity, name, 1)
+        yield
 
 
 def update_for(request) -> Update:
@@ -180,11 +190,13 @@ def join(server, tmp_path):
         client.close()
 
 
-def step_until(holds, client, seconds=30):
-    end = time.monotonic() + seconds
-    while not holds(client.step()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
+def answer_run(server, client, seconds=30):
+    """Start a run and step until it has failed; return why, which is what the robot replied."""
+    run, end = server.start_run(), time.monotonic() + seconds
+    while not (failed := server.failure(run)):
+        client.step()
+        assert time.monotonic() < end, "the run did not end"
+    return failed
 
 
 def test_a_round_is_answered_and_the_pauses_get_short(server, join):
@@ -193,15 +205,25 @@ def test_a_round_is_answered_and_the_pauses_get_short(server, join):
     assert client.step() is False
     assert server.online() == {"r1"}
     assert client.pause_s == 2
-    run = server.start_run()
-    step_until(bool, client)
-    assert "r1: no examples in <path>" in server.ended_run(run)["error"]
-    assert client.pause_s == 0.1
-    up, down = client.last_traffic
-    assert up > 0
-    assert down > 100
+    assert "r1: no examples in <path>" in answer_run(server, client)
     client.close()
     assert server.online() == set()
+
+
+def test_an_update_is_accepted_and_its_bytes_are_counted(server, join):
+    server.start()
+    client = join()
+    client.step()
+    run, answered = server.start_run(), False
+    while not (closed := server.closed(run)):
+        answered |= client.step()
+    assert answered
+    assert [robot["outcome"] for robot in closed["robots"]] == ["accepted"]
+    assert (closed["robots"][0]["num_examples"], closed["version"]) == (12, 2)
+    assert client.pause_s == 0.1
+    up, down = client.last_traffic
+    assert 200 < up < 5000
+    assert 200 < down < 5000
 
 
 @pytest.mark.slow
@@ -215,9 +237,7 @@ def test_a_client_comes_back_when_the_server_was_restarted(server, join):
     server.start()  # it still holds the old session for online
     client.step()
     assert server.online() == {"r1"}
-    run = server.start_run()
-    step_until(bool, client)
-    assert "back again" in server.ended_run(run)["error"]
+    assert "back again" in answer_run(server, client)
 
 
 @pytest.mark.slow
@@ -236,27 +256,24 @@ def test_a_second_agent_with_the_same_key_is_refused_unless_it_says_hello(server
 
 @pytest.mark.slow
 def test_work_that_ended_meanwhile_is_dropped_and_the_next_is_done(server, join):
-    server.environment["FLEETLEARN_ROUNDS__DEADLINE_S"] = "1"
+    server.environment["FLEETLEARN_ROUNDS__DEADLINE_S"] = "3"
     server.start()
     runs = []
 
-    def train_for_too_long(request):
-        assert "no reply by the deadline" in server.ended_run(runs[-1])["error"]
-        return update_for(request)
-
     def train(request):
-        (train_for_too_long if len(runs) == 1 else failing(TrainingError("in time")))(request)
+        if len(runs) == 2:
+            raise TrainingError("in time")
+        server.wait_until(lambda: server.failure(runs[0]))
         return update_for(request)
 
     client = join(train)
     client.step()
     runs.append(server.start_run())
-    end = time.monotonic() + 15
-    while "no reply" not in server.log.read_text() and time.monotonic() < end:
+    while not server.failure(runs[0]):
         assert client.step() is False  # also when it has trained: nobody takes the update
-    runs.append(server.start_run())
-    step_until(bool, client)
-    assert "in time" in server.ended_run(runs[-1])["error"]
+    assert client.step() is False
+    runs.append("the next")
+    assert "in time" in answer_run(server, client)
 
 
 def threads(name):

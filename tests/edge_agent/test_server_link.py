@@ -286,7 +286,9 @@ def test_a_bad_server_gets_nothing_but_our_own_errors(
 
 
 @base
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     status=st.sampled_from([200, 200, 201, 204, 206, 301, 304, 400, 401, 403, 404, 418, 503]),
     body=st.binary(max_size=300) | st.recursive(

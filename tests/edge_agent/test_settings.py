@@ -141,7 +141,9 @@ def test_what_is_no_address_is_refused(load, address):
 
 
 def test_a_missing_file_names_the_command_that_makes_one(tmp_path):
-    with pytest.raises(SettingsError, match=r"agent\.toml: no such file; `edge-agent enroll` makes"):
+    with pytest.raises(
+        SettingsError, match=r"agent\.toml: no such file; `edge-agent enroll` makes"
+    ):
         load_settings(tmp_path / "agent.toml", {})
 
 

@@ -21,7 +21,6 @@ ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     # Two epochs, two robots: enough to see the loss fall within a second or two.
     "FLEETLEARN_TRAINING__EPOCHS": "2",
-    "FLEETLEARN_TRAINING__LEARNING_RATE": "0.001",
     "FLEETLEARN_ROUNDS__DEADLINE_S": "90",
 }
 

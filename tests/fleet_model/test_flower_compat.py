@@ -196,8 +196,11 @@ def test_an_error_of_the_robot_arrives_with_its_reason(run, robot):
 
 
 def test_a_key_that_nobody_admitted_is_refused(link, key):
+    connection = link.connect(key)
+
     with pytest.raises(RefusedError, match="ActivateNode"):
-        link.connect(key).activate()
+        connection.activate()
+    connection.close()
 
 
 def test_a_robot_cannot_admit_itself(link, key):
@@ -209,6 +212,7 @@ def test_a_robot_cannot_admit_itself(link, key):
 
     with pytest.raises(RefusedError):
         connection.activate()
+    connection.close()
 
 
 def test_a_second_session_with_the_same_key_is_refused_until_the_first_has_ended(link, robot, key):
@@ -250,10 +254,18 @@ def test_a_key_keeps_its_node_and_is_listed_as_admitted(link, key):
     link.grid.unregister(node_id)
 
 
-def test_a_heartbeat_is_answered(robot):
-    connection, _ = robot
-
+def test_a_heartbeat_is_answered_until_the_connection_is_closed(link, key):
+    node_id = link.grid.register(key.public_key(), "r1")
+    connection = link.connect(key)
+    connection.activate()
     assert connection.heartbeat()
+
+    connection.close()
+
+    with pytest.raises(ConnectionFailed):
+        connection.heartbeat()
+    assert node_id not in link.grid.online()
+    link.grid.unregister(node_id)
 
 
 def test_a_message_outlives_its_time_neither_here_nor_there(run, robot):
@@ -367,6 +379,7 @@ def test_a_server_that_is_away_is_a_connection_failure(link, key):
 
     with pytest.raises(ConnectionFailed, match="ActivateNode"):
         connection.activate()
+    connection.close()
 
 
 def test_a_server_with_another_authority_is_not_trusted(link, key, tmp_path):
@@ -374,8 +387,11 @@ def test_a_server_with_another_authority_is_not_trusted(link, key, tmp_path):
     make_secrets(stranger, ("127.0.0.1",), datetime.now(timezone.utc))
     ca = (stranger.certificates / "ca.crt").read_bytes()
 
+    connection = FleetConnection(link.address, ca, key)
+
     with pytest.raises(ConnectionFailed, match="CERTIFICATE_VERIFY_FAILED"):
-        FleetConnection(link.address, ca, key).activate()
+        connection.activate()
+    connection.close()
 
 
 def test_the_fallback_for_stock_supernodes_names_code_that_exists():

@@ -26,7 +26,7 @@ def test_the_two_stages_are_the_model_and_share_its_variables(model):
 
     np.testing.assert_array_equal(head(trunk(rows)).numpy(), model(rows).numpy())
     assert [v.path for v in head.variables] == ["head/kernel", "head/bias"]
-    assert not set(v.path for v in trunk.variables) & {"head/kernel", "head/bias"}
+    assert not {v.path for v in trunk.variables} & {"head/kernel", "head/bias"}
 
 
 def test_the_cut_is_before_the_first_trained_layer(model):

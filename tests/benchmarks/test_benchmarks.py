@@ -1,0 +1,214 @@
+"""The parts of the benchmarks that can be wrong without anyone noticing."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks import agent_cost, environments, fleets, measure, round_time, startup
+from benchmarks.measure import Comparison, Limit, Result
+from cloud_server.checkpoints import Checkpoints
+from cloud_server.directory import ServerDirectory
+from cloud_server.settings import load_settings
+from fleet_model.bundle import parse_trainer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def example() -> Result:
+    return Result(
+        benchmark="example",
+        comparisons=[
+            Comparison("round_time", "s", 1.0, 6.0, 5),
+            Comparison("idle", "MB", 4.0, 2.0),
+        ],
+        figures={"ours_s": 1.23456, "update_bytes": 20496.0},
+        limits=[Limit("update_bytes", 20_000)],
+    )
+
+
+def test_a_ratio_above_one_means_that_ours_is_better():
+    answer = json.loads(measure.json_line(example()))
+    assert answer["benchmark"] == "example"
+    assert answer["ratios"] == {"round_time": 6.0, "idle": 0.5}
+
+
+def test_figures_keep_four_significant_digits():
+    answer = json.loads(measure.json_line(example()))
+    assert answer["figures"] == {"ours_s": 1.235, "update_bytes": 20500.0}
+
+
+def test_the_table_says_what_holds_and_what_does_not():
+    text = measure.lines(example())
+    (kept,) = [line for line in text if line.startswith("round_time")]
+    assert kept.split() == ["round_time", "s", "1", "6", "6.0", "5", "ok"]
+    (plain,) = [line for line in text if line.startswith("idle")]
+    assert plain.split() == ["idle", "MB", "4", "2", "0.5"]
+    assert text[-1] == "  update_bytes <= 20000: MISSED"
+
+
+def test_a_median_of_nothing_is_an_error():
+    assert measure.median([3.0, 1.0, 2.0]) == 2.0
+    with pytest.raises(ValueError, match="nothing was measured"):
+        measure.median([])
+
+
+def test_memory_is_that_of_the_whole_process_tree():
+    child = "import time; held = bytearray(50_000_000); print('up', flush=True); time.sleep(60)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with measure.memory_samples(process.pid) as samples:
+            time.sleep(0.05)
+        assert 50 < max(samples) < 90
+        assert measure.tree_pss_mb(process.pid) > 50
+    finally:
+        for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+            one.kill()
+        process.wait()
+        process.stdout.close()
+    assert measure.tree_pss_mb(process.pid) == 0
+
+
+def test_waiting_ends_with_an_error_that_names_what_did_not_happen():
+    with pytest.raises(TimeoutError, match="the moon"):
+        measure.wait_until("the moon", lambda: False, patience_s=0.05, step_s=0.01)
+
+
+def test_services_end_with_the_children_they_have_started(tmp_path):
+    orphan = (
+        "import subprocess, sys, time; "
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    with fleets.Services(tmp_path) as services:
+        services.start("parent", [sys.executable, "-c", orphan])
+        log = tmp_path / "parent.log"
+        services.wait("the child's start", lambda: log.read_text().endswith("\n"))
+        child = psutil.Process(int(log.read_text()))
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_service_that_ended_is_named_with_its_last_words(tmp_path):
+    with fleets.Services(tmp_path) as services:
+        services.start("server", [sys.executable, "-c", "raise SystemExit('no port')"])
+        with pytest.raises(RuntimeError, match=r"server ended with exit code 1:\nno port"):
+            services.wait("anything", lambda: False)
+
+
+def test_a_fresh_message_is_timed_from_its_process_start(tmp_path):
+    stamps = tmp_path / "steps.txt"
+    stamps.write_text(
+        "7 100.0 109.0\n7 100.0 109.5\n"  # the message whose memory was sampled
+        "8 200.0 202.0\n8 200.0 202.002\n8 200.0 202.004\n8 200.0 202.5\n"
+    )
+    assert agent_cost.step_times(stamps, skip=1) == {
+        "start_to_first_step_s": pytest.approx(2.0),
+        "step_ms": pytest.approx(2.0),  # the pause of 0.5 s is no step
+    }
+
+
+def test_our_optimizer_steps_are_stamped_from_outside(tmp_path):
+    stamps = tmp_path / "steps.txt"
+    code = (
+        "from edge_agent.optimizer import step, still; from fleet_model.types import TrainConfig; "
+        "import numpy as np; w = {'w': np.ones(2, np.float32)}; "
+        "[step(w, still(w), w, w, TrainConfig()) for _ in range(3)]"
+    )
+    path = f"{ROOT / 'benchmarks' / 'step_stamps'}:{ROOT}"
+    begin = measure.boot_time_s()
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": path, "STEP_STAMPS": str(stamps)},
+        check=True,
+    )
+    ((start, ends),) = agent_cost.read_stamps(stamps)
+    assert begin - 0.02 <= start < ends[0] < ends[1] < ends[2] < measure.boot_time_s()
+
+
+def test_rounds_last_from_closing_to_closing_and_the_first_is_start_up():
+    times = round_time.times_of([10.0, 14.0, 15.0, 17.0])
+    assert times.startup_s == 4.0
+    assert list(times.rounds_s) == [1.0, 2.0]
+
+
+def test_an_arm_that_quick_leaves_out_is_in_no_ratio():
+    one = [round_time.Times(4.0, [1.0, 2.0, 3.0])]
+    peer = [round_time.Times(20.0, [11.0, 13.0])]
+    answer = round_time.result({"ours": one, "stock": peer, "stock_evaluate": []})
+    assert {c.key: c.ratio for c in answer.comparisons} == {"round_time": 6.0, "startup": 5.0}
+    assert answer.figures["ours_round_s"] == 2.0
+
+
+def test_the_server_without_tensorflow_is_a_whole_server_directory(tmp_path):
+    place = ServerDirectory(tmp_path / "server")
+    round_time.make_server(place, 4711)
+    place.require()
+    spec = parse_trainer((place.model / "trainer.json").read_bytes())
+    weights = Checkpoints(place.checkpoints).latest().weights
+    assert {name: tensor.shape for name, tensor in weights.items()} == {
+        name: tensor.shape for name, tensor in spec.tensors.items()
+    }
+    assert sum(tensor.nbytes for tensor in weights.values()) == 1_000_000
+
+
+def test_a_copied_server_directory_moves_to_another_port(tmp_path):
+    place = ServerDirectory(tmp_path / "server")
+    round_time.make_server(place, 4711)
+    fleets.move(place.root, 4712)
+    assert load_settings(place.settings, {}).network.port == 4712
+    assert 'address = "127.0.0.1:4712"' in (place.kit / "kit.toml").read_text()
+
+
+def test_the_size_of_an_environment_counts_files_once_and_no_bytecode(tmp_path):
+    packages = tmp_path / "lib" / "python3.11" / "site-packages" / "thing"
+    (packages / "__pycache__").mkdir(parents=True)
+    (packages / "thing.py").write_bytes(b"x" * 1_500_000)
+    (packages / "__pycache__" / "thing.cpython-311.pyc").write_bytes(b"x" * 900_000)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "uv").write_bytes(b"x" * 500_000)
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    made = environments.Environment(tmp_path)
+    assert made.size_mb() == 2.0
+    assert made.uv_mb() == 0.5
+
+
+def test_environments_are_made_anew_when_a_requirement_changes(tmp_path):
+    file = tmp_path / "constraints.txt"
+    file.write_text("numpy==2.0\n")
+    first = environments.digest([file], ".[agent]")
+    assert first == environments.digest([file], ".[agent]")
+    assert first != environments.digest([file], ".[keras]")
+    file.write_text("numpy==2.1\n")
+    assert first != environments.digest([file], ".[agent]")
+
+
+def test_startup_compares_the_two_sides():
+    answer = startup.result(
+        {"edge-agent": [1.0], "flower-supernode": [5.0], "cloud-server": [2.0], "flwr": [6.0]}
+    )
+    assert {c.key: c.ratio for c in answer.comparisons} == {"robot_help": 5.0, "server_help": 3.0}
+
+
+@pytest.mark.slow
+def test_startup_ends_with_one_line_of_json():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.startup", "--json", "--quick"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["benchmark"] == "startup"
+    assert set(answer["ratios"]) == {"robot_help", "server_help"}
+    assert all(value > 1 for value in answer["ratios"].values())
+    assert set(answer["figures"]) == {
+        "edge_agent_help_s", "flower_supernode_help_s", "cloud_server_help_s", "flwr_help_s",
+    }  # fmt: skip

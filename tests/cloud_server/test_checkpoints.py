@@ -1,0 +1,144 @@
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cloud_server.checkpoints import Checkpoints
+from fleet_model.errors import CheckpointError
+from fleet_model.types import Checkpoint
+
+pytestmark = pytest.mark.base
+
+
+def checkpoint(version, value=0.0):
+    return Checkpoint(
+        version=version,
+        weights={"head/kernel": np.full((1280, 4), value, np.float32)},
+        server_state={"momentum": np.full(3, value, np.float32)},
+        seed=version * 7,
+    )
+
+
+@pytest.fixture
+def root(tmp_path):
+    Checkpoints(tmp_path).save(checkpoint(0))
+    return tmp_path
+
+
+def test_a_checkpoint_is_read_back_bit_for_bit(root):
+    saved = checkpoint(3, value=0.1)
+    Checkpoints(root).save(saved)
+
+    read = Checkpoints(root).load(3)
+
+    assert (read.version, read.seed) == (3, 21)
+    assert read.weights["head/kernel"].tobytes() == saved.weights["head/kernel"].tobytes()
+    assert read.server_state["momentum"].tobytes() == saved.server_state["momentum"].tobytes()
+
+
+def test_the_newest_version_is_the_latest_also_beyond_six_digits(root):
+    for version in (9, 10, 1_000_000, 999_999):
+        Checkpoints(root).save(checkpoint(version))
+
+    assert Checkpoints(root).latest().version == 1_000_000
+    assert Checkpoints(root).versions() == [0, 9, 10, 999_999, 1_000_000]
+
+
+def test_the_weights_of_a_version_are_a_file_for_the_export(root):
+    assert Checkpoints(root).path(0).is_file()
+
+
+def test_without_a_checkpoint_the_operator_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint; run `cloud-server init`"):
+        Checkpoints(tmp_path).latest()
+
+
+SAVE_AND_DIE = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from cloud_server.checkpoints import Checkpoints
+from fleet_model.types import Checkpoint
+
+steps = int(sys.argv[2])
+
+def count(function):
+    def counted(*arguments):
+        global steps
+        steps -= 1
+        if steps < 0:
+            os.kill(os.getpid(), 9)
+        return function(*arguments)
+    return counted
+
+os.fsync, os.open, os.rename = count(os.fsync), count(os.open), count(os.rename)
+weights = {"head/kernel": np.ones((1280, 4), np.float32)}
+Checkpoints(Path(sys.argv[1])).save(Checkpoint(version=1, weights=weights))
+"""
+
+
+@pytest.mark.parametrize("steps", [0, 2, 6, 10, 12, 13, 14])
+def test_a_server_killed_while_it_saves_goes_on_from_a_whole_checkpoint(root, steps):
+    done = subprocess.run([sys.executable, "-c", SAVE_AND_DIE, str(root), str(steps)])
+
+    assert done.returncode == -signal.SIGKILL
+    latest = Checkpoints(root).latest()
+    assert latest.version in (0, 1)
+    assert (latest.weights["head/kernel"] == latest.version).all()
+    Checkpoints(root).save(checkpoint(1, value=1.0))
+    assert Checkpoints(root).latest().version == 1
+
+
+def test_the_killing_above_covers_the_whole_of_save(root):
+    done = subprocess.run([sys.executable, "-c", SAVE_AND_DIE, str(root), "17"])
+
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "server_state.safetensors"])
+def test_a_flipped_byte_names_the_file_and_the_way_out(root, name):
+    Checkpoints(root).save(checkpoint(1))
+    path = root / "000001" / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(CheckpointError, match=f"checkpoint 1: {name} is .*damaged.*remove.*000001"):
+        Checkpoints(root).latest()
+    assert Checkpoints(root).load(0).version == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["weights.safetensors", "server_state.safetensors", "checkpoint.json"]
+)
+def test_a_missing_file_is_named(root, name):
+    (root / "000000" / name).unlink()
+
+    with pytest.raises(CheckpointError, match=f"checkpoint 0: {name} is missing"):
+        Checkpoints(root).latest()
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"version": 0}'])
+def test_a_damaged_description_is_named(root, content):
+    (root / "000000" / "checkpoint.json").write_text(content)
+
+    with pytest.raises(CheckpointError, match=r"checkpoint\.json is missing or damaged"):
+        Checkpoints(root).latest()
+
+
+def test_a_digest_that_was_taken_away_does_not_pass(root):
+    path = root / "000000" / "checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sha256": {}}))
+
+    with pytest.raises(CheckpointError, match="weights.safetensors is missing or damaged"):
+        Checkpoints(root).latest()
+
+
+def test_a_version_is_replaced_as_a_whole(root):
+    Checkpoints(root).save(checkpoint(0, value=5.0))
+
+    assert Checkpoints(root).latest().weights["head/kernel"][0, 0] == 5.0
+    assert [path.name for path in root.iterdir()] == ["000000"]

@@ -1,0 +1,159 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cloud_server.robots import Register
+from fleet_model.errors import SettingsError
+from fleet_model.proof import public_line
+
+pytestmark = pytest.mark.base
+
+
+def new_line(curve=ec.SECP384R1):
+    return public_line(ec.generate_private_key(curve()).public_key())
+
+
+LINE, OTHER = new_line(), new_line()
+
+
+@pytest.fixture
+def register(tmp_path):
+    return Register(tmp_path / "robots.json")
+
+
+def test_nobody_is_admitted_before_the_file_exists(register):
+    assert register.robots() == ()
+    assert register.by_key(LINE) is None
+
+
+def test_an_admitted_robot_is_known_by_its_key(register, tmp_path):
+    register.add("r1", "hall-1", LINE + " robot@hall")
+
+    robot = Register(tmp_path / "robots.json").by_key(LINE)
+    assert (robot.name, robot.site, robot.key) == ("r1", "hall-1", LINE)
+    assert robot.fingerprint.startswith("SHA256:")
+    assert register.by_key(OTHER) is None
+
+
+def test_robots_are_listed_by_name(register):
+    for name in ("b", "a", "c"):
+        register.add(name, "hall", new_line())
+
+    assert [robot.name for robot in register.robots()] == ["a", "b", "c"]
+
+
+def test_a_running_server_sees_what_another_process_changes(register, tmp_path):
+    register.add("r1", "hall", LINE)
+    assert len(register.robots()) == 1
+
+    Register(tmp_path / "robots.json").add("r2", "hall", OTHER)
+
+    assert register.by_key(OTHER).name == "r2"
+
+
+def test_a_name_and_a_key_are_taken_once(register):
+    register.add("r1", "hall", LINE)
+
+    with pytest.raises(SettingsError, match="robot r1 is in the register already"):
+        register.add("r1", "hall", OTHER)
+    with pytest.raises(SettingsError, match="this key belongs to robot r1 already"):
+        register.add("r2", "hall", LINE)
+    assert len(register.robots()) == 1
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "-x", "a b", "x" * 64, "a\n"])
+def test_a_name_and_a_site_have_no_strange_characters(register, name):
+    with pytest.raises(SettingsError, match="name "):
+        register.add(name, "hall", LINE)
+    with pytest.raises(SettingsError, match="site "):
+        register.add("r1", name, LINE)
+    assert register.robots() == ()
+
+
+@pytest.mark.parametrize("key", ["", "garbage", "ecdsa-sha2-nistp384 AAAA", new_line(ec.SECP256R1)])
+def test_a_key_of_another_kind_is_refused(register, key):
+    with pytest.raises(SettingsError, match=r"key .*(OpenSSH public key|ecdsa-sha2-nistp384)"):
+        register.add("r1", "hall", key)
+
+
+def test_robots_that_are_added_at_the_same_time_are_all_kept(tmp_path):
+    path = tmp_path / "robots.json"
+    script = (
+        "import sys, pathlib; from cloud_server.robots import Register\n"
+        "input()\n"
+        "for line in sys.argv[3:]:\n"
+        "    name = f'{sys.argv[2]}-{line[-8:-2]}'.replace('/', '_').replace('+', '_')\n"
+        "    Register(pathlib.Path(sys.argv[1])).add(name, 'hall', line)\n"
+    )
+    lines = [[new_line() for _ in range(5)] for _ in range(3)]
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(path), f"r{number}", *lines[number]],
+            stdin=subprocess.PIPE,
+        )
+        for number in range(3)
+    ]
+    for child in children:
+        child.communicate(b"\n")
+
+    assert [child.returncode for child in children] == [0, 0, 0]
+    assert {robot.key for robot in Register(path).robots()} == {*sum(lines, [])}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the file: Invalid JSON"),
+        ('{"robots": [', "the file: Invalid JSON"),
+        ('{"robots": [], "surprise": 1}', "surprise: Extra inputs"),
+        ('{"robots": [{"name": "r1"}]}', r"robots\.0\.site: Field required"),
+    ],
+)
+def test_a_damaged_register_is_named_with_the_place(tmp_path, register, content, message):
+    (tmp_path / "robots.json").write_text(content)
+
+    with pytest.raises(SettingsError, match=f"{message}.*correct it or restore it"):
+        register.robots()
+
+
+def test_a_wrong_key_in_the_file_is_named_with_its_place(tmp_path, register):
+    register.add("r1", "hall", LINE)
+    values = json.loads((tmp_path / "robots.json").read_text())
+    values["robots"][0]["key"] = "ecdsa-sha2-nistp384 AAAA"
+    (tmp_path / "robots.json").write_text(json.dumps(values))
+
+    with pytest.raises(SettingsError, match=r"robots\.0\.key: "):
+        register.robots()
+
+
+def test_a_damaged_register_is_not_overwritten(tmp_path, register):
+    (tmp_path / "robots.json").write_text('{"robots": [')
+
+    with pytest.raises(SettingsError):
+        register.add("r1", "hall", LINE)
+    assert (tmp_path / "robots.json").read_text() == '{"robots": ['
+
+
+def test_a_corrected_register_is_read_again(tmp_path, register):
+    register.add("r1", "hall", LINE)
+    good = (tmp_path / "robots.json").read_text()
+    (tmp_path / "robots.json").write_text("{")
+    with pytest.raises(SettingsError):
+        register.robots()
+
+    (tmp_path / "robots.json").write_text(good)
+
+    assert len(register.robots()) == 1
+
+
+def test_an_unchanged_register_is_not_read_again(tmp_path, register):
+    register.add("r1", "hall", LINE)
+    before = register.robots()
+    (tmp_path / "robots.json").chmod(0)  # root reads it all the same: identity tells
+
+    assert register.robots() is before
+    os.chmod(tmp_path / "robots.json", 0o644)

@@ -1,0 +1,218 @@
+"""The routes of a real server process over TLS."""
+
+import hashlib
+import json
+import ssl
+from datetime import timedelta
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cloud_server.robots import Register
+from fleet_model.bundle import MANIFEST, read_bundle
+from fleet_model.proof import public_line, sign, utc_now
+
+ROBOT, ADMIN = "/fleetlearn/v1/robot", "/fleetlearn/v1/admin"
+
+
+@pytest.fixture(scope="module")
+def http(running_server):
+    """A client that trusts the server and proves nothing."""
+    place = running_server.place
+    context = ssl.create_default_context(cafile=str(place.certificates / "ca.crt"))
+    url = f"https://{running_server.address}"
+    with httpx.Client(base_url=url, verify=context, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def operator(running_server):
+    return {"authorization": f"Bearer {running_server.place.admin_token.read_text().strip()}"}
+
+
+@pytest.fixture(scope="module")
+def robot(running_server, http):
+    """Return a caller with the proof of an admitted robot, r1 of hall-1."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    Register(running_server.place.robots).add("r1", "hall-1", public_line(key.public_key()))
+
+    def call(path, method="GET", signed=None, at=None, **headers):
+        proof = sign(key, method, signed or path, at or utc_now())
+        return http.request(method, path, headers={**headers, **proof})
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def routes(http, operator):
+    """Return (method, path) of every route, Flower's and our own."""
+    paths = http.get("/openapi.json", headers=operator).json()["paths"]
+    return [(method.upper(), path) for path, methods in paths.items() for method in methods]
+
+
+def test_no_route_answers_a_stranger(http, routes):
+    assert len(routes) > 50
+    for method, path in [*routes, ("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/")]:
+        url = path.replace("{", "").replace("}", "")
+        for kind in ("application/protobuf", "application/json"):
+            response = http.request(method, url, headers={"content-type": kind})
+            refusals = (401, 403, 415) if path.startswith("/v1/fleet/") else (401, 403)
+            assert response.status_code in refusals, (method, path, kind, response.text)
+            assert len(response.content) < 200
+
+
+def test_the_operators_token_opens_no_robots_path_and_a_robots_proof_no_operators(
+    http, operator, robot
+):
+    assert http.get(f"{ROBOT}/whoami", headers=operator).status_code == 403
+    assert robot(f"{ADMIN}/status").status_code == 401
+    assert http.get(f"{ADMIN}/status", headers={"authorization": "Bearer x"}).status_code == 401
+
+
+def test_a_robot_is_told_who_it_is_here(robot):
+    assert robot(f"{ROBOT}/whoami").json() == {"name": "r1", "site": "hall-1"}
+    assert robot(f"{ROBOT}/hello", method="POST").json() == {"name": "r1", "site": "hall-1"}
+
+
+def test_an_unknown_key_is_refused_with_the_command_that_admits_it(http, running_server):
+    key = ec.generate_private_key(ec.SECP384R1())
+    path = f"{ROBOT}/whoami"
+
+    response = http.get(path, headers=sign(key, "GET", path, utc_now()))
+
+    assert response.status_code == 403
+    line = public_line(key.public_key())
+    assert f"cloud-server robots add DIR NAME --site SITE --key '{line}'" in response.text
+    Register(running_server.place.robots).add("r2", "hall-2", line)
+    assert http.get(path, headers=sign(key, "GET", path, utc_now())).json()["name"] == "r2"
+
+
+def test_a_proof_of_another_path_or_time_is_refused_with_the_reason(robot):
+    path = f"{ROBOT}/whoami"
+
+    assert "signature does not fit" in robot(path, signed=f"{ROBOT}/hello").text
+    late = robot(path, at=utc_now() - timedelta(hours=1))
+    assert late.status_code == 403
+    assert "the robot's clock is 3600 s behind" in late.text
+
+
+def test_the_query_is_part_of_the_proof(robot):
+    path = f"{ROBOT}/channels/stable"
+
+    assert robot(f"{path}?active=1").status_code == 200
+    assert robot(f"{path}?active=1", signed=path).status_code == 403
+
+
+def test_the_newest_manifest_comes_once_and_then_304(robot, running_server):
+    published = (running_server.place.model / MANIFEST).read_bytes()
+
+    first = robot(f"{ROBOT}/channels/stable")
+    again = robot(f"{ROBOT}/channels/stable", **{"if-none-match": first.headers["etag"]})
+    other = robot(f"{ROBOT}/channels/stable", **{"if-none-match": '"another"'})
+
+    assert (first.status_code, first.content) == (200, published)
+    assert first.headers["etag"] == f'"{hashlib.sha256(published).hexdigest()}"'
+    assert (again.status_code, again.content) == (304, b"")
+    assert other.content == published
+
+
+def test_files_come_by_content(robot, running_server):
+    manifest = read_bundle(running_server.place.model)
+
+    for name, entry in {**manifest.files, "trainer.json": manifest.trainer}.items():
+        response = robot(f"{ROBOT}/objects/{entry.sha256}")
+        assert response.content == (running_server.place.model / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "channels/canary",
+        "channels/" + "a" * 300,
+        "channels/STABLE",
+        "channels/..%2Fversions%2F000001",
+        "channels/%2E%2E%2Fversions%2F000001",
+        "objects/" + "0" * 64,
+        "objects/" + "0" * 300,
+        "objects/..%2F..%2Fsecrets%2Fserver.key",
+        "objects/%2e%2e",
+        "objects/%00",
+        "objects/..%5c..%5csecrets",
+    ],
+)
+def test_nothing_outside_the_store_can_be_asked_for(robot, path):
+    decoded = f"{ROBOT}/{path}".replace("%2F", "/").replace("%2E", ".").replace("%2e", ".")
+    decoded = decoded.replace("%00", "\0").replace("%5c", "\\")
+
+    response = robot(f"{ROBOT}/{path}", signed=decoded)
+
+    assert response.status_code in (401, 404), response.text
+    assert len(response.content) < 200
+
+
+def test_the_operator_sees_robots_channels_and_runs(http, operator, robot):
+    robot(f"{ROBOT}/channels/stable?active=1")
+
+    status = http.get(f"{ADMIN}/status", headers=operator).json()
+
+    assert status["channels"] == {"stable": 1}
+    assert status["runs"] == []
+    (seen,) = (one for one in status["robots"] if one["name"] == "r1")
+    assert (seen["site"], seen["online"], seen["active_version"]) == ("hall-1", False, 1)
+    assert 0 <= seen["last_seen_s"] < 30
+
+
+def test_a_run_that_is_not_known_is_404(http, operator):
+    response = http.get(f"{ADMIN}/runs/20200101-000000", headers=operator)
+
+    assert response.status_code == 404
+    assert "no run 20200101-000000 since the server started" in response.text
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"rounds": 0}, {"rounds": 10_001}, {"rounds": "many"}, {"rounds": 1, "x": 1}]
+)
+def test_a_run_that_makes_no_sense_is_not_started(http, operator, body):
+    response = http.post(f"{ADMIN}/runs", headers=operator, json=body)
+
+    assert response.status_code == 422
+    assert http.get(f"{ADMIN}/status", headers=operator).json()["runs"] == []
+
+
+def test_strangers_cannot_fill_the_log(http, running_server):
+    before = len(running_server.log.read_text())
+
+    for _ in range(50):
+        assert http.get(f"{ROBOT}/whoami").status_code == 403
+
+    assert len(running_server.log.read_text()) - before < 500
+
+
+def test_a_body_that_would_fill_the_memory_is_refused_before_it_is_read(http):
+    response = http.post(
+        "/v1/fleet/push-object", content=iter([b"x" * 1000]), headers={"content-type": "x"}
+    )
+
+    assert response.status_code == 413
+
+
+def test_a_damaged_register_is_told_to_the_operator(http, operator, running_server):
+    path = running_server.place.robots
+    good = path.read_text()
+    path.write_text('{"robots": [')
+
+    response = http.get(f"{ADMIN}/status", headers=operator)
+
+    path.write_text(good)
+    assert response.status_code == 500
+    assert "robots.json: the file: Invalid JSON" in response.json()["detail"]
+    assert http.get(f"{ADMIN}/status", headers=operator).status_code == 200
+
+
+def test_the_log_holds_no_traceback_and_no_secret(http, running_server):
+    log = running_server.log.read_text()
+
+    assert "Traceback" not in log
+    assert running_server.place.admin_token.read_text().strip() not in log
+    assert json.dumps("PRIVATE KEY")[1:-1] not in log
