@@ -170,8 +170,9 @@ class Agent:
         try:
             from edge_agent.fleet_client import FleetClient
         except ModuleNotFoundError as error:
+            package = (error.name or "flwr").partition(".")[0]
             raise SettingsError(
-                f"training needs {error.name}: pip install 'fleetlearn[agent]' (Python 3.11 or "
+                f"training needs {package}: pip install 'fleetlearn[agent]' (Python 3.11 or "
                 "newer), or set training.enabled = false to follow published models only"
             ) from None
         from edge_agent.training_process import TrainingProcess

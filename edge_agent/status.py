@@ -41,5 +41,5 @@ def read_status(state: Path) -> dict[str, Any]:
         return dict(json.loads((state / FILE).read_text()))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise SettingsError(f"{state / FILE}: cannot be read ({error})") from None

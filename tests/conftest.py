@@ -47,7 +47,10 @@ def server_place(tmp_path: Path) -> ServerDirectory:
 
 @pytest.fixture(scope="module")
 def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server process a test module; it must end with exit code 0 on SIGTERM."""
+    """One server process a test module; it must end with exit code 0 on SIGTERM.
+
+    Its settings are the defaults (two robots a round), but a run waits for no robot.
+    """
     from cloud_server.settings import load_settings
 
     root = tmp_path_factory.mktemp("running")
@@ -56,7 +59,8 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "cloud_server.cli", "start", str(place.root)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            # A run that finds too few robots online gives up at once.
+            env={**os.environ, "OMP_NUM_THREADS": "1", "FLEETLEARN_ROUNDS__WAIT_S": "0"},
             stdout=stream,
             stderr=stream,
         )

@@ -143,18 +143,17 @@ PATIENCE_S = 60.0
 class RestartableServer:
     """A server process of one test, on a directory of the tiny bundle; ends rounds quickly."""
 
-    ENVIRONMENT = {
-        "OMP_NUM_THREADS": "1",
-        "FLEETLEARN_ROUNDS__MIN_ROBOTS": "1",
-        "FLEETLEARN_ROUNDS__WAIT_S": "30",
-    }
-
     def __init__(self, place, log):
         from cloud_server.settings import load_settings
 
         self.place, self.log = place, log
         self.address = f"127.0.0.1:{load_settings(place.settings, {}).network.port}"
-        self.environment = {**os.environ, **self.ENVIRONMENT}
+        self.environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "FLEETLEARN_ROUNDS__MIN_ROBOTS": "1",
+            "FLEETLEARN_ROUNDS__WAIT_S": "30",
+        }
         self._process = None
 
     def start(self):
@@ -220,3 +219,11 @@ def server(server_place, tmp_path):
     server = RestartableServer(server_place, tmp_path / "server.log")
     yield server
     server.kill()
+
+
+@pytest.fixture
+def shared_server(running_server):
+    """Return the server of the test module: robots may come and go, it must not be stopped."""
+    server = RestartableServer(running_server.place, running_server.log)
+    server._process = running_server.process
+    return server

@@ -228,6 +228,7 @@ def flood(stream):
 
 
 BOMB = gzip.compress(b" " * 20_000_000)
+LENGTHY = json.dumps({"detail": "x" * 9999}).encode()
 NAMELESS = json.dumps({"site": "hall"}).encode()
 ANSWERS = {
     "nothing": lambda stream: None,
@@ -239,7 +240,7 @@ ANSWERS = {
     "not found": lambda stream: stream.sendall(http(404, b"{}")),
     "nothing new, unasked": lambda stream: stream.sendall(http(304)),
     "refused without reason": lambda stream: stream.sendall(http(403, b"<html>")),
-    "refused at length": lambda stream: stream.sendall(http(403, b'{"detail": "%s"}' % (b"x" * 9999))),
+    "refused at length": lambda stream: stream.sendall(http(403, LENGTHY)),
     "no JSON": lambda stream: stream.sendall(http(200, b"<html>")),
     "a list": lambda stream: stream.sendall(http(200, b"[1]")),
     "deep JSON": lambda stream: stream.sendall(http(200, b"[" * 200_000)),

@@ -72,16 +72,15 @@ def test_a_process_killed_at_any_moment_leaves_a_whole_file_and_link(tmp_path):
         )
 
         assert path.read_text() in contents
-        assert os.readlink(link) in ("a", "b")
+        assert str(link.readlink()) in ("a", "b")
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
-    with pytest.raises(ZeroDivisionError), writing(path) as stream:
-        stream.write(b"half")
-        raise ZeroDivisionError
+    with pytest.raises(TypeError), writing(path) as stream:
+        stream.writelines([b"half", None])
 
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -108,4 +107,4 @@ def test_a_link_is_moved_to_another_target(tmp_path):
     point_durably(tmp_path / "current", "versions/000001")
     point_durably(tmp_path / "current", "versions/000002")
 
-    assert os.readlink(tmp_path / "current") == "versions/000002"
+    assert str((tmp_path / "current").readlink()) == "versions/000002"

@@ -306,7 +306,7 @@ def test_work_of_a_run_that_has_ended_is_told_so(link, robot):
     assert connection.receive() is None
 
 
-class Died(Exception):
+class PowerCutError(Exception):
     """The robot's power is gone."""
 
 
@@ -318,11 +318,11 @@ def test_a_robot_that_dies_while_it_uploads_holds_nobody_up(run, robot, monkeypa
 
     def die(method, request):
         if method == "PushObject":
-            raise Died
+            raise PowerCutError
         return call(method, request)
 
     monkeypatch.setattr(connection, "_call", die)
-    with pytest.raises(Died):
+    with pytest.raises(PowerCutError):
         answer(connection, received, content(w=np.zeros(3, np.float32)))
 
     begin = time.monotonic()

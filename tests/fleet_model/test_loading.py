@@ -64,7 +64,7 @@ def test_a_missing_package_of_a_plug_in_is_named(own_module):
 def test_a_wrong_import_inside_a_plug_in_is_told_as_it_is(own_module):
     own_module("from fleet_model.types import Fraem")
 
-    with pytest.raises(SettingsError, match="cannot be imported .*Fraem"):
+    with pytest.raises(SettingsError, match=r"cannot be imported .*Fraem"):
         load_plugin(TABLE, "own_plugin:Mine")
 
 

@@ -1,0 +1,208 @@
+"""Init without TensorFlow: the export's files are those of the tiny bundle."""
+
+import json
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from cloud_server import initialize as initialize_module
+from cloud_server import publish as publish_module
+from cloud_server.checkpoints import Checkpoints
+from cloud_server.directory import ServerDirectory
+from cloud_server.export import BundleJob, ExportResult
+from cloud_server.initialize import Plan, initialize, renew_certificate
+from cloud_server.model_store import DirectoryStore
+from cloud_server.settings import load_settings
+from fleet_model.bundle import MANIFEST
+from fleet_model.errors import ExportError, SettingsError
+
+pytestmark = pytest.mark.base
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TINY = Path(__file__).parents[1] / "data" / "tiny_bundle"
+
+
+def plan(**changes):
+    values = {
+        "workload": "image-classifier",
+        "config": {"labels": ["circle", "square", "star"]},
+        "trainable": "head",
+        "host": "0.0.0.0",
+        "port": 9443,
+        "names": ["robots.example", "10.0.0.1"],
+        "checkpoint": None,
+    }
+    return Plan(**{**values, **changes})
+
+
+@pytest.fixture
+def export(monkeypatch):
+    """Return the jobs that were asked for."""
+    jobs = []
+
+    def run_export(job, progress=lambda line: None):
+        jobs.append(job)
+        shutil.copytree(TINY, job.directory, dirs_exist_ok=True)
+        if isinstance(job, BundleJob):
+            values = json.loads((TINY / MANIFEST).read_text())
+            (job.directory / MANIFEST).write_text(json.dumps({**values, "version": job.version}))
+        return ExportResult(metrics={})
+
+    for module in (initialize_module, publish_module):
+        monkeypatch.setattr(module, "run_export", run_export)
+    return jobs
+
+
+def run(root, **changes):
+    steps = []
+    return initialize(root, plan(**changes), steps.append), steps
+
+
+def test_a_new_directory_has_everything_that_a_server_needs(tmp_path, export):
+    root = tmp_path / "server"
+
+    manifest, steps = run(root)
+
+    place = ServerDirectory(root)
+    place.require()
+    assert manifest.version == 0 == Checkpoints(place.checkpoints).latest().version
+    assert DirectoryStore(place.store).channels() == {"stable": 0}
+    network = load_settings(place.settings, {}).network
+    assert (network.host, network.port) == ("0.0.0.0", 9443)
+    assert network.names == ("robots.example", "10.0.0.1", "localhost", "127.0.0.1", "::1")
+    assert stat.S_IMODE((place.secrets / "server.key").stat().st_mode) == 0o600
+    assert "version 0" in steps
+    assert [path.name for path in tmp_path.iterdir()] == ["server"]
+
+
+def test_the_jobs_are_what_the_operator_asked_for(tmp_path, export):
+    run(tmp_path / "server", trainable="all", checkpoint=Path("own.keras"))
+
+    first, second = export
+    assert first.workload.config == {"labels": ["circle", "square", "star"]}
+    assert (first.trainable, first.checkpoint) == ("all", Path("own.keras"))
+    assert second.version == 0
+
+
+def test_the_kit_holds_the_first_name_and_nothing_secret(tmp_path, export):
+    run(tmp_path / "server")
+    kit = tmp_path / "server" / "kit"
+
+    assert {path.name for path in kit.iterdir()} == {"ca.crt", "kit.toml"}
+    assert tomllib.loads((kit / "kit.toml").read_text()) == {
+        "address": "robots.example:9443",
+        "channel": "stable",
+    }
+    assert "PRIVATE" not in (kit / "ca.crt").read_text()
+
+
+def test_an_ipv6_address_in_the_kit_stands_in_brackets(tmp_path, export):
+    run(tmp_path / "server", names=["fd00::1"])
+
+    kit = tomllib.loads((tmp_path / "server" / "kit" / "kit.toml").read_text())
+    assert kit["address"] == "[fd00::1]:9443"
+
+
+def test_an_empty_directory_is_filled(tmp_path, export):
+    (tmp_path / "server").mkdir()
+
+    run(tmp_path / "server")
+
+    ServerDirectory(tmp_path / "server").require()
+
+
+def test_a_directory_with_content_is_left_alone(tmp_path, export):
+    (tmp_path / "server").mkdir()
+    (tmp_path / "server" / "thesis.txt").write_text("mine")
+
+    with pytest.raises(SettingsError, match="exists and is not empty"):
+        run(tmp_path / "server")
+    assert (tmp_path / "server" / "thesis.txt").read_text() == "mine"
+    assert export == []
+
+
+def test_a_file_in_the_place_of_the_directory_is_left_alone(tmp_path, export):
+    (tmp_path / "server").write_text("mine")
+
+    with pytest.raises(SettingsError, match="exists and is not empty"):
+        run(tmp_path / "server")
+    assert (tmp_path / "server").read_text() == "mine"
+
+
+def test_the_folder_one_stands_in_can_be_made_a_server_directory(tmp_path, export, monkeypatch):
+    (tmp_path / "server").mkdir()
+    monkeypatch.chdir(tmp_path / "server")
+
+    run(Path())
+
+    ServerDirectory(tmp_path / "server").require()
+
+
+def test_an_export_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(job, progress=None):
+        (job.directory / "half").write_text("half")
+        raise ExportError("does not match")
+
+    monkeypatch.setattr(initialize_module, "run_export", fail)
+
+    with pytest.raises(ExportError):
+        run(tmp_path / "server")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_an_empty_directory_empty(tmp_path, monkeypatch):
+    (tmp_path / "server").mkdir()
+    monkeypatch.setattr(initialize_module, "run_export", lambda *_: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "server")
+    assert [path.name for path in tmp_path.iterdir()] == ["server"]
+    assert list((tmp_path / "server").iterdir()) == []
+
+
+def test_what_a_killed_init_left_is_no_obstacle(tmp_path, export):
+    (tmp_path / ".server.init" / "model").mkdir(parents=True)
+
+    run(tmp_path / "server")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["server"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"port": 70_000}, r"port: .*65535 \(got 70000\)"),
+        ({"host": "a b"}, "host: .*got 'a b'"),
+        ({"names": ["hälle.example"]}, "names: .*hälle"),
+        ({"names": ["https://robots.example"]}, "names: "),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused_before_anything_is_made(
+    tmp_path, export, changes, message
+):
+    with pytest.raises(SettingsError, match=message):
+        run(tmp_path / "server", **changes)
+    assert list(tmp_path.iterdir()) == []
+    assert export == []
+
+
+def test_a_renewed_certificate_holds_the_names_of_the_settings(server_place):
+    from cryptography import x509
+
+    text = server_place.settings.read_text().replace('names = ["', 'names = ["new.example", "')
+    server_place.settings.write_text(text)
+
+    names = renew_certificate(server_place)
+
+    assert names == ("new.example", "localhost", "127.0.0.1", "::1")
+    content = (server_place.certificates / "server.crt").read_bytes()
+    certificate = x509.load_pem_x509_certificate(content)
+    held = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert held.get_values_for_type(x509.DNSName) == ["new.example", "localhost"]

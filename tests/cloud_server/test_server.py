@@ -1,0 +1,78 @@
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cloud_server.directory import ServerDirectory
+from cloud_server.server import serve
+from cloud_server.settings import load_settings
+from fleet_model.errors import SettingsError
+
+
+def test_a_second_server_on_the_directory_is_refused(running_server):
+    with pytest.raises(SettingsError, match="another `cloud-server start` runs here"):
+        serve(running_server.place)
+
+
+def test_a_port_that_is_taken_is_said_to_be_so(server_place):
+    port = load_settings(server_place.settings, {}).network.port
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+
+        with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{port}.*network.port"):
+            serve(server_place)
+
+
+def test_a_host_that_is_not_of_this_machine_is_said_to_be_so(server_place, monkeypatch):
+    monkeypatch.setenv("FLEETLEARN_NETWORK__HOST", "192.0.2.1")
+
+    with pytest.raises(SettingsError, match=r"cannot listen on 192\.0\.2\.1"):
+        serve(server_place)
+
+
+def test_a_folder_without_settings_is_not_served(tmp_path):
+    with pytest.raises(SettingsError, match="not a server directory"):
+        serve(ServerDirectory(tmp_path))
+
+
+def test_the_log_says_where_the_server_listens_and_what_it_is_not_telling(running_server):
+    log = running_server.log.read_text()
+
+    assert f"listening on https://{running_server.address}" in log
+    assert "telemetry" not in log.lower()
+
+
+def test_flowers_state_is_kept_from_other_users(running_server):
+    assert running_server.place.flower.stat().st_mode & 0o077 == 0
+
+
+def test_the_server_itself_loads_no_tensorflow(running_server):
+    maps = Path(f"/proc/{running_server.process.pid}/maps").read_text()
+
+    assert "cryptography" in maps
+    assert "tensorflow" not in maps
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_a_clean_end_and_the_directory_is_free_again(server_place):
+    command = [sys.executable, "-m", "cloud_server.cli", "start", str(server_place.root)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "listening" in line:
+            break
+    port = load_settings(server_place.settings, {}).network.port
+    while socket.socket().connect_ex(("127.0.0.1", port)):
+        assert process.poll() is None
+
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=30)[1]
+
+    assert process.returncode == 0
+    assert "stopped" in rest
+    assert "Traceback" not in rest
+    with server_place.locked("start"):
+        pass
