@@ -49,7 +49,7 @@ class Agent:
         self._training: Any = None  # a TrainingProcess
         self._client: Any = None  # a FleetClient
         self._backoff, self._install_backoff = Backoff(), Backoff()
-        self._install_at = 0.0  # monotonic: not before
+        self._look_at = 0.0  # monotonic: no look at the newest model before
 
     def stop(self) -> None:
         """Ask `run` to return soon; a training that is under way is cancelled."""
@@ -111,8 +111,9 @@ class Agent:
 
     def _follow_models(self) -> None:
         """Install what is new; what cannot be installed is tried again, less and less often."""
-        if time.monotonic() < self._install_at:
+        if time.monotonic() < self._look_at:
             return
+        self._look_at = time.monotonic() + self._settings.poll.idle_s  # also while a run goes on
         before = self._store.bytes_down
         try:
             manifest = self._store.latest(self._settings.server.channel)
@@ -121,7 +122,7 @@ class Agent:
             self._models.install(self._store, manifest, self._settings.engine.precision)
         except (BundleError, StorageError) as error:
             log.error("the newest model is not installed: %s", error)
-            self._install_at = time.monotonic() + self._install_backoff.next_s()
+            self._look_at = time.monotonic() + self._install_backoff.next_s()
             return
         self._install_backoff.reset()
         received = self._store.bytes_down - before

@@ -36,7 +36,7 @@ class Backbone:
     image_size: int  # pixels, the default of the workload
     features: Callable[[Any], Any]  # image (batch, S, S, 3) -> features (batch, 1280)
     last_block: str  # the first layer that the scope "last-block" trains
-    # For a head by SGD with momentum 0.9. It shrinks as the square of the features' length: about 32
+    # For a head by SGD with momentum 0.9; shrinks as the square of the features' length: about 32
     # for Lite0 and 77 for the random MobileNet on robot-camera frames, where 0.01 diverges.
     learning_rate: float
     load: Callable[["keras.Model"], None]  # sets the initial weights, the same at every call
