@@ -16,7 +16,7 @@ from fleet_model.types import Checkpoint, Metrics, Update
 from fleet_model.weights import require_same_tensors, size_bytes
 from fleet_model.wire import TrainRequest
 
-POLL_S = 0.1  # between looks at the replies: small against the seconds that training takes
+POLL_S = 0.05  # between looks at the replies: small against the seconds that training takes
 ACCEPTED = "accepted"
 MAX_REASON = 300  # characters of a robot's own words that are kept
 log = logging.getLogger(__name__)

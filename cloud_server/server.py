@@ -35,6 +35,8 @@ def serve(place: ServerDirectory) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             # uvicorn raises the signal again once it has shut down: here that is a clean end
             signal.signal(number, lambda *_: None)
+        # "Cancel 0 running task(s)" at the end of every polling connection is no error
+        logging.getLogger("uvicorn.error").addFilter(lambda r: "Cancel %s" not in str(r.msg))
         server.run()
         if not server.started:
             raise SettingsError("the server did not start; its log says why")
@@ -80,7 +82,7 @@ def build(place: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
             log_level="warning",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=3,  # robots poll; there is nothing to wait for
+            timeout_graceful_shutdown=1,  # robots poll: they only keep connections open
             timeout_keep_alive=75,  # longer than an idle robot's poll: no new TLS handshake each
         )
     )

@@ -7,6 +7,7 @@ Slower and larger than `edge-agent run`, because Flower starts a process for eve
 needs nothing of Flower's inside. The key is the robot's own: stop `edge-agent run` first.
 """
 
+from contextlib import closing
 from pathlib import Path
 
 from flwr.app import Context, Message
@@ -38,10 +39,10 @@ def _train(request: TrainRequest, context: Context) -> Update:
     if not isinstance(path, str):
         raise SettingsError("node config lacks agent=PATH of this robot's agent.toml")
     settings = load_settings(Path(path))
-    store = HttpsStore(settings.server)
-    name, _ = store.whoami()
-    local = LocalTraining(settings, Models(settings.state / "models"), store, _fit)
-    return local.train(request, name)
+    with closing(HttpsStore(settings.server)) as store:
+        name, _ = store.whoami()
+        local = LocalTraining(settings, Models(settings.state / "models"), store, _fit)
+        return local.train(request, name)
 
 
 def _fit(job: TrainingJob) -> Update:

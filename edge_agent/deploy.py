@@ -82,22 +82,23 @@ class Models:
         Args:
             store: where missing files come from.
             entry: trainer.json as the train message names it.
-            part: "litert" or "keras".
+            part: "litert" or "keras"; a plug-in, "module:Class", is given every file.
 
         Raises:
             BundleError: a file is damaged, or the trainer has no such part.
             StorageError: the disk is full or cannot be written.
         """
-        directory = self._root / "trainers" / f"{entry.sha256[:16]}-{part}"
+        directory = self._root / "trainers" / f"{entry.sha256[:16]}-{part.replace(':', '.')}"
         with self._disk():
             self._assemble(directory, {TRAINER: entry}, store)
             spec = parse_trainer((directory / TRAINER).read_bytes())
-            if part not in spec.parts:
+            names = spec.parts.get(part, tuple(spec.files) if ":" in part else ())
+            if not names:
                 raise BundleError(
                     f"{spec.trainable!r} of {spec.workload.name} cannot be trained with {part!r}; "
                     f"set training.trainer to one of: {', '.join(sorted(spec.parts))}"
                 )
-            self._assemble(directory, {name: spec.files[name] for name in spec.parts[part]}, store)
+            self._assemble(directory, {name: spec.files[name] for name in names}, store)
         return spec, directory
 
     @contextmanager

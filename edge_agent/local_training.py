@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from edge_agent.deploy import Models
+from edge_agent.feature_cache import FOLDER
 from edge_agent.settings import AgentSettings
 from edge_agent.training_job import ExampleSource, TrainingJob
 from fleet_model.bundle import FileEntry
@@ -62,6 +63,7 @@ class LocalTraining:
                 "bytes, expected a sha256 and a size"
             ) from None
         spec, directory = self._models.trainer(self._store, entry, training.trainer)
+        (directory / FOLDER).mkdir(exist_ok=True)  # lets the trainer keep features between starts
         source = ExampleSource(
             factory=STORE,
             arguments={

@@ -83,7 +83,7 @@ class PollSettings(Section):
     """How often the server is asked; an idle robot costs about 1 kB a poll."""
 
     idle_s: float = Field(default=2.0, gt=0)  # for work and for new models
-    busy_s: float = Field(default=0.2, gt=0)  # while a run goes on
+    busy_s: float = Field(default=0.1, gt=0)  # while a run goes on
 
 
 class AgentSettings(Section):

@@ -9,13 +9,14 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 
+from edge_agent.feature_cache import FeatureCache
 from edge_agent.optimizer import step, still
 from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import FrameError, TrainingError
@@ -27,8 +28,6 @@ TRAINERS = {
     "keras": "edge_agent.trainers.keras:KerasTrainer",
     "litert": "edge_agent.trainers.litert:LiteRTTrainer",
 }
-# 100,000 rows of EfficientNet-Lite0 features (1280 float32), or 2,600 float images of 128 pixels.
-CACHE_BYTES = 512_000_000
 
 log = logging.getLogger(__name__)
 
@@ -69,57 +68,6 @@ class Differentiable(Protocol):
     def outputs(self, weights: Weights, features: Tensor) -> Tensor:
         """Return the logits of a batch, (batch, classes)."""
         ...
-
-
-class FeatureCache:
-    """Frozen features by Example.key, kept between rounds: a frame passes the trunk once.
-
-    A round is `begin()`, `row()` for each example, `end()`, which drops the keys that vanished.
-    Rows keep the dtype they come in. They are separate arrays, so that dropping and adding keys
-    never copies the others: memory stays at the size of the rows themselves.
-    """
-
-    def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
-        self._limit_bytes = limit_bytes
-        self._size_bytes = 0
-        self._rows: dict[str, Tensor] = {}  # asked for in this round
-        self._earlier: dict[str, Tensor] = {}  # not yet asked for in this round
-
-    def begin(self) -> None:
-        """Start a round; what an unfinished one computed stays."""
-        self._earlier.update(self._rows)
-        self._rows = {}
-
-    def row(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
-        """Return the features of `key`, computed only if they are not here yet.
-
-        Raises:
-            TrainingError: the rows of this round alone would take more memory than allowed.
-        """
-        row = self._earlier.pop(key, None)
-        if row is None:
-            row = np.ascontiguousarray(compute())
-            self._make_room(row.nbytes)
-            self._size_bytes += row.nbytes
-        self._rows[key] = row
-        return row
-
-    def end(self) -> None:
-        """Drop the rows that this round has not asked for."""
-        self._size_bytes -= sum(row.nbytes for row in self._earlier.values())
-        self._earlier.clear()
-
-    def _make_room(self, size_bytes: int) -> None:
-        if self._size_bytes + size_bytes > self._limit_bytes:
-            self.end()
-        if self._size_bytes + size_bytes > self._limit_bytes:
-            raise TrainingError(
-                f"the features of {len(self._rows) + 1} examples need more than "
-                f"{self._limit_bytes / 1e6:.0f} MB; keep fewer examples on this robot"
-            )
-
-    def __len__(self) -> int:
-        return len(self._rows) + len(self._earlier)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

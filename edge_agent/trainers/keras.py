@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge_agent.feature_cache import FOLDER, FeatureCache
 from edge_agent.trainer import Learner, fit, threads_from_environment
 from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import SettingsError, TrainingError
@@ -42,7 +43,10 @@ class KerasTrainer:
         _prepare_tensorflow()
         workload = rebuild(spec.workload)
         model = _model_with_frozen(workload, spec, directory)
-        self._learner = Learner(spec, workload, _KerasModel(spec, workload, model))
+        learned = _KerasModel(spec, workload, model)
+        # Without a trunk the rows are pictures, which lie on this robot already.
+        folder = directory / FOLDER if learned.has_trunk else None
+        self._learner = Learner(spec, workload, learned, FeatureCache(folder))
 
     def fit(
         self, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig
@@ -65,6 +69,7 @@ class _KerasModel:
         trunk, rest = cut(model, spec.tensors.keys())
         # One image at a time and one static batch: each function is traced once.
         self._trunk = tf.function(lambda x: trunk(x, training=False)) if trunk else None
+        self.has_trunk = trunk is not None
         self._rest = tf.function(lambda x: rest(x, training=False))
         self._dtype = rest.inputs[0].dtype
         values = [variable.value for variable in self._variables.values()]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_agent.feature_cache import FOLDER, FeatureCache
 from edge_agent.trainer import Learner, fit, threads_from_environment
 from fleet_model.bundle import TrainerSpec
 from fleet_model.engine import Stage, open_interpreter
@@ -41,7 +42,8 @@ class LiteRTTrainer:
             )
         workload = rebuild(spec.workload)
         threads = num_threads or threads_from_environment()
-        self._learner = Learner(spec, workload, _HeadOnFeatures(spec, directory, threads))
+        model = _HeadOnFeatures(spec, directory, threads)
+        self._learner = Learner(spec, workload, model, FeatureCache(directory / FOLDER))
 
     def fit(
         self, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig

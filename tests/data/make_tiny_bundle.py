@@ -33,7 +33,9 @@ WORKLOAD = WorkloadSpec(
 
 def tiny_backbone() -> Backbone:
     """Two convolutions and one BatchNormalization: (batch, 32, 32, 3) -> (batch, 8)."""
-    return Backbone(image_size=32, features=_features, last_block="second", load=_load)
+    return Backbone(
+        image_size=32, features=_features, last_block="second", learning_rate=0.01, load=_load
+    )
 
 
 def _features(image: Any) -> Any:

@@ -167,7 +167,7 @@ def test_sigterm_in_the_middle_of_a_training_ends_everything_at_once(
     children = robot.descendants()
     assert ended_cleanly(robot)
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
-    server.wait_until(lambda: "it was cancelled" in server.failure(run))  # it heard of it at once
+    server.wait_until(lambda: server.failure(run))  # it heard of it at once, not at the deadline
 
 
 @pytest.mark.slow
@@ -328,8 +328,8 @@ def test_a_model_that_cannot_be_installed_is_tried_less_and_less_often(
     config = shared_server.admit(tmp_path / "r4", "r4")
     robot = robots(config, EDGE_AGENT_SERVER__CHANNEL="canary").start()
     robot.wait_until(lambda _: "is not installed" in robot.log.read_text())
-    time.sleep(3)
-    assert robot.log.read_text().count("is not installed") <= 5  # it polls every 0.2 s
+    time.sleep(1.6)
+    assert robot.log.read_text().count("is not installed") <= 4  # it polls every 0.2 s
     assert robot.status()["state"] == "idle"
     assert robot.status()["active_version"] is None
     assert ended_cleanly(robot)

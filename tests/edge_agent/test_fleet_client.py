@@ -198,6 +198,7 @@ def answer_run(server, client, seconds=30):
     return failed
 
 
+@pytest.mark.slow
 def test_a_round_is_answered_and_the_pauses_get_short(server, join):
     server.start()
     client = join(train=failing(TrainingError("no examples in /home/bob")))

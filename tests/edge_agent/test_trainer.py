@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.trainer import FeatureCache, Learner, fit, threads_from_environment
+from edge_agent.feature_cache import FeatureCache
+from edge_agent.trainer import Learner, fit, threads_from_environment
 from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec
 from fleet_model.errors import FrameError, TrainingError
 from fleet_model.types import Checkpoint, Example, TrainConfig

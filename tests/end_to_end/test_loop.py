@@ -135,7 +135,7 @@ def test_a_tampered_object_on_the_server_never_becomes_active(fleet, trained):
     target.write_bytes(content[:100] + bytes([content[100] ^ 255]) + content[101:])
     try:
         fleet.add_robot("late", "--no-train", site="dock")
-        fleet.wait("the refusal", lambda: "version 2 is not installed" in fleet.log("late"))
+        fleet.wait("the refusal", lambda: "the newest model is not installed" in fleet.log("late"))
         assert fleet.status("late")["active_version"] is None
     finally:
         target.write_bytes(content)
