@@ -22,8 +22,8 @@ and libc, which count partly. Quantities, the same for all arms:
   update_bytes         arrays in the reply
   environment_mb       files of site-packages and bin without compiled bytecode
 
-Memory is sampled in the first message, whose only time is new_frames, in all arms. Stock Flower sends its head
-alone, as a careful user would; stock_model_bytes is what its tutorials send.
+Memory is sampled in the first message, whose only time is new_frames, in all arms. Stock Flower
+sends its head alone, as a careful user would; stock_model_bytes is what its tutorials send.
 """
 
 import json
