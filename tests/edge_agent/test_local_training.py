@@ -62,6 +62,7 @@ def test_the_job_holds_what_request_and_settings_say(training, request_for):
     job = training(lambda job: job, paths=(Path("/bags/1"),)).train(request_for(), "r1")
     assert (job.trainer, job.checkpoint.version, job.config.epochs) == ("litert", 4, 2)
     assert sorted(path.name for path in job.directory.iterdir()) == [
+        "features",
         "trainer.json",
         "trainer.tflite",
         "trunk.tflite",
