@@ -5,6 +5,7 @@ compared with the model. Runs in the export process; Keras is imported only for 
 """
 
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -84,7 +85,10 @@ def _read_npz(file: Path, model: "keras.Model") -> Weights:
                 )
             found = [_npy_member(archive, name) for name in names]
             return _matched(file, found, model.weights)
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as reason:
+    except (
+        zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError,
+        RuntimeError, NotImplementedError,  # encrypted, or compressed in an unknown way
+    ) as reason:  # fmt: skip
         raise CheckpointError(f"{file.name}: not a readable .npz file: {reason}") from None
 
 

@@ -66,6 +66,10 @@ def init(
         Path | None,
         typer.Option(help="start from a .keras file or an old system's round-N-weights.npz"),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="folder of your own pictures to calibrate int8 with; they stay here"),
+    ] = None,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="HTTPS port")] = 8443,
     name: Annotated[
@@ -84,7 +88,9 @@ def init(
         config["image_size"] = image_size
     if len(config["labels"]) < 2:
         raise SettingsError("--labels: expected at least two, e.g. --labels clear,blocked")
-    names = name or [host if host not in ("0.0.0.0", "::") else "localhost"]  # noqa: S104
+    if not name and host in ("0.0.0.0", "::"):  # noqa: S104
+        raise SettingsError(f"--host {host}: say with --name under which name robots reach it")
+    names = name or [host]
     plan = Plan(
         workload=workload,
         config=config,
@@ -93,6 +99,7 @@ def init(
         port=port,
         names=names,
         checkpoint=checkpoint,
+        calibration=None if calibration is None else calibration.absolute(),
     )
     console = _console()
     with console.status("init") as status:

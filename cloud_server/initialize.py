@@ -43,6 +43,7 @@ class Plan:
     port: int
     names: Sequence[str]  # extra names in the certificate; robots connect to the first one
     checkpoint: Path | None
+    calibration: Path | None = None  # own pictures for int8; None = the shipped ones
 
 
 def initialize(root: Path, plan: Plan, progress: Progress) -> Manifest:
@@ -111,6 +112,7 @@ def _fill(
         batch_size=training.batch_size,
         directory=place.model,
         checkpoint=plan.checkpoint,
+        calibration=plan.calibration,
     )
     place.model.mkdir()
     run_export(job, progress)
@@ -118,10 +120,10 @@ def _fill(
     place.checkpoints.mkdir()
     Checkpoints(place.checkpoints).save(first)
     progress("version 0")
-    settings = PublishSettings()
+    settings = PublishSettings(calibration=plan.calibration)
     manifest = publish(place, settings, first, progress)
     _write_kit(place, f"{url_host(plan.names[0])}:{plan.port}", settings.channel)
-    write_durably(place.settings, initial_toml(network, training))
+    write_durably(place.settings, initial_toml(network, training, plan.calibration))
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""The round loop: choose robots, send, gather replies until quorum or deadline, fold, close.
+"""The round loop: choose robots, send, gather replies until all or the deadline, fold, close.
 
 It knows no network and no clock of its own: a `Fleet` carries messages (flower_fleet.py in
 production), and time comes in as two functions, so tests run it in microseconds.

@@ -17,7 +17,7 @@ from fleet_model.bundle import TRAINER, entry_of
 from fleet_model.errors import FleetError, RoundError
 from fleet_model.flower_compat import LinkGrid
 from fleet_model.loading import load_plugin
-from fleet_model.types import Checkpoint, TrainConfig
+from fleet_model.types import TrainConfig
 from fleet_model.wire import TrainRequest
 
 log = logging.getLogger(__name__)
@@ -83,10 +83,10 @@ class Runs:
     def _run(self, run: Run) -> None:
         begin, state = time.monotonic(), "failed"
         try:
-            checkpoint = self._rounds(run)
-            run.state = "publishing"
-            manifest = publish(self._place, self._settings.publish, checkpoint)
-            run.published_version = manifest.version
+            try:
+                self._rounds(run)
+            finally:  # what has closed is published, also when a later round failed
+                self._publish(run)
             state = "finished"
         except FleetError as error:
             self._fail(run, str(error), error.exit_code)
@@ -98,11 +98,18 @@ class Runs:
             run.state = state  # last: whoever sees it ended may read the rest
             log.info("run %s: %s after %.1f s", run.id, run.state, run.seconds)
 
+    def _publish(self, run: Run) -> None:
+        if run.closed:
+            run.state = "publishing"
+            checkpoint = Checkpoints(self._place.checkpoints).latest()
+            manifest = publish(self._place, self._settings.publish, checkpoint)
+            run.published_version = manifest.version
+
     def _fail(self, run: Run, reason: str, exit_code: int) -> None:
         run.error, run.exit_code = reason, exit_code
         log.error("run %s failed: %s", run.id, reason)
 
-    def _rounds(self, run: Run) -> Checkpoint:
+    def _rounds(self, run: Run) -> None:
         """Close the run's rounds one by one, each with its checkpoint on disk."""
         checkpoints = Checkpoints(self._place.checkpoints)
         checkpoint = checkpoints.latest()
@@ -123,6 +130,7 @@ class Runs:
                     ),
                     trainer=trainer.sha256,
                     trainer_bytes=trainer.size_bytes,
+                    deadline_s=rules.deadline_s,
                 )
                 checkpoint, record = run_round(self._fleet, aggregator, request, rules, clock)
                 checkpoints.save(checkpoint)
@@ -130,7 +138,6 @@ class Runs:
             completed = True
         finally:
             self._grid.close_run(completed=completed)
-        return checkpoint
 
     def _remember(self, run: Run, record: RoundRecord) -> None:
         line = record.as_json()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ def serve(place: ServerDirectory) -> None:
     settings = load_settings(place.settings)
     with place.locked("start"):
         _require_free_port(settings)
+        for leftover in place.store.glob(".bundle-*"):  # of a server that died while publishing
+            shutil.rmtree(leftover)
         server = build(place, settings)
         log.info(
             "listening on https://%s:%d for robots and operators (pid %d)",

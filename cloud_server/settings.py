@@ -118,8 +118,11 @@ def _put(values: dict[str, Any], keys: list[str], value: str, name: str) -> None
     values[keys[0]][keys[1]] = value
 
 
-def initial_toml(network: NetworkSettings, training: TrainingSettings) -> str:
+def initial_toml(
+    network: NetworkSettings, training: TrainingSettings, calibration: Path | None = None
+) -> str:
     """Return the commented server.toml that `init` writes."""
+    own = "" if calibration is None else f"calibration = {json.dumps(str(calibration))}"
     names = ", ".join(json.dumps(name) for name in network.names)
     rounds, publish = RoundSettings(), PublishSettings()
     return f"""\
@@ -147,5 +150,5 @@ wait_s = {rounds.wait_s}            # how long it waits for min_robots to come o
 
 [publish]
 channel = "{publish.channel}"        # robots follow this channel
-# calibration = "photos/"  # your own images (never sent anywhere) to calibrate int8 with
+{own or '# calibration = "/photos"'}  # own images for int8: cloud-server init --calibration
 """

@@ -143,6 +143,7 @@ def predict(
             raise BundleError(
                 "no model is installed yet: let `edge-agent run` fetch one, or --bundle"
             )
+        bundle = bundle.resolve()  # the agent may switch meanwhile: stay with one version
         precision = precision or settings.engine.precision
     options = PredictOptions(
         path=path,
@@ -156,7 +157,9 @@ def predict(
         confusion=confusion,
         limit=limit,
     )
-    run_predict(options, sys.stdout)
+    summary = run_predict(options, sys.stdout)
+    if not json_output:
+        typer.echo(summary.sentence(), err=True)
 
 
 def _log_to_stderr() -> None:

@@ -45,7 +45,7 @@ def _train(request: TrainRequest, context: Context) -> Update:
         return local.train(request, name)
 
 
-def _fit(job: TrainingJob) -> Update:
+def _fit(job: TrainingJob, _: float) -> Update:  # Flower ends this process itself
     trainer = load_plugin(TRAINERS, job.trainer)(job.spec, job.directory)
     update: Update = trainer.fit(job.checkpoint, job.examples.open(), job.config)
     return update

@@ -99,6 +99,9 @@ class Models:
                     f"set training.trainer to one of: {', '.join(sorted(spec.parts))}"
                 )
             self._assemble(directory, {name: spec.files[name] for name in names}, store)
+            for other in directory.parent.iterdir():  # a fleet has one trainer at a time
+                if other != directory:
+                    shutil.rmtree(other)
         return spec, directory
 
     @contextmanager

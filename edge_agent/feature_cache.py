@@ -66,7 +66,10 @@ class FeatureCache:
         """Drop the rows that this round has not asked for; keep the others for later processes."""
         self._drop_earlier()
         if self._file and self._rows.keys() != self._kept and self._size_bytes <= KEPT_BYTES:
-            write_weights(self._file, self._rows)
+            try:
+                write_weights(self._file, self._rows)
+            except OSError as error:  # a full disk: the next process computes them again
+                log.warning("features are not kept: %s", error.strerror)
             self._kept = set(self._rows)
 
     def _drop_earlier(self) -> None:
@@ -92,6 +95,6 @@ def _read(file: Path | None) -> dict[str, Tensor]:
         return {}
     try:
         return dict(read_weights(file))
-    except CheckpointError as error:
+    except (CheckpointError, OSError) as error:
         log.warning("kept features: %s; they are computed anew", error)
         return {}

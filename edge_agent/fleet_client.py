@@ -9,7 +9,7 @@ from collections.abc import Callable
 from flwr.app import Error, Message
 
 from edge_agent.settings import PollSettings
-from fleet_model.errors import FleetError, UpdateError
+from fleet_model.errors import FleetError, FrameError, UpdateError
 from fleet_model.flower_compat import FleetConnection
 from fleet_model.types import Update
 from fleet_model.wire import TrainRequest, pack_update, unpack_request
@@ -42,6 +42,10 @@ def answer(message: Message, train: Train) -> Message:
                 Error(FAILED, "this robot answers train messages only"), reply_to=message
             )
         return Message(pack_update(train(unpack_request(message.content))), reply_to=message)
+    except FrameError as error:  # names files and folders, and a folder's name may be a label
+        log.error("training: %s", error)
+        reason = "its recordings cannot be read; details are in the robot's log"
+        return Message(Error(FAILED, reason), reply_to=message)
     except FleetError as error:
         log.error("training: %s", error)
         return Message(Error(FAILED, without_paths(str(error))), reply_to=message)

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ class LocalTraining:
         settings: AgentSettings,
         models: Models,
         store: ModelStore,
-        fit: "Callable[[TrainingJob], Update]",
+        fit: "Callable[[TrainingJob, float], Update]",  # job, seconds that it may take
     ) -> None:
         self._settings = settings
         self._models = models
@@ -63,7 +64,8 @@ class LocalTraining:
                 "bytes, expected a sha256 and a size"
             ) from None
         spec, directory = self._models.trainer(self._store, entry, training.trainer)
-        (directory / FOLDER).mkdir(exist_ok=True)  # lets the trainer keep features between starts
+        with suppress(OSError):  # a full disk: training goes on without
+            (directory / FOLDER).mkdir(exist_ok=True)  # the trainer keeps features between starts
         source = ExampleSource(
             factory=STORE,
             arguments={
@@ -85,4 +87,4 @@ class LocalTraining:
             checkpoint=request.checkpoint,
             config=replace(request.config, seed=seed),
         )
-        return self._fit(job)
+        return self._fit(job, request.deadline_s)

@@ -88,6 +88,17 @@ class PredictSummary:
     milliseconds_per_frame: float | None  # median of decoding, encoding and model
     skipped: Mapping[str, int]  # reason -> frames, or sources
 
+    def sentence(self) -> str:
+        """Return what a person wants to know."""
+        skipped = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
+        parts = [f"version {self.model_version}: {self.frames} frames"]
+        if self.confusion.count:
+            parts.append(
+                f"accuracy {self.confusion.accuracy:.3f}, macro F1 {self.confusion.macro_f1:.3f} "
+                f"on the {self.confusion.count} labelled ones"
+            )
+        return "; ".join([*parts, f"skipped: {skipped}"] if skipped else parts)
+
     def as_json(self) -> dict[str, Any]:
         """Return the object that stands under "summary"."""
         return {

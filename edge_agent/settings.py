@@ -76,7 +76,6 @@ class EngineSettings(Section):
     """What runs the published model."""
 
     precision: Literal["fp32", "int8"] = "fp32"
-    threads: int = Field(default=2, ge=1)
 
 
 class PollSettings(Section):
@@ -191,7 +190,6 @@ idle_s = {training.idle_s}                 # the training process ends after so 
 
 [engine]
 precision = "{engine.precision}"             # or "int8"
-threads = {engine.threads}
 
 [poll]
 idle_s = {poll.idle_s}                   # ask the server for work and models so often

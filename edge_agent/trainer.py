@@ -169,7 +169,8 @@ def _encode(learner: Learner, examples: Iterable[Example]) -> tuple[_Rows, _Rows
     learner.cache.begin()
     for example in examples:
         if example.key in seen:
-            raise TrainingError(f"two examples share the key {example.key!r}; keys must be unique")
+            log.error("two examples share the key %r", example.key)
+            raise TrainingError("two examples share a key; keys must be unique")
         try:
             target = learner.workload.target(example.label)
             row = learner.cache.row(example.key, partial(_features, learner, example.raw))

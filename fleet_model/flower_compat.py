@@ -77,6 +77,7 @@ INTERNALS = (  # "module:name" of everything used here, for the contract test
 log = logging.getLogger(__name__)
 RUN_ENDED = "the run has ended on the server; this work is abandoned"
 MAX_OBJECT_TRIES = 5  # an object that the server is still storing is asked for again
+# Flower demands a ServerApp by name; nobody loads it: the server itself is the ServerApp.
 STOCK_APP = b"""\
 [project]
 name = "fleetlearn"

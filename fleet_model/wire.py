@@ -35,6 +35,7 @@ class TrainRequest:
     config: TrainConfig
     trainer: str  # sha256 of trainer.json; a robot that lacks it fetches it first
     trainer_bytes: int  # its size, so that a fetch is bounded
+    deadline_s: float  # the round closes then: a training that takes longer is given up
 
 
 def pack_weights(weights: Weights) -> ArrayRecord:
@@ -56,6 +57,7 @@ def pack_request(request: TrainRequest) -> RecordDict:
             VERSION: request.checkpoint.version,
             TRAINER: request.trainer,
             "trainer-bytes": request.trainer_bytes,
+            "deadline-s": request.deadline_s,
             **{f.name: getattr(request.config, f.name) for f in fields(TrainConfig)},
         }
     )
@@ -77,6 +79,7 @@ def unpack_request(content: RecordDict) -> TrainRequest:
         config=TrainConfig(**config),  # type: ignore[arg-type]  # checked field by field
         trainer=_text(record, TRAINER),
         trainer_bytes=int(_number(record, "trainer-bytes", int)),
+        deadline_s=float(_number(record, "deadline-s", float)),
     )
 
 
@@ -127,8 +130,11 @@ def _tensor(name: str, data: bytes) -> Tensor:
         raise UpdateError(f"{name[:100]} is not a float32 tensor as numpy.save writes it")
     shape = tuple(int(length) for length in header[1].replace(b" ", b"").split(b",") if length)
     if len(data) - header.end() != 4 * math.prod(shape):
-        raise UpdateError(f"{name[:100]}: the bytes do not fit the shape {shape}")
-    return np.frombuffer(data[header.end() :], np.float32).reshape(shape).copy()
+        raise UpdateError(f"{name[:100]}: the bytes do not fit its shape")
+    try:
+        return np.frombuffer(data[header.end() :], np.float32).reshape(shape).copy()
+    except ValueError:  # empty, but of more axes or longer ones than there can be
+        raise UpdateError(f"{name[:100]}: no tensor can have its shape") from None
 
 
 def _number(record: Mapping[str, object], key: str, kind: type) -> int | float:

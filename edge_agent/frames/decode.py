@@ -66,7 +66,7 @@ def decode_compressed(data: bytes | memoryview, declared: str, where: str) -> Rg
         raise FrameError(f"{where}: {what}, expected {', '.join(_FIRST_BYTES)}")
     if _LAST_BYTES.get(name, b"") not in content:
         raise FrameError(f"{where}: a {name} that was cut short ({len(content)} bytes)")
-    if name == "png" and content[_PNG_DEPTH_AT] > 8:
+    if name == "png" and content[_PNG_DEPTH_AT : _PNG_DEPTH_AT + 1] > b"\x08":
         raise FrameError(f"{where}: a 16-bit png, expected 8 bits; is it a depth topic?")
     try:
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)

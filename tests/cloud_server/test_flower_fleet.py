@@ -16,6 +16,7 @@ from fleet_model.wire import METRICS, TrainRequest, pack_update
 
 WEIGHTS = {"w": np.ones(3, np.float32)}
 REQUEST = TrainRequest(
+    deadline_s=60.0,
     run="run",
     round=1,
     checkpoint=Checkpoint(version=7, weights=WEIGHTS),

@@ -19,7 +19,13 @@ from fleet_model.wire import TrainRequest
 RULES = RoundRules(min_robots=2, deadline_s=100.0, wait_s=30.0)
 START = Checkpoint(version=7, weights={"w": np.zeros(3, np.float32)})
 REQUEST = TrainRequest(
-    run="run", round=1, checkpoint=START, config=TrainConfig(), trainer="", trainer_bytes=0
+    deadline_s=60.0,
+    run="run",
+    round=1,
+    checkpoint=START,
+    config=TrainConfig(),
+    trainer="",
+    trainer_bytes=0,
 )
 
 

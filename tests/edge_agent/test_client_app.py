@@ -23,6 +23,7 @@ def message(shared_server):
     model = shared_server.place.model
     entry = entry_of((model / TRAINER).read_bytes())
     request = TrainRequest(
+        deadline_s=60.0,
         run="run",
         round=1,
         checkpoint=Checkpoint(version=1, weights=read_weights(model / "weights.safetensors")),

@@ -14,13 +14,20 @@ from hypothesis import strategies as st
 from edge_agent.fleet_client import FleetClient, answer, without_paths
 from edge_agent.server_link import HttpsStore
 from edge_agent.settings import PollSettings, load_settings
-from fleet_model.errors import FleetError, FrameError, RefusedError, TrainingError
+from fleet_model.errors import (
+    BundleError,
+    FleetError,
+    FrameError,
+    RefusedError,
+    TrainingError,
+)
 from fleet_model.flower_compat import FleetConnection
 from fleet_model.types import Checkpoint, TrainConfig, Update
 from fleet_model.wire import TrainRequest, pack_request, unpack_update
 
 WEIGHTS = {"head/kernel": np.ones((8, 3), np.float32), "head/bias": np.zeros(3, np.float32)}
 REQUEST = TrainRequest(
+    deadline_s=60.0,
     run="run",
     round=3,
     checkpoint=Checkpoint(version=7, weights=WEIGHTS),
@@ -130,11 +137,17 @@ SENTENCES = st.sampled_from(
 
 @given(path=PATHS, sentence=SENTENCES)
 def test_no_path_leaves_the_robot(path, sentence):
-    reply = answer(message(), failing(FrameError(sentence.format(path, path))))
+    reply = answer(message(), failing(BundleError(sentence.format(path, path))))
     names = PurePosixPath(path).parts[1:]
     assert "<path>" in reply.error.reason
     assert path not in reply.error.reason
     assert not any(f"/{name}" in reply.error.reason for name in names)
+
+
+def test_what_a_frame_error_names_stays_on_the_robot():
+    # A folder's name is the label of its pictures.
+    reply = answer(message(), failing(FrameError("photos/circle/0001.jpg: a damaged jpeg")))
+    assert reply.error.reason == "its recordings cannot be read; details are in the robot's log"
 
 
 @given(path=PATHS, sentence=SENTENCES)

@@ -32,6 +32,7 @@ def request_for(store):
 
     def _request(seed=5, trainer=entry.sha256, trainer_bytes=entry.size_bytes) -> TrainRequest:
         return TrainRequest(
+            deadline_s=60.0,
             run="run",
             round=1,
             checkpoint=Checkpoint(version=4, weights=WEIGHTS),
@@ -59,7 +60,7 @@ def training(store, tmp_path):
 
 
 def test_the_job_holds_what_request_and_settings_say(training, request_for):
-    job = training(lambda job: job, paths=(Path("/bags/1"),)).train(request_for(), "r1")
+    job = training(lambda job, _: job, paths=(Path("/bags/1"),)).train(request_for(), "r1")
     assert (job.trainer, job.checkpoint.version, job.config.epochs) == ("litert", 4, 2)
     assert sorted(path.name for path in job.directory.iterdir()) == [
         "features",
@@ -74,7 +75,7 @@ def test_the_job_holds_what_request_and_settings_say(training, request_for):
 
 
 def test_robots_shuffle_apart_each_always_in_the_same_way(training, request_for):
-    local = training(lambda job: job.config.seed)
+    local = training(lambda job, _: job.config.seed)
     seeds = [local.train(request_for(seed), name) for seed in (5, 6) for name in ("r1", "r2")]
     assert len(set(seeds)) == 4
     assert local.train(request_for(5), "r1") == seeds[0]
@@ -83,12 +84,12 @@ def test_robots_shuffle_apart_each_always_in_the_same_way(training, request_for)
 def test_a_request_that_names_no_trainer_is_refused(training, request_for):
     for broken in (request_for(trainer="newest"), request_for(trainer_bytes=-1)):
         with pytest.raises(UpdateError, match="the message names trainer"):
-            training(lambda job: job).train(broken, "r1")
+            training(lambda job, _: job).train(broken, "r1")
 
 
 def test_a_trainer_of_another_kind_is_a_bundle_error(training, request_for):
     with pytest.raises(BundleError, match=r"set training\.trainer to one of: keras, litert"):
-        training(lambda job: job, trainer="torch").train(request_for(), "r1")
+        training(lambda job, _: job, trainer="torch").train(request_for(), "r1")
 
 
 def test_real_frames_become_an_update_in_the_training_process(training, request_for, image_folder):

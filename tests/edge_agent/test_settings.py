@@ -68,12 +68,12 @@ def test_a_variable_overrides_the_file(load):
     settings = load(
         SERVER + '[training]\ntrainer = "litert"\n',
         EDGE_AGENT_TRAINING__TRAINER="keras",
-        EDGE_AGENT_ENGINE__THREADS="3",
+        EDGE_AGENT_TRAINING__THREADS="3",
         EDGE_AGENT_STATE="/var/lib/fleetlearn",
         EDGE_AGENT_EXAMPLES__PATHS="/bags/monday:/bags/tuesday",
     )
     assert settings.training.trainer == "keras"
-    assert settings.engine.threads == 3
+    assert settings.training.threads == 3
     assert settings.state == Path("/var/lib/fleetlearn")
     assert settings.examples.paths == (Path("/bags/monday"), Path("/bags/tuesday"))
 
@@ -108,7 +108,7 @@ def test_what_is_missing_is_not_answered_with_all_there_is(load):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("EDGE_AGENT_ENGINE__THREADS", "many"),
+        ("EDGE_AGENT_TRAINING__THREADS", "many"),
         ("EDGE_AGENT_ENGINE__THREDS", "1"),
         ("EDGE_AGENT_ENGIN__THREADS", "1"),
         ("EDGE_AGENT_TYPO", "1"),
