@@ -14,7 +14,7 @@ from fleet_model.types import Frame
 from fleet_model.weights import read_weights, write_weights
 from fleet_model.workload import rebuild
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 
 CREATED = "2026-01-01T00:00:00Z"
 

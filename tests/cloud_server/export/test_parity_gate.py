@@ -17,7 +17,7 @@ from cloud_server.export.parity_gate import (
 from fleet_model.errors import ExportError
 from fleet_model.workloads.image_classifier import ImageClassifier
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 
 BATCH, WIDTH = 6, 5
 WORKLOAD = ImageClassifier(["circle", "square", "star"])
