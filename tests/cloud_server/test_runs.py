@@ -177,7 +177,9 @@ def test_a_round_that_fails_ends_the_run_with_its_exit_code(runs, fleet, grid, s
     assert server_place.read_history() == []
 
 
-def test_a_round_that_closed_before_the_failure_is_kept(runs, fleet, server_place, monkeypatch):
+def test_a_round_that_closed_before_the_failure_is_kept_and_published(
+    runs, fleet, server_place, published, monkeypatch
+):
     online = fleet.online
     monkeypatch.setattr(fleet, "online", lambda: online() if not fleet.requests else [])
 
@@ -186,6 +188,7 @@ def test_a_round_that_closed_before_the_failure_is_kept(runs, fleet, server_plac
     assert run.state == "failed"
     assert Checkpoints(server_place.checkpoints).latest().version == 2
     assert len(server_place.read_history()) == 1
+    assert run.published_version == published[0].version == 2
 
 
 def test_an_export_that_fails_ends_the_run_with_its_exit_code(runs, monkeypatch, grid):

@@ -74,6 +74,10 @@ def test_the_job_holds_what_request_and_settings_say(training, request_for):
     assert (job.examples.arguments["held_out"], job.examples.arguments["topic"]) == (0.25, "")
 
 
+def test_a_training_may_take_as_long_as_the_round_stays_open(training, request_for):
+    assert training(lambda _, seconds: seconds).train(request_for(), "r1") == 60.0
+
+
 def test_robots_shuffle_apart_each_always_in_the_same_way(training, request_for):
     local = training(lambda job, _: job.config.seed)
     seeds = [local.train(request_for(seed), name) for seed in (5, 6) for name in ("r1", "r2")]
