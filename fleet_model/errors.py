@@ -13,6 +13,7 @@ ExportError             9   a model cannot be exported, or the exported file doe
 RoundError             10   a round or run could not be closed
 TrainingError          11   local training failed; nothing is sent
 StorageError           12   this machine's disk is full, read-only or damaged
+LossError              13   done, but a part of the input was damaged and is left out
 """
 
 
@@ -41,9 +42,17 @@ class UpdateError(FleetError):
 
 
 class FrameError(FleetError):
-    """A bag, image or label cannot be read."""
+    """A bag, image or label cannot be read.
+
+    `reason` names the kind of damage in a few words that are the same for every frame ("cut jpeg",
+    "short data"): summaries count by it.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, reason: str = "unreadable") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class RefusedError(FleetError):
@@ -86,3 +95,9 @@ class StorageError(FleetError):
     """This machine's disk is full, read-only or damaged."""
 
     exit_code = 12
+
+
+class LossError(FleetError):
+    """Done, but a part of the input was damaged and is left out; the summary says what."""
+
+    exit_code = 13

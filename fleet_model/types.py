@@ -26,7 +26,23 @@ class Frame:
     stamp_ns: int  # header stamp, nanoseconds since the Unix epoch; bag time where it is zero
     data: bytes | memoryview = field(repr=False)  # payload of the message, e.g. a whole JPEG file
     format: str  # "jpeg", "png", ... or a raw encoding such as "bgr8"
-    decode: Callable[[], RgbImage] = field(repr=False)  # raises FrameError
+    decode: Callable[[], RgbImage] = field(repr=False)  # for people and models; raises FrameError
+    # As the sensor gave it: (height, width) or (height, width, channels), uint8, uint16 or float32,
+    # color in the order R, G, B, A. None: what `decode` returns is all there is.
+    pixels: Callable[[], Tensor] | None = field(default=None, repr=False)
+    width: int = 0  # by the header, without decoding; 0 is unknown
+    height: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """One thing that a person marked in a picture: pixels from the upper left corner, float64."""
+
+    label: str
+    x0: float
+    y0: float
+    x1: float
+    y1: float
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -37,6 +53,7 @@ class Example:
     label: str  # one of Workload.labels
     key: str  # unique on this robot and stable between rounds: names cached features
     held_out: bool = False  # True: measured with, never trained on
+    boxes: tuple[Box, ...] = ()  # for detection; `label` is then the largest one's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,10 @@
 """Where camera frames come from: the seam, its table, the choice by what lies at a path."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
+from edge_agent.frames.damage import DamageLog
 from fleet_model.errors import FrameError
 from fleet_model.loading import load_plugin
 from fleet_model.types import Frame
@@ -16,18 +17,38 @@ BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
+class Entry(NamedTuple):
+    """One frame that was not yet read."""
+
+    time_ns: int  # bag time, or a file's own stamp: ranges and rates go by it
+    # Reads header and payload. Raises FrameError (with `reason`) for whatever is wrong and can be
+    # seen without decoding: sizes that do not fit, a JPEG that was cut, an unknown encoding.
+    load: Callable[[], Frame]
+
+
 class FrameSource(Protocol):
     """Camera frames in the order of recording; of a folder, in the order of names."""
 
-    def frames(self) -> Iterator[Frame]:
-        """Yield every frame that can be read.
+    def entries(self, damage: DamageLog) -> Iterator[Entry]:
+        """Yield every frame there is, the same ones in the same order at every call.
 
-        A frame whose own bytes are damaged is yielded too: its `decode` raises FrameError.
+        Parts of the source that cannot be read are added to `damage`.
 
         Raises:
-            FrameError: after the last readable frame, where a part of the source is damaged.
+            FrameError: nothing can be read, or the topic must be named first.
         """
         ...
+
+
+def frames_of(source: FrameSource, damage: DamageLog) -> Iterator[Frame]:
+    """Yield every frame that loads; the others are added to `damage` by their reason."""
+    for entry in source.entries(damage):
+        try:
+            frame = entry.load()
+        except FrameError as error:
+            damage.add(error.reason, str(error))
+        else:
+            yield frame
 
 
 def open_frames(path: Path, topic: str = "") -> FrameSource:
