@@ -5,9 +5,11 @@ Each prints a table and ratios (peer / ours: above 1, ours is better); --json en
     startup.py       seconds until a command answers --help
     agent_cost.py    a robot that trains: memory, start, step, bytes; LiteRT, Keras, stock Flower
     round_time.py    seconds of one federated round
+    extract.py       camera bags to images, pictures and training batches; rosbags, mcap
 
     measure.py       medians, memory of a process tree, tables, JSON
     fleets.py        our server and agents, stock Flower's, as processes
+    bag_readers.py   one arm of extract.py
     environments.py  throw-away virtual environments, one per arm
     step_stamps/     put on an agent's path, it writes down when each optimizer step ends
     camera_app/      stock Flower's side of agent_cost: a Flower app

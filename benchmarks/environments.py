@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / "build" / "bench-envs"
 TENSORFLOW = "tensorflow-cpu" if sys.platform == "linux" else "tensorflow"
 STOCK = ("flwr>=1.41,<1.42", TENSORFLOW, "keras", "opencv-python-headless", "rosbags")
-REQUIREMENTS = {"agent": (".[agent]",), "keras": (".[keras]",), "stock": STOCK}
+BAGS = (".", "rosbags", "mcap>=1.6", "mcap-ros2-support>=0.6")
+REQUIREMENTS = {"agent": (".[agent]",), "keras": (".[keras]",), "stock": STOCK, "bags": BAGS}
 SOURCES = ("fleet_model", "edge_agent", "cloud_server")
 
 

@@ -1,0 +1,101 @@
+"""Camera bags: frames per second and memory of our reader and of two that are written by hand.
+
+All arms do the same work on the same bags of 640x480 frames, in one environment, one process each,
+arms in turn; imports and a first reading of the bag, which warms the disk cache, are not counted.
+
+  ours     edge_agent: extraction.extract, frames.bag, ahead, as the commands use them
+  rosbags  AnyReader + cv2, the obvious way
+  mcap     mcap + mcap-ros2-support + cv2, the obvious way (no .db3)
+
+  jpeg_passthrough  a JPEG bag becomes a folder of images: ours writes the bytes through, journal,
+                    manifest and sync included; the others decode and cv2.imwrite
+  raw_mcap_1_in_5   every fifth frame of a raw bag as an array
+  raw_db3_1_in_5    the same from sqlite3
+  decode_batch      a JPEG bag as batches of 32 x 224 x 224 x 3 float32: decode, cut, scale
+
+A ratio is that of the faster peer. share_of_limit_X is the time of reading the needed bytes from
+the cached file, as a share of ours. peak_mb is the largest resident size while ours extracts a JPEG
+bag ten times as large. --quick: a quarter of the frames, one turn.
+"""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+
+from benchmarks.bag_readers import JPEG, RAW, TASKS
+from benchmarks.environments import ROOT, environment
+from benchmarks.measure import Comparison, Limit, Result, arguments, median, report, say
+
+WORK = ROOT / "build" / "bench" / "extract"
+FRAMES = 2_000
+REQUIRED = {
+    "jpeg_passthrough": 12.0,
+    "raw_mcap_1_in_5": 8.0,
+    "raw_db3_1_in_5": 4.0,
+    "decode_batch": 1.6,
+}
+PEERS = {task: ("rosbags",) if "db3" in task else ("rosbags", "mcap") for task in TASKS}
+BAGS = {
+    "jpeg_passthrough": "jpeg_mcap",
+    "raw_mcap_1_in_5": "raw_mcap",
+    "raw_db3_1_in_5": "raw_db3",
+    "decode_batch": "jpeg_mcap",
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    options = arguments(__doc__, quick="a quarter of the frames, one turn")
+    frames, turns = (FRAMES // 4, 1) if options.quick else (FRAMES, 3)
+    shutil.rmtree(WORK, ignore_errors=True)
+    try:
+        for name, count in (
+            ("raw_mcap", frames), ("raw_db3", frames),
+            ("jpeg_mcap", frames), ("jpeg_mcap_large", 10 * frames),
+        ):  # fmt: skip
+            _worker("write", RAW if name.startswith("raw") else JPEG, WORK / name, str(count))
+        seconds = measure(turns)
+        peak = _worker("ours", "jpeg_passthrough", WORK / "jpeg_mcap_large", WORK / "large")
+        report(result(seconds, peak["peak_mb"], frames), as_json=options.json)
+    finally:
+        shutil.rmtree(WORK, ignore_errors=True)
+
+
+def measure(turns: int) -> dict[tuple[str, str], list[float]]:
+    """Return (task, arm) -> seconds of each turn."""
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for turn in range(turns):
+        for task in TASKS:
+            for arm in ("limit", "ours", *PEERS[task]):
+                out = WORK / f"out-{task}-{arm}-{turn}"  # never emptied here: ext4 pays for that
+                took = _worker(arm, task, WORK / BAGS[task], out)["seconds"]
+                seconds.setdefault((task, arm), []).append(took)
+        say(f"extract: turn {turn + 1} of {turns}")
+    return seconds
+
+
+def result(seconds: Mapping[tuple[str, str], list[float]], peak_mb: float, frames: int) -> Result:
+    """Return medians, ratios and shares."""
+    took = {key: median(values) for key, values in seconds.items()}
+    figures = {"peak_mb": peak_mb, "frames": float(frames)}
+    comparisons = []
+    for task in TASKS:
+        ours, fastest = took[task, "ours"], min(took[task, peer] for peer in PEERS[task])
+        comparisons.append(Comparison(task, "s", ours, fastest, REQUIRED[task]))
+        figures[f"share_of_limit_{task}"] = took[task, "limit"] / ours
+        figures |= {f"{task}_{arm}_s": took[task, arm] for arm in ("ours", *PEERS[task])}
+    return Result("extract", comparisons, figures, [Limit("peak_mb", 150)])
+
+
+def _worker(*command: object) -> dict[str, float]:
+    """Run one arm in a process of its own; its last line is what it measured."""
+    python = environment("bags").bin / "python"
+    parts = [str(python), "-m", "benchmarks.bag_readers", *map(str, command)]
+    done = subprocess.run(parts, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+if __name__ == "__main__":
+    main()
