@@ -10,9 +10,10 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 BASE_VENV := .venv-3.10
+ROS_VENV := .venv-ros
 TOOLS_VENV := .venv-tools
 UV := $(TOOLS_VENV)/bin/uv
-EXTRAS := agent keras server demo test dev
+EXTRAS := agent keras server demo ros-dev test dev
 
 # One thread per process: a demo runs many processes on few cores. No program here phones home.
 export OMP_NUM_THREADS := 1
@@ -35,7 +36,7 @@ install = if test -x $(UV); \
 	then $(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --editable ".[$(2)]" --constraint constraints.txt; \
 	else $(1)/bin/python -m pip install --quiet --editable ".[$(2)]" --constraint constraints.txt; fi
 
-.PHONY: help setup demo test check static test-base soak bench constraints clean
+.PHONY: help setup demo test check static test-base test-ros soak bench constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; \
@@ -52,6 +53,7 @@ test: static ## everything: check, slow tests, resolution for robots, the base o
 	else echo "left out: the resolution checks of tests/packaging need uv, which could not be installed"; \
 	$(BIN)/python -m pytest --ignore=tests/packaging/test_resolution.py; fi
 	@$(MAKE) --no-print-directory test-base
+	@$(MAKE) --no-print-directory test-ros
 
 check: static ## format, lint, types, import contracts, fast tests
 	@$(BIN)/python -m pytest -m "not slow"
@@ -69,12 +71,18 @@ test-base: $(BASE_VENV)/.installed
 	$(BASE_VENV)/bin/python -m pytest -m base $$(grep -rlE 'mark\.base\b' tests --include='test_*.py'); \
 	else echo "left out: the base tests on Python 3.10, no such interpreter was found on this machine"; fi
 
+# Only files that use the marker are collected, as above.
+test-ros: $(ROS_VENV)/.installed
+	@if test -e $<; then \
+	$(ROS_VENV)/bin/python -m pytest -m ros $$(grep -rlE 'mark\.ros\b' tests --include='test_*.py'); \
+	else echo "left out: the ROS tests, ROS 2 has wheels only for Python 3.11 on x86-64"; fi
+
 # The property tests with a hundred times the examples (tests/conftest.py), everything else as usual.
 soak: $(VENV)/.installed ## the long suites whole: hours rather than minutes (ARGS="..." is passed on)
 	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest --timeout 7200 $(ARGS)
 
 bench: $(VENV)/.installed ## measure this project beside its peers and print the ratios
-	@for name in startup agent_cost round_time; do \
+	@for name in startup agent_cost round_time extract; do \
 	echo "== $$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
 constraints: | $(UV) ## resolve pyproject.toml again into constraints.txt (needs uv)
@@ -83,7 +91,7 @@ constraints: | $(UV) ## resolve pyproject.toml again into constraints.txt (needs
 	$(foreach extra,$(EXTRAS),--extra $(extra)) --output-file constraints.txt
 
 clean: ## remove environments, builds and caches; data stays
-	@rm -rf $(VENV) $(BASE_VENV) $(TOOLS_VENV) build dist *.egg-info \
+	@rm -rf $(VENV) $(BASE_VENV) $(ROS_VENV) $(TOOLS_VENV) build dist *.egg-info \
 	.mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
@@ -108,4 +116,12 @@ $(BASE_VENV)/.installed: pyproject.toml constraints.txt | $(UV)
 	if test -n "$$python"; then \
 	test -x $(BASE_VENV)/bin/python || "$$python" -m venv $(BASE_VENV); \
 	$(call install,$(BASE_VENV),test); \
+	touch $@; fi
+
+# Without wheels nothing is made, and test-ros says so.
+$(ROS_VENV)/.installed: pyproject.toml constraints.txt | $(UV)
+	@python="$$($(call find_python,3.11))"; \
+	if test -n "$$python" && test "$$(uname -m)" = x86_64; then \
+	test -x $(ROS_VENV)/bin/python || "$$python" -m venv $(ROS_VENV); \
+	$(call install,$(ROS_VENV),ros-dev$(comma)test); \
 	touch $@; fi

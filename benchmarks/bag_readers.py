@@ -26,6 +26,9 @@ MODULES = {
         "edge_agent.ahead",
         "edge_agent.extraction",
         "edge_agent.frames.bag",
+        "edge_agent.frames.storage.db3_file",
+        "edge_agent.frames.storage.mcap_file",
+        "edge_agent.trainer",
         "fleet_model.workloads.image_classifier",
     ),
     "rosbags": ("rosbags.highlevel",),
@@ -54,11 +57,12 @@ def _ours_batches(bag: Path, out: Path) -> int:
     from edge_agent.frames.bag import BagFrames
     from edge_agent.frames.damage import DamageLog
     from edge_agent.frames.source import frames_of
+    from edge_agent.trainer import ENCODERS, WINDOW
     from fleet_model.workloads.image_classifier import ImageClassifier
 
     workload = ImageClassifier(labels=("a", "b"), image_size=SIDE)
     frames = frames_of(BagFrames(bag), DamageLog())
-    return _batches(row["image"] for row in map_ahead(workload.encode, frames))
+    return _batches(row["image"] for row in map_ahead(workload.encode, frames, ENCODERS, WINDOW))
 
 
 def _rosbags_passthrough(bag: Path, out: Path) -> int:

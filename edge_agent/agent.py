@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from edge_agent.deploy import Models
 from edge_agent.memory import MemoryWatch
 from edge_agent.server_link import HttpsStore
 from edge_agent.settings import AgentSettings
+from edge_agent.spool_watch import SpoolWatch
 from edge_agent.status import Status, write_status
 from fleet_model.errors import (
     BundleError,
@@ -48,6 +49,7 @@ class Agent:
         self._memory = MemoryWatch()
         self._training: Any = None  # a TrainingProcess
         self._client: Any = None  # a FleetClient
+        self._spool: SpoolWatch | None = None
         self._backoff, self._install_backoff = Backoff(), Backoff()
         self._look_at = 0.0  # monotonic: no look at the newest model before
 
@@ -68,7 +70,7 @@ class Agent:
         self._save("starting")
         try:
             self._look_at_models()
-            if self._settings.training.enabled and self._settings.examples.paths:
+            if self._settings.training.enabled and self._settings.examples.wanted:
                 self._open_training()
             self._retry(self._hello)
             while not self._stop.is_set():
@@ -83,6 +85,8 @@ class Agent:
     def abandon(self) -> None:
         """Leave a `run` that hangs where it is: everything on disk is whole at any moment."""
         log.warning("a call to %s hangs; leaving it", self._settings.server.address)
+        if self._spool is not None:
+            self._spool.close()
         self._save("stopped")
 
     def _look_at_models(self) -> None:
@@ -166,6 +170,11 @@ class Agent:
             rounds[-1]["bytes_up"], rounds[-1]["bytes_down"] = self._client.last_traffic
             self._save("idle")
 
+    def _count_ingest(self, totals: Mapping[str, Any]) -> None:
+        """Called from the spool's thread: what the agent does meanwhile stays as it is."""
+        self._status.ingest = dict(totals)
+        self._write_status()
+
     def _open_training(self) -> None:
         """Prepare to join the fleet: Flower is imported only on robots that train."""
         try:
@@ -182,6 +191,9 @@ class Agent:
         environment = {"OMP_NUM_THREADS": str(training.threads), "TF_CPP_MIN_LOG_LEVEL": "3"}
         self._training = TrainingProcess(environment, idle_s=training.idle_s)
         self._client = FleetClient(self._connect, self._train, self._settings.poll)
+        if self._settings.examples.spool:
+            self._spool = SpoolWatch(self._settings, self._count_ingest)
+            self._spool.start()
 
     def _connect(self) -> "FleetConnection":
         from fleet_model.flower_compat import FleetConnection
@@ -226,14 +238,17 @@ class Agent:
         status.state, status.reason = state, reason
         status.idle_mb, status.peak_mb = self._memory.idle_mb, self._memory.peak_mb
         status.tensorflow_loaded |= "tensorflow" in sys.modules
+        self._write_status()
+
+    def _write_status(self) -> None:
         try:
             with self._saving:
-                write_status(self._settings.state, status)
+                write_status(self._settings.state, self._status)
         except OSError as error:  # a full disk is no reason to stop
             log.warning("the status cannot be written: %s", error.strerror)
 
     def _close(self, reason: str) -> None:
-        for part in (self._client, self._training, self._store):
+        for part in (self._spool, self._client, self._training, self._store):
             if part is not None:
                 part.close()
         self._save("stopped", reason)

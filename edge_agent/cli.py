@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edge_agent.frame_commands import Json, extract, inspect
 from fleet_model import __version__
 from fleet_model.errors import BundleError, FleetError
 
@@ -17,10 +18,11 @@ app = typer.Typer(
     help="Federated learning for fleets of robots: the robot's side.\n\n"
     "Exit codes: 0 done, 2 wrong settings or flags, 3 damaged bundle, 4 message does not fit, "
     "5 bag or image cannot be read, 6 the server refuses this robot, 7 no connection, "
-    "11 training failed, 12 disk full or not writable.",
+    "11 training failed, 12 disk full or not writable, 13 done but something was damaged.",
 )
+app.command()(extract)
+app.command()(inspect)
 Config = Annotated[Path, typer.Option("--config", "-c", help="agent.toml of this robot")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON to stdout")]
 CONFIG = Path("agent.toml")
 
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_agent.frames.source import find_bags
+from edge_agent.frames.damage import DamageLog
+from edge_agent.frames.source import IMAGE_SUFFIXES, find_bags
 from edge_agent.held_out import HeldOutSplit, Moment
+from edge_agent.kept_examples import KeptExamples
 from edge_agent.labels import TOLERANCE_S, LabelledFrame, LabelSettings, labelled_frames
+from edge_agent.trained_moments import TrainedMoments
 from fleet_model.errors import FrameError
 from fleet_model.types import Example
 
@@ -24,15 +27,16 @@ class StoreSummary:
     examples: int  # both kinds
     held_out: int
     labels: Mapping[str, int]  # every label that was asked for -> examples
-    skipped: Mapping[str, int]  # reason -> frames, or bags and folders for "unreadable source"
+    # reason -> frames; recordings for "unreadable source"; places for damage that hides frames
+    skipped: Mapping[str, int]
 
 
 class ExampleStore:
-    """The examples in bags and image folders, read anew at every call: recordings may be added.
+    """The examples in bags, data sets and the robot's own store, read anew at every call.
 
     Examples are streamed; what stays in memory is a key and a stamp for each. A path may also be a
-    directory of bags, at any depth. Frames without a label of `labels` are skipped and counted,
-    and so are recordings that cannot be read; `HeldOutSplit` tells how a share is held out.
+    directory of bags, at any depth. Frames without a label of `labels` are skipped and counted, and
+    so is whatever is damaged; `HeldOutSplit` tells how a share is held out.
 
     `Example.key` is source, topic, stamp and a checksum of the frame's bytes: it stays the same
     wherever the recording lies and whatever is recorded beside it, and a picture that replaces
@@ -46,6 +50,8 @@ class ExampleStore:
         label_topic: str,
         labels: Iterable[str],
         *,
+        kept: Path | None = None,
+        trained: Path | None = None,
         held_out: float = 0.2,
         segment_s: float = 10.0,
         tolerance_s: float = TOLERANCE_S,
@@ -53,10 +59,13 @@ class ExampleStore:
         """Keep what to read; nothing is opened yet.
 
         Args:
-            paths: bags, image folders with a folder for each label, directories of bags.
-            topic: camera topic; "" takes the only one of each bag.
-            label_topic: std_msgs/String topic of the bags.
+            paths: bags; data sets as folders with a folder for each label, YOLO, COCO, TFDS;
+                directories of bags.
+            topic: camera topic of bags; "" takes the only one of each.
+            label_topic: topic of the bags with labels, or a CSV file or data set that has them.
             labels: those of the workload.
+            kept: folder of KeptExamples, read as well; it may be empty or not there yet.
+            trained: file that remembers what was trained on, so that it is never held out.
             held_out: share of the examples to measure with, 0 to 0.5.
             segment_s: length of a time segment that is held out as a whole.
             tolerance_s: how far a label may lie from its frame.
@@ -64,34 +73,41 @@ class ExampleStore:
         Raises:
             SettingsError: held_out or segment_s is out of its range.
         """
-        self._paths = tuple(paths)
+        self._paths, self._kept = tuple(paths), kept
         self._settings = LabelSettings(topic, label_topic, tolerance_s)
         self._labels = tuple(labels)
         self._held_out, self._segment_s = held_out, segment_s
         self._reported: set[str] = set()
         HeldOutSplit((), held_out, segment_s)  # raises before the first round, not in it
+        self._trained = TrainedMoments(trained, segment_s)
 
     def examples(self) -> Iterator[Example]:
         """Yield the examples, recording by recording. All are looked at first, to split them.
 
-        A damaged picture inside a readable message is yielded: decoding it raises FrameError.
+        A picture whose damage only decoding shows is yielded: `decode` raises FrameError. The
+        training ones count as trained on from here on.
 
         Raises:
             FrameError: there are recordings, and none of them can be read.
         """
-        split = self._scan().split
+        moments, split, _ = self._scan()
+        self._trained.add(sorted(m for m in moments if not split.holds_out(m)))
         for labelled, key in self._labelled(Counter()):
             moment = _moment(labelled)
+            if split.between(moment):
+                continue
             yield Example(
                 raw=labelled.frame,
                 label=labelled.label,
                 key=key,
                 held_out=split.holds_out(moment),
+                boxes=labelled.boxes,
             )
 
     def summary(self) -> StoreSummary:
         """Count what `examples` would yield now; raises as it does."""
-        moments, split, skipped = self._scan()
+        found, split, skipped = self._scan()
+        moments = [moment for moment in found if not split.between(moment)]
         counts = Counter(moment.label for moment in moments)
         return StoreSummary(
             examples=len(moments),
@@ -103,10 +119,13 @@ class ExampleStore:
     def _scan(self) -> "_Scan":
         skipped = Counter[str]()
         moments = [_moment(labelled) for labelled, _ in self._labelled(skipped)]
+        split = HeldOutSplit(moments, self._held_out, self._segment_s, self._trained)
+        if between := sum(map(split.between, moments)):
+            skipped["between training and held out"] = between
         if skipped:
             listed = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
-            self._report(f"{len(moments)} examples; skipped: {listed}")
-        return _Scan(moments, HeldOutSplit(moments, self._held_out, self._segment_s), skipped)
+            self._report(f"{len(moments) - between} examples; skipped: {listed}")
+        return _Scan(moments, split, skipped)
 
     def _labelled(self, skipped: Counter[str]) -> Iterator[tuple[LabelledFrame, str]]:
         """Yield the frames that are examples with their keys; count the others by reason."""
@@ -126,25 +145,35 @@ class ExampleStore:
             yield labelled, key
 
     def _frames(self, skipped: Counter[str]) -> Iterator[LabelledFrame]:
-        frames, failures = 0, []
-        for path in self._paths:
+        """Yield every frame that can be read; damage is counted by its kind."""
+        frames, failures, damage = 0, list[FrameError](), DamageLog()
+        for recording, settings in self._recordings(failures):
             try:
-                recordings = find_bags(path) or [path]
-            except OSError as error:
-                failures.append(FrameError(f"{path.name}: {error.strerror}"))
-                continue
-            for recording in recordings:
-                try:
-                    for labelled in labelled_frames(recording, self._settings):
-                        frames += 1
-                        yield labelled
-                except FrameError as error:
-                    failures.append(error)
+                for labelled in labelled_frames(recording, settings, damage):
+                    frames += 1
+                    yield labelled
+            except FrameError as error:
+                failures.append(error)
         for failure in failures:
             skipped["unreadable source"] += 1
             self._report(str(failure))
+        for loss in damage.all():
+            skipped[loss.kind] += loss.count
+            self._report(f"{loss.kind}: {loss.begins}")
         if failures and not frames:
             raise FrameError(f"no frame of any recording can be read: {failures[0]}")
+
+    def _recordings(self, failures: list[FrameError]) -> Iterator[tuple[Path, LabelSettings]]:
+        for path in self._paths:
+            try:
+                found = find_bags(path) or [path]
+            except OSError as error:
+                failures.append(FrameError(f"{path.name}: {error.strerror}"))
+                continue
+            for recording in found:
+                yield recording, self._settings
+        for batch in KeptExamples(self._kept).batches() if self._kept else ():
+            yield batch, LabelSettings()
 
     def _report(self, text: str) -> None:
         """Log once: the same recordings are read in every round."""
@@ -161,7 +190,10 @@ class _Scan(NamedTuple):
 
 def _moment(labelled: LabelledFrame) -> Moment:
     frame = labelled.frame
-    return Moment(frame.stamp_ns, f"{frame.source}/{frame.topic}", labelled.label)
+    name = f"{frame.source}/{frame.topic}"
+    # Bags that follow each other have one camera; a picture that is its own topic has none.
+    camera = "" if frame.topic.lower().endswith(IMAGE_SUFFIXES) else frame.topic
+    return Moment(frame.stamp_ns, name, labelled.label, camera)
 
 
 def _key(labelled: LabelledFrame) -> str:

@@ -85,6 +85,9 @@ class FeatureCache:
                 f"{self._limit_bytes / 1e6:.0f} MB; keep fewer examples on this robot"
             )
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._earlier
+
     def __len__(self) -> int:
         return len(self._rows) + len(self._earlier)
 

@@ -1,7 +1,8 @@
 """Decide which examples a robot measures with and never trains on."""
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from hashlib import blake2b
@@ -11,6 +12,9 @@ from fleet_model.errors import SettingsError
 
 _NS_PER_S = 1_000_000_000
 _LARGEST_BLOCK = 20  # segments; 0.15 is 3 of 20
+# Of a segment: frames nearer to each other than this are neighbors. A robot that drives at half a
+# meter a second sees nearly the same for a second, a tenth of the ten seconds of a segment.
+_NEIGHBOURS = 10
 
 
 class Moment(NamedTuple):
@@ -19,10 +23,11 @@ class Moment(NamedTuple):
     stamp_ns: int
     name: str  # tells moments of one stamp apart
     label: str
+    camera: str = ""  # frames of one camera that follow each other are neighbors; "" has none
 
 
 class HeldOutSplit:
-    """A share of every label by time segment, since neighbouring frames are nearly the same.
+    """A share of every label by time segment, since neighboring frames are nearly the same.
 
     Time since 1970 is cut into segments, and of every block of segments (five for a share of 0.2) a
     hash picks those that are held out. So one segment's frames of one label stay together, two
@@ -35,17 +40,29 @@ class HeldOutSplit:
          is less than half a frame for every label, the newest frame of all is held out.
     So two or more moments always come out on both sides.
 
+    Where a held-out segment begins or ends, frames of both sides are neighbors all the same: a
+    held-out frame less than a tenth of a segment from a training frame of its camera is on neither
+    side (`between`), unless a label would have no other to be measured with.
+
     Newer data never moves a frame from training to held out, so a robot is not measured with what
-    it was trained on. The other way round happens: rule 2 ends when a segment is picked.
+    it was trained on; older data that comes or goes does not either, given what was `trained`. The
+    other way round happens: rule 2 ends when a segment is picked.
     """
 
-    def __init__(self, moments: Iterable[Moment], held_out: float, segment_s: float) -> None:
+    def __init__(
+        self,
+        moments: Iterable[Moment],
+        held_out: float,
+        segment_s: float,
+        trained: Container[Moment] = (),
+    ) -> None:
         """Look at all moments once.
 
         Args:
             moments: of every example, in any order.
             held_out: share, 0 to 0.5; 0 holds out nothing.
             segment_s: longer than things stay in view.
+            trained: moments that a robot was trained on: they are never held out.
 
         Raises:
             SettingsError: a number is out of its range.
@@ -55,6 +72,7 @@ class HeldOutSplit:
         if not segment_s >= 1e-3:
             raise SettingsError(f"segment_s is {segment_s}, expected at least 0.001 seconds")
         self._segment_ns = round(segment_s * _NS_PER_S)
+        self._trained = trained
         share = Fraction(held_out).limit_denominator(_LARGEST_BLOCK)
         self._picks, self._block = share.numerator, share.denominator
         self._segments: dict[str, set[int]] = {}
@@ -64,13 +82,34 @@ class HeldOutSplit:
             self._divide([m for m in ordered if m.label == label], held_out)
         if held_out and len(ordered) > 1 and not any(map(self.holds_out, ordered)):
             self._newer_than[ordered[-1].label] = ordered[-2]
+        self._between = self._neighbors(ordered)
 
     def holds_out(self, moment: Moment) -> bool:
-        """Return whether the example of this moment is measured with, not trained on."""
+        """Return whether the example of this moment is not trained on."""
+        if moment in self._trained:
+            return False
         if moment.stamp_ns // self._segment_ns in self._segments.get(moment.label, ()):
             return True
         newer_than = self._newer_than.get(moment.label)
         return newer_than is not None and moment > newer_than
+
+    def between(self, moment: Moment) -> bool:
+        """Return whether a held-out example is too near to a training example to measure with."""
+        return moment in self._between
+
+    def _neighbors(self, ordered: list[Moment]) -> set[Moment]:
+        """Return the held-out moments that are near a training moment of their camera."""
+        training: dict[str, list[int]] = {}
+        held: list[Moment] = []
+        for moment in ordered:
+            if self.holds_out(moment):
+                held.append(moment)
+            elif moment.camera:
+                training.setdefault(moment.camera, []).append(moment.stamp_ns)
+        guard_ns = self._segment_ns // _NEIGHBOURS
+        near = {m for m in held if _is_near(m.stamp_ns, training.get(m.camera, ()), guard_ns)}
+        far = {moment.label for moment in held if moment not in near}
+        return {moment for moment in near if moment.label in far}
 
     def _divide(self, ordered: list[Moment], held_out: float) -> None:
         before, label = 0, ordered[0].label
@@ -85,6 +124,12 @@ class HeldOutSplit:
             self._segments[label] = segments
         elif newest := round(held_out * before):
             self._newer_than[label] = ordered[before - newest - 1]
+
+
+def _is_near(stamp_ns: int, others: Sequence[int], guard_ns: int) -> bool:
+    """Return whether one of `others`, which are sorted, is less than `guard_ns` away."""
+    after = bisect_left(others, stamp_ns)
+    return any(abs(other - stamp_ns) < guard_ns for other in others[max(after - 1, 0) : after + 1])
 
 
 @lru_cache(maxsize=1024)

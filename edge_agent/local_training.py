@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from edge_agent.deploy import Models
 from edge_agent.feature_cache import FOLDER
 from edge_agent.settings import AgentSettings
+from edge_agent.spool_watch import FOLDER as KEPT
 from edge_agent.training_job import ExampleSource, TrainingJob
 from fleet_model.bundle import FileEntry
 from fleet_model.errors import UpdateError
@@ -22,14 +23,22 @@ if TYPE_CHECKING:
     from fleet_model.types import Update
     from fleet_model.wire import TrainRequest
 
+TRAINED = "trained.json"  # in the state directory
 STORE = "edge_agent.local_training:open_store"
 
 
-def open_store(paths: Iterable[str], **arguments: Any) -> "ExampleStore":
-    """Open the example store in the training process, from JSON values."""
+def open_store(
+    paths: Iterable[str], *, kept: str = "", trained: str = "", **arguments: Any
+) -> "ExampleStore":
+    """Open the example store in the training process, from JSON values; "" is no path."""
     from edge_agent.example_store import ExampleStore  # not in the agent: it stays small
 
-    return ExampleStore(paths=[Path(path) for path in paths], **arguments)
+    return ExampleStore(
+        paths=[Path(path) for path in paths],
+        kept=Path(kept) if kept else None,
+        trained=Path(trained) if trained else None,
+        **arguments,
+    )
 
 
 class LocalTraining:
@@ -70,6 +79,8 @@ class LocalTraining:
             factory=STORE,
             arguments={
                 "paths": [str(path) for path in examples.paths],
+                "kept": str(self._settings.state / KEPT) if examples.spool else "",
+                "trained": str(self._settings.state / TRAINED),
                 "topic": examples.topic,
                 "label_topic": examples.label_topic,
                 "labels": spec.workload.config.get("labels", ()),

@@ -1,11 +1,10 @@
-"""Run a published model over a bag or an image folder; write CSV or JSON, pictures, scores."""
+"""Run a published model over a bag or a data set; write CSV or JSON, pictures, scores."""
 
 import csv
 import json
 import logging
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, fields
@@ -16,6 +15,7 @@ from statistics import median
 from typing import Any, NamedTuple, Protocol, TextIO
 
 from edge_agent.confusion import Confusion, count_confusion
+from edge_agent.frames.damage import DamageLog
 from edge_agent.labels import TOLERANCE_S, LabelledFrame, LabelSettings, labelled_frames
 from fleet_model.bundle import Manifest
 from fleet_model.durable import writing
@@ -45,11 +45,11 @@ class BundleEngine(Engine, Protocol):
 class PredictOptions:
     """What to run over what, and where the answers go."""
 
-    path: Path  # bag, image folder or image
+    path: Path  # bag, data set (folder, YOLO, COCO, TFDS) or image
     bundle: Path  # bundle directory
     precision: str = "fp32"
     topic: str = ""  # camera topic of a bag; "" takes the only one
-    label_topic: str = ""  # std_msgs/String topic of a bag with the truth
+    label_topic: str = ""  # topic of a bag with the truth, or a CSV file or data set that has it
     tolerance_s: float = TOLERANCE_S
     json: bool = False  # one JSON object on stdout, no CSV there
     csv_file: Path | None = None  # CSV goes here, not to stdout
@@ -62,7 +62,7 @@ class PredictOptions:
 class Row:
     """The best answer for one frame: a line of the CSV."""
 
-    file: str  # bag or folder
+    file: str  # bag or folder that the frame was recorded to
     topic: str  # or the image's name in the folder
     stamp_ns: int
     label: str
@@ -86,7 +86,7 @@ class PredictSummary:
     confusion: Confusion  # of the frames whose truth is known
     model_version: int
     milliseconds_per_frame: float | None  # median of decoding, encoding and model
-    skipped: Mapping[str, int]  # reason -> frames, or sources
+    skipped: Mapping[str, int]  # reason -> frames, or places of damage that hides frames
 
     def sentence(self) -> str:
         """Return what a person wants to know."""
@@ -117,42 +117,29 @@ class PredictSummary:
 
 
 def predict(
-    engine: BundleEngine, labelled: Iterable[LabelledFrame], skipped: Counter[str]
+    engine: BundleEngine, labelled: Iterable[LabelledFrame], damage: DamageLog
 ) -> Iterator[Predicted]:
     """Yield the engine's best answer for every frame that can be decoded.
 
     Args:
         engine: of a classifier.
         labelled: frames; a label that the workload does not know is taken as no truth.
-        skipped: counts what was left out, by reason.
-
-    Raises:
-        FrameError: not one frame can be read; the error is that of the first.
+        damage: told about frames that cannot be decoded.
     """
-    answered, first = 0, None
-    try:
-        for frame, label in labelled:
-            start = time.perf_counter()
-            try:
-                best = engine.predict(frame)[0]
-            except FrameError as error:
-                first = first or error
-                skipped["damaged frame"] += 1
-                log.info("%s", error)
-                continue
-            milliseconds = (time.perf_counter() - start) * 1e3
-            answered += 1
-            truth = label if label in engine.workload.labels else ""
-            row = Row(
-                frame.source, frame.topic, frame.stamp_ns, best.label, round(best.score, 6), truth
-            )
-            yield Predicted(frame, row, milliseconds)
-    except FrameError as error:
-        first = first or error
-        skipped["unreadable part of the source"] += 1
-        log.warning("%s", error)
-    if first and not answered:
-        raise first
+    for frame, label, _ in labelled:
+        start = time.perf_counter()
+        try:
+            best = engine.predict(frame)[0]
+        except FrameError as error:
+            damage.add(error.reason, str(error))
+            log.info("%s", error)
+            continue
+        milliseconds = (time.perf_counter() - start) * 1e3
+        truth = label if label in engine.workload.labels else ""
+        row = Row(
+            frame.source, frame.topic, frame.stamp_ns, best.label, round(best.score, 6), truth
+        )
+        yield Predicted(frame, row, milliseconds)
 
 
 def open_bundle(bundle: Path, precision: str) -> BundleEngine:
@@ -168,13 +155,14 @@ def run_predict(
     """Do what `edge-agent predict` does: data to `stdout` or files, progress to a terminal.
 
     Raises:
-        FrameError: nothing can be read, or a confusion matrix is wanted of unlabelled frames.
+        FrameError: not one frame can be read, or a confusion matrix is wanted of unlabelled ones.
         BundleError: the bundle is damaged or has no such precision.
     """
     engine = open_engine(options.bundle, options.precision)
     settings = LabelSettings(options.topic, options.label_topic, options.tolerance_s)
-    skipped = Counter[str]()
-    found = islice(predict(engine, labelled_frames(options.path, settings), skipped), options.limit)
+    damage = DamageLog()
+    labelled = labelled_frames(options.path, settings, damage)
+    found = islice(predict(engine, labelled, damage), options.limit)
     rows, times = [], []
     with ExitStack() as files:
         keep = _row_writer(options, stdout, files)
@@ -184,13 +172,17 @@ def run_predict(
             times.append(milliseconds)
             if options.annotate:
                 _annotate(options.annotate / f"{index:06d}_{_stem(frame)}.jpg", frame, row)
+        if damage and not rows:
+            raise FrameError(f"{options.path.name}: no frame can be read: {damage.sentence()}")
+    if damage:
+        log.warning("%s: damaged: %s", options.path.name, damage.sentence())
     pairs = ((row.truth, row.label) for row in rows if row.truth)
     summary = PredictSummary(
         frames=len(rows),
         confusion=count_confusion(pairs, engine.workload.labels),
         model_version=engine.manifest.version,
         milliseconds_per_frame=round(median(times), 3) if times else None,
-        skipped=dict(skipped),
+        skipped={loss.kind: loss.count for loss in damage.all()},
     )
     if options.json:
         answers = [asdict(row) | {"truth": row.truth or None} for row in rows]

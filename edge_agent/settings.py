@@ -35,6 +35,10 @@ def _paths(value: Any) -> Any:
     return [path for path in value.split(os.pathsep) if path] if isinstance(value, str) else value
 
 
+def _no_path(value: Any) -> Any:
+    return None if value == "" else value
+
+
 Address = Annotated[
     str,
     Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"),
@@ -42,6 +46,7 @@ Address = Annotated[
 ]
 # An environment variable holds a list as PATH does: /bags/monday:/bags/tuesday
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_paths)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_no_path)]  # "" is none: TOML has no null
 
 
 class ServerLink(Section):
@@ -56,11 +61,33 @@ class ServerLink(Section):
 class ExampleSettings(Section):
     """Where labelled examples come from."""
 
-    paths: Paths = ()  # bags or folders; none: this robot never trains
-    topic: str = ""  # camera topic; empty: the only one there is
-    label_topic: str = "/camera/label"
+    # Bags and data sets (folders by label, YOLO, COCO, TFDS), read where they lie; with no path and
+    # no spool, this robot never trains.
+    paths: Paths = ()
+    topic: str = ""  # camera topic of bags; empty: the only one there is
+    label_topic: str = "/camera/label"  # of bags; or a CSV file or data set that has the labels
     tolerance_s: float = Field(default=0.1, gt=0)  # between a label and its frame
     held_out: float = Field(default=0.2, ge=0, le=0.5)  # share kept for measuring
+    spool: OptionalPath = None  # new bags in here are taken into the store, and left as they are
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to learn from."""
+        return bool(self.paths or self.spool)
+
+
+class StoreSettings(Section):
+    """The robot's own store of examples, filled from the spool folder; its place is the state."""
+
+    max_mb: float = Field(default=2000, gt=0)  # of pictures; the commonest label's oldest go first
+    max_age_days: float = Field(default=90, gt=0)  # since they came into the store
+    rate_hz: float = Field(default=5, gt=0)  # of a bag's frames, at most so many a second
+    min_sharpness: float = Field(
+        default=20, ge=0
+    )  # variance of the Laplacian; 0 keeps blurred ones
+    settle_s: float = Field(
+        default=5, gt=0
+    )  # a bag is complete when it has not changed for so long
 
 
 class TrainSettings(Section):
@@ -91,6 +118,7 @@ class AgentSettings(Section):
     server: ServerLink
     state: Path = Path("state")  # models, status; the agent writes nowhere else
     examples: ExampleSettings = ExampleSettings()
+    store: StoreSettings = StoreSettings()
     training: TrainSettings = TrainSettings()
     engine: EngineSettings = EngineSettings()
     poll: PollSettings = PollSettings()
@@ -133,10 +161,20 @@ def _absolute(settings: AgentSettings, folder: Path) -> AgentSettings:
                 update={"ca": folder / server.ca, "key": folder / server.key}
             ),
             "examples": examples.model_copy(
-                update={"paths": tuple(folder / path for path in examples.paths)}
+                update={
+                    "paths": tuple(folder / path for path in examples.paths),
+                    "spool": examples.spool and folder / examples.spool,
+                    "label_topic": _topic_or_path(examples.label_topic, folder),
+                }
             ),
         }
     )
+
+
+def _topic_or_path(label_topic: str, folder: Path) -> str:
+    """Return a file of labels as an absolute path; whatever is no file is a topic."""
+    named = bool(label_topic.strip("./")) and (folder / label_topic).exists()
+    return str(folder / label_topic) if named else label_topic
 
 
 def _reason(error: ValidationError, path: Path, environment: Mapping[str, str]) -> str:
@@ -162,12 +200,18 @@ def _put(values: dict[str, Any], keys: list[str], value: str, name: str) -> None
 def initial_toml(address: str, channel: str, examples: ExampleSettings, *, train: bool) -> str:
     """Return the commented agent.toml that `enroll` writes."""
     paths = ", ".join(_toml(str(path)) for path in examples.paths)
-    training, engine, poll = TrainSettings(), EngineSettings(), PollSettings()
+    store, training, engine, poll = (
+        StoreSettings(),
+        TrainSettings(),
+        EngineSettings(),
+        PollSettings(),
+    )
+    spool = "" if examples.spool is None else str(examples.spool)
     return f"""\
 # Settings of this robot's agent. Unknown keys are refused at start; relative paths are taken from
 # this file's folder. An environment variable overrides a key: {ENVIRONMENT}TRAINING__TRAINER=keras
 
-state = "state"                # models and status; the agent writes nowhere else
+state = "state"                # models, store, status; the agent writes nowhere else
 
 [server]
 address = {_toml(address)}
@@ -176,11 +220,20 @@ key = "robot.key"              # this robot's private key: it never leaves this 
 channel = {_toml(channel)}
 
 [examples]                     # labelled frames; they never leave this robot
+# Bags and data sets (folders named by label, YOLO, COCO, TFDS): they are read where they lie.
 paths = [{paths}]
 topic = {_toml(examples.topic)}                     # camera topic; empty: the only one in the bag
-label_topic = {_toml(examples.label_topic)}
+label_topic = {_toml(examples.label_topic)}  # or a CSV file or data set with the labels
 tolerance_s = {examples.tolerance_s}              # between a label and its frame
 held_out = {examples.held_out}                 # share kept for measuring, never trained on
+spool = {_toml(spool)}                     # folder: new bags in it are taken into the store
+
+[store]                        # examples from the spool, in state/examples
+max_mb = {store.max_mb}                  # beyond it the oldest of the commonest label go
+max_age_days = {store.max_age_days}              # in the store
+rate_hz = {store.rate_hz}                    # at most so many frames of a second of a bag
+min_sharpness = {store.min_sharpness}             # blurred frames are left out; 0 takes all
+settle_s = {store.settle_s}                   # a bag is complete when it is unchanged for so long
 
 [training]
 enabled = {str(train).lower()}                 # false: only follow published models

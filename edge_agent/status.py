@@ -27,6 +27,7 @@ class Status:
     peak_mb: float = 0.0
     rounds: list[dict[str, Any]] = field(default_factory=list)
     publishes: list[dict[str, Any]] = field(default_factory=list)
+    ingest: dict[str, Any] = field(default_factory=dict)  # from the spool, see ingest_ledger.Totals
 
 
 def write_status(state: Path, status: Status) -> None:

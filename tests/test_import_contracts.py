@@ -61,7 +61,7 @@ OFFENCES = [
         "from flwr.app import ArrayRecord",
     ),
     Offence(
-        "No module talks to ROS 2",
+        "Only the live topic talks to ROS 2",
         "edge_agent/frames/__init__.py",
         "import rclpy",
     ),

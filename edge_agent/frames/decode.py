@@ -1,49 +1,23 @@
-"""Turn the payload of a camera message into an RGB picture, or say why that is impossible.
+"""Decode the image file of a message or a folder: as RGB, or as it was compressed.
 
-A picture is right or it is an error: rows are cut by the message's own `step`, and a message whose
-sizes contradict each other is refused rather than shown sheared.
+Raw pixels are read in raw.py. EXIF orientation is not applied: pixels are as they were sent.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 
+from edge_agent.frames.compressed_depth import (
+    depth_pixels,
+    is_compressed_depth,
+    read_compressed_depth,
+)
+from edge_agent.frames.image_header import ImageHeader, read_header
+from edge_agent.frames.raw import eight_bits, no_color
+from edge_agent.frames.tiff import read_tiff
 from fleet_model.errors import FrameError
-from fleet_model.types import RgbImage
+from fleet_model.types import RgbImage, Tensor
 
-# What the first bytes say is true; `CompressedImage.format` is often "bgr8; jpeg compressed bgr8".
-_FIRST_BYTES = {
-    "jpeg": b"\xff\xd8\xff",
-    "png": b"\x89PNG\r\n\x1a\n",
-    "webp": b"RIFF",
-    "bmp": b"BM",
-}
-_LAST_BYTES = {"jpeg": b"\xff\xd9", "png": b"IEND"}  # some OpenCV fill a cut picture with gray
-_PNG_DEPTH_AT = 24  # byte of the header that holds the bits per sample
-
-# encoding -> (bytes per pixel, OpenCV conversion to RGB)
-_RAW = {
-    "rgb8": (3, ""),
-    "bgr8": (3, "COLOR_BGR2RGB"),
-    "rgba8": (4, "COLOR_RGBA2RGB"),
-    "bgra8": (4, "COLOR_BGRA2RGB"),
-    "mono8": (1, "COLOR_GRAY2RGB"),
-}
-
-
-class RawLayout(NamedTuple):
-    """How the bytes of a raw `sensor_msgs/Image` lie: its fields of the same names."""
-
-    encoding: str
-    height: int  # rows
-    width: int  # pixels
-    step: int  # bytes from one row to the next, padding included
-
-
-def image_format(data: bytes | memoryview, declared: str) -> str:
-    """Return "jpeg", "png", "webp" or "bmp" by the first bytes, else what was declared."""
-    start = bytes(data[:8])
-    return next((name for name, first in _FIRST_BYTES.items() if start.startswith(first)), declared)
+_DEPTH = "16UC1"  # the first word of a message's format where a PNG holds depth
+_FLOAT = "tiff"
 
 
 def decode_compressed(data: bytes | memoryview, declared: str, where: str) -> RgbImage:
@@ -51,54 +25,83 @@ def decode_compressed(data: bytes | memoryview, declared: str, where: str) -> Rg
 
     Args:
         data: a whole JPEG, PNG, WebP or BMP file.
-        declared: the message's own word for its format, for the error text.
+        declared: the message's own word for its format: it tells depth, the bytes tell the rest.
         where: names the frame in errors: source, topic and stamp.
 
     Raises:
-        FrameError: empty, cut short, damaged, 16 bits deep, or another format.
+        FrameError: empty, cut short, damaged, of another format, or depth.
     """
     import cv2
 
-    content = bytes(data)
-    name = image_format(content, "")
-    if not name:
-        what = f"the unknown format {declared!r}" if content else "no data"
-        raise FrameError(f"{where}: {what}, expected {', '.join(_FIRST_BYTES)}")
-    if _LAST_BYTES.get(name, b"") not in content:
-        raise FrameError(f"{where}: a {name} that was cut short ({len(content)} bytes)")
-    if name == "png" and content[_PNG_DEPTH_AT : _PNG_DEPTH_AT + 1] > b"\x08":
-        raise FrameError(f"{where}: a 16-bit png, expected 8 bits; is it a depth topic?")
-    try:
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:  # more than 2^30 pixels, for example
-        raise FrameError(f"{where}: OpenCV refuses this {name}: {error.err}") from None
-    if picture is None:
-        raise FrameError(f"{where}: a damaged {name} ({len(content)} bytes)")
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+    if is_compressed_depth(declared):
+        raise no_color(declared, where)
+    header = _header(data, declared, where)
+    if header.format == _FLOAT or (header.bits == 16 and declared.startswith(_DEPTH)):
+        raise no_color(header.format if header.format == _FLOAT else declared, where)
+    if header.bits == 16:  # OpenCV would drop the lower bits instead of rounding
+        return _three_channels(eight_bits(_file_pixels(data, header, where)))
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    return _imdecode(data, header, flags, where)
 
 
-def decode_raw(data: bytes | memoryview, layout: RawLayout, where: str) -> RgbImage:
-    """Return the picture of raw pixels as (height, width, 3), the caller's own.
+def pixels_compressed(data: bytes | memoryview, declared: str, where: str) -> Tensor:
+    """Return the pixels as they were compressed, the caller's own.
+
+    Returns:
+        (height, width) or (height, width, channels) of uint8 or uint16, color in the order R, G,
+        B, A; of compressedDepth (height, width) of uint16, or of float32 with NaN for "unknown";
+        of a TIFF (height, width) of float32.
 
     Raises:
-        FrameError: an unknown encoding, or sizes that do not fit each other or the data.
+        FrameError: as `decode_compressed`, but for depth.
     """
+    if is_compressed_depth(declared):
+        try:
+            return depth_pixels(read_compressed_depth(data, declared))
+        except FrameError as error:
+            raise FrameError(f"{where}: {error}", error.reason) from None
+    return _file_pixels(data, _header(data, declared, where), where)
+
+
+def _file_pixels(data: bytes | memoryview, header: ImageHeader, where: str) -> Tensor:
     import cv2
 
-    encoding, height, width, step = layout
-    if encoding not in _RAW:
-        raise FrameError(f"{where}: the encoding {encoding!r}, expected {', '.join(_RAW)}")
-    channels, conversion = _RAW[encoding]
-    row_bytes = width * channels
-    if not row_bytes or not height:
-        raise FrameError(f"{where}: an empty picture of {width} x {height} pixels")
-    if step < row_bytes or len(data) != height * step:
+    if header.format == _FLOAT:
+        return read_tiff(data)
+    pixels = _imdecode(data, header, cv2.IMREAD_UNCHANGED, where)
+    if pixels.ndim == 2:
+        return pixels
+    to_rgb = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}[pixels.shape[2]]
+    return np.asarray(cv2.cvtColor(pixels, to_rgb))
+
+
+def _header(data: bytes | memoryview, declared: str, where: str) -> ImageHeader:
+    try:
+        return read_header(data)
+    except FrameError as error:
+        unknown = f", declared as {declared[:60]!r}" if error.reason == "unknown format" else ""
+        raise FrameError(f"{where}: {error}{unknown}", error.reason) from None
+
+
+def _imdecode(data: bytes | memoryview, header: ImageHeader, flags: int, where: str) -> Tensor:
+    import cv2
+
+    name = header.format
+    if header.bits == 12:
+        raise FrameError(f"{where}: a {name} of 12 bits a sample, expected 8", "unknown format")
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
         raise FrameError(
-            f"{where}: {len(data)} bytes with step {step} for {width} x {height} pixels of "
-            f"{encoding}, expected height * step bytes and a step of at least {row_bytes}"
-        )
-    rows = np.frombuffer(data, np.uint8).reshape(height, step)  # (height, step)
-    pixels = rows[:, :row_bytes].reshape(height, width, channels)
-    if not conversion:
-        return pixels.copy()
-    return np.asarray(cv2.cvtColor(pixels, getattr(cv2, conversion)), np.uint8)
+            f"{where}: OpenCV refuses this {name}: {error.err}", f"damaged {name}"
+        ) from None
+    # A size that the decoder sees otherwise than the header: never show a part of a picture.
+    if pixels is None or pixels.shape[:2] != (header.height, header.width):
+        raise FrameError(f"{where}: a damaged {name} ({len(data)} bytes)", f"damaged {name}")
+    return pixels
+
+
+def _three_channels(pixels: RgbImage) -> RgbImage:
+    if pixels.ndim == 2:
+        pixels = pixels[..., np.newaxis].repeat(3, axis=2)
+    return np.ascontiguousarray(pixels[..., :3])

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -91,6 +92,17 @@ def encode(index, suffix=".jpg", shape=(24, 32, 3)):
     import cv2
 
     return cv2.imencode(suffix, np.full(shape, 20 + index % 200, np.uint8))[1].tobytes()
+
+
+@pytest.fixture
+def spoilt_png():
+    """Return the bytes of a PNG whose checksums are right and whose pixels cannot be inflated."""
+    png = bytearray(encode(0, ".png"))
+    name = png.index(b"IDAT")
+    end = name + 4 + int.from_bytes(png[name - 4 : name], "big")
+    png[name + 4 : end] = bytes(end - name - 4)
+    png[end : end + 4] = zlib.crc32(png[name:end]).to_bytes(4, "big")
+    return bytes(png)
 
 
 @pytest.fixture
@@ -182,13 +194,14 @@ class RestartableServer:
             assert time.monotonic() < end, f"it did not happen; server:\n{self.log.read_text()}"
             time.sleep(0.05)
 
-    def admit(self, directory, name="r1", *, train=False, examples=()):
+    def admit(self, directory, name="r1", *, train=False, examples=(), settings=None):
         """Enroll a robot in `directory` and admit it at site "hall"; return its agent.toml."""
         from cloud_server.robots import Register
         from edge_agent.enroll import enroll
         from edge_agent.settings import ExampleSettings
 
-        line = enroll(self.place.kit, directory, ExampleSettings(paths=examples), train=train)
+        settings = settings or ExampleSettings(paths=examples)
+        line = enroll(self.place.kit, directory, settings, train=train)
         Register(self.place.robots).add(name, "hall", line)
         return directory / "agent.toml"
 

@@ -13,6 +13,8 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from edge_agent.agent import MAX_BACKOFF_S, Agent, Backoff
@@ -149,6 +151,63 @@ def test_a_round_is_trained_in_a_child_and_remembered(server, robots, tmp_path, 
     assert record["trainer_bytes"] > 5000  # trainer.json and trainer.tflite, not the trunk
     assert (status["state"], status["tensorflow_loaded"]) == ("idle", False)
     assert status["peak_mb"] > 0
+
+
+def test_new_bags_in_the_spool_are_taken_in_beside_the_loop(shared_server, robots, tmp_path, bags):
+    (tmp_path / "spool").mkdir()
+    examples = ExampleSettings(spool=tmp_path / "spool", label_topic=bags.LABELS)
+    config = shared_server.admit(tmp_path / "r6", "r6", train=True, settings=examples)
+    robot = robots(
+        config, EDGE_AGENT_STORE__SETTLE_S="0.2", EDGE_AGENT_STORE__MIN_SHARPNESS="0"
+    ).start()
+    robot.wait(active_version=1, state="idle")
+    for name, labels in (("monday", ["star", "circle"]), ("tuesday", ["star", ""])):
+        start_ns = bags.START_NS + len(name) * 10**12
+        bags.drive(tmp_path / "spool" / name, labels, start_ns=start_ns)
+        robot.wait_until(
+            lambda status, name=name: (
+                status.get("ingest", {}).get("recordings", 0)
+                == ("monday", "tuesday").index(name) + 1
+            )
+        )
+    ingest = robot.status()["ingest"]
+    assert ingest["frames"] == 4
+    assert ingest["kept"] + sum(ingest["dropped"].values()) == 4
+    assert ingest["examples"] == ingest["kept"] > 0
+    loaded = Path(f"/proc/{robot.process.pid}/maps").read_text()
+    assert [n for n in ("cv2", "ai_edge_litert", "rosbags", "tensorflow") if n in loaded] == []
+    assert ended_cleanly(robot)
+    again = robots(config).start().wait_until(lambda status: status.get("ingest"))
+    assert again["ingest"] == ingest  # from the store, whatever the spool holds
+
+
+@pytest.mark.slow
+def test_a_robot_with_nothing_but_a_spool_trains_on_what_came_in(server, robots, tmp_path, bags):
+    server.start()
+    (tmp_path / "spool").mkdir()
+    examples = ExampleSettings(spool=tmp_path / "spool", label_topic=bags.LABELS)
+    config = server.admit(tmp_path / "r1", train=True, settings=examples)
+    settle = {"EDGE_AGENT_STORE__SETTLE_S": "0.2", "EDGE_AGENT_STORE__MIN_SHARPNESS": "0"}
+    robot = robots(config, **settle).start()
+    server.wait_until(lambda: server.online() == {"r1"})
+    run = server.start_run()
+    server.wait_until(lambda: server.failure(run))
+    assert "no examples to train on" in server.failure(run)
+    messages = []
+    for index, label in enumerate(["circle", "square", "star"] * 20):
+        stamp = bags.START_NS + index * 10**9
+        picture = np.random.default_rng(index).integers(0, 256, (48, 64, 3), np.uint8)
+        content = cv2.imencode(".jpg", picture)[1].tobytes()
+        messages.append((bags.CAMERA, stamp, bags.jpeg(stamp, content)))
+        messages.append((bags.LABELS, stamp, bags.text(label)))
+    bags.write(tmp_path / "spool" / "monday", messages)
+    robot.wait_until(lambda status: status.get("ingest", {}).get("kept") == 60)
+    run = server.start_run()
+    server.wait_until(lambda: server.closed(run))
+    (answer,) = server.closed(run)["robots"]
+    assert answer["outcome"] == "accepted"
+    assert 30 < answer["num_examples"] < 60
+    assert (robot.state / "trained.json").exists()
 
 
 @pytest.mark.slow

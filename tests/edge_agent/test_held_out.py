@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,3 +114,35 @@ def test_a_share_of_zero_holds_out_nothing_and_one_moment_is_trained_on():
 def test_numbers_out_of_range_are_refused(share, segment_s):
     with pytest.raises(SettingsError, match="expected"):
         HeldOutSplit((), share, segment_s)
+
+
+def seen_by_camera(count, period_ns, label="star"):
+    return [Moment(START_NS + i * period_ns, "r1/camera", label, "/camera") for i in range(count)]
+
+
+@given(recordings(min_size=8), shares)
+def test_no_measured_frame_is_a_neighbor_of_a_training_frame_of_its_camera(moments, share):
+    moments = [moment._replace(camera="/camera") for moment in moments]
+    split = HeldOutSplit(moments, share, 20.0)  # so neighbors are less than two seconds apart
+    training = [m.stamp_ns for m in moments if not split.holds_out(m)]
+    for label in LABELS:
+        held = [m for m in moments if m.label == label and split.holds_out(m)]
+        measured = [m for m in held if not split.between(m)]
+        far = [m for m in held if min(abs(m.stamp_ns - stamp) for stamp in training) >= 2 * SECOND]
+        assert measured == (far or held)  # a label is measured, if need be with neighbors
+
+
+def test_a_camera_at_30_hz_loses_a_second_at_each_end_of_what_is_held_out():
+    moments = seen_by_camera(30 * 400, SECOND // 30)
+    split = HeldOutSplit(moments, 0.2, 10.0)
+    held = [split.holds_out(moment) for moment in moments]
+    left_out = [moment for moment in moments if split.between(moment)]
+    borders = sum(one != other for one, other in pairwise(held))
+    assert len(left_out) == pytest.approx(30 * borders, abs=borders)
+    assert all(split.holds_out(moment) for moment in left_out)
+
+
+def test_pictures_without_a_camera_have_no_neighbors():
+    moments = [Moment(START_NS + i, f"signs/{i}.png", "star") for i in range(10)]
+    split = HeldOutSplit(moments, 0.2, 10.0)
+    assert not any(map(split.between, moments))

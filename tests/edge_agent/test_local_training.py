@@ -48,10 +48,11 @@ def request_for(store):
 def training(store, tmp_path):
     """Return a maker of trainings; `fit` is the process's, or only looks at the job."""
 
-    def make(fit, paths=(), trainer="litert") -> LocalTraining:
+    def make(fit, paths=(), trainer="litert", spool=None) -> LocalTraining:
         settings = AgentSettings(
             server=ServerLink(address="localhost:1"),
-            examples=ExampleSettings(paths=paths, held_out=0.25, label_topic="/l"),
+            state=tmp_path / "state",
+            examples=ExampleSettings(paths=paths, held_out=0.25, label_topic="/l", spool=spool),
             training=TrainSettings(trainer=trainer),
         )
         return LocalTraining(settings, Models(tmp_path / "models"), store, fit)
@@ -72,6 +73,16 @@ def test_the_job_holds_what_request_and_settings_say(training, request_for):
     assert job.examples.arguments["paths"] == ["/bags/1"]
     assert job.examples.arguments["labels"] == ["circle", "square", "star"]
     assert (job.examples.arguments["held_out"], job.examples.arguments["topic"]) == (0.25, "")
+
+
+def test_a_robot_with_a_spool_learns_from_its_store_and_remembers_what_it_trained_on(
+    training, request_for, tmp_path
+):
+    arguments = training(lambda job, _: job).train(request_for(), "r1").examples.arguments
+    assert arguments["kept"] == ""
+    assert arguments["trained"] == str(tmp_path / "state" / "trained.json")
+    job = training(lambda job, _: job, spool=tmp_path / "spool").train(request_for(), "r1")
+    assert job.examples.arguments["kept"] == str(tmp_path / "state" / "examples")
 
 
 def test_a_training_may_take_as_long_as_the_round_stays_open(training, request_for):
@@ -96,7 +107,9 @@ def test_a_trainer_of_another_kind_is_a_bundle_error(training, request_for):
         training(lambda job, _: job, trainer="torch").train(request_for(), "r1")
 
 
-def test_real_frames_become_an_update_in_the_training_process(training, request_for, image_folder):
+def test_real_frames_become_an_update_in_the_training_process(
+    training, request_for, image_folder, tmp_path
+):
     folder = image_folder("frames", {"circle": 12, "square": 12, "star": 12})
     with TrainingProcess(idle_s=30) as process:
         update = training(process.fit, paths=(folder,)).train(request_for(), "r1")
@@ -105,6 +118,7 @@ def test_real_frames_become_an_update_in_the_training_process(training, request_
     assert update.weights.keys() == WEIGHTS.keys()
     assert any(np.abs(tensor).max() > 0 for tensor in update.weights.values())
     assert update.metrics["tensorflow_loaded"] == 0
+    assert (tmp_path / "state" / "trained.json").exists()
 
 
 def test_the_store_opens_from_json_values(image_folder):

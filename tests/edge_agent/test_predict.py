@@ -1,15 +1,14 @@
 import csv
 import io
 import json
-import logging
 import sys
-from collections import Counter
 
 import cv2
 import pytest
 
-from edge_agent.labels import LabelSettings, labelled_frames
-from edge_agent.predict import PredictOptions, predict, run_predict
+from edge_agent.extraction import ExtractOptions, extract
+from edge_agent.labels import LabelSettings
+from edge_agent.predict import PredictOptions, run_predict
 from fleet_model.errors import FrameError
 
 pytestmark = pytest.mark.base
@@ -134,34 +133,62 @@ def test_a_matrix_of_unlabelled_frames_is_an_error_after_the_rows(bag, run, tmp_
     assert len(rows.read_text().splitlines()) == 6
 
 
-def test_damaged_frames_are_counted_and_the_others_predicted(image_folder, run):
-    folder = image_folder("signs", {"circle": 3})
+def test_damaged_frames_are_counted_by_reason_and_the_others_predicted(
+    image_folder, run, caplog, spoilt_png
+):
+    folder = image_folder("signs", {"circle": 4})
     (folder / "circle/001.png").write_bytes(b"spoilt")
+    (folder / "circle/002.png").write_bytes(spoilt_png)  # only decoding shows it
     summary, text = run(folder)
     assert summary.frames == len(text.splitlines()) - 1 == 2
-    assert summary.skipped == {"damaged frame": 1}
+    assert summary.skipped == {"unknown format": 1, "damaged png": 1}
+    assert "signs: damaged: 1 x " in caplog.text
 
 
-def test_a_source_that_ends_in_damage_keeps_what_came_before(bag, gray_engine, caplog):
-    def ends_in_damage():
-        yield from labelled_frames(bag, LabelSettings())
-        raise FrameError("r1: the rest is lost")
-
-    skipped = Counter()
-    with caplog.at_level(logging.WARNING):
-        found = list(predict(gray_engine(LABELS), ends_in_damage(), skipped))
-    assert len(found) == 5
-    assert skipped == {"unreadable part of the source": 1}
-    assert "the rest is lost" in caplog.text
+def test_a_bag_that_was_cut_keeps_what_came_before(bags, run, tmp_path):
+    bag = bags.drive(tmp_path / "long", ["circle", "square"] * 50)
+    (file,) = bag.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    summary, text = run(bag)
+    assert 30 < summary.frames == len(text.splitlines()) - 1 < 70
+    assert summary.skipped == {"cut file": 1}
 
 
-def test_nothing_readable_is_an_error(image_folder, run, tmp_path):
-    folder = image_folder("signs", {"circle": 1})
+def test_nothing_readable_is_an_error_and_leaves_the_old_csv(image_folder, run, tmp_path):
+    folder, rows = image_folder("signs", {"circle": 1}), tmp_path / "rows.csv"
+    rows.write_text("old")
     (folder / "circle/000.png").write_bytes(b"spoilt")
-    with pytest.raises(FrameError, match=r"signs/circle/000\.png: the unknown format"):
-        run(folder)
+    with pytest.raises(FrameError, match=r"no frame can be read: .* signs/circle/000\.png"):
+        run(folder, csv_file=rows)
+    assert rows.read_text() == "old"
     with pytest.raises(FrameError, match="gone: no such file"):
         run(tmp_path / "gone")
+
+
+def test_the_truth_of_a_bag_may_stand_in_a_file(bags, bag, run, tmp_path):
+    lines = [f"{bags.START_NS + i * 500_000_000},circle" for i in range(3)]
+    (tmp_path / "truth.csv").write_text("stamp_ns,label\n" + "\n".join(lines) + "\n")
+    summary, text = run(bag, label_topic=str(tmp_path / "truth.csv"))
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["truth"] for row in rows] == ["circle", "circle", "circle", "", ""]
+    assert summary.confusion.count == 3
+
+
+@pytest.mark.parametrize("form", ["folder", "yolo", "coco", "tfds"])
+def test_every_kind_of_data_set_is_predicted_with_its_truth(bags, bag, run, tmp_path, form):
+    extract(
+        ExtractOptions(
+            paths=(bag,), out=tmp_path / form, labels=LabelSettings("", bags.LABELS), format=form
+        )
+    )
+    summary, text = run(tmp_path / form)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["label"] for row in rows] == ["circle", "square", "star", "circle", "square"]
+    assert [row["truth"] for row in rows] == ["circle", "square", "square", "circle", ""]
+    assert [int(row["stamp_ns"]) - bags.START_NS for row in rows] == [
+        index * 500_000_000 for index in range(5)
+    ]
+    assert summary.skipped == {}
 
 
 def test_progress_is_shown_on_a_terminal_and_nowhere_else(bag, run, monkeypatch, capsys):

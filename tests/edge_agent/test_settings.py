@@ -34,13 +34,22 @@ def refusal(load, toml, **environment):
     return str(caught.value)
 
 
-@given(paths=st.lists(TEXT, max_size=3), topic=TEXT, label_topic=TEXT, train=st.booleans())
+@given(
+    paths=st.lists(TEXT, max_size=3),
+    topic=TEXT,
+    label_topic=TEXT,
+    train=st.booleans(),
+    spool=st.none() | TEXT,
+)
 def test_whatever_enroll_writes_reads_back_the_same(
-    tmp_path_factory, paths, topic, label_topic, train
+    tmp_path_factory, paths, topic, label_topic, train, spool
 ):
     folder = tmp_path_factory.getbasetemp()
     examples = ExampleSettings(
-        paths=tuple(folder / path for path in paths), topic=topic, label_topic=label_topic
+        paths=tuple(folder / path for path in paths),
+        topic=topic,
+        label_topic=label_topic,
+        spool=None if spool is None else folder / spool,
     )
     toml = initial_toml("localhost:8443", "canary", examples, train=train)
     (folder / "agent.toml").write_text(toml, encoding="utf-8", newline="")
@@ -78,6 +87,28 @@ def test_a_variable_overrides_the_file(load):
     assert settings.examples.paths == (Path("/bags/monday"), Path("/bags/tuesday"))
 
 
+def test_a_spool_is_a_folder_or_none(load, tmp_path):
+    assert load(SERVER + '[examples]\nspool = "spool"\n').examples.spool == tmp_path / "spool"
+    assert load(SERVER + '[examples]\nspool = ""\n').examples.spool is None
+    settings = load(SERVER, EDGE_AGENT_EXAMPLES__SPOOL="/spool", EDGE_AGENT_STORE__MAX_MB="50")
+    assert settings.examples.spool == Path("/spool")
+    assert settings.store.max_mb == 50
+    assert [load(SERVER).examples.wanted, settings.examples.wanted] == [False, True]
+
+
+def test_labels_in_a_file_are_found_from_the_files_own_folder(load, tmp_path):
+    (tmp_path / "labels.csv").write_text("stamp_ns,label\n")
+    toml = SERVER + '[examples]\nlabel_topic = "{}"\n'
+    for name, expected in [
+        ("labels.csv", str(tmp_path / "labels.csv")),
+        ("none.csv", "none.csv"),  # so it is a topic
+        ("/camera/label", "/camera/label"),
+        ("", ""),
+        (".", "."),
+    ]:
+        assert load(toml.format(name)).examples.label_topic == expected
+
+
 def test_variables_alone_are_enough(load):
     assert load("", EDGE_AGENT_SERVER__ADDRESS="localhost:8443").server.channel == "stable"
 
@@ -89,6 +120,7 @@ def test_variables_alone_are_enough(load):
         (SERVER + "[trainning]\n", "trainning: Extra inputs"),
         (SERVER + "[engine]\nprecision = 'fp16'\n", "engine.precision: Input should be 'fp32' or"),
         (SERVER + "[poll]\nidle_s = 0\n", "poll.idle_s: Input should be greater than 0 (got 0)"),
+        (SERVER + "[store]\nmax_mb = 0\n", "store.max_mb: Input should be greater than 0"),
         (SERVER + "[server]\n", "not readable TOML"),
         ("server = [", "not readable TOML"),
         ("state = 'elsewhere'\n", "server: Field required"),

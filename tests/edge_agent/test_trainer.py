@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import threading
+import time
 from functools import partial
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent import trainer
 from edge_agent.feature_cache import FeatureCache
 from edge_agent.trainer import Learner, fit, threads_from_environment
 from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec
@@ -361,3 +364,72 @@ def test_rows_of_different_dtypes_meet_in_one_batch_without_loss():
 def test_threads_come_from_the_environment(monkeypatch, value, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     assert threads_from_environment() == threads
+
+
+# ------------------------------------------------------------------------------- decoding ahead
+
+
+class SlowAtFirst(Vectors):
+    """Encodes in threads that end in another order than they began."""
+
+    def encode(self, raw):
+        time.sleep(0.02 if self.encoded % 3 == 0 else 0.0)
+        return super().encode(raw)
+
+
+def test_pictures_decoded_ahead_give_the_same_update_bit_for_bit(monkeypatch):
+    config = TrainConfig(epochs=2, learning_rate=0.1)
+    machine = learner()
+    ahead = dataclasses.replace(machine, workload=SlowAtFirst())
+    update = fit(ahead, checkpoint(), examples(30, held_out_every=5), config)
+    monkeypatch.setattr(trainer, "map_ahead", lambda function, items, *_: in_turn(function, items))
+    other = fit(learner(), checkpoint(), examples(30, held_out_every=5), config)
+    assert same(update, other)
+    timed = {"encode_s", "train_s"}
+    assert {n: v for n, v in update.metrics.items() if n not in timed} == {
+        n: v for n, v in other.metrics.items() if n not in timed
+    }
+
+
+def in_turn(function, items):
+    yield from map(function, items)
+
+
+def test_no_more_than_a_window_of_pictures_is_in_memory():
+    class Counted:
+        alive = most = 0
+
+        def __init__(self):
+            Counted.alive += 1
+            Counted.most = max(Counted.most, Counted.alive)
+
+        def __del__(self):
+            Counted.alive -= 1
+
+        def __array__(self, dtype=None, copy=None):
+            return np.ones(FEATURES, dtype)
+
+    def stream():
+        for number in range(200):
+            yield Example(raw=Counted(), label=LABELS[number % 3], key=f"{number:03d}")
+
+    fit(learner(), checkpoint(), stream(), ROUND)
+    assert Counted.most <= trainer.WINDOW + 3
+
+
+def test_threads_end_also_when_a_training_fails():
+    threads = threading.active_count()
+    twice = [*examples(20), *examples(20)]
+    with pytest.raises(TrainingError, match="two examples share a key"):
+        fit(learner(), checkpoint(), twice, ROUND)
+    assert threading.active_count() == threads
+
+
+def test_features_that_had_to_make_room_are_computed_again():
+    cache = FeatureCache(limit_bytes=(4 * FEATURES) * 12)  # of 16 rows, four bytes a number
+    machine = learner(cache=cache)
+    fit(machine, checkpoint(), list(examples(12)), ROUND)
+    mixed = [*list(examples(12, seed=2))[6:], *list(examples(12))[:6]]
+    fresh = [dataclasses.replace(e, key=f"new/{e.key}") for e in mixed[:6]] + mixed[6:]
+    update = fit(machine, checkpoint(), fresh, ROUND)
+    assert same(update, fit(learner(), checkpoint(), fresh, ROUND))

@@ -2,6 +2,7 @@ import pytest
 
 from edge_agent.frames.bag import BagFrames
 from edge_agent.frames.folder import FolderFrames
+from edge_agent.frames.ros_topic import open_topic
 from edge_agent.frames.source import FRAME_SOURCES, find_bags, open_frames
 from fleet_model.errors import FrameError
 from fleet_model.loading import load_plugin
@@ -10,7 +11,8 @@ pytestmark = pytest.mark.base
 
 
 def test_the_table_names_what_exists():
-    assert [load_plugin(FRAME_SOURCES, name) for name in FRAME_SOURCES] == [BagFrames, FolderFrames]
+    loaded = [load_plugin(FRAME_SOURCES, name) for name in FRAME_SOURCES]
+    assert loaded == [BagFrames, FolderFrames, open_topic]
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])

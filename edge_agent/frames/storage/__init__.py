@@ -12,9 +12,9 @@ from edge_agent.frames.damage import DamageLog
 
 # suffix -> "module:attribute", a StorageFile built as `kind(path)`
 STORAGE_FILES = {
-    ".mcap": "edge_agent.frames.mcap_file:McapFile",
-    ".db3": "edge_agent.frames.db3_file:Db3File",
-    ".bag": "edge_agent.frames.ros1_file:Ros1File",
+    ".mcap": "edge_agent.frames.storage.mcap_file:McapFile",
+    ".db3": "edge_agent.frames.storage.db3_file:Db3File",
+    ".bag": "edge_agent.frames.storage.ros1_file:Ros1File",
 }
 
 
@@ -25,7 +25,7 @@ class Topic(NamedTuple):
     type: str  # without "/msg/": "sensor_msgs/Image"
     encoding: str  # "cdr", or "ros1" for ROS 1 serialization
     definition: str  # the message definition as text (.msg, with dependencies); "" is unknown
-    count: int  # messages by the file's own index; 0 where it has none
+    messages: int  # by the file's own index; 0 where it has none
 
 
 class Stored(NamedTuple):

@@ -1,0 +1,1 @@
+"""Labels in files: folders, YOLO, COCO, TFDS directories, tables, label topics."""

@@ -1,0 +1,23 @@
+"""A sample of the fuzz runs of .db3 and .bag files; for a million inputs run the scripts."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import damaging
+import fuzz_db3
+import fuzz_ros1
+
+from edge_agent.frames.storage.db3_file import Db3File
+from edge_agent.frames.storage.ros1_file import Ros1File
+
+pytestmark = pytest.mark.base
+
+
+@pytest.mark.parametrize("fuzz", [(Db3File, fuzz_db3), (Ros1File, fuzz_ros1)])
+def test_damaged_files_lose_messages_and_never_invent_them(fuzz, capsys):
+    kind, module = fuzz
+    assert damaging.main(kind, module.seeds, module.check, ["--inputs", "800"]) == 0
+    assert '"failures": 0' in capsys.readouterr().out
