@@ -46,10 +46,16 @@ def enroll(
     kit: Annotated[Path, typer.Argument(help="the kit folder of the server (DIR/kit)")],
     directory: Annotated[Path, typer.Option("--dir", help="where key and settings go")] = Path(),
     examples: Annotated[
-        list[Path] | None, typer.Option(help="bag or folder with labelled frames; repeatable")
+        list[Path] | None,
+        typer.Option(help="bag, labelled folder, YOLO, COCO or TFDS directory; repeatable"),
+    ] = None,
+    spool: Annotated[
+        Path | None, typer.Option(help="folder where new bags appear: they are taken in")
     ] = None,
     topic: Annotated[str, typer.Option(help="camera topic; empty: the only one in the bag")] = "",
-    label_topic: Annotated[str, typer.Option(help="topic with labels")] = "/camera/label",
+    label_topic: Annotated[
+        str, typer.Option(help="topic with labels of the bags, a CSV file, or a data set")
+    ] = "/camera/label",
     train: Annotated[bool, typer.Option(help="--no-train: only follow published models")] = True,
     json_output: Json = False,
 ) -> None:
@@ -59,7 +65,12 @@ def enroll(
     from fleet_model.proof import fingerprint
 
     paths = tuple(path.absolute() for path in examples or ())
-    settings = ExampleSettings(paths=paths, topic=topic, label_topic=label_topic)
+    settings = ExampleSettings(
+        paths=paths,
+        topic=topic,
+        label_topic=label_topic,
+        spool=spool and spool.absolute(),
+    )
     line = make(kit, directory, settings, train=train)
     if json_output:
         typer.echo(json.dumps({"public_key": line, "fingerprint": fingerprint(line)}))
@@ -101,6 +112,11 @@ def status(config: Config = CONFIG, json_output: Json = False) -> None:
     typer.echo(f"state    {answer['state']} {answer['reason']}".rstrip())
     typer.echo(f"version  {answer['active_version']}")
     typer.echo(f"memory   {answer['idle_mb']:.0f} MB idle, {answer['peak_mb']:.0f} MB peak")
+    if ingest := answer.get("ingest"):
+        typer.echo(
+            f"store    {ingest['examples']} examples ({ingest['megabytes']:.0f} MB) from "
+            f"{ingest['recordings']} bags; {ingest['unreadable']} bags cannot be read"
+        )
     typer.echo(f"rounds   {len(rounds)}")
     if rounds and "accuracy_after" in rounds[-1]["metrics"]:
         metrics = rounds[-1]["metrics"]
@@ -112,7 +128,7 @@ def status(config: Config = CONFIG, json_output: Json = False) -> None:
 
 @app.command()
 def predict(
-    path: Annotated[Path, typer.Argument(help="images, a data-set folder, or a bag")],
+    path: Annotated[Path, typer.Argument(help="images, a data set, a bag, or ros:/topic")],
     config: Config = CONFIG,
     bundle: Annotated[
         Path | None, typer.Option(help="bundle directory; default: the active one")
@@ -121,7 +137,9 @@ def predict(
         str | None, typer.Option(help="fp32 or int8; default: the settings' own")
     ] = None,
     topic: Annotated[str, typer.Option(help="camera topic; empty: the only one")] = "",
-    label_topic: Annotated[str, typer.Option(help="topic with true labels of a bag")] = "",
+    label_topic: Annotated[
+        str, typer.Option(help="true labels: a topic of the bag, a CSV, or a data set")
+    ] = "",
     csv: Annotated[Path | None, typer.Option(help="write the CSV here, not to stdout")] = None,
     annotate: Annotated[
         Path | None, typer.Option(help="write images with the prediction drawn in here")

@@ -1,4 +1,4 @@
-"""Put many image files on a disk: whole or not at all, and surely there before they count."""
+"""Put many image files on a disk, quickly, and surely there before they count."""
 
 import ctypes
 import os
@@ -17,30 +17,31 @@ _ASIDE = re.compile(r"\..*\.[0-9]+\.new")  # as fleet_model.durable names them
 class ImageDisk:
     """Writes the image files of one output folder. Every method raises OSError."""
 
-    def __init__(self, out: Path, aside: Path) -> None:
-        """Write into `out`; `aside` is a file of the same file system that nobody else uses."""
+    def __init__(self, out: Path) -> None:
+        """Write into `out`."""
         self._out = out
-        self._aside = aside
-        self._paths = f"{out}/", str(aside)  # Path objects would double the cost of a rename
+        self._root = f"{out}/"  # Path objects would double the cost of a write
         self._made = set[str]()  # folders
 
     def write(self, file: str, data: bytes | memoryview) -> int:
-        """Write a file (relative, with "/") aside and rename it; return its checksum.
+        """Write a file (relative, with "/") and return its checksum; no part of one stays behind.
 
-        The rename costs 0.02 ms of 0.1 ms, and there is never a part of an image for anyone to see.
-        Nothing is synced: `sync` does that once for many files, which costs 50 times less.
+        After `kill -9` a part may stay, but then the journal does not have it and it is written
+        again. Writing aside and renaming would cost 0.03 ms of 0.25 ms. Nothing is synced: `sync`
+        does that for many files at once, which costs 50 times less.
         """
         folder, _, _ = file.rpartition("/")
         if folder not in self._made:
             (self._out / folder).mkdir(parents=True, exist_ok=True)
             self._made.add(folder)
-        root, aside = self._paths
-        descriptor = os.open(aside, _FLAGS, 0o644)
+        descriptor = os.open(self._root + file, _FLAGS, 0o644)
         try:
             write_all(descriptor, data)
+        except BaseException:
+            (self._out / file).unlink(missing_ok=True)
+            raise
         finally:
             os.close(descriptor)
-        os.rename(aside, root + file)  # noqa: PTH104
         return checksum(data)
 
     def holds(self, file: str, size_bytes: int, checksum: int) -> bool:
@@ -64,7 +65,6 @@ class ImageDisk:
 
     def tidy(self) -> None:
         """Remove what an interrupted writer of any file in the folder has left."""
-        self._aside.unlink(missing_ok=True)
         for folder, _, files in os.walk(self._out):
             for name in files:
                 if _ASIDE.fullmatch(name):

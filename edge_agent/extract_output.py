@@ -35,7 +35,7 @@ class ExtractOutput:
         self._out = out
         self._format = open_format(format_name)
         self._journal = journal
-        self._disk = ImageDisk(out, out / FOLDER / "aside")
+        self._disk = ImageDisk(out)
         self._reserve = Reserve(out / FOLDER / "reserve")
         self._room_per_frame = _ROOM_PER_FRAME.get(format_name, 0)
         self._mark = FinishedMark(out)
@@ -63,7 +63,7 @@ class ExtractOutput:
         return self._format.place(row)
 
     def write(self, file: str, data: bytes | memoryview) -> int:
-        """Write an image whole or not at all; return its checksum."""
+        """Write an image; return its checksum."""
         self._pending_bytes += len(data)
         self._mark.note_image(file)
         return self._disk.write(file, data)

@@ -117,8 +117,8 @@ def inspect_bag(path: Path, progress: Callable[[int, int], None] | None = None) 
 def evenly_spaced(times_ns: NDArray[np.int64], count: int) -> frozenset[int]:
     """Return the indexes of at most `count` times that lie nearest to an even spacing."""
     order = np.argsort(times_ns, kind="stable")
-    times = times_ns[order]
-    wanted = np.linspace(float(times[0]), float(times[-1]), count)
+    times = times_ns[order] - times_ns[order[0]]  # small numbers: float64 holds them exactly
+    wanted = np.linspace(0.0, float(times[-1]), count)
     after = np.clip(np.searchsorted(times, wanted), 1, max(len(times) - 1, 1))
     before = after - 1
     after = np.minimum(after, len(times) - 1)

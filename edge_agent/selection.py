@@ -1,6 +1,7 @@
 """Choose frames by time, before anything of them is read."""
 
 import math
+import re
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from typing import NamedTuple
 from fleet_model.errors import SettingsError
 
 _NS_PER_S = 1_000_000_000
+_FRACTION = re.compile(r"(?<=:[0-9]{2})\.([0-9]{1,9})")
 _ABSOLUTE_NS = 10**15  # a whole number from here on is a time, not seconds: 31 million years
 
 
@@ -122,8 +124,10 @@ def _moments(selection: Selection, first_ns: int) -> Moments:
 
 
 def _iso_moment(text: str, flag: str) -> Moment:
+    fraction = _FRACTION.search(text)
+    whole = _FRACTION.sub("", text).replace("Z", "+00:00")  # all that Python 3.10 reads
     try:
-        time = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        time = datetime.fromisoformat(whole)
     except ValueError:
         raise SettingsError(
             f"{flag} {text}: expected seconds from the first frame (12.5), a time in ns, or an ISO "
@@ -133,4 +137,5 @@ def _iso_moment(text: str, flag: str) -> Moment:
         time = time.replace(tzinfo=timezone.utc)
     since = time - datetime.fromtimestamp(0, timezone.utc)
     whole_s = since.days * 86_400 + since.seconds
-    return Moment(whole_s * _NS_PER_S + since.microseconds * 1000, absolute=True)
+    ns = int(fraction[1].ljust(9, "0")) if fraction else 0
+    return Moment(whole_s * _NS_PER_S + ns, absolute=True)

@@ -38,7 +38,8 @@ class TopicMarks:
         read = _READERS[declared.type](declared)
         by_stamp: dict[int, _Read] = {}
         by_bag: list[tuple[int, Mark]] = []
-        for stored in bag.stored((topic,), damage):
+        # What is wrong with the file itself is counted when its frames are read.
+        for stored in bag.stored((topic,), DamageLog()):
             found = _read(read, stored, bag.path.name, damage)
             if found is None:
                 continue

@@ -62,6 +62,7 @@ def assert_refused(file, message):
     assert_same(model, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "their_"])
 def test_a_keras_file_is_matched_by_path_or_else_in_model_order(tmp_path, prefix):
     theirs = randomize(small_model(prefix))

@@ -15,7 +15,7 @@ from corpus_damage import DAMAGES
 from corpus_defects import DEFECTIVE, DEFECTS
 from corpus_pictures import KINDS, make
 
-pytestmark = pytest.mark.base
+pytestmark = [pytest.mark.base, pytest.mark.slow]
 
 FRAMES = 6
 NOTHING = Losses()

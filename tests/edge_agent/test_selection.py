@@ -74,7 +74,9 @@ def test_the_reason_says_range_or_rate():
         ("1760000000000000001", Moment(T0 + 1, absolute=True)),
         ("2025-10-09T08:53:20Z", Moment(T0, absolute=True)),
         ("2025-10-09T08:53:20", Moment(T0, absolute=True)),
-        ("2025-10-09T10:53:20.000001+02:00", Moment(T0 + 1000, absolute=True)),
+        ("2025-10-09T10:53:20.000000001+02:00", Moment(T0 + 1, absolute=True)),
+        ("2025-10-09 08:53:20.5", Moment(T0 + 500_000_000, absolute=True)),
+        ("2025-10-09", Moment(T0 - 32_000 * S, absolute=True)),
     ],
 )
 def test_a_moment_is_seconds_ns_or_iso(text, moment):

@@ -9,7 +9,7 @@ from edge_agent import spool_watch
 from edge_agent.settings import AgentSettings, ExampleSettings, ServerLink, StoreSettings
 from edge_agent.spool_watch import SpoolWatch
 
-pytestmark = pytest.mark.base
+pytestmark = [pytest.mark.base, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import fuzz_ros1
 from edge_agent.frames.storage.db3_file import Db3File
 from edge_agent.frames.storage.ros1_file import Ros1File
 
-pytestmark = pytest.mark.base
+pytestmark = [pytest.mark.base, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("fuzz", [(Db3File, fuzz_db3), (Ros1File, fuzz_ros1)])

@@ -13,7 +13,7 @@ from edge_agent.label_formats.data_set import FORMATS, largest_label
 from edge_agent.manifest import MANIFEST
 from fleet_model.types import Box
 
-pytestmark = pytest.mark.base
+pytestmark = [pytest.mark.base, pytest.mark.slow]
 
 WIDTH, HEIGHT = 32, 24
 ROBOT_FRAMES = Path(__file__).parents[4] / "shared/data/robot_frames"

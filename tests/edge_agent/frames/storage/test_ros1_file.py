@@ -98,6 +98,7 @@ def test_every_message_comes_as_it_was_recorded(tmp_path, compression):
     assert text == Topic(CHATTER, "std_msgs/String", "ros1", text.definition, 60)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     order=st.lists(st.integers(0, 100), max_size=40),
