@@ -24,7 +24,7 @@ START_NS, PERIOD_NS = 1_760_000_000 * 10**9, 33_333_333
 MODULES = {
     "ours": (
         "edge_agent.ahead",
-        "edge_agent.extraction",
+        "edge_agent.extraction.extract",
         "edge_agent.frames.bag",
         "edge_agent.frames.storage.db3_file",
         "edge_agent.frames.storage.mcap_file",
@@ -39,7 +39,7 @@ TASKS = ("jpeg_passthrough", "raw_mcap_1_in_5", "raw_db3_1_in_5", "decode_batch"
 
 # What every arm is handed: the bag, and an empty folder to write to.
 def _ours_passthrough(bag: Path, out: Path) -> int:
-    from edge_agent.extraction import ExtractOptions, extract
+    from edge_agent.extraction.extract import ExtractOptions, extract
 
     return extract(ExtractOptions(paths=(bag,), out=out)).frames_written
 

@@ -15,7 +15,7 @@ from edge_agent.deploy import Models
 from edge_agent.memory import MemoryWatch
 from edge_agent.server_link import HttpsStore
 from edge_agent.settings import AgentSettings
-from edge_agent.spool_watch import SpoolWatch
+from edge_agent.spool.watch import SpoolWatch
 from edge_agent.status import Status, write_status
 from fleet_model.errors import (
     BundleError,

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from edge_agent.frames.damage import DamageLog
 from edge_agent.frames.source import IMAGE_SUFFIXES, find_bags
 from edge_agent.held_out import HeldOutSplit, Moment
-from edge_agent.kept_examples import KeptExamples
 from edge_agent.labels import TOLERANCE_S, LabelledFrame, LabelSettings, labelled_frames
+from edge_agent.spool.kept_examples import KeptExamples
 from edge_agent.trained_moments import TrainedMoments
 from fleet_model.errors import FrameError
 from fleet_model.types import Example

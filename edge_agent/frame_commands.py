@@ -12,9 +12,9 @@ import typer
 from fleet_model.errors import LossError, StorageError
 
 if TYPE_CHECKING:
-    from edge_agent.extraction import ExtractSummary
+    from edge_agent.extraction.extract import ExtractSummary
     from edge_agent.frames.damage import Damage
-    from edge_agent.inspection import Inspection, TopicReport
+    from edge_agent.inspection.inspect import Inspection, TopicReport
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON to stdout")]
 _EVERY = 32  # frames between two looks at the progress bar
@@ -56,10 +56,10 @@ def extract(
 
     Exit code 13 says that something was damaged and is left out.
     """
-    from edge_agent.extraction import ExtractOptions, Progress
-    from edge_agent.extraction import extract as run
+    from edge_agent.extraction.extract import ExtractOptions, Progress
+    from edge_agent.extraction.extract import extract as run
+    from edge_agent.extraction.selection import Selection, parse_moment
     from edge_agent.labels import TOLERANCE_S, LabelSettings
-    from edge_agent.selection import Selection, parse_moment
 
     selection = Selection(
         parse_moment(start, "--start"), parse_moment(end, "--end"), every_n, rate_hz
@@ -99,7 +99,7 @@ def inspect(
 
     Exit code 13 says that something is damaged.
     """
-    from edge_agent.inspection import inspect_bag
+    from edge_agent.inspection.inspect import inspect_bag
 
     with _progress_bar("messages", lambda: 0) as show:
         inspection = inspect_bag(path, show)
@@ -121,8 +121,8 @@ def inspect(
 
 
 def _write_sheet(inspection: "Inspection", file: Path) -> None:
-    from edge_agent.contact_sheet import contact_sheet
     from edge_agent.frames.encode import encode_png
+    from edge_agent.inspection.contact_sheet import contact_sheet
     from fleet_model.durable import write_durably
 
     try:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from edge_agent.deploy import Models
 from edge_agent.feature_cache import FOLDER
 from edge_agent.settings import AgentSettings
-from edge_agent.spool_watch import FOLDER as KEPT
+from edge_agent.spool.watch import FOLDER as KEPT
 from edge_agent.training_job import ExampleSource, TrainingJob
 from fleet_model.bundle import FileEntry
 from fleet_model.errors import UpdateError

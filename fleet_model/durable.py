@@ -1,5 +1,6 @@
 """Write files so that a power cut leaves the old or the new one, never half of one."""
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,3 +53,22 @@ def point_durably(link: Path, target: str) -> None:
     aside.symlink_to(target)
     aside.replace(link)
     fsync_directory(link.parent)
+
+
+def sync_file_system(path: Path) -> None:
+    """Flush the file system that `path` is on: one call for thousands of files.
+
+    syncfs of 90 MB takes 0.05 to 0.1 s, an fsync of each file minutes. Without syncfs all file
+    systems are flushed.
+    """
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        os.sync()
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if syncfs(descriptor):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+    finally:
+        os.close(descriptor)

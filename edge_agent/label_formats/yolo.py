@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge_agent.extract_disk import sync_file_system
 from edge_agent.frames.damage import DamageLog
 from edge_agent.label_formats.data_set import LabelledEntry, LabelledFrame, inside
 from edge_agent.label_formats.exact_numbers import exact, yolo_box, yolo_numbers
@@ -20,7 +19,7 @@ from edge_agent.label_formats.image_rows import (
 from edge_agent.label_formats.picture_size import class_names, size_of
 from edge_agent.label_formats.yolo_layout import YoloLayout, find_layout, label_file
 from edge_agent.manifest import ManifestRow
-from fleet_model.durable import write_durably
+from fleet_model.durable import sync_file_system, write_durably
 from fleet_model.errors import FrameError
 from fleet_model.types import Box, Frame
 

@@ -6,7 +6,7 @@ import sys
 import cv2
 import pytest
 
-from edge_agent.extraction import ExtractOptions, extract
+from edge_agent.extraction.extract import ExtractOptions, extract
 from edge_agent.labels import LabelSettings
 from edge_agent.predict import PredictOptions, run_predict
 from fleet_model.errors import FrameError

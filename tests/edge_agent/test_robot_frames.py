@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.example_store import ExampleStore
-from edge_agent.extraction import ExtractOptions, extract
+from edge_agent.extraction.extract import ExtractOptions, extract
 from edge_agent.frames.damage import DamageLog
 from edge_agent.labels import LabelSettings, labelled_frames
 

@@ -6,8 +6,8 @@ from datetime import datetime, timezone
 import numpy as np
 
 from edge_agent.frames.damage import Damage
-from edge_agent.inspection import CameraSamples, Inspection, Sample, TopicReport
-from edge_agent.lettering import Colour, shortened, text_width, write_text
+from edge_agent.inspection.inspect import CameraSamples, Inspection, Sample, TopicReport
+from edge_agent.inspection.lettering import Colour, shortened, text_width, write_text
 from fleet_model.types import RgbImage
 
 _NIGHT, _CARD = (20, 22, 26), (33, 36, 42)

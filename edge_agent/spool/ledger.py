@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from edge_agent.kept_examples import BatchNote
-from edge_agent.spool import TOTALS, Recording
+from edge_agent.spool.kept_examples import BatchNote
+from edge_agent.spool.recordings import TOTALS, Recording
 from fleet_model.durable import write_durably
 from fleet_model.errors import FrameError
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent import kept_examples
-from edge_agent.kept_examples import BatchNote, Held, KeptExamples, choose_evicted, keep_rows
 from edge_agent.manifest import MANIFEST, Manifest, ManifestRow, write_manifest
+from edge_agent.spool import kept_examples
+from edge_agent.spool.kept_examples import BatchNote, Held, KeptExamples, choose_evicted, keep_rows
 
 pytestmark = pytest.mark.base
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.selection import Moment, Selection, parse_moment, reason_to_skip
+from edge_agent.extraction.selection import Moment, Selection, parse_moment, reason_to_skip
 from fleet_model.errors import SettingsError
 
 pytestmark = pytest.mark.base

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent import extract_disk, extract_output
-from edge_agent.extraction import ExtractOptions, extract
+from edge_agent.extraction import disk as extract_disk
+from edge_agent.extraction import output as extract_output
+from edge_agent.extraction.extract import ExtractOptions, extract
 from edge_agent.frames.damage import DamageLog
 from edge_agent.labels import LabelSettings, labelled_frames
 from edge_agent.manifest import Manifest
@@ -243,7 +244,7 @@ def test_a_disk_that_is_really_full(long_bag, tmp_path, form, small):
         ["unshare", "--mount", "--map-root-user", "sh", "-c", script],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         check=False,
     )
     if not (tmp_path / "first.code").exists():

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from edge_agent import spool_watch
 from edge_agent.settings import AgentSettings, ExampleSettings, ServerLink, StoreSettings
-from edge_agent.spool_watch import SpoolWatch
+from edge_agent.spool import watch as spool_watch
+from edge_agent.spool.watch import SpoolWatch
 
 pytestmark = [pytest.mark.base, pytest.mark.slow]
 

@@ -9,9 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
-from edge_agent.extract_disk import ImageDisk, Reserve
-from edge_agent.extract_index import FinishedMark
-from edge_agent.extract_journal import FOLDER, Journal, Outcome, Written
+from edge_agent.extraction.disk import ImageDisk, Reserve
+from edge_agent.extraction.index import FinishedMark
+from edge_agent.extraction.journal import FOLDER, Journal, Outcome, Written
 from edge_agent.labels import open_format
 from edge_agent.manifest import MANIFEST, Manifest, ManifestRow, encode_text, header_line
 from fleet_model.durable import writing

@@ -20,14 +20,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edge_agent.extraction import ExtractOptions, ExtractSummary, extract
+from edge_agent.extraction.extract import ExtractOptions, ExtractSummary, extract
+from edge_agent.extraction.selection import Moment, Selection, reason_to_skip
 from edge_agent.frames.damage import DamageLog
-from edge_agent.ingest_ledger import Ledger, Underway, recording_id
-from edge_agent.kept_examples import BatchNote, KeptExamples, keep_rows
 from edge_agent.labels import LabelSettings, labelled_entries
 from edge_agent.manifest import MANIFEST, Manifest, ManifestRow
-from edge_agent.selection import Moment, Selection, reason_to_skip
-from edge_agent.spool import Recording, find_recordings
+from edge_agent.spool.kept_examples import BatchNote, KeptExamples, keep_rows
+from edge_agent.spool.ledger import Ledger, Underway, recording_id
+from edge_agent.spool.recordings import Recording, find_recordings
 from fleet_model.errors import FleetError, FrameError, SettingsError, StorageError
 
 BUSY = 75  # exit code: another process is at it

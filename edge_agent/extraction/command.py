@@ -5,8 +5,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from edge_agent.extraction.selection import Selection
 from edge_agent.labels import LabelSettings
-from edge_agent.selection import Selection
 from fleet_model.errors import FrameError
 
 _VERSION = 1  # rises when the same options would give other files

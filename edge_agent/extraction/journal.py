@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from edge_agent.extract_disk import write_all
+from edge_agent.extraction.disk import write_all
 from edge_agent.frames.damage import Damage
 from fleet_model.durable import write_durably
 from fleet_model.errors import SettingsError

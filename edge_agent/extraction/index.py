@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.extract_disk import look
-from edge_agent.extract_journal import FOLDER
+from edge_agent.extraction.disk import look
+from edge_agent.extraction.journal import FOLDER
 from fleet_model.durable import write_durably
 
 

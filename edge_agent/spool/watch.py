@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.settings import AgentSettings
-from edge_agent.spool import TOTALS, Recording, Signature, Spool
+from edge_agent.spool.recordings import TOTALS, Recording, Signature, Spool
 
 FOLDER = "examples"  # in the state directory
 _LEAST_S, _MOST_S = 0.1, 10.0  # between two looks
@@ -106,7 +106,7 @@ class SpoolWatch:
             "max_age_days": store.max_age_days,
         }
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "edge_agent.ingest"],
+            [sys.executable, "-m", "edge_agent.spool.ingest"],
             stdin=subprocess.PIPE,
             # Two threads of pictures are enough for work that nobody waits for.
             env={

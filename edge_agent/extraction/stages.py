@@ -10,8 +10,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from edge_agent.ahead import map_ahead
-from edge_agent.extract_files import ImageFile, image_file, passes_through
-from edge_agent.extract_journal import Outcome, Skipped, Written
+from edge_agent.extraction.files import ImageFile, image_file, passes_through
+from edge_agent.extraction.journal import Outcome, Skipped, Written
 from edge_agent.frames.damage import Damage, DamageLog
 from edge_agent.picture_quality import is_near_duplicate, picture_hash, sharpness
 from fleet_model.errors import FrameError

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from edge_agent.extract_journal import Journal, Skipped, Written
+from edge_agent.extraction.journal import Journal, Skipped, Written
 from edge_agent.frames.damage import Damage
 from fleet_model.errors import SettingsError
 

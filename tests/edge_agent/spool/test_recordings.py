@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from edge_agent.spool import Spool, find_recordings
+from edge_agent.spool.recordings import Spool, find_recordings
 
 pytestmark = pytest.mark.base
 

@@ -13,18 +13,18 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_agent.extract_command import command_text
-from edge_agent.extract_disk import checksum
-from edge_agent.extract_files import FrameNames, require_image_format
-from edge_agent.extract_journal import Journal, Outcome, Skipped, Written
-from edge_agent.extract_output import ExtractOutput
-from edge_agent.extract_stages import Candidate, Quality, encoded
+from edge_agent.extraction.command import command_text
+from edge_agent.extraction.disk import checksum
+from edge_agent.extraction.files import FrameNames, require_image_format
+from edge_agent.extraction.journal import Journal, Outcome, Skipped, Written
+from edge_agent.extraction.output import ExtractOutput
+from edge_agent.extraction.selection import Selection, reason_to_skip
+from edge_agent.extraction.stages import Candidate, Quality, encoded
 from edge_agent.frames.bag import BagFrames
 from edge_agent.frames.damage import Damage, DamageLog
 from edge_agent.frames.source import is_bag
 from edge_agent.labels import LabelledFrame, LabelSettings, labelled_entries, open_format
 from edge_agent.manifest import ManifestRow, row_line
-from edge_agent.selection import Selection, reason_to_skip
 from fleet_model.errors import FrameError, SettingsError, StorageError
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.inspection import Gap, evenly_spaced, find_gaps, inspect_bag
+from edge_agent.inspection.inspect import Gap, evenly_spaced, find_gaps, inspect_bag
 from fleet_model.errors import FrameError
 
 pytestmark = pytest.mark.base

@@ -12,12 +12,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from edge_agent import ingest
 from edge_agent.example_store import ExampleStore
-from edge_agent.ingest import ATTEMPTS, BUSY, Ingest, IngestJob
-from edge_agent.ingest_ledger import Ledger, recording_id
-from edge_agent.kept_examples import KeptExamples
-from edge_agent.spool import TOTALS, find_recordings
+from edge_agent.spool import ingest
+from edge_agent.spool.ingest import ATTEMPTS, BUSY, Ingest, IngestJob
+from edge_agent.spool.kept_examples import KeptExamples
+from edge_agent.spool.ledger import Ledger, recording_id
+from edge_agent.spool.recordings import TOTALS, find_recordings
 from fleet_model.errors import StorageError
 
 pytestmark = pytest.mark.base
@@ -310,7 +310,7 @@ def test_a_recording_is_known_by_its_place_and_content(record, tmp_path):
 
 
 def test_the_ledger_forgets_the_oldest_recordings_at_last(tmp_path, monkeypatch):
-    monkeypatch.setattr("edge_agent.ingest_ledger.KEEP", 3)
+    monkeypatch.setattr("edge_agent.spool.ledger.KEEP", 3)
     ledger = Ledger(tmp_path, "settings")
     for name in "abcde":
         ledger.finish(name)
@@ -323,7 +323,9 @@ def test_the_ledger_forgets_the_oldest_recordings_at_last(tmp_path, monkeypatch)
 
 
 def start(job):
-    process = subprocess.Popen([sys.executable, "-m", "edge_agent.ingest"], stdin=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_agent.spool.ingest"], stdin=subprocess.PIPE
+    )
     process.stdin.write(job.as_json().encode())
     process.stdin.close()
     return process
@@ -361,9 +363,12 @@ KILLER = """
 import json, os, random, sys, time
 from collections import Counter
 import cv2, numpy
-from edge_agent import extraction, ingest, labels
-from edge_agent.frames import bag, mcap_file
-from edge_agent.kept_examples import KeptExamples
+from edge_agent import labels
+from edge_agent.extraction import extract
+from edge_agent.frames import bag
+from edge_agent.frames.storage import mcap_file
+from edge_agent.spool import ingest
+from edge_agent.spool.kept_examples import KeptExamples
 
 ingest.ATTEMPTS = 10**9
 job = ingest.IngestJob(**json.load(sys.stdin))

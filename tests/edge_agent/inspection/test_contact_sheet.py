@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent.contact_sheet import contact_sheet
 from edge_agent.frames.damage import Damage
-from edge_agent.inspection import CameraSamples, Gap, Inspection, Sample, TopicReport
+from edge_agent.inspection.contact_sheet import contact_sheet
+from edge_agent.inspection.inspect import CameraSamples, Gap, Inspection, Sample, TopicReport
 
 pytestmark = pytest.mark.base
 

@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent import extraction
-from edge_agent.extraction import ExtractOptions, Progress, extract
+from edge_agent.extraction import extract as extraction
+from edge_agent.extraction.extract import ExtractOptions, Progress, extract
+from edge_agent.extraction.selection import Moment, Selection
 from edge_agent.frames.bag import BagFrames
 from edge_agent.frames.damage import DamageLog
 from edge_agent.labels import LabelSettings, labelled_frames
 from edge_agent.manifest import Manifest
-from edge_agent.selection import Moment, Selection
 from fleet_model.errors import FrameError, SettingsError
 
 pytestmark = pytest.mark.base

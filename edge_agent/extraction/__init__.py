@@ -1,0 +1,1 @@
+"""edge-agent extract: bags and data sets become a data set on disk."""

@@ -1,0 +1,1 @@
+"""edge-agent inspect: what is in a bag, in numbers and as a picture."""
