@@ -36,7 +36,7 @@ install = if test -x $(UV); \
 	then $(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --editable ".[$(2)]" --constraint constraints.txt; \
 	else $(1)/bin/python -m pip install --quiet --editable ".[$(2)]" --constraint constraints.txt; fi
 
-.PHONY: help setup demo test check static test-base test-ros soak bench constraints clean
+.PHONY: help setup demo test check static test-base test-ros fuzz soak bench constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; \
@@ -77,8 +77,14 @@ test-ros: $(ROS_VENV)/.installed
 	$(ROS_VENV)/bin/python -m pytest -m ros $$(grep -rlE 'mark\.ros\b' tests --include='test_*.py'); \
 	else echo "left out: the ROS tests, ROS 2 has wheels only for Python 3.11 on x86-64"; fi
 
-# The property tests with a hundred times the examples (tests/conftest.py), everything else as usual.
-soak: $(VENV)/.installed ## the long suites whole: hours rather than minutes (ARGS="..." is passed on)
+# The readers' fuzzers (FUZZ_INPUTS each), then the property tests with a hundred times the examples
+# (tests/conftest.py) and everything else as usual. Logs of past runs: docs/soak.md.
+FUZZ_INPUTS := 1000000
+fuzz: $(VENV)/.installed ## a million damaged inputs for each reader of messages and bags
+	@for reader in messages mcap db3 ros1; do \
+	$(BIN)/python tests/fuzz/fuzz_$$reader.py --inputs $(FUZZ_INPUTS) --seed $$(date +%s); done
+
+soak: $(VENV)/.installed fuzz ## the long suites whole: hours rather than minutes (ARGS="..." is passed on)
 	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest --timeout 7200 $(ARGS)
 
 bench: $(VENV)/.installed ## measure this project beside its peers and print the ratios

@@ -8,6 +8,7 @@ has the same rows.
 import csv
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ COLUMNS = (
     "height",
     "boxes",
 )
+_TO_QUOTE = re.compile(r'[,"\r\n]|^\s|\s$')
 _LONGEST_CELL = 1 << 26  # characters; the csv module's own limit holds 1,500 boxes
 
 
@@ -84,10 +86,10 @@ def header_line() -> str:
     return ",".join(COLUMNS) + "\n"
 
 
-def row_line(row: ManifestRow) -> str:
-    """Return the line of one frame, line feed included."""
+def row_line(row: ManifestRow, file: str = "") -> str:
+    """Return the line of one frame, line feed included; `file` stands in for the row's own."""
     cells = (
-        row.file,
+        file or row.file,
         row.topic,
         str(row.stamp_ns),
         row.source,
@@ -204,7 +206,7 @@ def _box(item: Any) -> Box:
 
 def _quoted(cell: str) -> str:
     """Quote what Python 3.10's csv module would leave bare: a lone carriage return, spaces."""
-    if any(character in cell for character in ',"\r\n') or cell != cell.strip():
+    if _TO_QUOTE.search(cell):
         return '"' + cell.replace('"', '""') + '"'
     return cell
 

@@ -231,7 +231,8 @@ class _Extraction:
         assert file is not None
         frame = labelled.frame
         name = self._names.name(frame.source, frame.topic, frame.stamp_ns) + file.suffix
-        place = self._output.place(_row(name, labelled, candidate.sharpness))
+        row = _row(name, labelled, candidate.sharpness)
+        place = self._output.place(row)
         written_checksum = self._output.write(place, file.data)
         self._output.remember(
             Written(
@@ -244,7 +245,7 @@ class _Extraction:
                 written_checksum,
                 candidate.hash,
                 candidate.losses,
-                row_line(_row(place, labelled, candidate.sharpness)),
+                row_line(row, place),
             )
         )
         self._written += 1

@@ -93,5 +93,5 @@ class Db3File:
             if not (self._pages.has_header and self._schema.whole):
                 self._damage.add("damaged file", self._pages.place(1))
             self._places = find_places(self._pages, self._schema, self._damage)
-            self._starts = np.unique(self._places[:, OVERFLOW])
+            self._starts = np.sort(self._places[:, OVERFLOW])
         return self._places
