@@ -29,7 +29,7 @@ def extract(
     rate_hz: Annotated[float, typer.Option(min=0, help="at most so many frames a second")] = 0,
     every_n: Annotated[int, typer.Option(min=1, help="only every n-th frame")] = 1,
     start: Annotated[
-        str, typer.Option(help="seconds from the first frame, an ISO time (UTC), or ns")
+        str, typer.Option(help="bag time: seconds from the first frame, an ISO time (UTC), or ns")
     ] = "",
     end: Annotated[str, typer.Option(help="as --start; this moment is not included")] = "",
     labels: Annotated[
@@ -66,7 +66,7 @@ def extract(
     )
     options = ExtractOptions(
         paths=tuple(paths),
-        out=out or Path(f"{paths[0].resolve().stem}.frames"),
+        out=out or Path(f"{_bare_name(paths[0])}.frames"),
         labels=LabelSettings(topic, labels, TOLERANCE_S if tolerance is None else tolerance),
         selection=selection,
         format=data_format,
@@ -85,6 +85,15 @@ def extract(
     else:
         typer.echo(_summary_lines(summary, options.out))
     _require_no_loss(summary.damage)
+
+
+def _bare_name(path: Path) -> str:
+    """Return the name without the suffix of a storage file; a folder may have dots in its name."""
+    from edge_agent.frames.source import BAG_SUFFIXES
+
+    name = path.resolve().name
+    suffix = next((end for end in BAG_SUFFIXES if name.endswith(end)), "")
+    return name.removesuffix(suffix) if path.is_file() else name
 
 
 def inspect(

@@ -121,11 +121,24 @@ def _bag_entries(path: Path, settings: LabelSettings, damage: DamageLog) -> Iter
         yield LabelledEntry(entry.time_ns, partial(_load, entry, marks, damage))
 
 
-def _bag_marks(bag: BagFrames, settings: LabelSettings, damage: DamageLog) -> Marks:
+def _bag_marks(bag: BagFrames, settings: LabelSettings, damage: DamageLog) -> Marks | None:
     files = Path(settings.label_topic)
     if files.exists() and not has_topic(bag, settings.label_topic):
         return _file_marks(files, settings.tolerance_s, damage)
-    return TopicMarks(bag, settings.label_topic, settings.tolerance_s, damage)
+    try:
+        return TopicMarks(bag, settings.label_topic, settings.tolerance_s, damage)
+    except FrameError as error:
+        if not _is_damaged(bag):
+            raise
+        damage.add("missing labels", str(error))  # maybe lost with the end of the file
+        return None
+
+
+def _is_damaged(bag: BagFrames) -> bool:
+    found = DamageLog()
+    for _ in bag.stored((bag.choose_topic().name,), found):
+        pass  # only the index is read
+    return bool(found)
 
 
 def _load(entry: Entry, marks: Marks | None, damage: DamageLog) -> LabelledFrame:

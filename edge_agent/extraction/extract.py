@@ -7,6 +7,7 @@ options give the same files, byte for byte, also after `kill -9` at any moment: 
 remembers is checked on the disk and not made again.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -26,6 +27,8 @@ from edge_agent.frames.source import is_bag
 from edge_agent.labels import LabelledFrame, LabelSettings, labelled_entries, open_format
 from edge_agent.manifest import ManifestRow, row_line
 from fleet_model.errors import FrameError, SettingsError, StorageError
+
+_FASTEST_HZ, _LONGEST_S = 1e6, 1e9  # beyond, someone mistyped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +106,33 @@ def _require_options(options: ExtractOptions) -> None:
     open_format(options.format)
     if not options.paths:
         raise SettingsError("nothing to extract: name a bag or a data set")
-    if selection.rate_hz < 0 or selection.every_n < 1:
-        raise SettingsError("a rate is positive, and every n-th frame means n of at least 1")
+    if not 0 <= selection.rate_hz <= _FASTEST_HZ or selection.every_n < 1:
+        raise SettingsError(
+            f"a rate is 0 to {_FASTEST_HZ:g} frames a second, and every n-th frame means n of at "
+            f"least 1; got {selection.rate_hz} and {selection.every_n}"
+        )
+    if not 0 < options.labels.tolerance_s <= _LONGEST_S:
+        raise SettingsError(
+            f"a label may lie up to {_LONGEST_S:g} seconds from its frame, more than 0; got "
+            f"{options.labels.tolerance_s}"
+        )
+    if options.min_sharpness is not None and not 0 <= options.min_sharpness < math.inf:
+        raise SettingsError(f"a sharpness is at least 0, got {options.min_sharpness}")
+    _require_outside(options)
     missing = [path.name for path in options.paths if not path.exists()]
     if missing:
         raise FrameError(f"{missing[0]}: no such file or folder", "missing file")
+
+
+def _require_outside(options: ExtractOptions) -> None:
+    """Refuse to write into what is read: the source would change while it is read."""
+    out = options.out.resolve()
+    for path in options.paths:
+        if out == path.resolve() or path.resolve() in out.parents:
+            raise SettingsError(
+                f"{options.out.name}: lies in {path.resolve().name}, which is read; name another "
+                "--out"
+            )
 
 
 def _command(options: ExtractOptions) -> str:

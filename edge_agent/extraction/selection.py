@@ -10,6 +10,7 @@ from fleet_model.errors import SettingsError
 
 _NS_PER_S = 1_000_000_000
 _FRACTION = re.compile(r"(?<=:[0-9]{2})\.([0-9]{1,9})")
+_LONGEST_S = 1e9  # from the first frame
 _ABSOLUTE_NS = 10**15  # a whole number from here on is a time, not seconds: 31 million years
 
 
@@ -60,8 +61,8 @@ def parse_moment(text: str, flag: str) -> Moment | None:
         seconds = float(text)
     except ValueError:
         return _iso_moment(text, flag)
-    if not math.isfinite(seconds) or seconds < 0:
-        raise SettingsError(f"{flag} {text}: expected 0 seconds or more")
+    if not 0 <= seconds <= _LONGEST_S:
+        raise SettingsError(f"{flag} {text}: expected 0 to {_LONGEST_S:g} seconds")
     return Moment(round(seconds * _NS_PER_S), absolute=False)
 
 

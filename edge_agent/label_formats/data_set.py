@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, cast
 
 from edge_agent.frames.damage import DamageLog
 from edge_agent.manifest import ManifestRow
-from fleet_model.errors import FrameError
+from fleet_model.errors import FrameError, SettingsError
 from fleet_model.loading import load_plugin
 from fleet_model.types import Box, Frame
 
@@ -84,7 +84,11 @@ class DataSetFormat(Protocol):
 
 def open_format(name: str) -> DataSetFormat:
     """Return a format by its name in FORMATS or as "module:attribute"; raises SettingsError."""
-    return cast("DataSetFormat", load_plugin(FORMATS, name)())
+    kind = load_plugin(FORMATS, name)
+    try:
+        return cast("DataSetFormat", kind())
+    except TypeError as error:
+        raise SettingsError(f"{name!r} is no data-set format ({error})") from None
 
 
 def inside(root: Path, name: str) -> Path:

@@ -1,7 +1,7 @@
 """Labels from a topic of the bag: texts, classifications, detections. Needs no ROS."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -62,6 +62,7 @@ class _Read(NamedTuple):
     stamp_ns: int  # 0: the message has none
     mark: Mark
     is_part: bool = False  # one of several things in a picture, which have a message each
+    bad_boxes: int = 0  # without a class, or with corners that are no numbers
 
 
 _Reader = Callable[[bytes | memoryview], _Read]
@@ -91,10 +92,13 @@ def _choose(bag: BagFrames, name: str) -> Topic:
 def _read(read: _Reader, stored: Stored, name: str, damage: DamageLog) -> _Read | None:
     where = f"{name}{stored.topic.name} at {stored.bag_ns}"
     try:
-        return read(stored.load())
+        found = read(stored.load())
     except FrameError as error:
         damage.add("bad label message", f"{where}: {error}")
-    return None
+        return None
+    if found.bad_boxes:
+        damage.add("bad box", where, found.bad_boxes)
+    return found
 
 
 def _joined(first: _Read, second: _Read) -> _Read:
@@ -127,8 +131,8 @@ def _detections_reader(topic: Topic) -> _Reader:
 
     def read(data: bytes | memoryview) -> _Read:
         message = messages.read(data)
-        boxes = tuple(box for detection in message.detections for box in _boxes(detection))
-        return _Read(_stamp_ns(message), Mark(largest_label(boxes), boxes))
+        boxes, bad = _boxes(message.detections)
+        return _Read(_stamp_ns(message), Mark(largest_label(boxes), boxes), bad_boxes=bad)
 
     return _declared(read)
 
@@ -138,8 +142,9 @@ def _detection_reader(topic: Topic) -> _Reader:
 
     def read(data: bytes | memoryview) -> _Read:
         message = messages.read(data)
-        boxes = tuple(_boxes(message))
-        return _Read(_stamp_ns(message), Mark(largest_label(boxes), boxes), is_part=True)
+        boxes, bad = _boxes([message])
+        mark = Mark(largest_label(boxes), boxes)
+        return _Read(_stamp_ns(message), mark, is_part=True, bad_boxes=bad)
 
     return _declared(read)
 
@@ -173,15 +178,22 @@ def _best_class(results: Any) -> str:
     return clean_text(str(best.class_id if hasattr(best, "class_id") else best.id)).strip()
 
 
-def _boxes(detection: Any) -> Iterator[Box]:
+def _boxes(detections: Any) -> tuple[tuple[Box, ...], int]:
+    """Return the boxes, and how many detections are none; without results one says nothing."""
+    found = [_box(detection) for detection in detections if len(detection.results)]
+    return tuple(box for box in found if box is not None), found.count(None)
+
+
+def _box(detection: Any) -> Box | None:
     label = _best_class(detection.results)
-    if not label:
-        return
     bbox = detection.bbox
     center = getattr(bbox.center, "position", bbox.center)  # without one before vision_msgs 4
+    numbers = (center.x, center.y, bbox.size_x, bbox.size_y, bbox.center.theta)
+    if not label or not all(map(math.isfinite, numbers)):
+        return None
     across, down = _extent(bbox.size_x, bbox.size_y, bbox.center.theta)
     x, y = Fraction(center.x), Fraction(center.y)
-    yield Box(
+    return Box(
         label=label,
         x0=rounded(x - across / 2),
         y0=rounded(y - down / 2),

@@ -96,7 +96,7 @@ def test_start_and_end_are_seconds_or_times(damaged, tmp_path):
         (["extract", "r1", "--format", "voc"], 2, "choose coco, folder, tfds, yolo"),
         (["extract", "r1", "--image-format", "gif"], 2, "expected keep, jpeg, png"),
         (["extract", "r1", "--topic", "/x"], 5, "no camera topic /x"),
-        (["extract", "r1", "--out", "r1"], 2, "not empty"),
+        (["extract", "r1", "--out", "r1"], 2, "r1: lies in r1, which is read"),
         (["inspect", "gone"], 5, "gone: no such file"),
     ],
 )

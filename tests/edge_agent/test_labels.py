@@ -221,3 +221,15 @@ def test_what_is_no_source_is_an_error_that_says_what_is_there(tmp_path, bags):
     bags.drive(tmp_path / "all/r1", ["star"])
     with pytest.raises(FrameError, match="holds bags but is none; name one of them: r1"):
         frames(tmp_path / "all")
+
+
+def test_a_cut_bag_whose_labels_are_gone_gives_its_frames_and_says_so(bags, tmp_path):
+    path = bags.drive(tmp_path / "r1", [""] * 4)  # nobody had answered yet
+    with pytest.raises(FrameError, match="no label topic"):
+        frames(path, label_topic=bags.LABELS)
+    (file,) = path.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:-20])
+    damage = DamageLog()
+    found = frames(path, damage, label_topic=bags.LABELS)
+    assert [labelled.label for labelled in found] == [""] * 4
+    assert {loss.kind for loss in damage.all()} == {"missing labels", "cut file"}

@@ -12,6 +12,8 @@ from zlib import crc32
 
 from edge_agent.frames.storage.compression import CHUNK_LIMIT, LZ4_MAGIC, ZSTD_MAGIC, unpack_prefix
 from edge_agent.frames.storage.mcap_records import (
+    CHUNK,
+    CHUNK_HEAD,
     HEAD,
     INDEX_HEAD,
     MESSAGE,
@@ -101,6 +103,13 @@ class ChunkReader:
 
     def is_there(self, chunk: Chunk) -> bool:
         """Return whether the chunk's own head, or its message indexes, say the same as `chunk`."""
+        name = len(chunk.compression)
+        begin = self.read(chunk.at, CHUNK_HEAD.size)
+        if len(begin) == CHUNK_HEAD.size and chunk.content == chunk.at + CHUNK_HEAD.size + name + 8:
+            op, length, _, _, size, _, count = CHUNK_HEAD.unpack(begin)
+            end = chunk.at + HEAD.size + length
+            if (op, size, count, end) == (CHUNK, chunk.size, name, chunk.end):
+                return True
         head = read_chunk_head(Span(self.read, self.size), chunk.at, strictly=True)
         if head is not None and (head.content, head.end) == (chunk.content, chunk.end):
             return True

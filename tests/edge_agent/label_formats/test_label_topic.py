@@ -185,6 +185,19 @@ def test_single_detections_of_one_stamp_add_up_and_turned_ones_are_boxed_in(reco
     assert (turned.x0, turned.y0, turned.x1, turned.y1) == pytest.approx((7.0, 10.0, 13.0, 14.0))
 
 
+def test_a_box_that_is_none_costs_no_other_box_of_its_picture(record, bags):
+    version = VERSIONS["vision_msgs 4"]
+    detections = [
+        version.detection(bags.START_NS, [("a", 1.0)], (10.0, float("nan"), 4.0, 6.0)),
+        version.detection(bags.START_NS, [("", 1.0)], (10.0, 12.0, 4.0, 6.0)),
+        version.detection(bags.START_NS, [("b", 1.0)], (10.0, 12.0, 4.0, 6.0)),
+    ]
+    damage = DamageLog()
+    first = read(record(version, [(1, version.array(bags.START_NS, detections))]), damage)[0]
+    assert [box.label for box in first.boxes] == ["b"]
+    assert [(loss.kind, loss.count) for loss in damage.all()] == [("bad box", 2)]
+
+
 @pytest.mark.parametrize("name", ["Classification", "Classification2D"])
 def test_the_best_class_names_the_frame(record, bags, name):
     old = name == "Classification2D"
