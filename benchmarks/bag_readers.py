@@ -159,14 +159,12 @@ def _mcap_messages(bag: Path, every: int = 1) -> Iterator[Any]:
     from mcap.reader import make_reader
     from mcap_ros2.decoder import DecoderFactory
 
-    factory = DecoderFactory()
     with next(bag.glob("*.mcap")).open("rb") as stream:
-        messages = make_reader(stream).iter_messages(topics=[TOPIC])
-        for number, (schema, channel, message) in enumerate(messages):
+        reader = make_reader(stream, decoder_factories=[DecoderFactory()])
+        messages = reader.iter_decoded_messages(topics=[TOPIC])
+        for number, (_, _, _, decoded) in enumerate(messages):
             if number % every == 0:
-                decode = factory.decoder_for(channel.message_encoding, schema)
-                assert decode is not None
-                yield decode(message.data)
+                yield decoded
 
 
 def _input(jpeg: Any) -> Any:

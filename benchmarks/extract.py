@@ -4,8 +4,9 @@ All arms do the same work on the same bags of 640x480 frames, in one environment
 arms in turn; imports and a first reading of the bag, which warms the disk cache, are not counted.
 
   ours     edge_agent: extraction.extract, frames.bag, ahead, as the commands use them
-  rosbags  AnyReader + cv2, the obvious way
-  mcap     mcap + mcap-ros2-support + cv2, the obvious way (no .db3)
+  rosbags  AnyReader + cv2, as its documentation shows it; only kept frames are deserialized
+  mcap     mcap + mcap-ros2-support + cv2, as its documentation shows it: iter_decoded_messages,
+           which decodes every message (no .db3)
 
   jpeg_passthrough  a JPEG bag becomes a folder of images: ours writes the bytes through, journal,
                     manifest and sync included; the others decode and cv2.imwrite
