@@ -332,7 +332,7 @@ def test_one_flipped_bit_costs_at_most_one_message(data, name, read):
     messages, damage = read(flip(SEEDS[name], at, 1 << data.draw(st.integers(0, 7))))
     # Flipped within a message it cannot be seen, within the name of the topic that is another one.
     whole = [m for m in messages if m in CONTENTS]
-    refused = set(messages) == {"chunk checksum"}  # the flip was in the checksum itself
+    refused = "chunk checksum" in messages  # the flip was in the checksum itself
     assert len(whole) == len(set(whole)) >= COUNT - 1 or not messages or damage or refused
 
 
