@@ -148,7 +148,7 @@ def our_arm(trainer: str, made: Environment, inputs: Inputs, size: Size) -> Cost
     server = {
         "FLEETLEARN_TRAINING__EPOCHS": str(EPOCHS),
         "FLEETLEARN_TRAINING__BATCH_SIZE": str(BATCH),
-        "FLEETLEARN_ROUNDS__MIN_ROBOTS": "1",
+        "FLEETLEARN_ROUNDS__QUORUM": "1",
     }
     settings = {
         "EDGE_AGENT_TRAINING__TRAINER": trainer,

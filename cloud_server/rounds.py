@@ -62,7 +62,7 @@ class Fleet(Protocol):
 class RoundRules:
     """Who takes part and when a round closes; see RoundSettings."""
 
-    min_robots: int
+    quorum: int
     deadline_s: float
     wait_s: float
 
@@ -126,10 +126,10 @@ def run_round(
         records.append(record)
         if update is not None:
             updates.append(update)
-    if len(updates) < rules.min_robots:
+    if len(updates) < rules.quorum:
         outcomes = "; ".join(f"{r.name}: {r.outcome}" for r in records) or "no robot was reached"
         raise RoundError(
-            f"round {request.round}: {len(updates)} good updates, expected {rules.min_robots} "
+            f"round {request.round}: {len(updates)} good updates, expected {rules.quorum} "
             f"({outcomes})"
         )
     aggregator.begin(request.checkpoint)
@@ -167,11 +167,11 @@ def mean_metrics(records: Sequence[RobotRecord]) -> Metrics:
 
 def _choose(fleet: Fleet, rules: RoundRules, clock: Clock) -> Sequence[Participant]:
     end = clock.now() + rules.wait_s
-    while len(online := fleet.online()) < rules.min_robots:
+    while len(online := fleet.online()) < rules.quorum:
         if clock.now() >= end:
             raise RoundError(
                 f"{len(online)} robots online ({_names(online)}), expected at least "
-                f"{rules.min_robots}; see `cloud-server robots list`, or lower rounds.min_robots"
+                f"{rules.quorum}; see `cloud-server robots list`, or lower rounds.quorum"
             )
         clock.sleep(POLL_S)
     return sorted(online, key=lambda robot: robot.name)

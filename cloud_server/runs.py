@@ -114,7 +114,8 @@ class Runs:
         checkpoints = Checkpoints(self._place.checkpoints)
         checkpoint = checkpoints.latest()
         aggregator = load_plugin(AGGREGATORS, self._settings.rounds.aggregator)()
-        rules = RoundRules(**self._settings.rounds.model_dump(exclude={"aggregator"}))
+        rounds = self._settings.rounds
+        rules = RoundRules(quorum=rounds.quorum, deadline_s=rounds.deadline_s, wait_s=rounds.wait_s)
         trainer = entry_of((self._place.model / TRAINER).read_bytes())
         clock = Clock(now=time.monotonic, sleep=time.sleep)
         self._grid.open_run()

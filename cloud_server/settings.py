@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -55,13 +55,51 @@ class TrainingSettings(Section):
     clip_norm: float = Field(default=_DEFAULT.clip_norm, ge=0)
 
 
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
 class RoundSettings(Section):
     """Who takes part in a round and when it closes."""
 
     aggregator: str = "fedavg"  # a name from AGGREGATORS or "module:Class"
-    min_robots: int = Field(default=2, ge=1)  # wait for so many; fewer updates fail the round
+    mode: Literal["sync", "buffered"] = "sync"  # buffered: FedBuff (arXiv:2106.06639)
+    robots: Names = ()  # names; none: every robot that is approved, online and not busy
+    sites: Names = ()
+    labels: Names = ()  # a robot needs all of them
+    query: str = ""  # over what robots report: "battery >= 30 and free_disk_mb > 500"
+    target: int = Field(default=0, ge=0)  # ask so many of them, chosen at random; 0: all
+    quorum: int = Field(default=2, ge=1)  # wait for so many; fewer good updates fail the round
     deadline_s: float = Field(default=600.0, gt=0)  # a round closes with what it has by then
-    wait_s: float = Field(default=300.0, ge=0)  # for min_robots to come online
+    wait_s: float = Field(default=300.0, ge=0)  # for the quorum to come online
+    max_staleness: int = Field(default=20, ge=0)  # buffered: an older update is dropped
+    keep_checkpoints: int = Field(default=20, ge=2)  # the newest; published ones stay, too
+
+
+class CheckSettings(Section):
+    """What an update must hold to be folded in."""
+
+    max_examples_per_robot: int = Field(default=10_000, ge=1)  # a larger count weighs no more
+    max_update_mb: float = Field(default=512.0, gt=0)
+    max_norm_ratio: float = Field(default=10.0, ge=0)  # to the running median; 0: any length
+    suspend_after: int = Field(default=3, ge=0)  # refused updates in a row; 0: never
+
+
+class LimitSettings(Section):
+    """What one address may ask of the port."""
+
+    max_connections: int = Field(default=1024, ge=8)
+    max_connections_per_address: int = Field(default=256, ge=4)  # a site's robots share one
+    requests_per_s: float = Field(default=200.0, gt=0)  # of one address
+    refusals_per_s: float = Field(default=1.0, gt=0)  # then it is answered 429 for a while
+    max_body_mb: float = Field(default=32.0, ge=6)  # of one request; Flower cuts tensors at 5 MB
+    slow_s: float = Field(default=15.0, gt=0)  # a head that takes longer is cut off
+
+
+class LogSettings(Section):
+    """How the server tells what it does, on stderr."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning"] = "info"
 
 
 class PublishSettings(Section):
@@ -77,6 +115,9 @@ class ServerSettings(Section):
     network: NetworkSettings = NetworkSettings()
     training: TrainingSettings = TrainingSettings()
     rounds: RoundSettings = RoundSettings()
+    checks: CheckSettings = CheckSettings()
+    limits: LimitSettings = LimitSettings()
+    log: LogSettings = LogSettings()
     publish: PublishSettings = PublishSettings()
 
 
@@ -125,6 +166,7 @@ def initial_toml(
     own = "" if calibration is None else f"calibration = {json.dumps(str(calibration))}"
     names = ", ".join(json.dumps(name) for name in network.names)
     rounds, publish = RoundSettings(), PublishSettings()
+    checks, limits, log = CheckSettings(), LimitSettings(), LogSettings()
     return f"""\
 # Settings of this server. Unknown keys are refused at start.
 # Every key can be overridden by an environment variable, e.g. {ENVIRONMENT}TRAINING__EPOCHS=3
@@ -144,9 +186,35 @@ clip_norm = {training.clip_norm}           # above 0 bounds the length of a grad
 
 [rounds]
 aggregator = "{rounds.aggregator}"
-min_robots = {rounds.min_robots}            # a round waits for so many robots and updates
+mode = "{rounds.mode}"             # or "buffered": a round closes with every `quorum` updates
+robots = []               # only these names; empty: all that are approved, online and not busy
+sites = []                # only these sites
+labels = []               # only robots with all these labels
+query = ""                # over what robots report, e.g. "battery >= 30 and free_disk_mb > 500"
+target = {rounds.target}                # ask so many of them, chosen at random; 0: all
+quorum = {rounds.quorum}                # a round waits for so many robots and good updates
 deadline_s = {rounds.deadline_s}        # then it closes with the updates it has
-wait_s = {rounds.wait_s}            # how long it waits for min_robots to come online
+wait_s = {rounds.wait_s}            # how long it waits for the quorum to come online
+max_staleness = {rounds.max_staleness}        # buffered: updates from more versions ago are dropped
+keep_checkpoints = {rounds.keep_checkpoints}     # the newest; published versions stay, too
+
+[checks]                  # an update that fails one is refused, and the robot is told
+max_examples_per_robot = {checks.max_examples_per_robot}  # a larger count weighs no more than this
+max_update_mb = {checks.max_update_mb}
+max_norm_ratio = {checks.max_norm_ratio}     # length against the running median; 0: any length
+suspend_after = {checks.suspend_after}         # refused updates in a row; 0: never
+
+[limits]                  # of the port
+max_connections = {limits.max_connections}
+max_connections_per_address = {limits.max_connections_per_address}  # robots of a site may share one
+requests_per_s = {limits.requests_per_s}    # of one address
+refusals_per_s = {limits.refusals_per_s}      # of one address; then it is answered 429 for a while
+max_body_mb = {limits.max_body_mb}        # of one request
+slow_s = {limits.slow_s}             # a request head that takes longer is cut off
+
+[log]
+format = "{log.format}"           # or "json", a line an event
+level = "{log.level}"            # debug, info, warning
 
 [publish]
 channel = "{publish.channel}"        # robots follow this channel

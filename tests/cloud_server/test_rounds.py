@@ -16,7 +16,7 @@ from fleet_model.errors import RoundError
 from fleet_model.types import Checkpoint, TrainConfig, Update
 from fleet_model.wire import TrainRequest
 
-RULES = RoundRules(min_robots=2, deadline_s=100.0, wait_s=30.0)
+RULES = RoundRules(quorum=2, deadline_s=100.0, wait_s=30.0)
 START = Checkpoint(version=7, weights={"w": np.zeros(3, np.float32)})
 REQUEST = TrainRequest(
     deadline_s=60.0,
@@ -145,7 +145,7 @@ def test_too_few_good_updates_fail_the_round_and_say_who_and_why():
     )
 
     with pytest.raises(RoundError) as error:
-        robots.round(replace(RULES, min_robots=2))
+        robots.round(replace(RULES, quorum=2))
 
     assert str(error.value) == (
         "round 1: 1 good updates, expected 2 "
@@ -259,7 +259,7 @@ def test_the_record_is_json_and_says_what_each_robot_did():
 
 def records(*metrics):
     answers = {f"r{i}": {"answer": update(metrics=m)} for i, m in enumerate(metrics)}
-    return Robots(answers).round(replace(RULES, min_robots=1))[1].robots
+    return Robots(answers).round(replace(RULES, quorum=1))[1].robots
 
 
 def test_metrics_are_weighted_by_the_held_out_examples_behind_them():

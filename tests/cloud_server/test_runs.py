@@ -16,7 +16,7 @@ from fleet_model.bundle import read_bundle
 from fleet_model.errors import ExportError, RoundError
 from fleet_model.types import Update
 
-SETTINGS = ServerSettings(rounds=RoundSettings(min_robots=1, deadline_s=5.0, wait_s=0.0))
+SETTINGS = ServerSettings(rounds=RoundSettings(quorum=1, deadline_s=5.0, wait_s=0.0))
 
 
 class Grid:

@@ -72,7 +72,7 @@ def test_any_settings_written_load_back_to_the_same_values(
 def test_the_environment_overrides_the_file(toml):
     environment = {
         "FLEETLEARN_TRAINING__LEARNING_RATE": "0.5",
-        "FLEETLEARN_ROUNDS__MIN_ROBOTS": "7",
+        "FLEETLEARN_ROUNDS__QUORUM": "7",
         "FLEETLEARN_NETWORK__NAMES": "robots.example, 10.0.0.1",
         "FLEETLEARN_PUBLISH__CALIBRATION": "photos",
         "UNRELATED": "1",
@@ -81,7 +81,7 @@ def test_the_environment_overrides_the_file(toml):
     settings = load_settings(toml(), environment)
 
     assert settings.training.learning_rate == 0.5
-    assert settings.rounds.min_robots == 7
+    assert settings.rounds.quorum == 7
     assert settings.network.names == ("robots.example", "10.0.0.1")
     assert str(settings.publish.calibration) == "photos"
 
@@ -126,7 +126,7 @@ def test_a_section_that_is_a_value_cannot_be_overridden(toml):
         ("[training]\nlearning_rate = inf", r"training\.learning_rate: .*finite"),
         ("[training]\nmomentum = 1.0", r"training\.momentum: "),
         ("[rounds]\ndeadline_s = nan", r"rounds\.deadline_s: "),
-        ("[rounds]\nmin_robots = 0", r"rounds\.min_robots: "),
+        ("[rounds]\nquorum = 0", r"rounds\.quorum: "),
         ("[network]\nport = 65536", r"network\.port: "),
         ('[network]\nhost = "a b"', r"network\.host: "),
         ('[network]\nnames = ["https://a"]', r"network\.names\.0: "),

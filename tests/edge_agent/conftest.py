@@ -163,7 +163,7 @@ class RestartableServer:
         self.environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
-            "FLEETLEARN_ROUNDS__MIN_ROBOTS": "1",
+            "FLEETLEARN_ROUNDS__QUORUM": "1",
             "FLEETLEARN_ROUNDS__WAIT_S": "30",
         }
         self._process = None

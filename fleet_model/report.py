@@ -1,0 +1,86 @@
+"""What a robot tells about itself with every look at the server, and what it is told back.
+
+Neither holds frames, paths or labels: numbers, yes or no, and short words.
+"""
+
+import base64
+import binascii
+import json
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from fleet_model.errors import UpdateError
+
+Fact: TypeAlias = (
+    bool | int | float | Annotated[str, StringConstraints(pattern=r"^[^/\\\n]{0,64}$")]
+)
+MAX_REPORT_BYTES = 2000
+MAX_STANDING_BYTES = 2000
+REPORT_PARAMETER = "report"  # of the query, so that the proof of the request covers it
+STANDING_HEADER = "x-robot-standing"
+
+
+class RobotReport(BaseModel):
+    """One robot's state, in its own words; the server chooses robots by it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model_version: int | None = None  # that it predicts with
+    busy: Annotated[str, StringConstraints(max_length=100)] = ""  # why it wants no training now
+    battery: Annotated[float, Field(ge=0, le=100)] | None = None  # percent
+    charging: bool | None = None
+    free_disk_mb: Annotated[int, Field(ge=0)] | None = None
+    examples: Annotated[int, Field(ge=0)] | None = None
+    trainer: Annotated[str, StringConstraints(max_length=100)] = ""
+    software: Annotated[str, StringConstraints(max_length=40)] = ""  # fleetlearn's version
+    # The operator's own facts, from a file on the robot: {"docked": true, "floor": 2}
+    facts: Annotated[
+        dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")], Fact],
+        Field(max_length=16),
+    ] = Field(default_factory=dict)
+
+
+class Standing(BaseModel):
+    """What the server thinks of one robot."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")  # an older robot reads a newer server
+
+    state: Literal["pending", "approved", "suspended"] = "approved"
+    reason: str = ""  # why it is not approved
+    notice: str = ""  # the last verdict on an update of it, when that was not "accepted"
+    notice_id: str = ""  # changes with every new notice
+
+
+def pack_report(report: RobotReport) -> str:
+    """Robot side: the value of the query's `report`."""
+    content = report.model_dump_json(exclude_defaults=True).encode()
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def unpack_report(text: str) -> RobotReport:
+    """Server side; raises UpdateError that names the wrong field."""
+    if len(text) > MAX_REPORT_BYTES:
+        raise UpdateError(f"report: {len(text)} bytes, expected at most {MAX_REPORT_BYTES}")
+    try:
+        content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return RobotReport.model_validate(json.loads(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UpdateError(f"report: {where}: {first['msg']}") from None
+    except (ValueError, binascii.Error, RecursionError):
+        raise UpdateError("report: not base64 of a JSON object") from None
+
+
+def pack_standing(standing: Standing) -> str:
+    """Server side: the value of the header, ASCII."""
+    return json.dumps(standing.model_dump(exclude_defaults=True))
+
+
+def unpack_standing(text: str) -> Standing:
+    """Robot side: the default if the server sent none or nonsense."""
+    try:
+        return Standing.model_validate(json.loads(text[: MAX_STANDING_BYTES * 4] or "{}"))
+    except (ValueError, RecursionError):
+        return Standing()
