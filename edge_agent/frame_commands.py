@@ -150,6 +150,7 @@ def _summary_values(summary: "ExtractSummary") -> dict[str, Any]:
     return {
         "frames_seen": summary.frames_seen,
         "frames_written": summary.frames_written,
+        "frames_labelled": summary.frames_labelled,
         "already_there": summary.already_there,
         "skipped": summary.skipped,
         "damage": _damage_values(summary.damage),
@@ -174,7 +175,10 @@ def _topic_values(topic: "TopicReport") -> dict[str, Any]:
 
 
 def _summary_lines(summary: "ExtractSummary", out: Path) -> str:
-    lines = [f"{summary.frames_written} of {summary.frames_seen} frames in {out}"]
+    lines = [
+        f"{summary.frames_written} of {summary.frames_seen} frames in {out}, "
+        f"{summary.frames_labelled} with a label"
+    ]
     if summary.already_there:
         lines.append(f"  {summary.already_there} were already there")
     lines += [f"  {count} left out: {reason}" for reason, count in summary.skipped.items()]

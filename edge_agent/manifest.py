@@ -102,6 +102,12 @@ def row_line(row: ManifestRow, file: str = "") -> str:
     return ",".join(map(_quoted, cells)) + "\n"
 
 
+def is_labelled(line: str) -> bool:
+    """Return whether a line of `row_line` has a label or boxes."""
+    cells = next(csv.reader([line]))
+    return bool(cells[4] or cells[8])
+
+
 def boxes_text(boxes: Iterable[Box]) -> str:
     """Return boxes as JSON; "" for none."""
     listed = [

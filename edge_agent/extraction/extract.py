@@ -23,9 +23,9 @@ from edge_agent.extraction.selection import Selection, reason_to_skip
 from edge_agent.extraction.stages import Candidate, Quality, encoded
 from edge_agent.frames.bag import BagFrames
 from edge_agent.frames.damage import Damage, DamageLog
-from edge_agent.frames.source import is_bag
+from edge_agent.frames.source import is_bag, is_live
 from edge_agent.labels import LabelledFrame, LabelSettings, labelled_entries, open_format
-from edge_agent.manifest import ManifestRow, row_line
+from edge_agent.manifest import ManifestRow, is_labelled, row_line
 from fleet_model.errors import FrameError, SettingsError, StorageError
 
 _FASTEST_HZ, _LONGEST_S = 1e6, 1e9  # beyond, someone mistyped
@@ -51,6 +51,7 @@ class ExtractSummary:
 
     frames_seen: int
     frames_written: int
+    frames_labelled: int  # of frames_written: with a label or boxes
     skipped: dict[str, int]  # reason -> frames: "rate", "blurred", "short data", ...
     damage: tuple[Damage, ...]  # also what could not even be counted as frames
     already_there: int  # of frames_written: an earlier run wrote them, and they are intact
@@ -119,6 +120,11 @@ def _require_options(options: ExtractOptions) -> None:
     if options.min_sharpness is not None and not 0 <= options.min_sharpness < math.inf:
         raise SettingsError(f"a sharpness is at least 0, got {options.min_sharpness}")
     _require_outside(options)
+    if any(is_live(path) for path in options.paths):
+        raise SettingsError(
+            "extract reads recordings, not live topics; record one with `ros2 bag record`, then "
+            "extract the bag"
+        )
     missing = [path.name for path in options.paths if not path.exists()]
     if missing:
         raise FrameError(f"{missing[0]}: no such file or folder", "missing file")
@@ -160,7 +166,7 @@ class _Extraction:
         self._names = FrameNames()
         self._damage = DamageLog()
         self._skipped = Counter[str]()
-        self._seen = self._written = self._already_there = 0
+        self._seen = self._written = self._labelled = self._already_there = 0
 
     def run(self) -> ExtractSummary:
         quality = Quality(
@@ -178,6 +184,7 @@ class _Extraction:
         return ExtractSummary(
             frames_seen=self._seen,
             frames_written=self._written,
+            frames_labelled=self._labelled,
             skipped=dict(self._skipped),
             damage=self._damage.all(),
             already_there=self._already_there,
@@ -239,6 +246,7 @@ class _Extraction:
         """Count a frame that an earlier run has written; write it again where it is damaged."""
         self._names.name(remembered.source, remembered.topic, remembered.stamp_ns)
         self._written += 1
+        self._labelled += is_labelled(remembered.line)
         if candidate.intact:
             self._already_there += 1
             for loss in remembered.losses:
@@ -274,6 +282,7 @@ class _Extraction:
             )
         )
         self._written += 1
+        self._labelled += bool(row.label or row.boxes)
 
 
 def _row(file: str, labelled: LabelledFrame, sharpness: float | None) -> ManifestRow:

@@ -48,11 +48,11 @@ def damaged(bags, tmp_path, picture_bytes):
 def test_extract_goes_into_a_folder_named_after_the_bag(bags, tmp_path):
     bags.drive(tmp_path / "r1", ["star", "circle"])
     out, said = type_("extract", "r1", "--labels", "/camera/label", here=tmp_path)
-    assert out == "2 of 2 frames in r1.frames\n"
+    assert out == "2 of 2 frames in r1.frames, 2 with a label\n"
     assert said == ""
     assert len(list((tmp_path / "r1.frames").rglob("*.jpg"))) == 2
     out, _ = type_("extract", "r1", "--labels", "/camera/label", here=tmp_path)
-    assert out == "2 of 2 frames in r1.frames\n  2 were already there\n"
+    assert out == "2 of 2 frames in r1.frames, 2 with a label\n  2 were already there\n"
 
 
 def test_json_ends_with_the_counts_and_a_damaged_frame_that_nobody_wanted_is_no_loss(
@@ -64,6 +64,7 @@ def test_json_ends_with_the_counts_and_a_damaged_frame_that_nobody_wanted_is_no_
         "out": "o",
         "frames_seen": 6,
         "frames_written": 3,
+        "frames_labelled": 0,
         "already_there": 0,
         "skipped": {"rate": 3},
         "damage": [],
@@ -91,6 +92,7 @@ def test_start_and_end_are_seconds_or_times(damaged, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
+        (["extract", "ros:/camera/image"], 2, "record one with `ros2 bag record`"),
         (["extract", "gone"], 5, "gone: no such file"),
         (["extract", "r1", "--start", "noon"], 2, "--start noon: expected seconds"),
         (["extract", "r1", "--format", "voc"], 2, "choose coco, folder, tfds, yolo"),

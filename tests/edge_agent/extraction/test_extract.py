@@ -228,10 +228,11 @@ def test_a_data_set_is_converted_to_any_format_and_back(bags, tmp_path, through)
 
 @pytest.mark.parametrize("form", ["folder", "yolo", "coco", "tfds"])
 def test_the_same_command_again_verifies_and_writes_nothing(bags, tmp_path, form):
-    bag, out = bags.drive(tmp_path / "r1", ["star"] * 5), tmp_path / "out"
-    run(bag, out, format=form)
+    bag, out = bags.drive(tmp_path / "r1", ["star"] * 4 + [""]), tmp_path / "out"
+    assert run(bag, out, format=form, labels=WITH_LABELS).frames_labelled == 4
     before = {f: (f.stat().st_mtime_ns, f.stat().st_ino) for f in out.rglob("*") if f.is_file()}
-    assert run(bag, out, format=form).already_there == 5
+    again = run(bag, out, format=form, labels=WITH_LABELS)
+    assert (again.already_there, again.frames_labelled) == (5, 4)
     assert before == {f: (f.stat().st_mtime_ns, f.stat().st_ino) for f in before}
     assert set(before) == {f for f in out.rglob("*") if f.is_file()}
 

@@ -378,7 +378,7 @@ while True:
     if pid == 0:
         ingest.Ingest(job, now_s=lambda: 1_760_000_000.0).run()
         os._exit(0)
-    end = time.monotonic() + rng.uniform(0.02, 0.4)
+    end = time.monotonic() + rng.uniform(0.02, 0.2)
     while time.monotonic() < end:
         ended, code = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -414,7 +414,7 @@ def test_killed_at_any_moment_it_ends_as_if_undisturbed(record, take_in, job_of,
         [sys.executable, "-c", KILLER], input=job.as_json(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 10
+    assert int(done.stdout) > 5
     assert json.loads((tmp_path / "store" / TOTALS).read_text()) == expected
     mine, other = content_of(tmp_path / "store"), content_of(tmp_path / "undisturbed")
     assert mine.keys() == other.keys()
