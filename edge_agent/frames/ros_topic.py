@@ -180,11 +180,11 @@ class _Listener:
                 executor.spin_once(timeout_sec=_POLL_S)
         except ExternalShutdownException:
             pass
+        except Exception:
+            if context.ok():  # else it ended in the middle of a call, which fails in its own way
+                raise
         finally:
-            executor.shutdown()
-            if self._node:
-                self._node.destroy_node()
-            context.try_shutdown()
+            _shut_down(context, executor, self._node)
 
     def _tend(self, listened_s: float) -> None:
         """Subscribe as the publishers offer it, and say why nothing arrives."""
@@ -281,6 +281,19 @@ class _Listener:
 def _short(type_name: str) -> str:
     """Return the type without "/msg/", as bags and CAMERA_TYPES have it."""
     return type_name.replace("/msg/", "/")
+
+
+def _shut_down(context: Any, executor: Any, node: Any) -> None:
+    """End our parts of ROS; at a signal rclpy ends every context, maybe between two lines here."""
+    steps = [executor.shutdown, context.try_shutdown]
+    if node:
+        steps.insert(1, node.destroy_node)
+    for step in steps:
+        try:
+            step()
+        except Exception:
+            if context.ok():
+                raise
 
 
 def _must_renew(now: _Offer | None, offer: _Offer) -> bool:

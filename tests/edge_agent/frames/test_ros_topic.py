@@ -220,10 +220,14 @@ print("summary", flush=True)
 """
 
 
-# SIGTERM where the program itself runs rclpy is left out: rclpy's own shutdown may come first, and
-# then ours ends with an error now and then (seen on a busy machine; to be mended).
 @pytest.mark.parametrize(
-    ("number", "rclpy"), [(signal.SIGTERM, ""), (signal.SIGINT, ""), (signal.SIGINT, "rclpy")]
+    ("number", "rclpy"),
+    [
+        (signal.SIGTERM, ""),
+        (signal.SIGINT, ""),
+        (signal.SIGTERM, "rclpy"),
+        (signal.SIGINT, "rclpy"),
+    ],
 )
 def test_a_signal_ends_the_frames_and_not_the_program(camera, jpegs, number, rclpy):
     command = [sys.executable, "-c", READER, rclpy]
