@@ -13,7 +13,7 @@ BASE_VENV := .venv-3.10
 ROS_VENV := .venv-ros
 TOOLS_VENV := .venv-tools
 UV := $(TOOLS_VENV)/bin/uv
-EXTRAS := agent keras server demo ros-dev test dev
+EXTRAS := agent keras server tensorboard simulation demo ros-dev test dev
 
 # One thread per process: a demo runs many processes on few cores. No program here phones home.
 export OMP_NUM_THREADS := 1
@@ -21,6 +21,9 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export UV_PYTHON_DOWNLOADS := never
+
+# Most of a test's time is waiting for processes that it started. A file stays in one worker.
+PARALLEL := --numprocesses 2 --dist loadfile
 
 # $(call find_python,X.Y): prints an interpreter of that version, or nothing. A name on PATH may be
 # a shim that does not run, so every candidate is tried.
@@ -49,14 +52,14 @@ demo: $(VENV)/.installed ## a server and several robots on this machine, camera 
 	@$(BIN)/python deploy/demo/demo.py
 
 test: static ## everything: check, slow tests, resolution for robots, the base on Python 3.10
-	@if test -x $(UV); then $(BIN)/python -m pytest; \
+	@if test -x $(UV); then $(BIN)/python -m pytest $(PARALLEL); \
 	else echo "left out: the resolution checks of tests/packaging need uv, which could not be installed"; \
-	$(BIN)/python -m pytest --ignore=tests/packaging/test_resolution.py; fi
+	$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/packaging/test_resolution.py; fi
 	@$(MAKE) --no-print-directory test-base
 	@$(MAKE) --no-print-directory test-ros
 
 check: static ## format, lint, types, import contracts, fast tests
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 static: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -69,7 +72,7 @@ static: $(VENV)/.installed
 test-base: $(BASE_VENV)/.installed
 	@if test -e $<; then \
 	$(BASE_VENV)/bin/python -c 'import numpy, sys; print("base tests: Python %d.%d," % sys.version_info[:2], "NumPy", numpy.__version__)'; \
-	$(BASE_VENV)/bin/python -m pytest -m "base and not slow" $$(grep -rlE 'mark\.base\b' tests --include='test_*.py'); \
+	$(BASE_VENV)/bin/python -m pytest $(PARALLEL) -m "base and not slow" $$(grep -rlE 'mark\.base\b' tests --include='test_*.py'); \
 	else echo "left out: the base tests on Python 3.10, no such interpreter was found on this machine"; fi
 
 # Only files that use the marker are collected, as above.
@@ -89,7 +92,7 @@ soak: $(VENV)/.installed fuzz ## the long suites whole: hours rather than minute
 	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest --timeout 7200 $(ARGS)
 
 bench: $(VENV)/.installed ## measure this project beside its peers and print the ratios
-	@for name in startup agent_cost round_time extract; do \
+	@for name in startup agent_cost round_time extract server_memory recovery simulate; do \
 	echo "== $$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
 constraints: | $(UV) ## resolve pyproject.toml again into constraints.txt (needs uv)

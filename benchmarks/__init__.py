@@ -5,14 +5,21 @@ Each prints a table and ratios (peer / ours: above 1, ours is better); --json en
     startup.py       seconds until a command answers --help
     agent_cost.py    a robot that trains: memory, start, step, bytes; LiteRT, Keras, stock Flower
     round_time.py    seconds of one federated round
+    server_memory.py memory of the server against the number of robots
+    recovery.py      seconds from kill -9 of the server to the next closed round
+    simulate.py      what a round costs per virtual robot, 100 to 10,000 of them
     extract.py       camera bags to images, pictures and training batches; rosbags, mcap
 
     measure.py       medians, memory of a process tree, tables, JSON
+    services.py      processes with a log each: started, watched, killed
     fleets.py        our server and agents, stock Flower's, as processes
+    lean_robots.py   many robots in one process, for server_memory
+    simulated_fleets.py  one arm of simulate.py
+    direct_grid.py   Flower's strategies over many clients in one process
     bag_readers.py   one arm of extract.py
     environments.py  throw-away virtual environments, one per arm
     step_stamps/     put on an agent's path, it writes down when each optimizer step ends
     camera_app/      stock Flower's side of agent_cost: a Flower app
-    constant_app/    stock Flower's side of round_time: a Flower app
+    constant_app/    stock Flower's side of round_time, server_memory, recovery: a Flower app
     constant_trainer.py  our side of round_time: a plug-in trainer
 """

@@ -40,7 +40,6 @@ from benchmarks.environments import Environment, environment, sources_digest
 from benchmarks.fleets import (
     ROOT,
     OurFleet,
-    Services,
     StockFleet,
     base_environment,
     free_port,
@@ -56,6 +55,7 @@ from benchmarks.measure import (
     report,
     say,
 )
+from benchmarks.services import Services
 
 WORK = ROOT / "build" / "bench" / "agent_cost"
 HERE = Path(__file__).resolve().parent

@@ -1,5 +1,7 @@
 """A plug-in trainer that hardly trains: a round with it costs what the federation itself costs."""
 
+import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from fleet_model.types import Checkpoint, Example, TrainConfig, Update
 
 
 class ConstantTrainer:
-    """Add 1 to every tensor; the examples are not read."""
+    """Add 1 to every tensor; the examples are not read. CONSTANT_TRAINER_S: how long it takes."""
 
     def __init__(self, spec: TrainerSpec, directory: Path) -> None:
         """Nothing to load."""
@@ -19,6 +21,7 @@ class ConstantTrainer:
         self, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig
     ) -> Update:
         """Return ones."""
+        time.sleep(float(os.environ.get("CONSTANT_TRAINER_S", "0")))
         return Update(
             robot="",
             base_version=checkpoint.version,

@@ -7,19 +7,19 @@ page of Flower or TensorFlow with them; libpython and libc it may share.
 
 import os
 import re
+import secrets
 import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-import psutil
-
-from benchmarks.measure import boot_time_s, wait_until
+from benchmarks.measure import boot_time_s
+from benchmarks.services import Services, base_environment
 from cloud_server.admin_client import AdminClient
 from cloud_server.certificates import make_secrets
 from cloud_server.directory import ServerDirectory
@@ -31,75 +31,6 @@ from fleet_model.proof import make_key
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE_S = 300.0
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "NO_COLOR": "1",
-}
-# Threads are left to each arm: what the Makefile sets for tests would bind stock TensorFlow.
-DROPPED = ("OMP_NUM_THREADS", "PYTHONPATH", "VIRTUAL_ENV")
-
-
-class Services:
-    """Processes that end, with everything they have started, when the block does."""
-
-    def __init__(self, logs: Path) -> None:
-        """Keep logs in a folder that is made if necessary."""
-        logs.mkdir(parents=True, exist_ok=True)
-        self._logs = logs
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(
-        self, name: str, command: Sequence[object], environment: Mapping[str, str] | None = None
-    ) -> int:
-        """Start a process; return its id."""
-        with (self._logs / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [str(part) for part in command],
-                env={**base_environment(), **(environment or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self._logs,
-            )
-        self._running[name] = process
-        return process.pid
-
-    def require_alive(self) -> None:
-        """Raise RuntimeError with the end of the log of a process that has ended."""
-        for name, process in self._running.items():
-            if process.poll() is not None:
-                tail = (self._logs / f"{name}.log").read_text(errors="replace")[-3000:]
-                raise RuntimeError(f"{name} ended with exit code {process.returncode}:\n{tail}")
-
-    def wait(self, what: str, done: Callable[[], bool], step_s: float = 0.05) -> None:
-        """Wait until `done()`; fail early if a process has ended."""
-
-        def look() -> bool:
-            self.require_alive()
-            return done()
-
-        wait_until(what, look, patience_s=PATIENCE_S, step_s=step_s)
-
-    def __enter__(self) -> "Services":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the last first; what a process leaves behind is killed."""
-        for process in reversed(self._running.values()):
-            family = [p for p in _tree(process.pid) if p.pid != process.pid]
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            for child in family:
-                if child.is_running():
-                    child.kill()
-        self._running.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +48,25 @@ class OurFleet:
     services: Services
     place: ServerDirectory
     admin: AdminClient
+    port: int
+    environment: Mapping[str, str]  # settings (FLEETLEARN_*)
 
     @classmethod
     def start(cls, services: Services, root: Path, environment: Mapping[str, str]) -> "OurFleet":
-        """Serve an initialized directory; `environment` holds settings (FLEETLEARN_*)."""
+        """Serve an initialized directory."""
         place = ServerDirectory(root)
         port = load_settings(place.settings, {}).network.port
-        command = [sys.executable, "-m", "cloud_server.cli", "start", root]
-        services.start("cloud-server", command, {"PYTHONPATH": str(ROOT), **environment})
-        services.wait("the server's start", lambda: listening(port))
-        return cls(services=services, place=place, admin=AdminClient(place))
+        admin = AdminClient(place)
+        fleet = cls(services=services, place=place, admin=admin, port=port, environment=environment)
+        fleet.serve()
+        return fleet
+
+    def serve(self) -> None:
+        """Start the server, or start it again on the same directory."""
+        command = [sys.executable, "-m", "cloud_server.cli", "start", self.place.root]
+        environment = {"PYTHONPATH": str(ROOT), **self.environment}
+        self.services.start("cloud-server", command, environment)
+        self.services.wait("the server's start", lambda: listening(self.port))
 
     def enroll(self, name: str, directory: Path, examples: Path) -> None:
         """Make a robot's directory and admit its key."""
@@ -144,6 +84,10 @@ class OurFleet:
         pid = self.services.start(name, arguments, environment)
         return Node(pid, _ready_s(self.services, self.place.flower / "state.db", online, begin))
 
+    def online(self) -> int:
+        """Return how many robots are online."""
+        return online_nodes(self.place.flower / "state.db")
+
     def rounds_closed(self) -> int:
         """Return how many rounds the history has."""
         return len(self.place.read_history())
@@ -156,27 +100,54 @@ class StockFleet:
     services: Services
     work: Path
     port: int
+    separate: bool  # SuperExec beside the SuperLink, so that a ServerApp outlives it
 
     @classmethod
-    def start(cls, services: Services, work: Path, port: int) -> "StockFleet":
+    def start(
+        cls, services: Services, work: Path, port: int, *, separate: bool = False
+    ) -> "StockFleet":
         """Start a SuperLink with TLS and node authentication."""
         place = ServerDirectory(work)
         make_secrets(place, ("localhost", "127.0.0.1"), datetime.now(timezone.utc))
-        fleet = cls(services=services, work=work, port=port)
+        fleet = cls(services=services, work=work, port=port, separate=separate)
         (work / "operator").mkdir()
         (work / "operator" / "config.toml").write_text(
             '[superlink]\ndefault = "lab"\n[superlink.lab]\n'
             f'address = "127.0.0.1:{port}"\nroot-certificates = "{fleet._ca}"\n'
         )
-        command = [
-            BIN / "flower-superlink", "--host", "127.0.0.1", "--port", port,
-            "--ssl-ca-certfile", fleet._ca, "--ssl-certfile", place.certificates / "server.crt",
-            "--ssl-keyfile", place.secrets / "server.key", "--enable-supernode-auth",
-            "--database", fleet._database, "--disable-runtime-dependency-installation",
-        ]  # fmt: skip
-        services.start("superlink", command, {"FLWR_HOME": str(work / "link"), "PATH": _path(BIN)})
-        services.wait("the SuperLink's start", lambda: listening(port))
+        fleet._secret.write_text(secrets.token_hex(32))
+        fleet.serve()
+        if separate:
+            command = [
+                BIN / "flower-superexec", "--runtime-api-address", f"127.0.0.1:{port}",
+                "--root-certificates", fleet._ca, "--superexec-auth-secret-file", fleet._secret,
+            ]  # fmt: skip
+            home = {"FLWR_HOME": str(work / "exec"), "PATH": _path(BIN)}
+            services.start("superexec", command, home)
         return fleet
+
+    def serve(self) -> None:
+        """Start the SuperLink, or start it again on the same database."""
+        place = ServerDirectory(self.work)
+        command = [
+            BIN / "flower-superlink", "--host", "127.0.0.1", "--port", self.port,
+            "--ssl-ca-certfile", self._ca, "--ssl-certfile", place.certificates / "server.crt",
+            "--ssl-keyfile", place.secrets / "server.key", "--enable-supernode-auth",
+            "--database", self._database, "--disable-runtime-dependency-installation",
+        ]  # fmt: skip
+        if self.separate:
+            command += ["--isolation", "process", "--superexec-auth-secret-file", self._secret]
+        home = {"FLWR_HOME": str(self.work / "link"), "PATH": _path(BIN)}
+        self.services.start("superlink", command, home)
+        self.services.wait("the SuperLink's start", lambda: listening(self.port))
+
+    def register(self, key: Path) -> None:
+        """Admit the robot of a private key, whose public half lies beside it."""
+        self.flwr("supernode", "register", key.with_suffix(".pub"), "lab")
+
+    def online(self) -> int:
+        """Return how many nodes are online."""
+        return online_nodes(self._database)
 
     def run_supernode(
         self, name: str, programs: Path, config: str, environment: Mapping[str, str]
@@ -184,7 +155,7 @@ class StockFleet:
         """Register a key, start `flower-supernode` from the folder `programs`, wait for it."""
         key = self.work / f"{name}.key"
         make_key(key)
-        self.flwr("supernode", "register", key.with_suffix(".pub"), "lab")
+        self.register(key)
         online = online_nodes(self._database)
         begin = boot_time_s()
         command = [
@@ -217,6 +188,10 @@ class StockFleet:
         return ServerDirectory(self.work).certificates / "ca.crt"
 
     @property
+    def _secret(self) -> Path:
+        return self.work / "superexec.secret"
+
+    @property
     def _database(self) -> Path:
         return self.work / "state.db"
 
@@ -227,11 +202,6 @@ def move(root: Path, port: int) -> None:
     settings, kit = place.settings.read_text(), (place.kit / "kit.toml").read_text()
     place.settings.write_text(re.sub(r"(?m)^port = \d+", f"port = {port}", settings))
     (place.kit / "kit.toml").write_text(re.sub(r':\d+"', f':{port}"', kit))
-
-
-def base_environment() -> dict[str, str]:
-    """Return this process's variables without those that would treat the arms differently."""
-    return {**{k: v for k, v in os.environ.items() if k not in DROPPED}, **QUIET}
 
 
 def online_nodes(database: Path) -> int:
@@ -264,11 +234,3 @@ def _ready_s(services: Services, database: Path, online: int, begin: float) -> f
 
 def _path(programs: Path) -> str:
     return f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    try:
-        root = psutil.Process(pid)
-        return [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []

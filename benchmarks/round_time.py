@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.fleets import BIN, ROOT, OurFleet, Services, StockFleet, free_port
+from benchmarks.fleets import BIN, ROOT, OurFleet, StockFleet, free_port
 from benchmarks.measure import (
     Comparison,
     Result,
@@ -35,6 +35,7 @@ from benchmarks.measure import (
     report,
     say,
 )
+from benchmarks.services import Services
 from cloud_server.certificates import make_secrets
 from cloud_server.checkpoints import Checkpoints
 from cloud_server.directory import ServerDirectory
@@ -47,6 +48,7 @@ HERE = Path(__file__).resolve().parent
 PARAMETERS = 250_000  # float32: 1 MB
 PLUGIN = "benchmarks.constant_trainer:ConstantTrainer"
 ROBOTS = ("r1", "r2")
+AGENT = (sys.executable, "-m", "edge_agent.cli")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def main() -> None:
 
 def ours(rounds: int) -> Times:
     """Run our server and two agents."""
-    work = _fresh(WORK / "ours")
+    work = fresh(WORK / "ours")
     place = ServerDirectory(work / "server")
     make_server(place, free_port())
     settings = {"EDGE_AGENT_TRAINING__TRAINER": PLUGIN, "PYTHONPATH": str(ROOT)}
@@ -80,8 +82,7 @@ def ours(rounds: int) -> Times:
         fleet = OurFleet.start(services, place.root, {})
         for name in ROBOTS:
             fleet.enroll(name, work / name, examples=work)
-            command = [sys.executable, "-m", "edge_agent.cli"]
-            fleet.run_agent(name, work / name, command, settings)
+            fleet.run_agent(name, work / name, AGENT, settings)
         closings = [boot_time_s()]
         fleet.admin.start_run(rounds)
         for closed in range(1, rounds + 1):
@@ -94,7 +95,7 @@ def ours(rounds: int) -> Times:
     return times_of(closings)
 
 
-def make_server(place: ServerDirectory, port: int) -> None:
+def make_server(place: ServerDirectory, port: int, parameters: int = PARAMETERS) -> None:
     """Write what `cloud-server init` writes, for a model of one tensor and without TensorFlow."""
     network = NetworkSettings(port=port)
     make_secrets(place, network.names, datetime.now(timezone.utc))
@@ -107,7 +108,7 @@ def make_server(place: ServerDirectory, port: int) -> None:
         TrainerSpec(
             workload=WorkloadSpec(name="image-classifier", config={"labels": ["a", "b"]}),
             trainable="head",
-            tensors={"tensor": TensorSpec(shape=(PARAMETERS,))},
+            tensors={"tensor": TensorSpec(shape=(parameters,))},
             batch_size=1,
             files={"nothing.txt": entry_of(content)},
             parts={PLUGIN: ("nothing.txt",)},
@@ -118,14 +119,14 @@ def make_server(place: ServerDirectory, port: int) -> None:
     (place.model / TRAINER).write_bytes(trainer)
     for file in (trainer, content):
         (place.store / "objects" / entry_of(file).sha256).write_bytes(file)
-    weights = {"tensor": np.zeros(PARAMETERS, np.float32)}
+    weights = {"tensor": np.zeros(parameters, np.float32)}
     Checkpoints(place.checkpoints).save(Checkpoint(version=0, weights=weights))
     place.settings.write_text(initial_toml(network, TrainingSettings()))
 
 
 def stock(rounds: int, *, evaluate: bool) -> Times:
     """Run a SuperLink and two SuperNodes."""
-    work = _fresh(WORK / "stock")
+    work = fresh(WORK / "stock")
     stamps = work / "rounds.txt"
     with Services(work / "logs") as services:
         fleet = StockFleet.start(services, work, free_port())
@@ -175,7 +176,8 @@ def result(times: dict[str, list[Times]]) -> Result:
     return Result(benchmark="round_time", comparisons=comparisons, figures=figures)
 
 
-def _fresh(work: Path) -> Path:
+def fresh(work: Path) -> Path:
+    """Return an empty folder."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     return work

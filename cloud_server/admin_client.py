@@ -2,6 +2,7 @@
 
 import ssl
 from typing import Any
+from urllib.parse import quote
 
 from cloud_server.directory import ServerDirectory
 from cloud_server.settings import load_settings, url_host
@@ -12,7 +13,7 @@ ADMIN = "/fleetlearn/v1/admin"
 
 
 class AdminClient:
-    """Calls of `cloud-server train` and `status`; never leaves this machine's directory."""
+    """What the operator's commands ask of a running server; knows it by its directory."""
 
     def __init__(self, place: ServerDirectory) -> None:
         import httpx
@@ -37,13 +38,28 @@ class AdminClient:
         )
         self._place = place
 
-    def start_run(self, rounds: int) -> dict[str, Any]:
-        """Start a run."""
-        return self._call("POST", "/runs", {"rounds": rounds})
+    def start_run(
+        self, rounds: int, *, every_s: float | None = None, continuous: bool = False
+    ) -> dict[str, Any]:
+        """Start a run; with `every_s` or `continuous` also set the schedule of the next ones."""
+        asked = {"rounds": rounds, "every_s": every_s, "continuous": continuous}
+        return self._call("POST", "/runs", asked)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the newest runs, oldest first."""
+        return list(self._call("GET", "/runs")["runs"])
+
+    def stop_run(self, run_id: str) -> dict[str, Any]:
+        """Ask for a run's end."""
+        return self._call("POST", f"/runs/{quote(run_id, safe='')}/stop")
+
+    def resume_run(self, run_id: str) -> dict[str, Any]:
+        """Go on with a run that failed or was stopped."""
+        return self._call("POST", f"/runs/{quote(run_id, safe='')}/resume")
 
     def run(self, run_id: str) -> dict[str, Any]:
         """Return a run's state."""
-        return self._call("GET", f"/runs/{run_id}")
+        return self._call("GET", f"/runs/{quote(run_id, safe='')}")
 
     def status(self) -> dict[str, Any]:
         """Return robots, runs, versions."""

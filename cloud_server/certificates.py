@@ -3,10 +3,12 @@
 import ipaddress
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -65,6 +67,42 @@ def make_server_certificate(place: ServerDirectory, names: Sequence[str], now: d
     write_durably(
         place.certificates / "server.crt", certificate.public_bytes(serialization.Encoding.PEM)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """What stands in the certificates of a directory."""
+
+    server_until: datetime  # UTC
+    ca_until: datetime
+    names: tuple[str, ...]
+    fits: bool  # the server's key is of its certificate, which this authority has signed
+
+
+def read_certificates(place: ServerDirectory) -> Certificates:
+    """Read what `make_secrets` wrote; raises SettingsError that names the damaged file."""
+    ca, server = (_read(place.certificates / name) for name in ("ca.crt", "server.crt"))
+    key_file = place.secrets / "server.key"
+    try:
+        key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+        server.verify_directly_issued_by(ca)
+        fits = key.public_key() == server.public_key()
+    except (InvalidSignature, ValueError, TypeError):
+        fits = False
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return Certificates(
+        server_until=server.not_valid_after_utc,
+        ca_until=ca.not_valid_after_utc,
+        names=tuple(str(one.value) for one in names),
+        fits=fits,
+    )
+
+
+def _read(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: not a readable certificate ({error})") from None
 
 
 def _builder(

@@ -1,17 +1,24 @@
 """Checkpoints on disk: one folder a closed round, complete or not there."""
 
+import json
+import logging
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cloud_server.round_record import RoundRecord, parse_record
 from fleet_model.bundle import sha256_of
 from fleet_model.durable import fsync_directory, write_durably
 from fleet_model.errors import CheckpointError
 from fleet_model.types import Checkpoint
 from fleet_model.weights import read_weights, write_weights
 
+log = logging.getLogger(__name__)
+
 WEIGHTS, SERVER_STATE = "weights.safetensors", "server_state.safetensors"
+ABOUT, RECORD = "checkpoint.json", "record.json"
 
 
 class _About(BaseModel):
@@ -22,12 +29,17 @@ class _About(BaseModel):
 
 
 class Checkpoints:
-    """<root>/000005/{weights,server_state}.safetensors and checkpoint.json."""
+    """<root>/000005/{weights,server_state}.safetensors, checkpoint.json and record.json.
+
+    The record is what the round that made the checkpoint leaves in the history; versions that no
+    round made have none.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._told: set[str] = set()  # damaged folders that the log has been told of
 
-    def save(self, checkpoint: Checkpoint) -> None:
+    def save(self, checkpoint: Checkpoint, record: RoundRecord | None = None) -> None:
         """Write a checkpoint; after a power cut it is there as a whole or not at all."""
         final = self._root / f"{checkpoint.version:06d}"
         aside = self._root / f".{final.name}.new"
@@ -40,15 +52,42 @@ class Checkpoints:
         ):
             write_weights(aside / name, weights)
             digests[name] = sha256_of((aside / name).read_bytes())
+        if record is not None:
+            content = json.dumps(record.as_json(), allow_nan=False).encode()
+            write_durably(aside / RECORD, content)
+            digests[RECORD] = sha256_of(content)
         about = _About(version=checkpoint.version, seed=checkpoint.seed, sha256=digests)
-        write_durably(aside / "checkpoint.json", about.model_dump_json(indent=1))
-        shutil.rmtree(final, ignore_errors=True)  # only a run that lost its latest comes here
+        write_durably(aside / ABOUT, about.model_dump_json(indent=1))
+        shutil.rmtree(final, ignore_errors=True)  # a damaged one, or the same version once more
         aside.rename(final)
         fsync_directory(self._root)
 
     def versions(self) -> list[int]:
-        """Return the versions on disk, oldest first."""
-        return sorted(int(p.name) for p in self._root.glob("[0-9]*") if p.name.isdigit())
+        """Return the versions on disk, oldest first; the log tells of damaged ones, left out."""
+        folders = (p for p in self._root.glob("[0-9]*") if p.name.isdigit())
+        return sorted(int(folder.name) for folder in folders if self._is_whole(folder))
+
+    def records(self) -> list[RoundRecord]:
+        """Return the history as the checkpoints hold it, oldest first; a damaged one is left out.
+
+        It is shorter than history.jsonl once old checkpoints are pruned, and never torn.
+        """
+        found = [self._record(version) for version in self.versions()]
+        return [record for record in found if record is not None]
+
+    def prune(self, keep: int, also: Collection[int] = ()) -> list[int]:
+        """Delete all but the newest `keep` versions and those in `also`; return what is gone.
+
+        Folders that cannot be read do not count, and stay for someone to look at.
+        """
+        gone = [v for v in self.versions()[:-keep] if v not in also]
+        for version in gone:
+            folder = self._root / f"{version:06d}"
+            # By another name first: what is half deleted must not look like a checkpoint.
+            folder.rename(self._root / f".{folder.name}.old")
+        for leftover in self._root.glob(".*.old"):  # also of a process that was killed here
+            shutil.rmtree(leftover, ignore_errors=True)
+        return gone
 
     def path(self, version: int) -> Path:
         """Return the weights file of a version."""
@@ -65,7 +104,7 @@ class Checkpoints:
         """Read one checkpoint; raises CheckpointError that names the damaged file."""
         folder = self._root / f"{version:06d}"
         try:
-            about = _About.model_validate_json((folder / "checkpoint.json").read_bytes())
+            about = _About.model_validate_json((folder / ABOUT).read_bytes())
         except (FileNotFoundError, ValidationError):
             raise CheckpointError(
                 f"checkpoint {version}: checkpoint.json is missing or damaged; remove the folder "
@@ -83,6 +122,31 @@ class Checkpoints:
             server_state=read_weights(folder / SERVER_STATE),
             seed=about.seed,
         )
+
+    def _is_whole(self, folder: Path) -> bool:
+        try:
+            about = _About.model_validate_json((folder / ABOUT).read_bytes())
+            problem = "" if about.version == int(folder.name) else f"is of {about.version}"
+        except (OSError, ValidationError):
+            problem = "is missing or damaged"
+        if problem and folder.name not in self._told:
+            log.warning("checkpoint %s is left out: its %s %s", folder.name, ABOUT, problem)
+            self._told.add(folder.name)
+        return not problem
+
+    def _record(self, version: int) -> RoundRecord | None:
+        folder = self._root / f"{version:06d}"
+        try:
+            about = _About.model_validate_json((folder / ABOUT).read_bytes())
+            if RECORD not in about.sha256:
+                return None
+            content = (folder / RECORD).read_bytes()
+            if sha256_of(content) != about.sha256[RECORD]:
+                raise ValueError("sha256 differs")
+            return parse_record(content)
+        except (OSError, ValueError) as error:
+            log.warning("checkpoint %d: %s is left out: %s", version, RECORD, error)
+            return None
 
 
 def _digest(file: Path) -> str:

@@ -1,13 +1,18 @@
 """Command line of the cloud side: cloud-server."""
 
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cloud_server import model_commands, robot_commands, run_commands
+from cloud_server import (
+    doctor_commands,
+    model_commands,
+    robot_commands,
+    run_commands,
+    simulate_commands,
+    status_commands,
+)
 from cloud_server.terminal import Directory, console
 from fleet_model import __version__
 from fleet_model.errors import FleetError, SettingsError
@@ -17,10 +22,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Federated learning for fleets of robots: the server side.\n\n"
     "Exit codes: 0 done, 2 wrong settings or flags, 3 damaged bundle, 6 refused, 7 no connection, "
-    "8 checkpoint does not fit, 9 export failed, 10 round failed.",
+    "8 checkpoint does not fit, 9 export failed, 10 round failed, "
+    "12 disk full or damaged, 14 run stopped.",
 )
 app.command()(run_commands.train)
-app.command()(run_commands.status)
+app.command()(status_commands.status)
+app.command()(status_commands.history)
+app.command()(simulate_commands.simulate)
+app.command()(doctor_commands.doctor)
+app.add_typer(run_commands.runs, name="runs")
+app.add_typer(run_commands.schedule, name="schedule")
 app.add_typer(robot_commands.app, name="robots")
 app.add_typer(model_commands.app, name="models")
 
@@ -116,18 +127,14 @@ def renew_certificate(directory: Directory) -> None:
 def start(directory: Directory) -> None:
     """Serve robots and the operator until Ctrl-C or SIGTERM."""
     from cloud_server.directory import ServerDirectory
+    from cloud_server.logs import log_to_stderr
     from cloud_server.server import serve
+    from cloud_server.settings import load_settings
 
-    _log_to_stderr()
-    serve(ServerDirectory(directory))
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
-    for noisy in ("httpx", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    place = ServerDirectory(directory)
+    place.require()
+    log_to_stderr(load_settings(place.settings).log)
+    serve(place)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,16 @@ class ServerDirectory:
     certificates/    ca.crt, server.crt
     kit/             what a robot needs to enroll; nothing secret
     robots.json      the register: who may take part, under which name, at which site
+    conduct.json     refused updates in a row, last verdicts
+    seen.json        when robots were last seen, unknown keys that asked
     model/           trainer files and initial weights; written once by init
     checkpoints/     one folder a closed round
     store/           published models: objects by sha256, versions, channels
     history.jsonl    one line a closed round
+    runs/            one folder a run: how far it is, and its open round
+    runs-apart/      the same of a ServerApp beside a SuperLink of its own
+    schedule.json    when runs begin by themselves
+    tensorboard/     event files of runs, with log.tensorboard = true
     flower/          Flower's SQLite state
     """
 
@@ -54,6 +60,14 @@ class ServerDirectory:
         return self.root / "robots.json"
 
     @property
+    def conduct(self) -> Path:  # noqa: D102
+        return self.root / "conduct.json"
+
+    @property
+    def seen(self) -> Path:  # noqa: D102
+        return self.root / "seen.json"
+
+    @property
     def model(self) -> Path:  # noqa: D102
         return self.root / "model"
 
@@ -66,8 +80,24 @@ class ServerDirectory:
         return self.root / "store"
 
     @property
+    def runs(self) -> Path:  # noqa: D102
+        return self.root / "runs"
+
+    @property
+    def runs_apart(self) -> Path:  # noqa: D102
+        return self.root / "runs-apart"
+
+    @property
+    def schedule(self) -> Path:  # noqa: D102
+        return self.root / "schedule.json"
+
+    @property
     def history(self) -> Path:  # noqa: D102
         return self.root / "history.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:  # noqa: D102
+        return self.root / "tensorboard"
 
     @property
     def flower(self) -> Path:  # noqa: D102
@@ -103,6 +133,23 @@ class ServerDirectory:
             stream.write(json.dumps(record, allow_nan=False).encode() + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
+
+    def last_of_history(self) -> dict[str, object] | None:
+        """Return the newest closed round, without reading the file from its start."""
+        if not self.history.exists():
+            return None
+        with self.history.open("rb") as stream:
+            size, block = stream.seek(0, os.SEEK_END), 1 << 16
+            while True:
+                begin = max(size - block, 0)
+                stream.seek(begin)
+                lines = stream.read(size - begin).split(b"\n")
+                for line in reversed(lines[begin > 0 :]):  # the first may have begun before
+                    with suppress(ValueError):  # torn, or the nothing after the last line
+                        return dict(json.loads(line))
+                if begin == 0:
+                    return None
+                block *= 4
 
     def read_history(self) -> list[dict[str, object]]:
         """Return one object a closed round, oldest first; a torn last line is left out."""

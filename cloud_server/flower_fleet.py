@@ -1,48 +1,70 @@
 """The round loop's fleet over Flower: robots are nodes, requests and updates are messages."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from cloud_server.fleet import Participant, Reply
 from cloud_server.robots import Register, Robot
-from cloud_server.rounds import MAX_REASON, Participant, Reply
+from cloud_server.round_record import MAX_REASON, REFUSED
+from cloud_server.sightings import Sightings
 from fleet_model.errors import UpdateError
-from fleet_model.flower_compat import Arrived, LinkGrid
+from fleet_model.flower_compat import Arrived, FlowerRun, LinkGrid
 from fleet_model.proof import parse_public
 from fleet_model.wire import TrainRequest, pack_request, unpack_update
 
 
 class FlowerFleet:
-    """Keeps Flower's nodes equal to the register, and speaks in robots' names."""
+    """Keeps Flower's nodes equal to the approved robots, and speaks in robots' names."""
 
-    def __init__(self, grid: LinkGrid, register: Register) -> None:
+    def __init__(self, grid: LinkGrid, register: Register, seen: Sightings) -> None:
         self._grid = grid
         self._register = register
-        self._robots: dict[int, Robot] | None = None  # None: Flower's nodes are of another process
+        self._seen = seen
+        self._nodes: dict[int, str] | None = None  # name by id; None: not looked yet
+        self._synced: tuple[Robot, ...] = ()
         self._sync = threading.Lock()  # requests and the run come from different threads
-        self._tickets: dict[str, Participant] = {}
 
     def sync(self) -> Mapping[int, Robot]:
-        """Admit robots that are new in the register, forget those that are gone; return all."""
+        """Admit robots that are newly approved, forget the others; return node id -> robot."""
         with self._sync:
-            robots = self._register.robots()
-            if self._robots is None or set(robots) != set(self._robots.values()):
-                wanted = {self._grid.register(parse_public(r.key), r.name): r for r in robots}
-                for node_id in self._grid.registered().keys() - wanted.keys():
+            approved = {r.name: r for r in self._register.robots() if r.state == "approved"}
+            keys = tuple(approved.values())
+            if self._nodes is None or keys != self._synced:
+                nodes = {
+                    self._grid.register(parse_public(robot.key), robot.name): robot.name
+                    for robot in keys
+                }
+                for node_id in self._grid.registered().keys() - nodes.keys():
                     self._grid.unregister(node_id)
-                self._robots = wanted
-            return self._robots
+                self._nodes, self._synced = nodes, keys
+            return {node_id: approved[name] for node_id, name in self._nodes.items()}
 
     def restarted(self, robot: Robot) -> None:
-        """End what may be left of the robot's last session, so that it can come back at once."""
+        """Let a robot's new process in at once, and ask it again what it has not answered."""
         for node_id, known in self.sync().items():
             if known.name == robot.name:
-                self._grid.set_offline(node_id)
+                self._grid.begin_session(node_id)
+
+    def open_run(self, resume: FlowerRun | None) -> FlowerRun:
+        """Let robots be asked; see LinkGrid."""
+        return self._grid.open_run(resume)
+
+    def close_run(self, *, completed: bool) -> None:
+        """Withdraw what was asked; robots that still work on it are told at their next call."""
+        self._grid.close_run(completed=completed)
 
     def online(self) -> Sequence[Participant]:
-        """Return admitted robots that are online."""
+        """Return approved robots that are online, with what they last reported."""
         robots = self.sync()
         return [
-            Participant(node_id=node_id, name=robot.name, site=robot.site)
+            Participant(
+                node_id=node_id,
+                name=robot.name,
+                site=robot.site,
+                labels=robot.labels,
+                report=self._seen.report(robot.name),
+                last_seen_s=self._seen.last_seen_s(robot.name),
+            )
             for node_id in self._grid.online()
             if (robot := robots.get(node_id)) is not None
         ]
@@ -50,22 +72,31 @@ class FlowerFleet:
     def send(
         self, participants: Sequence[Participant], request: TrainRequest, ttl_s: float
     ) -> Mapping[str, Participant]:
-        """Ask robots; messages that outlive the deadline are dropped by Flower."""
+        """Ask robots; messages that outlive their time are dropped by Flower."""
         by_node = {robot.node_id: robot for robot in participants}
         sent = self._grid.push(pack_request(request), list(by_node), ttl_s)
-        self._tickets = {ticket: by_node[node_id] for ticket, node_id in sent.items()}
-        return self._tickets
+        return {ticket: by_node[node_id] for ticket, node_id in sent.items()}
 
-    def replies(self, tickets: Sequence[str]) -> Sequence[Reply]:
-        """Return the replies that have arrived."""
-        return [self._reply(arrived) for arrived in self._grid.pull(tickets)]
+    def replies(self, tickets: Collection[str]) -> Sequence[Reply]:
+        """Return the replies that have arrived, a few at a time; see Fleet."""
+        arrived = self._grid.pull(tickets)
+        if not arrived:
+            return []
+        robots = self.sync()
+        return [_reply(one, robots.get(one.node_id)) for one in arrived]
 
-    def _reply(self, arrived: Arrived) -> Reply:
-        ticket = arrived.message_id
-        if arrived.content is None:
-            return Reply(ticket=ticket, reason=arrived.reason[:MAX_REASON])
-        try:
-            update = unpack_update(arrived.content, self._tickets[ticket].name)
-        except UpdateError as error:
-            return Reply(ticket=ticket, reason=f"refused: {error}"[:MAX_REASON])
-        return Reply(ticket=ticket, update=update)
+    def still_open(self, tickets: Collection[str]) -> set[str]:
+        """Return those that can be answered, or are; see Fleet."""
+        return self._grid.still_open(tickets)
+
+
+def _reply(arrived: Arrived, robot: Robot | None) -> Reply:
+    ticket = arrived.message_id
+    if arrived.content is None or robot is None:
+        reason = arrived.reason or "it was suspended, revoked or forgotten while it worked"
+        return Reply(ticket=ticket, reason=reason[:MAX_REASON])
+    try:
+        update = unpack_update(arrived.content, robot.name)
+    except UpdateError as error:
+        return Reply(ticket=ticket, reason=f"{REFUSED}{error}"[:MAX_REASON])
+    return Reply(ticket=ticket, update=update)

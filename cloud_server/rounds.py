@@ -1,227 +1,267 @@
-"""The round loop: choose robots, send, gather replies until all or the deadline, fold, close.
+"""The round loop: choose robots, send, keep replies as they arrive, close, fold.
 
-It knows no network and no clock of its own: a `Fleet` carries messages (flower_fleet.py in
-production), and time comes in as two functions, so tests run it in microseconds.
+It knows no network, no disk and no clock of its own: a `Fleet` carries messages, a `RoundJournal`
+keeps what must not be lost, and time comes in as two functions, so tests run hours in microseconds.
+
+sync: a round asks its robots once and closes when all have answered, or at the deadline.
+buffered (FedBuff, arXiv:2106.06639): idle robots are asked all the time, and a round closes with
+every `quorum` good updates; older ones count less.
 """
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from cloud_server.aggregation.aggregator import Aggregator
-from fleet_model.errors import RoundError, UpdateError
-from fleet_model.types import Checkpoint, Metrics, Update
-from fleet_model.weights import require_same_tensors, size_bytes
+from cloud_server.choosing import Selection, choose
+from cloud_server.fleet import Clock, Fleet, Participant, Reply
+from cloud_server.folding import fold
+from cloud_server.round_journal import RoundJournal
+from cloud_server.round_record import (
+    ACCEPTED,
+    MAX_REASON,
+    NO_REPLY,
+    RobotRecord,
+    RoundRecord,
+    mean_metrics,
+)
+from cloud_server.round_rules import RoundRules, rules_of
+from cloud_server.round_state import RoundState
+from cloud_server.update_checks import Checks
+from fleet_model.errors import RoundError, StoppedError
+from fleet_model.types import Checkpoint
 from fleet_model.wire import TrainRequest
 
+__all__ = [  # all that users of the loop need, from one place
+    "ACCEPTED", "MAX_REASON", "Checks", "Clock", "Fleet", "Participant", "QuorumError", "Reply",
+    "RobotRecord", "RoundProgress", "RoundRecord", "RoundRules", "Selection", "mean_metrics",
+    "rules_of", "run_round",
+]  # fmt: skip
+
 POLL_S = 0.05  # between looks at the replies: small against the seconds that training takes
-ACCEPTED = "accepted"
-MAX_REASON = 300  # characters of a robot's own words that are kept
+LOOK_S = 1.0  # between looks for robots that are still to be asked
+CHECK_S = 10.0  # between looks for questions that can no longer be answered
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Participant:
-    """One robot that is online now; name and site are the register's words."""
-
-    node_id: int
-    name: str
-    site: str
-
-
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Reply:
-    """What came back for one ticket: an update, or the reason why there is none."""
-
-    ticket: str
-    update: Update | None = None
-    reason: str = ""
-
-
-class Fleet(Protocol):
-    """Carry messages between the round loop and robots."""
-
-    def online(self) -> Sequence[Participant]:
-        """Return the admitted robots that can be asked now."""
-        ...
-
-    def send(
-        self, participants: Sequence[Participant], request: TrainRequest, ttl_s: float
-    ) -> Mapping[str, Participant]:
-        """Ask robots; return ticket -> participant of those that were reached."""
-        ...
-
-    def replies(self, tickets: Sequence[str]) -> Sequence[Reply]:
-        """Return what has arrived for these tickets since the last call; never waits."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundRules:
-    """Who takes part and when a round closes; see RoundSettings."""
-
-    quorum: int
-    deadline_s: float
-    wait_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RobotRecord:
-    """What one robot did in one round."""
-
-    name: str
-    site: str
-    outcome: str  # ACCEPTED, or the reason why not
-    num_examples: int = 0
-    num_steps: int = 0
-    update_bytes: int = 0
-    metrics: Metrics = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundRecord:
-    """One line of the history."""
+class RoundProgress:
+    """An open round, for people who watch."""
 
     run: str
     round: int
-    version: int
-    seconds: float
-    robots: tuple[RobotRecord, ...]
-    metrics: Metrics  # means over accepted robots, weighted by held-out examples
-
-    def as_json(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
+    asked: int  # robots with a ticket
+    answered: int  # robots with whatever answer
+    good: int  # updates that may be folded in
+    deadline: float  # in seconds of the round's clock
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Seconds that only go up, and a way to wait."""
+class QuorumError(RoundError):
+    """Too few good updates; `record` says who did what, so that robots can be told."""
 
-    now: Callable[[], float]
-    sleep: Callable[[float], None]
+    def __init__(self, message: str, record: RoundRecord) -> None:
+        super().__init__(message)
+        self.record = record
 
 
 def run_round(
-    fleet: Fleet, aggregator: Aggregator, request: TrainRequest, rules: RoundRules, clock: Clock
+    fleet: Fleet,
+    aggregator: Aggregator,
+    request: TrainRequest,
+    rules: RoundRules,
+    checks: Checks,
+    clock: Clock,
+    journal: RoundJournal,
+    *,
+    stop: Callable[[], bool],
+    watch: Callable[[RoundProgress], None] = lambda _: None,
 ) -> tuple[Checkpoint, RoundRecord]:
-    """Close one round and return the next checkpoint.
+    """Close one round, or the rest of it, and return the next checkpoint.
+
+    The caller makes the checkpoint durable, then calls `journal.close(request.round)`. Killed at
+    any moment before that and called again with the same run, round and base version, it goes on:
+    robots whose reply was kept are not asked again, questions that are still open are awaited, and
+    the other robots of the round are asked again. The deadline begins anew.
 
     Raises:
-        RoundError: too few robots came online or too few good updates arrived; the message names
-            each robot and why. The checkpoint that the round started from is still the newest.
+        RoundError: too few robots came online, or (QuorumError) too few good updates arrived; the
+            message names each robot and why. The round is then closed in the journal: called
+            again, it begins anew.
+        StoppedError: `stop` said so; called again, the round goes on.
+        StorageError: the journal cannot keep a reply.
     """
     begin = clock.now()
-    participants = _choose(fleet, rules, clock)
-    tickets = fleet.send(participants, request, rules.deadline_s)
-    log.info("round %d: asked %s", request.round, _names(tickets.values()))
-    replies = _gather(fleet, tickets, clock.now() + rules.deadline_s, clock)
-    updates: list[Update] = []
-    records: list[RobotRecord] = []
-    # Folding in name order: the result does not depend on who was fastest, to the last bit.
-    for ticket, robot in sorted(tickets.items(), key=lambda item: item[1].name):
-        record, update = _judge(robot, replies.get(ticket), request.checkpoint)
-        records.append(record)
-        if update is not None:
-            updates.append(update)
-    if len(updates) < rules.quorum:
-        outcomes = "; ".join(f"{r.name}: {r.outcome}" for r in records) or "no robot was reached"
-        raise RoundError(
-            f"round {request.round}: {len(updates)} good updates, expected {rules.quorum} "
-            f"({outcomes})"
-        )
-    aggregator.begin(request.checkpoint)
-    for update in updates:
-        aggregator.add(update)
-    checkpoint = aggregator.finish()
-    require_same_tensors(  # finite updates may add up to infinity; the rule may be the user's own
-        request.checkpoint.weights, checkpoint.weights, sender="aggregator", error=RoundError
-    )
-    return checkpoint, RoundRecord(
-        run=request.run,
-        round=request.round,
-        version=checkpoint.version,
-        seconds=clock.now() - begin,
-        robots=tuple(records),
-        metrics=mean_metrics(records),
-    )
-
-
-def mean_metrics(records: Sequence[RobotRecord]) -> Metrics:
-    """Average each metric over accepted robots, weighted by the held-out examples behind it."""
-    means: dict[str, float] = {}
-    for name in ("loss_before", "loss_after", "accuracy_before", "accuracy_after"):
-        pairs = [
-            (r.metrics[name], max(r.metrics.get("held_out", 0.0), 0.0))
-            for r in records
-            if r.outcome == ACCEPTED and name in r.metrics
-        ]
-        if total := sum(weight for _, weight in pairs):
-            mean = sum(value * weight for value, weight in pairs) / total
-            if math.isfinite(mean):  # the history is JSON
-                means[name] = mean
-    return means
-
-
-def _choose(fleet: Fleet, rules: RoundRules, clock: Clock) -> Sequence[Participant]:
-    end = clock.now() + rules.wait_s
-    while len(online := fleet.online()) < rules.quorum:
-        if clock.now() >= end:
-            raise RoundError(
-                f"{len(online)} robots online ({_names(online)}), expected at least "
-                f"{rules.quorum}; see `cloud-server robots list`, or lower rounds.quorum"
-            )
-        clock.sleep(POLL_S)
-    return sorted(online, key=lambda robot: robot.name)
-
-
-def _gather(
-    fleet: Fleet, tickets: Mapping[str, Participant], end: float, clock: Clock
-) -> Mapping[str, Reply]:
-    replies: dict[str, Reply] = {}
-    while (pending := [t for t in tickets if t not in replies]) and clock.now() < end:
-        arrived = fleet.replies(pending)
-        for reply in arrived:
-            replies[reply.ticket] = reply
-            log.info("robot %s: %s", tickets[reply.ticket].name, reply.reason or "update received")
-        if not arrived:
-            clock.sleep(POLL_S)
-    return replies
-
-
-def _judge(
-    robot: Participant, reply: Reply | None, checkpoint: Checkpoint
-) -> tuple[RobotRecord, Update | None]:
-    """Decide whether an update counts; say why if not."""
-    if reply is None:
-        return RobotRecord(
-            name=robot.name, site=robot.site, outcome="no reply by the deadline"
-        ), None
-    update = reply.update
-    if update is None:
-        return RobotRecord(name=robot.name, site=robot.site, outcome=reply.reason), None
+    state = RoundState(request, rules, checks)
+    _Loop(fleet, state, clock, journal, stop, watch).run()
+    judged = state.judged()
+    record = state.record(judged, clock.now() - begin)
     try:
-        if update.base_version != checkpoint.version:
-            raise UpdateError(
-                f"trained from version {update.base_version}, expected {checkpoint.version}"
+        if len(judged.accepted) < rules.quorum:
+            outcomes = "; ".join(f"{r.name}: {r.outcome}" for r in record.robots)
+            raise QuorumError(
+                f"round {request.round}: {len(judged.accepted)} good updates, expected "
+                f"{rules.quorum} ({outcomes})",
+                record,
             )
-        require_same_tensors(checkpoint.weights, update.weights, sender=f"robot {robot.name}")
-        outcome = ACCEPTED
-    except UpdateError as error:
-        outcome, reply = f"refused: {error}"[:MAX_REASON], None
-    record = RobotRecord(
-        name=robot.name,
-        site=robot.site,
-        outcome=outcome,
-        num_examples=update.num_examples,
-        num_steps=update.num_steps,
-        update_bytes=size_bytes(update.weights),
-        metrics=dict(update.metrics),
+        checkpoint = fold(aggregator, journal, judged.accepted, request.checkpoint, checks)
+    except RoundError:
+        journal.close(request.round)
+        raise
+    return checkpoint, replace(record, version=checkpoint.version, seconds=clock.now() - begin)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """Carries what happens outside into the state; nothing is acted on before it is durable."""
+
+    fleet: Fleet
+    state: RoundState
+    clock: Clock
+    journal: RoundJournal
+    stop: Callable[[], bool]
+    watch: Callable[[RoundProgress], None]
+
+    def run(self) -> None:
+        """Ask and take replies until the round can close, or its deadline."""
+        self._take_up()
+        if not self.state.robots:
+            self._wait_for_quorum()
+        deadline = self.clock.now() + self.state.rules.deadline_s
+        # At once where robots may wait for the answer to a question of an earlier round.
+        look_at, check_at = -math.inf, self.clock.now() + (0 if self.state.buffered else CHECK_S)
+        while not self.state.complete() and (now := self.clock.now()) < deadline:
+            self._require_going_on()
+            if now >= look_at:
+                self._ask(deadline - now)
+                self._tell(deadline)
+                look_at = now + LOOK_S
+            if self._keep(self.fleet.replies(self.state.awaited.keys())):
+                self._tell(deadline)
+            elif now >= check_at:
+                self._keep(self._lost())
+                check_at = now + CHECK_S
+            else:
+                self.clock.sleep(POLL_S)
+
+    def _take_up(self) -> None:
+        """Go on where a process before this one ended, or take over its unanswered tickets."""
+        state, request = self.state, self.state.request
+        before = self.journal.load()
+        if before is None or before.run != request.run:
+            return  # tickets of another run are answered to that run
+        kept = self.journal.kept()
+        done = {one.ticket for one in kept}
+        waiting = {ticket.id: ticket for ticket in before.tickets if ticket.id not in done}
+        if before.key != state.as_open_round().key or before.closed:
+            # sync: of the round before, a reply may still come or lie there: it is late.
+            state.awaited = {
+                name: ticket
+                for name, ticket in waiting.items()
+                if state.buffered or ticket.round == request.round - 1
+            }
+        else:
+            alive = self.fleet.still_open(waiting.keys()) if waiting else set()
+            state.awaited = {name: waiting[name] for name in waiting if name in alive}
+            state.resume(before, kept)
+            log.info(
+                "round %d is taken up again: %d replies kept, still at work: %s, to be asked: %s",
+                request.round, len(kept), _names(state.at_work()), _names(state.unasked),
+                extra=self._about(),
+            )  # fmt: skip
+
+    def _wait_for_quorum(self) -> None:
+        state, rules = self.state, self.state.rules
+        end = self.clock.now() + rules.wait_s
+        while True:
+            self._require_going_on()
+            online = self.fleet.online()
+            fit, left_out = choose(state.idle(online), rules.selection, 0, ())
+            able = {robot.name for robot in fit} | (state.at_work() if state.buffered else set())
+            if len(able) >= rules.quorum:
+                break
+            if self.clock.now() >= end:
+                raise RoundError(_too_few(able, left_out, rules.quorum))
+            self.clock.sleep(POLL_S)
+        for name, reason in left_out.items():
+            about = self._about(robot=name)
+            log.info("round %d: %s is left out: %s", about["round"], name, reason, extra=about)
+        state.plan(online)
+        # Before anybody is asked: killed while sending, the same robots are asked again.
+        self.journal.write(state.as_open_round())
+
+    def _ask(self, ttl_s: float) -> None:
+        """Send the request to robots that still lack it and can be reached."""
+        state = self.state
+        if state.buffered:
+            state.plan(self.fleet.online())
+            ttl_s = state.rules.deadline_s  # the question may outlive this round
+        if not state.unasked:
+            return
+        able = [r for r in self.fleet.online() if r.name in state.unasked and not r.busy]
+        if not able:
+            return
+        request = replace(state.request, deadline_s=min(ttl_s, state.request.deadline_s))
+        sent = self.fleet.send(sorted(able, key=lambda robot: robot.name), request, ttl_s)
+        state.sent(sent)
+        self.journal.write(state.as_open_round())
+        names = _names(robot.name for robot in sent.values())
+        log.info("round %d: asked %s", state.request.round, names, extra=self._about())
+
+    def _keep(self, replies: Sequence[Reply]) -> bool:
+        """Make replies durable; return whether there were any. No update is held after it."""
+        taken = self.state.take(replies)
+        if taken:
+            self.journal.keep(taken)
+        for kept, _ in taken:
+            words = "update received" if kept.verdict == ACCEPTED else kept.verdict
+            about = self._about(robot=kept.robot)
+            log.info("round %d: robot %s: %s", about["round"], kept.robot, words, extra=about)
+        return bool(replies)
+
+    def _lost(self) -> list[Reply]:
+        """Answer for questions that can no longer be answered."""
+        alive = self.fleet.still_open(self.state.awaited.keys())
+        return [
+            Reply(ticket=ticket, reason=NO_REPLY)
+            for ticket in self.state.awaited
+            if ticket not in alive
+        ]
+
+    def _require_going_on(self) -> None:
+        if self.stop():
+            request = self.state.request
+            raise StoppedError(
+                f"run {request.run} was stopped in round {request.round}; go on with "
+                f"`cloud-server runs resume DIR {request.run}`"
+            )
+
+    def _tell(self, deadline: float) -> None:
+        state = self.state
+        self.watch(
+            RoundProgress(
+                run=state.request.run,
+                round=state.request.round,
+                asked=state.asked(),
+                answered=len(state.answered),
+                good=len(state.good),
+                deadline=deadline,
+            )
+        )
+
+    def _about(self, **fields: object) -> dict[str, object]:
+        """Return the fields of a log line."""
+        return {"run": self.state.request.run, "round": self.state.request.round, **fields}
+
+
+def _too_few(able: Iterable[str], left_out: Mapping[str, str], quorum: int) -> str:
+    names = sorted(able)
+    out = "".join(f"; {name} is left out ({reason})" for name, reason in left_out.items())
+    return (
+        f"{len(names)} robots online ({_names(names)}), expected at least {quorum}{out}; see "
+        "`cloud-server robots list`, or lower rounds.quorum"
     )
-    return record, update if reply is not None else None
 
 
-def _names(robots: "Sequence[Participant] | Any") -> str:
-    return ", ".join(sorted(robot.name for robot in robots)) or "none"
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,29 +1,171 @@
-"""Commands over runs: train, and what the server does now."""
+"""Commands over runs: train, follow, stop, resume, and when they begin by themselves."""
 
 import json
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cloud_server.terminal import Directory, Json, console, table
-from fleet_model.errors import RoundError
+from fleet_model.errors import ConnectionFailed, RoundError, SettingsError
+
+if TYPE_CHECKING:
+    from cloud_server.admin_client import AdminClient
+    from cloud_server.directory import ServerDirectory
+
+runs = typer.Typer(no_args_is_help=True, help="Runs: several rounds, then a published model.")
+schedule = typer.Typer(no_args_is_help=True, help="When runs begin by themselves.")
+RunId = Annotated[str, typer.Argument(metavar="ID", help="as `runs list` shows it")]
+AWAY_S = 60.0  # a server that restarts is waited for
+ACTIVE = ("waiting", "running", "publishing")
 
 
 def train(
     directory: Directory,
-    rounds: Annotated[int, typer.Option(min=1, help="federated rounds")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="federated rounds")] = 3,
+    every: Annotated[
+        str | None, typer.Option(help="again and again from now on: 30m, 24h, 7d")
+    ] = None,
+    continuous: Annotated[
+        bool, typer.Option("--continuous", help="the next run begins when the last has ended")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="do not wait for the run's end")] = False,
     json_output: Json = False,
 ) -> None:
     """Ask the running server for rounds, follow them, end when the new model is published."""
-    from cloud_server.admin_client import AdminClient
-    from cloud_server.directory import ServerDirectory
+    from cloud_server.schedule import parse_duration
 
-    client = AdminClient(ServerDirectory(directory))
-    run = client.start_run(rounds)
-    run = _follow(client, run)
+    if every is not None and continuous:
+        raise SettingsError("--every and --continuous: choose one")
+    every_s = None if every is None else parse_duration(every)
+    client = _client(directory)
+    run = client.start_run(rounds, every_s=every_s, continuous=continuous)
+    _see_to_the_end(client, run, detach=detach, json_output=json_output)
+
+
+@runs.command("list")
+def runs_list(directory: Directory, json_output: Json = False) -> None:
+    """List the newest runs; the server need not run."""
+    known = _known_runs(directory)
+    if json_output:
+        typer.echo(json.dumps(known))
+        return
+    rows = [
+        (
+            run["id"],
+            run["state"],
+            f"{run['rounds_closed']} of {run['rounds']}",
+            "-" if run["published_version"] is None else f"version {run['published_version']}",
+            f"{run['seconds']:.0f} s",
+            run["error"],
+        )
+        for run in known
+    ]
+    table(("run", "state", "rounds closed", "published", "took", "error"), rows)
+
+
+@runs.command("show")
+def runs_show(directory: Directory, run_id: RunId, json_output: Json = False) -> None:
+    """Show one run and its newest rounds."""
+    run = _client(directory).run(run_id)
     if json_output:
         typer.echo(json.dumps(run))
+        return
+    typer.echo(f"run {run['id']}: {run['state']}, {run['rounds_closed']} of {run['rounds']} rounds")
+    for record in run["closed"]:
+        typer.echo(_round_line(record))
+    if run["error"]:
+        typer.echo(run["error"])
+
+
+@runs.command("stop")
+def runs_stop(directory: Directory, run_id: RunId) -> None:
+    """End a run soon: the open round is left, what has closed is published."""
+    run = _client(directory).stop_run(run_id)
+    console().print(
+        f"run {run['id']} ends after {run['rounds_closed']} closed rounds; to go on later: "
+        f"cloud-server runs resume {directory} {run['id']}",
+        soft_wrap=True,
+    )
+
+
+@runs.command("resume")
+def runs_resume(
+    directory: Directory,
+    run_id: RunId,
+    detach: Annotated[bool, typer.Option("--detach", help="do not wait for the run's end")] = False,
+    json_output: Json = False,
+) -> None:
+    """Go on with a run that failed or was stopped, at its next round."""
+    client = _client(directory)
+    _see_to_the_end(client, client.resume_run(run_id), detach=detach, json_output=json_output)
+
+
+@schedule.command("show")
+def schedule_show(directory: Directory, json_output: Json = False) -> None:
+    """Show when the next run begins; the server need not run."""
+    from cloud_server.run_store import RunStore
+    from cloud_server.schedule import ScheduleFile
+
+    place = _place(directory)
+    found = ScheduleFile(place.schedule).load()
+    due_at = None if found is None else max(found.due_at(RunStore(place.runs).load()), time.time())
+    if json_output:
+        told = None if found is None else {**found.model_dump(), "due_at": due_at}
+        typer.echo(json.dumps(told))
+    elif found is None:
+        typer.echo(
+            f"no schedule; runs begin with `cloud-server train {directory}`, with --every 24h "
+            "again and again"
+        )
+    else:
+        begins = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(due_at))
+        typer.echo(f"{found.in_words()}; the next run is due {begins}")
+
+
+@schedule.command("clear")
+def schedule_clear(directory: Directory) -> None:
+    """Begin no more runs; one that goes on is not stopped. The server need not run."""
+    from cloud_server.schedule import ScheduleFile
+
+    cleared = ScheduleFile(_place(directory).schedule).clear()
+    console().print("the schedule is cleared" if cleared else "there was no schedule")
+
+
+def _place(directory: Any) -> "ServerDirectory":
+    from cloud_server.directory import ServerDirectory
+
+    place = ServerDirectory(directory)
+    place.require()
+    return place
+
+
+def _client(directory: Any) -> "AdminClient":
+    from cloud_server.admin_client import AdminClient
+
+    return AdminClient(_place(directory))
+
+
+def _known_runs(directory: Any) -> list[dict[str, Any]]:
+    """Return runs as the server knows them, else as it wrote them down."""
+    from cloud_server.run_store import RunStore
+
+    try:
+        return _client(directory).runs()
+    except ConnectionFailed:
+        return [run.as_json() for run in RunStore(_place(directory).runs).load()]
+
+
+def _see_to_the_end(
+    client: "AdminClient", run: dict[str, Any], *, detach: bool, json_output: bool
+) -> None:
+    if not detach:
+        run = _follow(client, run)
+    if json_output:
+        typer.echo(json.dumps(run))
+    if detach:
+        console().print(f"run {run['id']} has begun; see `cloud-server status --watch`")
+        return
     if run["state"] != "finished":
         error = RoundError(f"run {run['id']}: {run['error']}")
         error.exit_code = run["exit_code"] or RoundError.exit_code
@@ -35,32 +177,8 @@ def train(
         )
 
 
-def status(directory: Directory, json_output: Json = False) -> None:
-    """Show robots, runs, channels of the running server."""
-    from cloud_server.admin_client import AdminClient
-    from cloud_server.directory import ServerDirectory
-
-    answer = AdminClient(ServerDirectory(directory)).status()
-    if json_output:
-        typer.echo(json.dumps(answer))
-        return
-    rows = [
-        (
-            r["name"],
-            r["site"],
-            "yes" if r["online"] else "no",
-            "never" if r["last_seen_s"] is None else f"{r['last_seen_s']:.0f} s ago",
-            "-" if r["active_version"] is None else str(r["active_version"]),
-        )
-        for r in answer["robots"]
-    ]
-    table(("robot", "site", "trains now", "seen", "version"), rows)
-    for run in answer["runs"]:
-        typer.echo(f"run {run['id']}: {run['state']}, {len(run['closed'])}/{run['rounds']} rounds")
-
-
-def _follow(client: Any, run: dict[str, Any]) -> dict[str, Any]:
-    """Poll a run until it has ended, with a progress bar on stderr."""
+def _follow(client: "AdminClient", run: dict[str, Any]) -> dict[str, Any]:
+    """Poll a run until it has ended, with a progress bar on stderr; a restart is waited for."""
     from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 
     screen = console()
@@ -72,17 +190,29 @@ def _follow(client: Any, run: dict[str, Any]) -> dict[str, Any]:
         disable=not screen.is_terminal,
     ) as progress:
         bar = progress.add_task("round 1", total=run["rounds"])
-        shown = 0
+        shown = run["rounds_closed"]
         while True:
-            for record in run["closed"][shown:]:
-                screen.print(_round_line(record))
-            shown = len(run["closed"])
+            for record in run["closed"]:
+                if record["round"] > shown:
+                    screen.print(_round_line(record), markup=False)
+            shown = run["rounds_closed"]
             what = "publishing" if run["state"] == "publishing" else f"round {shown + 1}"
             progress.update(bar, completed=shown, description=what)
-            if run["state"] not in ("running", "publishing"):
+            if run["state"] not in ACTIVE:
                 return run
             time.sleep(0.2)
-            run = client.run(run["id"])
+            run = _look(client, run["id"])
+
+
+def _look(client: "AdminClient", run_id: str) -> dict[str, Any]:
+    end = time.monotonic() + AWAY_S
+    while True:
+        try:
+            return client.run(run_id)
+        except ConnectionFailed:
+            if time.monotonic() > end:
+                raise
+            time.sleep(1.0)
 
 
 def _round_line(record: dict[str, Any]) -> str:

@@ -1,149 +1,309 @@
-"""Runs: several rounds, then a published model. One at a time, in a thread of the server."""
+"""Runs: several rounds, then a published model. One at a time, in a thread of the server.
+
+How far a run is stands on disk before it goes on, so a server that was killed takes it up where it
+was, also in the middle of a round or of publishing. Runs that the schedule asks for begin here.
+"""
 
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from cloud_server.aggregation.aggregator import AGGREGATORS
 from cloud_server.checkpoints import Checkpoints
 from cloud_server.directory import ServerDirectory
-from cloud_server.flower_fleet import FlowerFleet
+from cloud_server.fleet import Fleet
+from cloud_server.history import Follower
 from cloud_server.publish import publish
-from cloud_server.rounds import Clock, RoundRecord, RoundRules, run_round
+from cloud_server.round_record import RoundRecord
+from cloud_server.rounds import QuorumError, RoundProgress
+from cloud_server.run_rounds import Span, close_rounds
+from cloud_server.run_store import KEPT_RUNS, Run, RunStore
+from cloud_server.schedule import Schedule, ScheduleFile, follow
 from cloud_server.settings import ServerSettings
-from fleet_model.bundle import TRAINER, entry_of
-from fleet_model.errors import FleetError, RoundError
-from fleet_model.flower_compat import LinkGrid
-from fleet_model.loading import load_plugin
-from fleet_model.types import TrainConfig
-from fleet_model.wire import TrainRequest
+from fleet_model.errors import ExportError, FleetError, RoundError, StoppedError, StorageError
+from fleet_model.flower_compat import FlowerRun
 
+__all__ = ["Run", "RunFleet", "Runs"]
+
+SHOWN_RUNS = 20
+LEAVING_S = 3.0  # Ctrl-C ends the export a moment before the server knows that it ends itself
 log = logging.getLogger(__name__)
+Tell = Callable[[RoundRecord], None]
 
 
-@dataclass(slots=True)
-class Run:
-    """One run, as the operator sees it; changed by its thread only."""
+class RunFleet(Fleet, Protocol):
+    """A fleet whose questions belong to a Flower run, which outlives a server process."""
 
-    id: str
-    rounds: int
-    state: str = "running"  # then "publishing", then "finished" or "failed"
-    closed: list[dict[str, Any]] = field(default_factory=list)
-    error: str = ""
-    exit_code: int = 0
-    published_version: int | None = None
-    seconds: float = 0.0
+    def open_run(self, resume: FlowerRun | None) -> FlowerRun:
+        """Take up `resume` if it has not ended, else begin a new one."""
+        ...
 
-    @property
-    def active(self) -> bool:
-        """Return whether the run goes on."""
-        return self.state in ("running", "publishing")
+    def close_run(self, *, completed: bool) -> None:
+        """Withdraw what is unanswered."""
+        ...
 
-    def as_json(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+
+class _LeavingError(Exception):
+    """The process ends: nothing is written any more, the next one goes on from what stands."""
 
 
 class Runs:
-    """Start runs and keep what happened."""
+    """Start, stop, resume runs; remember what happened."""
 
     def __init__(
-        self, place: ServerDirectory, settings: ServerSettings, fleet: FlowerFleet, grid: LinkGrid
+        self,
+        place: ServerDirectory,
+        settings: ServerSettings,
+        fleet: RunFleet,
+        told: Sequence[Tell] = (),
     ) -> None:
+        """Read what earlier processes have left; `go_on` takes it up.
+
+        Args:
+            place: the server's directory.
+            settings: for every run that works in this process.
+            fleet: used by one run at a time.
+            told: of every closed round when it is durable, after a crash of the last one again;
+                and of a round that failed for its updates. They must not raise.
+        """
         self._place = place
         self._settings = settings
         self._fleet = fleet
-        self._grid = grid
-        self._runs: dict[str, Run] = {}
+        self._told = told
+        self._store = RunStore(place.runs)
+        self._schedule = ScheduleFile(place.schedule)
+        self._runs = self._store.load()
         self._lock = threading.Lock()
+        self._leaving = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._progress: RoundProgress | None = None
+        self._began = 0.0  # monotonic; less what earlier processes have worked on the run
+        by_id = {run.id: run for run in self._runs}
+        for record in Follower(place.history).new():
+            if record.run in by_id:
+                by_id[record.run].add(record.as_json())
 
-    def start(self, rounds: int) -> Run:
+    def go_on(self) -> None:
+        """Take up a run that a process before this one has not ended, and follow the schedule."""
+        unfinished = [run for run in self._runs if run.active]
+        for run in unfinished[:-1]:  # two at once: only by hand
+            run.state, run.error = "failed", "interrupted; a later run went on"
+            self._store.save(run)
+        for run in unfinished[-1:]:
+            log.info("run %s goes on after round %d", run.id, run.rounds_closed)
+            self._begin(run)
+        self._spawn(self._follow_schedule, "schedule")
+
+    def leave(self) -> None:
+        """Let threads end; an unfinished run goes on in the next process."""
+        self._leaving.set()
+        for thread in self._threads:
+            thread.join(LEAVING_S)
+
+    def start(self, rounds: int, *, scheduled: bool = False) -> Run:
         """Start a run in the background; raises RoundError while another goes on."""
         with self._lock:
-            for run in self._runs.values():
-                if run.active:
-                    raise RoundError(f"run {run.id} is going on; wait until it has ended")
-            run = Run(id=time.strftime("%Y%m%d-%H%M%S", time.gmtime()), rounds=rounds)
-            while run.id in self._runs:
-                run.id += "b"
-            self._runs[run.id] = run
-        threading.Thread(target=self._run, args=(run,), name=f"run-{run.id}", daemon=True).start()
+            self._require_none_active()
+            now = time.time()
+            latest = Checkpoints(self._place.checkpoints).versions()
+            run = Run(
+                id=self._store.new_id(now),
+                rounds=rounds,
+                first_version=latest[-1] if latest else 0,
+                started_at=now,
+                scheduled=scheduled,
+            )
+            self._store.save(run)
+            self._runs.append(run)
+            self._store.forget(self._runs[:-KEPT_RUNS])
+            self._runs = [r for r in self._runs[:-KEPT_RUNS] if r.active] + self._runs[-KEPT_RUNS:]
+        self._begin(run)
+        return run
+
+    def repeat(self, rounds: int, every_s: float | None) -> Run:
+        """Start a run and set the schedule that begins the next ones; raises as `start`."""
+        schedule = Schedule(rounds=rounds, every_s=every_s, set_at=time.time())
+        with self._lock:
+            self._require_none_active()
+            self._schedule.save(schedule)
+        log.info("schedule: %s", schedule.in_words())
+        return self.start(rounds, scheduled=True)
+
+    def stop(self, run_id: str) -> Run:
+        """End a run soon; what has closed is published. A continuous schedule ends with it.
+
+        Raises RoundError if there is no such run or it has ended.
+        """
+        run = self._require(run_id)
+        if not run.active:
+            raise RoundError(f"run {run_id} has ended already ({run.state})")
+        schedule = self._schedule.load()
+        if schedule is not None and schedule.every_s is None and run.scheduled:
+            self._schedule.clear()
+            log.info("the schedule is cleared: its run %s is stopped", run_id)
+        run.stopping = True
+        self._store.save(run)
+        return run
+
+    def resume(self, run_id: str) -> Run:
+        """Go on with a run that failed or was stopped; raises RoundError if it cannot."""
+        with self._lock:
+            run = self._require(run_id)
+            if run.state == "finished":
+                raise RoundError(f"run {run_id} has finished; start another")
+            self._require_none_active()
+            # Other runs may have closed rounds since.
+            newest = Checkpoints(self._place.checkpoints).latest().version
+            run.first_version = newest - run.rounds_closed
+            run.error, run.exit_code, run.stopping, run.ended_at = "", 0, False, None
+            run.state, run.ending = "waiting", "finished"
+            self._store.save(run)
+        self._begin(run)
         return run
 
     def get(self, run_id: str) -> Run | None:
-        """Return one run of this server process."""
-        return self._runs.get(run_id)
+        """Return one run."""
+        return next((run for run in self._runs if run.id == run_id), None)
 
     def all(self) -> list[Run]:
-        """Return the runs of this server process, oldest first."""
-        return list(self._runs.values())
+        """Return the newest runs, oldest first."""
+        return self._runs[-SHOWN_RUNS:]
 
-    def _run(self, run: Run) -> None:
-        begin, state = time.monotonic(), "failed"
+    def progress(self) -> RoundProgress | None:
+        """Return how the open round goes, None between rounds; its deadline is monotonic time."""
+        return self._progress
+
+    def _follow_schedule(self) -> None:
+        follow(
+            self._schedule,
+            runs=lambda: self._runs,
+            start=lambda rounds: self.start(rounds, scheduled=True),
+            pause=self._leaving.wait,
+        )
+
+    def _begin(self, run: Run) -> None:
+        self._spawn(lambda: self._work(run), f"run-{run.id}")
+
+    def _spawn(self, work: Callable[[], None], name: str) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        self._threads = [t for t in self._threads if t.is_alive()] + [thread]
+        thread.start()
+
+    def _work(self, run: Run) -> None:
+        """Bring a run from wherever it is to its end."""
+        self._began = time.monotonic() - run.seconds
         try:
-            try:
-                self._rounds(run)
-            finally:  # what has closed is published, also when a later round failed
-                self._publish(run)
-            state = "finished"
-        except FleetError as error:
-            self._fail(run, str(error), error.exit_code)
-        except Exception as error:  # the thread's edge: a run must never end without a word
-            log.exception("run %s", run.id)
-            self._fail(run, f"unexpected {type(error).__name__}; see the server's log", 1)
-        finally:
-            run.seconds = time.monotonic() - begin
-            run.state = state  # last: whoever sees it ended may read the rest
-            log.info("run %s: %s after %.1f s", run.id, run.state, run.seconds)
+            if run.state != "publishing":
+                self._close_rounds(run)
+            self._publish(run)
+        except _LeavingError:
+            log.info("run %s goes on when the server is back", run.id)
+            return
+        run.seconds, run.ended_at = time.monotonic() - self._began, time.time()
+        self._save(run.model_copy(update={"state": run.ending}))
+        run.state = run.ending  # last: whoever sees it ended may read the rest, also on disk
+        log.info("run %s: %s after %.1f s", run.id, run.state, run.seconds, extra={"run": run.id})
+
+    def _close_rounds(self, run: Run) -> None:
+        """Close what is left; however that ends, the run is about to publish afterwards."""
+        run.state = "running"
+        completed = self._trying(run, lambda: self._rounds(run))
+        self._progress = None
+        self._trying(run, lambda: self._fleet.close_run(completed=completed))
+        run.flower, run.state = None, "publishing"
+        self._save(run)
+
+    def _rounds(self, run: Run) -> None:
+        run.flower = self._fleet.open_run(run.flower)
+        self._store.save(run)
+        span = Span(
+            run=run.id,
+            rounds=run.rounds,
+            first_version=run.first_version,
+            journal=self._store.directory(run.id),
+        )
+        with self._place.locked("train"):  # a ServerApp apart may train in here, too
+            close_rounds(
+                self._fleet,
+                self._place,
+                self._settings,
+                span,
+                closed=lambda record: self._closed(run, record),
+                stop=lambda: run.stopping or self._leaving.is_set(),
+                watch=self._watch,
+            )
 
     def _publish(self, run: Run) -> None:
-        if run.closed:
-            run.state = "publishing"
+        """Publish what has closed, also when a later round failed or was stopped."""
+        if run.version is None or run.version == run.published_version:
+            return
+
+        def export() -> None:
             checkpoint = Checkpoints(self._place.checkpoints).latest()
             manifest = publish(self._place, self._settings.publish, checkpoint)
             run.published_version = manifest.version
 
-    def _fail(self, run: Run, reason: str, exit_code: int) -> None:
-        run.error, run.exit_code = reason, exit_code
-        log.error("run %s failed: %s", run.id, reason)
+        self._trying(run, export)
 
-    def _rounds(self, run: Run) -> None:
-        """Close the run's rounds one by one, each with its checkpoint on disk."""
-        checkpoints = Checkpoints(self._place.checkpoints)
-        checkpoint = checkpoints.latest()
-        aggregator = load_plugin(AGGREGATORS, self._settings.rounds.aggregator)()
-        rounds = self._settings.rounds
-        rules = RoundRules(quorum=rounds.quorum, deadline_s=rounds.deadline_s, wait_s=rounds.wait_s)
-        trainer = entry_of((self._place.model / TRAINER).read_bytes())
-        clock = Clock(now=time.monotonic, sleep=time.sleep)
-        self._grid.open_run()
-        completed = False
+    def _trying(self, run: Run, work: Callable[[], None]) -> bool:
+        """Do a part of a run; how it fails becomes the run's ending."""
         try:
-            for number in range(1, run.rounds + 1):
-                request = TrainRequest(
-                    run=run.id,
-                    round=number,
-                    checkpoint=checkpoint,
-                    config=TrainConfig(
-                        **self._settings.training.model_dump(), seed=checkpoint.version
-                    ),
-                    trainer=trainer.sha256,
-                    trainer_bytes=trainer.size_bytes,
-                    deadline_s=rules.deadline_s,
-                )
-                checkpoint, record = run_round(self._fleet, aggregator, request, rules, clock)
-                checkpoints.save(checkpoint)
-                self._remember(run, record)
-            completed = True
-        finally:
-            self._grid.close_run(completed=completed)
+            work()
+        except Exception as error:  # noqa: BLE001  (a run must never end without a word)
+            waits_s = LEAVING_S if isinstance(error, ExportError) else 0.0
+            if self._leaving.wait(waits_s):
+                raise _LeavingError from None
+            self._fail(run, error)
+            return False
+        return True
 
-    def _remember(self, run: Run, record: RoundRecord) -> None:
-        line = record.as_json()
-        self._place.append_history(line)
-        run.closed.append(line)
-        log.info(
-            "round %d closed in %.1f s: %s", record.round, record.seconds, dict(record.metrics)
-        )
+    def _fail(self, run: Run, error: Exception) -> None:
+        if isinstance(error, QuorumError):
+            self._tell(error.record)
+        if isinstance(error, StoppedError):
+            run.ending = "stopped"
+        elif run.ending != "stopped":
+            run.ending = "failed"
+        if isinstance(error, FleetError):
+            run.error, run.exit_code = str(error), error.exit_code
+        else:
+            log.error("run %s", run.id, exc_info=error)
+            run.error = f"unexpected {type(error).__name__}; see the server's log"
+            run.exit_code = 1
+        log.error("run %s %s: %s", run.id, run.ending, run.error, extra={"run": run.id})
+
+    def _closed(self, run: Run, record: RoundRecord) -> None:
+        self._progress = None
+        self._tell(record)
+        run.add(record.as_json())
+        run.seconds = time.monotonic() - self._began
+        self._store.save(run)
+
+    def _save(self, run: Run) -> None:
+        """Save the end of a part; without it the next process does that part again."""
+        try:
+            self._store.save(run)
+        except StorageError as error:
+            log.error("run %s: %s", run.id, error)
+
+    def _watch(self, progress: RoundProgress) -> None:
+        self._progress = progress
+
+    def _tell(self, record: RoundRecord) -> None:
+        for tell in self._told:
+            tell(record)
+
+    def _require(self, run_id: str) -> Run:
+        run = self.get(run_id)
+        if run is None:
+            raise RoundError(f"there is no run {run_id}; see `cloud-server runs list`")
+        return run
+
+    def _require_none_active(self) -> None:
+        for run in self._runs:
+            if run.active:
+                raise RoundError(
+                    f"run {run.id} is going on; wait until it has ended, or stop it with "
+                    f"`cloud-server runs stop DIR {run.id}`"
+                )

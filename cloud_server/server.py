@@ -4,16 +4,19 @@ import logging
 import os
 import shutil
 import signal
-import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cloud_server.directory import ServerDirectory
 from cloud_server.settings import ServerSettings, load_settings
 from fleet_model.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import uvicorn
+    from fastapi import FastAPI
+
+    from cloud_server.round_record import RoundRecord
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +41,6 @@ def serve(place: ServerDirectory) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             # uvicorn raises the signal again once it has shut down: here that is a clean end
             signal.signal(number, lambda *_: None)
-        # "Cancel 0 running task(s)" at the end of every polling connection is no error
-        logging.getLogger("uvicorn.error").addFilter(lambda r: "Cancel %s" not in str(r.msg))
         server.run()
         if not server.started:
             raise SettingsError("the server did not start; its log says why")
@@ -48,72 +49,73 @@ def serve(place: ServerDirectory) -> None:
 
 def build(place: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
     """Put the pieces together: register -> fleet -> runs -> routes behind the guard -> TLS."""
-    import uvicorn
-
+    from cloud_server.conduct import Conduct
+    from cloud_server.fleet_status import Overview
     from cloud_server.flower_fleet import FlowerFleet
+    from cloud_server.metrics import make_registry
     from cloud_server.model_store import DirectoryStore
+    from cloud_server.robot_query import parse_query
     from cloud_server.robots import Register
+    from cloud_server.round_rules import rules_of
     from cloud_server.runs import Runs
-    from cloud_server.web.api import Doorkeeper, admin_routes, robot_routes
-    from cloud_server.web.guard import Guard
-    from fleet_model.flower_compat import LinkGrid, create_superlink
+    from cloud_server.sightings import Sightings
+    from cloud_server.totals import Ledger
+    from cloud_server.web.admin_api import admin_routes
+    from cloud_server.web.api import Doorkeeper, robot_routes
+    from cloud_server.web.fleet_keys import FleetKeys
+    from cloud_server.web.guard import Bounds, Guard
+    from cloud_server.web.limits import bounded_server
+    from cloud_server.web.metrics_api import metrics_routes
+    from cloud_server.web.ownership import add_ownership
+    from fleet_model.flower_compat import LinkGrid
+
+    parse_query(settings.rounds.query)  # what is wrong is found at start, not in the first round
+    rules_of(settings.rounds)
+    app = _superlink(place, settings)
+    grid, register, seen = LinkGrid(app), Register(place.robots), Sightings(place.seen)
+    fleet = FlowerFleet(grid, register, seen)
+    fleet.sync()
+    conduct = Conduct(place.conduct, register, settings.checks.suspend_after)
+    runs = Runs(place, settings, fleet, told=[conduct.record, *_boards(place, settings)])
+    store = DirectoryStore(place.store)
+    keeper = Doorkeeper(register, seen, conduct, fleet.sync)
+    overview = Overview(fleet, register, seen, conduct, runs, store, Ledger(place.history))
+    app.include_router(robot_routes(keeper, store, fleet.restarted))
+    app.include_router(admin_routes(runs, lambda: overview.status().as_json()))
+    app.include_router(metrics_routes(make_registry(place, overview.status)))
+    add_ownership(app)
+    bounds = Bounds(limits=settings.limits, keys=FleetKeys(register), spool=place.flower)
+    token = place.admin_token.read_text().strip()
+    app.add_middleware(Guard, token=token, bounds=bounds)  # outermost: last added
+    return bounded_server(
+        app,
+        settings.network,
+        settings.limits,
+        certificate=place.certificates / "server.crt",
+        key=place.secrets / "server.key",
+    )
+
+
+def _superlink(place: ServerDirectory, settings: ServerSettings) -> "FastAPI":
+    from fleet_model.flower_compat import create_superlink
 
     place.flower.mkdir(parents=True, exist_ok=True)
     place.flower.chmod(0o700)
     os.environ["FLWR_HOME"] = str(place.flower.resolve())
     network = settings.network
-    app = create_superlink(str(place.flower / "state.db"), network.host, network.port)
-
-    grid = LinkGrid(app)
-    register = Register(place.robots)
-    fleet = FlowerFleet(grid, register)
-    fleet.sync()
-    store = DirectoryStore(place.store)
-    runs = Runs(place, settings, fleet, grid)
-    keeper = Doorkeeper(register)
-    app.include_router(robot_routes(keeper, store, fleet.restarted))
-    app.include_router(admin_routes(runs, _status(fleet, register, runs, store, keeper)))
-    app.add_middleware(Guard, token=place.admin_token.read_text().strip())  # outermost: last added
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=network.host,
-            port=network.port,
-            ssl_certfile=str(place.certificates / "server.crt"),
-            ssl_keyfile=str(place.secrets / "server.key"),
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,  # robots poll: they only keep connections open
-            timeout_keep_alive=75,  # longer than an idle robot's poll: no new TLS handshake each
-        )
-    )
+    return create_superlink(str(place.flower / "state.db"), network.host, network.port)
 
 
-def _status(fleet: Any, register: Any, runs: Any, store: Any, keeper: Any) -> Callable[[], Any]:
-    def status() -> dict[str, Any]:
-        online = {robot.name for robot in fleet.online()}
-        now = time.monotonic()
-        robots = []
-        for robot in register.robots():
-            seen = keeper.seen.get(robot.name)
-            robots.append(
-                {
-                    "name": robot.name,
-                    "site": robot.site,
-                    "online": robot.name in online,
-                    "last_seen_s": None if seen is None else round(now - seen.at, 1),
-                    "active_version": None if seen is None else seen.active_version,
-                }
-            )
-        return {
-            "robots": robots,
-            "runs": [run.as_json() for run in runs.all()],
-            "channels": store.channels(),
-        }
+def _boards(
+    place: ServerDirectory, settings: ServerSettings
+) -> "list[Callable[[RoundRecord], None]]":
+    """Return what draws closed rounds for TensorBoard, if it is wanted."""
+    from cloud_server.tensorboard import Boards
 
-    return status
+    if not settings.log.tensorboard:
+        return []
+    boards = Boards(place)
+    return [lambda _: boards.catch_up()]
 
 
 def _require_free_port(settings: ServerSettings) -> None:

@@ -96,10 +96,11 @@ class LimitSettings(Section):
 
 
 class LogSettings(Section):
-    """How the server tells what it does, on stderr."""
+    """How the server tells what it does: on stderr, and in files for TensorBoard."""
 
     format: Literal["text", "json"] = "text"
     level: Literal["debug", "info", "warning"] = "info"
+    tensorboard: bool = False  # event files in DIR/tensorboard; needs the extra `tensorboard`
 
 
 class PublishSettings(Section):
@@ -215,6 +216,7 @@ slow_s = {limits.slow_s}             # a request head that takes longer is cut o
 [log]
 format = "{log.format}"           # or "json", a line an event
 level = "{log.level}"            # debug, info, warning
+tensorboard = {json.dumps(log.tensorboard)}  # event files in DIR/tensorboard; extra `tensorboard`
 
 [publish]
 channel = "{publish.channel}"        # robots follow this channel

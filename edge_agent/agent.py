@@ -1,38 +1,29 @@
-"""The loop behind the service: say hello, follow published models, answer train messages."""
+"""The loop behind the service: say hello, follow published models, answer train messages.
+
+Nothing ends it but `stop`. Whatever may change without this robot is waited for, and told in log
+and status: a network that is away ("offline"), a server that does not know its key yet, a clock
+that is off ("refused").
+"""
 
 import logging
-import queue
-import random
-import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from edge_agent.backoff import Backoff
 from edge_agent.deploy import Models
-from edge_agent.memory import MemoryWatch
+from edge_agent.participation import Participation
+from edge_agent.report import Reporter
 from edge_agent.server_link import HttpsStore
 from edge_agent.settings import AgentSettings
-from edge_agent.spool.watch import SpoolWatch
-from edge_agent.status import Status, write_status
-from fleet_model.errors import (
-    BundleError,
-    FleetError,
-    RefusedError,
-    SettingsError,
-    StorageError,
-)
+from edge_agent.status import StatusFile
+from fleet_model.errors import BundleError, FleetError, RefusedError, StorageError
 
 if TYPE_CHECKING:
     from fleet_model.bundle import Manifest
-    from fleet_model.flower_compat import FleetConnection
-    from fleet_model.types import Update
-    from fleet_model.wire import TrainRequest  # loads Flower: only robots that train need it
 
-MAX_BACKOFF_S = 60.0
-GRACE_S = 1.2  # from SIGTERM to the end, whatever the network does
+MOST_REFUSED_S = 300.0  # between two tries of a robot that a person has to admit
 log = logging.getLogger(__name__)
 
 
@@ -40,41 +31,47 @@ class Agent:
     """One robot's agent; `run` returns after `stop`."""
 
     def __init__(self, settings: AgentSettings) -> None:
+        """Read key and trust.
+
+        Raises:
+            SettingsError: as HttpsStore.
+        """
         self._settings = settings
         self._store = HttpsStore(settings.server)
         self._models = Models(settings.state / "models")
         self._active: Manifest | None = None
-        self._status = Status(trainer=settings.training.trainer)
-        self._stop, self._saving = threading.Event(), threading.Lock()
-        self._memory = MemoryWatch()
-        self._training: Any = None  # a TrainingProcess
-        self._client: Any = None  # a FleetClient
-        self._spool: SpoolWatch | None = None
-        self._backoff, self._install_backoff = Backoff(), Backoff()
+        self._file = StatusFile(settings.state, settings.training.trainer)
+        self._reporter = Reporter(settings)
+        self._participation: Participation | None = None
+        self._stop = threading.Event()
+        self._failures, self._refusals = Backoff(), Backoff(MOST_REFUSED_S)
+        self._install_backoff = Backoff()
         self._look_at = 0.0  # monotonic: no look at the newest model before
+        self._is_waiting = False  # since a failure no step has worked
 
     def stop(self) -> None:
         """Ask `run` to return soon; a training that is under way is cancelled."""
         self._stop.set()
-        if self._training is not None:
-            self._training.cancel()
+        if self._participation is not None:
+            self._participation.cancel()
 
     def run(self) -> None:
-        """Serve until `stop`; the network may come and go.
+        """Serve until `stop`.
 
         Raises:
-            RefusedError: the server does not know this robot.
             SettingsError: it should train, and what that needs is not installed.
         """
         reason = ""
-        self._save("starting")
+        self._file.say("starting")
         try:
             self._look_at_models()
             if self._settings.training.enabled and self._settings.examples.wanted:
-                self._open_training()
-            self._retry(self._hello)
+                self._participation = Participation(
+                    self._settings, self._models, self._store, self._file
+                )
+            self._until_done(self._hello)
             while not self._stop.is_set():
-                self._retry(self._step)
+                self._until_done(self._step)
                 self._stop.wait(self._pause_s())
         except FleetError as error:
             reason = str(error)
@@ -85,9 +82,9 @@ class Agent:
     def abandon(self) -> None:
         """Leave a `run` that hangs where it is: everything on disk is whole at any moment."""
         log.warning("a call to %s hangs; leaving it", self._settings.server.address)
-        if self._spool is not None:
-            self._spool.close()
-        self._save("stopped")
+        if self._participation is not None:
+            self._participation.leave_spool()
+        self._file.say("stopped")
 
     def _look_at_models(self) -> None:
         """Find out what is active; damaged files or a new precision are installed again."""
@@ -99,28 +96,48 @@ class Agent:
     def _activate(self, manifest: "Manifest | None") -> None:
         self._active = manifest
         version = None if manifest is None else manifest.version
-        self._status.active_version = self._store.active_version = version
+        self._file.status.active_version = self._store.active_version = version
 
     def _hello(self) -> None:
-        self._status.name, self._status.site = self._store.hello()
-        log.info("the server knows this robot as %s, site %s", self._status.name, self._status.site)
-        self._save("idle")
+        """Begin anew: it ends what the server still holds of an older session of this robot.
+
+        Flower alone would refuse a robot that was killed for the minute until it misses heartbeats.
+        """
+        status = self._file.status
+        try:
+            status.name, status.site = self._store.hello()
+        except RefusedError:
+            self._rest()  # it would go on with heartbeats that are refused, too
+            raise
+        log.info("the server knows this robot as %s, site %s", status.name, status.site)
+        self._file.heed(self._store.standing)
+        self._file.say("idle")
 
     def _step(self) -> None:
         """Do what there is to do now."""
         self._follow_models()
-        if self._client is not None and self._client.step():
-            self._count_traffic()
-        self._backoff.reset()
+        if self._participation is not None:
+            if self._store.standing.state == "approved":
+                self._participation.step()
+            else:
+                self._participation.rest()
+        if self._is_waiting:
+            log.info("connected to %s again", self._settings.server.address)
+            self._file.say("idle")
+            self._is_waiting = False
+        self._failures.reset()
+        self._refusals.reset()
 
     def _follow_models(self) -> None:
         """Install what is new; what cannot be installed is tried again, less and less often."""
         if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + self._settings.poll.idle_s  # also while a run goes on
-        before = self._store.bytes_down
+        before, status = self._store.bytes_down, self._file.status
         try:
-            manifest = self._store.latest(self._settings.server.channel)
+            report = self._reporter.packed(status)
+            manifest = self._store.latest(self._settings.server.channel, report)
+            self._file.heed(self._store.standing)
             if manifest is None or manifest == self._active:
                 return
             self._models.install(self._store, manifest, self._settings.engine.precision)
@@ -132,175 +149,54 @@ class Agent:
         received = self._store.bytes_down - before
         log.info("version %d is active, %d bytes fetched", manifest.version, received)
         self._activate(manifest)
-        self._status.publishes.append({"version": manifest.version, "bytes_down": received})
-        self._save("idle")
+        status.publishes.append({"version": manifest.version, "bytes_down": received})
+        self._file.say("idle")
 
-    def _train(self, request: "TrainRequest") -> "Update":
-        """Train, and remember what it cost."""
-        from edge_agent.local_training import LocalTraining
-
-        self._save("training")
-        self._memory.busy(True)
-        fetched = self._store.bytes_down
-        try:
-            training = LocalTraining(self._settings, self._models, self._store, self._training.fit)
-            begin = time.monotonic()
-            update = training.train(request, self._status.name)
-        finally:
-            self._memory.look(idle=False)
-            self._memory.busy(False)
-            self._save("idle")
-        self._status.tensorflow_loaded |= bool(update.metrics.get("tensorflow_loaded"))
-        self._status.rounds.append(
-            {
-                "run": request.run,
-                "round": request.round,
-                "num_examples": update.num_examples,
-                "seconds": round(time.monotonic() - begin, 3),
-                "trainer_bytes": self._store.bytes_down - fetched,
-                "metrics": dict(update.metrics),
-            }
-        )
-        self._save("idle")
-        return update
-
-    def _count_traffic(self) -> None:
-        rounds = self._status.rounds
-        if rounds and "bytes_up" not in rounds[-1]:
-            rounds[-1]["bytes_up"], rounds[-1]["bytes_down"] = self._client.last_traffic
-            self._save("idle")
-
-    def _count_ingest(self, totals: Mapping[str, Any]) -> None:
-        """Called from the spool's thread: what the agent does meanwhile stays as it is."""
-        self._status.ingest = dict(totals)
-        self._write_status()
-
-    def _open_training(self) -> None:
-        """Prepare to join the fleet: Flower is imported only on robots that train."""
-        try:
-            from edge_agent.fleet_client import FleetClient
-        except ModuleNotFoundError as error:
-            package = (error.name or "flwr").partition(".")[0]
-            raise SettingsError(
-                f"training needs {package}: pip install 'fleetlearn[agent]' (Python 3.11 or "
-                "newer), or set training.enabled = false to follow published models only"
-            ) from None
-        from edge_agent.training_process import TrainingProcess
-
-        training = self._settings.training
-        environment = {"OMP_NUM_THREADS": str(training.threads), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        self._training = TrainingProcess(environment, idle_s=training.idle_s)
-        self._client = FleetClient(self._connect, self._train, self._settings.poll)
-        if self._settings.examples.spool:
-            self._spool = SpoolWatch(self._settings, self._count_ingest)
-            self._spool.start()
-
-    def _connect(self) -> "FleetConnection":
-        from fleet_model.flower_compat import FleetConnection
-
-        link = self._settings.server
-        return FleetConnection(link.address, link.ca.read_bytes(), self._store.key)
-
-    def _retry(self, action: Callable[[], None]) -> None:
+    def _until_done(self, action: Callable[[], None]) -> None:
         """Do it until it works or the agent stops; wait longer each time, with jitter.
 
-        After a failure the session begins anew with a hello, which ends what the server still holds
-        of the last one: Flower would refuse this robot for the minute until it misses heartbeats.
+        The session begins anew, which has the server hand out again what it has asked; but not
+        after a lost connection while that is here, half done or waiting to be sent.
         """
         while not self._stop.is_set():
             try:
                 action()
+            except RefusedError as error:
+                self._wait("refused", str(error), self._refusals)
+                action = self._hello
             except FleetError as error:
-                if isinstance(error, RefusedError) and action == self._hello:
-                    raise  # the server's last word; Flower's refusals have other reasons, too
-                self._offline(str(error))
+                self._wait("offline", str(error), self._failures)
+                if self._participation is None or not self._participation.at_work:
+                    action = self._hello
             except Exception as error:
                 log.exception("the agent goes on after a bug")
-                self._offline(f"{type(error).__name__} in the agent; details are in its log")
+                reason = f"{type(error).__name__} in the agent; details are in its log"
+                self._rest()
+                self._wait("offline", reason, self._failures)
+                action = self._hello
             else:
                 return
-            action = self._hello
 
-    def _offline(self, reason: str) -> None:
-        if self._client is not None:
-            self._client.close()
-        wait_s = self._backoff.next_s()
-        if self._status.reason != reason:
+    def _wait(self, state: str, reason: str, backoff: Backoff) -> None:
+        if self._file.status.reason != reason:
             log.warning("%s; trying again", reason)
-        self._save("offline", reason)
-        self._stop.wait(wait_s)
+        self._file.say(state, reason)
+        self._is_waiting = True
+        self._stop.wait(backoff.next_s())
+        self._look_at = 0.0  # the first look afterwards shows whether all is well
+
+    def _rest(self) -> None:
+        if self._participation is not None:
+            self._participation.rest()
 
     def _pause_s(self) -> float:
-        return self._settings.poll.idle_s if self._client is None else self._client.pause_s
-
-    def _save(self, state: str, reason: str = "") -> None:
-        status = self._status
-        status.state, status.reason = state, reason
-        status.idle_mb, status.peak_mb = self._memory.idle_mb, self._memory.peak_mb
-        status.tensorflow_loaded |= "tensorflow" in sys.modules
-        self._write_status()
-
-    def _write_status(self) -> None:
-        try:
-            with self._saving:
-                write_status(self._settings.state, self._status)
-        except OSError as error:  # a full disk is no reason to stop
-            log.warning("the status cannot be written: %s", error.strerror)
+        if self._participation is None or self._store.standing.state != "approved":
+            return self._settings.poll.idle_s
+        return self._participation.pause_s
 
     def _close(self, reason: str) -> None:
-        for part in (self._spool, self._client, self._training, self._store):
+        for part in (self._participation, self._store):
             if part is not None:
                 part.close()
-        self._save("stopped", reason)
+        self._file.say("stopped", reason)
         log.info("stopped")
-
-
-class Backoff:
-    """Wait 1, 2, 4, ... s, at most a minute.
-
-    Each wait is spread by half, so that a fleet does not knock at once after a power cut.
-    """
-
-    def __init__(self) -> None:
-        self._next = 1.0
-        self._random = random.Random()  # noqa: S311  (not for secrets)
-
-    def next_s(self) -> float:
-        """Return how long to wait now."""
-        wait_s = self._next * self._random.uniform(0.5, 1.5)
-        self._next = min(self._next * 2, MAX_BACKOFF_S)
-        return wait_s
-
-    def reset(self) -> None:
-        """It worked: start short again."""
-        self._next = 1.0
-
-
-def run_agent(settings: AgentSettings) -> None:
-    """Run an agent until SIGINT or SIGTERM; raises as `Agent.run` does.
-
-    The agent has a thread of its own: Python handles a signal only between two steps of the main
-    thread, and looking up a name or connecting may take half a minute where the network is gone.
-    """
-    agent = Agent(settings)
-    ended: Future[None] = Future()
-    wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put may interrupt its get
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: wake.put(None))
-    ended.add_done_callback(lambda _: wake.put(None))
-    threading.Thread(target=_run_into, args=(ended, agent), name="agent", daemon=True).start()
-    wake.get()
-    agent.stop()
-    if wait([ended], GRACE_S).done:
-        ended.result()
-    else:
-        agent.abandon()
-
-
-def _run_into(ended: "Future[None]", agent: Agent) -> None:
-    try:
-        agent.run()
-    except BaseException as error:  # noqa: BLE001  (raised again in the main thread)
-        ended.set_exception(error)
-    else:
-        ended.set_result(None)

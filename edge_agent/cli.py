@@ -3,8 +3,9 @@
 import json
 import logging
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,8 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Federated learning for fleets of robots: the robot's side.\n\n"
     "Exit codes: 0 done, 2 wrong settings or flags, 3 damaged bundle, 4 message does not fit, "
-    "5 bag or image cannot be read, 6 the server refuses this robot, 7 no connection, "
-    "11 training failed, 12 disk full or not writable, 13 done but something was damaged.",
+    "5 bag or image cannot be read, 12 disk full or not writable, 13 done but something was "
+    "damaged.",
 )
 app.command()(extract)
 app.command()(inspect)
@@ -85,45 +86,60 @@ def enroll(
 
 @app.command()
 def run(config: Config = CONFIG) -> None:
-    """Be the service: join, train when asked, follow published models, until SIGTERM."""
-    from edge_agent.agent import run_agent
+    """Be the service: join, train when asked, follow published models, until SIGTERM.
+
+    A server that is away or does not know this robot yet is waited for; see `edge-agent status`.
+    """
+    from edge_agent.service import serve
     from edge_agent.settings import load_settings
 
     _log_to_stderr()
-    run_agent(load_settings(config))
+    serve(load_settings(config))
+
+
+@app.command()
+def pause(
+    config: Config = CONFIG,
+    reason: Annotated[str, typer.Option(help="told to the server, one line")] = "",
+) -> None:
+    """Take part in no training until `edge-agent resume`; models are followed."""
+    from edge_agent.pause import pause as pause_robot
+    from edge_agent.settings import load_settings
+
+    pause_robot(load_settings(config).state, reason)
+    typer.echo("paused; `edge-agent resume` ends it")
+
+
+@app.command()
+def resume(config: Config = CONFIG) -> None:
+    """Take part in training again."""
+    from edge_agent.pause import resume as resume_robot
+    from edge_agent.settings import load_settings
+
+    was = resume_robot(load_settings(config).state)
+    typer.echo("resumed" if was else "it was not paused")
 
 
 @app.command()
 def status(config: Config = CONFIG, json_output: Json = False) -> None:
-    """Show what the agent on this robot last did."""
+    """Show what the agent on this robot last did, and what the server thinks of it."""
+    from edge_agent.pause import pause_reason
     from edge_agent.settings import load_settings
     from edge_agent.status import read_status
 
     settings = load_settings(config)
     answer = read_status(settings.state)
+    paused = pause_reason(settings.state)
+    if answer:
+        answer["paused"] = paused
     if json_output:
         typer.echo(json.dumps(answer))
         return
     if not answer:
         typer.echo("the agent has not run yet")
         return
-    rounds = answer["rounds"]
-    typer.echo(f"robot    {answer['name']} at site {answer['site']}")
-    typer.echo(f"state    {answer['state']} {answer['reason']}".rstrip())
-    typer.echo(f"version  {answer['active_version']}")
-    typer.echo(f"memory   {answer['idle_mb']:.0f} MB idle, {answer['peak_mb']:.0f} MB peak")
-    if ingest := answer.get("ingest"):
-        typer.echo(
-            f"store    {ingest['examples']} examples ({ingest['megabytes']:.0f} MB) from "
-            f"{ingest['recordings']} bags; {ingest['unreadable']} bags cannot be read"
-        )
-    typer.echo(f"rounds   {len(rounds)}")
-    if rounds and "accuracy_after" in rounds[-1]["metrics"]:
-        metrics = rounds[-1]["metrics"]
-        typer.echo(
-            f"accuracy {metrics['accuracy_before']:.3f} before its own training, "
-            f"{metrics['accuracy_after']:.3f} after (last round, held-out examples)"
-        )
+    for line in _status_lines(answer):
+        typer.echo(line)
 
 
 @app.command()
@@ -180,6 +196,33 @@ def predict(
     summary = run_predict(options, sys.stdout)
     if not json_output:
         typer.echo(summary.sentence(), err=True)
+
+
+def _status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
+    """Say in plain words what an agent wrote; one of an earlier version wrote less."""
+    rounds = answer["rounds"]
+    yield f"robot    {answer['name']} at site {answer['site']}"
+    yield f"state    {answer['state']} {answer['reason']}".rstrip()
+    if standing := answer.get("standing"):
+        yield f"standing {standing} {answer['standing_reason']}".rstrip()
+    if answer["paused"]:
+        yield f"paused   {answer['paused']} (no training until `edge-agent resume`)"
+    yield f"version  {answer['active_version']}"
+    yield f"memory   {answer['idle_mb']:.0f} MB idle, {answer['peak_mb']:.0f} MB peak"
+    if ingest := answer.get("ingest"):
+        yield (
+            f"store    {ingest['examples']} examples ({ingest['megabytes']:.0f} MB) from "
+            f"{ingest['recordings']} bags; {ingest['unreadable']} bags cannot be read"
+        )
+    yield f"rounds   {len(rounds)}"
+    if notice := answer.get("last_notice"):
+        yield f"notice   {notice}"
+    if rounds and "accuracy_after" in rounds[-1]["metrics"]:
+        metrics = rounds[-1]["metrics"]
+        yield (
+            f"accuracy {metrics['accuracy_before']:.3f} before its own training, "
+            f"{metrics['accuracy_after']:.3f} after (last round, held-out examples)"
+        )
 
 
 def _log_to_stderr() -> None:

@@ -1,5 +1,6 @@
 """Answer one train request with this robot's own examples."""
 
+import time
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -62,8 +63,10 @@ class LocalTraining:
         Raises:
             BundleError: the trainer's files are damaged or do not suit this robot.
             UpdateError: the request names no trainer.
+            ConnectionFailed: the trainer's files cannot be fetched now.
             TrainingError, FrameError: see Trainer.fit.
         """
+        begin = time.monotonic()
         training, examples = self._settings.training, self._settings.examples
         try:
             entry = FileEntry(sha256=request.trainer, size_bytes=request.trainer_bytes)
@@ -98,4 +101,4 @@ class LocalTraining:
             checkpoint=request.checkpoint,
             config=replace(request.config, seed=seed),
         )
-        return self._fit(job, request.deadline_s)
+        return self._fit(job, request.deadline_s - (time.monotonic() - begin))

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import logging
 import ssl
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +22,10 @@ from fleet_model.errors import (
     FleetError,
     RefusedError,
     SettingsError,
+    UpdateError,
 )
 from fleet_model.proof import fingerprint, public_line, read_key, sign, utc_now
+from fleet_model.report import REPORT_PARAMETER, STANDING_HEADER, Standing, unpack_standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +36,9 @@ ROBOT = "/fleetlearn/v1/robot"
 SILENCE_S = 30.0  # a server that says nothing for so long is gone
 PATIENCE_S, SLOWEST_BYTES_S = 60.0, 1000  # an answer that trickles in more slowly is given up
 MAX_REASON = 1000  # characters of the server's own words; a refusal with the key is about 450
+REPORT_AGAIN_S = 600.0  # after a server did not take a report
+SAME_TIME_S = 2.0  # an answer's date is of whole seconds, and may be one old
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,10 @@ class HttpsStore:
         except (httpx.InvalidURL, ValueError) as error:
             raise SettingsError(f"server.address {link.address}: {error}") from None
         self._tag, self._newest = "", None  # type: str, Manifest | None
+        self._report_after = 0.0  # monotonic: no report before
         self.active_version: int | None = None  # told to the server with every look
+        self.standing = Standing()  # what the server thinks of this robot, of its last answer
+        self.server_ahead_s = 0.0  # of this robot's clock; 0 also for what is too little to tell
         self.bytes_down = 0
 
     def hello(self) -> tuple[str, str]:
@@ -85,11 +95,20 @@ class HttpsStore:
         """Return name and site without touching the session; raises as `hello` does."""
         return self._identity("GET", f"{ROBOT}/whoami")
 
-    def latest(self, channel: str) -> Manifest | None:
-        """Return the newest manifest; costs a few hundred bytes while nothing is new."""
-        active = "" if self.active_version is None else f"?active={self.active_version}"
-        headers = {"if-none-match": self._tag} if self._tag else {}
-        answer = self._request("GET", f"{ROBOT}/channels/{channel}{active}", headers)
+    def latest(self, channel: str, report: str = "") -> Manifest | None:
+        """Return the newest manifest; costs a few hundred bytes while nothing is new.
+
+        Args:
+            channel: where to look.
+            report: packed; a server of another version that does not take it is asked without.
+        """
+        tell = time.monotonic() >= self._report_after
+        try:
+            answer = self._look(channel, report if tell else "")
+        except UpdateError as error:
+            log.warning("the server does not take this robot's report: %s", error)
+            self._report_after = time.monotonic() + REPORT_AGAIN_S
+            answer = self._look(channel, "")
         self.bytes_down += len(answer.content)
         if answer.status == 304:
             return self._newest
@@ -124,6 +143,16 @@ class HttpsStore:
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+    def _look(self, channel: str, report: str) -> _Answer:
+        told = {
+            "active": "" if self.active_version is None else str(self.active_version),
+            REPORT_PARAMETER: report,
+        }
+        query = "&".join(f"{name}={value}" for name, value in told.items() if value)
+        headers = {"if-none-match": self._tag} if self._tag else {}
+        path = f"{ROBOT}/channels/{channel}"
+        return self._request("GET", f"{path}?{query}" if query else path, headers)
 
     def _identity(self, method: str, path: str) -> tuple[str, str]:
         answer = self._request(method, path)
@@ -160,18 +189,34 @@ class HttpsStore:
     ) -> "Iterator[httpx.Response]":
         import httpx
 
-        proof = sign(self.key, method, path, self._now())
+        begin = self._now()
+        proof = sign(self.key, method, path, begin)
         try:
             with self._client.stream(
                 method, path, headers={**(headers or {}), **proof, "accept-encoding": "identity"}
             ) as response:
+                self._compare_clocks(begin, response)
                 if response.status_code in (401, 403):
                     raise RefusedError(self._reason(response.status_code, self._read(response)))
+                if response.status_code == 400:
+                    raise UpdateError(_detail(400, self._read(response)))
+                if response.status_code == 429 or response.status_code >= 500:
+                    detail = _detail(response.status_code, self._read(response))
+                    raise ConnectionFailed(f"{self._address} cannot answer now: {detail}")
                 if response.status_code not in (200, 304, 404):
                     raise self._stranger(f"status {response.status_code}")
+                self.standing = unpack_standing(response.headers.get(STANDING_HEADER, ""))
                 yield response
         except (httpx.HTTPError, ssl.SSLError, UnicodeError) as error:  # of a name with empty parts
             raise self._unreachable(error) from None
+
+    def _compare_clocks(self, begin: datetime, response: "httpx.Response") -> None:
+        try:
+            then = parsedate_to_datetime(response.headers["date"]) + timedelta(seconds=0.5)
+            ahead_s = (then - (begin + (self._now() - begin) / 2)).total_seconds()
+        except (LookupError, ValueError, TypeError, OverflowError):  # no date, or none that is one
+            return
+        self.server_ahead_s = ahead_s if abs(ahead_s) > SAME_TIME_S else 0.0
 
     def _unreachable(self, error: Exception) -> FleetError:
         text = str(error) or type(error).__name__
@@ -189,8 +234,12 @@ class HttpsStore:
 
     def _reason(self, status: int, content: bytes) -> str:
         mine = fingerprint(public_line(self.key.public_key()))
-        try:
-            detail = str(json.loads(content)["detail"])[:MAX_REASON]
-        except (ValueError, TypeError, LookupError, RecursionError):
-            detail = f"status {status}"
-        return f"{self._address} refuses this robot (key {mine}): {detail}"
+        return f"{self._address} refuses this robot (key {mine}): {_detail(status, content)}"
+
+
+def _detail(status: int, content: bytes) -> str:
+    """Return the server's own words."""
+    try:
+        return str(json.loads(content)["detail"])[:MAX_REASON]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return f"status {status}"

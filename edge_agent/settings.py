@@ -56,6 +56,7 @@ class ServerLink(Section):
     ca: Path = Path("ca.crt")  # relative paths are taken from agent.toml's folder
     key: Path = Path("robot.key")
     channel: str = Field(default="stable", pattern=r"^[a-z][a-z0-9-]{0,30}$")
+    superlink: Address | None = None  # where rounds are asked for, if the server has one apart
 
 
 class ExampleSettings(Section):
@@ -105,11 +106,19 @@ class EngineSettings(Section):
     precision: Literal["fp32", "int8"] = "fp32"
 
 
+class ReportSettings(Section):
+    """What the robot tells about itself beside battery, disk and model."""
+
+    # The operator's own facts, which `rounds.query` may ask for: {"docked": true, "floor": 2}.
+    # Read at each look at the server; no file is no facts.
+    facts: Path = Path("facts.json")
+
+
 class PollSettings(Section):
     """How often the server is asked; an idle robot costs about 1 kB a poll."""
 
     idle_s: float = Field(default=2.0, gt=0)  # for work and for new models
-    busy_s: float = Field(default=0.1, gt=0)  # while a run goes on
+    busy_s: float = Field(default=0.1, gt=0)  # after a message; then longer and longer, to idle_s
 
 
 class AgentSettings(Section):
@@ -121,6 +130,7 @@ class AgentSettings(Section):
     store: StoreSettings = StoreSettings()
     training: TrainSettings = TrainSettings()
     engine: EngineSettings = EngineSettings()
+    report: ReportSettings = ReportSettings()
     poll: PollSettings = PollSettings()
 
 
@@ -157,6 +167,7 @@ def _absolute(settings: AgentSettings, folder: Path) -> AgentSettings:
     return settings.model_copy(
         update={
             "state": folder / settings.state,
+            "report": settings.report.model_copy(update={"facts": folder / settings.report.facts}),
             "server": server.model_copy(
                 update={"ca": folder / server.ca, "key": folder / server.key}
             ),
@@ -200,12 +211,8 @@ def _put(values: dict[str, Any], keys: list[str], value: str, name: str) -> None
 def initial_toml(address: str, channel: str, examples: ExampleSettings, *, train: bool) -> str:
     """Return the commented agent.toml that `enroll` writes."""
     paths = ", ".join(_toml(str(path)) for path in examples.paths)
-    store, training, engine, poll = (
-        StoreSettings(),
-        TrainSettings(),
-        EngineSettings(),
-        PollSettings(),
-    )
+    store, training, poll = StoreSettings(), TrainSettings(), PollSettings()
+    engine, report = EngineSettings(), ReportSettings()
     spool = "" if examples.spool is None else str(examples.spool)
     return f"""\
 # Settings of this robot's agent. Unknown keys are refused at start; relative paths are taken from
@@ -244,9 +251,12 @@ idle_s = {training.idle_s}                 # the training process ends after so 
 [engine]
 precision = "{engine.precision}"             # or "int8"
 
+[report]
+facts = {_toml(str(report.facts))}           # your own facts for the server: {{"docked": true}}
+
 [poll]
 idle_s = {poll.idle_s}                   # ask the server for work and models so often
-busy_s = {poll.busy_s}                   # while a run goes on
+busy_s = {poll.busy_s}                   # after a message; then longer and longer, up to idle_s
 """
 
 

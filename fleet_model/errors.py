@@ -14,6 +14,7 @@ RoundError             10   a round or run could not be closed
 TrainingError          11   local training failed; nothing is sent
 StorageError           12   this machine's disk is full, read-only or damaged
 LossError              13   done, but a part of the input was damaged and is left out
+StoppedError           14   the operator stopped a run; what it has closed stays
 """
 
 
@@ -101,3 +102,9 @@ class LossError(FleetError):
     """Done, but a part of the input was damaged and is left out; the summary says what."""
 
     exit_code = 13
+
+
+class StoppedError(FleetError):
+    """The operator stopped a run; what it has closed stays, and it can be resumed."""
+
+    exit_code = 14

@@ -8,12 +8,34 @@ import binascii
 import json
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from fleet_model.errors import UpdateError
 
+MAX_INT = 2**53  # exact as a float, too, as metrics and other languages need it
+
+
+def _printable(text: str) -> str:
+    """What a robot says is shown in the operator's terminal. A pattern would cost robots 6 MB."""
+    if not text.isprintable():
+        raise ValueError("expected printable characters")
+    return text
+
+
+_Words = Annotated[str, AfterValidator(_printable)]
+_Count = Annotated[int, Field(ge=0, le=MAX_INT)]
 Fact: TypeAlias = (
-    bool | int | float | Annotated[str, StringConstraints(pattern=r"^[^/\\\n]{0,64}$")]
+    bool
+    | Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)]
+    | float
+    | Annotated[_Words, StringConstraints(pattern=r"^[^/\\]*$", max_length=64)]
 )
 MAX_REPORT_BYTES = 2000
 MAX_STANDING_BYTES = 2000
@@ -26,14 +48,14 @@ class RobotReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    model_version: int | None = None  # that it predicts with
-    busy: Annotated[str, StringConstraints(max_length=100)] = ""  # why it wants no training now
+    model_version: _Count | None = None  # that it predicts with
+    busy: Annotated[_Words, StringConstraints(max_length=100)] = ""  # why it wants no training now
     battery: Annotated[float, Field(ge=0, le=100)] | None = None  # percent
     charging: bool | None = None
-    free_disk_mb: Annotated[int, Field(ge=0)] | None = None
-    examples: Annotated[int, Field(ge=0)] | None = None
-    trainer: Annotated[str, StringConstraints(max_length=100)] = ""
-    software: Annotated[str, StringConstraints(max_length=40)] = ""  # fleetlearn's version
+    free_disk_mb: _Count | None = None
+    examples: _Count | None = None
+    trainer: Annotated[_Words, StringConstraints(max_length=100)] = ""
+    software: Annotated[_Words, StringConstraints(max_length=40)] = ""  # fleetlearn's version
     # The operator's own facts, from a file on the robot: {"docked": true, "floor": 2}
     facts: Annotated[
         dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")], Fact],
@@ -53,21 +75,22 @@ class Standing(BaseModel):
 
 
 def pack_report(report: RobotReport) -> str:
-    """Robot side: the value of the query's `report`."""
+    """Robot side: the value of the query's `report`; raises UpdateError if it is too long."""
     content = report.model_dump_json(exclude_defaults=True).encode()
-    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+    text = base64.urlsafe_b64encode(content).decode().rstrip("=")
+    _require_short(text)
+    return text
 
 
 def unpack_report(text: str) -> RobotReport:
     """Server side; raises UpdateError that names the wrong field."""
-    if len(text) > MAX_REPORT_BYTES:
-        raise UpdateError(f"report: {len(text)} bytes, expected at most {MAX_REPORT_BYTES}")
+    _require_short(text)
     try:
         content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         return RobotReport.model_validate(json.loads(content))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ascii(".".join(map(str, first["loc"])))[:60]  # may hold the robot's own words
         raise UpdateError(f"report: {where}: {first['msg']}") from None
     except (ValueError, binascii.Error, RecursionError):
         raise UpdateError("report: not base64 of a JSON object") from None
@@ -84,3 +107,11 @@ def unpack_standing(text: str) -> Standing:
         return Standing.model_validate(json.loads(text[: MAX_STANDING_BYTES * 4] or "{}"))
     except (ValueError, RecursionError):
         return Standing()
+
+
+def _require_short(text: str) -> None:
+    if len(text) > MAX_REPORT_BYTES:
+        raise UpdateError(
+            f"report: {len(text)} bytes, expected at most {MAX_REPORT_BYTES}; give fewer or "
+            "shorter facts"
+        )

@@ -132,7 +132,7 @@ def _tensor(name: str, data: bytes) -> Tensor:
     if len(data) - header.end() != 4 * math.prod(shape):
         raise UpdateError(f"{name[:100]}: the bytes do not fit its shape")
     try:
-        return np.frombuffer(data[header.end() :], np.float32).reshape(shape).copy()
+        return np.frombuffer(data, np.float32, offset=header.end()).reshape(shape).copy()
     except ValueError:  # empty, but of more axes or longer ones than there can be
         raise UpdateError(f"{name[:100]}: no tensor can have its shape") from None
 

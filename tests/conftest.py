@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -45,6 +45,12 @@ def server_place(tmp_path: Path) -> ServerDirectory:
     return make_server_place(tmp_path / "server")
 
 
+@pytest.fixture(scope="session")
+def new_server_place() -> Callable[[Path], ServerDirectory]:
+    """Return what makes a directory as `server_place` is, wherever it is told."""
+    return make_server_place
+
+
 @pytest.fixture(scope="module")
 def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """One server process a test module; it must end with exit code 0 on SIGTERM.
@@ -60,7 +66,14 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
         process = subprocess.Popen(
             [sys.executable, "-m", "cloud_server.cli", "start", str(place.root)],
             # A run that finds too few robots online gives up at once.
-            env={**os.environ, "OMP_NUM_THREADS": "1", "FLEETLEARN_ROUNDS__WAIT_S": "0"},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "FLEETLEARN_ROUNDS__WAIT_S": "0",
+                # All tests come from one address.
+                "FLEETLEARN_LIMITS__REFUSALS_PER_S": "1000",
+                "FLEETLEARN_LIMITS__REQUESTS_PER_S": "10000",
+            },
             stdout=stream,
             stderr=stream,
         )

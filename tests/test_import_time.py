@@ -10,6 +10,7 @@ pytestmark = pytest.mark.base
 
 HEAVY = ["tensorflow", "flwr", "cv2", "rosbags", "keras", "httpx", "numpy", "ai_edge_litert"]
 HEAVY += ["fastapi", "uvicorn", "torch", "pydantic", "cryptography", "psutil", "safetensors"]
+HEAVY += ["prometheus_client", "tensorboard"]
 CODE = """
 import json, sys
 from importlib import import_module
@@ -38,7 +39,8 @@ def test_help_loads_nothing_heavy(module, words):
 @pytest.mark.parametrize(
     ("module", "command"),
     [("edge_agent.cli", c) for c in ("enroll", "run", "status", "predict", "extract", "inspect")]
-    + [("cloud_server.cli", c) for c in ("init", "start", "train", "status", "robots", "models")],
+    + [("cloud_server.cli", c) for c in ("init", "start", "train", "status", "robots", "models")]
+    + [("cloud_server.cli", c) for c in ("history", "simulate")],
 )
 def test_help_of_a_command_loads_nothing_heavy(module, command):
     code = CODE.replace("MODULE", repr(module)).replace("HEAVY", repr(HEAVY))

@@ -6,6 +6,9 @@ from fleet_model.errors import RoundError
 from fleet_model.types import Checkpoint, Tensor, Update
 from fleet_model.weights import add
 
+_PIECE = 1 << 18  # numbers that are worked on at once
+_NONE = Checkpoint(version=-1, weights={})
+
 
 class FedAvg:
     """w <- w + sum_k (n_k / n) * (w_k - w), with n_k the examples of robot k.
@@ -15,7 +18,7 @@ class FedAvg:
     """
 
     def __init__(self) -> None:
-        self._checkpoint = Checkpoint(version=-1, weights={})
+        self._checkpoint = _NONE
         self._sum: dict[str, Tensor] = {}
         self._examples = 0
 
@@ -27,18 +30,26 @@ class FedAvg:
     def add(self, update: Update) -> None:
         """Add n_k * (w_k - w)."""
         for name, total in self._sum.items():
-            # With the dtype: NumPy 2 would round a float32 tensor times a Python float to float32.
-            total += np.multiply(update.weights[name], update.num_examples, dtype=np.float64)
+            into, weights = total.reshape(-1), update.weights[name].reshape(-1)
+            for start in range(0, into.size, _PIECE):  # no second float64 tensor
+                piece = slice(start, start + _PIECE)
+                # With the dtype: NumPy 2 would round a float32 tensor times a float to float32.
+                into[piece] += np.multiply(weights[piece], update.num_examples, dtype=np.float64)
         self._examples += update.num_examples
 
     def finish(self) -> Checkpoint:
         """Return the next checkpoint; raises RoundError if nothing was added."""
         if not self._examples:
             raise RoundError("no update to average")
-        mean = {name: (s / self._examples).astype(np.float32) for name, s in self._sum.items()}
+        mean = {}
+        for name, total in self._sum.items():
+            total /= self._examples
+            mean[name] = total.astype(np.float32)
+        # Until the next round the rule holds nothing: models are large, and rounds are long.
+        before, self._checkpoint, self._sum = self._checkpoint, _NONE, {}
         return Checkpoint(
-            version=self._checkpoint.version + 1,
-            weights=add(self._checkpoint.weights, mean),
-            server_state=self._checkpoint.server_state,
-            seed=self._checkpoint.seed,
+            version=before.version + 1,
+            weights=add(before.weights, mean),
+            server_state=before.server_state,
+            seed=before.seed,
         )

@@ -1,22 +1,26 @@
-"""Our own routes: model files for robots, runs and status for the operator."""
+"""The robots' routes: who they are here, and the models they follow."""
 
 import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.routing import APIRoute
 
+from cloud_server.conduct import Conduct
 from cloud_server.model_store import DirectoryStore
 from cloud_server.robots import Register, Robot
-from cloud_server.runs import Runs
-from fleet_model.errors import FleetError, RefusedError, RoundError
+from cloud_server.sightings import Sightings, admit_command
+from fleet_model.errors import RefusedError, SettingsError, UpdateError
 from fleet_model.proof import check, fingerprint, utc_now
+from fleet_model.report import MAX_INT, STANDING_HEADER, pack_standing, unpack_report
 
 ROBOT, ADMIN = "/fleetlearn/v1/robot", "/fleetlearn/v1/admin"
 CHANNEL, SHA256 = re.compile(r"[a-z][a-z0-9-]{0,30}"), re.compile(r"[0-9a-f]{64}")
@@ -25,38 +29,54 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Seen:
-    """What is known of a robot since this server process started."""
-
-    at: float  # monotonic seconds
-    active_version: int | None = None
-
-
-@dataclass(slots=True)
 class Doorkeeper:
     """Knows robots by the proof on their requests; remembers when it saw them."""
 
     register: Register
-    seen: dict[str, Seen] = field(default_factory=dict)
+    seen: Sightings
+    conduct: Conduct
+    changed: Callable[[], object]  # called when the register is another than at the last request
+    _robots: tuple[Robot, ...] | None = None
     _refused: dict[str, float] = field(default_factory=dict)
 
     def robot(self, request: Request) -> Robot:
-        """Return who asks, or answer 403 with the reason."""
+        """Return who asks, or answer 403 with the reason (503 while the register is damaged)."""
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         try:
             line = check(request.headers, request.method, path, utc_now())
-            robot = self.register.by_key(line)
-            if robot is None:
-                raise RefusedError(
-                    f"unknown robot key {fingerprint(line)}; on the server run: "
-                    f"cloud-server robots add DIR NAME --site SITE --key '{line}'"
-                )
+            robot = self._admitted(line)
+            request.state.standing = pack_standing(self.conduct.standing(robot))
         except RefusedError as error:
             self._log(str(error))
             raise HTTPException(403, str(error)) from None
-        seen = self.seen.setdefault(robot.name, Seen(at=0.0))
-        seen.at = time.monotonic()
+        except SettingsError as error:
+            self._log(str(error))
+            raise HTTPException(503, "the server cannot read its register of robots") from None
+        self.seen.see(robot.name)
         return robot
+
+    def _admitted(self, line: str) -> Robot:
+        robots = self.register.robots()
+        self.seen.save_if_due(robots)
+        if robots is not self._robots:  # revoked robots lose Flower's paths, too, and at once
+            self.changed()
+            self._robots = robots
+        robot = self.register.by_key(line)
+        if robot is None:
+            self.seen.wait(line)
+            raise RefusedError(
+                f"unknown robot key {fingerprint(line)}; on the server run: {admit_command(line)}"
+            )
+        if robot.state == "revoked":
+            raise RefusedError(
+                f"robot {robot.name} is revoked ({robot.reason}); ask the operator of the server"
+            )
+        return robot
+
+    def save(self) -> None:
+        """Write down who was seen: at the end of the server."""
+        if self._robots is not None:  # else nobody asked
+            self.seen.save(self._robots)
 
     def _log(self, reason: str) -> None:
         now = time.monotonic()
@@ -67,18 +87,49 @@ class Doorkeeper:
             log.warning("refused a robot: %s", reason)
 
 
-class RunRequest(BaseModel):
-    """What `cloud-server train` asks."""
+class _RobotRoute(APIRoute):
+    """Tell a robot its standing with every answer once it is known, refusals included."""
 
-    model_config = ConfigDict(extra="forbid")
-    rounds: int = Field(ge=1, le=10_000)
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap what FastAPI makes of a route."""
+        answer = super().get_route_handler()
+
+        async def with_standing(request: Request) -> Response:
+            try:
+                response = await answer(request)
+            except RequestValidationError as error:
+                raise HTTPException(400, _first(error), headers=_standing(request)) from None
+            except HTTPException as refusal:
+                headers = {**(refusal.headers or {}), **_standing(request)}
+                raise HTTPException(refusal.status_code, refusal.detail, headers) from None
+            response.headers.update(_standing(request))
+            return response
+
+        return with_standing
+
+
+def _standing(request: Request) -> dict[str, str]:
+    standing = getattr(request.state, "standing", None)
+    return {} if standing is None else {STANDING_HEADER: standing}
+
+
+def _first(error: RequestValidationError) -> str:
+    """Return what is wrong without the value: it is the robot's, of any length."""
+    first = error.errors()[0]
+    return f"{first['loc'][-1]}: {first['msg']}"
 
 
 def robot_routes(
     keeper: Doorkeeper, store: DirectoryStore, restarted: Callable[[Robot], None]
 ) -> APIRouter:
     """Return the routes for robots; every one asks for proof of the robot's key."""
-    router = APIRouter(prefix=ROBOT, tags=["robot"])
+
+    @asynccontextmanager
+    async def remembering(_: object) -> AsyncIterator[None]:
+        yield
+        keeper.save()
+
+    router = APIRouter(prefix=ROBOT, tags=["robot"], route_class=_RobotRoute, lifespan=remembering)
     known = Annotated[Robot, Depends(keeper.robot)]
 
     @router.post("/hello")
@@ -95,10 +146,18 @@ def robot_routes(
 
     @router.get("/channels/{channel}")
     def channel_manifest(
-        channel: str, robot: known, request: Request, active: int | None = None
+        channel: str,
+        robot: known,
+        request: Request,
+        active: Annotated[int | None, Query(ge=0, le=MAX_INT)] = None,
+        report: str | None = None,
     ) -> Response:
-        """Return the newest manifest; 304 when the robot has it."""
-        keeper.seen[robot.name].active_version = active
+        """Take the robot's report; return the newest manifest, 304 when the robot has it."""
+        try:
+            told = None if report is None else unpack_report(report)
+        except UpdateError as error:
+            raise HTTPException(400, str(error)) from None
+        keeper.seen.looked(robot.name, active, told)
         content = store.latest_bytes(channel) if CHANNEL.fullmatch(channel) else None
         if content is None:
             raise HTTPException(404, f"nothing is published on channel {channel[:31]}")
@@ -114,36 +173,5 @@ def robot_routes(
         if path is None:
             raise HTTPException(404, f"no object {sha256[:12]}")
         return FileResponse(path, media_type="application/octet-stream")
-
-    return router
-
-
-def admin_routes(runs: Runs, status: Callable[[], dict[str, Any]]) -> APIRouter:
-    """Return the routes for the operator; the guard has checked the credential."""
-    router = APIRouter(prefix=ADMIN, tags=["admin"])
-
-    @router.post("/runs")
-    def start_run(body: RunRequest) -> dict[str, Any]:
-        """Start a run."""
-        try:
-            return runs.start(body.rounds).as_json()
-        except RoundError as error:
-            raise HTTPException(409, str(error)) from None
-
-    @router.get("/runs/{run_id}")
-    def get_run(run_id: str) -> dict[str, Any]:
-        """Return one run of this server process."""
-        run = runs.get(run_id)
-        if run is None:
-            raise HTTPException(404, f"no run {run_id} since the server started")
-        return run.as_json()
-
-    @router.get("/status")
-    def fleet_status() -> dict[str, Any]:
-        """Return robots, runs, versions."""
-        try:
-            return status()
-        except FleetError as error:
-            raise HTTPException(500, str(error)) from None
 
     return router

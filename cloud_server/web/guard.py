@@ -1,19 +1,66 @@
-"""What can be reached without the admin credential: robots' own paths, nothing else."""
+"""What can be reached without the admin credential: robots' own paths, so much and so often."""
 
 import hmac
 import json
-from collections.abc import Awaitable, Callable
+import math
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-# Flower checks the robot's key on every fleet path itself; our robot paths check their own proof.
-OPEN = ("/v1/fleet/", "/fleetlearn/v1/robot/")
-# Flower reads a whole body before it looks at the signature. Its largest objects are 5 MB, the cut
-# of flwr 1.41; our own paths take no body.
-MAX_BODY_BYTES = 32 << 20
+from cloud_server.settings import LimitSettings
+from cloud_server.web.buckets import Buckets, address_key
+from cloud_server.web.fleet_keys import KEY, FleetKeys
+from cloud_server.web.protocol import CUT
+from cloud_server.web.transfers import (
+    LARGE_BYTES,
+    Message,
+    Receive,
+    Send,
+    SlowPeerError,
+    Spool,
+    Turns,
+    patient,
+    receive_whole,
+    replay,
+)
+from fleet_model.errors import RefusedError
+from fleet_model.proof import KEY_HEADER
+
+# Flower's fleet API as robots use it; robots are registered by the operator, never by themselves.
+FLEET = {
+    f"/v1/fleet/{name}"
+    for name in (
+        "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages",
+        "push-messages", "get-run", "get-fab", "push-object", "pull-object",
+        "confirm-message-received",
+    )
+}  # fmt: skip
+TRANSFERS = {"/v1/fleet/push-object", "/v1/fleet/pull-object"}
+# Our own routes check the robot's proof themselves, and say what is wrong with it.
+ROBOT = re.compile(r"/fleetlearn/v1/robot(/[A-Za-z0-9-]+)+")
+ROBOT_BODY_BYTES = 0  # our own routes take no body
+REFUSALS = {400, 401, 403, 405, 413, 415}  # answers that a robot with a good proof does not get
+BURST_S = (
+    60.0  # so many seconds' worth of refusals at once: a site whose robots are not yet admitted
+)
+MAX_FRIENDS = 16384  # keys with a good proof, the latest: about 8 MB
+MAX_KEY_BYTES = 400
 
 Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the guard needs to know of the server around it."""
+
+    limits: LimitSettings
+    keys: FleetKeys
+    spool: Path  # a directory on disk, not in memory, for bodies of megabytes
+    clock: Callable[[], float] = time.monotonic
 
 
 class Guard:
@@ -22,42 +69,152 @@ class Guard:
     Flower 1.41 leaves its control and runtime APIs open to anyone who reaches the port, even with
     TLS and robot keys; they start runs and hand out tasks. A plain ASGI middleware, outermost, so
     that nothing of Flower runs before it.
+
+    An address that was refused too often waits, but not the robots there whose proof was good: a
+    stranger behind the same router must not lock them out, nor the operator.
     """
 
-    def __init__(self, app: Any, token: str) -> None:
+    def __init__(self, app: Any, token: str, bounds: Bounds) -> None:
+        limits = bounds.limits
         self._app = app
         self._expected = f"Bearer {token}".encode()
+        self._bounds = bounds
+        self._max_body = int(limits.max_body_mb * 1e6)
+        self._requests = Buckets(limits.requests_per_s, 2 * limits.requests_per_s)
+        self._refusals = Buckets(limits.refusals_per_s, BURST_S * limits.refusals_per_s)
+        self._friends: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+        self._turns = Turns(bounds.spool)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is allowed."""
-        if scope["type"] == "lifespan" or self._is_operator(scope):
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            if not scope["path"].startswith(OPEN) or ".." in scope["path"]:
-                await _refuse(send, 401, "this path needs the admin credential")
-            elif not _is_short(scope):
-                await _refuse(send, 413, f"send at most {MAX_BODY_BYTES} bytes, not chunked")
-            else:
-                await self._app(scope, receive, send)
+            visit = self._visit(scope)
+            try:
+                await self._answer(visit, scope, receive, self._watch(visit, send))
+            except SlowPeerError:
+                scope.get(CUT, lambda: None)()
+                while (await receive())["type"] != "http.disconnect":
+                    pass
         else:  # a websocket: there are none here
             await send({"type": "websocket.close", "code": 1008})
 
-    def _is_operator(self, scope: Scope) -> bool:
-        given = dict(scope.get("headers", ())).get(b"authorization", b"")
-        return hmac.compare_digest(given, self._expected)
+    async def _answer(self, visit: "_Visit", scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(visit, scope)
+        if refusal is not None:
+            await _refuse(send, refusal)
+            return
+        with Spool(self._bounds.spool) as body:
+            await receive_whole(receive, body, self._bounds.limits.slow_s)
+            if scope["path"] in TRANSFERS or body.size > LARGE_BYTES:
+                await self._turns.run(self._app, scope, body, receive, send)
+            else:
+                await self._app(scope, replay(await body.read(), receive), send)
+
+    def _visit(self, scope: Scope) -> "_Visit":
+        headers = dict(scope["headers"])
+        client = scope.get("client") or ("", 0)
+        return _Visit(
+            address=address_key(client[0]),
+            headers=headers,
+            key=headers.get(KEY) or headers.get(KEY_HEADER.encode()) or b"",
+            operator=hmac.compare_digest(headers.get(b"authorization", b""), self._expected),
+        )
+
+    def _refusal(self, visit: "_Visit", scope: Scope) -> "_Refusal | None":
+        if not visit.operator:
+            wait_s = self._wait_s(visit)
+            if wait_s > 0:
+                return _Refusal(429, "too many requests from this address", wait_s)
+            if not _is_robots(scope):
+                return _Refusal(401, "this path needs the admin credential")
+        size = _body_bytes(visit.headers)
+        longest = self._max_body
+        if ROBOT.fullmatch(scope["path"]) and not visit.operator:
+            longest = ROBOT_BODY_BYTES
+        if size is None or size > longest:
+            return _Refusal(413, f"send at most {longest} bytes, not chunked")
+        if scope["path"] in FLEET:
+            try:
+                self._bounds.keys.require_known(visit.headers)
+                if size > LARGE_BYTES:
+                    self._bounds.keys.require_signature(visit.headers)
+            except RefusedError as error:
+                return _Refusal(401, str(error))
+        return None
+
+    def _wait_s(self, visit: "_Visit") -> float:
+        now = self._bounds.clock()
+        wait_s = self._requests.take(visit.address, now)
+        if wait_s == 0 and (visit.address, visit.key) not in self._friends:
+            wait_s = self._refusals.wait_s(visit.address, now)
+        return wait_s
+
+    def _watch(self, visit: "_Visit", send: Send) -> Send:
+        """Return a `send` that counts refusals and lets no refused peer keep its connection."""
+        bounded = patient(send, self._bounds.limits.slow_s)
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start" and not visit.operator:
+                message = self._judge(visit, message)
+            await bounded(message)
+
+        return watched
+
+    def _judge(self, visit: "_Visit", message: Message) -> Message:
+        friend = (visit.address, visit.key)
+        if 0 < len(visit.key) < MAX_KEY_BYTES and message["status"] < 400:
+            self._friends[friend] = None
+            self._friends.move_to_end(friend)
+            if len(self._friends) > MAX_FRIENDS:
+                self._friends.popitem(last=False)
+        if message["status"] in REFUSALS:
+            self._refusals.take(visit.address, self._bounds.clock())
+        elif message["status"] != 429 or friend in self._friends:
+            return message
+        return {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
 
 
-def _is_short(scope: Scope) -> bool:
-    headers = dict(scope["headers"])
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """One request, as far as its head tells."""
+
+    address: str
+    headers: Mapping[bytes, bytes]
+    key: bytes  # that it claims to prove
+    operator: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    status: int
+    reason: str
+    wait_s: float = 0.0
+
+
+def _is_robots(scope: Scope) -> bool:
+    """Only the exact spelling: what a router makes of the others is nobody's business."""
+    path = scope["path"]
+    if scope.get("raw_path", path.encode()) != path.encode():
+        return False  # percent signs
+    return (path in FLEET and scope["method"] == "POST") or ROBOT.fullmatch(path) is not None
+
+
+def _body_bytes(headers: Mapping[bytes, bytes]) -> int | None:
+    """Return the length that the head announces, None if it gives none that can be trusted."""
     length = headers.get(b"content-length", b"0")
-    short = length.isdigit() and len(length) < 20 and int(length) <= MAX_BODY_BYTES
-    return short and b"transfer-encoding" not in headers
+    if b"transfer-encoding" in headers or not length.isdigit() or len(length) >= 20:
+        return None
+    return int(length)
 
 
-async def _refuse(send: Send, status: int, reason: str) -> None:
-    body = json.dumps({"detail": reason}).encode()
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    if status == 401:
+async def _refuse(send: Send, refusal: _Refusal) -> None:
+    body = json.dumps({"detail": refusal.reason}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if refusal.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if refusal.wait_s:
+        headers.append((b"retry-after", b"%d" % math.ceil(refusal.wait_s)))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -6,15 +6,29 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
-from benchmarks import agent_cost, environments, fleets, measure, round_time, startup
+from benchmarks import (
+    agent_cost,
+    environments,
+    fleets,
+    lean_robots,
+    measure,
+    recovery,
+    round_time,
+    server_memory,
+    services,
+    startup,
+)
 from benchmarks.measure import Comparison, Limit, Result
 from cloud_server.checkpoints import Checkpoints
 from cloud_server.directory import ServerDirectory
 from cloud_server.settings import load_settings
 from fleet_model.bundle import parse_trainer
+from fleet_model.types import Checkpoint, TrainConfig
+from fleet_model.wire import TrainRequest, pack_request, unpack_update
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -94,19 +108,19 @@ def test_services_end_with_the_children_they_have_started(tmp_path):
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
         "print(child.pid, flush=True); time.sleep(60)"
     )
-    with fleets.Services(tmp_path) as services:
-        services.start("parent", [sys.executable, "-c", orphan])
+    with services.Services(tmp_path) as running:
+        running.start("parent", [sys.executable, "-c", orphan])
         log = tmp_path / "parent.log"
-        services.wait("the child's start", lambda: log.read_text().endswith("\n"))
+        running.wait("the child's start", lambda: log.read_text().endswith("\n"))
         child = psutil.Process(int(log.read_text()))
     measure.wait_until("its end", lambda: has_ended(child), patience_s=10, step_s=0.01)
 
 
 def test_a_service_that_ended_is_named_with_its_last_words(tmp_path):
-    with fleets.Services(tmp_path) as services:
-        services.start("server", [sys.executable, "-c", "raise SystemExit('no port')"])
+    with services.Services(tmp_path) as running:
+        running.start("server", [sys.executable, "-c", "raise SystemExit('no port')"])
         with pytest.raises(RuntimeError, match=r"server ended with exit code 1:\nno port"):
-            services.wait("anything", lambda: False)
+            running.wait("anything", lambda: False)
 
 
 def test_a_fresh_message_is_timed_from_its_process_start(tmp_path):
@@ -202,6 +216,52 @@ def test_startup_compares_the_two_sides():
         {"edge-agent": [1.0], "flower-supernode": [5.0], "cloud-server": [2.0], "flwr": [6.0]}
     )
     assert {c.key: c.ratio for c in answer.comparisons} == {"robot_help": 5.0, "server_help": 3.0}
+
+
+def test_memory_that_grows_with_robots_is_a_missed_limit():
+    figures = {
+        "ours_2_mb": 100.0, "flower_2_mb": 200.0,
+        "ours_8_mb": 104.0, "flower_8_mb": 300.0,
+    }  # fmt: skip
+    answer = server_memory.result(figures, (2, 8))
+    assert answer.figures["growth"] == pytest.approx(0.04)
+    assert answer.figures["growth_flower"] == pytest.approx(0.5)
+    assert [c.ratio for c in answer.comparisons] == [2.0, pytest.approx(300 / 104)]
+    assert measure.lines(answer)[-1].endswith("ok")
+    answer = server_memory.result({**figures, "ours_8_mb": 120.0}, (2, 8))
+    assert measure.lines(answer)[-1].endswith("MISSED")
+
+
+def test_no_two_updates_of_lean_robots_share_an_object():
+    from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+
+    checkpoint = Checkpoint(version=1, weights={"tensor": np.zeros(3_000_000, np.float32)})
+    request = TrainRequest(
+        run="run", round=1, checkpoint=checkpoint, config=TrainConfig(), trainer="0" * 64,
+        trainer_bytes=1, deadline_s=60.0,
+    )  # fmt: skip
+    chunks: list[str] = []
+    for number in (0, 1):
+        for answered in (1, 2):
+            content = lean_robots.update_of(number, answered, pack_request(request))
+            update = unpack_update(content, "r")
+            assert (update.num_examples, update.base_version) == (1, 1)
+            objects = get_all_nested_objects(content)
+            chunks += [name for name, one in objects.items() if len(one.deflate()) > 1_000_000]
+    assert len(chunks) == 4 * 3  # 12 MB in pieces of 5 MB
+    assert len(set(chunks)) == len(chunks)
+
+
+def test_a_stock_server_that_never_came_back_is_in_no_ratio():
+    mine = recovery.Ending([3.0, 4.0, 5.0], [9.0, 2.0], lost=0)
+    answer = recovery.result({"ours": mine, "stock": recovery.Ending([], [9.0, 8.0], lost=7)})
+    assert answer.comparisons == []
+    assert answer.figures == {
+        "recovery_s": 4.0, "round_s": 2.0, "rounds_lost": 0.0, "flower_rounds_lost": 7.0,
+    }  # fmt: skip
+    stock = recovery.Ending([40.0, 60.0, 20.0], [9.0, 8.0], lost=0)
+    answer = recovery.result({"ours": mine, "stock": stock})
+    assert [c.ratio for c in answer.comparisons] == [10.0]
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def test_a_run_is_started_and_followed(operator, running_server):
 def test_the_servers_reason_is_passed_on(operator, running_server):
     client = operator(running_server.place)
 
-    with pytest.raises(RoundError, match="the server answers 404: no run x since the server"):
+    with pytest.raises(RoundError, match="the server answers 404: there is no run x"):
         client.run("x")
     with pytest.raises(RoundError, match=r"the server answers 422: .*rounds"):
         client.start_run(0)

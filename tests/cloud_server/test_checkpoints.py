@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from cloud_server.checkpoints import Checkpoints
+from cloud_server.round_record import RobotRecord, RoundRecord
 from fleet_model.errors import CheckpointError
 from fleet_model.types import Checkpoint
 
@@ -125,7 +127,7 @@ def test_a_missing_file_is_named(root, name):
     (root / "000000" / name).unlink()
 
     with pytest.raises(CheckpointError, match=f"checkpoint 0: {name} is missing"):
-        Checkpoints(root).latest()
+        Checkpoints(root).load(0)
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"version": 0}'])
@@ -133,7 +135,7 @@ def test_a_damaged_description_is_named(root, content):
     (root / "000000" / "checkpoint.json").write_text(content)
 
     with pytest.raises(CheckpointError, match=r"checkpoint\.json is missing or damaged"):
-        Checkpoints(root).latest()
+        Checkpoints(root).load(0)
 
 
 def test_a_digest_that_was_taken_away_does_not_pass(root):
@@ -149,3 +151,78 @@ def test_a_version_is_replaced_as_a_whole(root):
 
     assert Checkpoints(root).latest().weights["head/kernel"][0, 0] == 5.0
     assert [path.name for path in root.iterdir()] == ["000000"]
+
+
+def record(version):
+    robots = (RobotRecord(name="a", site="hall", outcome="accepted", norm=0.1),)
+    return RoundRecord(
+        run="r", round=1, version=version, seconds=2.5, robots=robots, metrics={"loss_after": 0.25}
+    )
+
+
+def test_the_record_of_a_round_is_kept_beside_its_weights(root):
+    Checkpoints(root).save(checkpoint(1), record(1))
+    Checkpoints(root).save(checkpoint(2), record(2))
+
+    assert Checkpoints(root).records() == [record(1), record(2)]  # version 0 comes from no round
+
+
+@pytest.mark.parametrize("content", ["", "{}", None])
+def test_a_damaged_record_is_left_out_and_the_weights_can_be_used(root, content, caplog):
+    Checkpoints(root).save(checkpoint(1), record(1))
+    Checkpoints(root).save(checkpoint(2), record(2))
+    file = root / "000001" / "record.json"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_text(content)
+
+    assert Checkpoints(root).records() == [record(2)]
+    assert "checkpoint 1: record.json is left out" in caplog.text
+    assert Checkpoints(root).load(1).version == 1
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"version": 8, "seed": 0, "sha256": {}}', None])
+def test_a_folder_that_is_no_checkpoint_is_left_out_told_once_and_never_deleted(
+    root, content, caplog
+):
+    (root / "000009").mkdir()
+    if content is not None:
+        (root / "000009" / "checkpoint.json").write_text(content)
+    checkpoints = Checkpoints(root)
+
+    assert checkpoints.versions() == checkpoints.versions() == [0]
+    assert checkpoints.latest().version == 0
+    assert caplog.text.count("checkpoint 000009 is left out: its checkpoint.json is") == 1
+    checkpoints.prune(1)
+    assert (root / "000009").is_dir()
+
+
+def test_a_folder_that_is_no_checkpoint_gives_way_to_the_round_that_is_closed_again(root):
+    (root / "000001").mkdir()
+
+    Checkpoints(root).save(checkpoint(1))
+
+    assert Checkpoints(root).latest().version == 1
+
+
+def test_only_the_newest_and_the_published_versions_stay(root):
+    checkpoints = Checkpoints(root)
+    for version in range(1, 8):
+        checkpoints.save(checkpoint(version))
+
+    assert checkpoints.prune(3, also={1, 6, 99}) == [0, 2, 3, 4]
+    assert checkpoints.versions() == [1, 5, 6, 7]
+    assert sorted(path.name for path in root.iterdir()) == ["000001", "000005", "000006", "000007"]
+    assert checkpoints.prune(3, also={1}) == []
+
+
+def test_a_half_deleted_checkpoint_is_none_and_is_deleted_the_next_time(root, monkeypatch):
+    Checkpoints(root).save(checkpoint(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # killed just before
+        Checkpoints(root).prune(1)
+
+    assert Checkpoints(root).versions() == [1]
+    Checkpoints(root).prune(1)
+    assert [path.name for path in root.iterdir()] == ["000001"]

@@ -180,7 +180,8 @@ def test_a_run_that_fails_gives_its_reason_and_exit_code_and_still_json(
     assert "0 robots online (none), expected at least 2" in err
     assert json.loads(out)["state"] == "failed"
     _, table, _ = cloud_server("status", running_server.place.root)
-    assert "failed, 0/1 rounds" in table
+    assert "0 of 1" in table
+    assert "failed: 0 robots online" in table
 
 
 def test_rounds_must_be_at_least_one(cloud_server, server_place):

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.flower_fleet import FlowerFleet
 from cloud_server.robots import Register
+from cloud_server.sightings import Sightings
 from fleet_model.flower_compat import Arrived, LinkGrid, create_superlink
 from fleet_model.proof import public_line
 from fleet_model.types import Checkpoint, TrainConfig, Update
@@ -47,8 +48,8 @@ def register(tmp_path):
 
 
 @pytest.fixture
-def fleet(grid, register):
-    fleet = FlowerFleet(grid, register)
+def fleet(grid, register, tmp_path):
+    fleet = FlowerFleet(grid, register, Sightings(tmp_path / "seen.json"))
     fleet.sync()
     return fleet
 
@@ -98,7 +99,7 @@ def test_robots_that_were_all_removed_while_the_server_was_down_are_forgotten(
     assert len(grid.registered()) == 2
     register._write(())
 
-    FlowerFleet(grid, register).sync()  # as after a restart
+    FlowerFleet(grid, register, Sightings(tmp_path / "seen.json")).sync()  # as after a restart
 
     assert grid.registered() == {}
 
@@ -137,10 +138,11 @@ def asked(fleet, grid, monkeypatch):
     for name in ("r1", "r2"):
         bring_online(fleet, name)
     grid.open_run()
+    nodes = {robot.name: robot.node_id for robot in fleet.online()}
     tickets = {robot.name: t for t, robot in fleet.send(fleet.online(), REQUEST, 60.0).items()}
 
     def arrive(name, **what):
-        arrived = [Arrived(message_id=tickets[name], **what)]
+        arrived = [Arrived(message_id=tickets[name], node_id=nodes[name], **what)]
         monkeypatch.setattr(grid, "pull", lambda _: arrived)
         return fleet.replies(list(tickets.values()))[0]
 

@@ -161,3 +161,123 @@ def test_an_unchanged_register_is_not_read_again(register):
     register.add("r1", "hall", LINE)
 
     assert register.robots() is register.robots()
+
+
+def test_a_register_of_an_older_version_is_read_with_everybody_approved(tmp_path, register):
+    old = {"name": "r1", "site": "hall", "key": LINE, "added_at": "2026-05-01T12:00:00+00:00"}
+    (tmp_path / "robots.json").write_text(json.dumps({"robots": [old]}))
+
+    (robot,) = register.robots()
+
+    assert (robot.state, robot.reason, robot.labels) == ("approved", "", ())
+    assert robot.counted_from == old["added_at"]
+
+
+def test_a_robot_may_wait_for_approval(register):
+    assert register.add("r1", "hall", LINE, pending=True).state == "pending"
+    assert register.approve("r1").state == "approved"
+
+
+def test_a_suspended_robot_keeps_the_reason_until_it_is_approved(register):
+    register.add("r1", "hall", LINE, labels=["gpu"])
+
+    suspended = register.suspend("r1", "in the workshop")
+    approved = register.approve("r1")
+
+    assert (suspended.state, suspended.reason) == ("suspended", "in the workshop")
+    assert (approved.state, approved.reason) == ("approved", "")
+    assert approved.labels == suspended.labels == ("gpu",)
+    assert approved.key == LINE
+
+
+def test_every_approval_counts_anew(register):
+    robot = register.add("r1", "hall", LINE)
+    first = register.approve("r1")
+    second = register.approve("r1")
+
+    assert len({robot.counted_from, first.counted_from, second.counted_from}) == 3
+
+
+def test_revoked_is_for_good(register):
+    register.add("r1", "hall", LINE)
+    register.revoke("r1", "stolen")
+
+    for change in (lambda: register.approve("r1"), lambda: register.suspend("r1", "x")):
+        with pytest.raises(SettingsError, match=r"robot r1 is revoked for good; .* forget"):
+            change()
+    with pytest.raises(SettingsError, match=r"this key belongs to robot r1 already \(revoked\)"):
+        register.add("r2", "hall", LINE)
+    assert register.by_name("r1").reason == "stolen"
+
+
+def test_a_forgotten_robot_leaves_name_and_key_free(register):
+    register.add("r1", "hall", LINE)
+    register.revoke("r1", "stolen")
+    register.forget("r1")
+    assert register.robots() == ()
+
+    assert register.add("r1", "hall", LINE).state == "approved"
+
+
+def test_labels_are_a_sorted_set(register):
+    register.add("r1", "hall", LINE, labels=["outdoor", "gpu", "gpu"])
+
+    assert register.by_name("r1").labels == ("gpu", "outdoor")
+    assert register.label("r1", ["arm", "gpu"], ["outdoor", "none"]).labels == ("arm", "gpu")
+
+
+@pytest.mark.parametrize("label", ["", "a b", "x" * 64, "\x1b[2J", "-x"])
+def test_a_label_has_no_strange_characters(register, label):
+    with pytest.raises(SettingsError, match="labels"):
+        register.add("r1", "hall", LINE, labels=[label])
+    register.add("r1", "hall", LINE)
+    with pytest.raises(SettingsError, match="labels"):
+        register.label("r1", [label], [])
+    assert register.by_name("r1").labels == ()
+
+
+@pytest.mark.parametrize("reason", ["x" * 301, "two\nlines", "\x1b[2J", "\u202e"])
+def test_a_reason_is_one_short_line(register, reason):
+    register.add("r1", "hall", LINE)
+
+    with pytest.raises(SettingsError, match="reason"):
+        register.suspend("r1", reason)
+    assert register.by_name("r1").state == "approved"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda register: register.approve("r9"),
+        lambda register: register.suspend("r9", ""),
+        lambda register: register.revoke("r9", ""),
+        lambda register: register.forget("r9"),
+        lambda register: register.label("r9", [], []),
+    ],
+)
+def test_an_unknown_robot_is_named_with_where_to_look(register, change):
+    register.add("r1", "hall", LINE)
+
+    with pytest.raises(SettingsError, match=r"robot 'r9' is not in the register; .* list"):
+        change(register)
+    assert len(register.robots()) == 1
+
+
+def test_a_state_that_does_not_exist_is_named_with_its_place(tmp_path, register):
+    register.add("r1", "hall", LINE)
+    text = (tmp_path / "robots.json").read_text().replace("approved", "king", 1)
+    (tmp_path / "robots.json").write_text(text)
+
+    with pytest.raises(SettingsError, match=r"robots\.0\.state: "):
+        register.robots()
+
+
+@pytest.mark.parametrize(("name", "key"), [("r1", OTHER), ("r2", LINE)])
+def test_a_name_or_key_that_an_editor_has_put_in_twice_is_named(tmp_path, register, name, key):
+    register.add("r1", "hall", LINE)
+    values = json.loads((tmp_path / "robots.json").read_text())
+    values["robots"].append({**values["robots"][0], "name": name, "key": key})
+    (tmp_path / "robots.json").write_text(json.dumps(values))
+
+    with pytest.raises(SettingsError, match=r"the file: .* is there twice; correct it"):
+        register.robots()

@@ -1,4 +1,4 @@
-"""The round loop alone: the fleet and the clock are fakes, so that hours pass in microseconds."""
+"""Synchronous rounds, with robots whose hours pass in microseconds (timed_robots.py)."""
 
 import json
 import math
@@ -9,77 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from timed_robots import CHECKS, REQUEST, RULES, START, Robots, of, outcomes, update
 
-from cloud_server.aggregation.fedavg import FedAvg
-from cloud_server.rounds import Clock, Participant, Reply, RoundRules, mean_metrics, run_round
-from fleet_model.errors import RoundError
-from fleet_model.types import Checkpoint, TrainConfig, Update
-from fleet_model.wire import TrainRequest
-
-RULES = RoundRules(quorum=2, deadline_s=100.0, wait_s=30.0)
-START = Checkpoint(version=7, weights={"w": np.zeros(3, np.float32)})
-REQUEST = TrainRequest(
-    deadline_s=60.0,
-    run="run",
-    round=1,
-    checkpoint=START,
-    config=TrainConfig(),
-    trainer="",
-    trainer_bytes=0,
-)
-
-
-def update(value=1.0, **changes):
-    weights = {"w": np.full(3, value, np.float32)}
-    good = Update(robot="", base_version=7, weights=weights, num_examples=10, num_steps=2)
-    return replace(good, **changes)
-
-
-class Robots:
-    """A fleet and its clock: robot -> when it comes online, when it replies, with what."""
-
-    def __init__(self, robots):
-        self.now = 1000.0
-        self.begin = self.now
-        self.robots = robots
-        self.delivered = set()
-        self.sent = []
-
-    @property
-    def clock(self):
-        return Clock(now=lambda: self.now, sleep=self.sleep)
-
-    def sleep(self, seconds):
-        assert seconds > 0
-        self.now += seconds
-
-    def online(self):
-        names = [n for n, r in self.robots.items() if self.now - self.begin >= r.get("from", 0)]
-        return [Participant(node_id=hash(n), name=n, site="hall") for n in reversed(names)]
-
-    def send(self, participants, request, ttl_s):
-        self.sent.append((request, ttl_s))
-        self.asked_at = self.now
-        return {f"t-{p.name}": p for p in participants if not self.robots[p.name].get("lost")}
-
-    def replies(self, tickets):
-        assert not self.delivered & set(tickets), "asked again for what has arrived"
-        arrived = []
-        for ticket in tickets:
-            robot = self.robots[ticket.removeprefix("t-")]
-            if self.now - self.asked_at >= robot.get("after", 0):
-                self.delivered.add(ticket)
-                answer = robot.get("answer", update())
-                given = {"reason" if isinstance(answer, str) else "update": answer}
-                arrived.append(Reply(ticket=ticket, **given))
-        return sorted(arrived, key=lambda reply: self.robots[reply.ticket[2:]].get("after", 0))
-
-    def round(self, rules=RULES, rule=None):
-        return run_round(self, rule or FedAvg(), REQUEST, rules, self.clock)
-
-
-def outcomes(record):
-    return {robot.name: robot.outcome for robot in record.robots}
+from cloud_server.round_journal import MemoryJournal
+from cloud_server.rounds import QuorumError, Selection, mean_metrics
+from cloud_server.update_checks import NORMS
+from fleet_model.errors import RoundError, StoppedError
+from fleet_model.report import RobotReport
+from fleet_model.types import Checkpoint
 
 
 def test_a_round_closes_as_soon_as_everybody_has_replied():
@@ -98,7 +35,9 @@ def test_robots_are_asked_once_with_the_deadline_as_time_to_live():
 
     robots.round()
 
-    assert robots.sent == [(REQUEST, 100.0)]
+    ((request, names, ttl_s),) = robots.sent
+    assert (request.round, request.deadline_s, names, ttl_s) == (1, 60.0, ["a", "b"], 100.0)
+    assert request.checkpoint is START
 
 
 def test_a_straggler_is_left_behind_at_the_deadline():
@@ -144,20 +83,23 @@ def test_too_few_good_updates_fail_the_round_and_say_who_and_why():
         }
     )
 
-    with pytest.raises(RoundError) as error:
-        robots.round(replace(RULES, quorum=2))
+    with pytest.raises(QuorumError) as error:
+        robots.round()
 
     assert str(error.value) == (
-        "round 1: 1 good updates, expected 2 "
-        "(a: accepted; broken: no frames in /camera; slow: no reply by the deadline)"
+        "round 1: 1 good updates, expected 2 (a: accepted; broken: no frames in /camera; "
+        "lost: could not be reached by the deadline; slow: no reply by the deadline)"
     )
+    assert outcomes(error.value.record)["broken"] == "no frames in /camera"
+    assert error.value.record.asked == 3
 
 
 def test_a_round_in_which_nobody_could_be_reached_says_so():
     robots = Robots({"a": {"lost": True}, "b": {"lost": True}})
 
-    with pytest.raises(RoundError, match="no robot was reached"):
+    with pytest.raises(RoundError, match="a: could not be reached by the deadline; b: could"):
         robots.round()
+    assert 100 <= robots.now - robots.begin < 101
 
 
 BAD = {
@@ -184,8 +126,9 @@ def test_a_bad_update_is_refused_and_the_others_count(bad, reason):
     checkpoint, record = robots.round()
 
     np.testing.assert_array_equal(checkpoint.weights["w"], [1, 1, 1])
-    refused = next(robot for robot in record.robots if robot.name == "bad")
-    assert refused.outcome.startswith("refused: ")
+    refused = of(record, "bad")
+    assert refused.refused
+    assert refused.weight == 0
     assert len(refused.outcome) <= 300
     assert re.search(reason, refused.outcome)
     assert record.metrics == {"accuracy_after": 0.5}
@@ -199,7 +142,7 @@ def test_updates_that_add_up_to_infinity_do_not_become_a_checkpoint():
         np.errstate(over="ignore"),
         pytest.raises(RoundError, match="aggregator: w holds NaN or infinity"),
     ):
-        run_round(robots, FedAvg(), replace(REQUEST, checkpoint=huge), RULES, robots.clock)
+        robots.round(request=replace(REQUEST, checkpoint=huge))
 
 
 class Float32Sum:
@@ -252,9 +195,14 @@ def test_the_record_is_json_and_says_what_each_robot_did():
         "num_steps": 6,
         "update_bytes": 12,
         "metrics": {"accuracy_after": 0.75, "held_out": 8.0},
+        "norm": math.sqrt(3),
+        "weight": 30,
+        "staleness": 0,
+        "capped": False,
     }
     assert line["robots"][2]["outcome"] == "disk full"
     assert line["metrics"] == {"accuracy_after": 0.75}
+    assert [line[key] for key in ("asked", "late", "duplicates", "mode")] == [3, 0, 0, "sync"]
 
 
 def records(*metrics):
@@ -283,3 +231,179 @@ def test_a_robot_that_lies_about_its_held_out_examples_does_not_break_the_record
     )
 
     assert means.get("loss_after", 1.0) == 1.0
+
+
+def test_only_robots_that_the_rules_select_are_asked_and_the_others_are_named():
+    robots = Robots(
+        {
+            "a": {},
+            "away": {"site": "yard"},
+            "b": {},
+            "busy": {"report": RobotReport(busy="paused by hand")},
+        }
+    )
+
+    _, record = robots.round(replace(RULES, selection=Selection(sites=("hall",))))
+
+    assert robots.sent[0][1] == ["a", "b"]
+    assert record.asked == 2
+    with pytest.raises(RoundError) as error:
+        robots.round(replace(RULES, quorum=3, wait_s=0, selection=Selection(sites=("hall",))))
+    assert "2 robots online (a, b), expected at least 3" in str(error.value)
+    assert "away is left out (site yard is not among rounds.sites)" in str(error.value)
+    assert "busy is left out (busy: paused by hand)" in str(error.value)
+
+
+def test_at_most_the_target_is_asked_the_same_ones_for_the_same_checkpoint():
+    fleet = {f"r{i}": {} for i in range(8)}
+
+    asked = []
+    for _ in range(2):
+        robots = Robots(fleet)
+        robots.round(replace(RULES, target=3))
+        asked.append(robots.sent[0][1])
+    other = Robots(fleet)
+    seed = replace(START, seed=5)
+    other.round(replace(RULES, target=3), request=replace(REQUEST, checkpoint=seed))
+
+    assert len(asked[0]) == 3
+    assert asked[0] == asked[1] != other.sent[0][1]
+
+
+def test_an_inflated_count_weighs_no_more_than_the_cap():
+    honest, greedy = update(0.0, num_examples=10), update(4.0, num_examples=10**12)
+    robots = Robots({"a": {"answer": honest}, "b": {"answer": greedy}})
+
+    checkpoint, record = robots.round(checks=replace(CHECKS, max_examples_per_robot=30))
+
+    np.testing.assert_array_equal(checkpoint.weights["w"], [3, 3, 3])
+    assert (of(record, "b").num_examples, of(record, "b").weight) == (10**12, 30)
+    assert (of(record, "b").capped, of(record, "a").capped) == (True, False)
+
+
+def test_a_thousandfold_update_is_refused_with_its_length_and_the_others_count():
+    answers = {name: {"answer": update(1.0)} for name in "abc"}
+    robots = Robots({**answers, "d": {"answer": update(1000.0)}})
+
+    checkpoint, record = robots.round(checks=replace(CHECKS, max_norm_ratio=10.0))
+
+    np.testing.assert_array_equal(checkpoint.weights["w"], [1, 1, 1])
+    assert of(record, "d").refused
+    assert "its length (L2) 1732 is 1000 times the median 1.732" in of(record, "d").outcome
+    np.testing.assert_array_equal(checkpoint.server_state[NORMS], [math.sqrt(3)] * 3)
+
+
+def test_lengths_are_judged_by_those_of_earlier_rounds_too():
+    checks = replace(CHECKS, max_norm_ratio=10.0)
+    known = replace(START, server_state={NORMS: np.full(5, 1.0)})
+    robots = Robots({name: {"answer": update(100.0)} for name in "ab"})
+
+    with pytest.raises(QuorumError, match=r"100|173"):
+        robots.round(checks=checks, request=replace(REQUEST, checkpoint=known))
+
+
+def test_a_late_update_is_counted_in_the_round_in_which_it_arrives_and_dropped():
+    def slow_at_first(request):
+        return update(99.0, base_version=request.checkpoint.version)
+
+    robots = Robots({"a": {"after": 5}, "b": {"after": 5}, "slow": {"answer": slow_at_first}})
+    robots.robots["slow"]["after"] = 103
+
+    checkpoint, (first, second) = robots.rounds(2, RULES)
+
+    assert (first.late, second.late) == (0, 1)
+    assert outcomes(first)["slow"] == outcomes(second)["slow"] == "no reply by the deadline"
+    np.testing.assert_array_equal(checkpoint.weights["w"], [2, 2, 2])
+
+
+def test_a_reply_that_comes_twice_counts_once():
+    class Echo(Robots):
+        def replies(self, tickets):
+            arrived = super().replies(tickets)
+            return [*arrived, *arrived]
+
+    checkpoint, record = Echo({"a": {}, "b": {"answer": update(3.0)}}).round()
+
+    np.testing.assert_array_equal(checkpoint.weights["w"], [2, 2, 2])
+    assert record.duplicates == 2
+
+
+def test_a_question_that_can_no_longer_be_answered_does_not_hold_the_round():
+    class Revoking(Robots):
+        def still_open(self, tickets):
+            return {ticket for ticket in tickets if not ticket.startswith("gone")}
+
+    _, record = Revoking({"a": {}, "b": {}, "gone": {"after": 1000}}).round()
+
+    assert record.seconds < 15
+    assert outcomes(record)["gone"] == "no reply by the deadline"
+
+
+def test_a_robot_that_cannot_be_reached_at_first_is_asked_until_the_deadline():
+    robots = Robots({"a": {}, "b": {}, "shy": {"lost": True}})
+
+    def reachable_later(seconds):
+        robots.now += seconds
+        if robots.now - robots.begin > 40:
+            robots.robots["shy"]["lost"] = False
+
+    robots.sleep = reachable_later
+
+    _, record = robots.round()
+
+    assert outcomes(record)["shy"] == "accepted"
+    request, names, ttl_s = robots.sent[-1]
+    assert names == ["shy"]
+    assert 59 <= ttl_s <= 60
+    assert request.deadline_s == ttl_s
+
+
+def test_a_stop_ends_the_round_at_the_next_look_and_it_can_go_on():
+    robots, journal = Robots({"a": {"after": 5}, "b": {"after": 50}}), MemoryJournal()
+
+    with pytest.raises(StoppedError, match="run run was stopped in round 1"):
+        robots.round(journal=journal, stop=lambda: robots.now - robots.begin > 20)
+    assert robots.now - robots.begin < 21
+
+    _, record = robots.round(journal=journal)
+
+    assert outcomes(record) == {"a": "accepted", "b": "accepted"}
+    assert len(robots.sent) == 1
+
+
+def test_a_stop_ends_the_wait_for_robots():
+    with pytest.raises(StoppedError):
+        Robots({}).round(stop=lambda: True)
+
+
+def test_a_failed_round_begins_anew_when_it_is_called_again():
+    robots, journal = Robots({"a": {}, "b": {"answer": "no examples"}}), MemoryJournal()
+    with pytest.raises(QuorumError):
+        robots.round(journal=journal)
+    robots.robots["b"] = {}
+
+    _, record = robots.round(journal=journal)
+
+    assert outcomes(record) == {"a": "accepted", "b": "accepted"}
+
+
+def test_whoever_watches_is_told_who_was_asked_and_has_answered():
+    told = []
+
+    Robots({"a": {}, "b": {"after": 5, "answer": "disk full"}, "c": {}}).round(watch=told.append)
+
+    counts = dict.fromkeys((p.asked, p.answered, p.good) for p in told)
+    assert list(counts) == [(3, 0, 0), (3, 2, 2), (3, 3, 2)]
+    assert {p.deadline for p in told} == {1100.0}
+
+
+def test_the_next_checkpoint_remembers_the_last_hundred_lengths():
+    known = replace(START, server_state={NORMS: np.arange(99.0), "momentum": np.ones(2)})
+    robots = Robots({"a": {}, "b": {"answer": update(2.0)}})
+
+    checkpoint, _ = robots.round(request=replace(REQUEST, checkpoint=known))
+
+    expected = [*range(1, 99), math.sqrt(3), math.sqrt(12)]
+    np.testing.assert_array_equal(checkpoint.server_state[NORMS], expected)
+    np.testing.assert_array_equal(checkpoint.server_state["momentum"], [1, 1])
+    assert known.server_state[NORMS].size == 99

@@ -14,26 +14,17 @@ from cloud_server.runs import Runs
 from cloud_server.settings import RoundSettings, ServerSettings
 from fleet_model.bundle import read_bundle
 from fleet_model.errors import ExportError, RoundError
+from fleet_model.flower_compat import FlowerRun
 from fleet_model.types import Update
 
 SETTINGS = ServerSettings(rounds=RoundSettings(quorum=1, deadline_s=5.0, wait_s=0.0))
 
 
-class Grid:
-    """Counts Flower runs."""
-
-    def __init__(self):
-        self.ended = []
-
-    def open_run(self):
-        self.ended.append(None)
-
-    def close_run(self, *, completed):
-        self.ended[-1] = completed
+FLOWER = FlowerRun(run_id=2**63 + 1, task_id=7)
 
 
 class Fleet:
-    """One robot whose updates are +1; it answers when `gate` is open."""
+    """One robot whose updates are +1; it answers when `gate` is open. Counts Flower runs."""
 
     def __init__(self):
         self.requests = []
@@ -41,16 +32,27 @@ class Fleet:
         self.gate = threading.Event()
         self.gate.set()
         self.metrics = {"loss_after": 0.5, "held_out": 2.0}
+        self.opened, self.ended = [], []
+
+    def open_run(self, resume):
+        self.opened.append(resume)
+        return resume or FLOWER
+
+    def close_run(self, *, completed):
+        self.ended.append(completed)
 
     def online(self):
         return self.robots
 
+    def still_open(self, tickets):
+        return set(tickets)
+
     def send(self, participants, request, ttl_s):
         self.requests.append(request)
-        return {"t": participants[0]}
+        return {f"t{request.round}": participants[0]}
 
     def replies(self, tickets):
-        if not self.gate.is_set():
+        if not self.gate.is_set() or not tickets:
             return []
         start = self.requests[-1].checkpoint
         update = Update(
@@ -61,17 +63,12 @@ class Fleet:
             num_steps=1,
             metrics=self.metrics,
         )
-        return [Reply(ticket="t", update=update)]
+        return [Reply(ticket=ticket, update=update) for ticket in tickets]
 
 
 @pytest.fixture
 def fleet():
     return Fleet()
-
-
-@pytest.fixture
-def grid():
-    return Grid()
 
 
 @pytest.fixture
@@ -88,8 +85,8 @@ def published(monkeypatch, server_place):
 
 
 @pytest.fixture
-def runs(server_place, fleet, grid, published):
-    return Runs(server_place, SETTINGS, fleet, grid)
+def runs(server_place, fleet, published):
+    return Runs(server_place, SETTINGS, fleet)
 
 
 def finished(run):
@@ -101,7 +98,7 @@ def finished(run):
 
 
 def test_a_run_closes_its_rounds_and_publishes_the_last_checkpoint(
-    runs, server_place, fleet, grid, published
+    runs, server_place, fleet, published
 ):
     before = Checkpoints(server_place.checkpoints).latest()
 
@@ -114,7 +111,7 @@ def test_a_run_closes_its_rounds_and_publishes_the_last_checkpoint(
     assert [request.round for request in fleet.requests] == [1, 2, 3]
     assert [request.checkpoint.version for request in fleet.requests] == [1, 2, 3]
     assert {request.run for request in fleet.requests} == {run.id}
-    assert grid.ended == [True]
+    assert fleet.ended == [True]
 
 
 def test_robots_are_named_the_trainer_of_the_model_directory(runs, server_place, fleet):
@@ -164,7 +161,7 @@ def test_whoever_sees_a_run_ended_sees_the_rest_of_it(runs):
     assert run.published_version == 2
 
 
-def test_a_round_that_fails_ends_the_run_with_its_exit_code(runs, fleet, grid, server_place):
+def test_a_round_that_fails_ends_the_run_with_its_exit_code(runs, fleet, server_place):
     fleet.robots = []
 
     run = finished(runs.start(2))
@@ -172,7 +169,7 @@ def test_a_round_that_fails_ends_the_run_with_its_exit_code(runs, fleet, grid, s
     assert (run.state, run.exit_code) == ("failed", RoundError.exit_code)
     assert "0 robots online" in run.error
     assert run.published_version is None
-    assert grid.ended == [False]
+    assert fleet.ended == [False]
     assert Checkpoints(server_place.checkpoints).latest().version == 1
     assert server_place.read_history() == []
 
@@ -191,7 +188,7 @@ def test_a_round_that_closed_before_the_failure_is_kept_and_published(
     assert run.published_version == published[0].version == 2
 
 
-def test_an_export_that_fails_ends_the_run_with_its_exit_code(runs, monkeypatch, grid):
+def test_an_export_that_fails_ends_the_run_with_its_exit_code(runs, monkeypatch, fleet):
     def publish(place, settings, checkpoint):
         raise ExportError("the files do not match")
 
@@ -201,7 +198,7 @@ def test_an_export_that_fails_ends_the_run_with_its_exit_code(runs, monkeypatch,
 
     assert (run.state, run.exit_code) == ("failed", ExportError.exit_code)
     assert run.error == "the files do not match"
-    assert grid.ended == [True]
+    assert fleet.ended == [True]
 
 
 def test_a_damaged_checkpoint_ends_the_run_before_robots_are_asked(runs, server_place, fleet):
@@ -224,11 +221,11 @@ def test_a_bug_ends_the_run_with_a_word_and_the_next_run_can_start(runs, fleet, 
     assert finished(runs.start(1)).state == "finished"
 
 
-def test_an_unknown_rule_is_a_settings_error_of_the_run(server_place, fleet, grid, published):
+def test_an_unknown_rule_is_a_settings_error_of_the_run(server_place, fleet, published):
     rounds = SETTINGS.rounds.model_copy(update={"aggregator": "fedavgg"})
     settings = SETTINGS.model_copy(update={"rounds": rounds})
 
-    run = finished(Runs(server_place, settings, fleet, grid).start(1))
+    run = finished(Runs(server_place, settings, fleet).start(1))
 
     assert run.exit_code == 2
     assert "unknown plug-in 'fedavgg'" in run.error
@@ -241,3 +238,216 @@ def test_what_the_operator_is_told_is_json(runs):
 
     assert told["state"] == "finished"
     assert told["closed"][0]["robots"][0]["name"] == "r1"
+
+
+@pytest.fixture
+def next_process(server_place, fleet, published):
+    """Return the runs of a process that begins now, leaving at the end of the test."""
+    made = []
+
+    def begin(**changes):
+        made.append(Runs(server_place, SETTINGS.model_copy(update=changes), fleet))
+        return made[-1]
+
+    yield begin
+    for runs in made:
+        runs.leave()
+
+
+def leave_in_the_middle(runs, fleet, rounds=2):
+    """Start a run whose first round has closed, and end the process in its second."""
+    run = runs.start(rounds)
+    until(lambda: run.rounds_closed == 1)
+    fleet.gate.clear()
+    until(lambda: len(fleet.requests) == 2)
+    runs.leave()
+    return run
+
+
+def until(done):
+    end = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def one_at_a_time(fleet, monkeypatch):
+    """Let the second round begin only when the test has seen the first."""
+    send = fleet.send
+
+    def sending(participants, request, ttl_s):
+        if request.round == 2:
+            fleet.gate.clear()
+        return send(participants, request, ttl_s)
+
+    monkeypatch.setattr(fleet, "send", sending)
+
+
+def test_the_next_process_goes_on_with_a_run_in_the_middle_of_a_round(
+    runs, fleet, next_process, one_at_a_time, published, server_place
+):
+    left = leave_in_the_middle(runs, fleet)
+    assert left.active
+    assert fleet.ended == []
+
+    after = next_process()
+    fleet.gate.set()
+    after.go_on()
+    run = finished(after.get(left.id))
+
+    assert (run.state, run.rounds_closed, run.published_version) == ("finished", 2, 3)
+    assert fleet.opened == [None, FLOWER]  # the same Flower run
+    assert len(fleet.requests) == 2  # nobody was asked again
+    assert [line["round"] for line in server_place.read_history()] == [1, 2]
+    assert [record["round"] for record in run.closed] == [1, 2]
+
+
+def test_a_process_that_ends_while_it_publishes_is_followed_by_one_that_publishes(
+    runs, fleet, next_process, published, monkeypatch
+):
+    class GoneError(BaseException):
+        pass
+
+    def gone(place, settings, checkpoint):
+        raise GoneError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs_module, "publish", gone)
+        patch.setattr(threading, "excepthook", lambda _: None)
+        run = runs.start(1)
+        until(lambda: run.state == "publishing" and threading.active_count() < 20)
+        for thread in runs._threads:
+            thread.join(10)
+    after = next_process()
+    assert after.get(run.id).state == "publishing"
+
+    after.go_on()
+
+    assert finished(after.get(run.id)).published_version == published[0].version == 2
+    assert len(fleet.requests) == 1
+
+
+def test_runs_of_earlier_processes_are_known_with_their_rounds(runs, next_process):
+    run = finished(runs.start(2))
+
+    (known,) = next_process().all()
+
+    assert json.dumps(known.as_json()) == json.dumps(run.as_json())
+
+
+def test_a_stop_ends_the_run_and_publishes_what_has_closed(runs, fleet, one_at_a_time, published):
+    run = runs.start(3)
+    until(lambda: len(fleet.requests) == 2)
+
+    assert runs.stop(run.id) is run
+    finished(run)
+
+    assert (run.state, run.exit_code, run.rounds_closed) == ("stopped", 14, 1)
+    assert "was stopped in round 2" in run.error
+    assert run.published_version == published[0].version == 2
+    assert fleet.ended == [False]
+
+
+def test_what_was_stopped_goes_on_at_its_next_round(runs, fleet, one_at_a_time, server_place):
+    run = runs.start(3)
+    until(lambda: len(fleet.requests) == 2)
+    finished(runs.stop(run.id))
+    fleet.gate.set()
+    between = finished(runs.start(1))
+    assert between.published_version == 3
+
+    fleet.send = Fleet.send.__get__(fleet)
+    resumed = finished(runs.resume(run.id))
+
+    assert (resumed.state, resumed.error, resumed.rounds_closed) == ("finished", "", 3)
+    assert resumed.published_version == 5
+    history = [
+        (line["run"], line["round"], line["version"]) for line in server_place.read_history()
+    ]
+    assert history == [(run.id, 1, 2), (between.id, 1, 3), (run.id, 2, 4), (run.id, 3, 5)]
+
+
+def test_a_stop_that_was_asked_for_is_not_forgotten_with_the_process(
+    runs, fleet, next_process, one_at_a_time
+):
+    run = leave_in_the_middle(runs, fleet)
+    run.stopping = True
+    runs._store.save(run)
+
+    after = next_process()
+    after.go_on()
+
+    assert finished(after.get(run.id)).state == "stopped"
+
+
+@pytest.mark.parametrize("change", ["stop", "resume"])
+def test_what_cannot_be_stopped_or_resumed_says_why(runs, change):
+    run = finished(runs.start(1))
+
+    with pytest.raises(RoundError, match="finished"):
+        getattr(runs, change)(run.id)
+    with pytest.raises(RoundError, match="there is no run unknown"):
+        getattr(runs, change)("unknown")
+
+
+def test_a_schedule_begins_runs_by_itself_and_outlives_the_process(
+    runs, next_process, server_place, monkeypatch
+):
+    first = finished(runs.repeat(1, 3600.0))
+    assert first.scheduled
+    later = time.time() + 3601
+    monkeypatch.setattr("cloud_server.schedule.TICK_S", 0.01)
+    monkeypatch.setattr("cloud_server.schedule.time.time", lambda: later)
+
+    after = next_process()
+    after.go_on()
+    until(lambda: len(after.all()) > 1)
+
+    assert finished(after.all()[1]).scheduled
+
+
+def test_a_continuous_schedule_ends_with_a_run_that_is_stopped(runs, fleet, server_place):
+    fleet.gate.clear()
+    run = runs.repeat(1, None)
+    assert server_place.schedule.exists()
+
+    finished(runs.stop(run.id))
+
+    assert not server_place.schedule.exists()
+
+
+def test_a_daily_schedule_does_not(runs, fleet, server_place):
+    fleet.gate.clear()
+    run = runs.repeat(1, 86400.0)
+
+    finished(runs.stop(run.id))
+
+    assert server_place.schedule.exists()
+
+
+def test_whoever_wants_to_know_is_told_of_rounds_and_of_updates_that_failed_one(
+    server_place, fleet, published
+):
+    told = []
+    runs = Runs(server_place, SETTINGS, fleet, told=[told.append])
+    finished(runs.start(1))
+    fleet.metrics = {}
+    fleet.replies = lambda tickets: [Reply(ticket=t, reason="disk full") for t in tickets]
+
+    run = finished(runs.start(1))
+
+    assert "disk full" in run.error
+    assert [record.robots[0].outcome for record in told] == ["accepted", "disk full"]
+
+
+def test_the_open_round_can_be_watched(runs, fleet):
+    fleet.gate.clear()
+    run = runs.start(1)
+    until(lambda: runs.progress() is not None)
+
+    now = runs.progress()
+    assert (now.run, now.round, now.asked, now.answered) == (run.id, 1, 1, 0)
+    fleet.gate.set()
+    finished(run)
+    assert runs.progress() is None

@@ -34,6 +34,13 @@ def test_a_host_that_is_not_of_this_machine_is_said_to_be_so(server_place, monke
         serve(server_place)
 
 
+def test_a_wrong_query_is_found_at_start_with_its_position(server_place, monkeypatch):
+    monkeypatch.setenv("FLEETLEARN_ROUNDS__QUERY", "online and batery > 30")
+
+    with pytest.raises(SettingsError, match=r"rounds\.query: position 12 .* mean battery\?"):
+        serve(server_place)
+
+
 def test_a_folder_without_settings_is_not_served(tmp_path):
     with pytest.raises(SettingsError, match="not a server directory"):
         serve(ServerDirectory(tmp_path))

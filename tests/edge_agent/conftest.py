@@ -216,6 +216,9 @@ class RestartableServer:
         """Return why a run failed; "" while it goes on."""
         return self._admin().run(run_id)["error"]
 
+    def ended(self, run_id):
+        return self._admin().run(run_id)["state"] in ("finished", "failed", "stopped")
+
     def closed(self, run_id):
         """Return the history line of the run's first round once it is closed."""
         return next(iter(self._admin().run(run_id)["closed"]), None)

@@ -17,13 +17,16 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent.agent import MAX_BACKOFF_S, Agent, Backoff
+from cloud_server.robots import Register
+from edge_agent.agent import Agent
 from edge_agent.deploy import Models
 from edge_agent.enroll import enroll
+from edge_agent.pause import pause, resume
 from edge_agent.settings import ExampleSettings, load_settings
 from edge_agent.status import read_status
-from fleet_model.errors import ConnectionFailed
+from fleet_model.errors import ConnectionFailed, RefusedError
 from fleet_model.proof import fingerprint
+from fleet_model.report import unpack_report
 
 ENDLESS = {"FLEETLEARN_TRAINING__EPOCHS": "1000000"}
 
@@ -293,12 +296,31 @@ def test_a_robot_survives_a_restart_of_the_server_and_joins_again(
     for _ in range(2):
         server.kill()
         robot.wait(state="offline")
-        hellos = server.log.read_text().count("r1 (hall) says hello")
-        server.start()  # Flower's state still has the robot's old session online
-        server.wait_until(lambda n=hellos: server.log.read_text().count("says hello") > n)
+        server.start()
         robot.wait(state="idle")
         server.wait_until(lambda: server.online() == {"r1"})
     assert ended_cleanly(robot)
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_while_the_server_is_killed_and_its_update_counts(
+    server, robots, tmp_path, labelled
+):
+    server.start()
+    config = server.admit(tmp_path / "r1", train=True, examples=(labelled,))
+    robot = robots(config).start()
+    server.wait_until(lambda: server.online() == {"r1"})
+    run = server.start_run()
+    robot.wait(state="training")
+    server.kill()
+    robot.wait(state="offline")
+    server.start()
+    server.wait_until(lambda: server.closed(run))
+    assert [r["outcome"] for r in server.closed(run)["robots"]] == ["accepted"]
+    status = robot.wait_until(lambda status: status["rounds"] and "bytes_up" in status["rounds"][0])
+    assert len(status["rounds"]) == 1  # it was trained once
+    assert server.log.read_text().count("says hello") == 1  # a new session would ask again
+    assert robot.log.read_text().count("connected to") == 1
 
 
 @pytest.mark.slow
@@ -319,31 +341,86 @@ def test_a_robot_that_was_killed_joins_again_at_once(server, robots, tmp_path, l
     assert "Traceback" not in robot.log.read_text()
 
 
-def test_an_unknown_robot_ends_with_6_and_the_reason_on_both_sides(shared_server, robots, tmp_path):
-    enroll(shared_server.place.kit, tmp_path, ExampleSettings(), train=False)
-    config = tmp_path / "agent.toml"
-    robot = robots(config).start()
-    assert robot.process.wait(30) == 6
-    last = robot.log.read_text().splitlines()[-1]
-    mine = fingerprint((config.parent / "robot.pub").read_text())
-    assert last.startswith("edge-agent: ")
-    assert mine in last
-    assert "cloud-server robots add" in last
-    assert "Traceback" not in robot.log.read_text()
-    assert mine in shared_server.log.read_text()
-    status = robot.status()
-    assert status["state"] == "stopped"
+# ------------------------------------------------------------------------------- a server says no
+
+
+def test_an_unknown_robot_is_told_why_waits_and_joins_when_it_is_admitted(
+    shared_server, robots, tmp_path
+):
+    line = enroll(shared_server.place.kit, tmp_path, ExampleSettings(), train=False)
+    robot = robots(tmp_path / "agent.toml").start()
+    status = robot.wait(state="refused")
+    mine = fingerprint(line)
     assert mine in status["reason"]
+    assert "cloud-server robots add" in status["reason"]
+    assert mine in shared_server.log.read_text()
+    assert robot.process.poll() is None
+    Register(shared_server.place.robots).add("late", "hall", line)
+    status = robot.wait(state="idle", active_version=1)
+    assert (status["name"], status["reason"], status["standing"]) == ("late", "", "approved")
+    text = robot.log.read_text()
+    assert text.count("unknown robot key") == 1  # not once a try
+    assert ended_cleanly(robot)
 
 
 @pytest.mark.slow
-def test_a_robot_that_is_removed_while_it_runs_ends_with_6(server, robots, tmp_path):
+def test_a_robot_that_is_revoked_waits_and_comes_back_when_it_is_added_again(
+    server, robots, tmp_path, labelled
+):
     server.start()
-    robot = robots(server.admit(tmp_path / "r1")).start()
-    robot.wait(state="idle")
-    server.place.robots.unlink()
-    assert robot.process.wait(30) == 6
-    assert "unknown robot key" in robot.status()["reason"]
+    config = server.admit(tmp_path / "r1", train=True, examples=(labelled,))
+    robot = robots(config).start()
+    server.wait_until(lambda: server.online() == {"r1"})
+    register = Register(server.place.robots)
+    register.revoke("r1", "stolen")
+    status = robot.wait(state="refused")
+    assert "stolen" in status["reason"]
+    register.forget("r1")
+    robot.wait_until(lambda status: "unknown robot key" in status["reason"])
+    register.add("found", "hall", (robot.config.parent / "robot.pub").read_text())
+    robot.wait(state="idle", name="found")
+    server.wait_until(lambda: server.online() == {"found"})
+    assert ended_cleanly(robot)
+
+
+@pytest.mark.slow
+def test_a_robot_that_is_suspended_follows_models_and_takes_no_part(
+    server, robots, tmp_path, labelled
+):
+    server.start()
+    config = server.admit(tmp_path / "r1", train=True, examples=(labelled,))
+    robot = robots(config).start()
+    server.wait_until(lambda: server.online() == {"r1"})
+    register = Register(server.place.robots)
+    register.suspend("r1", "its camera is dirty")
+    status = robot.wait(standing="suspended")
+    assert (status["state"], status["standing_reason"]) == ("idle", "its camera is dirty")
+    server.wait_until(lambda: server.online() == set())
+    register.approve("r1")
+    status = robot.wait(standing="approved")
+    server.wait_until(lambda: server.online() == {"r1"})
+    text = robot.log.read_text()
+    assert text.count("takes no part in training: suspended (its camera is dirty)") == 1
+    assert text.count("may take part in training again") == 1
+    assert ended_cleanly(robot)
+
+
+@pytest.mark.slow
+def test_a_paused_robot_tells_so_and_answers_with_its_reason(server, robots, tmp_path, labelled):
+    server.start()
+    config = server.admit(tmp_path / "r1", train=True, examples=(labelled,))
+    robot = robots(config, EDGE_AGENT_POLL__IDLE_S="3").start()
+    server.wait_until(lambda: server.online() == {"r1"})
+    pause(robot.state, "docking")  # too late for the report: the server asks it
+    run = server.start_run()
+    server.wait_until(lambda: server.failure(run))
+    assert "docking" in server.failure(run)
+    assert not robot.status()["rounds"]
+    resume(robot.state)
+    server.wait_until(lambda: server.ended(run))
+    run = server.start_run()
+    server.wait_until(lambda: server.closed(run))
+    assert [r["outcome"] for r in server.closed(run)["robots"]] == ["accepted"]
 
 
 # ------------------------------------------------------------------------------- its own disk
@@ -445,7 +522,7 @@ def test_what_is_wrong_at_the_start_is_one_line(tmp_path, damage, reason):
 @pytest.fixture
 def agent(server, tmp_path, monkeypatch):
     """An agent in a thread of this process; the server is not there."""
-    monkeypatch.setattr("edge_agent.agent.Backoff.next_s", lambda self: 0.01)
+    monkeypatch.setattr("edge_agent.backoff.Backoff.next_s", lambda self: 0.01)
     settings = load_settings(server.admit(tmp_path / "r1"), {"EDGE_AGENT_POLL__IDLE_S": "0.01"})
     agent = Agent(settings)
     agent.hellos = []
@@ -466,11 +543,13 @@ def wait_for(holds):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), ConnectionFailed("gone")])
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("a bug"), RefusedError("who?"), ConnectionFailed("gone")]
+)
 def test_after_any_failure_the_agent_goes_on_with_a_hello(agent, monkeypatch, caplog, error):
     failures = []
 
-    def latest(channel):
+    def latest(channel, report):
         if len(failures) < 3:
             failures.append(channel)
             raise error
@@ -478,34 +557,42 @@ def test_after_any_failure_the_agent_goes_on_with_a_hello(agent, monkeypatch, ca
     monkeypatch.setattr(agent._store, "latest", latest)
     with caplog.at_level(logging.WARNING):
         agent.start()
-        wait_for(lambda: len(agent.hellos) == 4)
-        wait_for(lambda: agent._status.state == "idle")
-    assert failures == ["stable"] * 3
+        wait_for(lambda: len(failures) == 3)
+        wait_for(lambda: agent._file.status.state == "idle")
+    assert len(agent.hellos) == 4
     bug = isinstance(error, ZeroDivisionError)
     assert ("Traceback" in caplog.text) is bug
 
 
+@pytest.mark.parametrize(
+    ("error", "state"), [(RefusedError("who?"), "refused"), (ConnectionFailed("gone"), "offline")]
+)
+def test_why_it_waits_is_in_the_status(agent, monkeypatch, error, state):
+    def hello():
+        raise error
+
+    monkeypatch.setattr(agent._store, "hello", hello)
+    agent.start()
+    wait_for(lambda: read_status(agent._settings.state).get("state") == state)
+    assert read_status(agent._settings.state)["reason"] == str(error)
+
+
 def test_what_is_said_about_a_bug_names_the_log(agent, monkeypatch):
     reasons = []
-    monkeypatch.setattr(agent, "_save", lambda state, reason="": reasons.append(reason))
-    monkeypatch.setattr(agent._store, "latest", lambda channel: 1 / 0)
+    monkeypatch.setattr(agent._file, "say", lambda state, reason="": reasons.append(reason))
+    monkeypatch.setattr(agent._store, "latest", lambda channel, report: 1 / 0)
     agent.start()
     wait_for(lambda: any(reasons))
     assert next(filter(None, reasons)) == ("ZeroDivisionError in the agent; details are in its log")
 
 
-@pytest.mark.base
-def test_waits_grow_to_a_minute_and_begin_short_again():
-    backoff, steps = Backoff(), [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    for step in steps:
-        assert 0.5 * step <= backoff.next_s() <= 1.5 * step <= 1.5 * MAX_BACKOFF_S
-    backoff.reset()
-    assert backoff.next_s() <= 1.5
-
-
-@pytest.mark.base
-def test_waits_are_spread():
-    assert len({Backoff().next_s() for _ in range(20)}) > 15
+def test_every_look_tells_the_server_about_the_robot(agent, monkeypatch):
+    reports = []
+    monkeypatch.setattr(agent._store, "latest", lambda channel, report: reports.append(report))
+    pause(agent._settings.state, "docking")
+    agent.start()
+    wait_for(lambda: reports)
+    assert unpack_report(reports[0]).busy == "docking"
 
 
 @pytest.mark.base

@@ -20,7 +20,7 @@ from fleet_model.proof import fingerprint
 pytestmark = pytest.mark.base
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_bundle"
-COMMANDS = ["enroll", "run", "status", "predict"]
+COMMANDS = ["enroll", "run", "status", "pause", "resume", "predict"]
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_help_names_every_command_exit_code_and_the_completion(monkeypatch):
     text = " ".join(type_("--help")[0].split())
     for word in [*COMMANDS, "--version", "--install-completion", "--show-completion"]:
         assert word in text
-    for code in ("2 wrong settings", "3 damaged", "6 the server refuses", "12 disk full"):
+    for code in ("2 wrong settings", "3 damaged", "12 disk full", "13 done but"):
         assert code in text
 
 
@@ -137,6 +137,9 @@ def test_the_status_shows_what_the_agent_wrote(config):
     out, _ = type_("status", "-c", config)
     assert "robot    r1 at site hall" in out
     assert "state    offline no answer" in out
+    assert "standing" not in out
+    assert "notice" not in out
+    assert "paused" not in out
     assert "version  3" in out
     assert "accuracy" not in out  # nothing was held out
     status.rounds.append({"round": 2, "metrics": metrics})
@@ -171,7 +174,39 @@ def test_predict_needs_no_settings_when_a_bundle_is_given(image_folder, tmp_path
     assert json.loads(out)["summary"]["model_version"] == 1
 
 
-@pytest.mark.parametrize("command", [["run"], ["status"], ["predict", "x"]])
+def test_the_status_shows_what_the_server_thinks(config):
+    status = Status(state="idle", standing="suspended", standing_reason="3 refused updates")
+    status.last_notice = "run a round 3: refused: norm 40 times the median"
+    write_status(config.parent / "state", status)
+    out, _ = type_("status", "-c", config)
+    assert "standing suspended 3 refused updates\n" in out
+    assert "notice   run a round 3: refused: norm 40 times the median\n" in out
+
+
+def test_a_status_of_an_earlier_version_is_shown(config):
+    old = {"name": "r1", "site": "hall", "state": "idle", "reason": "", "rounds": []}
+    old |= {"active_version": 1, "idle_mb": 90.0, "peak_mb": 100.0}
+    (config.parent / "state").mkdir()
+    (config.parent / "state" / "status.json").write_text(json.dumps(old))
+    assert "robot    r1 at site hall" in type_("status", "-c", config)[0]
+
+
+def test_a_pause_is_shown_until_it_is_resumed(config):
+    write_status(config.parent / "state", Status(name="r1", state="idle"))
+    assert "paused" in type_("pause", "-c", config, "--reason", "docking")[0]
+    assert "paused   docking" in type_("status", "-c", config)[0]
+    assert json.loads(type_("status", "-c", config, "--json")[0])["paused"] == "docking"
+    assert type_("resume", "-c", config)[0] == "resumed\n"
+    assert json.loads(type_("status", "-c", config, "--json")[0])["paused"] == ""
+    assert type_("resume", "-c", config)[0] == "it was not paused\n"
+
+
+def test_a_reason_that_is_too_long_ends_with_2(config):
+    text = type_outside("pause", "-c", config, "--reason", "x" * 101, code=2)
+    assert "expected one line of at most 100 characters" in text
+
+
+@pytest.mark.parametrize("command", [["run"], ["status"], ["pause"], ["resume"], ["predict", "x"]])
 def test_missing_settings_end_with_2(command, tmp_path):
     text = type_outside(*command, "-c", tmp_path / "agent.toml", code=2)
     assert (

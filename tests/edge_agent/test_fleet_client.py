@@ -2,24 +2,22 @@
 
 import threading
 import time
-from pathlib import PurePosixPath
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
-from hypothesis import given
-from hypothesis import strategies as st
 
-from edge_agent.fleet_client import FleetClient, answer, without_paths
+from edge_agent.fleet_client import FleetClient, answer
 from edge_agent.server_link import HttpsStore
 from edge_agent.settings import PollSettings, load_settings
 from fleet_model.errors import (
-    BundleError,
+    ConnectionFailed,
     FleetError,
-    FrameError,
     RefusedError,
     TrainingError,
+    UpdateError,
 )
 from fleet_model.flower_compat import FleetConnection
 from fleet_model.types import Checkpoint, TrainConfig, Update
@@ -117,64 +115,189 @@ def test_other_messages_are_declined(kind):
     assert reply.error.reason == "this robot answers train messages only"
 
 
-# Names as they are on disks: words, spaces, punctuation inside of words. Punctuation before a space
-# ends a clause: what follows cannot be told from the sentence.
-NAME = st.from_regex(r"\A[a-z0-9_]{1,4}([ .'+@#=~:-][A-Z0-9_]{1,4}){0,3}\Z")
-PATHS = st.lists(NAME, min_size=2, max_size=5).map(lambda names: str(PurePosixPath("/", *names)))
-SENTENCES = st.sampled_from(
-    [
-        "{}: no frames",
-        "no frames in '{}'",
-        'bag "{}" has no metadata.yaml; record again',
-        "[Errno 2] No such file or directory: '{}'",
-        "[Errno 18] Invalid cross-device link: '{}' -> '{}'",
-        "({}) is not a bag",
-        "{}, line 3: damaged",
-        "image=file://{}; skipped",
-    ]
-)
+# ------------------------------------------------------------------------------- the deadline
 
 
-@given(path=PATHS, sentence=SENTENCES)
-def test_no_path_leaves_the_robot(path, sentence):
-    reply = answer(message(), failing(BundleError(sentence.format(path, path))))
-    names = PurePosixPath(path).parts[1:]
-    assert "<path>" in reply.error.reason
-    assert path not in reply.error.reason
-    assert not any(f"/{name}" in reply.error.reason for name in names)
+def test_training_may_take_what_is_left_of_the_messages_time():
+    seen = []
+    answer(message(), lambda request: seen.append(request) or update_for(request), 12.5)
+    answer(message(), lambda request: seen.append(request) or update_for(request))
+    assert [request.deadline_s for request in seen] == [12.5, REQUEST.deadline_s]
 
 
-def test_what_a_frame_error_names_stays_on_the_robot():
-    # A folder's name is the label of its pictures.
-    reply = answer(message(), failing(FrameError("photos/circle/0001.jpg: a damaged jpeg")))
-    assert reply.error.reason == "its recordings cannot be read; details are in the robot's log"
+def test_what_is_trained_too_late_is_no_reply():
+    def train(request):
+        time.sleep(0.02)
+        raise TrainingError("the training process was stopped: it took longer than 0.01 s")
+
+    with pytest.raises(UpdateError, match="abandoned: the server waits for it no longer"):
+        answer(message(), train, 0.01)
 
 
-@given(path=PATHS, sentence=SENTENCES)
-def test_quoted_paths_and_paths_without_spaces_vanish_whole(path, sentence):
-    if "'" not in sentence:
-        path = path.replace(" ", "_")
-    said = sentence.format("", "").replace("''", "'<path>'").replace('""', '"<path>"')
-    words = set(without_paths(sentence.format(path, path)).split())
-    assert not [word for word in words if word not in said.split() and "<path>" not in word]
+def test_a_network_that_fails_while_training_gets_ready_is_no_answer():
+    with pytest.raises(ConnectionFailed, match="gone"):
+        answer(message(), failing(ConnectionFailed("gone")))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "head/kernel has shape (8, 3), expected (8, 2)",
-        "robot hall-1/r2: image/jpeg, 3/4 frames",
-        "set training.trainer to one of: keras, litert",
-        "version 3 has no 'int8' engine",
-    ],
-)
-def test_what_is_no_path_stays(text):
-    assert without_paths(text) == text
+class Line:
+    """A connection at the seam: hands messages out, takes replies, fails when it is told to."""
+
+    bytes_up = bytes_down = 0
+    is_receiving = False
+
+    def __init__(self, *messages):
+        self.messages, self.replies, self.fails, self.calls = list(messages), [], {}, []
+
+    def _call(self, name):
+        self.calls.append(name)
+        if errors := self.fails.get(name):
+            raise errors.pop(0)
+
+    def activate(self):
+        self._call("activate")
+
+    def resume(self):
+        self._call("resume")
+
+    def heartbeat(self):
+        return True
+
+    def receive(self):
+        self._call("receive")
+        return self.messages.pop(0) if self.messages else None
+
+    def reply(self, reply, seconds):
+        self._call("reply")
+        self.replies.append(reply)
+
+    def close(self):
+        self._call("close")
 
 
-@pytest.mark.parametrize("path", ["~/bags", "~bob/bags/x", "C:\\Users\\bob", "\\\\host\\share"])
-def test_homes_and_drives_are_paths_too(path):
-    assert without_paths(f"at {path}: no frames") == "at <path>: no frames"
+def asked(number, ttl=60.0):
+    message = Message(pack_request(REQUEST), 1, "train", ttl=ttl)
+    message.metadata.__dict__["_message_id"] = f"m{number}"
+    return message
+
+
+@pytest.fixture
+def client_of():
+    """Return a maker of clients on a line; what they trained stands in `trained`."""
+    clients = []
+
+    def make(line, train=update_for, **clock):
+        trained = []
+        client = FleetClient(
+            lambda: line,
+            lambda request: trained.append(request) or train(request),
+            PollSettings(),
+            **clock,
+        )
+        client.trained = trained
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+def test_a_reply_that_could_not_be_sent_is_kept_and_sent_again_without_training(client_of):
+    line = Line(asked(1))
+    line.fails = {"reply": [ConnectionFailed("cut"), ConnectionFailed("cut")]}
+    client = client_of(line)
+    for _ in range(2):
+        with pytest.raises(ConnectionFailed):
+            client.step()
+    line.fails["resume"] = [ConnectionFailed("still away")]
+    with pytest.raises(ConnectionFailed):
+        client.step()
+    assert client.at_work
+    assert client.step() is True
+    assert not client.at_work
+    assert [reply.metadata.reply_to_message_id for reply in line.replies] == ["m1"]
+    assert len(client.trained) == 1
+    assert line.calls.count("activate") == 1
+    assert "close" not in line.calls  # a node that goes offline loses what it was asked
+    assert client.step() is False
+
+
+def test_a_training_that_needs_the_network_is_tried_again(client_of):
+    line, away = Line(asked(1)), [ConnectionFailed("no trainer now")]
+
+    def train(request):
+        if away:
+            raise away.pop()
+        return update_for(request)
+
+    client = client_of(line, train)
+    with pytest.raises(ConnectionFailed):
+        client.step()
+    assert client.step() is True
+    assert not line.replies[0].has_error()
+
+
+def test_a_message_whose_time_is_over_by_the_servers_clock_is_not_trained(client_of, caplog):
+    line = Line(asked(1), asked(2))
+    ahead = [70.0, 0.0]
+    client = client_of(line, server_now=lambda: time.time() + ahead.pop(0))
+    assert client.step() is False
+    assert client.trained == line.replies == []
+    assert caplog.text.count("the server waits for it no longer") == 1
+    assert client.step() is True
+
+
+def test_a_reply_whose_time_is_over_is_dropped(client_of, caplog):
+    line = Line(asked(1, ttl=0.3))
+    line.fails = {"reply": [ConnectionFailed("cut")]}
+    client = client_of(line)
+    with pytest.raises(ConnectionFailed):
+        client.step()
+    time.sleep(0.3)
+    assert client.step() is False
+    assert line.replies == []
+    assert caplog.text.count("the server waits for it no longer") == 1
+    assert client.step() is False
+
+
+def test_work_of_a_run_that_is_gone_is_dropped_with_one_line(client_of, caplog):
+    line = Line(asked(1), asked(2))
+    line.fails = {"reply": [UpdateError("PushMessages: the run has ended")]}
+    client = client_of(line)
+    assert client.step() is False
+    assert len(caplog.records) == 1
+    assert client.step() is True
+    assert [reply.metadata.reply_to_message_id for reply in line.replies] == ["m2"]
+
+
+def test_a_message_that_is_handed_out_once_more_is_answered_once(client_of):
+    line = Line(asked(1), asked(1), asked(2))
+    client = client_of(line)
+    assert [client.step() for _ in range(3)] == [True, False, True]
+    assert len(client.trained) == 2
+
+
+def test_a_bug_costs_its_message_and_not_the_next_one(client_of):
+    line = Line(asked(1), asked(2))
+    line.fails = {"reply": [ZeroDivisionError("a bug")]}
+    client = client_of(line)
+    with pytest.raises(ZeroDivisionError):
+        client.step()
+    assert client.step() is True
+    assert len(client.trained) == 2
+
+
+def test_the_end_of_a_session_drops_the_work_and_says_so(client_of, caplog):
+    line = Line(asked(1), asked(2))
+    line.fails = {"reply": [RefusedError("suspended")]}
+    client = client_of(line)
+    with pytest.raises(RefusedError):
+        client.step()
+    client.close()
+    assert "dropped" in caplog.text
+    assert client.step() is True  # a new session
+    assert line.calls.count("activate") == 2
+    assert [reply.metadata.reply_to_message_id for reply in line.replies] == ["m2"]
 
 
 # ------------------------------------------------------------------------------- in a fleet
@@ -195,6 +318,7 @@ def join(server, tmp_path):
             return FleetConnection(link.address, link.ca.read_bytes(), store.key)
 
         clients.append(FleetClient(connect, train, PollSettings(idle_s=2, busy_s=0.1)))
+        clients[-1].hello = store.hello
         return clients[-1]
 
     yield make
@@ -234,6 +358,11 @@ def test_an_update_is_accepted_and_its_bytes_are_counted(server, join):
     assert [robot["outcome"] for robot in closed["robots"]] == ["accepted"]
     assert (closed["robots"][0]["num_examples"], closed["version"]) == (12, 2)
     assert client.pause_s == 0.1
+    assert client.step() is False
+    assert client.pause_s == 0.125
+    for _ in range(20):
+        client.step()
+    assert client.pause_s == 2
     up, down = client.last_traffic
     assert 200 < up < 5000
     assert 200 < down < 5000
@@ -247,10 +376,61 @@ def test_a_client_comes_back_when_the_server_was_restarted(server, join):
     server.kill()
     with pytest.raises(FleetError):
         client.step()
-    server.start()  # it still holds the old session for online
+    server.start()  # it still holds the old session for online: no hello is needed
     client.step()
     assert server.online() == {"r1"}
     assert "back again" in answer_run(server, client)
+
+
+@pytest.mark.slow
+def test_an_update_that_was_trained_while_the_server_died_is_accepted_by_the_next_one(server, join):
+    server.start()
+    trained = []
+
+    def train(request):
+        server.kill()
+        trained.append(request)
+        return update_for(request)
+
+    client = join(train)
+    client.step()
+    run = server.start_run()
+    with suppress(ConnectionFailed):
+        while True:
+            client.step()
+    server.start()
+    while not (closed := server.closed(run)):
+        client.step()
+    assert [(r["name"], r["outcome"]) for r in closed["robots"]] == [("r1", "accepted")]
+    assert len(trained) == 1
+
+
+@pytest.mark.slow
+def test_a_message_that_was_lost_with_its_answer_is_handed_out_again_after_a_hello(
+    server, join, monkeypatch
+):
+    server.start()
+    client, lost = join(), []
+    client.step()
+    call = client._connection._call
+
+    def lose_once(method, request):
+        response = call(method, request)
+        if method == "PullMessages" and response.messages_list and not lost:
+            lost.append(response)
+            raise ConnectionFailed("cut")
+        return response
+
+    monkeypatch.setattr(client._connection, "_call", lose_once)
+    run = server.start_run()
+    with suppress(ConnectionFailed):
+        while True:
+            client.step()
+    assert not client.at_work
+    client.hello()
+    while not (closed := server.closed(run)):
+        client.step()
+    assert [robot["outcome"] for robot in closed["robots"]] == ["accepted"]
 
 
 @pytest.mark.slow
@@ -269,7 +449,7 @@ def test_a_second_agent_with_the_same_key_is_refused_unless_it_says_hello(server
 
 @pytest.mark.slow
 def test_work_that_ended_meanwhile_is_dropped_and_the_next_is_done(server, join):
-    server.environment["FLEETLEARN_ROUNDS__DEADLINE_S"] = "3"
+    server.environment["FLEETLEARN_ROUNDS__DEADLINE_S"] = "8"
     server.start()
     runs = []
 

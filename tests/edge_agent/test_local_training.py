@@ -86,7 +86,8 @@ def test_a_robot_with_a_spool_learns_from_its_store_and_remembers_what_it_traine
 
 
 def test_a_training_may_take_as_long_as_the_round_stays_open(training, request_for):
-    assert training(lambda _, seconds: seconds).train(request_for(), "r1") == 60.0
+    left_s = training(lambda _, seconds: seconds).train(request_for(), "r1")
+    assert 50 < left_s < 60  # what fetching the trainer took is gone
 
 
 def test_robots_shuffle_apart_each_always_in_the_same_way(training, request_for):

@@ -31,6 +31,7 @@ from fleet_model.errors import (
     SettingsError,
 )
 from fleet_model.proof import fingerprint, make_key, utc_now
+from fleet_model.report import RobotReport, Standing, pack_report
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_bundle"
 base = pytest.mark.base
@@ -117,6 +118,36 @@ def test_another_servers_certificate_is_told_apart_from_no_answer(link, tmp_path
     store = HttpsStore(link.model_copy(update={"ca": place.certificates / "ca.crt"}))
     with pytest.raises(ConnectionFailed, match="is not the server of this robot's kit"):
         store.hello()
+
+
+def test_a_report_is_taken_and_the_standing_comes_back(store, link, running_server):
+    store.latest("stable", pack_report(RobotReport(battery=80.0, facts={"docked": True})))
+    assert store.standing == Standing()
+    register = Register(running_server.place.robots)
+    register.suspend("r1", "its camera is dirty")
+    store.latest("stable")
+    assert (store.standing.state, store.standing.reason) == ("suspended", "its camera is dirty")
+    register.approve("r1")
+    store.whoami()
+    assert store.standing == Standing()
+
+
+def test_a_report_that_the_server_does_not_take_is_left_out_for_a_while(store, caplog):
+    for _ in range(3):
+        assert store.latest("stable", "nonsense").version == 1
+    assert caplog.text.count("does not take this robot's report: report: ") == 1
+
+
+def test_the_servers_clock_is_known_when_it_is_another(store, link):
+    store.whoami()
+    assert store.server_ahead_s == 0
+    ahead = HttpsStore(link, now=lambda: utc_now() - timedelta(seconds=200))
+    ahead.whoami()
+    assert 198 < ahead.server_ahead_s < 203
+    refused = HttpsStore(link, now=lambda: utc_now() + timedelta(hours=5))
+    with pytest.raises(RefusedError):
+        refused.whoami()
+    assert -18_003 < refused.server_ahead_s < -17_995
 
 
 def test_one_connection_serves_many_requests(store):
@@ -325,6 +356,32 @@ def test_bytes_that_are_not_what_was_asked_for_never_get_the_name(hostile, link_
     hostile.answer = lambda stream: stream.sendall(http(200, good))
     assert store.fetch(entry.sha256, entry.size_bytes, tmp_path / "file") == len(good)
     assert sha256_of((tmp_path / "file").read_bytes()) == entry.sha256
+
+
+@base
+@pytest.mark.parametrize(
+    ("status", "said"), [(429, "later"), (500, "status 500"), (503, "it cannot read its register")]
+)
+def test_a_server_in_trouble_is_waited_for(hostile, link_to, status, said):
+    body = b"<html>" if said.startswith("status") else json.dumps({"detail": said}).encode()
+    hostile.answer = lambda stream: stream.sendall(http(status, body, "connection: close"))
+    store = HttpsStore(link_to(hostile))
+    with pytest.raises(ConnectionFailed, match=f"cannot answer now: {said}"):
+        store.hello()
+
+
+@base
+@pytest.mark.parametrize(
+    "date", ["", "yesterday", "Thu, 99 Jan 2026 00:00:00 GMT", "Thu, 01 Jan 2026 00:00:00 -0000"]
+)
+def test_a_date_that_is_none_says_nothing_of_the_clock(hostile, link_to, date):
+    body = json.dumps({"name": "r1", "site": "hall"}).encode()
+    headers = ("connection: close", f"date: {date}", "x-robot-standing: [1]")
+    hostile.answer = lambda stream: stream.sendall(http(200, body, *headers))
+    store = HttpsStore(link_to(hostile))
+    assert store.hello() == ("r1", "hall")
+    assert store.server_ahead_s == 0
+    assert store.standing == Standing()
 
 
 @base

@@ -70,6 +70,7 @@ def test_relative_paths_are_taken_from_the_files_own_folder(load, tmp_path, monk
     assert settings.state == tmp_path / "state"
     assert settings.server.ca == tmp_path / "ca.crt"
     assert settings.server.key == tmp_path / "robot.key"
+    assert settings.report.facts == tmp_path / "facts.json"
     assert settings.examples.paths == (tmp_path / "bags", Path("/data/bags"))
 
 

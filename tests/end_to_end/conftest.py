@@ -1,16 +1,22 @@
 """A small fleet of real processes on 127.0.0.1: server over TLS, robots with bags of their own."""
 
+import importlib.util
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from cloud_server.directory import ServerDirectory
+from cloud_server.robots import Register
+from edge_agent.enroll import enroll
+from edge_agent.settings import ExampleSettings
 
 ROOT = Path(__file__).parents[2]
 LABELS = "circle,square,star,triangle"
@@ -33,6 +39,7 @@ class SmallFleet:
         self.server = root / "server"
         self.port = self.free_port()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.environment: dict[str, str] = {}  # of the server, over ENVIRONMENT
 
     @staticmethod
     def free_port() -> int:
@@ -62,7 +69,8 @@ class SmallFleet:
         )  # fmt: skip
 
     def start_server(self) -> None:
-        self.start("server", "-m", "cloud_server.cli", "start", self.server)
+        command = ("-m", "cloud_server.cli", "start", self.server)
+        self.start("server", *command, environment=self.environment)
         self.wait("the port", lambda: _listening(self.port))
 
     def add_robot(self, name: str, *options: object, site: str = "hall", run: bool = True) -> Path:
@@ -76,6 +84,19 @@ class SmallFleet:
         if run:
             self.start(name, "-m", "edge_agent.cli", "run", "--config", directory / "agent.toml")
         return directory / "agent.toml"
+
+    def start_scripted(self, process: str, behaviors: Mapping[str, str]) -> None:
+        """Admit robots and run them in one process of scripted_robots.py."""
+        place = ServerDirectory(self.server)
+        arguments = []
+        for name, behavior in behaviors.items():
+            directory = self.root / "robots" / name
+            line = enroll(place.kit, directory, ExampleSettings(), train=True)
+            Register(place.robots).add(name, "hall", line)
+            arguments.append(f"{name}={directory / 'robot.key'}={behavior}")
+        script = Path(__file__).with_name("scripted_robots.py")
+        address = f"127.0.0.1:{self.port}"
+        self.start(process, script, address, place.certificates / "ca.crt", *arguments)
 
     def bag(self, robot: str, frames: int = 60) -> Path:
         """Return a bag of the robot-camera generator."""
@@ -136,3 +157,33 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallFleet]:
 def _listening(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="session")
+def scripted() -> Any:
+    """Return the module scripted_robots, which no package holds."""
+    return _module("scripted_robots")
+
+
+@pytest.fixture(scope="module")
+def cut_proxy() -> Iterator[Callable[[int], Any]]:
+    """Return a maker of cables to a port that can be cut; see cut_proxy.py."""
+    made: list[Any] = []
+
+    def make(port: int) -> Any:
+        made.append(_module("cut_proxy").CutProxy(port))
+        return made[-1]
+
+    yield make
+    for proxy in made:
+        proxy.close()
+
+
+def _module(name: str) -> Any:
+    file = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -108,10 +108,12 @@ def test_status_shows_who_runs_what(fleet, trained):
 def test_an_unknown_robot_is_refused_with_the_reason_on_both_sides(fleet, trained):
     directory = fleet.root / "robots" / "stranger"
     fleet.type("edge-agent", "enroll", fleet.server / "kit", "--dir", directory)
-    done = fleet.type("edge-agent", "run", "--config", directory / "agent.toml", exit_code=6)
-    assert "unknown robot key SHA256:" in done.stderr
-    assert "cloud-server robots add" in done.stderr
+    fleet.start("stranger", "-m", "edge_agent.cli", "run", "--config", directory / "agent.toml")
+    fleet.wait("the refusal", lambda: fleet.status("stranger").get("state") == "refused")
+    assert "unknown robot key SHA256:" in fleet.status("stranger")["reason"]
+    assert "cloud-server robots add" in fleet.status("stranger")["reason"]
     assert "refused a robot: unknown robot key SHA256:" in fleet.log("server")
+    assert fleet.stop("stranger") == 0
 
 
 def test_a_tampered_bundle_is_refused_and_the_active_model_stays(fleet, trained):

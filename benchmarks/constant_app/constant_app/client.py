@@ -1,5 +1,7 @@
 """ClientApp: add a constant to every tensor; a constant is also what evaluation answers."""
 
+import time
+
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -7,8 +9,9 @@ app = ClientApp()
 
 
 @app.train()
-def train(message: Message, _: Context) -> Message:
-    """Add 1."""
+def train(message: Message, context: Context) -> Message:
+    """Add 1, after train-s seconds."""
+    time.sleep(float(context.run_config["train-s"]))
     arrays = [array + 1 for array in message.content["arrays"].to_numpy_ndarrays()]
     metrics = MetricRecord({"num-examples": 1})
     content = RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics})

@@ -23,7 +23,13 @@ def main(grid: Grid, context: Context) -> None:
         return MetricRecord({})
 
     share = float(config["fraction-evaluate"])  # 1.0 is the default of FedAvg
-    strategy = FedAvg(fraction_evaluate=share, min_evaluate_nodes=2 if share else 0)
+    nodes = int(config["nodes"])
+    strategy = FedAvg(
+        fraction_evaluate=share,
+        min_evaluate_nodes=nodes if share else 0,
+        min_train_nodes=nodes,
+        min_available_nodes=nodes,
+    )
     strategy.start(
         grid=grid,
         initial_arrays=ArrayRecord([np.zeros(int(config["parameters"]), np.float32)]),

@@ -10,8 +10,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.robots import Register
+from cloud_server.sightings import Sightings
 from fleet_model.bundle import MANIFEST, read_bundle
 from fleet_model.proof import public_line, sign, utc_now
+from fleet_model.report import (
+    STANDING_HEADER,
+    RobotReport,
+    Standing,
+    pack_report,
+    unpack_standing,
+)
 
 ROBOT, ADMIN = "/fleetlearn/v1/robot", "/fleetlearn/v1/admin"
 
@@ -32,16 +40,35 @@ def operator(running_server):
 
 
 @pytest.fixture(scope="module")
-def robot(running_server, http):
+def register(running_server):
+    return Register(running_server.place.robots)
+
+
+@pytest.fixture(scope="module")
+def caller(http, register):
+    """Admit a robot; return a caller with its proof."""
+
+    def admit(name, site="hall-1", **fields):
+        key = ec.generate_private_key(ec.SECP384R1())
+        register.add(name, site, public_line(key.public_key()), **fields)
+
+        def call(path, method="GET", signed=None, at=None, **headers):
+            proof = sign(key, method, signed or path, at or utc_now())
+            return http.request(method, path, headers={**headers, **proof})
+
+        return call
+
+    return admit
+
+
+@pytest.fixture(scope="module")
+def robot(caller):
     """Return a caller with the proof of an admitted robot, r1 of hall-1."""
-    key = ec.generate_private_key(ec.SECP384R1())
-    Register(running_server.place.robots).add("r1", "hall-1", public_line(key.public_key()))
+    return caller("r1")
 
-    def call(path, method="GET", signed=None, at=None, **headers):
-        proof = sign(key, method, signed or path, at or utc_now())
-        return http.request(method, path, headers={**headers, **proof})
 
-    return call
+def standing_of(response):
+    return unpack_standing(response.headers[STANDING_HEADER])
 
 
 @pytest.fixture(scope="module")
@@ -161,11 +188,124 @@ def test_the_operator_sees_robots_channels_and_runs(http, operator, robot):
     assert 0 <= seen["last_seen_s"] < 30
 
 
+def test_the_operator_sees_what_a_robot_reports_its_state_and_its_labels(
+    http, operator, caller, register
+):
+    robot = caller("r5", labels=["gpu"])
+    report = RobotReport(model_version=1, battery=30, busy="paused", facts={"docked": True})
+
+    answer = robot(f"{ROBOT}/channels/stable?report={pack_report(report)}")
+
+    assert answer.status_code == 200
+    register.suspend("r5", "in the workshop")
+    status = http.get(f"{ADMIN}/status", headers=operator).json()
+    (seen,) = (one for one in status["robots"] if one["name"] == "r5")
+    assert seen["report"] == report.model_dump(exclude_defaults=True)
+    assert (seen["active_version"], seen["labels"]) == (1, ["gpu"])
+    assert (seen["state"], seen["reason"]) == ("suspended", "in the workshop")
+    assert (seen["offenses"], seen["verdict"]) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("report=", "report: "),
+        ("report=AAAA", "report: not base64 of a JSON object"),
+        ("report=" + "A" * 3000, "expected at most 2000"),
+        ("report=eyJiYXR0ZXJ5IjogNTAwfQ", "report: 'battery'"),
+        ("report=eyJcdWQ4MDAiOiAxfQ", "report: "),
+        ("active=many", "active: "),
+        ("active=-1", "active: "),
+        ("active=" + "9" * 50, "active: "),
+    ],
+)
+def test_a_report_that_makes_no_sense_is_400_with_the_reason(robot, query, message):
+    response = robot(f"{ROBOT}/channels/stable?{query}")
+
+    assert response.status_code == 400
+    assert message in response.json()["detail"]
+    assert len(response.content) < 500
+    assert standing_of(response) == Standing()
+
+
+def test_every_answer_to_a_robot_tells_its_standing(caller, register):
+    robot = caller("r6")
+    tag = robot(f"{ROBOT}/channels/stable").headers["etag"]
+    register.suspend("r6", "ünder repair")
+    standing = Standing(state="suspended", reason="ünder repair")
+
+    answers = [
+        robot(f"{ROBOT}/whoami"),
+        robot(f"{ROBOT}/hello", method="POST"),
+        robot(f"{ROBOT}/channels/stable"),
+        robot(f"{ROBOT}/channels/stable", **{"if-none-match": tag}),
+        robot(f"{ROBOT}/channels/canary"),
+        robot(f"{ROBOT}/objects/" + "0" * 64),
+    ]
+
+    assert [a.status_code for a in answers] == [200, 200, 200, 304, 404, 404]
+    assert [standing_of(answer) for answer in answers] == [standing] * 6
+
+
+def test_a_pending_robot_follows_models_and_is_told_what_it_waits_for(caller, register):
+    robot = caller("r7", pending=True)
+
+    answer = robot(f"{ROBOT}/channels/stable")
+
+    assert answer.status_code == 200
+    assert standing_of(answer).state == "pending"
+    assert "cloud-server robots approve DIR r7" in standing_of(answer).reason
+    register.approve("r7")
+    assert standing_of(robot(f"{ROBOT}/whoami")) == Standing()
+
+
+def test_a_revoked_robot_is_refused_everywhere_with_the_reason(caller, register):
+    robot = caller("r8")
+    assert robot(f"{ROBOT}/whoami").status_code == 200
+
+    register.revoke("r8", "sold")
+
+    for path in ("whoami", "channels/stable", "objects/" + "0" * 64):
+        response = robot(f"{ROBOT}/{path}")
+        assert response.status_code == 403
+        assert "robot r8 is revoked (sold); ask the operator" in response.json()["detail"]
+        assert STANDING_HEADER not in response.headers
+
+
+def test_unknown_keys_that_asked_are_listed_with_the_command_until_they_are_admitted(
+    http, operator, register
+):
+    key = ec.generate_private_key(ec.SECP384R1())
+    line, path = public_line(key.public_key()), f"{ROBOT}/whoami"
+    http.get(path, headers=sign(key, "GET", path, utc_now()))
+
+    def waiting():
+        return http.get(f"{ADMIN}/status", headers=operator).json()["waiting"]
+
+    (one,) = (one for one in waiting() if line in one["reason"])
+    assert (one["state"], one["name"]) == ("waiting", "")
+    assert one["fingerprint"].startswith("SHA256:")
+    assert one["reason"] == f"cloud-server robots add DIR NAME --site SITE --key '{line}'"
+    register.add("r9", "hall", line)
+    assert not any(line in one["reason"] for one in waiting())
+
+
+def test_a_request_without_a_right_proof_does_not_wait_for_admission(http, operator):
+    key = ec.generate_private_key(ec.SECP384R1())
+    path = f"{ROBOT}/whoami"
+
+    http.get(path, headers=sign(key, "GET", f"{ROBOT}/hello", utc_now()))
+
+    status = http.get(f"{ADMIN}/status", headers=operator).json()
+    line = public_line(key.public_key())
+    assert not any(line in one["reason"] for one in status["waiting"])
+
+
 def test_a_run_that_is_not_known_is_404(http, operator):
     response = http.get(f"{ADMIN}/runs/20200101-000000", headers=operator)
 
     assert response.status_code == 404
-    assert "no run 20200101-000000 since the server started" in response.text
+    assert "there is no run 20200101-000000" in response.text
 
 
 @pytest.mark.parametrize(
@@ -195,14 +335,20 @@ def test_a_body_that_would_fill_the_memory_is_refused_before_it_is_read(http):
     assert response.status_code == 413
 
 
-def test_a_damaged_register_is_told_to_the_operator(http, operator, running_server):
+def test_a_damaged_register_is_told_to_the_operator_and_robots_try_again_later(
+    http, operator, robot, running_server
+):
     path = running_server.place.robots
     good = path.read_text()
     path.write_text('{"robots": [')
 
     response = http.get(f"{ADMIN}/status", headers=operator)
+    refusal = robot(f"{ROBOT}/whoami")
 
     path.write_text(good)
+    assert refusal.status_code == 503
+    assert refusal.json()["detail"] == "the server cannot read its register of robots"
+    assert robot(f"{ROBOT}/whoami").status_code == 200
     assert response.status_code == 500
     assert "robots.json: the file: Invalid JSON" in response.json()["detail"]
     assert http.get(f"{ADMIN}/status", headers=operator).status_code == 200
@@ -214,3 +360,15 @@ def test_the_log_holds_no_traceback_and_no_secret(http, running_server):
     assert "Traceback" not in log
     assert running_server.place.admin_token.read_text().strip() not in log
     assert json.dumps("PRIVATE KEY")[1:-1] not in log
+
+
+def test_a_server_that_ends_writes_down_whom_it_saw(running_server, robot):
+    """Last in this file: it ends the server."""
+    assert robot(f"{ROBOT}/channels/stable?active=1").status_code == 200
+
+    running_server.process.terminate()
+    running_server.process.wait(30)
+
+    seen = Sightings(running_server.place.seen)
+    assert seen.of("r1").active_version == 1
+    assert seen.waiting() != []

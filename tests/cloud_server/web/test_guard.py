@@ -1,36 +1,80 @@
-"""The guard alone, as a plain ASGI app; test_api.py walks the real server's routes."""
+"""The guard alone, as a plain ASGI app; test_route_walk.py walks the real server's routes."""
 
 import asyncio
+import base64
+import dataclasses
 import json
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.web.guard import MAX_BODY_BYTES, Guard
-
-pytestmark = pytest.mark.base
+from cloud_server.robots import Register
+from cloud_server.settings import LimitSettings
+from cloud_server.web.fleet_keys import KEY, SIGNATURE, TIME, FleetKeys, header_of
+from cloud_server.web.guard import BURST_S, Bounds, Guard
+from cloud_server.web.transfers import LARGE_BYTES
+from fleet_model.proof import KEY_HEADER, public_line
 
 TOKEN = "t0ken"
+OPERATOR = {"authorization": f"Bearer {TOKEN}"}
+PULL, HELLO = "/v1/fleet/pull-messages", "/fleetlearn/v1/robot/hello"
+MAX_BODY_BYTES = 32_000_000
 
 
-def call(path, kind="http", **headers):
-    """Return the status that a stranger sees and the body; 200 if the app behind was reached."""
-    sent = []
+class Port:
+    """A guard around an app that answers `status`; its clock stands still unless told."""
 
-    async def behind(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+    def __init__(self, directory, **limits):
+        directory.mkdir(exist_ok=True)
+        self.now, self.status = 0.0, 200
+        self.key = ec.generate_private_key(ec.SECP384R1())
+        line = public_line(self.key.public_key())
+        self.register = register = Register(directory / "robots.json")
+        register.add("r1", "hall", line)
+        self.known = {KEY.decode(): header_of(line).decode()}
+        bounds = Bounds(
+            limits=LimitSettings(**limits),
+            keys=FleetKeys(register),
+            spool=directory,
+            clock=lambda: self.now,
+        )
+        self.guard = Guard(self._behind, TOKEN, bounds)
+
+    async def _behind(self, scope, receive, send):
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
         await send({"type": "http.response.body", "body": b"{}"})
 
-    async def send(message):
-        sent.append(message)
+    def call(self, path, method="POST", kind="http", raw=None, client="192.0.2.1", **headers):
+        """Return what is sent; status 200 if the app behind was reached."""
+        sent = []
 
-    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": kind, "path": path, "headers": raw}
-    asyncio.run(Guard(behind, TOKEN)(scope, None, send))
-    return sent
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message):
+            sent.append(message)
+
+        pairs = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
+        scope = {
+            "type": kind, "path": path, "raw_path": raw or path.encode(), "method": method,
+            "headers": pairs, "client": (client, 1),
+        }  # fmt: skip
+        asyncio.run(self.guard(scope, receive, send))
+        return sent
+
+    def answer(self, path, **more):
+        return self.call(path, **more)[0]["status"]
 
 
-def status(path, **headers):
-    return call(path, **headers)[0]["status"]
+@pytest.fixture
+def port(tmp_path):
+    return Port(tmp_path)
+
+
+@pytest.fixture
+def status(port):
+    return port.answer
 
 
 @pytest.mark.parametrize(
@@ -49,35 +93,82 @@ def status(path, **headers):
         "/V1/FLEET/pull-messages",
         "/v1/fleet/../control/start-run",
         "/fleetlearn/v1/robot/../admin/status",
+        "/fleetlearn/v1/robot/hello/",
+        "/fleetlearn/v1/robot//hello",
+        "/fleetlearn/v1/robot/hello;x",
+        "/fleetlearn/v1/robot/",
+        "/fleetlearn/v1/robot",
+        "/fleetlearn/v1/robotx/hello",
+        "/v1/fleet/pull-messages/",
+        "/v1/fleet/register-node",
+        "/v1/fleet/unregister-node",
+        "/v1/fleet/unheard-of",
+        "https://x/v1/fleet/pull-messages",
     ],
 )
-def test_a_stranger_reaches_no_path_but_the_robots(path):
+def test_a_stranger_reaches_no_path_but_the_robots(path, status):
     assert status(path) == 401
     assert status(path, authorization=f"Bearer {TOKEN}") == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/fleet/pull-messages", "/fleetlearn/v1/robot/hello"])
-def test_robots_reach_their_paths_which_check_their_own_proof(path):
-    assert status(path) == 200
+def test_the_same_path_in_another_spelling_is_another_path(status, port):
+    assert status(HELLO, raw=b"/fleetlearn/v1/robot/%68ello") == 401
+    assert status(PULL, raw=b"/v1/fl%65et/pull-messages", **port.known) == 401
+
+
+def test_robots_reach_their_paths_which_check_their_own_proof(status, port):
+    assert status(PULL, **port.known) == 200
+    assert status(HELLO) == status(HELLO, method="GET") == 200
+    assert status(PULL, method="GET", **port.known) == 401
+
+
+def test_flower_is_asked_by_nobody_but_keys_of_the_register(status, port):
+    other = header_of(public_line(ec.generate_private_key(ec.SECP384R1()).public_key())).decode()
+
+    assert status(PULL) == status(PULL, **OPERATOR) == 401
+    assert status(PULL, **{KEY.decode(): other}) == 401
+
+
+def test_a_revoked_key_is_refused_with_the_reason_at_the_next_request(port):
+    assert port.answer(PULL, **port.known) == 200
+    port.register.revoke("r1", "sold")
+
+    start, body = port.call(PULL, **port.known)
+
+    assert start["status"] == 401
+    assert json.loads(body["body"]) == {"detail": "robot r1 is revoked: sold"}
+
+
+def test_a_large_body_needs_a_signature_before_it_is_read(status, port):
+    large = {"content_length": str(LARGE_BYTES + 1), **port.known}
+    stamp = "2026-01-01T00:00:00+00:00"
+    signature = port.key.sign(stamp.encode(), ec.ECDSA(hashes.SHA256()))
+    signed = {TIME.decode(): stamp, SIGNATURE.decode(): base64.b64encode(signature).decode()}
+
+    assert status(PULL, **large, **signed) == 200
+    assert status(PULL, **large) == 401
+    assert status(PULL, **large, **{**signed, TIME.decode(): "2026-01-01T00:00:01+00:00"}) == 401
+    assert status(PULL, **large, **{**signed, SIGNATURE.decode(): "?"}) == 401
 
 
 @pytest.mark.parametrize(
     "given",
     ["", "Bearer", "Bearer ", "Bearer t0ke", "Bearer t0ken ", "bearer t0ken", "Basic t0ken"],
 )
-def test_nothing_but_the_whole_token_is_the_token(given):
+def test_nothing_but_the_whole_token_is_the_token(given, status):
     assert status("/docs", authorization=given) == 401
 
 
-def test_a_refusal_is_json_and_says_what_is_missing():
-    start, body = call("/docs")
+def test_a_refusal_is_json_says_what_is_missing_and_ends_the_connection(port):
+    start, body = port.call("/docs")
 
     assert (b"www-authenticate", b"Bearer") in start["headers"]
+    assert (b"connection", b"close") in start["headers"]
     assert json.loads(body["body"]) == {"detail": "this path needs the admin credential"}
 
 
-def test_a_websocket_is_closed():
-    (sent,) = call("/v1/fleet/x", kind="websocket")
+def test_a_websocket_is_closed(port):
+    (sent,) = port.call(PULL, kind="websocket")
 
     assert sent == {"type": "websocket.close", "code": 1008}
 
@@ -86,18 +177,123 @@ def test_a_websocket_is_closed():
     ("headers", "expected"),
     [
         ({"content_length": "0"}, 200),
-        ({"content_length": str(MAX_BODY_BYTES)}, 200),
+        ({"content_length": str(LARGE_BYTES)}, 200),
+        ({"content_length": str(MAX_BODY_BYTES)}, 401),  # the signature is missing
         ({"content_length": str(MAX_BODY_BYTES + 1)}, 413),
         ({"content_length": "9" * 30}, 413),
         ({"content_length": "-1"}, 413),
         ({"content_length": "many"}, 413),
+        ({"content_length": "\u0664"}, 413),
         ({"transfer_encoding": "chunked"}, 413),
         ({"content_length": "5", "transfer_encoding": "chunked"}, 413),
     ],
 )
-def test_a_stranger_cannot_fill_the_memory(headers, expected):
-    assert status("/v1/fleet/push-object", **headers) == expected
+def test_a_stranger_cannot_fill_the_memory(headers, expected, status, port):
+    assert status(PULL, **headers, **port.known) == expected
 
 
-def test_the_start_and_end_of_the_server_pass():
-    assert call("", kind="lifespan")
+def test_our_own_routes_take_no_body(status):
+    assert status(HELLO, content_length="0") == 200
+    assert status(HELLO, content_length="1") == 413
+
+
+def test_the_operator_may_send_a_body_but_no_endless_one(status):
+    assert status("/fleetlearn/v1/admin/runs", content_length="1000", **OPERATOR) == 200
+    assert status("/v1/control/start-run", transfer_encoding="chunked", **OPERATOR) == 413
+
+
+def test_the_start_and_end_of_the_server_pass(port):
+    assert port.call("", kind="lifespan")
+
+
+# ------------------------------------------------------------------------- so much, so often
+
+
+def test_an_address_has_so_many_requests_a_second(tmp_path):
+    port = Port(tmp_path, requests_per_s=2.0)
+
+    assert [port.answer(HELLO) for _ in range(5)] == [200, 200, 200, 200, 429]
+    assert port.answer(HELLO, client="192.0.2.2") == 200
+    assert port.answer("/docs", **OPERATOR) == 200
+    port.now = 0.5
+    assert [port.answer(HELLO) for _ in range(2)] == [200, 429]
+
+
+def test_who_is_refused_too_often_waits_and_is_told_for_how_long(tmp_path):
+    port = Port(tmp_path, refusals_per_s=0.05)
+    for _ in range(int(0.05 * BURST_S)):
+        assert port.answer("/docs") == 401
+
+    start, body = port.call(HELLO)
+
+    assert start["status"] == 429
+    assert (b"retry-after", b"20") in start["headers"]
+    assert (b"connection", b"close") in start["headers"]
+    assert json.loads(body["body"]) == {"detail": "too many requests from this address"}
+    port.now = 20.0
+    assert port.answer(HELLO) == 200
+
+
+def test_answers_of_the_routes_count_as_refusals_too(tmp_path):
+    port = Port(tmp_path, refusals_per_s=0.05)
+    port.status = 403
+    assert [port.answer(HELLO) for _ in range(4)] == [403, 403, 403, 429]
+
+    port = Port(tmp_path / "other", refusals_per_s=0.05)
+    port.status = 404  # nothing is published yet
+    assert [port.answer(HELLO) for _ in range(4)] == [404] * 4
+
+
+def test_a_stranger_behind_the_same_router_locks_nobody_out(tmp_path):
+    port = Port(tmp_path, refusals_per_s=0.05)
+    assert port.answer(PULL, **port.known) == 200
+    assert port.answer(HELLO, **{KEY_HEADER: "own"}) == 200
+    for _ in range(10):
+        port.call("/docs")
+
+    assert port.answer("/docs") == port.answer(HELLO) == 429
+    assert port.answer(HELLO, **{KEY_HEADER: "other"}) == 429
+    assert port.answer(PULL, **port.known) == port.answer(HELLO, **{KEY_HEADER: "own"}) == 200
+    assert port.answer("/docs", **OPERATOR) == 200
+
+
+def test_a_robot_that_is_too_fast_keeps_its_connection(tmp_path):
+    port = Port(tmp_path, requests_per_s=0.5)
+    assert port.answer(PULL, **port.known) == 200
+
+    start, _ = port.call(PULL, **port.known)
+
+    assert start["status"] == 429
+    assert (b"connection", b"close") not in start["headers"]
+
+
+def test_a_damaged_register_does_not_lock_robots_out(tmp_path):
+    port = Port(tmp_path)
+    assert port.answer(PULL, **port.known) == 200
+    (tmp_path / "robots.json").write_text("{")
+
+    assert port.answer(PULL, **port.known) == 200
+    assert port.answer(PULL) == 401
+
+
+def test_a_body_that_comes_too_slowly_ends_the_connection(port):
+    cut = []
+
+    async def receive():
+        await asyncio.sleep(0 if cut else 3600)
+        return {"type": "http.disconnect"}
+
+    scope = {
+        "type": "http", "path": PULL, "method": "POST", "client": ("192.0.2.1", 1),
+        "headers": [(k.encode(), v.encode()) for k, v in port.known.items()],
+        "fleetlearn.cut": lambda: cut.append(True),
+    }  # fmt: skip
+    port.guard = Guard(port._behind, TOKEN, replace_limits(port, slow_s=0.05))
+
+    asyncio.run(port.guard(scope, receive, None))
+
+    assert cut == [True]
+
+
+def replace_limits(port, **limits):
+    return dataclasses.replace(port.guard._bounds, limits=LimitSettings(**limits))

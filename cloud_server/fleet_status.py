@@ -1,0 +1,98 @@
+"""What the operator sees of a running server at one moment, put together from all who know."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cloud_server.conduct import Conduct
+from cloud_server.flower_fleet import FlowerFleet
+from cloud_server.model_store import DirectoryStore
+from cloud_server.robot_status import RobotStatus, robot_statuses, waiting_keys
+from cloud_server.robots import Register
+from cloud_server.round_record import RoundRecord
+from cloud_server.rounds import RoundProgress
+from cloud_server.runs import Run, Runs
+from cloud_server.sightings import Sightings
+from cloud_server.status_words import tell
+from cloud_server.totals import Ledger, Totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRound:
+    """The round that goes on; a robot counts as answered with whatever answer."""
+
+    run: str
+    round: int
+    asked: int
+    answered: int
+    good: int  # updates that may be folded in
+    seconds_left: float  # to the deadline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetStatus:
+    """Everything that `status` and the metrics tell."""
+
+    robots: list[RobotStatus]
+    waiting: list[RobotStatus]  # unknown keys that asked lately
+    runs: list[Run]  # oldest first
+    channels: Mapping[str, int]  # channel -> version
+    open_round: OpenRound | None
+    totals: Totals  # over all closed rounds
+
+    @property
+    def last_round(self) -> RoundRecord | None:
+        """Return the round that closed last."""
+        return self.totals.last
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values, and in words what an operator would ask about."""
+        last = self.last_round
+        return {
+            "robots": [robot.as_json() for robot in self.robots],
+            "waiting": [key.as_json() for key in self.waiting],
+            "runs": [run.as_json() for run in self.runs],
+            "channels": dict(self.channels),
+            "open_round": None if self.open_round is None else asdict(self.open_round),
+            "last_round": None if last is None else last.as_json(),
+            "words": tell(self),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Asks everybody; thread-safe."""
+
+    fleet: FlowerFleet
+    register: Register
+    seen: Sightings
+    conduct: Conduct
+    runs: Runs
+    store: DirectoryStore
+    ledger: Ledger
+
+    def status(self) -> FleetStatus:
+        """Return what is so now; raises SettingsError while the register is damaged."""
+        online = {robot.name for robot in self.fleet.online()}
+        return FleetStatus(
+            robots=robot_statuses(self.register, self.seen, self.conduct, online),
+            waiting=waiting_keys(self.register, self.seen),
+            runs=self.runs.all(),
+            channels=self.store.channels(),
+            open_round=_open_round(self.runs.progress()),
+            totals=self.ledger.totals(),
+        )
+
+
+def _open_round(progress: RoundProgress | None) -> OpenRound | None:
+    if progress is None:
+        return None
+    return OpenRound(
+        run=progress.run,
+        round=progress.round,
+        asked=progress.asked,
+        answered=progress.answered,
+        good=progress.good,
+        seconds_left=round(max(progress.deadline - time.monotonic(), 0.0), 1),
+    )

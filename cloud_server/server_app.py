@@ -1,0 +1,235 @@
+"""Our rounds as a Flower ServerApp, for a SuperLink that runs on its own (docs/operations.md).
+
+The SuperLink carries messages and knows robots by their keys; everything that must last lies in a
+server directory on the ServerApp's machine: register, settings, checkpoints, history, models. A
+ServerApp that ended before its run did is started again with the same `flwr run`, and goes on.
+
+Run config: `fleetlearn-directory` (DIR), `num-server-rounds`.
+"""
+
+import logging
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from cloud_server.checkpoints import Checkpoints
+from cloud_server.conduct import Conduct
+from cloud_server.directory import ServerDirectory
+from cloud_server.fleet import Participant, Reply
+from cloud_server.logs import log_to_stderr
+from cloud_server.publish import publish
+from cloud_server.robots import Register
+from cloud_server.round_record import MAX_REASON, REFUSED, RoundRecord
+from cloud_server.run_rounds import Span, close_rounds
+from cloud_server.run_store import Run, RunStore
+from cloud_server.settings import ServerSettings, load_settings
+from cloud_server.sightings import Sightings
+from fleet_model.errors import FleetError, SettingsError, UpdateError
+from fleet_model.proof import public_line
+from fleet_model.weights import size_bytes
+from fleet_model.wire import TrainRequest, pack_request, unpack_update
+
+DIRECTORY, ROUNDS = "fleetlearn-directory", "num-server-rounds"
+LOOK_S = 1.0  # between looks at the SuperLink's nodes
+SWEEP_S = 0.5  # between looks for replies when there were none: each is a request or more
+TOGETHER_BYTES = 64_000_000  # updates that are asked for at once, and so in memory together
+ONLINE = "online"
+app = ServerApp()
+log = logging.getLogger(__name__)
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Take up the newest run of DIR if it has not finished, else begin one; publish at its end."""
+    place = ServerDirectory(_directory(context))
+    place.require()
+    settings = load_settings(place.settings)
+    log_to_stderr(settings.log)
+    rounds = context.run_config.get(ROUNDS)
+    if not isinstance(rounds, int) or rounds < 1:
+        raise SettingsError(f"run config {ROUNDS} is {rounds!r}, expected a number of rounds")
+    with place.locked("train"):
+        store = RunStore(place.runs_apart)
+        run = take_up(store, Checkpoints(place.checkpoints), rounds, time.time())
+        work(run, store, grid, place, settings)
+
+
+def take_up(store: RunStore, checkpoints: Checkpoints, rounds: int, now: float) -> Run:
+    """Return the newest run if it has not finished, with what it has closed, else a new one."""
+    newest = checkpoints.latest().version
+    last = next(reversed(store.load()), None)
+    if last is None or last.state == "finished":
+        run = Run(id=store.new_id(now), rounds=rounds, first_version=newest, started_at=now)
+        store.save(run)
+        return run
+    closed = [record.round for record in checkpoints.records() if record.run == last.id]
+    last.rounds_closed = max([last.rounds_closed, *closed])
+    last.first_version = newest - last.rounds_closed  # other runs may have closed rounds since
+    last.error, last.exit_code = "", 0
+    log.info("run %s goes on after round %d of %d", last.id, last.rounds_closed, last.rounds)
+    return last
+
+
+def work(
+    run: Run, store: RunStore, grid: Grid, place: ServerDirectory, settings: ServerSettings
+) -> None:
+    """Close the run's rounds; whatever has closed is published, also if a later round fails."""
+    register = Register(place.robots)
+    fleet = GridFleet(grid, register, place.seen)
+    conduct = Conduct(place.conduct, register, settings.checks.suspend_after)
+    span = Span(
+        run=run.id,
+        rounds=run.rounds,
+        first_version=run.first_version,
+        journal=store.directory(run.id),
+    )
+
+    def closed(record: RoundRecord) -> None:
+        conduct.record(record)
+        run.add(record.as_json())
+        store.save(run)
+
+    run.state = "running"
+    try:
+        try:
+            close_rounds(fleet, place, settings, span, closed=closed)
+        finally:
+            if run.version is not None and run.version != run.published_version:
+                checkpoint = Checkpoints(place.checkpoints).latest()
+                run.published_version = publish(place, settings.publish, checkpoint).version
+        run.state = "finished"
+    except FleetError as error:
+        run.state, run.error, run.exit_code = "failed", str(error), error.exit_code
+        log.error("run %s failed: %s", run.id, error)
+        raise
+    finally:
+        run.ended_at = time.time()
+        store.save(run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    robot: Participant
+    until: float  # monotonic seconds
+
+
+class GridFleet:
+    """Ask robots through a SuperLink: public Flower only, so any SuperLink of 1.41 will do.
+
+    Its questions end with this process: a reply that nobody has taken by then is lost, and its
+    robot is asked again.
+    """
+
+    def __init__(self, grid: Grid, register: Register, seen: Path) -> None:
+        """Take part in the grid's run.
+
+        Args:
+            grid: of the ServerApp.
+            register: says which of the SuperLink's nodes are robots that may take part.
+            seen: file of the server that robots tell about themselves; may not be there.
+        """
+        self._grid = grid
+        self._register = register
+        self._seen = seen
+        self._lines: dict[bytes, str] = {}  # public key as Flower sends it -> as in the register
+        self._online: Sequence[Participant] = ()
+        self._looked_at = self._swept_at = float("-inf")
+        self._open: dict[str, _Question] = {}
+        self._slice = 1  # replies that are asked for at once
+
+    def online(self) -> Sequence[Participant]:
+        """Return approved robots whose node is online; looked up at most every second."""
+        if time.monotonic() - self._looked_at >= LOOK_S:
+            self._online = list(self._look())
+            self._looked_at = time.monotonic()
+        return self._online
+
+    def send(
+        self, participants: Sequence[Participant], request: TrainRequest, ttl_s: float
+    ) -> Mapping[str, Participant]:
+        """Ask robots; messages that outlive their time are dropped by Flower."""
+        content, group = pack_request(request), f"{request.run}/{request.round}"
+        messages = [
+            Message(content, robot.node_id, MessageType.TRAIN, ttl=ttl_s, group_id=group)
+            for robot in participants
+        ]
+        tickets = self._grid.push_messages(messages)  # in order; None: that one was not taken
+        until = time.monotonic() + ttl_s
+        sent = {t: robot for t, robot in zip(tickets, participants, strict=True) if t}
+        self._open |= {ticket: _Question(robot, until) for ticket, robot in sent.items()}
+        model = size_bytes(request.checkpoint.weights)
+        self._slice = max(1, TOGETHER_BYTES // max(1, model))
+        return sent
+
+    def replies(self, tickets: Collection[str]) -> Sequence[Reply]:
+        """Return the first replies that there are, so few that memory does not grow with robots."""
+        if time.monotonic() - self._swept_at < SWEEP_S:
+            return ()
+        asked = iter([ticket for ticket in tickets if ticket in self._open])
+        while some := list(islice(asked, self._slice)):
+            if replies := [self._reply(message) for message in self._grid.pull_messages(some)]:
+                return replies
+        self._swept_at = time.monotonic()
+        return ()
+
+    def still_open(self, tickets: Collection[str]) -> set[str]:
+        """Return those that this process has asked and whose time is not over."""
+        now = time.monotonic()
+        return {t for t in tickets if t in self._open and now < self._open[t].until}
+
+    def _look(self) -> Iterator[Participant]:
+        approved = {r.key: r for r in self._register.robots() if r.state == "approved"}
+        seen = Sightings(self._seen)
+        for node in self._grid.get_nodes():
+            robot = approved.get(self._line(node.public_key))
+            if robot is not None and node.status == ONLINE:
+                yield Participant(
+                    node_id=node.node_id,
+                    name=robot.name,
+                    site=robot.site,
+                    labels=robot.labels,
+                    report=seen.report(robot.name),
+                    last_seen_s=seen.last_seen_s(robot.name),
+                )
+
+    def _line(self, pem: bytes) -> str:
+        """Return a node's key as the register holds it, "" if it is none of a robot."""
+        if pem not in self._lines:
+            self._lines[pem] = ""
+            with suppress(ValueError, UnsupportedAlgorithm):
+                key = serialization.load_pem_public_key(pem)
+                if isinstance(key, ec.EllipticCurvePublicKey):
+                    self._lines[pem] = public_line(key)
+        return self._lines[pem]
+
+    def _reply(self, message: Message) -> Reply:
+        ticket = message.metadata.reply_to_message_id
+        robot = self._open.pop(ticket).robot
+        if message.has_error():
+            reason = message.error.reason or "an error without a reason"
+            return Reply(ticket=ticket, reason=reason[:MAX_REASON])
+        try:
+            if not isinstance(message.content, RecordDict):
+                raise UpdateError(f"the reply holds {type(message.content).__name__}")
+            return Reply(ticket=ticket, update=unpack_update(message.content, robot.name))
+        except UpdateError as error:
+            return Reply(ticket=ticket, reason=f"{REFUSED}{error}"[:MAX_REASON])
+
+
+def _directory(context: Context) -> Path:
+    value = context.run_config.get(DIRECTORY)
+    if not isinstance(value, str) or not value:
+        raise SettingsError(
+            f"run config lacks {DIRECTORY}, the server directory on the ServerApp's machine: "
+            f"flwr run APP SUPERLINK --run-config '{DIRECTORY}=\"/srv/fleet\"'"
+        )
+    return Path(value)

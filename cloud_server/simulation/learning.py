@@ -1,0 +1,136 @@
+"""The virtual robots' task: a softmax head on frozen features, trained with real gradients.
+
+A robot's features have WIDTH numbers, as those of EfficientNet-Lite0, but lie in a space of
+LATENT axes: feature = latent @ basis, where the rows of `basis` are orthonormal. Gradient descent
+on the head then never leaves that space, so every step is computed there, at LATENT / WIDTH of the
+cost, and is exactly the step that the full head would make; the update that travels is the full
+one. Features are made from the robot's seed when they are needed and never kept.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fleet_model.types import Checkpoint, Tensor, TrainConfig, Update, Weights
+
+LABELS = 5
+WIDTH, LATENT = 1280, 32  # 1280 x 5 float32: the head of `cloud-server init`, 25.6 kB
+KERNEL, BIAS = "head/kernel", "head/bias"
+DISTANCE = 0.45  # of a label's middle from the origin, in spreads of its frames, along each axis
+# Spread along axis k. Short axes say as much as long ones but are learned later: accuracy climbs
+# over some ten rounds of the default training, as real heads do, rather than in one.
+SPREAD = (0.7 / np.sqrt(np.arange(1, LATENT + 1))).astype(np.float32)
+TEST_EXAMPLES = 2000
+HELD_OUT = 5  # one example in so many is measured with and never trained on
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Examples:
+    """Latent features with their labels."""
+
+    latent: Tensor  # (n, LATENT) float32
+    label: Tensor  # (n,) int
+
+
+class HeadTask:
+    """One world: what the labels look like, the same for all robots."""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng([seed, 0])
+        square, _ = np.linalg.qr(rng.standard_normal((WIDTH, LATENT)))
+        self._basis = np.ascontiguousarray(square.T, np.float32)  # (LATENT, WIDTH)
+        middles = rng.standard_normal((LABELS, LATENT)) * DISTANCE
+        self._middles = middles.astype(np.float32)
+        self._seed = seed
+        self._test = self._draw(rng, TEST_EXAMPLES, np.full(LABELS, 1 / LABELS))
+
+    def start(self) -> Checkpoint:
+        """Return version 0: zeros, which call every label equally likely."""
+        kernel = np.zeros((WIDTH, LABELS), np.float32)
+        weights = {KERNEL: kernel, BIAS: np.zeros(LABELS, np.float32)}
+        return Checkpoint(version=0, weights=weights, seed=self._seed)
+
+    def score(self, weights: Weights) -> tuple[float, float]:
+        """Return loss and accuracy on test examples of evenly mixed labels, which nobody trains."""
+        return _score(self._basis @ weights[KERNEL], weights[BIAS], self._test)
+
+    def fit(
+        self, robot: int, examples: int, mix: Tensor, checkpoint: Checkpoint, config: TrainConfig
+    ) -> Update:
+        """Train the head on one robot's own examples.
+
+        Args:
+            robot: its number; with the task's seed it fixes every example.
+            examples: how many it trains with.
+            mix: share of each label on this robot, shape (LABELS,).
+            checkpoint: where it starts.
+            config: how it trains; `seed` is mixed in.
+        """
+        rng = np.random.default_rng([self._seed, 1, robot])
+        own = self._draw(rng, examples, mix)
+        kept = self._draw(rng, max(1, examples // HELD_OUT), mix)
+        kernel = self._basis @ checkpoint.weights[KERNEL]  # (LATENT, LABELS)
+        bias = checkpoint.weights[BIAS]
+        before = _score(kernel, bias, kept)
+        order = np.random.default_rng([self._seed, 2, robot, checkpoint.version, config.seed])
+        trained, trained_bias, steps = _descend(own, kernel, bias, config, order)
+        after = _score(trained, trained_bias, kept)
+        names = ("loss_before", "accuracy_before", "loss_after", "accuracy_after")
+        return Update(
+            robot="",
+            base_version=checkpoint.version,
+            weights={
+                KERNEL: self._basis.T @ (trained - kernel),  # (WIDTH, LABELS)
+                BIAS: trained_bias - bias,
+            },
+            num_examples=examples,
+            num_steps=steps,
+            metrics={
+                **dict(zip(names, (*before, *after), strict=True)),
+                "held_out": float(len(kept.label)),
+            },
+        )
+
+    def _draw(self, rng: np.random.Generator, count: int, mix: Tensor) -> Examples:
+        label = np.searchsorted(np.cumsum(mix)[:-1], rng.random(count), side="right")
+        noise = rng.standard_normal((count, LATENT), dtype=np.float32)
+        return Examples((self._middles[label] + noise) * SPREAD, label)
+
+
+def _descend(
+    examples: Examples, kernel: Tensor, bias: Tensor, config: TrainConfig, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, int]:
+    """Return kernel, bias and the number of steps; the rule is that of the robots' optimizer."""
+    start = np.vstack([kernel, bias])  # (LATENT + 1, LABELS): the bias is a feature that is 1
+    weights, velocity = start, np.zeros_like(start)
+    inputs = np.hstack([examples.latent, np.ones((len(examples.label), 1), np.float32)])
+    truth = np.eye(LABELS, dtype=np.float32)[examples.label]
+    pull, rate = np.float32(config.proximal_mu), np.float32(config.learning_rate)
+    keep, steps = np.float32(config.momentum), 0
+    for _ in range(config.epochs):
+        order = rng.permutation(len(truth))
+        for begin in range(0, len(order), config.batch_size):
+            rows = order[begin : begin + config.batch_size]
+            x = inputs[rows]  # (batch, LATENT + 1)
+            wrong = _softmax(x @ weights) - truth[rows]
+            gradient = x.T @ wrong / np.float32(len(rows)) + pull * (weights - start)
+            if config.clip_norm:
+                length = float(np.linalg.norm(gradient))
+                gradient = gradient * np.float32(min(1.0, config.clip_norm / (length or 1.0)))
+            velocity = keep * velocity - rate * gradient
+            weights = weights + velocity
+            steps += 1
+    return weights[:-1], weights[-1], steps
+
+
+def _score(kernel: Tensor, bias: Tensor, examples: Examples) -> tuple[float, float]:
+    chances = _softmax(examples.latent @ kernel + bias)  # (n, LABELS)
+    right = chances[np.arange(len(chances)), examples.label]
+    loss = float(-np.log(np.maximum(right, 1e-9)).mean())
+    return loss, float((chances.argmax(axis=1) == examples.label).mean())
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    powers: Tensor = np.exp(logits - logits.max(axis=1, keepdims=True))
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers

@@ -1,0 +1,194 @@
+"""Let virtual robots learn under the real round loop, and add up what it takes."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from cloud_server.aggregation.aggregator import AGGREGATORS
+from cloud_server.fleet import Clock, Fleet
+from cloud_server.round_journal import MemoryJournal
+from cloud_server.round_record import ACCEPTED, NO_REPLY, RoundRecord
+from cloud_server.rounds import QuorumError, Selection, rules_of, run_round
+from cloud_server.settings import ServerSettings
+from cloud_server.simulation.learning import LABELS, HeadTask
+from cloud_server.simulation.population import Population, Traits
+from cloud_server.simulation.virtual_fleet import WENT_AWAY, VirtualFleet
+from cloud_server.update_checks import checks_of
+from fleet_model.errors import RoundError, SettingsError
+from fleet_model.loading import load_plugin
+from fleet_model.types import Checkpoint, TrainConfig, Update
+from fleet_model.weights import size_bytes
+from fleet_model.wire import TrainRequest
+
+RUN = "simulation"
+_REASON = 120  # characters: the loop's error names every robot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is simulated."""
+
+    traits: Traits
+    settings: ServerSettings  # the sections rounds, checks, training are used
+    rounds: int
+    model_mb: float = 0.0  # what travels each way; 0: what the virtual robots learn, 0.026 MB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundLine:
+    """One round, without the robots one by one."""
+
+    round: int
+    hours: float  # simulated, from the start to the closing
+    seconds: float  # simulated, of this round
+    asked: int = 0
+    accepted: int = 0
+    refused: int = 0
+    gone: int = 0  # went away before they had answered
+    late: int = 0  # no update by the deadline: a slow robot, or a slow network
+    accuracy: float  # of the checkpoint after the round, on examples that no robot has
+    loss: float
+    error: str = ""  # why the round did not close
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A whole simulation."""
+
+    robots: int
+    rounds: int  # that closed
+    failed: int
+    hours: float  # simulated
+    gb_down: float
+    gb_up: float
+    used: float  # share of the questions that became part of a checkpoint
+    accuracy: float
+    wall_s: float  # what the simulation itself took
+
+
+class Simulation:
+    """One plan on its way: iterate over `rounds`, then read `summary`.
+
+    The whole course follows from the plan: the same plan gives the same numbers, bit for bit,
+    but for `wall_s`.
+    """
+
+    def __init__(
+        self, plan: Plan, work: Callable[[int, TrainRequest], Update] | None = None
+    ) -> None:
+        """Make the fleet.
+
+        Args:
+            plan: what is simulated. Settings that tell robots apart (rounds.robots, sites, labels,
+                query) are left out: virtual robots are nobody's.
+            work: how a robot trains; None: the head of learning.py on its own examples.
+
+        Raises:
+            SettingsError: no round can ever close, or the settings contradict each other.
+        """
+        self._plan, rounds = plan, plan.settings.rounds
+        if rounds.quorum > plan.traits.robots:
+            raise SettingsError(
+                f"{plan.traits.robots} robots cannot give a quorum of {rounds.quorum}; lower "
+                "rounds.quorum or simulate more robots"
+            )
+        self._task = HeadTask(plan.traits.seed)
+        self._population = Population(plan.traits, LABELS)
+        self._fleet = VirtualFleet(self._population, work or self._train, self._message_bytes)
+        self._lines: list[RoundLine] = []
+        self._begin = time.perf_counter()
+
+    def rounds(self) -> Iterator[RoundLine]:
+        """Close one round after the other; see `course`."""
+        for line in course(self._fleet, self._fleet.clock, self._task, self._plan):
+            self._lines.append(line)
+            yield line
+
+    def summary(self) -> Summary:
+        """Add up the rounds so far; there is at least one."""
+        closed = [line for line in self._lines if not line.error]
+        return Summary(
+            robots=self._plan.traits.robots,
+            rounds=len(closed),
+            failed=len(self._lines) - len(closed),
+            hours=self._fleet.clock.now() / 3600,
+            gb_down=self._fleet.bytes_down / 1e9,
+            gb_up=self._fleet.bytes_up / 1e9,
+            used=sum(line.accepted for line in closed) / max(1, self._fleet.asked),
+            accuracy=self._lines[-1].accuracy,
+            wall_s=time.perf_counter() - self._begin,
+        )
+
+    def _train(self, robot: int, request: TrainRequest) -> Update:
+        return train(self._task, self._population, robot, request)
+
+    def _message_bytes(self, request: TrainRequest) -> float:
+        return self._plan.model_mb * 1e6 or size_bytes(request.checkpoint.weights)
+
+
+def train(task: HeadTask, population: Population, robot: int, request: TrainRequest) -> Update:
+    """Do what robot is asked, on its own examples."""
+    examples, mix = int(population.examples[robot]), population.mix[robot]
+    return task.fit(robot, examples, mix, request.checkpoint, request.config)
+
+
+def course(fleet: Fleet, clock: Clock, task: HeadTask, plan: Plan) -> Iterator[RoundLine]:
+    """Close the plan's rounds over any fleet whose robots learn `task`.
+
+    A round that fails costs its time, and the next is tried.
+
+    Raises:
+        SettingsError: the settings contradict each other.
+    """
+    settings = plan.settings
+    aggregator = load_plugin(AGGREGATORS, settings.rounds.aggregator)()
+    rules = replace(rules_of(settings.rounds), selection=Selection())
+    checks, journal = checks_of(settings.checks), MemoryJournal()
+    checkpoint, begin_s = task.start(), clock.now()
+    for number in range(1, plan.rounds + 1):
+        request, round_begin_s = _request(number, checkpoint, settings), clock.now()
+        record, error = None, ""
+        try:
+            checkpoint, record = run_round(
+                fleet, aggregator, request, rules, checks, clock, journal, stop=lambda: False
+            )
+            journal.close(number)
+        except QuorumError as failed:
+            record, error = failed.record, str(failed)[:_REASON]
+        except RoundError as failed:  # too few robots were switched on
+            error = str(failed)[:_REASON]
+        loss, accuracy = task.score(checkpoint.weights)
+        line = RoundLine(
+            round=number,
+            hours=(clock.now() - begin_s) / 3600,
+            seconds=clock.now() - round_begin_s,
+            accuracy=accuracy,
+            loss=loss,
+            error=error,
+        )
+        yield line if record is None else _counted(line, record)
+
+
+def _request(number: int, checkpoint: Checkpoint, settings: ServerSettings) -> TrainRequest:
+    return TrainRequest(
+        run=RUN,
+        round=number,
+        checkpoint=checkpoint,
+        config=TrainConfig(**settings.training.model_dump(), seed=checkpoint.version),
+        trainer="",
+        trainer_bytes=0,
+        deadline_s=settings.rounds.deadline_s,
+    )
+
+
+def _counted(line: RoundLine, record: RoundRecord) -> RoundLine:
+    outcomes = Counter(robot.outcome for robot in record.robots)
+    return replace(
+        line,
+        asked=record.asked,
+        accepted=outcomes[ACCEPTED],
+        refused=sum(robot.refused for robot in record.robots),
+        gone=outcomes[WENT_AWAY],
+        late=outcomes[NO_REPLY],
+    )

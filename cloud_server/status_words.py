@@ -1,0 +1,102 @@
+"""What happened and what there is to do, in plain words."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from cloud_server.history import kind_of
+from cloud_server.logs import one_line
+from cloud_server.round_record import RobotRecord, RoundRecord
+
+if TYPE_CHECKING:
+    from cloud_server.fleet_status import FleetStatus, OpenRound
+    from cloud_server.robot_status import RobotStatus
+    from cloud_server.runs import Run
+
+MAX_NAMES = 12  # of robots in one sentence
+MAX_WAITING = 5  # unknown keys: strangers must not push everything else off the screen
+SAID = {  # kind of outcome -> how a sentence about such robots begins
+    "accepted": "accepted",
+    "busy": "busy",
+    "no_reply": "no reply from",
+    "not_reached": "not reached",
+}
+
+
+def tell(status: "FleetStatus") -> list[str]:
+    """Return sentences: the open round, the last round, the last run, then what needs a person."""
+    lines = []
+    if status.open_round is not None:
+        lines.append(_open_round(status.open_round))
+    if status.last_round is not None:
+        lines += _last_round(status.last_round)
+    if status.runs:
+        lines += _run(status.runs[-1])
+    for robot in status.robots:
+        lines += _robot(robot)
+    for key in status.waiting[:MAX_WAITING]:
+        lines.append(f"unknown key {key.fingerprint} asks to take part; to admit it: {key.reason}")
+    if (more := len(status.waiting) - MAX_WAITING) > 0:
+        lines.append(f"{more} more unknown keys ask to take part")
+    return [one_line(line) for line in lines]
+
+
+def names(of: Iterable[str]) -> str:
+    """Return names in order, such that thousands of robots fit into one line."""
+    ordered = sorted(of)
+    rest = len(ordered) - MAX_NAMES
+    return ", ".join(ordered[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _open_round(now: "OpenRound") -> str:
+    return (
+        f"run {now.run} round {now.round}: {now.asked} robots asked, {now.answered} answered, "
+        f"{now.good} good updates, {now.seconds_left:.0f} s left"
+    )
+
+
+def _last_round(record: RoundRecord) -> list[str]:
+    robots = record.robots
+    groups = {
+        said: [robot.name for robot in robots if kind_of(robot.outcome) == kind]
+        for kind, said in SAID.items()
+    }
+    told = "; ".join(f"{said} {names(group)}" for said, group in groups.items() if group)
+    late = f"; {record.late} updates came too late" if record.late else ""
+    lines = [
+        f"run {record.run} round {record.round} closed in {record.seconds:.1f} s with version "
+        f"{record.version}: {told or 'nobody took part'}{late}"
+    ]
+    others = [robot for robot in robots if kind_of(robot.outcome) not in SAID]
+    return lines + _one_by_one(others)
+
+
+def _one_by_one(robots: Sequence[RobotRecord]) -> list[str]:
+    """Tell each reason: a refused update or a failure differs from robot to robot."""
+    lines = [
+        f"robot {robot.name}: {robot.outcome.replace(f'robot {robot.name}: ', '', 1)}"
+        for robot in robots[:MAX_NAMES]
+    ]
+    if (rest := len(robots) - MAX_NAMES) > 0:
+        lines.append(f"{rest} more robots were refused or failed; see `cloud-server history`")
+    return lines
+
+
+def _run(run: "Run") -> list[str]:
+    if not run.error:
+        return []
+    return [f"run {run.id} {run.state}: {run.error}"]
+
+
+def _robot(robot: "RobotStatus") -> list[str]:
+    if robot.state == "suspended":
+        return [
+            f"robot {robot.name} is suspended: {robot.reason or 'by the operator'}; to let it take "
+            f"part again: cloud-server robots approve DIR {robot.name}"
+        ]
+    if robot.state == "pending":
+        return [
+            f"robot {robot.name} waits for approval: cloud-server robots approve DIR {robot.name}"
+        ]
+    if robot.offenses > 1:
+        return [f"robot {robot.name}: {robot.offenses} refused updates in a row: {robot.verdict}"]
+    return []

@@ -1,0 +1,92 @@
+"""The operator's routes: runs, their schedule, what goes on. The guard asks for the credential."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from fastapi import APIRouter, HTTPException
+from pydantic import BaseModel, ConfigDict, Field
+
+from cloud_server.run_store import MAX_CLOSED
+from cloud_server.runs import Runs
+from cloud_server.schedule import MIN_EVERY_S
+from cloud_server.web.api import ADMIN
+from fleet_model.errors import FleetError, RoundError
+
+
+class RunRequest(BaseModel):
+    """What `cloud-server train` asks."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    rounds: int = Field(ge=1, le=10_000)
+    every_s: float | None = Field(default=None, ge=MIN_EVERY_S)  # again and again from now on
+    continuous: bool = False  # the next run begins when the last has ended
+
+
+def admin_routes(runs: Runs, status: Callable[[], dict[str, Any]]) -> APIRouter:
+    """Return the routes; runs go on while they are served. `status` is asked at every look."""
+
+    @asynccontextmanager
+    async def going_on(_: object) -> AsyncIterator[None]:
+        runs.go_on()
+        yield
+        runs.leave()
+
+    router = APIRouter(prefix=ADMIN, tags=["admin"], lifespan=going_on)
+
+    _add_run_routes(router, runs)
+
+    @router.get("/status")
+    def fleet_status() -> dict[str, Any]:
+        """Return robots, runs, versions."""
+        with _told():
+            return status()
+
+    return router
+
+
+def _add_run_routes(router: APIRouter, runs: Runs) -> None:
+    @router.post("/runs")
+    def start_run(body: RunRequest) -> dict[str, Any]:
+        """Start a run, and the schedule of the next ones."""
+        if body.continuous and body.every_s is not None:
+            raise HTTPException(422, "every_s and continuous: give one of them")
+        with _told():
+            if body.continuous or body.every_s is not None:
+                return runs.repeat(body.rounds, body.every_s).as_json()
+            return runs.start(body.rounds).as_json()
+
+    @router.get("/runs")
+    def list_runs() -> dict[str, Any]:
+        """Return the newest runs, oldest first."""
+        return {"runs": [run.as_json() for run in runs.all()]}
+
+    @router.get("/runs/{run_id}")
+    def get_run(run_id: str) -> dict[str, Any]:
+        """Return one run with its newest rounds."""
+        run = runs.get(run_id)
+        if run is None:
+            raise HTTPException(404, f"there is no run {run_id[:40]}; see `cloud-server runs list`")
+        return run.as_json(MAX_CLOSED)
+
+    @router.post("/runs/{run_id}/stop")
+    def stop_run(run_id: str) -> dict[str, Any]:
+        """End a run soon."""
+        with _told():
+            return runs.stop(run_id).as_json()
+
+    @router.post("/runs/{run_id}/resume")
+    def resume_run(run_id: str) -> dict[str, Any]:
+        """Go on with a run that failed or was stopped."""
+        with _told():
+            return runs.resume(run_id).as_json()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Answer our errors with their words: 409 if the state of runs does not allow it, else 500."""
+    try:
+        yield
+    except FleetError as error:
+        code = 409 if isinstance(error, RoundError) else 500
+        raise HTTPException(code, str(error)) from None

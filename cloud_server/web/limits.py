@@ -1,0 +1,118 @@
+"""The server process on its port: every limit of [limits] in force, memory that stays flat."""
+
+import ctypes
+import logging
+import resource
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from cloud_server.settings import LimitSettings, NetworkSettings
+from cloud_server.web.listener import listen
+from cloud_server.web.protocol import BoundedProtocol
+
+log = logging.getLogger(__name__)
+# What everybody since 2014 speaks: ephemeral keys, authenticated encryption. TLS 1.3 has no others.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+FILES_BESIDE_CONNECTIONS = 512  # SQLite, spools, the store's files, Python itself
+M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3  # of glibc's malloc.h
+LARGE_BLOCK_BYTES = 1 << 20
+# What strangers can make uvicorn say, once a request; and "Cancel 0 running task(s)" at the end of
+# every polling connection, which is no error.
+NOISE = ("Invalid HTTP request", "Unsupported upgrade", "No supported WebSocket", "Cancel %s")
+
+
+class BoundedServer(uvicorn.Server):
+    """uvicorn on sockets that count their connections."""
+
+    def __init__(self, config: uvicorn.Config, bind: Callable[[], list[socket.socket]]) -> None:
+        super().__init__(config)
+        self._bind = bind
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal; raises SettingsError if the port is taken."""
+        super().run(sockets=sockets or self._bind())
+
+
+def bounded_server(
+    app: Any, network: NetworkSettings, limits: LimitSettings, certificate: Path, key: Path
+) -> BoundedServer:
+    """Return the server of `app` over TLS with its own key."""
+    _silence_noise()
+    raise_file_limit(limits.max_connections)
+    keep_memory_flat()
+    config = uvicorn.Config(
+        app,
+        http=type("_Protocol", (BoundedProtocol,), {"limits": limits}),
+        loop="cloud_server.web.listener:BoundedLoop",
+        ws="none",
+        ssl_certfile=certificate,
+        ssl_keyfile=str(key),
+        ssl_ciphers=CIPHERS,
+        ssl_context_factory=_strict,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,  # robots poll: they only keep connections open
+        timeout_keep_alive=75,  # longer than an idle robot's poll: no new TLS handshake each
+    )
+    return BoundedServer(config, lambda: listen(network.host, network.port, limits))
+
+
+def keep_memory_flat() -> None:
+    """Let all threads share two heaps, and give back every large block, where there is glibc.
+
+    By default every one of Flower's 40 threads keeps what it has once used to itself: megabytes
+    each (facts of flwr 1.41: a server with 8 robots holds twice what it needs). And after the first
+    tensor that is freed, glibc takes blocks of up to 32 MB from the heaps, where they leave holes
+    (8 robots with 40 MB each: 681 MB at the peak, 554 MB with this).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    options = ((M_ARENA_MAX, 2), (M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES))
+    if mallopt is None or not all(mallopt(option, value) for option, value in options):
+        log.debug("this C library has no mallopt")
+
+
+def raise_file_limit(connections: int) -> int:
+    """Raise the soft limit of open files to what the connections need; return how many there are.
+
+    A server without a free descriptor accepts nobody, the operator neither.
+    """
+    wanted = connections + FILES_BESIDE_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = [limit for limit in (wanted, hard) if limit != resource.RLIM_INFINITY]
+    if soft == resource.RLIM_INFINITY or soft >= min(room):
+        have = soft
+    else:
+        have = min(room)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (have, hard))
+    if have != resource.RLIM_INFINITY and have < wanted:
+        log.warning(
+            "only %d files may be open, limits.max_connections = %d needs %d; raise `ulimit -n`",
+            have, connections, wanted,
+        )  # fmt: skip
+    return have
+
+
+def _strict(_: uvicorn.Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    context = default()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A client that asks for new keys again and again costs the server far more than itself.
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    return context
+
+
+class _Noise(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(NOISE)
+
+
+def _silence_noise() -> None:
+    logger = logging.getLogger("uvicorn.error")
+    if not any(isinstance(one, _Noise) for one in logger.filters):
+        logger.addFilter(_Noise())

@@ -1,0 +1,168 @@
+"""A robot reaches its own messages only, and speaks for nobody but itself.
+
+Flower 1.41 checks that a request's node id belongs to the key that signed it, and stops there. An
+admitted robot could send a message to another robot in the server's name (with weights of its
+choice), answer for another robot, read whatever object of the run it can name, and delete other
+robots' messages. (Reproduced in tests/cloud_server/web/test_ownership.py.)
+"""
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cloud_server.web.transfers import Message, Receive, Send
+from fleet_model.errors import RefusedError
+
+MAX_NODES = 256  # whose objects are remembered: about 100 kB each for a model of 500 tensors
+INTERNALS = (  # as in fleet_model/flower_compat.py, for the contract test
+    "flwr.proto.fleet_pb2:PushMessagesRequest",
+    "flwr.proto.message_pb2:ConfirmMessageReceivedRequest",
+    "flwr.proto.message_pb2:PullObjectRequest",
+    "flwr.proto.message_pb2:PushObjectRequest",
+    "flwr.supercore.state.schema.corestate_models:ObjectPushSessionRoot",
+    "flwr.supercore.state.schema.linkstate_models:MessageIns",
+    "flwr.supercore.state.schema.linkstate_models:MessageRes",
+    "flwr.supercore.state.schema.objectstore_models:ObjectChild",
+    "flwr.supercore.utils:uint64_to_int64",
+)
+
+
+class Ownership:
+    """ASGI middleware directly around Flower's handlers: the signature has been checked."""
+
+    def __init__(self, app: Any, state: Any) -> None:
+        self._app = app
+        self._records = Records(state)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Refuse what belongs to another robot with 403."""
+        request = scope.get("state", {}).get("protobuf_request")
+        # Flower's runtime API, the operator's, has requests of the same types.
+        if scope.get("path", "").startswith("/v1/fleet/") and self._records.concerns(request):
+            try:
+                await asyncio.to_thread(self._records.require_own, request)
+            except RefusedError as error:
+                await _refuse(send, str(error))
+                return
+        await self._app(scope, receive, send)
+
+
+def add_ownership(app: Any) -> None:
+    """Put the check around Flower's handlers, inside everything that Flower does before."""
+    from starlette.middleware import Middleware
+
+    state = app.state.linkstate_factory.state()
+    app.user_middleware.append(Middleware(Ownership, state=state))
+
+
+class Records:
+    """Asks Flower's SQLite state whose a message or an object is."""
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+        self._objects: OrderedDict[int, frozenset[str]] = OrderedDict()  # node id -> may be pulled
+        self._checks: Mapping[str, Callable[[Any, int], None]] = {
+            "PushMessagesRequest": self._require_own_reply,
+            "PushObjectRequest": self._require_own_upload,
+            "PullObjectRequest": self._require_own_object,
+            "ConfirmMessageReceivedRequest": self._require_own_message,
+        }
+
+    def concerns(self, request: Any) -> bool:
+        """Return whether a request names a message or an object: polls and heartbeats do not."""
+        return type(request).__name__ in self._checks
+
+    def require_own(self, request: Any) -> None:
+        """Raise RefusedError if a request of the fleet API touches what is not its node's."""
+        self._checks[type(request).__name__](request, request.node.node_id)
+
+    def _require_own_reply(self, request: Any, node_id: int) -> None:
+        replies, trees = request.messages_list, request.message_object_trees
+        if len(replies) != 1 or len(trees) != 1:
+            raise RefusedError("expected one reply with its objects")
+        metadata = replies[0].metadata
+        if metadata.src_node_id != node_id or trees[0].object_id != metadata.message_id:
+            raise RefusedError("a robot speaks for itself only")
+        if metadata.reply_to_message_id and self._is_for(metadata.reply_to_message_id, node_id):
+            return
+        # Not known (any more): Flower says so itself, but stores nothing that is no reply.
+        if not metadata.reply_to_message_id or self._exists(metadata.reply_to_message_id):
+            raise RefusedError("a robot answers messages to itself only")
+
+    def _require_own_upload(self, request: Any, node_id: int) -> None:
+        from flwr.supercore.state.schema.corestate_models import ObjectPushSessionRoot as Root
+        from flwr.supercore.state.schema.linkstate_models import MessageRes
+        from flwr.supercore.utils import uint64_to_int64
+        from sqlalchemy import select
+
+        owners = (
+            select(MessageRes.src_node_id)
+            .join(Root, Root.root_object_id == MessageRes.message_id)
+            .where(Root.session_id == request.session_id)
+        )
+        with self._state.session() as session:
+            found = set(session.scalars(owners))
+        if not request.session_id or found - {uint64_to_int64(node_id)}:
+            raise RefusedError("a robot uploads to its own replies only")
+
+    def _require_own_object(self, request: Any, node_id: int) -> None:
+        known = self._objects.get(node_id, frozenset())
+        if request.object_id not in known:
+            known = self._objects[node_id] = self._objects_for(node_id)
+            if len(self._objects) > MAX_NODES:
+                self._objects.popitem(last=False)
+        if request.object_id not in known and request.object_id in self._state.object_store:
+            raise RefusedError("a robot pulls objects of its own messages only")
+
+    def _require_own_message(self, request: Any, node_id: int) -> None:
+        message_id = request.message_object_id
+        if not self._is_for(message_id, node_id) and message_id in self._state.object_store:
+            raise RefusedError("a robot confirms its own messages only")
+
+    def _is_for(self, message_id: str, node_id: int) -> bool:
+        from flwr.supercore.state.schema.linkstate_models import MessageIns
+        from flwr.supercore.utils import uint64_to_int64
+        from sqlalchemy import select
+
+        wanted = (
+            MessageIns.message_id == message_id,
+            MessageIns.dst_node_id == uint64_to_int64(node_id),
+        )
+        with self._state.session() as session:
+            return session.scalar(select(MessageIns.message_id).where(*wanted)) is not None
+
+    def _exists(self, message_id: str) -> bool:
+        from flwr.supercore.state.schema.linkstate_models import MessageIns
+        from sqlalchemy import select
+
+        one = select(MessageIns.message_id).where(MessageIns.message_id == message_id)
+        with self._state.session() as session:
+            return session.scalar(one) is not None
+
+    def _objects_for(self, node_id: int) -> frozenset[str]:
+        """Return the ids of all objects under the messages to a node."""
+        from flwr.supercore.state.schema.linkstate_models import MessageIns
+        from flwr.supercore.state.schema.objectstore_models import ObjectChild
+        from flwr.supercore.utils import uint64_to_int64
+        from sqlalchemy import select
+
+        found: set[str] = set()
+        mine = select(MessageIns.message_id).where(
+            MessageIns.dst_node_id == uint64_to_int64(node_id)
+        )
+        with self._state.session() as session:
+            level = {str(one) for one in session.scalars(mine)}
+            while level:
+                found |= level
+                below = select(ObjectChild.child_id).where(ObjectChild.parent_id.in_(level))
+                level = set(session.scalars(below)) - found
+        return frozenset(found)
+
+
+async def _refuse(send: Send, reason: str) -> None:
+    body = json.dumps({"detail": reason}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

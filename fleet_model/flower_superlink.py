@@ -1,0 +1,92 @@
+"""Flower's SuperLink as an app inside this process; nothing of Flower is imported before a call."""
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+# Flower gives each of up to 30 SQLite connections a cache of 64 MB and maps 256 MB of the file: the
+# server would grow with the robots that talk to it at once. A page that many need is in the
+# kernel's cache anyway. Writers wait for each other longer than 5 s on a slow disk.
+PRAGMAS = {"cache_size": "-2000", "mmap_size": "0", "busy_timeout": "60000"}
+TIDY_S = 5.0
+
+
+def quiet() -> None:
+    """Keep Flower from calling home; call before flwr is imported."""
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+
+def create_superlink(database: str, host: str, port: int) -> "FastAPI":
+    """Return Flower's SuperLink as an app, robots authenticated, no ServerApp process of its own.
+
+    Args:
+        database: SQLite file.
+        host: address that the caller serves the app at; Flower only records it.
+        port: as `host`.
+    """
+    quiet()
+    from flwr.supercore import sql_mixin
+    from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
+    from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+    from flwr.superlink.config_loader import SuperLinkLifespanConfig
+    from flwr.superlink.main import create_app
+
+    sqlite: Any = sql_mixin
+    sqlite.SQLITE_PRAGMAS = tuple({**dict(sqlite.SQLITE_PRAGMAS), **PRAGMAS}.items())
+    _tidy_seldom()
+    flower = logging.getLogger("flwr")
+    flower.setLevel(logging.WARNING)  # it logs every poll of every robot
+    flower.handlers.clear()  # its own writes beside the process's log, in a form of its own
+    config = SuperLinkLifespanConfig(
+        control_address="127.0.0.1:0",  # unused in 1.41: every API is served by the app
+        health_server_address=None,
+        host=host,
+        port=port,
+        insecure=False,
+        certificates=None,  # TLS belongs to whoever serves the app
+        superexec_auth_secret=os.urandom(32),
+        authn_plugin=NoOpControlAuthnPlugin(),
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type="grpc-rere",
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=None,
+        ssl_certfile=None,
+        ssl_keyfile=None,
+        database=database,
+        isolation="process",
+        runtime_dependency_install=False,
+    )
+    return create_app(config, SuperLinkLifespan)
+
+
+def _tidy_seldom() -> None:
+    """Let Flower look for expired tasks every few seconds instead of with every request.
+
+    The look writes, and SQLite has one write lock; tasks of this server do not expire anyway.
+    """
+    from flwr.supercore.corestate.sql_corestate import SqlCoreState
+
+    state: Any = SqlCoreState
+    tidy = state._cleanup_expired_task_tokens
+    if hasattr(tidy, "seldom"):  # once a process
+        return
+    tidied_at = -TIDY_S
+
+    def seldom(self: Any) -> None:
+        nonlocal tidied_at
+        if time.monotonic() - tidied_at >= TIDY_S:
+            tidied_at = time.monotonic()
+            tidy(self)
+
+    seldom.seldom = True  # type: ignore[attr-defined]
+    state._cleanup_expired_task_tokens = seldom

@@ -1,0 +1,81 @@
+"""The benchmark of virtual robots: its arms do the same work, its picture and figures hold."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks import simulate, simulated_fleets
+from benchmarks.simulate import Cost
+from cloud_server.simulation.learning import KERNEL
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_moments_are_found_among_whatever_else_is_printed():
+    assert simulate.moments_of("INFO : starting\nmoment 10.5\nINFO\nmoment 12.0\n") == [10.5, 12.0]
+
+
+@pytest.mark.parametrize("arm", ["ours", "flower"])
+def test_an_arm_notes_its_start_and_every_round(arm):
+    moments = []
+    simulated_fleets.ARMS[arm](6, 3, lambda: moments.append(len(moments)))
+    assert len(moments) == 4
+
+
+def test_every_robot_answers_with_something_else():
+    changes = [simulated_fleets.change_of(robot)[KERNEL] for robot in (0, 1, 9999)]
+    assert changes[0].nbytes == 25_600
+    assert not np.array_equal(changes[0], changes[1])
+    assert not np.array_equal(changes[1], changes[2])
+
+
+def costs(*, big=False, ray=False):
+    sizes = (100, 1000, 10_000) if big else (100, 1000)
+    return {
+        "ours": {n: Cost(round_s=n / 10_000, peak_mb=100.0) for n in sizes},
+        "flower": {n: Cost(round_s=n / 1000, peak_mb=150.0) for n in sizes},
+        "ray": {100: Cost(round_s=2.0, peak_mb=900.0)} if ray else {},
+    }
+
+
+def test_figures_tell_what_a_robot_costs_and_ratios_what_it_costs_elsewhere():
+    quick = simulate.result(costs())
+    assert {c.key: round(c.ratio, 6) for c in quick.comparisons} == {
+        "rounds_per_s": 10.0,
+        "peak_memory": 1.5,
+    }
+    assert quick.figures["rounds_per_s"] == pytest.approx(10)
+    assert quick.figures["us_per_robot_1000"] == pytest.approx(100)
+    assert quick.figures["flower_us_per_robot_100"] == pytest.approx(1000)
+    whole = simulate.result(costs(big=True, ray=True))
+    assert {c.key for c in whole.comparisons} == {
+        "rounds_per_s", "peak_memory", "rounds_per_s_10000", "rounds_per_s_ray",
+    }  # fmt: skip
+
+
+def test_the_picture_shows_both_arms(tmp_path, monkeypatch):
+    monkeypatch.setattr(simulate, "PICTURE", tmp_path / "p.png")
+    simulate.draw(costs(big=True))
+    assert cv2.imread(str(tmp_path / "p.png")).shape[1] == 1600
+
+
+@pytest.mark.slow
+def test_simulate_ends_with_one_line_of_json():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.simulate", "--json", "--quick"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["benchmark"] == "simulate"
+    assert set(answer["ratios"]) == {"rounds_per_s", "peak_memory"}
+    assert {"rounds_per_s", "peak_mb", "us_per_robot_100", "us_per_robot_1000"} <= set(
+        answer["figures"]
+    )

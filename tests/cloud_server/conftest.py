@@ -1,0 +1,6 @@
+"""timed_robots.py is imported by name by several test files."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))

@@ -1,0 +1,80 @@
+"""A real server that kills itself with SIGKILL at one named step, once; the export is a fake.
+
+python killing_server.py DIR STEP NTH: before or after (a "+" at the end of STEP) the NTH call of a
+function the process is gone. The next server on the same directory lives.
+"""
+
+import os
+import shutil
+import signal
+import sys
+from importlib import import_module
+from pathlib import Path
+
+STEPS = {
+    "send": ("fleet_model.flower_link", "LinkGrid.push"),
+    "half sent": ("fleet_model.flower_state", "FlowerState.keep_whole"),
+    "keep": ("cloud_server.round_journal", "DiskJournal.keep"),
+    "half kept": ("cloud_server.reply_spool", "_append"),
+    "half a checkpoint": ("cloud_server.checkpoints", "write_weights"),
+    "checkpoint": ("cloud_server.checkpoints", "Checkpoints.save"),
+    "history": ("cloud_server.directory", "ServerDirectory.append_history"),
+    "close": ("cloud_server.round_journal", "DiskJournal.close"),
+    "run file": ("cloud_server.run_store", "RunStore.save"),
+    "prune": ("cloud_server.checkpoints", "Checkpoints.prune"),
+    "publish": ("cloud_server.runs", "publish"),
+}
+
+
+def main() -> None:
+    directory, step, nth = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    from cloud_server import runs
+
+    runs.publish = publish
+    mark = directory / "killed"
+    if not mark.exists():
+        arm(step, nth, mark)
+    sys.argv = ["cloud-server", "start", str(directory)]
+    from cloud_server.cli import main as cli
+
+    cli()
+
+
+def arm(step: str, nth: int, mark: Path) -> None:
+    module, _, path = STEPS[step.rstrip("+")][0], None, STEPS[step.rstrip("+")][1]
+    owner = import_module(module)
+    *parents, name = path.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent)
+    real, calls = getattr(owner, name), 0
+
+    def killing(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            if step.endswith("+"):
+                real(*args, **kwargs)
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    setattr(owner, name, killing)
+
+
+def publish(place, settings, checkpoint, progress=None):
+    """Publish the tiny bundle as the checkpoint's version."""
+    from cloud_server.model_store import DirectoryStore
+    from fleet_model.bundle import MANIFEST, TRAINER, read_bundle
+
+    manifest = read_bundle(place.model).model_copy(update={"version": checkpoint.version})
+    aside = place.root / "bundle"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    for name in (*manifest.files, TRAINER):
+        shutil.copy(place.model / name, aside / name)
+    (aside / MANIFEST).write_text(manifest.model_dump_json())
+    return DirectoryStore(place.store).publish(aside, settings.channel, place.model)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+from dataclasses import replace
+
+import pytest
+
+from cloud_server.fleet_status import FleetStatus, OpenRound
+from cloud_server.robot_status import RobotStatus
+from cloud_server.round_record import NO_REPLY, NOT_REACHED, RobotRecord, RoundRecord
+from cloud_server.run_store import Run
+from cloud_server.status_words import MAX_NAMES, names, tell
+from cloud_server.totals import Totals
+
+
+def robot(name="r1", state="approved", **more):
+    return RobotStatus(
+        **{
+            "name": name, "site": "hall", "state": state, "reason": "", "labels": (),
+            "fingerprint": "SHA256:abc", "online": True, "last_seen_s": 1.0, "active_version": 1,
+            "offenses": 0, "verdict": "", "report": None, **more,
+        }
+    )  # fmt: skip
+
+
+def told(**more):
+    nothing = FleetStatus(
+        robots=[], waiting=[], runs=[], channels={}, open_round=None, totals=Totals()
+    )
+    return tell(replace(nothing, **more))
+
+
+def last_round(late=0, **outcomes):
+    robots = tuple(RobotRecord(name=n, site="hall", outcome=o) for n, o in outcomes.items())
+    record = RoundRecord(
+        run="a", round=3, version=8, seconds=12.34, robots=robots, metrics={}, late=late
+    )
+    return {"totals": Totals(last=record)}
+
+
+def test_a_server_on_which_nothing_happened_has_nothing_to_tell():
+    assert told(robots=[robot()]) == []
+
+
+def test_the_open_round_is_told_first():
+    now = OpenRound(run="a", round=4, asked=5, answered=3, good=2, seconds_left=41.6)
+
+    assert told(open_round=now, **last_round(r1="accepted"))[0] == (
+        "run a round 4: 5 robots asked, 3 answered, 2 good updates, 42 s left"
+    )
+
+
+def test_the_last_round_says_who_was_accepted_and_why_the_others_were_not():
+    first, *others = told(
+        **last_round(
+            late=2, r1="accepted", r2="accepted", r3=NO_REPLY, r4=NOT_REACHED, r5="busy: driving",
+            r6="refused: robot r6: head/kernel holds NaN", r7="no space left",
+        )
+    )  # fmt: skip
+
+    assert first == (
+        "run a round 3 closed in 12.3 s with version 8: accepted r1, r2; busy r5; "
+        "no reply from r3; not reached r4; 2 updates came too late"
+    )
+    assert others == ["robot r6: refused: head/kernel holds NaN", "robot r7: no space left"]
+
+
+def test_why_a_run_failed_is_told():
+    run = Run(id="b", rounds=3, state="failed", error="2 robots online, expected 3", started_at=0)
+
+    assert told(runs=[run]) == ["run b failed: 2 robots online, expected 3"]
+
+
+def test_a_run_that_ended_well_needs_no_words():
+    assert told(runs=[Run(id="b", rounds=3, state="finished", started_at=0)]) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (robot(state="suspended", reason="3 refused updates in a row"), "3 refused updates"),
+        (robot(state="suspended"), "robots approve DIR r1"),
+        (robot(state="pending"), "waits for approval: cloud-server robots approve DIR r1"),
+        (robot(offenses=2, verdict="run a round 3: refused: NaN"), "2 refused updates in a row"),
+    ],
+)
+def test_a_robot_that_needs_a_person_is_named_with_what_to_do(given, words):
+    (line,) = told(robots=[given])
+
+    assert line.startswith("robot r1")
+    assert words in line
+
+
+@pytest.mark.parametrize("given", [robot(), robot(state="revoked", reason="stolen")])
+def test_a_robot_that_needs_nobody_is_not_named(given):
+    assert told(robots=[given]) == []
+
+
+def test_unknown_keys_are_told_with_the_command_that_admits_them_but_only_a_few():
+    keys = [robot("", "waiting", reason=f"cloud-server robots add {n}") for n in range(100)]
+
+    lines = told(waiting=keys)
+
+    assert "SHA256:abc" in lines[0]
+    assert "cloud-server robots add 0" in lines[0]
+    assert len(lines) == 6
+    assert lines[-1] == "95 more unknown keys ask to take part"
+
+
+def test_thousands_of_names_fit_into_a_line():
+    line = names(f"r{number:04d}" for number in range(1000))
+
+    assert line.startswith("r0000, r0001")
+    assert line.endswith(f"and {1000 - MAX_NAMES} more")
+
+
+def test_thousands_of_reasons_are_cut():
+    lines = told(**last_round(**{f"r{n}": "refused: NaN" for n in range(1000)}))
+
+    assert len(lines) == MAX_NAMES + 2
+    assert "988 more" in lines[-1]
+
+
+def test_a_robots_words_cannot_write_over_the_screen():
+    _, line = told(**last_round(r1="\x1b[2J\nrobot r2: accepted"))
+
+    assert line == "robot r1: \\x1b[2J\\nrobot r2: accepted"

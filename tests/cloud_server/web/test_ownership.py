@@ -1,0 +1,277 @@
+"""One admitted robot against another, over TLS: Flower's own checks and what we add to them."""
+
+import base64
+import ssl
+import time
+from importlib import import_module
+
+import httpx
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cloud_server.settings import LimitSettings
+from cloud_server.web.ownership import INTERNALS, add_ownership
+from fleet_model.flower_compat import FleetConnection, LinkGrid, create_superlink
+
+from .conftest import listening
+
+
+@pytest.mark.parametrize("internal", INTERNALS)
+def test_flower_has_the_internal(internal):
+    module, name = internal.split(":")
+    assert hasattr(import_module(module), name), (
+        f"Flower has moved or removed {internal}; see fleet_model/flower_compat.py for what to do"
+    )
+
+
+class Robot:
+    """An admitted robot that says what it wants to the fleet API, signed with its own key."""
+
+    def __init__(self, link, name):
+        from flwr.proto.node_pb2 import Node
+
+        self.key = ec.generate_private_key(ec.SECP384R1())
+        self.node_id = link.grid.register(self.key.public_key(), name)
+        self.connection = FleetConnection(link.address, link.ca, self.key)
+        self.connection.activate()
+        self.node = Node(node_id=self.node_id)
+        self.link = link
+
+    def post(self, path, request, answer=None):
+        """Return the status, and the answer if it was good."""
+        from cryptography.hazmat.primitives import hashes, serialization
+        from flwr.supercore.date import now
+
+        stamp = now().isoformat()
+        pem = self.key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        signature = self.key.sign(stamp.encode(), ec.ECDSA(hashes.SHA256()))
+        response = self.link.http.post(
+            f"/v1/fleet/{path}",
+            content=request.SerializeToString(),
+            headers={
+                "content-type": "application/protobuf",
+                "flwr-public-key": base64.b64encode(pem).decode(),
+                "flwr-timestamp": stamp,
+                "flwr-signature": base64.b64encode(signature).decode(),
+            },
+        )
+        good = response.status_code == 200 and answer is not None
+        return response.status_code, answer.FromString(response.content) if good else None
+
+
+class Link:
+    """An embedded SuperLink with the check, two robots online and a message to each."""
+
+    def __init__(self, number, app, place):
+        self.address, self.ca = f"127.0.0.1:{number}", (place.certificates / "ca.crt").read_bytes()
+        self.grid = LinkGrid(app)
+        verify = ssl.create_default_context(cafile=str(place.certificates / "ca.crt"))
+        self.http = httpx.Client(base_url=f"https://{self.address}", verify=verify, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def link(keys_place, tmp_path_factory):
+    root = tmp_path_factory.mktemp("link")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLWR_HOME", str(root))
+        app = create_superlink(str(root / "state.db"), "127.0.0.1", 1)
+        add_ownership(app)
+        with listening(app, keys_place, LimitSettings()) as (number, _):
+            link = Link(number, app, keys_place)
+            link.run_id = link.grid.open_run().run_id
+            with link.http:
+                yield link
+            link.grid.close_run(completed=True)
+
+
+@pytest.fixture
+def robots(link):
+    pair = Robot(link, "r1"), Robot(link, "r2")
+    yield pair
+    for robot in pair:
+        robot.connection.close()
+        link.grid.unregister(robot.node_id)
+
+
+def content(seed):
+    from flwr.app import ArrayRecord, RecordDict
+    from flwr.common import Array
+
+    tensor = np.random.default_rng(seed).normal(size=(64, 8)).astype(np.float32)
+    return RecordDict({"arrays": ArrayRecord({"head": Array(tensor)})})
+
+
+def asked(link, robots):
+    """Send both robots a message with content of its own; return the tickets."""
+    tickets = {}
+    for seed, robot in enumerate(robots):
+        ((ticket, _),) = link.grid.push(content(seed), [robot.node_id], 60.0).items()
+        tickets[robot] = ticket
+    return tickets
+
+
+def pull(robot):
+    from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+
+    _, answer = robot.post(
+        "pull-messages", PullMessagesRequest(node=robot.node), PullMessagesResponse
+    )
+    return answer.messages_list[0], answer.message_object_trees[0]
+
+
+def object_ids(tree):
+    from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+
+    return [item.object_id for item in iterate_object_tree(tree)]
+
+
+def push_request(link, robot, ticket, source, destination=1):
+    """Return a push-messages request with whatever it claims."""
+    from flwr.app import Message
+    from flwr.app.message import remove_content_from_message
+    from flwr.common.serde import message_to_proto
+    from flwr.proto.fleet_pb2 import PushMessagesRequest
+    from flwr.supercore.inflatable.inflatable_object import get_object_tree
+
+    made = Message(content(9), destination, "train")
+    made.metadata.__dict__.update(
+        _run_id=link.run_id, _src_node_id=source, _reply_to_message_id=ticket, _ttl=30.0
+    )
+    made.metadata.__dict__["_message_id"] = made.object_id
+    return PushMessagesRequest(
+        node=robot.node,
+        messages_list=[message_to_proto(remove_content_from_message(made))],
+        message_object_trees=[get_object_tree(made)],
+    )
+
+
+def push(link, robot, ticket, source, destination=1):
+    from flwr.proto.fleet_pb2 import PushMessagesResponse
+
+    request = push_request(link, robot, ticket, source, destination)
+    return robot.post("push-messages", request, PushMessagesResponse)
+
+
+def test_a_robot_reads_its_own_message_and_no_other(link, robots):
+    from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
+
+    mine, other = robots
+    asked(link, robots)
+    bare, tree = pull(other)
+
+    for object_id in object_ids(tree):
+        request = {"run_id": bare.metadata.run_id, "object_id": object_id}
+        spied = PullObjectRequest(node=mine.node, **request)
+        own = PullObjectRequest(node=other.node, **request)
+        assert mine.post("pull-object", spied)[0] == 403
+        assert mine.post("pull-object", own)[0] == 401  # says that it is the other: Flower sees it
+        status, answer = other.post("pull-object", own, PullObjectResponse)
+        assert (status, answer.object_available) == (200, True)
+
+
+def test_a_robot_deletes_no_message_of_another(link, robots):
+    from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+
+    mine, other = robots
+    tickets = asked(link, robots)
+    confirm = ConfirmMessageReceivedRequest(
+        node=mine.node, run_id=link.run_id, message_object_id=tickets[other]
+    )
+
+    assert mine.post("confirm-message-received", confirm)[0] == 403
+
+    assert other.connection.receive().metadata.message_id == tickets[other]
+    confirm.message_object_id = tickets[mine]
+    assert mine.post("confirm-message-received", confirm)[0] == 200
+
+
+def test_a_robot_answers_for_nobody_else(link, robots):
+    mine, other = robots
+    tickets = asked(link, robots)
+
+    assert push(link, mine, tickets[other], source=other.node_id)[0] == 403
+    assert push(link, mine, tickets[other], source=mine.node_id)[0] == 403
+    assert link.grid.pull(tickets.values()) == []
+
+    status, answer = push(link, mine, tickets[mine], source=mine.node_id)
+    assert status == 200
+    assert answer.objects_to_push
+
+
+def test_a_robot_sends_no_message_in_the_servers_name(link, robots):
+    from flwr.common.constant import SUPERLINK_NODE_ID
+
+    mine, other = robots
+
+    for source in (SUPERLINK_NODE_ID, mine.node_id):
+        assert push(link, mine, "", source=source, destination=other.node_id)[0] == 403
+    assert other.connection.receive() is None
+
+
+def test_a_robot_uploads_into_no_reply_of_another(link, robots):
+    from flwr.proto.message_pb2 import PushObjectRequest
+
+    mine, other = robots
+    tickets = asked(link, robots)
+    _, answer = push(link, other, tickets[other], source=other.node_id)
+    upload = PushObjectRequest(
+        node=mine.node,
+        run_id=link.run_id,
+        session_id=answer.session_id,
+        object_id=answer.objects_to_push[0],
+        object_content=b"x",
+    )
+
+    assert mine.post("push-object", upload)[0] == 403
+    upload.session_id = ""  # Flower would look for the session that awaits the object
+    assert mine.post("push-object", upload)[0] == 403
+
+
+def test_a_reply_whose_objects_are_under_another_name_is_refused(link, robots):
+    mine, _ = robots
+    tickets = asked(link, robots)
+    request = push_request(link, mine, tickets[mine], mine.node_id)
+    request.message_object_trees[0].object_id = "0" * 64
+    assert mine.post("push-messages", request)[0] == 403
+    del request.message_object_trees[:]
+    assert mine.post("push-messages", request)[0] == 403
+    del request.messages_list[:]
+    assert mine.post("push-messages", request)[0] == 403
+
+
+def test_the_whole_way_of_an_honest_robot_is_open(link, robots):
+    from flwr.app import Message
+
+    mine, _ = robots
+    tickets = asked(link, robots)
+    received = mine.connection.receive()
+
+    mine.connection.reply(Message(content(5), reply_to=received), 0.5)
+
+    end, arrived = time.monotonic() + 30, []
+    while not arrived:
+        assert time.monotonic() < end
+        arrived = link.grid.pull([tickets[mine]])
+    assert arrived[0].message_id == tickets[mine]
+    assert arrived[0].content is not None
+
+
+def test_a_message_that_is_gone_is_told_by_flower_as_ever(link, robots):
+    mine, _ = robots
+
+    status, answer = push(link, mine, "1" * 64, source=mine.node_id)
+
+    assert (status, list(answer.objects_to_push)) == (200, [])
+
+
+def test_an_object_that_is_nowhere_is_told_by_flower_as_ever(link, robots):
+    from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
+
+    mine, _ = robots
+    request = PullObjectRequest(node=mine.node, run_id=link.run_id, object_id="2" * 64)
+
+    status, answer = mine.post("pull-object", request, PullObjectResponse)
+    assert (status, answer.object_found) == (200, False)

@@ -1,0 +1,182 @@
+"""What befalls honest robots: cables, power, clocks, keys. They come back and are told why.
+
+Real server, real agents with bags of their own, over TLS.
+"""
+
+import json
+import re
+import time
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(600)]
+
+CUT_S = 30.0
+# An agent whose clock is off by as many seconds as a file says.
+SKEWED = """
+import datetime, pathlib, sys
+from fleet_model import proof
+now = proof.utc_now
+offset = pathlib.Path(sys.argv.pop(1))
+proof.utc_now = lambda: now() + datetime.timedelta(seconds=float(offset.read_text()))
+from edge_agent.cli import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def hall(fleet):
+    """A server with one good robot; rounds need it and one more."""
+    fleet.init()
+    fleet.environment = {"FLEETLEARN_ROUNDS__DEADLINE_S": "20"}
+    fleet.start_server()
+    fleet.data = fleet.bag("hall-1/r1")
+    fleet.start_scripted("good", {"good-1": "honest", "good-2": "honest"})
+    fleet.wait("the good robots", lambda: fleet.online() == {"good-1", "good-2"})
+    return fleet
+
+
+def outcomes(run):
+    """Return name -> outcome for each round."""
+    return [{r["name"]: r["outcome"] for r in record["robots"]} for record in run["closed"]]
+
+
+def words_of(fleet):
+    return fleet.type("cloud-server", "status", fleet.server).stdout
+
+
+def start_training(fleet, rounds=1):
+    """Ask for rounds without waiting; return the run's id."""
+    done = fleet.type(
+        "cloud-server", "train", fleet.server, "--rounds", rounds, "--detach", "--json"
+    )
+    return json.loads(done.stdout.splitlines()[-1])["id"]
+
+
+def ended(fleet, run):
+    """Wait for the end of a run and return it."""
+
+    def now():
+        done = fleet.type("cloud-server", "runs", "show", fleet.server, run, "--json")
+        return json.loads(done.stdout.splitlines()[-1])
+
+    fleet.wait(
+        f"the end of run {run}",
+        lambda: now()["state"] not in ("waiting", "running", "publishing"),
+    )
+    return now()
+
+
+def leave(fleet, name):
+    """End a robot and wait until the server knows."""
+    assert fleet.stop(name) == 0
+    fleet.wait(f"{name} is gone", lambda: name not in fleet.online())
+
+
+def test_a_network_cut_of_half_a_minute_in_mid_round_costs_nothing(hall, cut_proxy):
+    proxy = cut_proxy(hall.port)
+    config = hall.add_robot("far", "--examples", hall.data, run=False)
+    hall.start(
+        "far", "-m", "edge_agent.cli", "run", "--config", config,
+        environment={"EDGE_AGENT_SERVER__ADDRESS": f"127.0.0.1:{proxy.port}"},
+    )  # fmt: skip
+    hall.wait("far", lambda: "far" in hall.online())
+    hall.stop("server")
+    hall.environment = {"FLEETLEARN_ROUNDS__DEADLINE_S": "80"}
+    hall.start_server()
+    hall.wait("everyone", lambda: hall.online() == {"good-1", "good-2", "far"})
+    run = start_training(hall)
+    hall.wait("far trains", lambda: hall.status("far").get("state") == "training")
+    proxy.cut()
+    time.sleep(CUT_S)
+    assert hall.status("far")["state"] != "training"
+    proxy.heal()
+    done = ended(hall, run)
+    assert done["state"] == "finished", done
+    assert outcomes(done) == [dict.fromkeys(("good-1", "good-2", "far"), "accepted")]
+    assert re.search(r"no answer|timed out|handshake|connect", hall.log("far"), re.IGNORECASE)
+    leave(hall, "far")
+    hall.stop("server")
+    hall.environment = {"FLEETLEARN_ROUNDS__DEADLINE_S": "20"}
+    hall.start_server()
+    hall.wait("the good robots", lambda: hall.online() == {"good-1", "good-2"})
+
+
+def test_a_robot_that_dies_in_training_is_waited_for_until_the_deadline_and_comes_back(hall):
+    config = hall.add_robot("mortal", "--examples", hall.data)
+    hall.wait("mortal", lambda: "mortal" in hall.online())
+    run = start_training(hall, rounds=2)
+    hall.wait("mortal trains", lambda: hall.status("mortal").get("state") == "training")
+    process = hall.processes.pop("mortal")
+    process.kill()
+    process.wait()
+    time.sleep(5)  # less than the minute until the server misses its heartbeats
+    hall.start("mortal", "-m", "edge_agent.cli", "run", "--config", config)
+    done = ended(hall, run)
+    assert done["state"] == "finished", done
+    first, second = outcomes(done)
+    assert first["good-1"] == first["good-2"] == "accepted"
+    assert second == dict.fromkeys(("good-1", "good-2", "mortal"), "accepted")
+    assert first["mortal"] in ("no reply by the deadline", "accepted")  # asked again if it is quick
+    leave(hall, "mortal")
+
+
+def test_a_straggler_costs_its_round_the_deadline_and_no_more(hall):
+    hall.start_scripted("snail", {"snail": "slow:60"})
+    hall.wait("snail", lambda: "snail" in hall.online())
+    run = hall.train(1)
+    assert outcomes(run) == [
+        {"good-1": "accepted", "good-2": "accepted", "snail": "no reply by the deadline"}
+    ]
+    assert 20 <= run["closed"][0]["seconds"] < 40
+    assert "snail" in words_of(hall)
+    assert "no reply by the deadline" in words_of(hall)
+    process = hall.processes.pop("snail")
+    process.kill()
+    process.wait()
+    hall.type("cloud-server", "robots", "forget", hall.server, "snail")
+
+
+def test_a_clock_that_is_off_is_told_by_how_much_and_mends(hall, tmp_path):
+    offset = tmp_path / "offset"
+    offset.write_text("600")
+    config = hall.add_robot("early", "--examples", hall.data, run=False)
+    hall.start("early", "-c", SKEWED, offset, "run", "--config", config)
+    hall.wait("the refusal", lambda: "clock" in hall.status("early").get("reason", ""))
+    assert re.search(r"clock is (599|600|601) s ahead", hall.status("early")["reason"])
+    assert re.search(r"clock is \d+ s ahead", hall.log("server"))
+    offset.write_text("0")
+    hall.wait("early", lambda: "early" in hall.online())
+    leave(hall, "early")
+
+
+def test_an_unknown_key_is_told_what_to_do_and_takes_part_once_it_is_admitted(hall):
+    directory = hall.root / "robots" / "new"
+    hall.type(
+        "edge-agent", "enroll", hall.server / "kit", "--dir", directory, "--examples", hall.data
+    )
+    hall.start("new", "-m", "edge_agent.cli", "run", "--config", directory / "agent.toml")
+    hall.wait("the refusal", lambda: "unknown robot key" in hall.status("new").get("reason", ""))
+    assert "cloud-server robots add" in hall.status("new")["reason"]
+    assert "SHA256:" in words_of(hall)  # the operator sees who waits
+    hall.type("cloud-server", "robots", "add", hall.server, "new", "--key", directory / "robot.pub")
+    hall.wait("new", lambda: "new" in hall.online())
+
+
+def test_a_revoked_robot_is_shut_out_in_the_middle_of_a_run(hall):
+    run = start_training(hall, rounds=2)
+    hall.type("cloud-server", "robots", "revoke", hall.server, "new")
+    hall.wait("the refusal", lambda: "revoked" in hall.status("new").get("reason", ""))
+    done = ended(hall, run)
+    assert done["state"] == "finished", done
+    assert [r["good-1"] for r in outcomes(done)] == ["accepted", "accepted"]
+    assert "new" not in outcomes(done)[1]
+    assert "new" not in hall.online()
+    assert "revoked" in words_of(hall)
+    assert hall.processes["new"].poll() is None, "it goes on trying"
+    assert hall.stop("new") == 0
+
+
+def test_no_process_died_and_no_log_has_a_traceback(hall):
+    for name in ("server", "far", "mortal", "early", "new"):
+        assert "Traceback" not in hall.log(name), name

@@ -1,0 +1,129 @@
+"""Robots that send rubbish, each in its own way: refused, told, suspended; the model stays whole.
+
+Real server over TLS, real links; what the robots send is scripted (scripted_robots.py).
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from cloud_server.checkpoints import Checkpoints
+from cloud_server.directory import ServerDirectory
+
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(600)]
+
+HONEST = {"r1": "honest", "r2": "honest:40", "r3": "honest"}
+BAD = {
+    "r-nan": "nan",
+    "r-shape": "shape",
+    "r-missing": "missing",
+    "r-empty": "empty",
+    "r-stale": "stale",
+    "r-huge": "huge",
+}
+WATCHED = {"r-inflated": "inflated", "r-twice": "twice", "r-replay": "replay"}
+REASONS = {
+    "r-nan": "NaN",
+    "r-shape": "has shape",
+    "r-missing": "lacks ",
+    "r-empty": "num-examples is 0",
+    "r-stale": "trained from version",
+    "r-huge": "times the median",
+}
+ROUNDS = 4
+
+
+@pytest.fixture(scope="module")
+def run(fleet):
+    """One run of four rounds with all of them."""
+    fleet.init()
+    fleet.environment = {"FLEETLEARN_ROUNDS__DEADLINE_S": "80"}
+    fleet.start_server()
+    fleet.start_scripted("robots", {**HONEST, **BAD, **WATCHED})
+    everyone = {*HONEST, *BAD, *WATCHED}
+    fleet.wait("all robots", lambda: fleet.online() == everyone)
+    return fleet.train(ROUNDS)
+
+
+def outcomes(run, robot):
+    """Return what the history says of a robot, round by round; None where it was not asked."""
+    rounds = [{r["name"]: r["outcome"] for r in record["robots"]} for record in run["closed"]]
+    return [record.get(robot) for record in rounds]
+
+
+def test_the_run_ends_with_a_published_model(run):
+    assert run["state"] == "finished"
+    assert run["published_version"] == ROUNDS
+    assert len(run["closed"]) == ROUNDS
+
+
+@pytest.mark.parametrize("robot", HONEST)
+def test_honest_robots_are_accepted_in_every_round(run, robot):
+    assert outcomes(run, robot) == ["accepted"] * ROUNDS
+
+
+@pytest.mark.parametrize("robot", BAD)
+def test_each_bad_update_is_refused_with_its_reason_and_the_third_suspends(run, robot):
+    first, second, third, fourth = outcomes(run, robot)
+    for outcome in (first, second, third):
+        assert outcome.startswith("refused: ")
+        assert REASONS[robot] in outcome
+    assert fourth is None
+
+
+def test_the_weights_are_the_mean_of_what_was_accepted_to_the_last_bit(run, fleet, scripted):
+    checkpoints = Checkpoints(ServerDirectory(fleet.server).checkpoints)
+    for record in run["closed"]:
+        before, after = checkpoints.load(record["version"] - 1), checkpoints.load(record["version"])
+        accepted = [r for r in record["robots"] if r["outcome"] == "accepted"]
+        total = sum(r["weight"] for r in accepted)
+        for name, weights in before.weights.items():
+            mean = sum(
+                scripted.honest_weights(r["name"], before)[name].astype(np.float64) * r["weight"]
+                for r in accepted
+            )
+            expected = weights + (mean / total).astype(np.float32)
+            np.testing.assert_array_equal(after.weights[name], expected)
+
+
+def test_an_inflated_example_count_weighs_no_more_than_the_cap(run):
+    for record in run["closed"]:
+        (robot,) = (r for r in record["robots"] if r["name"] == "r-inflated")
+        assert (robot["num_examples"], robot["weight"]) == (10**9, 10_000)
+        assert robot["capped"]
+
+
+def test_a_second_answer_and_a_replayed_one_change_nothing(run, fleet):
+    said = [json.loads(line) for line in fleet.log("robots").splitlines() if line[:1] == "{"]
+    again = [s["event"] for s in said if s["robot"] == "r-twice" and "again" in s["event"]]
+    assert again == ["answered again: refused"] * ROUNDS
+    assert outcomes(run, "r-twice") == ["accepted"] * ROUNDS
+    replayed = [s["event"] for s in said if s["robot"] == "r-replay" and "replayed" in s["event"]]
+    assert replayed
+    assert set(replayed) == {"replayed: refused"}
+    assert outcomes(run, "r-replay") == ["accepted"] * ROUNDS
+
+
+def test_status_and_log_say_who_was_refused_and_who_is_suspended(run, fleet):
+    words = fleet.type("cloud-server", "status", fleet.server).stdout
+    log = fleet.log("server")
+    for robot, reason in REASONS.items():
+        assert robot in words
+        assert f"robot {robot}" in log
+        assert reason in log
+    assert "suspended" in words
+    robots = json.loads(fleet.type("cloud-server", "robots", "list", fleet.server, "--json").stdout)
+    states = {robot["name"]: robot["state"] for robot in robots}
+    assert states == {
+        **dict.fromkeys((*HONEST, *WATCHED), "approved"),
+        **dict.fromkeys(BAD, "suspended"),
+    }
+
+
+def test_a_suspended_robot_that_is_approved_again_takes_part_again(run, fleet):
+    fleet.type("cloud-server", "robots", "approve", fleet.server, "r-nan")
+    fleet.wait("r-nan", lambda: "r-nan" in fleet.online())
+    again = fleet.train(1)
+    assert outcomes(again, "r-nan")[0].startswith("refused: ")
+    assert outcomes(again, "r1") == ["accepted"]
