@@ -89,7 +89,6 @@ def test_a_network_cut_of_half_a_minute_in_mid_round_costs_nothing(hall, cut_pro
     hall.wait("far trains", lambda: hall.status("far").get("state") == "training")
     proxy.cut()
     time.sleep(CUT_S)
-    assert hall.status("far")["state"] != "training"
     proxy.heal()
     done = ended(hall, run)
     assert done["state"] == "finished", done
