@@ -6,6 +6,7 @@ robots are asked again.
 """
 
 import hashlib
+import json
 import logging
 import os
 import struct
@@ -19,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fleet_model.durable import fsync_directory
 from fleet_model.errors import StorageError
-from fleet_model.types import Metrics, Update
+from fleet_model.types import Metrics, Update, Weights
 
 log = logging.getLogger(__name__)
 
@@ -127,16 +128,33 @@ class ReplySpool:
 
 
 def _append(stream: BinaryIO, kept: Kept, update: Update | None) -> None:
-    from safetensors.numpy import save
-
-    header, tensors = _KEPT.dump_json(kept), b""
-    if update is not None:
-        tensors = save({name: np.asarray(w, order="C") for name, w in update.weights.items()})
+    header = _KEPT.dump_json(kept)
+    pieces = [] if update is None else _safetensors(update.weights)
     digest = hashlib.sha256(header)
-    digest.update(tensors)
-    stream.write(_HEAD.pack(len(header), len(tensors), digest.digest()))
+    for piece in pieces:
+        digest.update(piece)
+    size = sum(len(piece) for piece in pieces)
+    stream.write(_HEAD.pack(len(header), size, digest.digest()))
     stream.write(header)
-    stream.write(tensors)
+    stream.writelines(pieces)
+
+
+def _safetensors(weights: Weights) -> list[memoryview]:
+    """Return a safetensors file in pieces that are the tensors' own memory.
+
+    `safetensors.numpy.save` holds two copies of all tensors at once; the format is a length, a JSON
+    table padded to 8 bytes, and the tensors' bytes one after another.
+    """
+    table, tensors, end = {}, [], 0
+    for name, tensor in weights.items():
+        tensor = np.asarray(tensor, np.float32, order="C")
+        begin, end = end, end + tensor.nbytes
+        shape = list(tensor.shape)
+        table[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+        tensors.append(tensor.reshape(-1).view(np.uint8).data)
+    text = json.dumps(table).encode()
+    text += b" " * (-len(text) % 8)
+    return [memoryview(len(text).to_bytes(8, "little") + text), *tensors]
 
 
 def _scan(stream: BinaryIO) -> Kept | None:

@@ -132,7 +132,8 @@ def _tensor(name: str, data: bytes) -> Tensor:
     if len(data) - header.end() != 4 * math.prod(shape):
         raise UpdateError(f"{name[:100]}: the bytes do not fit its shape")
     try:
-        return np.frombuffer(data, np.float32, offset=header.end()).reshape(shape).copy()
+        # A view, read-only: a copy of a whole model is what a server has no memory for.
+        return np.frombuffer(data, np.float32, offset=header.end()).reshape(shape)
     except ValueError:  # empty, but of more axes or longer ones than there can be
         raise UpdateError(f"{name[:100]}: no tensor can have its shape") from None
 
