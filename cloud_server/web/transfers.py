@@ -16,8 +16,8 @@ from typing import IO, Any
 
 LARGE_BYTES = 64 << 10  # shorter ones stay in memory
 PIECE_BYTES = 128 << 10  # written to a connection at once
-# 8 robots at once with 4 MB each, 2 cores: 4 at a time 52 s and 262 MB, 2 at a time 56 s and 253 MB.
-# Flower's SQLite has one writer: more are no faster.
+# 8 robots at once with 4 MB each, 2 cores: 4 at a time 52 s and 262 MB, 2 at a time 56 s and
+# 253 MB. Flower's SQLite has one writer: more are no faster.
 AT_ONCE = 2
 SLOWEST_BYTES_PER_S = 1000.0
 
