@@ -54,7 +54,9 @@ def test_parts_of_a_bar_lie_on_each_other(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "panel", [lines(), lines(a=[]), lines(a=[(0, 0)]), bars({"a": [], "b": []}, [])], ids=str
+    "panel",
+    [lines(), lines(a=[]), lines(a=[(0, 0)]), bars({"a": [], "b": []}, [])],
+    ids=["no line", "no point", "one point", "no bar"],
 )
 def test_there_may_be_nothing_to_draw(tmp_path, panel):
     drawn(tmp_path, panel)
