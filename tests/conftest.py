@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,11 @@ from cloud_server.directory import ServerDirectory
 hypothesis_settings.register_profile("soak", max_examples=10_000, deadline=None)
 if "HYPOTHESIS_PROFILE" in os.environ:
     hypothesis_settings.load_profile(os.environ["HYPOTHESIS_PROFILE"])
+
+# A shell that starts `make test` in the background lets it ignore Ctrl-C, and so every program that
+# a test starts and sends one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = Path(__file__).parent / "data" / "tiny_bundle"  # see data/make_tiny_bundle.py
 PATIENCE_S = 60.0

@@ -24,6 +24,7 @@ PATIENCE_S = 90.0
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
+    "COLUMNS": "250",  # tables break no words
     "TF_CPP_MIN_LOG_LEVEL": "3",
     # Two epochs, two robots: enough to see the loss fall within a second or two.
     "FLEETLEARN_TRAINING__EPOCHS": "2",
