@@ -163,8 +163,7 @@ def test_a_straggler_costs_its_round_the_deadline_and_no_more(hall):
         {"good-1": "accepted", "good-2": "accepted", "snail": "no reply by the deadline"}
     ]
     assert 15 <= run["closed"][0]["seconds"] < 30
-    assert "snail" in words_of(hall)
-    assert "no reply by the deadline" in words_of(hall)
+    assert "no reply from snail" in words_of(hall)
 
 
 def test_no_process_died_and_no_log_has_a_traceback(hall):
