@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fleet_model.bundle import TrainerSpec, WorkloadSpec, parse_trainer
+from fleet_model.errors import FrameError
 from fleet_model.types import Checkpoint, Example, Frame
 from fleet_model.weights import read_weights
 
@@ -48,10 +49,14 @@ def whole_model(tmp_path_factory):
 
 
 class Pictures:
-    """Pictures of one colour for each label, with noise; counts what is decoded."""
+    """Pictures of one colour for each label, with noise; counts what is decoded.
 
-    def __init__(self, count, held_out_every=4):
+    `gone`: the recordings are no longer there, so nothing can be decoded.
+    """
+
+    def __init__(self, count, held_out_every=4, gone=False):
         self.decoded = 0
+        self._gone = gone
         self._count, self._held_out_every = count, held_out_every
 
     def examples(self):
@@ -68,6 +73,8 @@ class Pictures:
     def _frame(self, number, colour):
         def decode():
             self.decoded += 1
+            if self._gone:
+                raise FrameError(f"picture {number} is gone")
             noise = np.random.default_rng(number).integers(0, 256, (SIZE, SIZE, 3))
             return (0.8 * colour + 0.2 * noise).astype(np.uint8)
 
