@@ -1,5 +1,6 @@
 """The server process: Flower's SuperLink, model store, runs on one HTTPS port."""
 
+import gc
 import logging
 import os
 import shutil
@@ -41,6 +42,7 @@ def serve(place: ServerDirectory) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             # uvicorn raises the signal again once it has shut down: here that is a clean end
             signal.signal(number, lambda *_: None)
+        gc.freeze()  # hundreds of thousands of objects of libraries, that stay: collecting is fast
         server.run()
         if not server.started:
             raise SettingsError("the server did not start; its log says why")

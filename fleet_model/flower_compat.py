@@ -271,14 +271,12 @@ class FleetConnection:
         from flwr.app.message import remove_content_from_message
         from flwr.common.serde import message_to_proto
         from flwr.proto.fleet_pb2 import PushMessagesRequest
-        from flwr.proto.message_pb2 import PushObjectRequest
         from flwr.supercore.inflatable.inflatable_object import (
             get_all_nested_objects,
             get_object_tree,
             no_object_id_recompute,
         )
 
-        run_id = message.metadata.run_id
         message.metadata.__dict__["_message_id"] = message.object_id
         with no_object_id_recompute():
             objects = get_all_nested_objects(message)
@@ -292,20 +290,19 @@ class FleetConnection:
                     clientapp_runtime_list=[seconds],
                 ),
             )
-            if not response.objects_to_push:  # a reply that is awaited always has a new object
+            if response.objects_to_push:
+                for object_id in response.objects_to_push:
+                    if not self._push(message, objects[object_id], response.session_id):
+                        raise ConnectionFailed("the server did not store the whole update")
+            # A stock SuperLink hands half a reply to its ServerApp, and then knows the question no
+            # longer. It still takes the other half; the root shows whether there is one.
+            elif self._push(message, objects.pop(message.object_id)):
+                for one in objects.values():
+                    self._push(message, one)
+            else:
                 raise UpdateError(
                     "the server awaits this reply no longer: it has it, or its time was over"
                 )
-            for object_id in response.objects_to_push:
-                request = PushObjectRequest(
-                    node=self._node,
-                    run_id=run_id,
-                    session_id=response.session_id,
-                    object_id=object_id,
-                    object_content=objects[object_id].deflate(),
-                )
-                if not self._call("PushObject", request).stored:
-                    raise ConnectionFailed("the server did not store the whole update")
 
     def close(self) -> None:
         """Go offline if the server can be reached; the connection is of no use afterwards."""
@@ -316,6 +313,23 @@ class FleetConnection:
                 self._call("DeactivateNode", DeactivateNodeRequest(node_id=self._node.node_id))
             self._node = None
         self._client.close()
+
+    def _push(self, message: "Message", item: Any, session_id: str = "") -> bool:
+        """Send one object of a message; False if the server does not wait for it.
+
+        Args:
+            session_id: of the call that announced the message; "": the server shall find it.
+        """
+        from flwr.proto.message_pb2 import PushObjectRequest
+
+        request = PushObjectRequest(
+            node=self._node,
+            run_id=message.metadata.run_id,
+            session_id=session_id,
+            object_id=item.object_id,
+            object_content=item.deflate(),
+        )
+        return bool(self._call("PushObject", request).stored)
 
     def _pull(self, request: Any) -> bytes:
         for attempt in range(MAX_OBJECT_TRIES):

@@ -414,6 +414,27 @@ def test_a_reply_that_is_cut_off_arrives_once_when_it_is_sent_again(
         connection.reply(reply, 0.5)
 
 
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_half_a_reply_that_a_stock_superlink_has_handed_on_becomes_whole(run, robot, cut, number):
+    from flwr.app import Message
+
+    connection, node_id = robot
+    (ticket,) = run.push(content(w=np.ones(3, np.float32)), [node_id], TTL_S)
+    reply = Message(content(w=np.full(3, 5, np.float32)), reply_to=connection.receive())
+    cut(connection, "PushObject", number)
+    with pytest.raises(ConnectionFailed):
+        connection.reply(reply, 0.5)
+    run._state.delete_messages(message_ins_ids={ticket})  # as its handler of PullMessages does
+    assert run._contents(reply.object_id) is None
+
+    connection.resume()
+    connection.reply(reply, 0.5)
+
+    assert run._contents(reply.object_id) is not None
+    with pytest.raises(UpdateError, match="it has it, or its time was over"):
+        connection.reply(reply, 0.5)
+
+
 def test_a_message_that_cannot_be_read_is_given_up_and_the_next_one_comes(run, robot, monkeypatch):
     connection, node_id = robot
     run.push(content(w=np.ones(3, np.float32)), [node_id], TTL_S)
