@@ -1,5 +1,7 @@
 import asyncio
+import gc
 import time
+import weakref
 
 import pytest
 
@@ -11,6 +13,7 @@ from cloud_server.web.transfers import (
     LARGE_BYTES,
     SlowPeerError,
     Spool,
+    Turns,
     patient,
     receive_whole,
 )
@@ -93,6 +96,37 @@ def test_a_long_answer_goes_out_in_pieces_of_the_same_bytes():
     assert b"".join(message["body"] for message in sent) == body
     assert [message["more_body"] for message in sent] == [True] * (len(sent) - 1) + [False]
     assert max(len(message["body"]) for message in sent) == transfers.PIECE_BYTES
+
+
+class Body(bytearray):
+    """Bytes that can be watched."""
+
+
+def test_what_a_request_leaves_behind_is_gone_before_the_next_one(tmp_path):
+    watched = []
+
+    async def app(scope, receive, send):
+        body = Body(LARGE_BYTES)
+        cycle = [body]
+        cycle.append(cycle)
+        watched.append(weakref.ref(body))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def nothing(*_):
+        return None
+
+    async def transfer():
+        with Spool(tmp_path) as body:
+            await Turns(tmp_path).run(app, {}, body, nothing, nothing)
+
+    gc.disable()
+    try:
+        asyncio.run(transfer())
+        (body,) = watched
+        assert body() is None
+    finally:
+        gc.enable()
 
 
 # --------------------------------------------------------------------- over TLS, on a real port
