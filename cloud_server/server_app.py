@@ -34,6 +34,7 @@ from cloud_server.run_store import Run, RunStore
 from cloud_server.settings import ServerSettings, load_settings
 from cloud_server.sightings import Sightings
 from fleet_model.errors import FleetError, SettingsError, UpdateError
+from fleet_model.flower_compat import is_half_sent
 from fleet_model.proof import public_line
 from fleet_model.weights import size_bytes
 from fleet_model.wire import TrainRequest, pack_request, unpack_update
@@ -111,6 +112,10 @@ def work(
         run.state, run.error, run.exit_code = "failed", str(error), error.exit_code
         log.error("run %s failed: %s", run.id, error)
         raise
+    except Exception as error:
+        run.state, run.exit_code = "failed", FleetError.exit_code
+        run.error = f"{type(error).__name__} in Flower's ServerApp; `flwr log` shows details"
+        raise
     finally:
         run.ended_at = time.time()
         store.save(run)
@@ -162,7 +167,13 @@ class GridFleet:
             Message(content, robot.node_id, MessageType.TRAIN, ttl=ttl_s, group_id=group)
             for robot in participants
         ]
-        tickets = self._grid.push_messages(messages)  # in order; None: that one was not taken
+        try:
+            tickets = self._grid.push_messages(messages)  # in order; None: that one was not taken
+        except Exception as error:
+            if not is_half_sent(error):
+                raise
+            log.warning("round %d: the question did not go out whole; asking again", request.round)
+            return {}  # who got it all the same answers twice: one reply is nobody's
         until = time.monotonic() + ttl_s
         sent = {t: robot for t, robot in zip(tickets, participants, strict=True) if t}
         self._open |= {ticket: _Question(robot, until) for ticket, robot in sent.items()}

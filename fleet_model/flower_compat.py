@@ -36,6 +36,7 @@ __all__ = (
     "FlowerRun",
     "LinkGrid",
     "create_superlink",
+    "is_half_sent",
     "quiet",
 )
 INTERNALS = (  # "module:name" of everything used here, for the contract test
@@ -70,6 +71,7 @@ INTERNALS = (  # "module:name" of everything used here, for the contract test
     "flwr.supercore.inflatable.inflatable_object:get_object_tree",
     "flwr.supercore.inflatable.inflatable_object:iterate_object_tree",
     "flwr.supercore.inflatable.inflatable_object:no_object_id_recompute",
+    "flwr.supercore.inflatable.inflatable_utils:ObjectPushError",
     "flwr.supercore.inflatable.inflatable_utils:inflate_object_from_contents",
     "flwr.supercore.interceptors.http.runtime_version:RuntimeVersionHttpInterceptor",
     "flwr.supercore.object_store:NoObjectInStoreError",
@@ -317,8 +319,7 @@ class FleetConnection:
     def _push(self, message: "Message", item: Any, session_id: str = "") -> bool:
         """Send one object of a message; False if the server does not wait for it.
 
-        Args:
-            session_id: of the call that announced the message; "": the server shall find it.
+        Without the session that announced the message the server looks it up.
         """
         from flwr.proto.message_pb2 import PushObjectRequest
 
@@ -356,6 +357,16 @@ class FleetConnection:
             raise ConnectionFailed(f"{method}: {error or type(error).__name__}") from None
         except (ValueError, RuntimeError) as error:  # RuntimeError: closed while a heartbeat began
             raise ConnectionFailed(f"{method}: {error}") from None
+
+
+def is_half_sent(error: Exception) -> bool:
+    """Whether a ServerApp's `push_messages` has failed so that it can be called again.
+
+    Flower repeats a call whose answer was lost, and takes it for an error that the object is there.
+    """
+    from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
+
+    return isinstance(error, ObjectPushError)
 
 
 def _meaning(method: str, response: Any) -> FleetError:

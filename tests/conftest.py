@@ -17,10 +17,12 @@ from hypothesis import settings as hypothesis_settings
 
 from cloud_server.directory import ServerDirectory
 
-# `make soak` runs every property with a hundred times the examples.
+# `make soak` runs every property with a hundred times the examples. Nothing is timed in a test:
+# machines are noisy.
+hypothesis_settings.register_profile("default", deadline=None)
 hypothesis_settings.register_profile("soak", max_examples=10_000, deadline=None)
-if "HYPOTHESIS_PROFILE" in os.environ:
-    hypothesis_settings.load_profile(os.environ["HYPOTHESIS_PROFILE"])
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
+hypothesis_settings.load_profile(PROFILE)
 
 # A shell that starts `make test` in the background lets it ignore Ctrl-C, and so every program that
 # a test starts and sends one.
@@ -29,6 +31,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 TINY = Path(__file__).parent / "data" / "tiny_bundle"  # see data/make_tiny_bundle.py
 PATIENCE_S = 60.0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long suites' other cases to `make soak`."""
+    left_out = [item for item in items if PROFILE != "soak" and item.get_closest_marker("soak")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.task_identity import TaskIdentity
 
 from cloud_server import server_app
@@ -245,6 +246,36 @@ def test_a_run_whose_round_failed_publishes_what_has_closed_and_goes_on_later(pl
     assert (run.state, run.rounds_closed, run.published_version, run.error) == (
         "finished", 2, 3, "",
     )  # fmt: skip
+
+
+def test_a_question_that_did_not_go_out_whole_is_asked_again(place, grid, monkeypatch):
+    push, failures = grid.push_messages, [ObjectPushError("4f2a", 1, "a session")]
+
+    def half(messages: Iterable[Message]) -> list[str]:
+        if failures:
+            raise failures.pop()
+        return push(messages)
+
+    monkeypatch.setattr(grid, "push_messages", half)
+    start(place, grid, 1)
+    assert not failures
+    assert versions(place) == [2]
+
+
+def test_a_run_that_a_bug_has_ended_says_so_and_goes_on_later(place, grid):
+    def bug(message: Message) -> Message:
+        raise ZeroDivisionError("/a/path")
+
+    grid.answer = bug
+    with pytest.raises(ZeroDivisionError):
+        start(place, grid, 1)
+    (run,) = RunStore(place.runs_apart).load()
+    assert (run.state, run.exit_code) == ("failed", 1)
+    assert run.error.startswith("ZeroDivisionError in Flower's ServerApp")
+    grid.answer = answer
+    start(place, grid, 1)
+    (run,) = RunStore(place.runs_apart).load()
+    assert (run.state, run.error) == ("finished", "")
 
 
 def test_rounds_that_others_closed_in_between_are_not_counted_as_its_own(place, grid):

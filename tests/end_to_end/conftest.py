@@ -1,8 +1,10 @@
 """A small fleet of real processes on 127.0.0.1: server over TLS, robots with bags of their own."""
 
+import fcntl
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from cloud_server.admin_client import AdminClient
 from cloud_server.directory import ServerDirectory
 from cloud_server.robots import Register
 from edge_agent.enroll import enroll
@@ -20,6 +23,7 @@ from edge_agent.settings import ExampleSettings
 
 ROOT = Path(__file__).parents[2]
 LABELS = "circle,square,star,triangle"
+SHARED_PORT = "64999"
 PATIENCE_S = 90.0
 ENVIRONMENT = {
     **os.environ,
@@ -35,9 +39,10 @@ ENVIRONMENT = {
 class SmallFleet:
     """Everything a person would type, with the exit codes and outputs that they would see."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, initialized: Path) -> None:
         self.root = root
         self.server = root / "server"
+        self.initialized = initialized
         self.port = self.free_port()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.environment: dict[str, str] = {}  # of the server, over ENVIRONMENT
@@ -64,10 +69,20 @@ class SmallFleet:
         return done
 
     def init(self, *options: object) -> None:
-        self.type(
-            "cloud-server", "init", self.server, "--labels", LABELS, "--port", self.port,
-            "--backbone", "mobilenet-v2-035", *options,
-        )  # fmt: skip
+        """Make the server directory; fleets with equal options share one export: it takes long."""
+        shared = self.initialized / "-".join(["server", *map(str, options)])
+        with (self.initialized / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of all test processes
+            if not shared.exists():
+                self.type(
+                    "cloud-server", "init", shared, "--labels", LABELS, "--port", SHARED_PORT,
+                    "--backbone", "mobilenet-v2-035", *options,
+                )  # fmt: skip
+        shutil.copytree(shared, self.server)
+        for file in (self.server / "server.toml", self.server / "kit" / "kit.toml"):
+            text = file.read_text()
+            assert text.count(SHARED_PORT) == 1
+            file.write_text(text.replace(SHARED_PORT, str(self.port)))
 
     def start_server(self) -> None:
         command = ("-m", "cloud_server.cli", "start", self.server)
@@ -132,7 +147,8 @@ class SmallFleet:
             time.sleep(0.2)
 
     def online(self) -> set[str]:
-        answer = json.loads(self.type("cloud-server", "status", self.server, "--json").stdout)
+        """Ask without a process of its own: this is polled."""
+        answer = AdminClient(ServerDirectory(self.server)).status()
         return {robot["name"] for robot in answer["robots"] if robot["online"]}
 
     def train(self, rounds: int) -> dict[str, Any]:
@@ -148,7 +164,10 @@ class SmallFleet:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallFleet]:
     """An empty place for a fleet; whatever runs in it at the end is killed."""
-    fleet = SmallFleet(tmp_path_factory.mktemp("fleet"))
+    base = tmp_path_factory.getbasetemp()
+    initialized = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "initialized"
+    initialized.mkdir(exist_ok=True)
+    fleet = SmallFleet(tmp_path_factory.mktemp("fleet"), initialized)
     yield fleet
     for process in fleet.processes.values():
         process.kill()

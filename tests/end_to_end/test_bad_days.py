@@ -9,6 +9,9 @@ import time
 
 import pytest
 
+from cloud_server.admin_client import AdminClient
+from cloud_server.directory import ServerDirectory
+
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(600)]
 
 CUT_S = 30.0
@@ -57,8 +60,7 @@ def ended(fleet, run):
     """Wait for the end of a run and return it."""
 
     def now():
-        done = fleet.type("cloud-server", "runs", "show", fleet.server, run, "--json")
-        return json.loads(done.stdout.splitlines()[-1])
+        return AdminClient(ServerDirectory(fleet.server)).run(run)
 
     fleet.wait(
         f"the end of run {run}",

@@ -7,24 +7,28 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 STEPS = [  # (step, which call of it); a round sends once, keeps once or twice
-    ("send", 2),
     ("half sent", 2),
     ("send+", 2),
-    ("keep", 3),
     ("half kept+", 3),
-    ("keep+", 3),
     ("half a checkpoint", 4),  # the second tensor file of round 2
-    ("checkpoint+", 2),
     ("history+", 2),
+    ("publish", 1),
+]
+MORE = [
+    ("send", 2),
+    ("keep", 3),
+    ("keep+", 3),
+    ("checkpoint+", 2),
     ("close+", 2),
     ("run file", 5),
     ("prune+", 2),
-    ("publish", 1),
     ("publish+", 1),
 ]
 
 
-@pytest.mark.parametrize(("step", "nth"), STEPS)
+@pytest.mark.parametrize(
+    ("step", "nth"), [*STEPS, *(pytest.param(*one, marks=pytest.mark.soak) for one in MORE)]
+)
 def test_a_server_that_is_killed_goes_on_and_ends_with_the_same_bits(
     killed, undisturbed, step, nth
 ):

@@ -233,8 +233,14 @@ cp -r {disk}/out {here}/out
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("small", ["900k", "1500k", "2500k"])
+@pytest.mark.parametrize(
+    ("small", "form"),
+    [
+        pytest.param(small, form, marks=() if shown == form else pytest.mark.soak)
+        for small, shown in (("900k", "tfds"), ("1500k", "yolo"), ("2500k", "folder"))
+        for form in FORMATS
+    ],
+)
 def test_a_disk_that_is_really_full(long_bag, tmp_path, form, small):
     whole = tmp_path / "whole"
     subprocess.run(command(long_bag, whole, form), check=True, capture_output=True)

@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rosbags.typesys import Stores, get_typestore
 
@@ -32,7 +32,6 @@ def serialized(way, kind, *fields, stamp=(1, 2), frame_id="camera"):
     return bytes(store.serialize_cdr(message, kind, little_endian=way == "little")), "cdr"
 
 
-@settings(deadline=None)
 @given(
     ways, st.tuples(st.integers(0, 2**31 - 1), numbers), names, names, st.tuples(*[numbers] * 3),
     st.integers(0, 1), st.binary(max_size=40),
@@ -49,7 +48,6 @@ def test_an_image_has_all_its_fields(way, stamp, frame_id, encoding, sizes, big,
     assert bytes(parsed.payload) == content
 
 
-@settings(deadline=None)
 @given(ways, st.tuples(st.integers(0, 2**31 - 1), numbers), names, names, st.binary(max_size=40))
 def test_a_compressed_image_has_all_its_fields(way, stamp, frame_id, declared, content):
     payload = np.frombuffer(content, np.uint8)
@@ -60,7 +58,6 @@ def test_a_compressed_image_has_all_its_fields(way, stamp, frame_id, declared, c
     assert parsed == (stamp[0] * 10**9 + stamp[1], frame_id, declared, content)
 
 
-@settings(deadline=None)
 @given(ways, names)
 def test_a_text_is_read(way, text):
     data, kind = serialized(way, "std_msgs/msg/String", text, stamp=None)
@@ -75,7 +72,6 @@ def test_the_payload_is_a_view_of_the_messages_own_bytes():
     assert payload[-1] == 77
 
 
-@settings(deadline=None)
 @given(ways, st.data())
 def test_a_message_that_was_cut_anywhere_is_refused(way, choose):
     image = (4, 6, "rgb8", 0, 18, np.zeros(72, np.uint8))
@@ -124,7 +120,6 @@ def test_bytes_that_are_no_text_are_replaced_and_a_missing_zero_is_forgiven():
 
 
 @pytest.mark.parametrize("parse", [parse_image, parse_compressed, parse_text])
-@settings(deadline=None)
 @given(content=st.binary(max_size=80), encoding=st.sampled_from(["cdr", "ros1"]))
 def test_any_bytes_are_a_message_or_a_bad_one(parse, content, encoding):
     reasons = []

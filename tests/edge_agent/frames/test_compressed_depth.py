@@ -5,7 +5,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.frames.compressed_depth import depth_pixels, read_compressed_depth
@@ -71,7 +71,6 @@ def metric(values):
     return expected
 
 
-@settings(deadline=None)
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 99), st.floats(0, 1))
 def test_rvl_is_lossless(height, width, seed, empty):
     values = depth_image(height, width, seed, empty)
@@ -145,7 +144,6 @@ def test_spoilt_depth_is_an_error(content, declared, reason):
     assert caught.value.reason == reason
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60), st.integers(1, 6), st.integers(1, 6))
 def test_any_rvl_is_a_picture_of_its_size_or_an_error(content, height, width):
     data = PARAMETERS + struct.pack("<II", width, height) + content

@@ -6,7 +6,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.frames.decode import decode_compressed, pixels_compressed
@@ -45,7 +45,6 @@ def png(pixels, palette=None):
 
 @pytest.mark.parametrize("sample", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@settings(deadline=None)
 @given(height=st.integers(1, 9), width=st.integers(1, 9))
 def test_a_png_is_read_sample_by_sample(channels, sample, height, width):
     pixels = noise(*((height, width, channels) if channels > 1 else (height, width)), sample=sample)
@@ -160,7 +159,6 @@ def test_a_png_with_a_good_checksum_and_no_pixels_in_it_is_damaged():
     assert caught.value.reason == "damaged png"
 
 
-@settings(deadline=None)
 @given(
     st.binary(max_size=200), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM"])
 )

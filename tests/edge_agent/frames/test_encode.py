@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.frames.decode import pixels_compressed
@@ -20,7 +20,6 @@ def noise(shape, sample=np.uint8):
 
 @pytest.mark.parametrize("sample", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [None, 1, 2, 3, 4])
-@settings(deadline=None)
 @given(height=sizes, width=sizes)
 def test_a_png_holds_the_same_pixels(channels, sample, height, width):
     shape = (height, width, channels) if channels else (height, width)
@@ -38,7 +37,6 @@ def test_rows_that_are_not_next_to_each_other_are_written_as_well():
     assert np.array_equal(pixels_compressed(encode_png(pixels), "", "bag"), pixels)
 
 
-@settings(deadline=None)
 @given(height=sizes, width=sizes, seed=st.integers(0, 2**32 - 1))
 def test_a_tiff_holds_the_same_bits_also_of_numbers_that_are_none(height, width, seed):
     bits = np.random.default_rng(seed).integers(0, 2**32, (height, width), np.uint32)

@@ -6,7 +6,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.frames.image_header import (
@@ -177,7 +177,6 @@ def test_the_first_bytes_decide_and_the_declared_format_stands_for_what_is_unkno
     assert image_format(b"\0\0\0\1", "h264") == "h264"
 
 
-@settings(deadline=None)
 @given(st.sampled_from(sorted(FILES)), st.data())
 def test_any_change_gives_a_header_or_an_error(name, choose):
     content = bytearray(FILES[name][0])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.frames.raw import RawLayout, check_layout, decode_raw, pixels_raw
@@ -128,7 +128,6 @@ def test_pixels_are_as_sensed_in_every_encoding(encoding, padding, big):
     check_plain(encoding, 5, 7, padding, big)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(list(PLAIN)), sizes, sizes, st.integers(0, 9), st.booleans())
 def test_pixels_are_as_sensed_whatever_the_size(encoding, height, width, padding, big):
     check_plain(encoding, height, width, padding, big)
@@ -156,7 +155,6 @@ def test_bayer_pictures_are_interpolated_between_the_nearest_pixels(pattern, sam
     check_bayer(pattern, sample, *size, padding=3)
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(list(BAYER)),
     st.sampled_from([np.uint8, np.uint16]),
@@ -177,7 +175,6 @@ def test_bayer_pictures_may_have_any_size(pattern, sample, height, width, paddin
         ("yuyv", (0, 1, 3)),
     ],
 )
-@settings(deadline=None)
 @given(height=sizes, pairs=sizes, padding=st.integers(0, 5))
 def test_packed_yuv_pixels_share_their_color_in_pairs(encoding, places, height, pairs, padding):
     samples = noise(height, pairs, 4)
@@ -190,7 +187,6 @@ def test_packed_yuv_pixels_share_their_color_in_pairs(encoding, places, height, 
 
 
 @pytest.mark.parametrize("encoding", ["nv12", "nv21"])
-@settings(deadline=None)
 @given(half_height=sizes, half_width=sizes, padding=st.integers(0, 5))
 def test_the_color_plane_of_nv_pictures_has_the_same_step(
     encoding, half_height, half_width, padding
@@ -208,7 +204,6 @@ def test_the_color_plane_of_nv_pictures_has_the_same_step(
         assert np.array_equal(same, decode_raw(data, layout, "bag"))
 
 
-@settings(deadline=None)
 @given(height=sizes, width=sizes, padding=st.integers(0, 5))
 def test_nv24_has_a_color_for_every_pixel_in_rows_of_two_steps(height, width, padding):
     y, u, v = noise(3, height, width)
@@ -219,7 +214,6 @@ def test_nv24_has_a_color_for_every_pixel_in_rows_of_two_steps(height, width, pa
     assert np.abs(picture - bt601(y, u, v)).max() <= 2
 
 
-@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 5), st.integers(-40, 40))
 def test_data_of_any_other_length_is_refused_rather_than_sheared(height, width, padding, change):
     data, layout = image(noise(height, width, 3), "rgb8", padding)
@@ -261,7 +255,6 @@ def test_a_layout_that_contradicts_itself_is_an_error_that_names_the_frame(layou
         assert caught.value.reason == reason
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(["rgb8", "mono16", "32FC1", "bayer_gbrg8", "uyvy", "nv12", "nv24", "rgba16"]),
     *[st.integers(0, 12) | st.integers(0, 2**32 - 1)] * 3,

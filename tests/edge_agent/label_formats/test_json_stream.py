@@ -2,7 +2,7 @@ import json
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.label_formats import json_stream
@@ -24,7 +24,6 @@ def chunk(request, monkeypatch):
 
 
 @given(objects, st.sampled_from([None, 1]), st.booleans())
-@settings(deadline=None)
 def test_members_come_as_json_has_them(tmp_path_factory, content, indent, ascii_only):
     for size in (1 << 20, 3):
         json_stream._CHUNK = size
@@ -55,7 +54,6 @@ def test_numbers_keep_their_digits(tmp_path, chunk):
 
 
 @given(st.binary(max_size=80) | st.text('{}[]",:1 \\n-.eE', max_size=40).map(str.encode))
-@settings(deadline=None)
 def test_any_bytes_are_members_or_a_frame_error(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("j") / "a.json"
     path.write_bytes(content)

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.frames.damage import DamageLog
@@ -66,7 +66,6 @@ def test_a_table_without_the_columns_says_what_it_needs(table):
 
 
 @given(st.text(st.sampled_from('0123456789,."\n\r\0aNi-[]{}:'), max_size=60))
-@settings(deadline=None)
 def test_any_text_is_labels_or_damage(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("t") / "a.csv"
     path.write_text("stamp_ns,label,boxes,x0,y0,x1,y1\n" + text)

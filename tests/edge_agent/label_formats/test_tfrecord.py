@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.frames.damage import DamageLog
@@ -49,7 +49,6 @@ def test_the_bytes_are_those_of_tensorflow(write):
     st.lists(st.binary(min_size=20, max_size=60), min_size=3, max_size=8, unique=True),
     st.data(),
 )
-@settings(deadline=None)
 def test_one_damaged_byte_costs_one_record_and_is_named(tmp_path_factory, records, data):
     path = tmp_path_factory.mktemp("r") / "r"
     with path.open("wb") as stream:
@@ -72,7 +71,6 @@ def test_one_damaged_byte_costs_one_record_and_is_named(tmp_path_factory, record
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None)
 def test_any_bytes_end_in_records_or_damage(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("r") / "r"
     path.write_bytes(content)

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.frames.damage import DamageLog
@@ -103,7 +103,6 @@ def test_names_are_taken_as_they_are_spelled(write):
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), unique=True))
-@settings(deadline=None)
 def test_any_class_name_survives_the_yaml_file(tmp_path_factory, names):
     out = tmp_path_factory.mktemp("names")
     rows = [
