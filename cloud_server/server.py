@@ -85,7 +85,8 @@ def build(place: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
     app.include_router(robot_routes(keeper, store, fleet.restarted))
     app.include_router(admin_routes(runs, lambda: overview.status().as_json()))
     app.include_router(metrics_routes(make_registry(place, overview.status)))
-    add_ownership(app)
+    # What is a little too long is taken, and then refused with words for its robot.
+    add_ownership(app, max_reply_bytes=int(2e6 * settings.checks.max_update_mb))
     bounds = Bounds(limits=settings.limits, keys=FleetKeys(register), spool=place.flower)
     token = place.admin_token.read_text().strip()
     app.add_middleware(Guard, token=token, bounds=bounds)  # outermost: last added

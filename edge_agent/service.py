@@ -1,5 +1,7 @@
 """Run the agent as a service: until SIGTERM or Ctrl-C, and then end in time."""
 
+import logging
+import os
 import queue
 import signal
 import threading
@@ -30,6 +32,8 @@ def serve(settings: AgentSettings) -> None:
         ended.result()
     else:
         agent.abandon()
+        logging.shutdown()
+        os._exit(0)  # Python's own end may wait for what the hanging thread holds
 
 
 def _run_into(ended: "Future[None]", agent: Agent) -> None:

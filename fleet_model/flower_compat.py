@@ -155,6 +155,7 @@ class FleetConnection:
         )
         self._node: Any = None
         self._incoming: _Incoming | None = None
+        self._announced = ("", "")  # the last reply, and Flower's session for its objects
 
     @property
     def bytes_up(self) -> int:
@@ -293,12 +294,15 @@ class FleetConnection:
                 ),
             )
             if response.objects_to_push:
+                self._announced = (message.object_id, response.session_id)
                 for object_id in response.objects_to_push:
-                    if not self._push(message, objects[object_id], response.session_id):
+                    if not self._push(message, objects[object_id]):
                         raise ConnectionFailed("the server did not store the whole update")
             # A stock SuperLink hands half a reply to its ServerApp, and then knows the question no
             # longer. It still takes the other half; the root shows whether there is one.
-            elif self._push(message, objects.pop(message.object_id)):
+            elif self._announced[0] == message.object_id and self._push(
+                message, objects.pop(message.object_id)
+            ):
                 for one in objects.values():
                     self._push(message, one)
             else:
@@ -316,17 +320,14 @@ class FleetConnection:
             self._node = None
         self._client.close()
 
-    def _push(self, message: "Message", item: Any, session_id: str = "") -> bool:
-        """Send one object of a message; False if the server does not wait for it.
-
-        Without the session that announced the message the server looks it up.
-        """
+    def _push(self, message: "Message", item: Any) -> bool:
+        """Send one object of the announced message; False if the server does not wait for it."""
         from flwr.proto.message_pb2 import PushObjectRequest
 
         request = PushObjectRequest(
             node=self._node,
             run_id=message.metadata.run_id,
-            session_id=session_id,
+            session_id=self._announced[1],
             object_id=item.object_id,
             object_content=item.deflate(),
         )

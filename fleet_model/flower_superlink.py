@@ -42,6 +42,7 @@ def create_superlink(database: str, host: str, port: int) -> "FastAPI":
     flower = logging.getLogger("flwr")
     flower.setLevel(logging.WARNING)  # it logs every poll of every robot
     flower.handlers.clear()  # its own writes beside the process's log, in a form of its own
+    flower.addFilter(_say_plainly)
     config = SuperLinkLifespanConfig(
         control_address="127.0.0.1:0",  # unused in 1.41: every API is served by the app
         health_server_address=None,
@@ -67,6 +68,17 @@ def create_superlink(database: str, host: str, port: int) -> "FastAPI":
         runtime_dependency_install=False,
     )
     return create_app(config, SuperLinkLifespan)
+
+
+def _say_plainly(record: logging.LogRecord) -> bool:
+    """Let what is no error of the server be none: robots answer late, and are told so."""
+    from flwr.supercore.error import ApiErrorCode
+
+    path, _, rest = record.getMessage().partition("][")
+    if rest.startswith(f"ApiError:{ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED:d}]"):
+        record.msg = "a robot speaks of a run that has ended, and is told so (%s)"
+        record.args, record.levelno, record.levelname = (path.strip("["),), logging.INFO, "INFO"
+    return True
 
 
 def _tidy_seldom() -> None:

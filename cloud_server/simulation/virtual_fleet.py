@@ -21,7 +21,9 @@ from fleet_model.wire import TrainRequest
 # proportion to those, and so is its share of what is measured.
 SKIP_S = 0.0001
 LONGEST_JUMP_S = 30.0  # robots that are switched on meanwhile are noticed so late at most
-GONE_S = 55.0  # until the server knows that a robot has gone away: Flower's heartbeat, measured
+# Until the server gives up a robot that has gone away: it misses heartbeats, which come every 20 s,
+# for 60 s, and then does not come back (fleet_model/flower_link.py).
+GONE_S = 60.0 - 20.0 / 2 + 120.0
 SITE = "virtual"
 WENT_AWAY = "went away before it had answered"
 

@@ -136,7 +136,8 @@ def robot_routes(
     def hello(robot: known) -> dict[str, str]:
         """Tell a robot that starts who it is here."""
         restarted(robot)
-        log.info("robot %s (%s) says hello", robot.name, robot.site)
+        about = {"robot": robot.name, "site": robot.site}
+        log.info("robot %s (%s) says hello", robot.name, robot.site, extra=about)
         return {"name": robot.name, "site": robot.site}
 
     @router.get("/whoami")

@@ -68,9 +68,8 @@ def keep_memory_flat() -> None:
     """Let all threads share two heaps, and give back every large block, where there is glibc.
 
     By default every one of Flower's 40 threads keeps what it has once used to itself: megabytes
-    each (facts of flwr 1.41: a server with 8 robots holds twice what it needs). And after the first
-    tensor that is freed, glibc takes blocks of up to 32 MB from the heaps, where they leave holes
-    (8 robots with 40 MB each: 681 MB at the peak, 554 MB with this).
+    each. And after the first tensor that is freed, glibc takes blocks of up to 32 MB from the heaps,
+    where they leave holes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     options = ((M_ARENA_MAX, 2), (M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES))

@@ -16,6 +16,7 @@ from cloud_server.web.transfers import Message, Receive, Send
 from fleet_model.errors import RefusedError
 
 MAX_NODES = 256  # whose objects are remembered: about 100 kB each for a model of 500 tensors
+MAX_UPLOADS = 4096  # whose bytes are counted: the latest
 INTERNALS = (  # as in fleet_model/flower_compat.py, for the contract test
     "flwr.proto.fleet_pb2:PushMessagesRequest",
     "flwr.proto.message_pb2:ConfirmMessageReceivedRequest",
@@ -32,9 +33,9 @@ INTERNALS = (  # as in fleet_model/flower_compat.py, for the contract test
 class Ownership:
     """ASGI middleware directly around Flower's handlers: the signature has been checked."""
 
-    def __init__(self, app: Any, state: Any) -> None:
+    def __init__(self, app: Any, state: Any, max_reply_bytes: int) -> None:
         self._app = app
-        self._records = Records(state)
+        self._records = Records(state, max_reply_bytes)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Refuse what belongs to another robot with 403."""
@@ -49,19 +50,25 @@ class Ownership:
         await self._app(scope, receive, send)
 
 
-def add_ownership(app: Any) -> None:
-    """Put the check around Flower's handlers, inside everything that Flower does before."""
+def add_ownership(app: Any, max_reply_bytes: int) -> None:
+    """Put the check around Flower's handlers, inside everything that Flower does before.
+
+    A reply of more than `max_reply_bytes`, in all its requests, is cut off: it would fill the disk,
+    and then memory, before anybody could judge it.
+    """
     from starlette.middleware import Middleware
 
     state = app.state.linkstate_factory.state()
-    app.user_middleware.append(Middleware(Ownership, state=state))
+    app.user_middleware.append(Middleware(Ownership, state=state, max_reply_bytes=max_reply_bytes))
 
 
 class Records:
     """Asks Flower's SQLite state whose a message or an object is."""
 
-    def __init__(self, state: Any) -> None:
+    def __init__(self, state: Any, max_reply_bytes: int) -> None:
         self._state = state
+        self._max_reply_bytes = max_reply_bytes
+        self._uploaded: OrderedDict[str, int] = OrderedDict()  # session id -> bytes
         self._objects: OrderedDict[int, frozenset[str]] = OrderedDict()  # node id -> may be pulled
         self._checks: Mapping[str, Callable[[Any, int], None]] = {
             "PushMessagesRequest": self._require_own_reply,
@@ -106,6 +113,12 @@ class Records:
             found = set(session.scalars(owners))
         if not request.session_id or found - {uint64_to_int64(node_id)}:
             raise RefusedError("a robot uploads to its own replies only")
+        sent = self._uploaded.pop(request.session_id, 0) + len(request.object_content)
+        self._uploaded[request.session_id] = sent
+        if len(self._uploaded) > MAX_UPLOADS:
+            self._uploaded.popitem(last=False)
+        if sent > self._max_reply_bytes:
+            raise RefusedError(f"a reply is longer than {self._max_reply_bytes} bytes")
 
     def _require_own_object(self, request: Any, node_id: int) -> None:
         known = self._objects.get(node_id, frozenset())

@@ -1,5 +1,6 @@
 """Two contracts: Flower's internals are where we think, and a message makes the whole way."""
 
+import logging
 import threading
 import time
 from datetime import datetime, timezone
@@ -294,7 +295,7 @@ def test_a_reply_that_the_server_awaits_no_longer_is_told_so(run, robot):
         answer(connection, received, content(w=np.ones(3, np.float32)))
 
 
-def test_work_of_a_run_that_has_ended_is_told_so(link, robot):
+def test_work_of_a_run_that_has_ended_is_told_so(link, robot, caplog):
     connection, node_id = robot
     link.grid.open_run()
     link.grid.push(content(w=np.ones(3, np.float32)), [node_id], TTL_S)
@@ -304,6 +305,10 @@ def test_work_of_a_run_that_has_ended_is_told_so(link, robot):
     with pytest.raises(UpdateError, match="run has ended"):
         answer(connection, received, content(w=np.zeros(3, np.float32)))
     assert connection.receive() is None
+    (said,) = [r for r in caplog.records if "run that has ended" in r.getMessage()]
+    assert (said.levelname, said.name) == ("INFO", "flwr")
+    assert "push-messages" in said.getMessage()
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 
 
 class PowerCutError(Exception):

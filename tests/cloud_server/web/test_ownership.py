@@ -12,9 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.settings import LimitSettings
 from cloud_server.web.ownership import INTERNALS, add_ownership
+from fleet_model.errors import RefusedError, UpdateError
 from fleet_model.flower_compat import FleetConnection, LinkGrid, create_superlink
 
 from .conftest import listening
+
+MAX_REPLY_BYTES = 16_000
 
 
 @pytest.mark.parametrize("internal", INTERNALS)
@@ -78,7 +81,7 @@ def link(keys_place, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLWR_HOME", str(root))
         app = create_superlink(str(root / "state.db"), "127.0.0.1", 1)
-        add_ownership(app)
+        add_ownership(app, max_reply_bytes=MAX_REPLY_BYTES)
         with listening(app, keys_place, LimitSettings()) as (number, _):
             link = Link(number, app, keys_place)
             link.run_id = link.grid.open_run().run_id
@@ -249,7 +252,10 @@ def test_the_whole_way_of_an_honest_robot_is_open(link, robots):
     tickets = asked(link, robots)
     received = mine.connection.receive()
 
-    mine.connection.reply(Message(content(5), reply_to=received), 0.5)
+    reply = Message(content(5), reply_to=received)
+    mine.connection.reply(reply, 0.5)
+    with pytest.raises(UpdateError):  # sent again: the answer to its last part was lost
+        mine.connection.reply(reply, 0.5)
 
     end, arrived = time.monotonic() + 30, []
     while not arrived:
@@ -257,6 +263,24 @@ def test_the_whole_way_of_an_honest_robot_is_open(link, robots):
         arrived = link.grid.pull([tickets[mine]])
     assert arrived[0].message_id == tickets[mine]
     assert arrived[0].content is not None
+    link.grid.pull([])
+    with pytest.raises(UpdateError):
+        mine.connection.reply(reply, 0.5)
+
+
+def test_a_reply_that_is_too_long_in_all_is_refused_before_it_is_whole(link, robots):
+    from flwr.app import ArrayRecord, Message, RecordDict
+    from flwr.common import Array
+
+    mine, _ = robots
+    asked(link, robots)
+    received = mine.connection.receive()
+    # Two tensors, each of which would fit.
+    tensors = {n: Array(np.full(MAX_REPLY_BYTES // 6, n, np.float32)) for n in (1, 2)}
+    long = RecordDict({str(n): ArrayRecord({"w": tensor}) for n, tensor in tensors.items()})
+
+    with pytest.raises(RefusedError, match=f"longer than {MAX_REPLY_BYTES} bytes"):
+        mine.connection.reply(Message(long, reply_to=received), 0.5)
 
 
 def test_a_message_that_is_gone_is_told_by_flower_as_ever(link, robots):
