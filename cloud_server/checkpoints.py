@@ -58,14 +58,19 @@ class Checkpoints:
             digests[RECORD] = sha256_of(content)
         about = _About(version=checkpoint.version, seed=checkpoint.seed, sha256=digests)
         write_durably(aside / ABOUT, about.model_dump_json(indent=1))
-        shutil.rmtree(final, ignore_errors=True)  # a damaged one, or the same version once more
+        if final.exists():  # the same version once more
+            self._remove(final)
         aside.rename(final)
         fsync_directory(self._root)
 
     def versions(self) -> list[int]:
         """Return the versions on disk, oldest first; the log tells of damaged ones, left out."""
-        folders = (p for p in self._root.glob("[0-9]*") if p.name.isdigit())
-        return sorted(int(folder.name) for folder in folders if self._is_whole(folder))
+        return [int(folder.name) for folder in self._folders() if self._is_whole(folder)]
+
+    def newest(self) -> int | None:
+        """Return the highest version that was ever saved and not removed, whole or damaged."""
+        folders = self._folders()
+        return int(folders[-1].name) if folders else None
 
     def records(self) -> list[RoundRecord]:
         """Return the history as the checkpoints hold it, oldest first; a damaged one is left out.
@@ -82,9 +87,7 @@ class Checkpoints:
         """
         gone = [v for v in self.versions()[:-keep] if v not in also]
         for version in gone:
-            folder = self._root / f"{version:06d}"
-            # By another name first: what is half deleted must not look like a checkpoint.
-            folder.rename(self._root / f".{folder.name}.old")
+            self._remove(self._root / f"{version:06d}")
         for leftover in self._root.glob(".*.old"):  # also of a process that was killed here
             shutil.rmtree(leftover, ignore_errors=True)
         return gone
@@ -94,18 +97,24 @@ class Checkpoints:
         return self._root / f"{version:06d}" / WEIGHTS
 
     def latest(self) -> Checkpoint:
-        """Read the newest checkpoint; raises CheckpointError if there is none."""
-        versions = self.versions()
-        if not versions:
+        """Read the newest checkpoint; raises CheckpointError if there is none or it is damaged.
+
+        It was whole when it got its name. To go on from an older one would give its version, which
+        robots may have, to other weights: only a person may do that, by removing the folder.
+        """
+        newest = self.newest()
+        if newest is None:
             raise CheckpointError(f"{self._root}: no checkpoint; run `cloud-server init` again")
-        return self.load(versions[-1])
+        return self.load(newest)
 
     def load(self, version: int) -> Checkpoint:
         """Read one checkpoint; raises CheckpointError that names the damaged file."""
         folder = self._root / f"{version:06d}"
         try:
             about = _About.model_validate_json((folder / ABOUT).read_bytes())
-        except (FileNotFoundError, ValidationError):
+            if about.version != version:
+                raise ValueError(f"it is of version {about.version}")
+        except (OSError, ValueError):
             raise CheckpointError(
                 f"checkpoint {version}: checkpoint.json is missing or damaged; remove the folder "
                 f"{folder.name} to go on from the checkpoint before it"
@@ -122,6 +131,18 @@ class Checkpoints:
             server_state=read_weights(folder / SERVER_STATE),
             seed=about.seed,
         )
+
+    def _folders(self) -> list[Path]:
+        """Return what was saved, oldest first; what is being saved has another name."""
+        folders = (p for p in self._root.glob("[0-9]*") if p.name.isdigit())
+        return sorted(folders, key=lambda folder: int(folder.name))
+
+    def _remove(self, folder: Path) -> None:
+        """Delete a checkpoint, by another name first: half deleted it must not look like one."""
+        old = self._root / f".{folder.name}.old"
+        shutil.rmtree(old, ignore_errors=True)  # of a process that was killed here
+        folder.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _is_whole(self, folder: Path) -> bool:
         try:
@@ -152,5 +173,5 @@ class Checkpoints:
 def _digest(file: Path) -> str:
     try:
         return sha256_of(file.read_bytes())
-    except FileNotFoundError:
-        return "missing"
+    except OSError:
+        return "missing or unreadable"

@@ -10,6 +10,10 @@ from pathlib import Path
 
 from fleet_model.errors import SettingsError
 
+HOLDERS = {  # of a lock that more than one command takes
+    "train": "a run of `cloud-server start`, or Flower's ServerApp (`flwr run`), trains in here",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ServerDirectory:
@@ -118,9 +122,8 @@ class ServerDirectory:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise SettingsError(
-                    f"{self.root}: another `cloud-server {what}` runs here; stop it first"
-                ) from None
+                who = HOLDERS.get(what, f"another `cloud-server {what}` runs here")
+                raise SettingsError(f"{self.root}: {who}; stop it first") from None
             yield
 
     def append_history(self, record: Mapping[str, object]) -> None:

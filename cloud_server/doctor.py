@@ -173,7 +173,7 @@ def _checkpoints(place: ServerDirectory, *_: object) -> Iterator[Finding]:
 
 def _disk(place: ServerDirectory, settings: ServerSettings, _: datetime) -> Iterator[Finding]:
     checkpoints = Checkpoints(place.checkpoints)
-    newest = checkpoints.path(checkpoints.versions()[-1]).parent
+    newest = checkpoints.path(checkpoints.latest().version).parent
     one = sum(file.stat().st_size for file in newest.iterdir())
     robots = len(Register(place.robots).robots())
     asked = min(settings.rounds.target or robots, robots)

@@ -65,7 +65,8 @@ class Fleet(Protocol):
     def still_open(self, tickets: Collection[str]) -> set[str]:
         """Return those that can still be answered, or are answered and not yet returned.
 
-        Not those whose time to live has passed, whose robot is gone, or that nobody knows.
+        Not those whose time to live has passed, whose robot is gone, or that nobody knows. A fleet
+        whose process has restarted may withdraw with its first question what no call named before.
         """
         ...
 

@@ -52,7 +52,7 @@ class FleetStatus:
         return {
             "robots": [robot.as_json() for robot in self.robots],
             "waiting": [key.as_json() for key in self.waiting],
-            "runs": [run.as_json() for run in self.runs],
+            "runs": [run.as_json(robots=False) for run in self.runs],
             "channels": dict(self.channels),
             "open_round": None if self.open_round is None else asdict(self.open_round),
             "last_round": None if last is None else last.as_json(),

@@ -1,16 +1,19 @@
 """The round loop's fleet over Flower: robots are nodes, requests and updates are messages."""
 
+import logging
 import threading
 from collections.abc import Collection, Mapping, Sequence
 
 from cloud_server.fleet import Participant, Reply
 from cloud_server.robots import Register, Robot
-from cloud_server.round_record import MAX_REASON, REFUSED
+from cloud_server.round_record import MAX_REASON, REFUSED, own_words
 from cloud_server.sightings import Sightings
-from fleet_model.errors import UpdateError
-from fleet_model.flower_compat import Arrived, FlowerRun, LinkGrid
+from fleet_model.errors import SettingsError, UpdateError
+from fleet_model.flower_compat import NOT_ADMITTED, Arrived, FlowerRun, LinkGrid
 from fleet_model.proof import parse_public
 from fleet_model.wire import TrainRequest, pack_request, unpack_update
+
+log = logging.getLogger(__name__)
 
 
 class FlowerFleet:
@@ -20,24 +23,32 @@ class FlowerFleet:
         self._grid = grid
         self._register = register
         self._seen = seen
-        self._nodes: dict[int, str] | None = None  # name by id; None: not looked yet
-        self._synced: tuple[Robot, ...] = ()
+        self._listed: tuple[Robot, ...] | None = None  # as read last; None: not looked yet
+        self._robots: Mapping[int, Robot] = {}
+        self._complaint = ""
         self._sync = threading.Lock()  # requests and the run come from different threads
 
     def sync(self) -> Mapping[int, Robot]:
-        """Admit robots that are newly approved, forget the others; return node id -> robot."""
+        """Admit robots that are newly approved, forget the others; return node id -> robot.
+
+        While the register is damaged robots stay as they were: a typing error must not end a run.
+        Raises SettingsError if it was never readable.
+        """
         with self._sync:
-            approved = {r.name: r for r in self._register.robots() if r.state == "approved"}
-            keys = tuple(approved.values())
-            if self._nodes is None or keys != self._synced:
-                nodes = {
-                    self._grid.register(parse_public(robot.key), robot.name): robot.name
-                    for robot in keys
-                }
-                for node_id in self._grid.registered().keys() - nodes.keys():
-                    self._grid.unregister(node_id)
-                self._nodes, self._synced = nodes, keys
-            return {node_id: approved[name] for node_id, name in self._nodes.items()}
+            try:
+                listed = self._register.robots()
+            except SettingsError as error:
+                if self._listed is None:
+                    raise
+                if str(error) != self._complaint:
+                    log.error("robots stay as they were until it is corrected: %s", error)
+                self._complaint = str(error)
+                return self._robots
+            self._complaint = ""
+            if listed is not self._listed:  # the register is parsed when it has changed only
+                self._robots = self._admit([r for r in listed if r.state == "approved"])
+                self._listed = listed
+            return self._robots
 
     def restarted(self, robot: Robot) -> None:
         """Let a robot's new process in at once, and ask it again what it has not answered."""
@@ -89,12 +100,27 @@ class FlowerFleet:
         """Return those that can be answered, or are; see Fleet."""
         return self._grid.still_open(tickets)
 
+    def _admit(self, approved: Sequence[Robot]) -> Mapping[int, Robot]:
+        """Register who is new, unregister who is gone; the others are not touched."""
+        known = {robot.key: node_id for node_id, robot in self._robots.items()}
+        admitted = {}
+        for robot in approved:
+            node_id = known.get(robot.key)
+            if node_id is None:
+                node_id = self._grid.register(parse_public(robot.key), robot.name)
+            admitted[node_id] = robot
+        for node_id in self._grid.registered().keys() - admitted.keys():
+            self._grid.unregister(node_id)
+        return admitted
+
 
 def _reply(arrived: Arrived, robot: Robot | None) -> Reply:
     ticket = arrived.message_id
-    if arrived.content is None or robot is None:
-        reason = arrived.reason or "it was suspended, revoked or forgotten while it worked"
-        return Reply(ticket=ticket, reason=reason[:MAX_REASON])
+    if arrived.content is None:
+        reason = own_words(arrived.reason) if arrived.own_words else arrived.reason
+        return Reply(ticket=ticket, reason=reason)
+    if robot is None:
+        return Reply(ticket=ticket, reason=NOT_ADMITTED)
     try:
         update = unpack_update(arrived.content, robot.name)
     except UpdateError as error:

@@ -10,6 +10,7 @@ from cloud_server.checkpoints import Checkpoints
 from cloud_server.directory import ServerDirectory
 from cloud_server.round_record import (
     ACCEPTED,
+    LATE,
     NO_REPLY,
     NOT_REACHED,
     REFUSED,
@@ -17,12 +18,16 @@ from cloud_server.round_record import (
     RoundRecord,
     parse_record,
 )
+from fleet_model.flower_link import NOT_ADMITTED, WENT_OFFLINE
 
 # How an outcome begins -> its kind. Whatever a robot said in its own words is "failed".
 KINDS = {
     ACCEPTED: "accepted",
     REFUSED: "refused",
     NO_REPLY: "no_reply",
+    LATE: "no_reply",
+    WENT_OFFLINE: "no_reply",
+    NOT_ADMITTED: "no_reply",
     NOT_REACHED: "not_reached",
     "busy": "busy",
 }

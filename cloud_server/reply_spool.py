@@ -89,6 +89,7 @@ class ReplySpool:
 
     def read(self, kept: Kept) -> Update:
         """Return one update, bit for bit; raises StorageError if it is not what was written."""
+        from safetensors import SafetensorError
         from safetensors.numpy import load
 
         with self._file.open("rb") as stream:
@@ -98,14 +99,15 @@ class ReplySpool:
             tensors = stream.read(tensor_bytes)
         found.update(tensors)
         if found.digest() != digest:
-            raise StorageError(
-                f"{self._file.name}: the reply of robot {kept.robot} is damaged on disk; check the "
-                "disk, then start the server again: the robot is asked again"
-            )
+            raise self._damaged(kept)
+        try:
+            weights = load(tensors)
+        except SafetensorError as error:
+            raise self._damaged(kept) from error
         return Update(
             robot=kept.robot,
             base_version=kept.base_version,
-            weights=load(tensors),
+            weights=weights,
             num_examples=kept.num_examples,
             num_steps=kept.num_steps,
             metrics=kept.metrics,
@@ -114,6 +116,12 @@ class ReplySpool:
     def remove(self) -> None:
         """Delete the file."""
         self._file.unlink(missing_ok=True)
+
+    def _damaged(self, kept: Kept) -> StorageError:
+        return StorageError(
+            f"{self._file.name}: the reply of robot {kept.robot} is damaged on disk; check the "
+            "disk, then `cloud-server runs resume`: the robot is asked again"
+        )
 
     def _take_up(self) -> None:
         """Find the whole records, and cut off what follows them."""

@@ -46,6 +46,7 @@ class OpenRound:
     robots: tuple[Participant, ...] = ()  # to be asked in this round, whether done or not
     tickets: tuple[Ticket, ...] = ()  # unanswered, also of earlier rounds
     closed: bool = False  # it has its checkpoint, or failed: only the tickets live on
+    attempt: int = 0  # how often it has failed before
 
     @property
     def key(self) -> tuple[str, int, int]:

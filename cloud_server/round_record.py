@@ -14,8 +14,11 @@ ACCEPTED = "accepted"
 REFUSED = "refused: "  # an outcome that begins so is the server's verdict on an update
 NO_REPLY = "no reply by the deadline"
 NOT_REACHED = "could not be reached by the deadline"
-LATE = "late: its round had closed"
+LATE = "late: "  # an outcome that begins so: the update came too late to be folded in, no offense
 MAX_REASON = 300  # characters of an outcome that are kept: it may be a robot's own words
+# What a fleet may answer in a robot's place. Every other verdict is the round's own.
+OF_FLEETS = (REFUSED, NO_REPLY)
+VERDICTS = (ACCEPTED, NOT_REACHED, LATE, *OF_FLEETS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,12 @@ class RoundRecord:
     def as_json(self) -> dict[str, Any]:
         """Return JSON values."""
         return asdict(self)
+
+
+def own_words(reason: str, verdicts: tuple[str, ...] = VERDICTS) -> str:
+    """Return why a robot sent no update, such that its words can be taken for no verdict."""
+    said = f"it said: {reason}" if reason.startswith(verdicts) else reason
+    return said[:MAX_REASON] or "an error without a reason"
 
 
 _RECORD = TypeAdapter(RoundRecord)

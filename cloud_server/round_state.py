@@ -5,6 +5,7 @@ the round can close, comes out.
 """
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,10 +20,13 @@ from cloud_server.round_record import (
     MAX_REASON,
     NO_REPLY,
     NOT_REACHED,
+    OF_FLEETS,
     REFUSED,
+    VERDICTS,
     RobotRecord,
     RoundRecord,
     mean_metrics,
+    own_words,
 )
 from cloud_server.round_rules import RoundRules
 from cloud_server.update_checks import Checks, check_update, norm_of
@@ -30,6 +34,9 @@ from fleet_model.errors import UpdateError
 from fleet_model.types import Update
 from fleet_model.weights import size_bytes
 from fleet_model.wire import TrainRequest
+
+# What only the round itself may say of a robot.
+_OURS = tuple(verdict for verdict in VERDICTS if verdict not in OF_FLEETS)
 
 
 @dataclass(slots=True)
@@ -46,6 +53,10 @@ class RoundState:
     answered: set[str] = field(default_factory=set)  # robots, by name; in this round
     good: set[str] = field(default_factory=set)  # robots with an update that may be folded in
     replays: int = 0  # replies to tickets that nobody awaits
+    attempt: int = 0  # how often the round has failed before
+    # Tickets of this round that a process before this one has sent: they expire before the
+    # deadline, which began anew. sync only: a buffered round asks idle robots all the time.
+    inherited: set[str] = field(default_factory=set)
 
     @property
     def buffered(self) -> bool:
@@ -58,8 +69,9 @@ class RoundState:
         for one in kept:
             self._note(one)
         number = self.request.round
-        asked = {t.robot.name for t in self.awaited.values() if t.round == number}
-        self.unasked = self.robots.keys() - self.answered - asked
+        mine = {name: t for name, t in self.awaited.items() if t.round == number}
+        self.unasked = self.robots.keys() - self.answered - {t.robot.name for t in mine.values()}
+        self.inherited = set() if self.buffered else set(mine)
 
     def idle(self, online: Sequence[Participant]) -> list[Participant]:
         """Return robots that are not asked in this round, nor at work for one before it."""
@@ -77,10 +89,11 @@ class RoundState:
             slots -= len(self.awaited) + sum(robot.name in self.unasked for robot in online)
             if slots <= 0:
                 return
-        start = self.request.checkpoint
-        chosen, _ = choose(
-            self.idle(online), self.rules.selection, slots, (start.seed, start.version)
-        )
+        request, start = self.request, self.request.checkpoint
+        # Another draw in every attempt: one dead robot must not fail a round for ever.
+        run = zlib.crc32(request.run.encode())
+        seed = (start.seed, start.version, run, request.round, self.attempt)
+        chosen, _ = choose(self.idle(online), self.rules.selection, slots, seed)
         for robot in chosen:
             self.robots[robot.name] = _bare(robot)
             self.unasked.add(robot.name)
@@ -103,6 +116,9 @@ class RoundState:
             ticket = self.awaited.pop(reply.ticket, None)
             if ticket is None:
                 self.replays += 1
+                continue
+            if ticket.id in self.inherited and reply.reason == NO_REPLY:
+                self.unasked.add(ticket.robot.name)  # there is time to ask it once more
                 continue
             kept = self._check(ticket, reply)
             taken.append((kept, reply.update if kept.verdict == ACCEPTED else None))
@@ -139,7 +155,7 @@ class RoundState:
             robots=robots,
             metrics=mean_metrics(robots),
             asked=self.asked(),
-            late=sum(one.verdict == LATE for one in self.kept),
+            late=sum(one.verdict.startswith(LATE) for one in self.kept),
             duplicates=self.replays,
             mode=self.rules.mode,
         )
@@ -159,6 +175,7 @@ class RoundState:
             mode=self.rules.mode,
             robots=tuple(self.robots.values()),
             tickets=tuple(self.awaited.values()),
+            attempt=self.attempt,
         )
 
     def _check(self, ticket: Ticket, reply: Reply) -> Kept:
@@ -167,7 +184,7 @@ class RoundState:
             robot=ticket.robot.name,
             site=ticket.robot.site,
             round=ticket.round,
-            verdict=reply.reason[:MAX_REASON] or "an error without a reason",
+            verdict=own_words(reply.reason, _OURS),
         )
         if (update := reply.update) is None:
             return kept
@@ -180,15 +197,26 @@ class RoundState:
             update_bytes=size_bytes(update.weights),
             metrics={n: float(v) for n, v in update.metrics.items() if math.isfinite(v)},
         )
-        if not self._counts(kept):
-            return replace(kept, verdict=LATE)
+        if late := self._why_late(kept, ticket):
+            return replace(kept, verdict=f"{LATE}{late}")
         try:
-            max_staleness = self.rules.max_staleness if self.buffered else 0
             start, update = self.request.checkpoint, replace(update, robot=kept.robot)
-            check_update(update, start, ticket.version, max_staleness, self.checks)
+            check_update(update, start, ticket.version, self.checks)
         except UpdateError as error:
             return replace(kept, verdict=f"{REFUSED}{error}"[:MAX_REASON])
         return replace(kept, norm=norm_of(update.weights))
+
+    def _why_late(self, kept: Kept, ticket: Ticket) -> str:
+        """Return why an update is too old to be of use, "" if it is not; a lie is not late."""
+        if not self._counts(kept):
+            return "its round had closed"
+        staleness, most = self.request.checkpoint.version - ticket.version, self.rules.max_staleness
+        if not self.buffered or staleness <= most or kept.base_version != ticket.version:
+            return ""
+        return (
+            f"robot {kept.robot}: its update is {staleness} versions old, expected at most {most} "
+            "(rounds.max_staleness)"
+        )
 
     def _note(self, kept: Kept) -> None:
         self.kept.append(kept)

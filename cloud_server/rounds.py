@@ -42,6 +42,7 @@ __all__ = [  # all that users of the loop need, from one place
 POLL_S = 0.05  # between looks at the replies: small against the seconds that training takes
 LOOK_S = 1.0  # between looks for robots that are still to be asked
 CHECK_S = 10.0  # between looks for questions that can no longer be answered
+NAMED = 12  # robots that a message names; 10,000 of them would be megabytes in every status
 log = logging.getLogger(__name__)
 
 
@@ -86,8 +87,8 @@ def run_round(
 
     Raises:
         RoundError: too few robots came online, or (QuorumError) too few good updates arrived; the
-            message names each robot and why. The round is then closed in the journal: called
-            again, it begins anew.
+            message names robots and why, the error's record each of them. The round is then closed
+            in the journal: called again, it begins anew.
         StoppedError: `stop` said so; called again, the round goes on.
         StorageError: the journal cannot keep a reply.
     """
@@ -98,10 +99,9 @@ def run_round(
     record = state.record(judged, clock.now() - begin)
     try:
         if len(judged.accepted) < rules.quorum:
-            outcomes = "; ".join(f"{r.name}: {r.outcome}" for r in record.robots)
             raise QuorumError(
                 f"round {request.round}: {len(judged.accepted)} good updates, expected "
-                f"{rules.quorum} ({outcomes})",
+                f"{rules.quorum} ({_outcomes(record)})",
                 record,
             )
         checkpoint = fold(aggregator, journal, judged.accepted, request.checkpoint, checks)
@@ -143,6 +143,16 @@ class _Loop:
                 check_at = now + CHECK_S
             else:
                 self.clock.sleep(POLL_S)
+        self._drain()
+        self._tell(deadline)
+
+    def _drain(self) -> None:
+        """Take what had arrived by the deadline; it ends, for nobody is asked any more."""
+        self.state.inherited.clear()  # there is no time left to ask again
+        while not self.state.complete() and self._keep(
+            self.fleet.replies(self.state.awaited.keys())
+        ):
+            self._require_going_on()
 
     def _take_up(self) -> None:
         """Go on where a process before this one ended, or take over its unanswered tickets."""
@@ -153,7 +163,11 @@ class _Loop:
         kept = self.journal.kept()
         done = {one.ticket for one in kept}
         waiting = {ticket.id: ticket for ticket in before.tickets if ticket.id not in done}
-        if before.key != state.as_open_round().key or before.closed:
+        # In any case: a question that nobody speaks of after a restart, the fleet may withdraw.
+        alive = self.fleet.still_open(waiting.keys()) if waiting else set()
+        same = before.key == state.as_open_round().key
+        state.attempt = before.attempt + before.closed if same else 0
+        if not same or before.closed:
             # sync: of the round before, a reply may still come or lie there: it is late.
             state.awaited = {
                 name: ticket
@@ -161,7 +175,6 @@ class _Loop:
                 if state.buffered or ticket.round == request.round - 1
             }
         else:
-            alive = self.fleet.still_open(waiting.keys()) if waiting else set()
             state.awaited = {name: waiting[name] for name in waiting if name in alive}
             state.resume(before, kept)
             log.info(
@@ -256,12 +269,28 @@ class _Loop:
 
 def _too_few(able: Iterable[str], left_out: Mapping[str, str], quorum: int) -> str:
     names = sorted(able)
-    out = "".join(f"; {name} is left out ({reason})" for name, reason in left_out.items())
+    noun = "robot" if len(names) == 1 else "robots"
+    out = _few([f"{name} is left out ({reason})" for name, reason in left_out.items()])
+    told = "; ".join([f"expected at least {quorum}", *out])
     return (
-        f"{len(names)} robots online ({_names(names)}), expected at least {quorum}{out}; see "
-        "`cloud-server robots list`, or lower rounds.quorum"
+        f"{len(names)} {noun} online ({_names(names)}), {told}; see `cloud-server robots list`, or "
+        "lower rounds.quorum"
     )
 
 
+def _outcomes(record: RoundRecord) -> str:
+    """Return who did what; where not all can be named, those that failed come first."""
+    robots = list(record.robots)
+    if len(robots) > NAMED:
+        robots.sort(key=lambda robot: robot.outcome == ACCEPTED)
+    return "; ".join(_few([f"{robot.name}: {robot.outcome}" for robot in robots]))
+
+
 def _names(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
+    return ", ".join(_few(sorted(names))) or "none"
+
+
+def _few(parts: Sequence[str]) -> list[str]:
+    """Return the first of them, and how many more there are."""
+    more = len(parts) - NAMED
+    return [*parts[:NAMED], *([f"and {more} more"] if more > 0 else [])]

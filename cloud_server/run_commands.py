@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloud_server.terminal import Directory, Json, console, table
+from cloud_server.terminal import Directory, Json, console, held_out, table
 from fleet_model.errors import ConnectionFailed, RoundError, SettingsError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def train(
     every_s = None if every is None else parse_duration(every)
     client = _client(directory)
     run = client.start_run(rounds, every_s=every_s, continuous=continuous)
-    _see_to_the_end(client, run, detach=detach, json_output=json_output)
+    _see_to_the_end(directory, client, run, detach=detach, json_output=json_output)
 
 
 @runs.command("list")
@@ -69,7 +69,7 @@ def runs_show(directory: Directory, run_id: RunId, json_output: Json = False) ->
     """Show one run and its newest rounds."""
     run = _client(directory).run(run_id)
     if json_output:
-        typer.echo(json.dumps(run))
+        typer.echo(json.dumps(_with_robots(directory, run)))
         return
     typer.echo(f"run {run['id']}: {run['state']}, {run['rounds_closed']} of {run['rounds']} rounds")
     for record in run["closed"]:
@@ -98,7 +98,8 @@ def runs_resume(
 ) -> None:
     """Go on with a run that failed or was stopped, at its next round."""
     client = _client(directory)
-    _see_to_the_end(client, client.resume_run(run_id), detach=detach, json_output=json_output)
+    run = client.resume_run(run_id)
+    _see_to_the_end(directory, client, run, detach=detach, json_output=json_output)
 
 
 @schedule.command("show")
@@ -156,13 +157,28 @@ def _known_runs(directory: Any) -> list[dict[str, Any]]:
         return [run.as_json() for run in RunStore(_place(directory).runs).load()]
 
 
+def _with_robots(directory: Any, run: dict[str, Any]) -> dict[str, Any]:
+    """Return a run with robots' records in every round; the server holds those of small rounds."""
+    from cloud_server.history import closed_rounds
+
+    if all("robots" in record for record in run["closed"]):
+        return run
+    rounds = {r.round: r.as_json() for r in closed_rounds(_place(directory), run["id"])}
+    return {**run, "closed": [rounds.get(one["round"], one) for one in run["closed"]]}
+
+
 def _see_to_the_end(
-    client: "AdminClient", run: dict[str, Any], *, detach: bool, json_output: bool
+    directory: Any,
+    client: "AdminClient",
+    run: dict[str, Any],
+    *,
+    detach: bool,
+    json_output: bool,
 ) -> None:
     if not detach:
         run = _follow(client, run)
     if json_output:
-        typer.echo(json.dumps(run))
+        typer.echo(json.dumps(_with_robots(directory, run)))
     if detach:
         console().print(f"run {run['id']} has begun; see `cloud-server status --watch`")
         return
@@ -216,14 +232,10 @@ def _look(client: "AdminClient", run_id: str) -> dict[str, Any]:
 
 
 def _round_line(record: dict[str, Any]) -> str:
-    metrics, robots = record["metrics"], record["robots"]
-    accepted = sum(robot["outcome"] == "accepted" for robot in robots)
-    scores = ", ".join(
-        f"{name} {metrics[f'{name}_before']:.3f} -> {metrics[f'{name}_after']:.3f}"
-        for name in ("loss", "accuracy")
-        if f"{name}_before" in metrics
-    )
+    from cloud_server.run_store import brief
+
+    verdicts = brief(record)["verdicts"]
     return (
-        f"round {record['round']}: {accepted}/{len(robots)} robots, {record['seconds']:.1f} s, "
-        f"held-out {scores or 'not measured'}"
+        f"round {record['round']}: {verdicts.get('accepted', 0)}/{sum(verdicts.values())} robots, "
+        f"{record['seconds']:.1f} s, held-out {held_out(record['metrics'])}"
     )

@@ -17,7 +17,6 @@ from cloud_server.aggregation.aggregator import AGGREGATORS, Aggregator
 from cloud_server.checkpoints import Checkpoints
 from cloud_server.directory import ServerDirectory
 from cloud_server.fleet import Clock, Fleet
-from cloud_server.model_store import DirectoryStore
 from cloud_server.round_journal import DiskJournal
 from cloud_server.round_record import RoundRecord
 from cloud_server.round_rules import rules_of
@@ -80,8 +79,7 @@ def close_rounds(
         _remember(place, record)
         journal.close(record.round)
         closed(record)
-        published = {manifest.version for manifest in DirectoryStore(place.store).versions()}
-        checkpoints.prune(settings.rounds.keep_checkpoints, published)
+        checkpoints.prune(settings.rounds.keep_checkpoints, _published(place))
 
     checkpoint = checkpoints.latest()
     for record in checkpoints.records()[-1:]:
@@ -127,6 +125,12 @@ def _request(
         trainer_bytes=trainer.size_bytes,
         deadline_s=settings.rounds.deadline_s,
     )
+
+
+def _published(place: ServerDirectory) -> set[int]:
+    """Return versions by their files' names: a damaged manifest must not fail a closed round."""
+    files = (place.store / "versions").glob("*.json")
+    return {int(file.stem) for file in files if file.stem.isdigit()}
 
 
 def _remember(place: ServerDirectory, record: RoundRecord) -> None:

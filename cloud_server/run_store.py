@@ -4,12 +4,15 @@ import logging
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cloud_server.checkpoints import Checkpoints
+from cloud_server.history import kind_of
 from fleet_model.durable import write_durably
 from fleet_model.errors import StorageError
 from fleet_model.flower_compat import FlowerRun
@@ -18,6 +21,7 @@ RunState: TypeAlias = Literal["waiting", "running", "publishing", "finished", "f
 Ending: TypeAlias = Literal["finished", "failed", "stopped"]
 ENDED = ("finished", "failed", "stopped")
 MAX_CLOSED = 100  # rounds of a run that are held in memory
+MAX_ROBOTS = 100  # records of robots in them; those of larger rounds are in the history only
 KEPT_RUNS = 200  # older ones that have ended are forgotten; their rounds stay in the history
 log = logging.getLogger(__name__)
 
@@ -59,12 +63,43 @@ class Run(BaseModel):
         """Count a closed round; one that is told again stays one."""
         self.rounds_closed = record["round"]
         older = [one for one in self.closed if one["round"] != record["round"]]
-        self.closed = [*older, record][-MAX_CLOSED:]
+        self.closed, room = [*older, record][-MAX_CLOSED:], MAX_ROBOTS
+        for place in reversed(range(len(self.closed))):
+            room -= len(self.closed[place].get("robots", ()))
+            if room < 0:
+                self.closed[place] = brief(self.closed[place])
 
-    def as_json(self, rounds: int = 10) -> dict[str, Any]:
-        """Return JSON values; `closed` has the newest `rounds` of them."""
+    def go_on_from(self, checkpoints: Checkpoints) -> None:
+        """Let the next round start from the newest checkpoint; other runs may have made it.
+
+        Rounds that are durable count, also when the run could not write down that they had closed.
+        Raises CheckpointError if the newest checkpoint is damaged.
+        """
+        newest = checkpoints.latest().version
+        own = (record.round for record in checkpoints.records() if record.run == self.id)
+        self.rounds_closed = max([self.rounds_closed, *own])
+        self.first_version = newest - self.rounds_closed
+        self.error, self.exit_code = "", 0
+
+    def as_json(self, rounds: int = 10, *, robots: bool = True) -> dict[str, Any]:
+        """Return JSON values.
+
+        Args:
+            rounds: how many of the newest closed ones are in `closed`.
+            robots: whether these have robots' records, as far as they are held; else see `brief`.
+        """
         shown = self.model_dump(exclude={"flower", "ending"})
-        return {**shown, "closed": self.closed[-rounds:]}
+        closed = self.closed[-rounds:]
+        return {**shown, "closed": closed if robots else [brief(record) for record in closed]}
+
+
+def brief(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a closed round with counts of its robots' verdicts in place of their records."""
+    if "robots" not in record:
+        return record
+    verdicts = Counter(kind_of(robot["outcome"]) for robot in record["robots"])
+    rest = {name: value for name, value in record.items() if name != "robots"}
+    return {**rest, "verdicts": dict(verdicts)}
 
 
 class RunStore:

@@ -106,11 +106,10 @@ class Runs:
         with self._lock:
             self._require_none_active()
             now = time.time()
-            latest = Checkpoints(self._place.checkpoints).versions()
             run = Run(
                 id=self._store.new_id(now),
                 rounds=rounds,
-                first_version=latest[-1] if latest else 0,
+                first_version=Checkpoints(self._place.checkpoints).newest() or 0,
                 started_at=now,
                 scheduled=scheduled,
             )
@@ -133,17 +132,18 @@ class Runs:
     def stop(self, run_id: str) -> Run:
         """End a run soon; what has closed is published. A continuous schedule ends with it.
 
-        Raises RoundError if there is no such run or it has ended.
+        Raises:
+            RoundError: there is no such run or it has ended.
+            SettingsError, StorageError: the run ends, but its schedule may begin another.
         """
         run = self._require(run_id)
         if not run.active:
             raise RoundError(f"run {run_id} has ended already ({run.state})")
-        schedule = self._schedule.load()
-        if schedule is not None and schedule.every_s is None and run.scheduled:
-            self._schedule.clear()
-            log.info("the schedule is cleared: its run %s is stopped", run_id)
-        run.stopping = True
-        self._store.save(run)
+        try:  # first: else the schedule could begin the next run before it is cleared
+            self._end_schedule_of(run)
+        finally:  # a schedule that cannot be read is told, and must not make the run unstoppable
+            run.stopping = True
+            self._store.save(run)
         return run
 
     def resume(self, run_id: str) -> Run:
@@ -153,10 +153,8 @@ class Runs:
             if run.state == "finished":
                 raise RoundError(f"run {run_id} has finished; start another")
             self._require_none_active()
-            # Other runs may have closed rounds since.
-            newest = Checkpoints(self._place.checkpoints).latest().version
-            run.first_version = newest - run.rounds_closed
-            run.error, run.exit_code, run.stopping, run.ended_at = "", 0, False, None
+            run.go_on_from(Checkpoints(self._place.checkpoints))
+            run.stopping, run.ended_at = False, None
             run.state, run.ending = "waiting", "finished"
             self._store.save(run)
         self._begin(run)
@@ -181,6 +179,12 @@ class Runs:
             start=lambda rounds: self.start(rounds, scheduled=True),
             pause=self._leaving.wait,
         )
+
+    def _end_schedule_of(self, run: Run) -> None:
+        schedule = self._schedule.load()
+        if schedule is not None and schedule.every_s is None and run.scheduled:
+            self._schedule.clear()
+            log.info("the schedule is cleared: its run %s is stopped", run.id)
 
     def _begin(self, run: Run) -> None:
         self._spawn(lambda: self._work(run), f"run-{run.id}")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloud_server.run_store import Run
 from fleet_model.durable import write_durably
-from fleet_model.errors import FleetError, SettingsError
+from fleet_model.errors import FleetError, SettingsError, StorageError
 
 BACKOFF_S, MAX_BACKOFF_S = 60.0, 3600.0  # after failures in a row: 1 min, 2 min, ... 1 h
 MIN_EVERY_S = 60.0
@@ -51,8 +51,11 @@ class Schedule(BaseModel):
         if any(run.active for run in runs):
             return False
         # A clock that ran ahead for a while must not put the next run off for years.
-        ahead = any(run.scheduled and run.started_at > now + MIN_EVERY_S for run in runs[-1:])
-        return ahead or self.set_at > now + MIN_EVERY_S or self.due_at(runs) <= now
+        return self.due_at([run for run in runs if run.started_at <= now + MIN_EVERY_S]) <= now
+
+    def set_by(self, now: float) -> "Schedule":
+        """Return it as set now if a clock that ran ahead has set it: no run would count as its."""
+        return self.model_copy(update={"set_at": now}) if self.set_at > now + MIN_EVERY_S else self
 
     def in_words(self) -> str:
         """Return the schedule as a person would say it."""
@@ -69,7 +72,10 @@ class ScheduleFile:
         self._path = path
 
     def load(self) -> Schedule | None:
-        """Return the schedule, None if there is none; raises SettingsError if it is damaged."""
+        """Return the schedule, None if there is none.
+
+        Raises SettingsError if it is damaged, StorageError if the disk is.
+        """
         try:
             return Schedule.model_validate_json(self._path.read_bytes())
         except FileNotFoundError:
@@ -79,16 +85,25 @@ class ScheduleFile:
                 f"{self._path}: {error.errors()[0]['msg']}; set it again with `cloud-server train "
                 "DIR --every 24h`, or `cloud-server schedule clear DIR`"
             ) from None
+        except OSError as error:
+            raise StorageError(f"{self._path} cannot be read: {error.strerror}") from None
 
     def save(self, schedule: Schedule) -> None:
-        """Replace the schedule."""
-        write_durably(self._path, schedule.model_dump_json(indent=1) + "\n")
+        """Replace the schedule; raises StorageError if the disk is full."""
+        try:
+            write_durably(self._path, schedule.model_dump_json(indent=1) + "\n")
+        except OSError as error:
+            raise StorageError(f"{self._path} cannot be written: {error.strerror}") from None
 
     def clear(self) -> bool:
-        """Remove it; return whether there was one."""
-        existed = self._path.exists()
-        self._path.unlink(missing_ok=True)
-        return existed
+        """Remove it; return whether there was one. Raises StorageError if it stays."""
+        try:
+            self._path.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise StorageError(f"{self._path} cannot be removed: {error.strerror}") from None
+        return True
 
 
 def follow(
@@ -102,14 +117,25 @@ def follow(
     complaint = ""
     while not pause(TICK_S):
         try:
-            schedule = file.load()
-            if schedule is not None and schedule.is_due(runs(), time.time()):
-                start(schedule.rounds)
+            _begin_if_due(file, runs(), start, time.time())
             complaint = ""
-        except FleetError as error:
+        except (FleetError, OSError) as error:  # whatever it is, the thread goes on looking
             if str(error) != complaint:
                 log.error("schedule: %s", error)
             complaint = str(error)
+
+
+def _begin_if_due(
+    file: ScheduleFile, runs: list[Run], start: Callable[[int], object], now: float
+) -> None:
+    found = file.load()
+    if found is None:
+        return
+    schedule = found.set_by(now)
+    if schedule is not found:  # on disk first: else every look would find it set just now
+        file.save(schedule)
+    if schedule.is_due(runs, now):
+        start(schedule.rounds)
 
 
 def parse_duration(text: str) -> float:

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cloud_server.directory import ServerDirectory
@@ -32,8 +33,7 @@ def serve(place: ServerDirectory) -> None:
     settings = load_settings(place.settings)
     with place.locked("start"):
         _require_free_port(settings)
-        for leftover in place.store.glob(".bundle-*"):  # of a server that died while publishing
-            shutil.rmtree(leftover)
+        _tidy(place)
         server = build(place, settings)
         log.info(
             "listening on https://%s:%d for robots and operators (pid %d)",
@@ -107,6 +107,16 @@ def _superlink(place: ServerDirectory, settings: ServerSettings) -> "FastAPI":
     os.environ["FLWR_HOME"] = str(place.flower.resolve())
     network = settings.network
     return create_superlink(str(place.flower / "state.db"), network.host, network.port)
+
+
+def _tidy(place: ServerDirectory) -> None:
+    """Remove what was left by a process that died while it published.
+
+    Not while a ServerApp trains in here: it may be publishing now. The next start does it then.
+    """
+    with suppress(SettingsError), place.locked("train"):
+        for leftover in place.store.glob(".bundle-*"):
+            shutil.rmtree(leftover)
 
 
 def _boards(

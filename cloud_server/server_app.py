@@ -28,7 +28,8 @@ from cloud_server.fleet import Participant, Reply
 from cloud_server.logs import log_to_stderr
 from cloud_server.publish import publish
 from cloud_server.robots import Register
-from cloud_server.round_record import MAX_REASON, REFUSED, RoundRecord
+from cloud_server.round_record import MAX_REASON, REFUSED, RoundRecord, own_words
+from cloud_server.rounds import QuorumError
 from cloud_server.run_rounds import Span, close_rounds
 from cloud_server.run_store import Run, RunStore
 from cloud_server.settings import ServerSettings, load_settings
@@ -66,16 +67,13 @@ def main(grid: Grid, context: Context) -> None:
 
 def take_up(store: RunStore, checkpoints: Checkpoints, rounds: int, now: float) -> Run:
     """Return the newest run if it has not finished, with what it has closed, else a new one."""
-    newest = checkpoints.latest().version
     last = next(reversed(store.load()), None)
     if last is None or last.state == "finished":
-        run = Run(id=store.new_id(now), rounds=rounds, first_version=newest, started_at=now)
+        first = checkpoints.latest().version
+        run = Run(id=store.new_id(now), rounds=rounds, first_version=first, started_at=now)
         store.save(run)
         return run
-    closed = [record.round for record in checkpoints.records() if record.run == last.id]
-    last.rounds_closed = max([last.rounds_closed, *closed])
-    last.first_version = newest - last.rounds_closed  # other runs may have closed rounds since
-    last.error, last.exit_code = "", 0
+    last.go_on_from(checkpoints)
     log.info("run %s goes on after round %d of %d", last.id, last.rounds_closed, last.rounds)
     return last
 
@@ -103,6 +101,9 @@ def work(
     try:
         try:
             close_rounds(fleet, place, settings, span, closed=closed)
+        except QuorumError as error:  # its refusals count as those of a round that closes
+            conduct.record(error.record)
+            raise
         finally:
             if run.version is not None and run.version != run.published_version:
                 checkpoint = Checkpoints(place.checkpoints).latest()
@@ -226,8 +227,7 @@ class GridFleet:
         ticket = message.metadata.reply_to_message_id
         robot = self._open.pop(ticket).robot
         if message.has_error():
-            reason = message.error.reason or "an error without a reason"
-            return Reply(ticket=ticket, reason=reason[:MAX_REASON])
+            return Reply(ticket=ticket, reason=own_words(message.error.reason or ""))
         try:
             if not isinstance(message.content, RecordDict):
                 raise UpdateError(f"the reply holds {type(message.content).__name__}")

@@ -28,7 +28,9 @@ class Section(BaseModel):
 
 
 def _split(value: Any) -> Any:
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]  # "": nobody is named
 
 
 # What a certificate can hold and a URL can name: a host name or an IP address.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloud_server.terminal import Directory, Json, table
+from cloud_server.terminal import Directory, Json, held_out, table
 from fleet_model.errors import ConnectionFailed, SettingsError
 
 if TYPE_CHECKING:
@@ -82,13 +82,8 @@ def _row(record: "RoundRecord") -> tuple[str, ...]:
     from cloud_server.round_record import ACCEPTED
 
     accepted = sum(robot.outcome == ACCEPTED for robot in record.robots)
-    scores = ", ".join(
-        f"{name} {record.metrics[f'{name}_before']:.3f} -> {record.metrics[f'{name}_after']:.3f}"
-        for name in ("loss", "accuracy")
-        if {f"{name}_before", f"{name}_after"} <= record.metrics.keys()
-    )
     numbers = (record.round, record.version, accepted, record.asked, record.late)
-    return record.run, *map(str, numbers), f"{record.seconds:.1f}", scores or "not measured"
+    return record.run, *map(str, numbers), f"{record.seconds:.1f}", held_out(record.metrics)
 
 
 def _watch(client: "AdminClient", screen: "Console", *, json_output: bool) -> None:

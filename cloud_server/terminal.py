@@ -1,6 +1,6 @@
 """What all commands of cloud-server share: arguments, tables on stdout, a console on stderr."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,3 +29,13 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+def held_out(metrics: Mapping[str, float]) -> str:
+    """Return a round's scores before and after it; one that was not finite is not there."""
+    scores = (
+        f"{name} {metrics[f'{name}_before']:.3f} -> {metrics[f'{name}_after']:.3f}"
+        for name in ("loss", "accuracy")
+        if {f"{name}_before", f"{name}_after"} <= metrics.keys()
+    )
+    return ", ".join(scores) or "not measured"

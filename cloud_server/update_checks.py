@@ -34,22 +34,18 @@ def checks_of(settings: CheckSettings) -> Checks:
 
 
 def check_update(
-    update: Update, checkpoint: Checkpoint, asked_version: int, max_staleness: int, checks: Checks
+    update: Update, checkpoint: Checkpoint, asked_version: int, checks: Checks
 ) -> None:
     """Raise UpdateError that says who and why, unless the update fits the checkpoint.
 
-    `asked_version` is the version that the robot was sent. The length is not looked at here: that
-    depends on the others, and is judged when the round closes, so that arrival order cannot matter.
+    `asked_version` is the version that the robot was sent; that it is old is no fault of the
+    robot's, and not looked at here. Nor is the length: that depends on the others, and is judged
+    when the round closes, so that arrival order cannot matter.
     """
     who = f"robot {update.robot}"
     if update.base_version != asked_version:
         raise UpdateError(
             f"{who}: trained from version {update.base_version}, expected {asked_version}"
-        )
-    if (staleness := checkpoint.version - update.base_version) > max_staleness:
-        raise UpdateError(
-            f"{who}: its update is {staleness} versions old, expected at most {max_staleness} "
-            "(rounds.max_staleness)"
         )
     if update.num_examples <= 0:
         raise UpdateError(f"{who}: trained on {update.num_examples} examples, expected > 0")

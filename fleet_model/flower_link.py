@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 # A node is online until 60 s after its last heartbeat. A robot that stays away for this much longer
 # is not waited for: most come back from a dead spot or a restart sooner.
 GONE_S = 120.0
+# Why no reply will come any more; the history knows both by how they begin.
+WENT_OFFLINE = "it went offline and did not come back"
+NOT_ADMITTED = "it was suspended, revoked or forgotten while it worked"
 # Replies of one look are in memory together; one is always taken.
 MAX_PULL_BYTES = 16 << 20
 # Flower demands a ServerApp by name; nobody loads it: the server itself is the ServerApp.
@@ -55,7 +58,8 @@ class Arrived:
     message_id: str  # of the message that it answers
     node_id: int  # that was asked; 0 if nothing is known of the message any more
     content: "RecordDict | None" = None
-    reason: str = ""  # why there is no content; may be the robot's own words
+    reason: str = ""  # why there is no content
+    own_words: bool = False  # whether the robot says so, and not this server
 
 
 class LinkGrid:
@@ -230,7 +234,11 @@ class LinkGrid:
             if content is not None or reason:
                 node_id = question.node_id
                 return Arrived(
-                    message_id=message_id, node_id=node_id, content=content, reason=reason
+                    message_id=message_id,
+                    node_id=node_id,
+                    content=content,
+                    reason=reason,
+                    own_words=content is None,
                 ), size_bytes
         if not (reason := self._hopeless(question)):
             return None, 0
@@ -242,10 +250,10 @@ class LinkGrid:
         if question is None or question.expires_at <= self._now():
             return "no reply by the deadline"
         if not question.admitted:
-            return "it was suspended, revoked or forgotten while it worked"
+            return NOT_ADMITTED
         # While this process was away, nobody could send a heartbeat.
         away_s = self._now() - max(question.online_until, self._began_at)
-        return f"it went offline and did not come back within {GONE_S:.0f} s" * (away_s > GONE_S)
+        return f"{WENT_OFFLINE} within {GONE_S:.0f} s" * (away_s > GONE_S)
 
     def _unpack(self, reply_id: str) -> "tuple[RecordDict | None, str, int]":
         """Return content, or a reason why there is none, and bytes; neither while it is coming."""

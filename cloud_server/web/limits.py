@@ -68,8 +68,8 @@ def keep_memory_flat() -> None:
     """Let all threads share two heaps, and give back every large block, where there is glibc.
 
     By default every one of Flower's 40 threads keeps what it has once used to itself: megabytes
-    each. And after the first tensor that is freed, glibc takes blocks of up to 32 MB from the heaps,
-    where they leave holes.
+    each. And after the first tensor that is freed, glibc takes blocks of up to 32 MB from the
+    heaps, where they leave holes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     options = ((M_ARENA_MAX, 2), (M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES))

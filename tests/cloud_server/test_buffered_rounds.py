@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from timed_robots import BUFFERED, CHECKS, Robots, of, outcomes, update
+from timed_robots import BUFFERED, CHECKS, REQUEST, Robots, of, outcomes, update
 
+from cloud_server.round_journal import MemoryJournal
 from cloud_server.rounds import QuorumError, RoundRules
 from fleet_model.errors import RoundError
 
@@ -71,10 +72,61 @@ def test_an_update_that_is_too_old_is_dropped_and_the_robot_is_asked_anew():
 
     _, records = robots.rounds(4, replace(BUFFERED, max_staleness=2))
 
-    refusal = of(records[3], "slow").outcome
-    assert "robot slow: its update is 3 versions old, expected at most 2" in refusal
+    outcome = of(records[3], "slow").outcome
+    assert outcome.startswith("late: robot slow: its update is 3 versions old, expected at most 2")
+    assert [record.late for record in records] == [0, 0, 0, 1]
     assert robots.sent[-1][1] == ["slow"]
     assert robots.sent[-1][0].checkpoint.version == 10
+
+
+def test_an_old_update_is_no_offense_but_a_lie_about_its_base_is_one():
+    lies = {"older": -1, "newer": 1, "newest": 3}
+    robots = Robots(
+        {
+            "a": {"after": 10, "answer": plus_one},
+            "b": {"after": 10, "answer": plus_one},
+            "slow": {"after": 31, "answer": plus_one},
+            **{
+                name: {"after": 31, "answer": update(base_version=7 + by)}
+                for name, by in lies.items()
+            },
+        }
+    )
+
+    _, records = robots.rounds(4, replace(BUFFERED, max_staleness=2))
+
+    assert not of(records[3], "slow").refused
+    for name, by in lies.items():
+        assert of(records[3], name).refused
+        assert f"trained from version {7 + by}, expected 7" in of(records[3], name).outcome
+    assert records[3].late == 1
+
+
+def test_questions_of_the_round_before_are_spoken_of_again_after_a_restart():
+    class Withdrawing(Robots):
+        """Its first question withdraws what the new process has not named, as Flower's does."""
+
+        unknown = frozenset()
+
+        def still_open(self, tickets):
+            self.unknown = self.unknown - set(tickets)
+            return super().still_open(tickets)
+
+        def send(self, *arguments):
+            for ticket in self.unknown:
+                self.tickets[ticket] = (math.inf, math.inf, None)
+            return super().send(*arguments)
+
+    robots, journal = Withdrawing({"a": {}, "b": {}, "slow": {"after": 50}}), MemoryJournal()
+    checkpoint, _ = robots.round(BUFFERED, journal=journal)
+    journal.close(1)
+    robots.unknown = frozenset(robots.tickets)  # the server starts again
+    robots.robots["a"]["after"] = 60
+
+    request = replace(REQUEST, round=2, checkpoint=checkpoint)
+    _, record = robots.round(BUFFERED, request=request, journal=journal)
+
+    assert outcomes(record) == {"b": "accepted", "slow": "accepted"}
 
 
 def test_no_more_than_the_target_work_at_a_time_and_a_place_that_gets_free_is_filled():
@@ -145,7 +197,7 @@ def test_robots_at_work_count_as_online():
 
 
 def test_too_few_robots_end_the_wait_with_their_names():
-    with pytest.raises(RoundError, match=r"1 robots online \(a\), expected at least 2"):
+    with pytest.raises(RoundError, match=r"1 robot online \(a\), expected at least 2"):
         Robots({"a": {}}).round(BUFFERED)
 
 

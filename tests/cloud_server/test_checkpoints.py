@@ -183,7 +183,7 @@ def test_a_damaged_record_is_left_out_and_the_weights_can_be_used(root, content,
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"version": 8, "seed": 0, "sha256": {}}', None])
-def test_a_folder_that_is_no_checkpoint_is_left_out_told_once_and_never_deleted(
+def test_a_newest_folder_that_is_damaged_is_told_once_and_neither_passed_over_nor_deleted(
     root, content, caplog
 ):
     (root / "000009").mkdir()
@@ -192,10 +192,39 @@ def test_a_folder_that_is_no_checkpoint_is_left_out_told_once_and_never_deleted(
     checkpoints = Checkpoints(root)
 
     assert checkpoints.versions() == checkpoints.versions() == [0]
-    assert checkpoints.latest().version == 0
+    assert checkpoints.newest() == 9
+    with pytest.raises(CheckpointError, match=r"checkpoint 9: checkpoint\.json .* folder 000009"):
+        checkpoints.latest()
     assert caplog.text.count("checkpoint 000009 is left out: its checkpoint.json is") == 1
     checkpoints.prune(1)
     assert (root / "000009").is_dir()
+
+
+def test_a_description_that_the_disk_does_not_give_back_is_damaged(root):
+    Checkpoints(root).save(checkpoint(1))
+    (root / "000001" / "checkpoint.json").unlink()
+    (root / "000001" / "checkpoint.json").mkdir()  # reading it is an OSError
+
+    with pytest.raises(CheckpointError, match=r"checkpoint 1: checkpoint\.json .* folder 000001"):
+        Checkpoints(root).latest()
+
+
+def test_a_version_that_is_replaced_is_at_no_moment_half_deleted(root, monkeypatch):
+    Checkpoints(root).save(checkpoint(1))
+
+    def dies(folder, **_):
+        if folder.exists():
+            (folder / "checkpoint.json").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", dies)
+        with pytest.raises(KeyboardInterrupt):
+            Checkpoints(root).save(checkpoint(1, value=5.0))
+
+    assert Checkpoints(root).latest().version == 0
+    Checkpoints(root).save(checkpoint(1, value=5.0))
+    assert Checkpoints(root).latest().weights["head/kernel"][0, 0] == 5.0
 
 
 def test_a_folder_that_is_no_checkpoint_gives_way_to_the_round_that_is_closed_again(root):

@@ -51,6 +51,15 @@ def test_a_second_holder_is_refused_while_the_first_lives(place):
         pass
 
 
+def test_whoever_may_train_in_here_is_named(place):
+    with (
+        place.locked("train"),
+        pytest.raises(SettingsError, match=r"`cloud-server start`, or Flower's ServerApp.* stop"),
+        place.locked("train"),
+    ):
+        pass
+
+
 def test_a_history_that_was_never_written_is_empty(place):
     assert place.read_history() == []
 

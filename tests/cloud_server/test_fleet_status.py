@@ -101,6 +101,19 @@ def test_a_status_is_json(overview, runs):
     assert len(answer["words"]) == 3  # the open round, r2 waits for approval, an unknown key
 
 
+def test_a_status_tells_of_closed_rounds_without_their_robots(overview, runs, monkeypatch):
+    robot = RobotRecord(name="r1", site="hall", outcome="accepted")
+    record = RoundRecord(run="a", round=1, version=2, seconds=3, robots=(robot,), metrics={})
+    (run,) = runs.all()
+    run.add(record.as_json())
+    monkeypatch.setattr(runs, "all", lambda: [run])
+
+    ((closed,),) = (told["closed"] for told in overview.status().as_json()["runs"])
+
+    assert "robots" not in closed
+    assert (closed["version"], closed["verdicts"]) == (2, {"accepted": 1})
+
+
 def test_a_damaged_register_is_an_error(overview, server_place):
     server_place.robots.write_text("{")
 

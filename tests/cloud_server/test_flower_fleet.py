@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud_server.flower_fleet import FlowerFleet
 from cloud_server.robots import Register
 from cloud_server.sightings import Sightings
+from fleet_model.errors import SettingsError
 from fleet_model.flower_compat import Arrived, LinkGrid, create_superlink
 from fleet_model.proof import public_line
 from fleet_model.types import Checkpoint, TrainConfig, Update
@@ -104,6 +105,41 @@ def test_robots_that_were_all_removed_while_the_server_was_down_are_forgotten(
     assert grid.registered() == {}
 
 
+def test_a_typing_error_in_the_register_is_told_once_and_changes_nothing(
+    fleet, grid, register, tmp_path, caplog
+):
+    bring_online(fleet, "r1")
+    file = tmp_path / "robots.json"
+    good = file.read_text()
+    file.write_text(good.replace("hall-1", "hall 1"))
+
+    assert names(fleet) == ["r1", "r2"]
+    assert [robot.name for robot in fleet.online()] == ["r1"]
+    assert caplog.text.count("robots stay as they were until it is corrected") == 1
+    with pytest.raises(SettingsError, match="correct it or restore it"):  # as after a restart
+        FlowerFleet(grid, register, Sightings(tmp_path / "seen.json")).sync()
+
+    file.write_text(good.replace("hall-1", "hall-9"))
+    assert {robot.site for robot in fleet.sync().values()} == {"hall-9", "hall-2"}
+
+
+def test_one_changed_robot_leaves_the_others_alone(fleet, grid, register, monkeypatch):
+    register_node, unregister, touched = grid.register, grid.unregister, []
+    monkeypatch.setattr(
+        grid, "register", lambda key, name: touched.append(name) or register_node(key, name)
+    )
+    monkeypatch.setattr(
+        grid, "unregister", lambda node_id: touched.append(node_id) or unregister(node_id)
+    )
+    (gone,) = (node_id for node_id, robot in fleet.sync().items() if robot.name == "r1")
+    register.add("r3", "hall-1", new_line())
+    register.label("r2", ["fast"], [])
+    register.suspend("r1", "test")
+
+    assert {r.name: r.labels for r in fleet.sync().values()} == {"r2": ("fast",), "r3": ()}
+    assert touched == ["r3", gone]
+
+
 def test_requests_of_many_threads_admit_a_robot_once(fleet, register):
     register.add("r3", "hall-1", new_line())
 
@@ -169,11 +205,19 @@ def test_an_update_carries_the_name_of_the_register_not_the_robots_own(asked):
 
 
 def test_a_robots_reason_is_kept_but_not_at_any_length(asked):
-    reply = asked.arrive("r1", reason="disk full " * 1000)
+    reply = asked.arrive("r1", reason="disk full " * 1000, own_words=True)
 
     assert reply.update is None
     assert reply.reason.startswith("disk full")
     assert len(reply.reason) == 300
+
+
+@pytest.mark.parametrize("words", ["accepted", "no reply by the deadline", "refused: r2: NaN"])
+def test_a_robots_own_words_are_no_verdict_of_the_server(asked, words):
+    said = asked.arrive("r1", reason=words, own_words=True).reason
+    ours = asked.arrive("r1", reason=words).reason
+
+    assert (said, ours) == (f"it said: {words}", words)
 
 
 def test_an_update_that_cannot_be_read_is_a_reason(asked):

@@ -138,7 +138,16 @@ def test_damage_after_opening_is_told_with_the_robot_and_never_folded(file):
     content[-1] ^= 1
     file.write_bytes(content)
 
-    with pytest.raises(StorageError, match=r"reply of robot hall-1 is damaged.*start the server"):
+    told = r"reply of robot hall-1 is damaged.*disk, then `cloud-server runs resume`: the robot is"
+    with pytest.raises(StorageError, match=told):
+        spool.read(KEPT)
+
+
+def test_tensors_that_cannot_be_read_are_told_with_the_robot(file):
+    spool = ReplySpool(file)
+    spool.keep([(KEPT, None)])
+
+    with pytest.raises(StorageError, match="reply of robot hall-1 is damaged"):
         spool.read(KEPT)
 
 

@@ -18,7 +18,10 @@ from timed_robots import BUFFERED, CHECKS, REQUEST, START, Robots, outcomes, upd
 from timed_robots import RULES as PATIENT
 
 from cloud_server.checkpoints import Checkpoints
+from cloud_server.fleet import Reply
 from cloud_server.round_journal import DiskJournal
+from cloud_server.round_record import NO_REPLY
+from fleet_model.errors import StoppedError
 
 ROUNDS = 3
 RULES = replace(PATIENT, deadline_s=12.0)  # each round has a straggler
@@ -183,6 +186,49 @@ def test_a_reply_that_was_kept_is_not_asked_for_again_and_open_questions_are_awa
     assert [names for _, names, _ in robots.sent] == [["a", "b"]]
     assert outcomes(record) == {"a": "accepted", "b": "accepted"}
     assert robots.now - robots.begin < 12
+
+
+class Telling(Robots):
+    """It answers for questions that have expired, as Flower's does; Robots only knows of them."""
+
+    def replies(self, tickets):
+        arrived = super().replies(tickets)
+        lost = set(tickets) - self.still_open(tickets)
+        self.last |= lost
+        return [*arrived, *(Reply(ticket=ticket, reason=NO_REPLY) for ticket in lost)]
+
+
+@pytest.mark.parametrize("kind", [Robots, Telling])
+def test_a_question_that_expires_before_the_new_deadline_is_asked_once_more(tmp_path, kind):
+    rules = replace(PATIENT, deadline_s=100.0)
+    robots = kind({"a": {}, "b": {"after": 1e6}, "deaf": {"after": 1e6}})
+    with pytest.raises(StoppedError):
+        robots.round(
+            rules, journal=DiskJournal(tmp_path), stop=lambda: robots.now - robots.begin > 50
+        )
+    robots.robots["b"] = {"after": 5}
+
+    _, record = robots.round(rules, journal=DiskJournal(tmp_path))
+
+    assert outcomes(record) == {"a": "accepted", "b": "accepted", "deaf": NO_REPLY}
+    assert [names for _, names, _ in robots.sent] == [["a", "b", "deaf"], ["b", "deaf"]]
+    assert 35 < robots.sent[1][2] < 51
+    assert record.asked == 3
+
+
+def test_a_question_that_is_known_to_have_expired_after_the_deadline_was_asked(tmp_path):
+    robots = Telling({"a": {}, "b": {}, "deaf": {"after": 1e6}})
+    with pytest.raises(StoppedError):
+        robots.round(journal=DiskJournal(tmp_path), stop=lambda: robots.now - robots.begin > 5)
+
+    def sleep(_):
+        robots.now += 200
+
+    robots.sleep = sleep
+    _, record = robots.round(PATIENT, journal=DiskJournal(tmp_path))
+
+    assert outcomes(record)["deaf"] == NO_REPLY
+    assert record.asked == 3
 
 
 @pytest.mark.parametrize("step", ["send", "replies"])

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timed_robots import CHECKS, REQUEST, RULES, START, Robots, of, outcomes, update
 
-from cloud_server.round_journal import MemoryJournal
+from cloud_server.round_journal import DiskJournal, MemoryJournal
+from cloud_server.round_record import ACCEPTED, LATE, NO_REPLY, NOT_REACHED, VERDICTS, own_words
 from cloud_server.rounds import QuorumError, Selection, mean_metrics
 from cloud_server.update_checks import NORMS
 from fleet_model.errors import RoundError, StoppedError
@@ -62,10 +63,30 @@ def test_a_round_waits_for_enough_robots_to_come_online():
 def test_too_few_robots_online_end_the_wait_with_their_names():
     robots = Robots({"a": {}, "b": {"from": 31}})
 
-    with pytest.raises(RoundError, match=r"1 robots online \(a\), expected at least 2; see"):
+    with pytest.raises(RoundError, match=r"1 robot online \(a\), expected at least 2; see"):
         robots.round()
     assert robots.sent == []
     assert 30 <= robots.now - robots.begin < 31
+
+
+def test_a_message_about_very_many_robots_names_twelve_and_the_record_all():
+    fleet = {f"r{i:03}": {"answer": "disk full"} for i in range(40)} | {"a": {}, "b": {}}
+
+    with pytest.raises(QuorumError) as error:
+        Robots(fleet).round(replace(RULES, quorum=3))
+
+    named = "; ".join(f"r{i:03}: disk full" for i in range(12))
+    assert str(error.value) == f"round 1: 2 good updates, expected 3 ({named}; and 30 more)"
+    assert len(error.value.record.robots) == 42
+
+    away = {f"r{i:03}": {"site": "yard"} for i in range(30)}
+    here = replace(RULES, quorum=40, selection=Selection(sites=("hall",)))
+    with pytest.raises(RoundError) as error:
+        Robots(fleet | away).round(here)
+    message = str(error.value)
+    assert message.startswith("12 robots online (a, b, r030,")
+    assert message.count("is left out") == 12
+    assert "; and 18 more; see `cloud-server robots list`" in message
 
 
 def test_nobody_online_is_said_so():
@@ -100,6 +121,26 @@ def test_a_round_in_which_nobody_could_be_reached_says_so():
     with pytest.raises(RoundError, match="a: could not be reached by the deadline; b: could"):
         robots.round()
     assert 100 <= robots.now - robots.begin < 101
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_a_robots_own_words_are_no_verdict(verdict):
+    said = own_words(f"{verdict} by me")
+
+    assert said == f"it said: {verdict} by me"
+    assert len(own_words(verdict + "x" * 999)) == 300
+    assert own_words("busy: driving") == "busy: driving"
+
+
+@pytest.mark.parametrize("words", [ACCEPTED, NOT_REACHED, f"{LATE}its round had closed"])
+def test_a_robot_that_answers_with_the_words_of_the_round_has_sent_no_update(words, tmp_path):
+    robots = Robots({"a": {}, "b": {}, "sly": {"answer": words}})
+
+    checkpoint, record = robots.round(journal=DiskJournal(tmp_path))
+
+    assert of(record, "sly").outcome == f"it said: {words}"
+    assert record.late == 0
+    np.testing.assert_array_equal(checkpoint.weights["w"], [1, 1, 1])
 
 
 BAD = {
@@ -270,6 +311,33 @@ def test_at_most_the_target_is_asked_the_same_ones_for_the_same_checkpoint():
     assert asked[0] == asked[1] != other.sent[0][1]
 
 
+def test_a_round_that_has_failed_draws_other_robots_at_the_next_attempt(tmp_path):
+    """One dead robot must not fail it for ever; the journal counts, also over a restart."""
+
+    def attempts(directory):
+        robots = Robots({f"r{i}": {"answer": "disk full"} for i in range(8)})
+        for _ in range(5):
+            with pytest.raises(QuorumError):
+                robots.round(replace(RULES, target=3), journal=DiskJournal(directory))
+        return [names for _, names, _ in robots.sent]
+
+    first = attempts(tmp_path / "first")
+
+    assert len(set(map(tuple, first))) > 2
+    assert attempts(tmp_path / "again") == first
+
+
+def test_another_run_or_round_draws_other_robots():
+    fleet = {f"r{i}": {} for i in range(30)}
+    asked = set()
+    for changed in ({}, {"run": "other"}, {"round": 2}):
+        robots = Robots(fleet)
+        robots.round(replace(RULES, target=10), request=replace(REQUEST, **changed))
+        asked.add(tuple(robots.sent[0][1]))
+
+    assert len(asked) == 3
+
+
 def test_an_inflated_count_weighs_no_more_than_the_cap():
     honest, greedy = update(0.0, num_examples=10), update(4.0, num_examples=10**12)
     robots = Robots({"a": {"answer": honest}, "b": {"answer": greedy}})
@@ -314,6 +382,31 @@ def test_a_late_update_is_counted_in_the_round_in_which_it_arrives_and_dropped()
     assert (first.late, second.late) == (0, 1)
     assert outcomes(first)["slow"] == outcomes(second)["slow"] == "no reply by the deadline"
     np.testing.assert_array_equal(checkpoint.weights["w"], [2, 2, 2])
+
+
+class Trickling(Robots):
+    """A look takes a minute and returns one reply, as where models are large."""
+
+    def replies(self, tickets):
+        self.now += 60
+        here = [t for t in sorted(tickets) if self.now >= self.tickets[t][0]]
+        return super().replies(here[:1])
+
+
+def test_replies_that_lie_there_at_the_deadline_are_still_taken():
+    robots = Trickling({name: {"after": 5} for name in "abcd"} | {"slow": {"after": 1e6}})
+
+    _, record = robots.round()
+
+    assert outcomes(record) == {**dict.fromkeys("abcd", "accepted"), "slow": NO_REPLY}
+
+
+def test_a_stop_is_heeded_while_the_last_replies_are_taken():
+    robots = Trickling({name: {"after": 5} for name in "abcdef"})
+
+    with pytest.raises(StoppedError):
+        robots.round(stop=lambda: robots.now - robots.begin > 130)
+    assert robots.now - robots.begin == 180
 
 
 def test_a_reply_that_comes_twice_counts_once():

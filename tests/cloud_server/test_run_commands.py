@@ -5,7 +5,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from cloud_server import run_commands
 from cloud_server.cli import app
+from cloud_server.round_record import RobotRecord, RoundRecord
 from cloud_server.run_store import Run, RunStore
 from cloud_server.schedule import Schedule, ScheduleFile
 from fleet_model.errors import ConnectionFailed, RoundError, SettingsError
@@ -90,3 +92,47 @@ def test_a_folder_that_is_no_server_directory_is_told(tmp_path):
         done = typed(*command, tmp_path)
         assert isinstance(done.exception, SettingsError), command
         assert "not a server directory" in str(done.exception)
+
+
+@pytest.fixture
+def large_round(server_place, monkeypatch):
+    """A run whose round had more robots than the server holds; return the line of the history."""
+    robots = tuple(
+        RobotRecord(name=f"r{number}", site="hall", outcome="accepted") for number in range(101)
+    )
+    # a loss after it that is not finite is dropped by whoever reads an update
+    metrics = {"loss_before": 0.5, "accuracy_before": 0.25, "accuracy_after": 0.75}
+    record = RoundRecord(
+        run="a", round=1, version=2, seconds=3.0, robots=robots, metrics=metrics
+    ).as_json()
+    server_place.append_history(record)
+    run = Run(id="a", rounds=1, started_at=1.0, state="finished", published_version=2)
+    before = run.as_json()
+    run.add(record)
+
+    class Server:
+        def start_run(self, *_, **__):
+            return {**before, "state": "running"}
+
+        def run(self, _):
+            return run.as_json()
+
+    monkeypatch.setattr(run_commands, "_client", lambda _: Server())
+    return json.loads(json.dumps(record))
+
+
+@pytest.mark.parametrize("command", [("runs", "show"), ("train",)])
+def test_robots_that_the_server_does_not_hold_come_from_the_history(
+    server_place, large_round, command
+):
+    arguments = (server_place.root, "a") if command == ("runs", "show") else (server_place.root,)
+
+    shown = json.loads(out(*command, *arguments, "--json"))
+
+    assert shown["closed"] == [large_round]
+
+
+def test_a_round_without_a_loss_after_it_is_told_all_the_same(server_place, large_round):
+    told = out("runs", "show", server_place.root, "a")
+
+    assert "round 1: 101/101 robots, 3.0 s, held-out accuracy 0.250 -> 0.750" in told

@@ -187,3 +187,10 @@ def test_a_full_disk_is_told_with_the_way_on(go, calm, monkeypatch):
             go()
 
     same(go(), calm)
+
+
+def test_a_damaged_manifest_of_an_old_model_fails_no_round(go, server_place, calm):
+    (server_place.store / "versions" / "000001.json").write_text("{")
+
+    same(go(), calm)
+    assert Checkpoints(server_place.checkpoints).versions() == [1, 3, 4]  # 1 is published

@@ -44,6 +44,24 @@ def test_only_the_newest_rounds_are_held_and_fewer_are_told():
     assert [record["round"] for record in run.as_json()["closed"]] == list(range(291, 301))
 
 
+def large(number, robots):
+    """Return a closed round as JSON."""
+    one = {"name": "r1", "site": "hall", "outcome": "accepted"}
+    return {"round": number, "robots": [one] * (robots - 1) + [{**one, "outcome": "busy: x"}]}
+
+
+def test_robots_of_the_newest_small_rounds_are_held_and_of_the_others_their_verdicts():
+    run = Run(id="a", rounds=500, started_at=20.0)
+    for number in range(1, 5):
+        run.add(large(number, 40))
+
+    assert [len(record.get("robots", ())) for record in run.closed] == [0, 0, 40, 40]
+    assert run.closed[0] == {"round": 1, "verdicts": {"accepted": 39, "busy": 1}}
+    run.add(large(5, 1000))
+    assert not any("robots" in record for record in run.as_json()["closed"])
+    assert run.closed[-1]["verdicts"] == {"accepted": 999, "busy": 1}
+
+
 def test_a_damaged_file_is_left_out_and_told(store, caplog):
     store.save(Run(id="a", rounds=3, started_at=20.0))
     (store.directory("b")).mkdir()

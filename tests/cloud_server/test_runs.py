@@ -9,11 +9,12 @@ import pytest
 
 from cloud_server import runs as runs_module
 from cloud_server.checkpoints import Checkpoints
+from cloud_server.directory import ServerDirectory
 from cloud_server.rounds import Participant, Reply
 from cloud_server.runs import Runs
 from cloud_server.settings import RoundSettings, ServerSettings
 from fleet_model.bundle import read_bundle
-from fleet_model.errors import ExportError, RoundError
+from fleet_model.errors import ExportError, RoundError, SettingsError
 from fleet_model.flower_compat import FlowerRun
 from fleet_model.types import Update
 
@@ -451,3 +452,52 @@ def test_the_open_round_can_be_watched(runs, fleet):
     fleet.gate.set()
     finished(run)
     assert runs.progress() is None
+
+
+def test_a_round_that_is_durable_but_could_not_be_written_down_is_not_trained_again(
+    server_place, fleet, published, monkeypatch
+):
+    append, told = ServerDirectory.append_history, []
+
+    def full(place, record):
+        if record["round"] == 2:
+            raise OSError(28, "No space left on device")
+        append(place, record)
+
+    runs = Runs(server_place, SETTINGS, fleet, told=[told.append])
+    with monkeypatch.context() as patch:
+        patch.setattr(ServerDirectory, "append_history", full)
+        run = finished(runs.start(3))
+    assert "No space left on device" in run.error
+
+    finished(runs.resume(run.id))
+
+    assert (run.state, run.rounds_closed, run.published_version) == ("finished", 3, 4)
+    assert [request.round for request in fleet.requests] == [1, 2, 3]
+    assert Checkpoints(server_place.checkpoints).versions() == [1, 2, 3, 4]
+    assert [line["round"] for line in server_place.read_history()] == [1, 2, 3]
+    assert [record.round for record in told] == [1, 2, 3]
+
+
+def test_a_damaged_description_of_the_newest_checkpoint_ends_the_run_before_robots_are_asked(
+    runs, server_place, fleet
+):
+    finished(runs.start(1))
+    (server_place.checkpoints / "000002" / "checkpoint.json").write_text("")
+
+    run = finished(runs.start(1))
+
+    assert run.exit_code == 8
+    assert "remove the folder 000002" in run.error
+    assert len(fleet.requests) == 1  # version 2 is not made again with other weights
+
+
+def test_a_damaged_schedule_is_told_and_makes_no_run_unstoppable(runs, fleet, server_place):
+    fleet.gate.clear()
+    run = runs.repeat(1, None)
+    server_place.schedule.write_text("{")
+
+    with pytest.raises(SettingsError, match="cloud-server schedule clear"):
+        runs.stop(run.id)
+
+    assert finished(run).state == "stopped"

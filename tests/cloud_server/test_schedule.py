@@ -1,5 +1,8 @@
 """When runs begin by themselves; time is a number."""
 
+import time
+from pathlib import Path
+
 import pytest
 
 from cloud_server.run_store import Run
@@ -10,7 +13,7 @@ from cloud_server.schedule import (
     follow,
     parse_duration,
 )
-from fleet_model.errors import RoundError, SettingsError
+from fleet_model.errors import RoundError, SettingsError, StorageError
 
 DAY = 86400.0
 DAILY = Schedule(rounds=3, every_s=DAY, set_at=1000.0)
@@ -72,7 +75,9 @@ def test_failures_in_a_row_make_the_pause_longer_up_to_an_hour():
 def test_a_clock_that_ran_ahead_does_not_put_the_next_run_off():
     future = 1000.0 + 4000 * DAY
     assert DAILY.is_due([run(future)], now=2000.0)
-    assert Schedule(rounds=1, every_s=DAY, set_at=future).is_due([], now=2000.0)
+    assert DAILY.is_due([run(1000.0), run(future)], now=1000.0 + DAY)
+    assert not DAILY.is_due([run(2000.0), run(future)], now=2000.0 + DAY / 2)
+    assert Schedule(rounds=1, every_s=DAY, set_at=future).set_by(2000.0).is_due([], now=2000.0)
 
 
 def test_a_schedule_outlives_the_process_and_can_be_cleared(tmp_path):
@@ -107,6 +112,55 @@ def test_following_starts_runs_and_tells_a_complaint_once(tmp_path, caplog):
 
     assert started == [3, 3, 3]
     assert caplog.text.count("another goes on") == 1
+
+
+def followed(file, *, looks=3, start=None):
+    """Follow for so many looks, a run at most at each; return the runs, that end at once."""
+    left, runs = iter([False] * looks + [True]), []
+
+    def begin(rounds):
+        runs.append(run(time.time() - 1.0, took=0.5))
+
+    follow(file, runs=lambda: runs, start=start or begin, pause=lambda _: next(left))
+    return runs
+
+
+@pytest.mark.parametrize("ahead_s", [0.0, 4000 * DAY])
+def test_a_schedule_of_a_clock_that_ran_ahead_begins_one_run_and_not_one_at_every_look(
+    tmp_path, monkeypatch, ahead_s
+):
+    monkeypatch.setattr(time, "time", iter(range(10_000, 20_000)).__next__)
+    file = ScheduleFile(tmp_path / "schedule.json")
+    file.save(Schedule(rounds=3, every_s=DAY, set_at=9_990.0 + ahead_s))
+
+    assert len(followed(file)) == 1
+    assert file.load().set_at < 10_010
+
+
+def test_a_disk_that_fails_for_a_moment_does_not_end_the_following(tmp_path, caplog, monkeypatch):
+    file = ScheduleFile(tmp_path / "schedule.json")
+    file.save(DAILY)
+    read, failing = Path.read_bytes, iter([OSError(5, "Input/output error"), None, None])
+
+    def reading(path):
+        if error := next(failing):
+            raise error
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", reading)
+
+    assert len(followed(file)) == 1
+    assert f"{file._path} cannot be read: Input/output error" in caplog.text
+
+
+def test_a_schedule_that_cannot_be_written_or_removed_is_told(tmp_path):
+    (tmp_path / "schedules").write_text("a file where a folder should be")
+    file = ScheduleFile(tmp_path / "schedules" / "schedule.json")
+
+    with pytest.raises(StorageError, match=r"schedule\.json cannot be written"):
+        file.save(DAILY)
+    with pytest.raises(StorageError, match=r"schedule\.json cannot be removed"):
+        file.clear()
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,24 @@ def test_a_folder_without_settings_is_not_served(tmp_path):
         serve(ServerDirectory(tmp_path))
 
 
+def test_what_a_dead_server_left_is_removed_but_not_while_a_serverapp_publishes(
+    server_place, monkeypatch
+):
+    def ends(*_):
+        raise SettingsError("far enough")
+
+    monkeypatch.setattr("cloud_server.server.build", ends)
+    bundle = server_place.store / ".bundle-x"
+    bundle.mkdir()
+
+    with server_place.locked("train"), pytest.raises(SettingsError, match="far enough"):
+        serve(server_place)
+    assert bundle.exists()
+    with pytest.raises(SettingsError, match="far enough"):
+        serve(server_place)
+    assert not bundle.exists()
+
+
 def test_the_log_says_where_the_server_listens_and_what_it_is_not_telling(running_server):
     log = running_server.log.read_text()
 

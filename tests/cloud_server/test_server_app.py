@@ -17,6 +17,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from cloud_server import server_app
 from cloud_server.checkpoints import Checkpoints
+from cloud_server.conduct import Conduct
 from cloud_server.directory import ServerDirectory
 from cloud_server.robots import Register
 from cloud_server.run_store import RunStore
@@ -246,6 +247,15 @@ def test_a_run_whose_round_failed_publishes_what_has_closed_and_goes_on_later(pl
     assert (run.state, run.rounds_closed, run.published_version, run.error) == (
         "finished", 2, 3, "",
     )  # fmt: skip
+
+
+def test_refused_updates_count_also_where_too_few_were_good(place, grid):
+    grid.answer = lambda message: Message(RecordDict(), reply_to=message)
+    with pytest.raises(RoundError, match="refused"):
+        start(place, grid, 1)
+    register = Register(place.robots)
+    conduct = Conduct(place.conduct, register, suspend_after=3)
+    assert [conduct.offenses(register.by_name(name)) for name in NAMES] == [1, 1]
 
 
 def test_a_question_that_did_not_go_out_whole_is_asked_again(place, grid, monkeypatch):

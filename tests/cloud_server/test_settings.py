@@ -86,6 +86,16 @@ def test_the_environment_overrides_the_file(toml):
     assert str(settings.publish.calibration) == "photos"
 
 
+@pytest.mark.parametrize(
+    ("value", "names"), [("", ()), (" , ", ()), ("a,", ("a",)), ("a, b", ("a", "b"))]
+)
+@pytest.mark.parametrize("key", ["robots", "sites", "labels"])
+def test_a_variable_without_names_names_nobody(toml, key, value, names):
+    settings = load_settings(toml(), {f"FLEETLEARN_ROUNDS__{key.upper()}": value})
+
+    assert getattr(settings.rounds, key) == names
+
+
 def test_every_key_of_the_file_can_be_overridden(toml):
     path = toml()
     for section, values in ServerSettings().model_dump(mode="json").items():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cloud_server.settings import ServerSettings
+from cloud_server.simulation import virtual_fleet
 from cloud_server.simulation.learning import BIAS, KERNEL, LABELS, WIDTH
 from cloud_server.simulation.population import Traits
 from cloud_server.simulation.simulate import Plan, Simulation
@@ -61,6 +62,14 @@ def test_a_short_deadline_leaves_the_slow_ones_behind():
     assert patient[0].late == 0
     assert hasty[0].late > 0
     assert hasty[0].seconds < patient[0].seconds / 2
+
+
+def test_replies_that_came_in_time_count_however_seldom_the_loop_looks(monkeypatch):
+    short = plan(rounds=1, traits={"robots": 30}, deadline_s=run(plan(rounds=1))[0][0].seconds / 2)
+    often, _ = run(short)
+    monkeypatch.setattr(virtual_fleet, "SKIP_S", 1.0)
+    seldom, _ = run(short)
+    assert 0 < often[0].late == seldom[0].late
 
 
 def test_a_round_that_does_not_close_costs_its_time_and_the_next_is_tried():
