@@ -17,7 +17,7 @@ from fleet_model.wire import TrainRequest, pack_update, unpack_request
 
 HEARTBEAT_S = 20.0  # the server takes a robot for gone 60 s after the last one
 SLOWER = 1.25  # each look that finds nothing: twenty robots that waited for a slow one at ten looks
-# a second each would keep the server from the slow one's reply; a look costs it 5 to 15 ms
+# a second each would keep the server from the slow one's reply: each goes through all of Flower
 FAILED = 2  # Flower's code of an exception in a ClientApp
 LATE = "this work is abandoned: the server waits for it no longer"
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ def answer(message: Message, train: Train, left_s: float = float("inf")) -> Mess
 class _Work:
     """One message on its way through this robot; it outlives connections."""
 
+    asked: str  # id of the message as received
     message: Message  # as received, then the reply in its place: models are large
     until: float  # monotonic: the server waits no longer
     traffic: tuple[int, int]  # of the session when it began
@@ -99,6 +100,7 @@ class FleetClient:
         self._work: _Work | None = None
         self._answered = ""  # the last message
         self._beat_stop = threading.Event()
+        self._beat: threading.Thread | None = None
         self._pause_s = poll.idle_s
         self.last_traffic = (0, 0)  # payload bytes (up, down) of the last message and its reply
 
@@ -126,7 +128,9 @@ class FleetClient:
             self._broken = True
             raise
         except Exception:
-            self._broken, self._work = True, None  # or it would fail so for ever
+            if self._work is not None:  # or it would fail so for ever, trained anew each time
+                self._answered, self._work = self._work.asked, None
+            self._broken = True
             raise
         self._work = None
         self._pause_s = min(self._poll.busy_s, self._poll.idle_s)  # the next one is probably near
@@ -146,6 +150,9 @@ class FleetClient:
     def close(self) -> None:
         """End the session, and drop what is at work."""
         self._beat_stop.set()
+        if self._beat is not None:  # one that is under way would bring the robot online again
+            self._beat.join(1.0)
+            self._beat = None
         if self._work is not None:
             log.warning("the session ends: the work that the server waits for is dropped")
             self._work = None
@@ -170,9 +177,10 @@ class FleetClient:
             connection.close()
             raise
         self._beat_stop = threading.Event()
-        threading.Thread(
+        self._beat = threading.Thread(
             target=_beat, args=(connection, self._beat_stop), name="heartbeat", daemon=True
-        ).start()
+        )
+        self._beat.start()
         return connection
 
     def _receive(self, link: FleetConnection) -> _Work | None:
@@ -187,7 +195,7 @@ class FleetClient:
         if left_s <= 0:
             raise UpdateError(LATE)
         # From here on by a clock that nobody sets.
-        return _Work(message, until=time.monotonic() + left_s, traffic=traffic)
+        return _Work(asked.message_id, message, until=time.monotonic() + left_s, traffic=traffic)
 
     def _finish(self, link: FleetConnection, work: _Work) -> None:
         """Train unless that is done, and deliver the reply."""
@@ -198,7 +206,7 @@ class FleetClient:
         if time.monotonic() >= work.until:
             raise UpdateError(LATE)
         link.reply(work.message, work.seconds)
-        self._answered = work.message.metadata.reply_to_message_id
+        self._answered = work.asked
         up, down = work.traffic
         self.last_traffic = (link.bytes_up - up, link.bytes_down - down)
 

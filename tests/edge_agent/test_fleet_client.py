@@ -278,11 +278,12 @@ def test_a_message_that_is_handed_out_once_more_is_answered_once(client_of):
 
 
 def test_a_bug_costs_its_message_and_not_the_next_one(client_of):
-    line = Line(asked(1), asked(2))
+    line = Line(asked(1), asked(1), asked(2))  # a hello has the first handed out once more
     line.fails = {"reply": [ZeroDivisionError("a bug")]}
     client = client_of(line)
     with pytest.raises(ZeroDivisionError):
         client.step()
+    assert client.step() is False
     assert client.step() is True
     assert len(client.trained) == 2
 
