@@ -7,8 +7,9 @@ costs: choosing, asking, checking every update, keeping it, folding it in.
   flower  stock FedAvg over a Grid that calls the ClientApp at once: nothing between them
   ray     Flower's own simulation at 100 robots, if the extra `simulation` is installed
 
-Seconds are medians over the rounds after the first; memory is the peak of the process tree. Draws
-build/bench/simulate.png. --quick leaves out 10,000 robots and ray.
+Seconds are medians over the rounds after the first; memory is the peak of the process tree.
+Flatness is the largest of our microseconds per robot over 100, 1,000 and 10,000 robots / the
+smallest. Draws build/bench/simulate.png. --quick leaves out 10,000 robots and ray.
 """
 
 import importlib.util
@@ -20,7 +21,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from benchmarks.environments import ROOT
-from benchmarks.measure import Comparison, Result, arguments, median, memory_samples, report, say
+from benchmarks.measure import (
+    Comparison,
+    Limit,
+    Result,
+    arguments,
+    median,
+    memory_samples,
+    report,
+    say,
+)
 from benchmarks.simulated_fleets import MARK
 from cloud_server.simulation.chart import Lines, round_up, write_chart
 
@@ -37,6 +47,7 @@ OURS = {100: 20, 1000: 10, 10_000: 4}
 FLOWER = {100: 11, 1000: 4, 10_000: 2}
 RAY = {100: 4}
 BIG = 10_000
+FLAT = 2.0  # what a robot costs, the dearest number of robots / the cheapest
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,8 @@ def result(costs: Mapping[str, Mapping[int, Cost]]) -> Result:
             who = "" if arm == "ours" else f"{arm}_"
             figures[f"{who}us_per_robot_{robots}"] = cost.round_s / robots * 1e6
             figures[f"{who}peak_mb_{robots}"] = cost.peak_mb
+    per_robot = [cost.round_s / robots for robots, cost in costs["ours"].items()]
+    figures["flatness"] = max(per_robot) / min(per_robot)
     ours, flower = costs["ours"][1000], costs["flower"][1000]
     figures |= {"rounds_per_s": 1 / ours.round_s, "peak_mb": ours.peak_mb}
     comparisons = [
@@ -108,7 +121,12 @@ def result(costs: Mapping[str, Mapping[int, Cost]]) -> Result:
     if costs["ray"]:
         small, peer = costs["ours"][100], costs["ray"][100]
         comparisons.append(Comparison("rounds_per_s_ray", "s", small.round_s, peer.round_s))
-    return Result(benchmark="simulate", comparisons=comparisons, figures=figures)
+    return Result(
+        benchmark="simulate",
+        comparisons=comparisons,
+        figures=figures,
+        limits=[Limit("flatness", FLAT)],
+    )
 
 
 def draw(costs: Mapping[str, Mapping[int, Cost]]) -> None:

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cloud_server.conduct import Conduct
 from cloud_server.flower_fleet import FlowerFleet
 from cloud_server.model_store import DirectoryStore
+from cloud_server.refused_answers import RefusedAnswers
 from cloud_server.robot_status import RobotStatus, robot_statuses, waiting_keys
 from cloud_server.robots import Register
 from cloud_server.round_record import RoundRecord
@@ -40,6 +41,9 @@ class FleetStatus:
     channels: Mapping[str, int]  # channel -> version
     open_round: OpenRound | None
     totals: Totals  # over all closed rounds
+    # Robot -> answers since the server started that were refused before a round saw them.
+    answered_again: Mapping[str, int] = field(default_factory=dict)
+    answered_late: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def last_round(self) -> RoundRecord | None:
@@ -56,6 +60,8 @@ class FleetStatus:
             "channels": dict(self.channels),
             "open_round": None if self.open_round is None else asdict(self.open_round),
             "last_round": None if last is None else last.as_json(),
+            "answered_again": dict(self.answered_again),
+            "answered_late": dict(self.answered_late),
             "words": tell(self),
         }
 
@@ -71,6 +77,7 @@ class Overview:
     runs: Runs
     store: DirectoryStore
     ledger: Ledger
+    refused: RefusedAnswers
 
     def status(self) -> FleetStatus:
         """Return what is so now; raises SettingsError while the register is damaged."""
@@ -82,6 +89,8 @@ class Overview:
             channels=self.store.channels(),
             open_round=_open_round(self.runs.progress()),
             totals=self.ledger.totals(),
+            answered_again=self.refused.counts("again"),
+            answered_late=self.refused.counts("late"),
         )
 
 

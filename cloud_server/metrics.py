@@ -59,6 +59,7 @@ class _Fleet(Collector):
         status = self._status()
         yield from _robots(status, self._now_s())
         yield from _rounds(status.totals)
+        yield from _refused(status)
         yield from _open_round(status)
         yield from _runs(status)
         yield from _server(self._place)
@@ -94,7 +95,6 @@ def _rounds(totals: Totals) -> Iterator[Metric]:
     for name, about, value in (
         ("rounds", "Closed rounds.", totals.rounds),
         ("updates_late", "Updates of rounds that had closed: dropped.", totals.late),
-        ("updates_duplicate", "Second answers to one question: dropped.", totals.duplicates),
         ("update_bytes", "Bytes of updates that arrived.", totals.update_bytes),
         ("examples", "Examples behind accepted updates.", totals.examples),
     ):
@@ -102,6 +102,15 @@ def _rounds(totals: Totals) -> Iterator[Metric]:
     if totals.last is not None:
         about = "Means of the last round over held-out examples."
         yield _gauge("held_out", about, "metric", totals.last.metrics)
+
+
+def _refused(status: FleetStatus) -> Iterator[Metric]:
+    """Count since the server started: apart from what is late by the history, which is for ever."""
+    for name, about, counts in (
+        ("updates_duplicate", "Second answers to one question: dropped.", status.answered_again),
+        ("updates_expired", "Answers to questions that were over: dropped.", status.answered_late),
+    ):
+        yield CounterMetricFamily(f"{P}{name}", about, value=sum(counts.values()))
 
 
 def _open_round(status: FleetStatus) -> Iterator[Metric]:

@@ -25,6 +25,7 @@ class RobotStatus:
     offenses: int  # refused updates in a row
     verdict: str  # of its last round
     report: dict[str, Any] | None  # JSON of RobotReport, without what it left out
+    refusal: str = ""  # why its last request was refused
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -53,6 +54,7 @@ def robot_statuses(
                 offenses=conduct.offenses(robot),
                 verdict=conduct.verdict(robot),
                 report=None if report is None else report.model_dump(exclude_defaults=True),
+                refusal=seen.refusal(robot.name),
             )
         )
     return statuses

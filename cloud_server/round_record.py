@@ -55,7 +55,6 @@ class RoundRecord:
     metrics: Metrics  # means over accepted robots, weighted by held-out examples
     asked: int = 0  # robots that had a ticket in this round
     late: int = 0  # updates for a round that had closed: dropped
-    duplicates: int = 0  # replies to a question that had been answered: dropped
     mode: Mode = "sync"
 
     def as_json(self) -> dict[str, Any]:
@@ -67,6 +66,11 @@ def own_words(reason: str, verdicts: tuple[str, ...] = VERDICTS) -> str:
     """Return why a robot sent no update, such that its words can be taken for no verdict."""
     said = f"it said: {reason}" if reason.startswith(verdicts) else reason
     return said[:MAX_REASON] or "an error without a reason"
+
+
+def nameless(outcome: str, name: str) -> str:
+    """Return an outcome for a sentence that begins with the robot's name."""
+    return outcome.replace(f"robot {name}: ", "", 1)
 
 
 _RECORD = TypeAdapter(RoundRecord)

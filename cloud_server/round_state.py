@@ -52,7 +52,6 @@ class RoundState:
     kept: list[Kept] = field(default_factory=list)
     answered: set[str] = field(default_factory=set)  # robots, by name; in this round
     good: set[str] = field(default_factory=set)  # robots with an update that may be folded in
-    replays: int = 0  # replies to tickets that nobody awaits
     attempt: int = 0  # how often the round has failed before
     # Tickets of this round that a process before this one has sent: they expire before the
     # deadline, which began anew. sync only: a buffered round asks idle robots all the time.
@@ -110,12 +109,11 @@ class RoundState:
             self.unasked.discard(robot.name)
 
     def take(self, replies: Sequence[Reply]) -> list[tuple[Kept, Update | None]]:
-        """Check replies; return what is to be kept. Those that nobody awaits are only counted."""
+        """Check replies; return what is to be kept. Those that nobody awaits are dropped."""
         taken: list[tuple[Kept, Update | None]] = []
         for reply in replies:
             ticket = self.awaited.pop(reply.ticket, None)
             if ticket is None:
-                self.replays += 1
                 continue
             if ticket.id in self.inherited and reply.reason == NO_REPLY:
                 self.unasked.add(ticket.robot.name)  # there is time to ask it once more
@@ -156,7 +154,6 @@ class RoundState:
             metrics=mean_metrics(robots),
             asked=self.asked(),
             late=sum(one.verdict.startswith(LATE) for one in self.kept),
-            duplicates=self.replays,
             mode=self.rules.mode,
         )
 

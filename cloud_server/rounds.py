@@ -25,10 +25,12 @@ from cloud_server.round_record import (
     RobotRecord,
     RoundRecord,
     mean_metrics,
+    nameless,
 )
 from cloud_server.round_rules import RoundRules, rules_of
 from cloud_server.round_state import RoundState
 from cloud_server.update_checks import Checks
+from cloud_server.verdict_log import NAMED, tell_verdicts
 from fleet_model.errors import RoundError, StoppedError
 from fleet_model.types import Checkpoint
 from fleet_model.wire import TrainRequest
@@ -42,7 +44,6 @@ __all__ = [  # all that users of the loop need, from one place
 POLL_S = 0.05  # between looks at the replies: small against the seconds that training takes
 LOOK_S = 1.0  # between looks for robots that are still to be asked
 CHECK_S = 10.0  # between looks for questions that can no longer be answered
-NAMED = 12  # robots that a message names; 10,000 of them would be megabytes in every status
 log = logging.getLogger(__name__)
 
 
@@ -97,6 +98,7 @@ def run_round(
     _Loop(fleet, state, clock, journal, stop, watch).run()
     judged = state.judged()
     record = state.record(judged, clock.now() - begin)
+    tell_verdicts(record, {(kept.robot, kept.verdict) for kept in state.kept})
     try:
         if len(judged.accepted) < rules.quorum:
             raise QuorumError(
@@ -227,7 +229,8 @@ class _Loop:
         if taken:
             self.journal.keep(taken)
         for kept, _ in taken:
-            words = "update received" if kept.verdict == ACCEPTED else kept.verdict
+            good = kept.verdict == ACCEPTED
+            words = "update received" if good else nameless(kept.verdict, kept.robot)
             about = self._about(robot=kept.robot)
             log.info("round %d: robot %s: %s", about["round"], kept.robot, words, extra=about)
         return bool(replies)

@@ -56,6 +56,7 @@ def build(place: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
     from cloud_server.flower_fleet import FlowerFleet
     from cloud_server.metrics import make_registry
     from cloud_server.model_store import DirectoryStore
+    from cloud_server.refused_answers import RefusedAnswers
     from cloud_server.robot_query import parse_query
     from cloud_server.robots import Register
     from cloud_server.round_rules import rules_of
@@ -79,14 +80,14 @@ def build(place: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
     fleet.sync()
     conduct = Conduct(place.conduct, register, settings.checks.suspend_after)
     runs = Runs(place, settings, fleet, told=[conduct.record, *_boards(place, settings)])
-    store = DirectoryStore(place.store)
-    keeper = Doorkeeper(register, seen, conduct, fleet.sync)
-    overview = Overview(fleet, register, seen, conduct, runs, store, Ledger(place.history))
+    store, keeper = DirectoryStore(place.store), Doorkeeper(register, seen, conduct, fleet.sync)
+    ledger, refused = Ledger(place.history), RefusedAnswers(fleet.sync)
+    overview = Overview(fleet, register, seen, conduct, runs, store, ledger, refused)
     app.include_router(robot_routes(keeper, store, fleet.restarted))
     app.include_router(admin_routes(runs, lambda: overview.status().as_json()))
     app.include_router(metrics_routes(make_registry(place, overview.status)))
     # What is a little too long is taken, and then refused with words for its robot.
-    add_ownership(app, max_reply_bytes=int(2e6 * settings.checks.max_update_mb))
+    add_ownership(app, int(2e6 * settings.checks.max_update_mb), refused.add)
     bounds = Bounds(limits=settings.limits, keys=FleetKeys(register), spool=place.flower)
     token = place.admin_token.read_text().strip()
     app.add_middleware(Guard, token=token, bounds=bounds)  # outermost: last added

@@ -69,6 +69,7 @@ class Sightings:
         file = _read(path)
         self._seen = dict(file.robots)
         self._waiting = {waiting.key: waiting for waiting in file.waiting}
+        self._refusals: dict[str, str] = {}  # robot -> why its last request was refused
         self._written_s = now_s()
         self._changed = False
 
@@ -91,6 +92,15 @@ class Sightings:
             if len(self._waiting) > MAX_WAITING:
                 del self._waiting[next(iter(self._waiting))]
             self._changed = True
+
+    def refuse(self, name: str, reason: str) -> None:
+        """Remember why a robot of the register was refused, until it is seen; not on disk."""
+        with self._lock:
+            self._refusals[name] = reason
+
+    def refusal(self, name: str) -> str:
+        """Return why a robot's last request was refused, "" if it was not."""
+        return self._refusals.get(name, "")
 
     def of(self, name: str) -> Seen | None:
         """Return a robot's last look, None if it was never seen."""
@@ -130,8 +140,9 @@ class Sightings:
         """Write now: at the end of the server."""
         with self._writing:
             with self._lock:
-                names = (robot.name for robot in robots)
-                self._seen = {name: self._seen[name] for name in names if name in self._seen}
+                names = {robot.name for robot in robots}
+                self._seen = {n: seen for n, seen in self._seen.items() if n in names}
+                self._refusals = {n: why for n, why in self._refusals.items() if n in names}
                 file = _File(robots=self._seen, waiting=tuple(self._waiting.values()))
                 self._changed = False
             try:
@@ -141,6 +152,7 @@ class Sightings:
 
     def _put(self, name: str, changes: Mapping[str, object]) -> None:
         with self._lock:
+            self._refusals.pop(name, None)
             seen = self._seen.get(name) or Seen(at_s=0.0)
             self._seen[name] = seen.model_copy(update={"at_s": self._now_s(), **changes})
             self._changed = True

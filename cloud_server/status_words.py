@@ -1,11 +1,11 @@
 """What happened and what there is to do, in plain words."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cloud_server.history import kind_of
 from cloud_server.logs import one_line
-from cloud_server.round_record import RobotRecord, RoundRecord
+from cloud_server.round_record import RobotRecord, RoundRecord, nameless
 
 if TYPE_CHECKING:
     from cloud_server.fleet_status import FleetStatus, OpenRound
@@ -31,6 +31,8 @@ def tell(status: "FleetStatus") -> list[str]:
         lines += _last_round(status.last_round)
     if status.runs:
         lines += _run(status.runs[-1])
+    lines += _answers("second answers, which are not counted", status.answered_again)
+    lines += _answers("answers to questions that were over", status.answered_late)
     for robot in status.robots:
         lines += _robot(robot)
     for key in status.waiting[:MAX_WAITING]:
@@ -72,10 +74,7 @@ def _last_round(record: RoundRecord) -> list[str]:
 
 def _one_by_one(robots: Sequence[RobotRecord]) -> list[str]:
     """Tell each reason: a refused update or a failure differs from robot to robot."""
-    lines = [
-        f"robot {robot.name}: {robot.outcome.replace(f'robot {robot.name}: ', '', 1)}"
-        for robot in robots[:MAX_NAMES]
-    ]
+    lines = [f"robot {r.name}: {nameless(r.outcome, r.name)}" for r in robots[:MAX_NAMES]]
     if (rest := len(robots) - MAX_NAMES) > 0:
         lines.append(f"{rest} more robots were refused or failed; see `cloud-server history`")
     return lines
@@ -87,7 +86,17 @@ def _run(run: "Run") -> list[str]:
     return [f"run {run.id} {run.state}: {run.error}"]
 
 
+def _answers(what: str, counts: Mapping[str, int]) -> list[str]:
+    told = names(f"{name} ({count})" for name, count in counts.items())
+    return [f"{what}, since the server started: {told}"] if told else []
+
+
 def _robot(robot: "RobotStatus") -> list[str]:
+    refused = f"robot {robot.name} is refused: {robot.refusal}"
+    return [*([refused] if robot.refusal else []), *_standing(robot)]
+
+
+def _standing(robot: "RobotStatus") -> list[str]:
     if robot.state == "suspended":
         return [
             f"robot {robot.name} is suspended: {robot.reason or 'by the operator'}; to let it take "

@@ -20,7 +20,6 @@ class Totals:
     within: Counter[int] = field(default_factory=Counter)  # bound of SECONDS -> rounds up to it
     updates: Counter[str] = field(default_factory=Counter)  # kind of outcome -> robots' rounds
     late: int = 0
-    duplicates: int = 0
     update_bytes: int = 0
     examples: int = 0
     last: RoundRecord | None = None
@@ -32,7 +31,6 @@ class Totals:
         self.within.update(bound for bound in SECONDS if record.seconds <= bound)
         self.updates.update(kind_of(robot.outcome) for robot in record.robots)
         self.late += record.late
-        self.duplicates += record.duplicates
         self.update_bytes += sum(robot.update_bytes for robot in record.robots)
         self.examples += sum(robot.weight for robot in record.robots)
         self.last = record

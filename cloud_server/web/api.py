@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
@@ -19,7 +20,7 @@ from cloud_server.model_store import DirectoryStore
 from cloud_server.robots import Register, Robot
 from cloud_server.sightings import Sightings, admit_command
 from fleet_model.errors import RefusedError, SettingsError, UpdateError
-from fleet_model.proof import check, fingerprint, utc_now
+from fleet_model.proof import TIME_HEADER, check, fingerprint, utc_now
 from fleet_model.report import MAX_INT, STANDING_HEADER, pack_standing, unpack_report
 
 ROBOT, ADMIN = "/fleetlearn/v1/robot", "/fleetlearn/v1/admin"
@@ -43,8 +44,7 @@ class Doorkeeper:
         """Return who asks, or answer 403 with the reason (503 while the register is damaged)."""
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         try:
-            line = check(request.headers, request.method, path, utc_now())
-            robot = self._admitted(line)
+            robot = self._admitted(self._proven(request, path))
             request.state.standing = pack_standing(self.conduct.standing(robot))
         except RefusedError as error:
             self._log(str(error))
@@ -54,6 +54,23 @@ class Doorkeeper:
             raise HTTPException(503, "the server cannot read its register of robots") from None
         self.seen.see(robot.name)
         return robot
+
+    def _proven(self, request: Request, path: str) -> str:
+        """Return the key that a request proves; of a robot whose clock is off, tell its name."""
+        try:
+            return check(request.headers, request.method, path, utc_now())
+        except RefusedError as error:
+            try:  # right but for its time? Then it is known who asks.
+                then = datetime.fromisoformat(request.headers[TIME_HEADER])
+                line = check(request.headers, request.method, path, then)
+            except (RefusedError, KeyError, ValueError):
+                raise error from None
+            robot = self.register.by_key(line)
+            if robot is None:
+                raise
+            reason = str(error).replace("the robot's", "its", 1)
+            self.seen.refuse(robot.name, reason)
+            raise RefusedError(f"robot {robot.name}: {reason}") from None
 
     def _admitted(self, line: str) -> Robot:
         robots = self.register.robots()
@@ -68,6 +85,7 @@ class Doorkeeper:
                 f"unknown robot key {fingerprint(line)}; on the server run: {admit_command(line)}"
             )
         if robot.state == "revoked":
+            self.seen.refuse(robot.name, f"it is revoked ({robot.reason}) and still asks")
             raise RefusedError(
                 f"robot {robot.name} is revoked ({robot.reason}); ask the operator of the server"
             )

@@ -8,15 +8,18 @@ robots' messages. (Reproduced in tests/cloud_server/web/test_ownership.py.)
 
 import asyncio
 import json
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cloud_server.refused_answers import Why
 from cloud_server.web.transfers import Message, Receive, Send
 from fleet_model.errors import RefusedError
 
 MAX_NODES = 256  # whose objects are remembered: about 100 kB each for a model of 500 tensors
 MAX_UPLOADS = 4096  # whose bytes are counted: the latest
+MAX_ANSWERS = 1 << 15  # first answers that are remembered, the latest: a few MB
 INTERNALS = (  # as in fleet_model/flower_compat.py, for the contract test
     "flwr.proto.fleet_pb2:PushMessagesRequest",
     "flwr.proto.message_pb2:ConfirmMessageReceivedRequest",
@@ -33,9 +36,11 @@ INTERNALS = (  # as in fleet_model/flower_compat.py, for the contract test
 class Ownership:
     """ASGI middleware directly around Flower's handlers: the signature has been checked."""
 
-    def __init__(self, app: Any, state: Any, max_reply_bytes: int) -> None:
+    def __init__(
+        self, app: Any, state: Any, max_reply_bytes: int, refused: Callable[[int, Why], None]
+    ) -> None:
         self._app = app
-        self._records = Records(state, max_reply_bytes)
+        self._records = Records(state, max_reply_bytes, refused)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Refuse what belongs to another robot with 403."""
@@ -50,24 +55,32 @@ class Ownership:
         await self._app(scope, receive, send)
 
 
-def add_ownership(app: Any, max_reply_bytes: int) -> None:
+def add_ownership(app: Any, max_reply_bytes: int, refused: Callable[[int, Why], None]) -> None:
     """Put the check around Flower's handlers, inside everything that Flower does before.
 
     A reply of more than `max_reply_bytes`, in all its requests, is cut off: it would fill the disk,
-    and then memory, before anybody could judge it.
+    and then memory, before anybody could judge it. `refused` is told the node id of whoever sends
+    an answer that Flower will not take: Flower tells nobody but the robot.
     """
     from starlette.middleware import Middleware
 
     state = app.state.linkstate_factory.state()
-    app.user_middleware.append(Middleware(Ownership, state=state, max_reply_bytes=max_reply_bytes))
+    app.user_middleware.append(
+        Middleware(Ownership, state=state, max_reply_bytes=max_reply_bytes, refused=refused)
+    )
 
 
 class Records:
     """Asks Flower's SQLite state whose a message or an object is."""
 
-    def __init__(self, state: Any, max_reply_bytes: int) -> None:
+    def __init__(
+        self, state: Any, max_reply_bytes: int, refused: Callable[[int, Why], None]
+    ) -> None:
         self._state = state
         self._max_reply_bytes = max_reply_bytes
+        self._refused = refused
+        # Robot and question -> its first answer, as hashes: what is unknown here is of any length.
+        self._answers: OrderedDict[int, int] = OrderedDict()
         self._uploaded: OrderedDict[str, int] = OrderedDict()  # session id -> bytes
         self._objects: OrderedDict[int, frozenset[str]] = OrderedDict()  # node id -> may be pulled
         self._checks: Mapping[str, Callable[[Any, int], None]] = {
@@ -92,11 +105,45 @@ class Records:
         metadata = replies[0].metadata
         if metadata.src_node_id != node_id or trees[0].object_id != metadata.message_id:
             raise RefusedError("a robot speaks for itself only")
-        if metadata.reply_to_message_id and self._is_for(metadata.reply_to_message_id, node_id):
-            return
+        asked, reply = metadata.reply_to_message_id, metadata.message_id
+        question = self._question(asked, node_id)
         # Not known (any more): Flower says so itself, but stores nothing that is no reply.
-        if not metadata.reply_to_message_id or self._exists(metadata.reply_to_message_id):
+        if question is None and (not asked or self._exists(asked)):
             raise RefusedError("a robot answers messages to itself only")
+        is_open, held = question or (False, None)
+        if why := self._why_refused(hash((node_id, asked)), reply, held, is_open=is_open):
+            self._refused(node_id, why)
+
+    def _why_refused(self, key: int, reply: str, held: str | None, *, is_open: bool) -> Why | None:
+        """Return why Flower will not take a reply, given the one that it holds.
+
+        The round loop deletes a question with its answer, so first answers are remembered here: one
+        that is sent once more, because what we said was lost, is no second answer. After a restart
+        it passes for a late one.
+        """
+        first = self._answers.get(key) if held is None else hash(held)
+        if first is None or (is_open and held is None):  # a new process may answer anew
+            self._answers[key] = hash(reply)
+            if len(self._answers) > MAX_ANSWERS:
+                self._answers.popitem(last=False)
+            return None if is_open else "late"
+        return None if first == hash(reply) else "again"
+
+    def _question(self, message_id: str, node_id: int) -> tuple[bool, str | None] | None:
+        """Return whether a message to a node can still be answered, and the id of its reply."""
+        from flwr.supercore.state.schema.linkstate_models import MessageIns, MessageRes
+        from flwr.supercore.utils import uint64_to_int64
+        from sqlalchemy import select
+
+        query = (
+            select(MessageIns.created_at + MessageIns.ttl, MessageRes.message_id)
+            .outerjoin(MessageRes, MessageRes.reply_to_message_id == MessageIns.message_id)
+            .where(MessageIns.message_id == message_id)
+            .where(MessageIns.dst_node_id == uint64_to_int64(node_id))
+        )
+        with self._state.session() as session:
+            row = session.execute(query).first()
+        return None if row is None else (row[0] > time.time(), row[1])
 
     def _require_own_upload(self, request: Any, node_id: int) -> None:
         from flwr.supercore.state.schema.corestate_models import ObjectPushSessionRoot as Root

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import simulate, simulated_fleets
+from benchmarks.measure import Limit
 from benchmarks.simulate import Cost
 from cloud_server.simulation.learning import KERNEL
 
@@ -56,6 +57,16 @@ def test_figures_tell_what_a_robot_costs_and_ratios_what_it_costs_elsewhere():
     assert {c.key for c in whole.comparisons} == {
         "rounds_per_s", "peak_memory", "rounds_per_s_10000", "rounds_per_s_ray",
     }  # fmt: skip
+
+
+def test_flatness_is_the_dearest_robot_of_ours_by_the_cheapest_and_has_a_limit():
+    even = simulate.result(costs())
+    assert even.figures["flatness"] == pytest.approx(1)
+    assert even.limits == [Limit("flatness", 2.0)]
+    uneven = costs(big=True)
+    uneven["ours"][100] = Cost(round_s=0.015, peak_mb=100.0)  # 150 us a robot
+    uneven["ours"][10_000] = Cost(round_s=0.6, peak_mb=100.0)  # 60 us
+    assert simulate.result(uneven).figures["flatness"] == pytest.approx(2.5)
 
 
 def test_the_picture_shows_both_arms(tmp_path, monkeypatch):

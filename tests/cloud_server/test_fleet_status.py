@@ -8,6 +8,7 @@ from cloud_server.conduct import Conduct
 from cloud_server.fleet import Participant
 from cloud_server.fleet_status import Overview
 from cloud_server.model_store import DirectoryStore
+from cloud_server.refused_answers import RefusedAnswers
 from cloud_server.robots import Register
 from cloud_server.round_record import RobotRecord, RoundRecord
 from cloud_server.rounds import RoundProgress
@@ -61,6 +62,7 @@ def overview(server_place, runs):
         runs=runs,
         store=DirectoryStore(server_place.store),
         ledger=Ledger(server_place.history),
+        refused=RefusedAnswers(lambda: {1: register.robots()[0]}),
     )
 
 
@@ -112,6 +114,20 @@ def test_a_status_tells_of_closed_rounds_without_their_robots(overview, runs, mo
 
     assert "robots" not in closed
     assert (closed["version"], closed["verdicts"]) == (2, {"accepted": 1})
+
+
+def test_answers_that_no_round_has_seen_are_told(overview):
+    for _ in range(3):
+        overview.refused.add(1, "again")
+    overview.refused.add(1, "late")
+
+    answer = overview.status().as_json()
+
+    assert (answer["answered_again"], answer["answered_late"]) == ({"r1": 3}, {"r1": 1})
+    assert answer["words"][:2] == [
+        "second answers, which are not counted, since the server started: r1 (3)",
+        "answers to questions that were over, since the server started: r1 (1)",
+    ]
 
 
 def test_a_damaged_register_is_an_error(overview, server_place):

@@ -158,6 +158,33 @@ def test_only_robots_that_are_online_take_part_under_the_registers_words(fleet):
     assert (robot.node_id, robot.name, robot.site) == (node_id, "r2", "hall-2")
 
 
+def suspend(register):
+    register.suspend("r1", "test")
+
+
+def put_back_to_pending(register):
+    """Write what an operator's editor does."""
+    register._write(
+        tuple(
+            r.model_copy(update={"state": "pending"}) if r.name == "r1" else r
+            for r in register.robots()
+        )
+    )
+
+
+@pytest.mark.parametrize("take_away", [suspend, put_back_to_pending])
+def test_a_robot_that_is_approved_no_more_takes_no_part_and_loses_its_node(
+    fleet, grid, register, take_away
+):
+    node_id = bring_online(fleet, "r1")
+    assert [robot.name for robot in fleet.online()] == ["r1"]
+    take_away(register)
+
+    assert fleet.online() == []
+    assert names(fleet) == ["r2"]
+    assert node_id not in grid.registered()
+
+
 def test_a_robot_that_restarts_is_offline_until_it_comes_back(fleet, register):
     bring_online(fleet, "r1")
     bring_online(fleet, "r2")

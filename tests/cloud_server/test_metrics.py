@@ -29,7 +29,7 @@ def busy_status():
     for seconds in (5.0, 500.0):
         totals.add(
             RoundRecord(
-                run="a", round=1, version=2, seconds=seconds, late=1, duplicates=2,
+                run="a", round=1, version=2, seconds=seconds, late=1,
                 metrics={"accuracy_after": 0.75},
                 robots=(
                     RobotRecord(name="r1", site="h", outcome="accepted", weight=9, update_bytes=50),
@@ -52,6 +52,8 @@ def busy_status():
         channels={"stable": 7, "canary": 8},
         open_round=OpenRound(run="b", round=3, asked=5, answered=3, good=2, seconds_left=41.5),
         totals=totals,
+        answered_again={"r1": 3, "r2": 1},
+        answered_late={"r3": 5},
     )
 
 
@@ -100,6 +102,7 @@ def test_closed_rounds_are_a_histogram_and_updates_are_counted_by_verdict(scrape
         assert values["fleetlearn_updates_total", verdict] == count
     assert values["fleetlearn_updates_late_total",] == 2
     assert values["fleetlearn_updates_duplicate_total",] == 4
+    assert values["fleetlearn_updates_expired_total",] == 5
     assert values["fleetlearn_update_bytes_total",] == 200
     assert values["fleetlearn_examples_total",] == 18
     assert values["fleetlearn_held_out", "accuracy_after"] == 0.75

@@ -243,7 +243,7 @@ def test_the_record_is_json_and_says_what_each_robot_did():
     }
     assert line["robots"][2]["outcome"] == "disk full"
     assert line["metrics"] == {"accuracy_after": 0.75}
-    assert [line[key] for key in ("asked", "late", "duplicates", "mode")] == [3, 0, 0, "sync"]
+    assert [line[key] for key in ("asked", "late", "mode")] == [3, 0, "sync"]
 
 
 def records(*metrics):
@@ -415,10 +415,9 @@ def test_a_reply_that_comes_twice_counts_once():
             arrived = super().replies(tickets)
             return [*arrived, *arrived]
 
-    checkpoint, record = Echo({"a": {}, "b": {"answer": update(3.0)}}).round()
+    checkpoint, _ = Echo({"a": {}, "b": {"answer": update(3.0)}}).round()
 
     np.testing.assert_array_equal(checkpoint.weights["w"], [2, 2, 2])
-    assert record.duplicates == 2
 
 
 def test_a_question_that_can_no_longer_be_answered_does_not_hold_the_round():
@@ -488,6 +487,48 @@ def test_whoever_watches_is_told_who_was_asked_and_has_answered():
     counts = dict.fromkeys((p.asked, p.answered, p.good) for p in told)
     assert list(counts) == [(3, 0, 0), (3, 2, 2), (3, 3, 2)]
     assert {p.deadline for p in told} == {1100.0}
+
+
+def test_the_log_says_once_what_became_of_whoever_was_not_accepted(caplog):
+    caplog.set_level("INFO", logger="cloud_server")
+    robots = Robots(
+        {
+            "a": {}, "b": {}, "full": {"answer": "disk full"}, "slow": {"after": 1e6},
+            "long": {"answer": update(9.0)},
+            "rich": {"answer": update(num_examples=10**9)},
+            "wrong": {"answer": update(num_examples=0)},
+        }
+    )  # fmt: skip
+
+    robots.round(checks=replace(CHECKS, max_norm_ratio=3.0, max_examples_per_robot=10_000))
+
+    lines = [(line.robot, line.getMessage()) for line in caplog.records if hasattr(line, "robot")]
+    at_arrival, at_close = lines[:6], lines[6:]
+    assert ("full", "round 1: robot full: disk full") in at_arrival
+    assert ("wrong", "round 1: robot wrong: refused: trained on 0 examples, expected > 0") in lines
+    assert at_close == [
+        ("long", "round 1: robot long: refused: its length (L2) 15.59 is 9 times the median 1.732 "
+         "of recent updates, expected at most 3 times (checks.max_norm_ratio)"),
+        ("slow", "round 1: robot slow: no reply by the deadline"),
+        ("rich", "round 1: robot rich: 1000000000 examples count as 10000"),
+    ]  # fmt: skip
+
+
+def test_the_log_names_twelve_of_very_many_silent_robots_and_refused_ones_first(caplog):
+    caplog.set_level("INFO", logger="cloud_server")
+    fleet = {f"r{i:03}": {"after": 1e6} for i in range(40)}
+    good = {"a": {}, "b": {}, "z": {"answer": update(99.0)}}
+
+    with pytest.raises(QuorumError):
+        Robots(fleet | good).round(
+            replace(RULES, quorum=3), checks=replace(CHECKS, max_norm_ratio=3.0)
+        )
+
+    lines = [line.getMessage() for line in caplog.records]
+    close = [line for line in lines if "received" not in line and "asked" not in line]
+    assert len(close) == 13
+    assert close[0].startswith("round 1: robot z: refused: its length")
+    assert close[-1] == "round 1: and 29 more robots were not accepted"
 
 
 def test_the_next_checkpoint_remembers_the_last_hundred_lengths():

@@ -138,8 +138,8 @@ class SmallFleet:
         path = self.root / "robots" / name / "state" / "status.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
-    def wait(self, what: str, done: Callable[[], object]) -> None:
-        end = time.monotonic() + PATIENCE_S
+    def wait(self, what: str, done: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
+        end = time.monotonic() + patience_s
         while not done():
             for name, process in self.processes.items():
                 assert process.poll() is None, f"{name} ended before {what}:\n{self.log(name)}"

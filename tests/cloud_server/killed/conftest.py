@@ -132,6 +132,8 @@ class KilledFleet:
         self.address = ""
         self.process = None
         self.log = place.root / "server.log"
+        self.log.touch()
+        self.logged = 0  # bytes, when the last server began
         self.robots = {name: Robot(self, name) for name in names}
         register = Register(place.robots)
         for name, robot in self.robots.items():
@@ -148,6 +150,7 @@ class KilledFleet:
             "FLEETLEARN_LIMITS__REFUSALS_PER_S": "1000",
             "OMP_NUM_THREADS": "1",
         }
+        self.logged = self.log.stat().st_size
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(SCRIPT), str(self.place.root), step, str(nth)],
@@ -157,6 +160,10 @@ class KilledFleet:
             )
         if wait:
             self.until("the server answers", lambda: self.look() is not None)
+
+    def said(self):
+        """Return what the last server has logged."""
+        return self.log.read_bytes()[self.logged :].decode()
 
     def go(self):
         for robot in self.robots.values():

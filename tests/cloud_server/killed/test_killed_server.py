@@ -1,36 +1,38 @@
 """kill -9 at every step of a round: the next server ends the run with the very same bits."""
 
 import json
+import re
 
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-STEPS = [  # (step, which call of it); a round sends once, keeps once or twice
-    ("half sent", 2),
-    ("send+", 2),
-    ("half kept+", 3),
-    ("half a checkpoint", 4),  # the second tensor file of round 2
-    ("history+", 2),
-    ("publish", 1),
+STEPS = [  # (step, which call of it, the round it leaves open); a round sends once, keeps twice
+    ("half sent", 2, 2),
+    ("send+", 2, 2),
+    ("half kept+", 3, 2),
+    ("half a checkpoint", 4, 2),  # its second tensor file
+    ("history+", 2, None),
+    ("publish", 1, None),
 ]
 MORE = [
-    ("send", 2),
-    ("keep", 3),
-    ("keep+", 3),
-    ("checkpoint+", 2),
-    ("close+", 2),
-    ("run file", 5),
-    ("prune+", 2),
-    ("publish+", 1),
+    ("send", 2, 2),
+    ("keep", 3, 2),
+    ("keep+", 3, 2),
+    ("checkpoint+", 2, None),
+    ("close+", 2, None),
+    ("run file", 5, None),
+    ("prune+", 2, None),
+    ("publish+", 1, None),
 ]
 
 
 @pytest.mark.parametrize(
-    ("step", "nth"), [*STEPS, *(pytest.param(*one, marks=pytest.mark.soak) for one in MORE)]
+    ("step", "nth", "left_open"),
+    [*STEPS, *(pytest.param(*one, marks=pytest.mark.soak) for one in MORE)],
 )
 def test_a_server_that_is_killed_goes_on_and_ends_with_the_same_bits(
-    killed, undisturbed, step, nth
+    killed, undisturbed, step, nth, left_open
 ):
     killed.start(step, nth)
     killed.go()
@@ -46,6 +48,10 @@ def test_a_server_that_is_killed_goes_on_and_ends_with_the_same_bits(
     lines = [json.loads(line) for line in killed.place.history.read_text().splitlines()]
     assert [(line["run"], line["round"]) for line in lines] == [(run["id"], n) for n in (1, 2, 3)]
     assert all(r["outcome"] == "accepted" for line in lines for r in line["robots"])
+    said = killed.said()
+    assert f"run {run['id']} goes on after round" in said
+    assert re.findall(r"round (\d+) is taken up again", said) == [str(left_open)] * bool(left_open)
+    assert ("bytes of an unfinished reply are dropped" in said) == (step == "half kept+")
 
 
 @pytest.mark.parametrize(("step", "nth"), [("half a checkpoint", 4), ("checkpoint", 2)])

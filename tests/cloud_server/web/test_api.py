@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import ssl
 from datetime import timedelta
 
@@ -119,7 +120,35 @@ def test_a_proof_of_another_path_or_time_is_refused_with_the_reason(robot):
     assert "signature does not fit" in robot(path, signed=f"{ROBOT}/hello").text
     late = robot(path, at=utc_now() - timedelta(hours=1))
     assert late.status_code == 403
-    assert "the robot's clock is 3600 s behind" in late.text
+    assert "robot r1: its clock is 3600 s behind" in late.text
+
+
+def test_a_known_robot_that_is_refused_is_told_to_the_operator_until_it_is_let_in(
+    http, operator, caller, register, running_server
+):
+    early, sold = caller("early"), caller("sold")
+    register.revoke("sold", "to Bob")
+
+    def words():
+        lines = http.get(f"{ADMIN}/status", headers=operator).json()["words"]
+        return [line for line in lines if line.startswith(("robot early", "robot sold"))]
+
+    early(f"{ROBOT}/whoami", at=utc_now() + timedelta(seconds=600.9))
+    sold(f"{ROBOT}/whoami")
+
+    first, second = words()
+    assert re.fullmatch(
+        r"robot early is refused: its clock is 60[01] s ahead of the server's; "
+        r"set it \(NTP, chrony\)", first
+    )  # fmt: skip
+    assert second == "robot sold is refused: it is revoked (to Bob) and still asks"
+    assert "refused a robot: robot early: its clock is 60" in running_server.log.read_text()
+    early(f"{ROBOT}/whoami", signed=f"{ROBOT}/hello")  # proves nothing: anybody can claim the key
+    assert words()[0] == first
+    assert early(f"{ROBOT}/whoami").status_code == 200
+    assert words() == [second]
+    register.forget("sold")
+    assert words() == []
 
 
 def test_the_query_is_part_of_the_proof(robot):

@@ -81,10 +81,11 @@ def link(keys_place, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLWR_HOME", str(root))
         app = create_superlink(str(root / "state.db"), "127.0.0.1", 1)
-        add_ownership(app, max_reply_bytes=MAX_REPLY_BYTES)
+        refused = []
+        add_ownership(app, MAX_REPLY_BYTES, refused=lambda *one: refused.append(one))
         with listening(app, keys_place, LimitSettings()) as (number, _):
             link = Link(number, app, keys_place)
-            link.run_id = link.grid.open_run().run_id
+            link.run_id, link.refused = link.grid.open_run().run_id, refused
             with link.http:
                 yield link
             link.grid.close_run(completed=True)
@@ -131,7 +132,7 @@ def object_ids(tree):
     return [item.object_id for item in iterate_object_tree(tree)]
 
 
-def push_request(link, robot, ticket, source, destination=1):
+def push_request(link, robot, ticket, source, destination=1, seed=9):
     """Return a push-messages request with whatever it claims."""
     from flwr.app import Message
     from flwr.app.message import remove_content_from_message
@@ -139,7 +140,7 @@ def push_request(link, robot, ticket, source, destination=1):
     from flwr.proto.fleet_pb2 import PushMessagesRequest
     from flwr.supercore.inflatable.inflatable_object import get_object_tree
 
-    made = Message(content(9), destination, "train")
+    made = Message(content(seed), destination, "train")
     made.metadata.__dict__.update(
         _run_id=link.run_id, _src_node_id=source, _reply_to_message_id=ticket, _ttl=30.0
     )
@@ -151,10 +152,10 @@ def push_request(link, robot, ticket, source, destination=1):
     )
 
 
-def push(link, robot, ticket, source, destination=1):
+def push(link, robot, ticket, source, destination=1, seed=9):
     from flwr.proto.fleet_pb2 import PushMessagesResponse
 
-    request = push_request(link, robot, ticket, source, destination)
+    request = push_request(link, robot, ticket, source, destination, seed)
     return robot.post("push-messages", request, PushMessagesResponse)
 
 
@@ -266,6 +267,61 @@ def test_the_whole_way_of_an_honest_robot_is_open(link, robots):
     link.grid.pull([])
     with pytest.raises(UpdateError):
         mine.connection.reply(reply, 0.5)
+
+
+def answer_whole(link, robot):
+    """Answer the question that waits, until the round loop has taken it; return the reply."""
+    from flwr.app import Message
+
+    reply = Message(content(5), reply_to=robot.connection.receive())
+    robot.connection.reply(reply, 0.5)
+    return reply
+
+
+def test_a_second_answer_is_told_before_and_after_the_round_took_the_first(link, robots):
+    mine, other = robots
+    tickets = asked(link, robots)
+    link.refused.clear()
+
+    reply = answer_whole(link, mine)
+    assert push(link, mine, tickets[mine], mine.node_id)[1].objects_to_push == []
+    assert link.refused == [(mine.node_id, "again")]
+    assert [one.message_id for one in link.grid.pull([tickets[mine]])] == [tickets[mine]]
+    link.grid.pull([])
+    push(link, mine, tickets[mine], mine.node_id)
+    assert link.refused == [(mine.node_id, "again")] * 2
+
+    with pytest.raises(UpdateError):  # the very same: what the server said was lost
+        mine.connection.reply(reply, 0.5)
+    push(link, other, tickets[other], other.node_id)
+    assert link.refused == [(mine.node_id, "again")] * 2
+
+
+def test_the_answer_of_a_robots_new_process_is_no_second_one(link, robots):
+    mine, _ = robots
+    tickets = asked(link, robots)
+    link.refused.clear()
+    push(link, mine, tickets[mine], mine.node_id, seed=1)  # and dies before its objects are sent
+
+    link.grid.begin_session(mine.node_id)
+    mine.connection.activate()
+    _, answer = push(link, mine, tickets[mine], mine.node_id, seed=2)
+
+    assert answer.objects_to_push
+    assert link.refused == []
+
+
+def test_an_answer_to_a_question_that_is_over_is_told_as_late_once(link, robots):
+    mine, _ = robots
+    tickets = asked(link, robots)
+    link.refused.clear()
+    link.grid._messages.settle(link.run_id, [tickets[mine]])
+    request = push_request(link, mine, tickets[mine], mine.node_id)
+
+    for _ in range(2):  # the second time because what the server said was lost
+        assert mine.post("push-messages", request)[0] == 200
+
+    assert link.refused == [(mine.node_id, "late")]
 
 
 def test_a_reply_that_is_too_long_in_all_is_refused_before_it_is_whole(link, robots):
