@@ -68,11 +68,11 @@ static: $(VENV)/.installed
 	$(BIN)/lint-imports --no-logo --no-cache
 
 # Only files that use the marker are collected: the others import what the base does not have. The long
-# suites run once, on 3.11.
+# suites and most examples of the properties run once, on 3.11.
 test-base: $(BASE_VENV)/.installed
 	@if test -e $<; then \
 	$(BASE_VENV)/bin/python -c 'import numpy, sys; print("base tests: Python %d.%d," % sys.version_info[:2], "NumPy", numpy.__version__)'; \
-	$(BASE_VENV)/bin/python -m pytest $(PARALLEL) -m "base and not slow" $$(grep -rlE 'mark\.base\b' tests --include='test_*.py'); \
+	HYPOTHESIS_PROFILE=sample $(BASE_VENV)/bin/python -m pytest $(PARALLEL) -m "base and not slow" $$(grep -rlE 'mark\.base\b' tests --include='test_*.py'); \
 	else echo "left out: the base tests on Python 3.10, no such interpreter was found on this machine"; fi
 
 # Only files that use the marker are collected, as above.

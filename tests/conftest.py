@@ -21,6 +21,7 @@ from cloud_server.directory import ServerDirectory
 # machines are noisy.
 hypothesis_settings.register_profile("default", deadline=None)
 hypothesis_settings.register_profile("soak", max_examples=10_000, deadline=None)
+hypothesis_settings.register_profile("sample", max_examples=10, deadline=None)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 hypothesis_settings.load_profile(PROFILE)
 

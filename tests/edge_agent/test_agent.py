@@ -286,6 +286,7 @@ def test_sigterm_does_not_wait_for_a_network_that_hangs(server, robots, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.soak  # the server is killed in a training below
 def test_a_robot_survives_a_restart_of_the_server_and_joins_again(
     server, robots, tmp_path, labelled
 ):
@@ -324,6 +325,7 @@ def test_a_training_goes_on_while_the_server_is_killed_and_its_update_counts(
 
 
 @pytest.mark.slow
+@pytest.mark.soak  # end_to_end/test_bad_days.py kills one in a training
 def test_a_robot_that_was_killed_joins_again_at_once(server, robots, tmp_path, labelled):
     server.start()
     config = server.admit(tmp_path / "r1", train=True, examples=(labelled,))

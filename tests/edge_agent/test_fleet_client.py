@@ -375,6 +375,7 @@ def test_an_update_is_accepted_and_its_bytes_are_counted(server, join):
 
 
 @pytest.mark.slow
+@pytest.mark.soak  # below it has trained meanwhile
 def test_a_client_comes_back_when_the_server_was_restarted(server, join):
     server.start()
     client = join(train=failing(TrainingError("back again")))

@@ -338,11 +338,12 @@ def test_replies_come_a_few_at_a_time_so_that_memory_stays_flat(grid, monkeypatc
 def test_a_run_that_lasts_does_not_pile_up_what_nobody_answers(grid, clock):
     robot = admit(grid)
     grid.open_run()
-    grid.push(content(1.0, 1000), [robot.node_id], 0.001)
+    grid.push(content(1.0, 1000), [robot.node_id], TTL_S)
     before = objects(grid)
+    assert before > 0
     for number in range(5):
-        clock.ahead_s += 1
-        grid.push(content(float(number), 1000), [robot.node_id], 0.001)
+        clock.ahead_s += TTL_S + 1
+        grid.push(content(float(number), 1000), [robot.node_id], TTL_S)
 
     assert objects(grid) == before
 

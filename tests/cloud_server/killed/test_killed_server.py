@@ -54,7 +54,10 @@ def test_a_server_that_is_killed_goes_on_and_ends_with_the_same_bits(
     assert ("bytes of an unfinished reply are dropped" in said) == (step == "half kept+")
 
 
-@pytest.mark.parametrize(("step", "nth"), [("half a checkpoint", 4), ("checkpoint", 2)])
+@pytest.mark.parametrize(
+    ("step", "nth"),
+    [("half a checkpoint", 4), pytest.param("checkpoint", 2, marks=pytest.mark.soak)],
+)
 def test_no_reply_that_was_kept_is_asked_for_again(killed, step, nth):
     killed.start(step, nth)
     killed.go()

@@ -140,7 +140,13 @@ def long_bag(bags, tmp_path, picture_bytes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(form, marks=() if form in ("folder", "tfds") else pytest.mark.soak)
+        for form in FORMATS
+    ],
+)
 def test_kill_9_at_random_moments_again_and_again(long_bag, tmp_path, form):
     subprocess.run(command(long_bag, tmp_path / "whole", form), check=True, capture_output=True)
     wanted = tree(tmp_path / "whole")
