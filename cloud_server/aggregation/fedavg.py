@@ -42,11 +42,15 @@ class FedAvg:
         if not self._examples:
             raise RoundError("no update to average")
         mean = {}
-        for name, total in self._sum.items():
+        for name in list(
+            self._sum
+        ):  # in float64 the sum is two models: let go of it piece by piece
+            total = self._sum.pop(name)
             total /= self._examples
             mean[name] = total.astype(np.float32)
+            del total
         # Until the next round the rule holds nothing: models are large, and rounds are long.
-        before, self._checkpoint, self._sum = self._checkpoint, _NONE, {}
+        before, self._checkpoint = self._checkpoint, _NONE
         return Checkpoint(
             version=before.version + 1,
             weights=add(before.weights, mean),
