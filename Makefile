@@ -78,7 +78,7 @@ test-base: $(BASE_VENV)/.installed
 # Only files that use the marker are collected, as above.
 test-ros: $(ROS_VENV)/.installed
 	@if test -e $<; then \
-	$(ROS_VENV)/bin/python -m pytest -m ros $$(grep -rlE 'mark\.ros\b' tests --include='test_*.py'); \
+	$(ROS_VENV)/bin/python -m pytest --numprocesses 2 -m ros $$(grep -rlE 'mark\.ros\b' tests --include='test_*.py'); \
 	else echo "left out: the ROS tests, ROS 2 has wheels only for Python 3.11 on x86-64"; fi
 
 # The readers' fuzzers (FUZZ_INPUTS each), then the property tests with a hundred times the examples

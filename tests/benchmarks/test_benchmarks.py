@@ -265,6 +265,7 @@ def test_a_stock_server_that_never_came_back_is_in_no_ratio():
 
 
 @pytest.mark.slow
+@pytest.mark.soak  # test_simulate.py runs one benchmark in `make test`
 def test_startup_ends_with_one_line_of_json():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.startup", "--json", "--quick"],

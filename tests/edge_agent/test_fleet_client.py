@@ -455,6 +455,7 @@ def test_a_second_agent_with_the_same_key_is_refused_unless_it_says_hello(server
 
 
 @pytest.mark.slow
+@pytest.mark.soak  # above without a server
 def test_work_that_ended_meanwhile_is_dropped_and_the_next_is_done(server, join):
     server.environment["FLEETLEARN_ROUNDS__DEADLINE_S"] = "8"
     server.start()

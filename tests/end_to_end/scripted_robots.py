@@ -28,7 +28,7 @@ from fleet_model.proof import read_key
 from fleet_model.types import Checkpoint, Update
 from fleet_model.wire import TrainRequest, pack_update, unpack_request
 
-PAUSE_S = 0.4
+PAUSE_S = 0.8
 HEARTBEAT_S = 15.0
 
 

@@ -19,7 +19,9 @@ TOPIC = "/camera/image"
 START_NS = 1_760_000_000_000_000_000
 PUBLISHER = Path(__file__).parent / "publish_camera.py"
 SHARED_MEMORY = Path("/dev/shm")
-DOMAINS = itertools.count(os.getpid() % 100 + 1)  # parallel runs seldom share one
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+# Parallel runs seldom share one, the two workers of a run never.
+DOMAINS = itertools.count(2 + os.getpid() % 50 * 2 + WORKER % 2, step=2)
 SHARED_MEMORY_ONLY = """<?xml version="1.0" encoding="UTF-8" ?>
 <dds xmlns="http://www.eprosima.com"><profiles>
   <transport_descriptors><transport_descriptor>
