@@ -88,7 +88,12 @@ def build(place: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
     app.include_router(metrics_routes(make_registry(place, overview.status)))
     # What is a little too long is taken, and then refused with words for its robot.
     add_ownership(app, int(2e6 * settings.checks.max_update_mb), refused.add)
-    bounds = Bounds(limits=settings.limits, keys=FleetKeys(register), spool=place.flower)
+    bounds = Bounds(
+        limits=settings.limits,
+        keys=FleetKeys(register),
+        spool=place.flower,
+        busy=lambda: grid.is_unpacking,
+    )
     token = place.admin_token.read_text().strip()
     app.add_middleware(Guard, token=token, bounds=bounds)  # outermost: last added
     return bounded_server(

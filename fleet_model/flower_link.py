@@ -3,6 +3,7 @@
 Server side; the robots' side is flower_compat.py. Nothing of Flower is imported before a call.
 """
 
+import gc
 import hashlib
 import logging
 import time
@@ -75,6 +76,7 @@ class LinkGrid:
         self._messages = FlowerState(self._state)
         self._now = now
         self._began_at = now()
+        self.is_unpacking = False  # a reply, which is in memory twice over while it is
         self._run = FlowerRun(run_id=0, task_id=0)
         self._handed: set[str] = set()  # messages whose replies were returned last
         self._unknown: set[str] = set()  # messages of a process before, that none has spoken of
@@ -230,7 +232,12 @@ class LinkGrid:
     ) -> tuple[Arrived | None, int]:
         """Return what there is for a question, and its bytes; None while it may still come."""
         if question is not None and question.admitted and reply_id is not None:
-            content, reason, size_bytes = self._unpack(reply_id)
+            self.is_unpacking = True
+            try:
+                content, reason, size_bytes = self._unpack(reply_id)
+            finally:
+                gc.collect()  # Flower leaves cycles that hold the bytes
+                self.is_unpacking = False
             if content is not None or reason:
                 node_id = question.node_id
                 return Arrived(

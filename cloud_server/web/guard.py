@@ -60,6 +60,7 @@ class Bounds:
     limits: LimitSettings
     keys: FleetKeys
     spool: Path  # a directory on disk, not in memory, for bodies of megabytes
+    busy: Callable[[], bool] = lambda: False  # transfers wait while it is true
     clock: Callable[[], float] = time.monotonic
 
 
@@ -83,7 +84,7 @@ class Guard:
         self._requests = Buckets(limits.requests_per_s, 2 * limits.requests_per_s)
         self._refusals = Buckets(limits.refusals_per_s, BURST_S * limits.refusals_per_s)
         self._friends: OrderedDict[tuple[str, bytes], None] = OrderedDict()
-        self._turns = Turns(bounds.spool)
+        self._turns = Turns(bounds.spool, bounds.busy)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is allowed."""

@@ -24,6 +24,7 @@ PIECE_BYTES = 128 << 10  # written to a connection at once
 # 253 MB. Flower's SQLite has one writer: more are no faster.
 AT_ONCE = 2
 SLOWEST_BYTES_PER_S = 1000.0
+LOOK_S = 0.02  # while the server has its hands full
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -145,8 +146,12 @@ def patient(send: Send, slow_s: float) -> Send:
 class Turns:
     """Lets AT_ONCE requests through at a time, in the order they came; answers leave spooled."""
 
-    def __init__(self, directory: Path, at_once: int = AT_ONCE) -> None:
+    def __init__(
+        self, directory: Path, busy: Callable[[], bool] = lambda: False, at_once: int = AT_ONCE
+    ) -> None:
+        """No turn begins while the server is `busy` with what takes as much memory."""
         self._directory = directory
+        self._busy = busy
         self._turns = asyncio.Semaphore(at_once)
 
     async def run(
@@ -163,6 +168,8 @@ class Turns:
                     await answer.write(message.get("body", b""))
 
             async with self._turns:
+                while self._busy():
+                    await asyncio.sleep(LOOK_S)
                 await app(scope, replay(await body.read(), receive), keep)
                 gc.collect()
             for message in start:

@@ -129,6 +129,28 @@ def test_what_a_request_leaves_behind_is_gone_before_the_next_one(tmp_path):
         gc.enable()
 
 
+def test_no_turn_begins_while_the_server_is_busy(tmp_path):
+    looks = iter([True, True, False])
+    order = []
+
+    def busy():
+        order.append(look := next(looks))
+        return look
+
+    async def app(scope, receive, send):
+        order.append("app")
+
+    async def nothing(*_):
+        return None
+
+    async def transfer():
+        with Spool(tmp_path) as body:
+            await Turns(tmp_path, busy).run(app, {}, body, nothing, nothing)
+
+    asyncio.run(transfer())
+    assert order == [True, True, False, "app"]
+
+
 # --------------------------------------------------------------------- over TLS, on a real port
 
 
