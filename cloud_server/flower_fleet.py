@@ -9,7 +9,8 @@ from cloud_server.robots import Register, Robot
 from cloud_server.round_record import MAX_REASON, REFUSED, own_words
 from cloud_server.sightings import Sightings
 from fleet_model.errors import SettingsError, UpdateError
-from fleet_model.flower_compat import NOT_ADMITTED, Arrived, FlowerRun, LinkGrid
+from fleet_model.flower_compat import Arrived, FlowerRun, LinkGrid
+from fleet_model.flower_link import NOT_ADMITTED
 from fleet_model.proof import parse_public
 from fleet_model.wire import TrainRequest, pack_request, unpack_update
 

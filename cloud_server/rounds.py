@@ -10,7 +10,7 @@ every `quorum` good updates; older ones count less.
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cloud_server.aggregation.aggregator import Aggregator
@@ -29,8 +29,9 @@ from cloud_server.round_record import (
 )
 from cloud_server.round_rules import RoundRules, rules_of
 from cloud_server.round_state import RoundState
+from cloud_server.status_words import names
 from cloud_server.update_checks import Checks
-from cloud_server.verdict_log import NAMED, tell_verdicts
+from cloud_server.verdict_log import NAMED, few, tell_verdicts
 from fleet_model.errors import RoundError, StoppedError
 from fleet_model.types import Checkpoint
 from fleet_model.wire import TrainRequest
@@ -181,7 +182,7 @@ class _Loop:
             state.resume(before, kept)
             log.info(
                 "round %d is taken up again: %d replies kept, still at work: %s, to be asked: %s",
-                request.round, len(kept), _names(state.at_work()), _names(state.unasked),
+                request.round, len(kept), names(state.at_work()), names(state.unasked),
                 extra=self._about(),
             )  # fmt: skip
 
@@ -220,8 +221,8 @@ class _Loop:
         sent = self.fleet.send(sorted(able, key=lambda robot: robot.name), request, ttl_s)
         state.sent(sent)
         self.journal.write(state.as_open_round())
-        names = _names(robot.name for robot in sent.values())
-        log.info("round %d: asked %s", state.request.round, names, extra=self._about())
+        asked = names(robot.name for robot in sent.values())
+        log.info("round %d: asked %s", state.request.round, asked, extra=self._about())
 
     def _keep(self, replies: Sequence[Reply]) -> bool:
         """Make replies durable; return whether there were any. No update is held after it."""
@@ -270,13 +271,12 @@ class _Loop:
         return {"run": self.state.request.run, "round": self.state.request.round, **fields}
 
 
-def _too_few(able: Iterable[str], left_out: Mapping[str, str], quorum: int) -> str:
-    names = sorted(able)
-    noun = "robot" if len(names) == 1 else "robots"
-    out = _few([f"{name} is left out ({reason})" for name, reason in left_out.items()])
+def _too_few(able: Collection[str], left_out: Mapping[str, str], quorum: int) -> str:
+    noun = "robot" if len(able) == 1 else "robots"
+    out = few([f"{name} is left out ({reason})" for name, reason in left_out.items()])
     told = "; ".join([f"expected at least {quorum}", *out])
     return (
-        f"{len(names)} {noun} online ({_names(names)}), {told}; see `cloud-server robots list`, or "
+        f"{len(able)} {noun} online ({names(able)}), {told}; see `cloud-server robots list`, or "
         "lower rounds.quorum"
     )
 
@@ -286,14 +286,4 @@ def _outcomes(record: RoundRecord) -> str:
     robots = list(record.robots)
     if len(robots) > NAMED:
         robots.sort(key=lambda robot: robot.outcome == ACCEPTED)
-    return "; ".join(_few([f"{robot.name}: {robot.outcome}" for robot in robots]))
-
-
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(_few(sorted(names))) or "none"
-
-
-def _few(parts: Sequence[str]) -> list[str]:
-    """Return the first of them, and how many more there are."""
-    more = len(parts) - NAMED
-    return [*parts[:NAMED], *([f"and {more} more"] if more > 0 else [])]
+    return "; ".join(few([f"{robot.name}: {robot.outcome}" for robot in robots]))

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from cloud_server.history import kind_of
 from cloud_server.logs import one_line
 from cloud_server.round_record import RobotRecord, RoundRecord, nameless
+from cloud_server.verdict_log import NAMED, few
 
 if TYPE_CHECKING:
     from cloud_server.fleet_status import FleetStatus, OpenRound
     from cloud_server.robot_status import RobotStatus
     from cloud_server.runs import Run
 
-MAX_NAMES = 12  # of robots in one sentence
 MAX_WAITING = 5  # unknown keys: strangers must not push everything else off the screen
 SAID = {  # kind of outcome -> how a sentence about such robots begins
     "accepted": "accepted",
@@ -44,9 +44,7 @@ def tell(status: "FleetStatus") -> list[str]:
 
 def names(of: Iterable[str]) -> str:
     """Return names in order, such that thousands of robots fit into one line."""
-    ordered = sorted(of)
-    rest = len(ordered) - MAX_NAMES
-    return ", ".join(ordered[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(few(sorted(of))) or "none"
 
 
 def _open_round(now: "OpenRound") -> str:
@@ -74,8 +72,8 @@ def _last_round(record: RoundRecord) -> list[str]:
 
 def _one_by_one(robots: Sequence[RobotRecord]) -> list[str]:
     """Tell each reason: a refused update or a failure differs from robot to robot."""
-    lines = [f"robot {r.name}: {nameless(r.outcome, r.name)}" for r in robots[:MAX_NAMES]]
-    if (rest := len(robots) - MAX_NAMES) > 0:
+    lines = [f"robot {r.name}: {nameless(r.outcome, r.name)}" for r in robots[:NAMED]]
+    if (rest := len(robots) - NAMED) > 0:
         lines.append(f"{rest} more robots were refused or failed; see `cloud-server history`")
     return lines
 
@@ -87,8 +85,10 @@ def _run(run: "Run") -> list[str]:
 
 
 def _answers(what: str, counts: Mapping[str, int]) -> list[str]:
+    if not counts:
+        return []
     told = names(f"{name} ({count})" for name, count in counts.items())
-    return [f"{what}, since the server started: {told}"] if told else []
+    return [f"{what}, since the server started: {told}"]
 
 
 def _robot(robot: "RobotStatus") -> list[str]:

@@ -30,6 +30,12 @@ def tell_verdicts(record: RoundRecord, told: Collection[tuple[str, str]]) -> Non
     _tell(record, capped, "have examples that do not count")
 
 
+def few(parts: Sequence[str]) -> list[str]:
+    """Return the first of them, and how many more there are."""
+    more = len(parts) - NAMED
+    return [*parts[:NAMED], *([f"and {more} more"] if more > 0 else [])]
+
+
 def _tell(record: RoundRecord, news: Sequence[tuple[str, str]], of_more: str) -> None:
     about = {"run": record.run, "round": record.round}
     for name, words in news[:NAMED]:

@@ -21,7 +21,7 @@ from fleet_model.errors import (
     RefusedError,
     UpdateError,
 )
-from fleet_model.flower_link import NOT_ADMITTED, Arrived, FlowerRun, LinkGrid
+from fleet_model.flower_link import Arrived, FlowerRun, LinkGrid
 from fleet_model.flower_superlink import create_superlink, quiet
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = (
     "INTERNALS",
-    "NOT_ADMITTED",
     "RUN_ENDED",
     "Arrived",
     "FleetConnection",

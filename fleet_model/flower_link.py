@@ -28,6 +28,7 @@ WENT_OFFLINE = "it went offline and did not come back"
 NOT_ADMITTED = "it was suspended, revoked or forgotten while it worked"
 # Replies of one look are in memory together; one is always taken.
 MAX_PULL_BYTES = 16 << 20
+LARGE_BYTES = 1 << 20
 # Flower demands a ServerApp by name; nobody loads it: the server itself is the ServerApp.
 STOCK_APP = b"""\
 [project]
@@ -235,8 +236,9 @@ class LinkGrid:
             self.is_unpacking = True
             try:
                 content, reason, size_bytes = self._unpack(reply_id)
+                if size_bytes > LARGE_BYTES:
+                    gc.collect()  # Flower leaves cycles that hold them
             finally:
-                gc.collect()  # Flower leaves cycles that hold the bytes
                 self.is_unpacking = False
             if content is not None or reason:
                 node_id = question.node_id

@@ -42,9 +42,7 @@ class FedAvg:
         if not self._examples:
             raise RoundError("no update to average")
         mean = {}
-        for name in list(
-            self._sum
-        ):  # in float64 the sum is two models: let go of it piece by piece
+        for name in list(self._sum):  # in float64 it is two models: it goes tensor by tensor
             total = self._sum.pop(name)
             total /= self._examples
             mean[name] = total.astype(np.float32)

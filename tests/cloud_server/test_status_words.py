@@ -6,8 +6,9 @@ from cloud_server.fleet_status import FleetStatus, OpenRound
 from cloud_server.robot_status import RobotStatus
 from cloud_server.round_record import NO_REPLY, NOT_REACHED, RobotRecord, RoundRecord
 from cloud_server.run_store import Run
-from cloud_server.status_words import MAX_NAMES, names, tell
+from cloud_server.status_words import names, tell
 from cloud_server.totals import Totals
+from cloud_server.verdict_log import NAMED
 
 
 def robot(name="r1", state="approved", **more):
@@ -108,13 +109,13 @@ def test_thousands_of_names_fit_into_a_line():
     line = names(f"r{number:04d}" for number in range(1000))
 
     assert line.startswith("r0000, r0001")
-    assert line.endswith(f"and {1000 - MAX_NAMES} more")
+    assert line.endswith(f"and {1000 - NAMED} more")
 
 
 def test_thousands_of_reasons_are_cut():
     lines = told(**last_round(**{f"r{n}": "refused: NaN" for n in range(1000)}))
 
-    assert len(lines) == MAX_NAMES + 2
+    assert len(lines) == NAMED + 2
     assert "988 more" in lines[-1]
 
 

@@ -118,6 +118,7 @@ def test_what_a_request_leaves_behind_is_gone_before_the_next_one(tmp_path):
 
     async def transfer():
         with Spool(tmp_path) as body:
+            await body.write(bytes(LARGE_BYTES + 1))
             await Turns(tmp_path).run(app, {}, body, nothing, nothing)
 
     gc.disable()
