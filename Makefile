@@ -22,8 +22,9 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export UV_PYTHON_DOWNLOADS := never
 
-# Most of a test's time is waiting for processes that it started. A file stays in one worker.
-PARALLEL := --numprocesses 2 --dist loadfile
+# Most of a test's time is waiting for processes that it started. A file stays in one worker; which
+# come first says tests/conftest.py.
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # $(call find_python,X.Y): prints an interpreter of that version, or nothing. A name on PATH may be
 # a shim that does not run, so every candidate is tried.

@@ -2,13 +2,16 @@
 
 Counted in the server's own file; the register belongs to the operator's commands, which any process
 may run. An approval needs no write here: it changes `Robot.counted_from`, and what was counted
-before that moment counts no more.
+before that moment counts no more. Server and ServerApp apart (server_app.py) count in one file.
 """
 
+import fcntl
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,6 +22,7 @@ from fleet_model.errors import SettingsError
 from fleet_model.report import Standing
 
 log = logging.getLogger(__name__)
+_Stamp: TypeAlias = tuple[int, int, int]  # of a file: changes with every writing
 
 
 class Entry(BaseModel):
@@ -58,22 +62,26 @@ class Conduct:
         self._path = path
         self._register = register
         self._suspend_after = suspend_after
-        self._lock = threading.Lock()
-        self._file = _read(path)
+        self._lock = threading.Lock()  # of the counting, which takes a disk and the register
+        self._reading = threading.Lock()  # of the two below
+        self._file = _File()
+        self._stamp: _Stamp | None = None
+        self._newest()
 
     def record(self, record: RoundRecord) -> None:
         """Count one round, failed or closed, once however often it is told; raises nothing."""
         # The seconds tell a round that failed and was tried again from one that is told twice.
         mark = f"{record.run}/{record.round}/{record.version}/{record.seconds}"
-        with self._lock:
-            if mark == self._file.recorded:
+        with self._counting():
+            file = self._newest()
+            if mark == file.recorded:
                 return
             try:
                 admitted = {robot.name: robot for robot in self._register.robots()}
             except SettingsError as error:
                 log.error("round %d is not counted for anybody: %s", record.round, error)
                 return
-            entries = {n: e for n, e in self._file.robots.items() if n in admitted}
+            entries = {n: e for n, e in file.robots.items() if n in admitted}
             for one in record.robots:
                 robot = admitted.get(one.name)
                 if robot is not None:  # else it was forgotten while the round went on
@@ -107,7 +115,7 @@ class Conduct:
         )
 
     def _entry(self, robot: Robot) -> Entry | None:
-        entry = self._file.robots.get(robot.name)
+        entry = self._newest().robots.get(robot.name)
         return entry if entry is not None and entry.counted_from == robot.counted_from else None
 
     @staticmethod
@@ -140,8 +148,28 @@ class Conduct:
         except (SettingsError, OSError) as error:  # forgotten or revoked in between, a full disk
             log.error("robot %s could not be suspended: %s", robot.name, error)
 
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Let one thread of one process at a time read, count, write."""
+        with self._lock, ExitStack() as stack:
+            try:
+                lock = self._path.with_name(f".{self._path.name}.lock").open("a")
+                fcntl.flock(stack.enter_context(lock), fcntl.LOCK_EX)
+            except OSError as error:  # a full disk fails no round
+                log.warning("%s: counted without a lock (%s)", self._path, error)
+            yield
+
+    def _newest(self) -> _File:
+        """Return what was counted, read again when another process has counted."""
+        with self._reading:
+            stamp = _stamp(self._path)
+            if stamp is not None and stamp != self._stamp:
+                self._file, self._stamp = _read(self._path) or self._file, stamp
+            return self._file
+
     def _save(self, file: _File) -> None:
-        self._file = file
+        with self._reading:
+            self._file = file
         try:
             write_durably(self._path, file.model_dump_json(indent=1) + "\n")
         except OSError as error:
@@ -160,12 +188,18 @@ def _one_line(words: str) -> str:
     return "".join(c if c.isprintable() else " " for c in words)[:MAX_REASON]
 
 
-def _read(path: Path) -> _File:
+def _stamp(path: Path) -> _Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:  # not there yet, or no longer: what is in memory is the newest
+        return None
+    return (status.st_mtime_ns, status.st_ino, status.st_size)
+
+
+def _read(path: Path) -> _File | None:
     """Return what was counted; a damaged file costs only the counts, the register has the rest."""
     try:
         return _File.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return _File()
     except (OSError, ValidationError) as error:
-        log.warning("%s: not readable (%s); offenses count anew", path, type(error).__name__)
-        return _File()
+        log.warning("%s: not readable (%s); what it held is lost", path, type(error).__name__)
+        return None

@@ -44,6 +44,9 @@ class FleetStatus:
     # Robot -> answers since the server started that were refused before a round saw them.
     answered_again: Mapping[str, int] = field(default_factory=dict)
     answered_late: Mapping[str, int] = field(default_factory=dict)
+    repeated: Mapping[str, int] = field(default_factory=dict)
+    # Run that the process before has left unfinished -> rounds that it had closed.
+    taken_up: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def last_round(self) -> RoundRecord | None:
@@ -62,6 +65,8 @@ class FleetStatus:
             "last_round": None if last is None else last.as_json(),
             "answered_again": dict(self.answered_again),
             "answered_late": dict(self.answered_late),
+            "repeated": dict(self.repeated),
+            "taken_up": dict(self.taken_up),
             "words": tell(self),
         }
 
@@ -91,6 +96,8 @@ class Overview:
             totals=self.ledger.totals(),
             answered_again=self.refused.counts("again"),
             answered_late=self.refused.counts("late"),
+            repeated=self.refused.counts("repeated"),
+            taken_up=self.runs.taken_up(),
         )
 
 

@@ -109,6 +109,7 @@ def _refused(status: FleetStatus) -> Iterator[Metric]:
     for name, about, counts in (
         ("updates_duplicate", "Second answers to one question: dropped.", status.answered_again),
         ("updates_expired", "Answers to questions that were over: dropped.", status.answered_late),
+        ("updates_repeated", "The same replies again: they count once.", status.repeated),
     ):
         yield CounterMetricFamily(f"{P}{name}", about, value=sum(counts.values()))
 

@@ -12,10 +12,12 @@ from typing import Literal
 
 from cloud_server.robots import Robot
 
-Why = Literal["again", "late"]
+Why = Literal["again", "late", "repeated"]
 WORDS: Mapping[Why, str] = {
     "again": "answered again; the second answer is not counted",
     "late": "answered a question that was over; what came is dropped",
+    # An honest robot does it when what the server said was lost: no offense.
+    "repeated": "sent the same reply again; it counts once at most",
 }
 REPEAT_S = 60.0  # the same is logged of the same robot once a minute
 log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ class RefusedAnswers:
         self._robots = robots
         self._now_s = now_s
         self._lock = threading.Lock()
-        self._counts: dict[Why, Counter[str]] = {"again": Counter(), "late": Counter()}
+        self._counts: dict[Why, Counter[str]] = {why: Counter() for why in WORDS}
         self._logged: dict[tuple[str, Why], float] = {}
 
     def add(self, node_id: int, why: Why) -> None:

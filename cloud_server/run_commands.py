@@ -1,4 +1,7 @@
-"""Commands over runs: train, follow, stop, resume, and when they begin by themselves."""
+"""Commands over runs: train, follow, stop, resume, and when they begin by themselves.
+
+Runs of a ServerApp apart (server_app.py) are read from the disk: no server of ours works on them.
+"""
 
 import json
 import time
@@ -12,6 +15,7 @@ from fleet_model.errors import ConnectionFailed, RoundError, SettingsError
 if TYPE_CHECKING:
     from cloud_server.admin_client import AdminClient
     from cloud_server.directory import ServerDirectory
+    from cloud_server.run_store import Run
 
 runs = typer.Typer(no_args_is_help=True, help="Runs: several rounds, then a published model.")
 schedule = typer.Typer(no_args_is_help=True, help="When runs begin by themselves.")
@@ -53,7 +57,7 @@ def runs_list(directory: Directory, json_output: Json = False) -> None:
     rows = [
         (
             run["id"],
-            run["state"],
+            _state(run),
             f"{run['rounds_closed']} of {run['rounds']}",
             "-" if run["published_version"] is None else f"version {run['published_version']}",
             f"{run['seconds']:.0f} s",
@@ -66,12 +70,12 @@ def runs_list(directory: Directory, json_output: Json = False) -> None:
 
 @runs.command("show")
 def runs_show(directory: Directory, run_id: RunId, json_output: Json = False) -> None:
-    """Show one run and its newest rounds."""
-    run = _client(directory).run(run_id)
+    """Show one run and its newest rounds; the server need not run."""
+    run = _known_run(directory, run_id)
     if json_output:
         typer.echo(json.dumps(_with_robots(directory, run)))
         return
-    typer.echo(f"run {run['id']}: {run['state']}, {run['rounds_closed']} of {run['rounds']} rounds")
+    typer.echo(f"run {run['id']}: {_state(run)}, {run['rounds_closed']} of {run['rounds']} rounds")
     for record in run["closed"]:
         typer.echo(_round_line(record))
     if run["error"]:
@@ -81,6 +85,7 @@ def runs_show(directory: Directory, run_id: RunId, json_output: Json = False) ->
 @runs.command("stop")
 def runs_stop(directory: Directory, run_id: RunId) -> None:
     """End a run soon: the open round is left, what has closed is published."""
+    _require_of_server(directory, run_id)
     run = _client(directory).stop_run(run_id)
     console().print(
         f"run {run['id']} ends after {run['rounds_closed']} closed rounds; to go on later: "
@@ -97,6 +102,7 @@ def runs_resume(
     json_output: Json = False,
 ) -> None:
     """Go on with a run that failed or was stopped, at its next round."""
+    _require_of_server(directory, run_id)
     client = _client(directory)
     run = client.resume_run(run_id)
     _see_to_the_end(directory, client, run, detach=detach, json_output=json_output)
@@ -148,13 +154,54 @@ def _client(directory: Any) -> "AdminClient":
 
 
 def _known_runs(directory: Any) -> list[dict[str, Any]]:
-    """Return runs as the server knows them, else as it wrote them down."""
+    """Return runs as the server knows them, else as it wrote them down; with those apart."""
     from cloud_server.run_store import RunStore
 
+    place = _place(directory)
     try:
-        return _client(directory).runs()
+        own = _client(directory).runs()
     except ConnectionFailed:
-        return [run.as_json() for run in RunStore(_place(directory).runs).load()]
+        own = [run.as_json() for run in RunStore(place.runs).load()]
+    known = [{**run, "apart": False} for run in own]
+    known += [{**run.as_json(), "apart": True} for run in RunStore(place.runs_apart).load()]
+    return sorted(known, key=lambda run: (run["started_at"], run["id"]))
+
+
+def _known_run(directory: Any, run_id: str) -> dict[str, Any]:
+    """Return one run as `_known_runs` does, with its closed rounds."""
+    from cloud_server.history import closed_rounds
+    from cloud_server.run_store import RunStore
+
+    place = _place(directory)
+    apart = run = _apart(directory, run_id)
+    if run is None:
+        try:
+            return {**_client(directory).run(run_id), "apart": False}
+        except ConnectionFailed:
+            run = RunStore(place.runs).get(run_id)
+            if run is None:
+                raise
+    for record in closed_rounds(place, run_id):
+        run.add(record.as_json())
+    return {**run.as_json(), "apart": apart is not None}
+
+
+def _apart(directory: Any, run_id: str) -> "Run | None":
+    from cloud_server.run_store import RunStore
+
+    return RunStore(_place(directory).runs_apart).get(run_id)
+
+
+def _require_of_server(directory: Any, run_id: str) -> None:
+    if _apart(directory, run_id) is not None:
+        raise RoundError(
+            f"run {run_id} is of a separate SuperLink: the same `flwr run` that has begun it goes "
+            "on with it, `flwr stop` ends it (docs/operations.md)"
+        )
+
+
+def _state(run: dict[str, Any]) -> str:
+    return f"{run['state']} (flwr run)" if run["apart"] else str(run["state"])
 
 
 def _with_robots(directory: Any, run: dict[str, Any]) -> dict[str, Any]:

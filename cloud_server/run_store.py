@@ -139,6 +139,10 @@ class RunStore:
                 log.warning("%s is left out: %s", file, error)
         return sorted(runs, key=lambda run: (run.started_at, run.id))
 
+    def get(self, run_id: str) -> Run | None:
+        """Return one run, None if there is none."""
+        return next((run for run in self.load() if run.id == run_id), None)
+
     def forget(self, runs: Iterable[Run]) -> None:
         """Remove runs that have ended."""
         for run in runs:

@@ -78,6 +78,7 @@ class Runs:
         self._leaving = threading.Event()
         self._threads: list[threading.Thread] = []
         self._progress: RoundProgress | None = None
+        self._taken_up: dict[str, int] = {}
         self._began = 0.0  # monotonic; less what earlier processes have worked on the run
         by_id = {run.id: run for run in self._runs}
         for record in Follower(place.history).new():
@@ -92,6 +93,7 @@ class Runs:
             self._store.save(run)
         for run in unfinished[-1:]:
             log.info("run %s goes on after round %d", run.id, run.rounds_closed)
+            self._taken_up[run.id] = run.rounds_closed
             self._begin(run)
         self._spawn(self._follow_schedule, "schedule")
 
@@ -167,6 +169,10 @@ class Runs:
     def all(self) -> list[Run]:
         """Return the newest runs, oldest first."""
         return self._runs[-SHOWN_RUNS:]
+
+    def taken_up(self) -> dict[str, int]:
+        """Return the run that this process has taken up, if any -> rounds closed before it."""
+        return self._taken_up.copy()
 
     def progress(self) -> RoundProgress | None:
         """Return how the open round goes, None between rounds; its deadline is monotonic time."""

@@ -27,15 +27,17 @@ from cloud_server.directory import ServerDirectory
 from cloud_server.fleet import Participant, Reply
 from cloud_server.logs import log_to_stderr
 from cloud_server.publish import publish
-from cloud_server.robots import Register
+from cloud_server.robots import Register, Robot
 from cloud_server.round_record import MAX_REASON, REFUSED, RoundRecord, own_words
 from cloud_server.rounds import QuorumError
 from cloud_server.run_rounds import Span, close_rounds
-from cloud_server.run_store import Run, RunStore
+from cloud_server.run_store import KEPT_RUNS, Run, RunStore
 from cloud_server.settings import ServerSettings, load_settings
 from cloud_server.sightings import Sightings
+from cloud_server.tensorboard import Boards
 from fleet_model.errors import FleetError, SettingsError, UpdateError
 from fleet_model.flower_compat import is_half_sent
+from fleet_model.flower_link import NOT_ADMITTED
 from fleet_model.proof import public_line
 from fleet_model.weights import size_bytes
 from fleet_model.wire import TrainRequest, pack_request, unpack_update
@@ -67,11 +69,13 @@ def main(grid: Grid, context: Context) -> None:
 
 def take_up(store: RunStore, checkpoints: Checkpoints, rounds: int, now: float) -> Run:
     """Return the newest run if it has not finished, with what it has closed, else a new one."""
-    last = next(reversed(store.load()), None)
+    runs = store.load()
+    last = runs[-1] if runs else None
     if last is None or last.state == "finished":
         first = checkpoints.latest().version
         run = Run(id=store.new_id(now), rounds=rounds, first_version=first, started_at=now)
         store.save(run)
+        store.forget([*runs, run][:-KEPT_RUNS])
         return run
     last.go_on_from(checkpoints)
     log.info("run %s goes on after round %d of %d", last.id, last.rounds_closed, last.rounds)
@@ -85,6 +89,8 @@ def work(
     register = Register(place.robots)
     fleet = GridFleet(grid, register, place.seen)
     conduct = Conduct(place.conduct, register, settings.checks.suspend_after)
+    boards = Boards(place) if settings.log.tensorboard else None
+    began = time.monotonic() - run.seconds  # less what earlier processes have worked on the run
     span = Span(
         run=run.id,
         rounds=run.rounds,
@@ -95,7 +101,10 @@ def work(
     def closed(record: RoundRecord) -> None:
         conduct.record(record)
         run.add(record.as_json())
+        run.seconds = time.monotonic() - began
         store.save(run)
+        if boards is not None:
+            boards.catch_up()
 
     run.state = "running"
     try:
@@ -118,13 +127,14 @@ def work(
         run.error = f"{type(error).__name__} in Flower's ServerApp; `flwr log` shows details"
         raise
     finally:
-        run.ended_at = time.time()
+        run.seconds, run.ended_at = time.monotonic() - began, time.time()
         store.save(run)
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
     robot: Participant
+    key: str  # that the register had for it
     until: float  # monotonic seconds
 
 
@@ -146,7 +156,11 @@ class GridFleet:
         self._grid = grid
         self._register = register
         self._seen = seen
+        self._listed: tuple[Robot, ...] | None = None  # as read last; None: not looked yet
+        self._approved: Mapping[str, Robot] = {}  # by key
+        self._complaint = ""
         self._lines: dict[bytes, str] = {}  # public key as Flower sends it -> as in the register
+        self._keys: dict[int, str] = {}  # node id -> key, of robots that were online
         self._online: Sequence[Participant] = ()
         self._looked_at = self._swept_at = float("-inf")
         self._open: dict[str, _Question] = {}
@@ -177,13 +191,16 @@ class GridFleet:
             return {}  # who got it all the same answers twice: one reply is nobody's
         until = time.monotonic() + ttl_s
         sent = {t: robot for t, robot in zip(tickets, participants, strict=True) if t}
-        self._open |= {ticket: _Question(robot, until) for ticket, robot in sent.items()}
+        self._open |= {t: _Question(r, self._keys[r.node_id], until) for t, r in sent.items()}
         model = size_bytes(request.checkpoint.weights)
         self._slice = max(1, TOGETHER_BYTES // max(1, model))
         return sent
 
     def replies(self, tickets: Collection[str]) -> Sequence[Reply]:
-        """Return the first replies that there are, so few that memory does not grow with robots."""
+        """Return the first replies that there are, so few that memory does not grow with robots.
+
+        What a robot sent that is no longer approved under its key is left unread.
+        """
         if time.monotonic() - self._swept_at < SWEEP_S:
             return ()
         asked = iter([ticket for ticket in tickets if ticket in self._open])
@@ -199,11 +216,11 @@ class GridFleet:
         return {t for t in tickets if t in self._open and now < self._open[t].until}
 
     def _look(self) -> Iterator[Participant]:
-        approved = {r.key: r for r in self._register.robots() if r.state == "approved"}
-        seen = Sightings(self._seen)
+        approved, seen = self._sync(), Sightings(self._seen)
         for node in self._grid.get_nodes():
             robot = approved.get(self._line(node.public_key))
             if robot is not None and node.status == ONLINE:
+                self._keys[node.node_id] = robot.key
                 yield Participant(
                     node_id=node.node_id,
                     name=robot.name,
@@ -212,6 +229,26 @@ class GridFleet:
                     report=seen.report(robot.name),
                     last_seen_s=seen.last_seen_s(robot.name),
                 )
+
+    def _sync(self) -> Mapping[str, Robot]:
+        """Return the approved robots by key; while the register is damaged as they were.
+
+        A typing error must not end a run. Raises SettingsError if it was never readable.
+        """
+        try:
+            listed = self._register.robots()
+        except SettingsError as error:
+            if self._listed is None:
+                raise
+            if str(error) != self._complaint:
+                log.error("robots stay as they were until it is corrected: %s", error)
+            self._complaint = str(error)
+            return self._approved
+        self._complaint = ""
+        if listed is not self._listed:  # the register is parsed when it has changed only
+            self._approved = {r.key: r for r in listed if r.state == "approved"}
+            self._listed = listed
+        return self._approved
 
     def _line(self, pem: bytes) -> str:
         """Return a node's key as the register holds it, "" if it is none of a robot."""
@@ -225,9 +262,12 @@ class GridFleet:
 
     def _reply(self, message: Message) -> Reply:
         ticket = message.metadata.reply_to_message_id
-        robot = self._open.pop(ticket).robot
+        question = self._open.pop(ticket)
         if message.has_error():
             return Reply(ticket=ticket, reason=own_words(message.error.reason or ""))
+        robot = self._sync().get(question.key)
+        if robot is None or robot.name != question.robot.name:
+            return Reply(ticket=ticket, reason=NOT_ADMITTED)
         try:
             if not isinstance(message.content, RecordDict):
                 raise UpdateError(f"the reply holds {type(message.content).__name__}")

@@ -1,7 +1,8 @@
 """When robots were last seen, what they reported, and which unknown keys asked.
 
 Kept over a restart: a robot that was seen a minute before it is not "never seen" after it. The file
-is written at most every WRITE_S, so a crash forgets that much and no more.
+is written at most every WRITE_S, so a crash forgets that much and no more; and at once when a robot
+becomes busy or free, for a ServerApp apart chooses robots by the file.
 """
 
 import logging
@@ -31,6 +32,11 @@ class Seen(BaseModel):
     at_s: float  # Unix time
     report: RobotReport | None = None  # None: an agent that sends none, or not yet
     active_version: int | None = None  # that it predicts with
+
+    @property
+    def busy(self) -> bool:
+        """Return whether it wants no training."""
+        return self.report is not None and bool(self.report.busy)
 
 
 class Waiting(BaseModel):
@@ -71,7 +77,7 @@ class Sightings:
         self._waiting = {waiting.key: waiting for waiting in file.waiting}
         self._refusals: dict[str, str] = {}  # robot -> why its last request was refused
         self._written_s = now_s()
-        self._changed = False
+        self._changed = self._urgent = False
 
     def see(self, name: str) -> None:
         """Remember that a robot asked for something."""
@@ -82,6 +88,10 @@ class Sightings:
         if report is not None and report.model_version is not None:
             active_version = report.model_version
         self._put(name, {"active_version": active_version, "report": report})
+        if self._urgent:
+            with self._writing:
+                if self._urgent:  # else the thread before has written this look, too
+                    self._write()
 
     def wait(self, key: str) -> None:
         """Remember an unknown key; of too many the one that asked longest ago is dropped."""
@@ -143,19 +153,26 @@ class Sightings:
                 names = {robot.name for robot in robots}
                 self._seen = {n: seen for n, seen in self._seen.items() if n in names}
                 self._refusals = {n: why for n, why in self._refusals.items() if n in names}
-                file = _File(robots=self._seen, waiting=tuple(self._waiting.values()))
-                self._changed = False
-            try:
-                write_durably(self._path, file.model_dump_json() + "\n", mode=0o600)
-            except OSError as error:  # a full disk must not refuse robots
-                log.warning("%s: cannot be written (%s); a restart forgets it", self._path, error)
+            self._write()
+
+    def _write(self) -> None:
+        """Write all there is; the caller holds `_writing`."""
+        with self._lock:
+            file = _File(robots=self._seen, waiting=tuple(self._waiting.values()))
+            self._changed = self._urgent = False
+        try:
+            write_durably(self._path, file.model_dump_json() + "\n", mode=0o600)
+        except OSError as error:  # a full disk must not refuse robots
+            log.warning("%s: cannot be written (%s); a restart forgets it", self._path, error)
 
     def _put(self, name: str, changes: Mapping[str, object]) -> None:
         with self._lock:
             self._refusals.pop(name, None)
-            seen = self._seen.get(name) or Seen(at_s=0.0)
-            self._seen[name] = seen.model_copy(update={"at_s": self._now_s(), **changes})
+            before = self._seen.get(name) or Seen(at_s=0.0)
+            now = before.model_copy(update={"at_s": self._now_s(), **changes})
+            self._seen[name] = now
             self._changed = True
+            self._urgent |= now.busy != before.busy
 
 
 def admit_command(key: str) -> str:

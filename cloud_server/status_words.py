@@ -3,10 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cloud_server.history import kind_of
 from cloud_server.logs import one_line
-from cloud_server.round_record import RobotRecord, RoundRecord, nameless
-from cloud_server.verdict_log import NAMED, few
+from cloud_server.round_record import (
+    ACCEPTED,
+    NO_REPLY,
+    NOT_REACHED,
+    RobotRecord,
+    RoundRecord,
+    nameless,
+)
+from cloud_server.verdict_log import NAMED, few, not_counted
+from fleet_model.flower_link import NOT_ADMITTED, WENT_OFFLINE
 
 if TYPE_CHECKING:
     from cloud_server.fleet_status import FleetStatus, OpenRound
@@ -14,11 +21,13 @@ if TYPE_CHECKING:
     from cloud_server.runs import Run
 
 MAX_WAITING = 5  # unknown keys: strangers must not push everything else off the screen
-SAID = {  # kind of outcome -> how a sentence about such robots begins
-    "accepted": "accepted",
+SAID = {  # how an outcome begins -> how a sentence about such robots begins
+    ACCEPTED: "accepted",
     "busy": "busy",
-    "no_reply": "no reply from",
-    "not_reached": "not reached",
+    NO_REPLY: "no reply from",
+    WENT_OFFLINE: "gone offline",
+    NOT_ADMITTED: "suspended, revoked or forgotten at work",
+    NOT_REACHED: "not reached",
 }
 
 
@@ -30,9 +39,10 @@ def tell(status: "FleetStatus") -> list[str]:
     if status.last_round is not None:
         lines += _last_round(status.last_round)
     if status.runs:
-        lines += _run(status.runs[-1])
+        lines += _run(status.runs[-1], status.taken_up)
     lines += _answers("second answers, which are not counted", status.answered_again)
     lines += _answers("answers to questions that were over", status.answered_late)
+    lines += _answers("replies that came again, which count once at most", status.repeated)
     for robot in status.robots:
         lines += _robot(robot)
     for key in status.waiting[:MAX_WAITING]:
@@ -57,8 +67,8 @@ def _open_round(now: "OpenRound") -> str:
 def _last_round(record: RoundRecord) -> list[str]:
     robots = record.robots
     groups = {
-        said: [robot.name for robot in robots if kind_of(robot.outcome) == kind]
-        for kind, said in SAID.items()
+        said: [robot.name for robot in robots if robot.outcome.startswith(begin)]
+        for begin, said in SAID.items()
     }
     told = "; ".join(f"{said} {names(group)}" for said, group in groups.items() if group)
     late = f"; {record.late} updates came too late" if record.late else ""
@@ -66,22 +76,31 @@ def _last_round(record: RoundRecord) -> list[str]:
         f"run {record.run} round {record.round} closed in {record.seconds:.1f} s with version "
         f"{record.version}: {told or 'nobody took part'}{late}"
     ]
-    others = [robot for robot in robots if kind_of(robot.outcome) not in SAID]
+    if capped := not_counted(record):
+        told = names(f"{name} ({words})" for name, words in capped)
+        lines.append(f"accepted for fewer examples than claimed: {told}")
+    others = [robot for robot in robots if not robot.outcome.startswith(tuple(SAID))]
     return lines + _one_by_one(others)
 
 
 def _one_by_one(robots: Sequence[RobotRecord]) -> list[str]:
-    """Tell each reason: a refused update or a failure differs from robot to robot."""
+    """Tell each reason: a refused or late update or a failure differs from robot to robot."""
     lines = [f"robot {r.name}: {nameless(r.outcome, r.name)}" for r in robots[:NAMED]]
     if (rest := len(robots) - NAMED) > 0:
-        lines.append(f"{rest} more robots were refused or failed; see `cloud-server history`")
+        lines.append(f"{rest} more robots were refused, late or failed; see `cloud-server history`")
     return lines
 
 
-def _run(run: "Run") -> list[str]:
-    if not run.error:
-        return []
-    return [f"run {run.id} {run.state}: {run.error}"]
+def _run(run: "Run", taken_up: Mapping[str, int]) -> list[str]:
+    lines = []
+    if run.id in taken_up:
+        lines.append(
+            f"run {run.id} was taken up again after round {taken_up[run.id]}: the server had ended "
+            "in the middle of it"
+        )
+    if run.error:
+        lines.append(f"run {run.id} {run.state}: {run.error}")
+    return lines
 
 
 def _answers(what: str, counts: Mapping[str, int]) -> list[str]:

@@ -22,12 +22,16 @@ def tell_verdicts(record: RoundRecord, told: Collection[tuple[str, str]]) -> Non
     failed.sort(key=lambda robot: not robot.refused)  # silence is the lesser news
     why = [(robot.name, nameless(robot.outcome, robot.name)) for robot in failed]
     _tell(record, why, "were not accepted")
-    capped = [
+    _tell(record, not_counted(record), "have examples that do not count")
+
+
+def not_counted(record: RoundRecord) -> list[tuple[str, str]]:
+    """Return (robot, words) of robots that claimed more examples than count."""
+    return [
         (robot.name, f"{robot.num_examples} examples count as {robot.weight}")
         for robot in record.robots
         if robot.outcome == ACCEPTED and robot.capped
     ]
-    _tell(record, capped, "have examples that do not count")
 
 
 def few(parts: Sequence[str]) -> list[str]:

@@ -3,7 +3,6 @@
 Server side; the robots' side is flower_compat.py. Nothing of Flower is imported before a call.
 """
 
-import gc
 import hashlib
 import logging
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleet_model.errors import RoundError
 from fleet_model.flower_state import FlowerState, Question
+from fleet_model.memory import give_back
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -237,7 +237,7 @@ class LinkGrid:
             try:
                 content, reason, size_bytes = self._unpack(reply_id)
                 if size_bytes > LARGE_BYTES:
-                    gc.collect()  # Flower leaves cycles that hold them
+                    give_back()
             finally:
                 self.is_unpacking = False
             if content is not None or reason:

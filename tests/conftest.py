@@ -35,9 +35,13 @@ PATIENCE_S = 60.0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long suites' other cases to `make soak`."""
+    """Leave the long suites' other cases to `make soak`; begin with the longest files.
+
+    Two processes share the files one by one: a long one at the end would leave a process idle.
+    """
     left_out = [item for item in items if PROFILE != "soak" and item.get_closest_marker("soak")]
     items[:] = [item for item in items if item not in left_out]
+    items.sort(key=lambda item: "end_to_end" not in item.path.parts)
     config.hook.pytest_deselected(items=left_out)
 
 

@@ -11,6 +11,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from cloud_server.refused_answers import Why
@@ -29,6 +30,7 @@ INTERNALS = (  # as in fleet_model/flower_compat.py, for the contract test
     "flwr.supercore.state.schema.linkstate_models:MessageIns",
     "flwr.supercore.state.schema.linkstate_models:MessageRes",
     "flwr.supercore.state.schema.objectstore_models:ObjectChild",
+    "flwr.supercore.state.schema.objectstore_models:StoredObject",
     "flwr.supercore.utils:uint64_to_int64",
 )
 
@@ -68,6 +70,18 @@ def add_ownership(app: Any, max_reply_bytes: int, refused: Callable[[int, Why], 
     app.user_middleware.append(
         Middleware(Ownership, state=state, max_reply_bytes=max_reply_bytes, refused=refused)
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """A message to a robot, as far as Flower still knows it."""
+
+    is_open: bool  # whether it can still be answered
+    held: str | None  # id of its reply
+    is_whole: bool  # that reply, with all its objects
+
+
+GONE = _Question(is_open=False, held=None, is_whole=False)
 
 
 class Records:
@@ -110,40 +124,53 @@ class Records:
         # Not known (any more): Flower says so itself, but stores nothing that is no reply.
         if question is None and (not asked or self._exists(asked)):
             raise RefusedError("a robot answers messages to itself only")
-        is_open, held = question or (False, None)
-        if why := self._why_refused(hash((node_id, asked)), reply, held, is_open=is_open):
+        if why := self._why_refused(hash((node_id, asked)), reply, question or GONE):
             self._refused(node_id, why)
 
-    def _why_refused(self, key: int, reply: str, held: str | None, *, is_open: bool) -> Why | None:
+    def _why_refused(self, key: int, reply: str, question: _Question) -> Why | None:
         """Return why Flower will not take a reply, given the one that it holds.
 
-        The round loop deletes a question with its answer, so first answers are remembered here: one
-        that is sent once more, because what we said was lost, is no second answer. After a restart
-        it passes for a late one.
+        The round loop deletes a question with its answer, so first answers are remembered here: the
+        same that is sent once more, because what we said was lost, is no second answer. Nobody can
+        tell it from a replay, so both are told in words that are true of both. After a restart it
+        passes for a late one.
         """
+        held = question.held
         first = self._answers.get(key) if held is None else hash(held)
-        if first is None or (is_open and held is None):  # a new process may answer anew
+        if first is None or (question.is_open and held is None):  # a new process may answer anew
             self._answers[key] = hash(reply)
             if len(self._answers) > MAX_ANSWERS:
                 self._answers.popitem(last=False)
-            return None if is_open else "late"
-        return None if first == hash(reply) else "again"
+            return None if question.is_open else "late"
+        if first != hash(reply):
+            return "again"
+        if held is None or question.is_whole:
+            return "repeated"
+        return None if question.is_open else "late"  # it comes to send what is missing
 
-    def _question(self, message_id: str, node_id: int) -> tuple[bool, str | None] | None:
-        """Return whether a message to a node can still be answered, and the id of its reply."""
+    def _question(self, message_id: str, node_id: int) -> _Question | None:
+        """Return what is known of a message to a node."""
         from flwr.supercore.state.schema.linkstate_models import MessageIns, MessageRes
+        from flwr.supercore.state.schema.objectstore_models import StoredObject
         from flwr.supercore.utils import uint64_to_int64
         from sqlalchemy import select
 
         query = (
-            select(MessageIns.created_at + MessageIns.ttl, MessageRes.message_id)
+            select(
+                MessageIns.created_at + MessageIns.ttl,
+                MessageRes.message_id,
+                StoredObject.is_available,  # robots send the root last
+            )
             .outerjoin(MessageRes, MessageRes.reply_to_message_id == MessageIns.message_id)
+            .outerjoin(StoredObject, StoredObject.object_id == MessageRes.message_id)
             .where(MessageIns.message_id == message_id)
             .where(MessageIns.dst_node_id == uint64_to_int64(node_id))
         )
         with self._state.session() as session:
             row = session.execute(query).first()
-        return None if row is None else (row[0] > time.time(), row[1])
+        if row is None:
+            return None
+        return _Question(is_open=row[0] > time.time(), held=row[1], is_whole=row[2] == 1)
 
     def _require_own_upload(self, request: Any, node_id: int) -> None:
         from flwr.supercore.state.schema.corestate_models import ObjectPushSessionRoot as Root

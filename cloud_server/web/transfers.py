@@ -10,13 +10,14 @@ requests later: those of large bodies are collected with each.
 """
 
 import asyncio
-import gc
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
+
+from fleet_model.memory import give_back
 
 LARGE_BYTES = 64 << 10  # shorter ones stay in memory
 PIECE_BYTES = 128 << 10  # written to a connection at once
@@ -171,7 +172,7 @@ class Turns:
                     await asyncio.sleep(LOOK_S)
                 await app(scope, replay(await body.read(), receive), keep)
                 if max(body.size, answer.size) > LARGE_BYTES:
-                    gc.collect()
+                    give_back()
             for message in start:
                 await send(message)
             left = answer.size

@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -127,6 +128,48 @@ def test_a_restart_forgets_nothing(conduct, register, path):
     again.record(closed(3, r1=BAD))
 
     assert register.by_name("r1").state == "suspended"
+
+
+def test_what_another_process_has_counted_is_neither_missed_nor_overwritten(
+    conduct, register, path
+):
+    apart = Conduct(path, register, suspend_after=3)
+    conduct.record(closed(1, r1=BAD, r2=BAD))
+
+    apart.record(closed(2, r1=BAD))
+
+    r1, r2 = register.by_name("r1"), register.by_name("r2")
+    assert [one.offenses(r1) for one in (conduct, apart)] == [2, 2]
+    assert conduct.verdict(r1) == f"run run round 2: {BAD}"
+    assert apart.offenses(r2) == 1
+    conduct.record(closed(3, r1=BAD))
+    assert register.by_name("r1").state == "suspended"
+
+
+def test_two_that_count_at_once_lose_no_round(register, path):
+    both = [Conduct(path, register, suspend_after=0) for _ in range(2)]
+
+    def count(first):
+        for number in range(first, 40, 2):
+            both[first].record(closed(number, r1=BAD))
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(count, range(2)))
+
+    assert [one.offenses(register.by_name("r1")) for one in both] == [40, 40]
+
+
+def test_a_file_that_others_damage_or_remove_costs_a_running_server_nothing(
+    conduct, register, path
+):
+    conduct.record(closed(1, r1=BAD))
+    path.write_text("{")
+    assert conduct.offenses(register.by_name("r1")) == 1
+
+    path.unlink()
+    conduct.record(closed(2, r1=BAD))
+
+    assert Conduct(path, register, suspend_after=3).offenses(register.by_name("r1")) == 2
 
 
 def test_an_approval_counts_anew_at_once_and_in_the_next_round(conduct, register):

@@ -37,6 +37,9 @@ class OneRun:
     def progress(self):
         return self.open_round
 
+    def taken_up(self):
+        return {"a": 2}
+
 
 def new_line():
     return public_line(ec.generate_private_key(ec.SECP384R1()).public_key())
@@ -100,7 +103,8 @@ def test_a_status_is_json(overview, runs):
 
     assert answer["open_round"]["asked"] == 3
     assert answer["last_round"] is None
-    assert len(answer["words"]) == 3  # the open round, r2 waits for approval, an unknown key
+    # The open round, the run that was taken up, r2 waits for approval, an unknown key.
+    assert len(answer["words"]) == 4
 
 
 def test_a_status_tells_of_closed_rounds_without_their_robots(overview, runs, monkeypatch):
@@ -120,13 +124,16 @@ def test_answers_that_no_round_has_seen_are_told(overview):
     for _ in range(3):
         overview.refused.add(1, "again")
     overview.refused.add(1, "late")
+    overview.refused.add(1, "repeated")
 
     answer = overview.status().as_json()
 
     assert (answer["answered_again"], answer["answered_late"]) == ({"r1": 3}, {"r1": 1})
-    assert answer["words"][:2] == [
+    assert (answer["repeated"], answer["taken_up"]) == ({"r1": 1}, {"a": 2})
+    assert answer["words"][1:4] == [
         "second answers, which are not counted, since the server started: r1 (3)",
         "answers to questions that were over, since the server started: r1 (1)",
+        "replies that came again, which count once at most, since the server started: r1 (1)",
     ]
 
 

@@ -15,14 +15,17 @@ def test_second_answers_are_counted_each_and_logged_once_a_minute(caplog, tmp_pa
     for _ in range(50):
         refused.add(7, "again")
     refused.add(7, "late")
+    refused.add(7, "repeated")
     refused.add(8, "again")  # nobody's: it was suspended in this moment
     assert [line.getMessage() for line in caplog.records] == [
         "robot r-twice answered again; the second answer is not counted",
         "robot r-twice answered a question that was over; what came is dropped",
+        "robot r-twice sent the same reply again; it counts once at most",
     ]
     assert {line.robot for line in caplog.records} == {"r-twice"}
     now[0] += REPEAT_S
     refused.add(7, "again")
 
-    assert (refused.counts("again"), refused.counts("late")) == ({"r-twice": 51}, {"r-twice": 1})
-    assert len(caplog.records) == 3
+    counts = [refused.counts(why) for why in ("again", "late", "repeated")]
+    assert counts == [{"r-twice": 51}, {"r-twice": 1}, {"r-twice": 1}]
+    assert len(caplog.records) == 4

@@ -51,6 +51,72 @@ def test_runs_are_listed_without_a_server(server_place):
     assert (listed["id"], listed["error"]) == ("20260101-000000", "why")
 
 
+@pytest.fixture
+def apart(server_place):
+    """The name of a run of a ServerApp apart, with one closed round."""
+    robots = (RobotRecord(name="r1", site="hall", outcome="accepted"),)
+    record = RoundRecord(run="apart", round=1, version=2, seconds=3.0, robots=robots, metrics={})
+    server_place.append_history(record.as_json())
+    run = Run(id="apart", rounds=2, started_at=2.0, state="failed", error="why", rounds_closed=1)
+    RunStore(server_place.runs_apart).save(run)
+    return run.id
+
+
+def of_server(place, monkeypatch, *, answers):
+    """Let the server know a run that began before the one apart, and answer or not."""
+    run = Run(id="own", rounds=1, started_at=1.0, state="finished", rounds_closed=1)
+    RunStore(place.runs).save(run)
+
+    class Server:
+        def runs(self):
+            return [run.as_json()]
+
+        def run(self, run_id):
+            assert run_id == run.id
+            return run.as_json()
+
+    if answers:
+        monkeypatch.setattr(run_commands, "_client", lambda _: Server())
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_runs_of_a_serverapp_apart_are_listed_and_shown_whether_a_server_answers_or_not(
+    server_place, apart, monkeypatch, answers
+):
+    of_server(server_place, monkeypatch, answers=answers)
+
+    listed = json.loads(out("runs", "list", server_place.root, "--json"))
+    assert [(run["id"], run["apart"]) for run in listed] == [("own", False), (apart, True)]
+    assert "failed (flwr run)" in out("runs", "list", server_place.root)
+
+    shown = json.loads(out("runs", "show", server_place.root, apart, "--json"))
+    assert (shown["state"], shown["apart"]) == ("failed", True)
+    assert [record["robots"][0]["name"] for record in shown["closed"]] == ["r1"]
+    told = out("runs", "show", server_place.root, apart)
+    assert "run apart: failed (flwr run), 1 of 2 rounds" in told
+    assert "round 1: 1/1 robots" in told
+    assert "why" in told
+    assert "run own: finished, 1 of 1 rounds" in out("runs", "show", server_place.root, "own")
+
+
+@pytest.mark.parametrize("command", ["stop", "resume"])
+def test_a_run_of_a_serverapp_apart_is_stopped_and_resumed_with_flowers_commands(
+    server_place, apart, command
+):
+    done = typed("runs", command, server_place.root, apart)
+
+    assert isinstance(done.exception, RoundError)
+    assert "`flwr run` that has begun it goes on with it, `flwr stop` ends it" in str(
+        done.exception
+    )
+
+
+def test_a_run_that_nobody_knows_is_asked_of_the_server(server_place, apart):
+    done = typed("runs", "show", server_place.root, "20260101-000000")
+
+    assert isinstance(done.exception, ConnectionFailed)
+
+
 def test_stopping_needs_a_server(server_place):
     done = typed("runs", "stop", server_place.root, "20260101-000000")
 

@@ -79,6 +79,14 @@ def test_names_are_in_the_order_of_time_and_never_given_twice(store):
     assert store.new_id(0.0) == "19700101-000000b"
 
 
+def test_one_run_is_found_by_its_name(store):
+    run = Run(id="a", rounds=3, started_at=20.0)
+    store.save(run)
+
+    assert store.get("a") == run
+    assert store.get("../runs/a") is None
+
+
 def test_forgetting_leaves_runs_that_go_on(store):
     runs = [
         Run(id="a", rounds=1, started_at=1, state="failed"),

@@ -20,9 +20,13 @@ from cloud_server.checkpoints import Checkpoints
 from cloud_server.conduct import Conduct
 from cloud_server.directory import ServerDirectory
 from cloud_server.robots import Register
-from cloud_server.run_store import RunStore
+from cloud_server.run_store import KEPT_RUNS, Run, RunStore
+from cloud_server.sightings import Sightings
+from cloud_server.tensorboard import EVENTS
 from fleet_model.errors import RoundError, SettingsError
+from fleet_model.flower_link import NOT_ADMITTED
 from fleet_model.proof import make_key, parse_public
+from fleet_model.report import RobotReport
 from fleet_model.types import TrainConfig, Update
 from fleet_model.wire import TrainRequest, pack_update, unpack_request
 
@@ -201,6 +205,83 @@ def test_an_error_and_a_reply_that_is_no_update_carry_their_reasons(place, grid)
     assert all(reply.update is None for reply in replies.values())
 
 
+def new_key(place: ServerDirectory, register: Register) -> None:
+    register.forget("r1")
+    register.add("r1", "hall", make_key(place.root / "new.key"))
+
+
+def new_name(place: ServerDirectory, register: Register) -> None:
+    register.add("r9", "hall", register.forget("r1").key)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _, register: register.suspend("r1", "for the test"),
+        lambda _, register: register.revoke("r1", "for the test"),
+        lambda _, register: register.forget("r1"),
+        new_key,
+        new_name,
+    ],
+    ids=["suspended", "revoked", "forgotten", "of another key", "of another name"],
+)
+def test_an_update_of_a_robot_that_is_no_longer_admitted_is_not_taken(place, grid, change):
+    fleet = fleet_of(place, grid)
+    sent = fleet.send(fleet.online(), request(place), 60.0)
+
+    change(place, Register(place.robots))  # as the operator's command does, in another process
+
+    replies = {sent[reply.ticket].name: reply for reply in fleet.replies(list(sent))}
+    assert (replies["r1"].update, replies["r1"].reason) == (None, NOT_ADMITTED)
+    assert replies["r2"].update is not None
+
+
+def test_a_robot_that_is_revoked_in_mid_round_changes_no_weight(place, grid, monkeypatch):
+    def revoked_at_work(message: Message) -> Message:
+        register = Register(place.robots)
+        if message.metadata.dst_node_id == 2 and register.by_name("r1").state == "approved":
+            register.revoke("r1", "stolen")
+        return answer(message)
+
+    monkeypatch.setenv("FLEETLEARN_ROUNDS__QUORUM", "1")
+    grid.answer = revoked_at_work
+
+    start(place, grid, 1)
+
+    (record,) = Checkpoints(place.checkpoints).records()
+    assert {robot.name: robot.outcome for robot in record.robots} == {
+        "r1": NOT_ADMITTED, "r2": "accepted",
+    }  # fmt: skip
+
+
+def test_a_typing_error_in_the_register_ends_no_run_and_changes_nothing(place, grid, caplog):
+    fleet = fleet_of(place, grid)
+    sent = fleet.send(fleet.online(), request(place), 60.0)
+    good = place.robots.read_text()
+    place.robots.write_text(good.replace("hall", "hall 1", 1))
+
+    replies = fleet.replies(list(sent))
+
+    assert all(reply.update is not None for reply in replies)
+    assert {robot.name for robot in fleet.online()} == set(NAMES)
+    assert caplog.text.count("robots stay as they were until it is corrected") == 1
+    with pytest.raises(SettingsError, match="correct it or restore it"):  # as after a restart
+        fleet_of(place, grid).online()
+    place.robots.write_text(good.replace("hall", "hall-1"))
+    assert {robot.site for robot in fleet.online()} == {"hall-1"}
+
+
+def test_a_robot_that_has_just_become_busy_is_not_asked(place, grid):
+    fleet, seen = fleet_of(place, grid), Sightings(place.seen)  # of the server, another process
+    assert not any(robot.busy for robot in fleet.online())
+
+    seen.looked("r1", None, RobotReport(busy="paused"))
+    assert {robot.name: robot.busy for robot in fleet.online()} == {"r1": "paused", "r2": ""}
+
+    seen.looked("r1", None, RobotReport())
+    assert not any(robot.busy for robot in fleet.online())
+
+
 def test_a_question_is_open_until_its_answer_or_its_time(place, grid):
     fleet = fleet_of(place, grid)
     grid.answer = lambda message: None
@@ -302,6 +383,47 @@ def test_rounds_that_others_closed_in_between_are_not_counted_as_its_own(place, 
     (run,) = store.load()
     assert (run.state, run.rounds_closed) == ("finished", 4)
     assert checkpoints.latest().version == 6
+
+
+def test_old_runs_are_forgotten_when_one_begins(place):
+    store = RunStore(place.runs_apart)
+    for number in range(KEPT_RUNS + 3):
+        store.save(Run(id=f"old-{number}", rounds=1, state="finished", started_at=number))
+
+    run = server_app.take_up(store, Checkpoints(place.checkpoints), 1, time.time())
+
+    kept = [one.id for one in store.load()]
+    assert len(kept) == KEPT_RUNS
+    assert (kept[0], kept[-1]) == ("old-4", run.id)
+
+
+def test_closed_rounds_are_drawn_for_tensorboard_if_that_is_wanted(place, grid, monkeypatch):
+    pytest.importorskip("tensorboard")
+    start(place, grid, 1)
+    assert not place.tensorboard.exists()
+    monkeypatch.setenv("FLEETLEARN_LOG__TENSORBOARD", "true")
+
+    start(place, grid, 1)
+
+    assert {path.parent.name for path in place.tensorboard.glob(f"*/{EVENTS}")} == {
+        run.id for run in RunStore(place.runs_apart).load()
+    }
+
+
+def test_a_run_tells_how_long_was_worked_on_it(place, grid):
+    start(place, grid, 1)
+    (run,) = RunStore(place.runs_apart).load()
+    assert 0 < run.seconds <= run.ended_at - run.started_at + 1
+
+
+def test_verdicts_of_a_server_beside_it_are_kept_and_it_sees_those_of_the_run(place, grid):
+    register = Register(place.robots)
+    server = Conduct(place.conduct, register, suspend_after=3)
+    grid.answer = lambda message: Message(RecordDict(), reply_to=message)
+    for number in (1, 2):
+        with pytest.raises(RoundError, match="refused"):
+            start(place, grid, 1)
+        assert server.offenses(register.by_name("r1")) == number
 
 
 @pytest.mark.parametrize("rounds", [0, "3", None])

@@ -1,11 +1,16 @@
 import json
 import stat
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cloud_server import sightings
 from cloud_server.robots import Register
 from cloud_server.sightings import MAX_WAITING, WAITING_S, WRITE_S, Sightings
+from fleet_model.durable import write_durably
 from fleet_model.proof import public_line
 from fleet_model.report import RobotReport
 
@@ -106,6 +111,41 @@ def test_it_is_written_when_due_and_only_if_something_changed(seen, path, hand, 
     hand.now_s += WRITE_S
     seen.save_if_due(robots)
     assert not path.exists()
+
+
+def test_it_is_written_at_once_when_a_robot_becomes_busy_or_free(seen, path, hand):
+    seen.looked("r1", 3, RobotReport(battery=40))
+    assert not path.exists()
+
+    for busy in ("paused", ""):
+        seen.looked("r1", 3, RobotReport(battery=41, busy=busy))
+        assert Sightings(path, hand).report("r1").busy == busy
+
+    path.unlink()
+    seen.looked("r1", 3, RobotReport(battery=42))  # the rest waits until it is due
+    assert not path.exists()
+
+
+def test_robots_that_become_busy_together_share_a_writing(seen, path, hand, monkeypatch):
+    looks = 20
+    writings, may_write = [], threading.Event()
+
+    def slowly(*arguments, **options):
+        may_write.wait(10)
+        writings.append(arguments)
+        write_durably(*arguments, **options)
+
+    monkeypatch.setattr(sightings, "write_durably", slowly)
+    with ThreadPoolExecutor(looks) as threads:
+        for number in range(looks):
+            threads.submit(seen.looked, f"r{number}", None, RobotReport(busy="paused"))
+        while any(seen.of(f"r{number}") is None for number in range(looks)):
+            time.sleep(0.001)
+        may_write.set()
+
+    assert len(writings) <= 2
+    again = Sightings(path, hand)
+    assert all(again.report(f"r{number}").busy == "paused" for number in range(looks))
 
 
 def test_a_clock_that_is_set_back_neither_stops_the_writing_nor_makes_ages_negative(

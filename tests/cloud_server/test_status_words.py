@@ -9,6 +9,7 @@ from cloud_server.run_store import Run
 from cloud_server.status_words import names, tell
 from cloud_server.totals import Totals
 from cloud_server.verdict_log import NAMED
+from fleet_model.flower_link import NOT_ADMITTED, WENT_OFFLINE
 
 
 def robot(name="r1", state="approved", **more):
@@ -53,20 +54,58 @@ def test_the_last_round_says_who_was_accepted_and_why_the_others_were_not():
         **last_round(
             late=2, r1="accepted", r2="accepted", r3=NO_REPLY, r4=NOT_REACHED, r5="busy: driving",
             r6="refused: robot r6: head/kernel holds NaN", r7="no space left",
+            r8=f"{WENT_OFFLINE} within 120 s", r9=NOT_ADMITTED,
         )
     )  # fmt: skip
 
     assert first == (
         "run a round 3 closed in 12.3 s with version 8: accepted r1, r2; busy r5; "
-        "no reply from r3; not reached r4; 2 updates came too late"
+        "no reply from r3; gone offline r8; suspended, revoked or forgotten at work r9; "
+        "not reached r4; 2 updates came too late"
     )
     assert others == ["robot r6: refused: head/kernel holds NaN", "robot r7: no space left"]
+
+
+def test_an_update_that_came_too_late_is_no_silence():
+    first, late = told(
+        **last_round(late=1, r1="accepted", r2="late: robot r2: its update is 3 versions old")
+    )
+
+    assert first.endswith("with version 8: accepted r1; 1 updates came too late")
+    assert late == "robot r2: late: its update is 3 versions old"
+
+
+def test_a_robot_whose_examples_do_not_all_count_is_named():
+    robot = RobotRecord(
+        name="r1", site="hall", outcome="accepted", num_examples=10**9, weight=10_000, capped=True
+    )
+    given = last_round(r2="accepted")["totals"].last
+    record = replace(given, robots=(robot, *given.robots))
+
+    assert told(totals=Totals(last=record))[1:] == [
+        "accepted for fewer examples than claimed: r1 (1000000000 examples count as 10000)"
+    ]
 
 
 def test_why_a_run_failed_is_told():
     run = Run(id="b", rounds=3, state="failed", error="2 robots online, expected 3", started_at=0)
 
     assert told(runs=[run]) == ["run b failed: 2 robots online, expected 3"]
+
+
+def test_a_run_that_outlived_a_server_is_told_while_it_is_the_last():
+    first, last = (Run(id=run, rounds=3, state="finished", started_at=0) for run in "ab")
+
+    assert told(runs=[first], taken_up={"a": 1}) == [
+        "run a was taken up again after round 1: the server had ended in the middle of it"
+    ]
+    assert told(runs=[first, last], taken_up={"a": 1}) == []
+
+
+def test_a_reply_that_came_twice_is_told_with_its_robot():
+    assert told(repeated={"r1": 2}) == [
+        "replies that came again, which count once at most, since the server started: r1 (2)"
+    ]
 
 
 def test_a_run_that_ended_well_needs_no_words():

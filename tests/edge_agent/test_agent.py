@@ -58,7 +58,7 @@ class Robot:
             lambda status: {name: status.get(name) for name in expected} == expected
         )
 
-    def wait_until(self, holds, seconds=40):
+    def wait_until(self, holds, seconds=90):
         end = time.monotonic() + seconds
         while not holds(status := self.status()):
             assert self.process.poll() is None, f"it has ended:\n{self.log.read_text()}"
@@ -70,7 +70,7 @@ class Robot:
         """Return the exit code and how long it took."""
         begin = time.monotonic()
         self.process.terminate()
-        return self.process.wait(30), time.monotonic() - begin
+        return self.process.wait(60), time.monotonic() - begin
 
     def kill(self):
         if self.process is not None:
@@ -107,7 +107,7 @@ def labelled(image_folder):
 def ended_cleanly(robot):
     code, seconds = robot.terminate()
     assert code == 0, robot.log.read_text()
-    assert seconds < 2
+    assert seconds < 15  # it waits for no poll and no answer
     assert robot.status()["state"] == "stopped"
     assert "Traceback" not in robot.log.read_text()
     return True
@@ -339,7 +339,7 @@ def test_a_robot_that_was_killed_joins_again_at_once(server, robots, tmp_path, l
         server.wait_until(lambda n=hellos: server.log.read_text().count("says hello") > n)
         robot.wait(state="idle", active_version=1)
         server.wait_until(lambda: server.online() == {"r1"})
-        assert time.monotonic() - begin < 15  # Flower alone would refuse it for a minute
+        assert time.monotonic() - begin < 40  # Flower alone would refuse it for a minute
     assert "Traceback" not in robot.log.read_text()
 
 
@@ -534,12 +534,12 @@ def agent(server, tmp_path, monkeypatch):
     yield agent
     agent.stop()
     if thread.ident:
-        thread.join(10)
+        thread.join(60)
     assert not thread.is_alive()
 
 
 def wait_for(holds):
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)

@@ -311,7 +311,7 @@ def test_a_bad_server_gets_nothing_but_our_own_errors(
         with pytest.raises(FleetError) as caught:
             CALLS[call](store, tmp_path)
         assert len(str(caught.value)) < 1500
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30  # its answers would last for hours
     assert store.bytes_down < 3_000_000
     assert list(tmp_path.iterdir()) == []
     store.close()

@@ -46,7 +46,8 @@ def outcomes(run):
 
 
 def words_of(fleet):
-    return fleet.type("cloud-server", "status", fleet.server).stdout
+    """Return what `cloud-server status` says below its tables, without a process of its own."""
+    return "\n".join(AdminClient(ServerDirectory(fleet.server)).status()["words"])
 
 
 def start_training(fleet, rounds=1):
@@ -71,6 +72,12 @@ def ended(fleet, run):
     return now()
 
 
+def wait_for_the_others(fleet):
+    """Wait until the operator sees that all but one of three robots have answered."""
+    words = "round 1: 3 robots asked, 2 answered, 2 good updates, "
+    fleet.wait("the good robots' answers", lambda: words in words_of(fleet))
+
+
 def leave(fleet, name):
     """End a robot and wait until the server knows."""
     assert fleet.stop(name) == 0
@@ -89,6 +96,7 @@ def test_a_network_cut_of_half_a_minute_in_mid_round_costs_nothing(hall, cut_pro
     hall.wait("far trains", lambda: hall.status("far").get("state") == "training")
     proxy.cut()
     time.sleep(CUT_S)
+    wait_for_the_others(hall)
     proxy.heal()
     done = ended(hall, run)
     assert done["state"] == "finished", done
@@ -97,6 +105,9 @@ def test_a_network_cut_of_half_a_minute_in_mid_round_costs_nothing(hall, cut_pro
     # Whichever call was cut: one to the server's own pages, or one of Flower's.
     cut = rf"WARNING (no answer from {server} \(|[A-Z]\w+: ).*; trying again\n"
     assert re.search(rf"{cut}(.*\n)*.*INFO connected to {server} again", hall.log("far"))
+    assert f"run {run} round 1 closed" in words_of(hall)
+    assert ": accepted far, good-1, good-2" in words_of(hall)
+    assert "round 1: robot far: update received" in hall.log("server")
     leave(hall, "far")
 
 
@@ -109,10 +120,15 @@ def test_a_robot_that_dies_in_training_comes_back_and_is_asked_again_in_the_same
     process.kill()
     process.wait()
     time.sleep(5)  # less than the minute until the server misses its heartbeats
+    wait_for_the_others(hall)
     hall.start("mortal", "-m", "edge_agent.cli", "run", "--config", config)
     done = ended(hall, run)
     assert done["state"] == "finished", done
     assert outcomes(done) == [dict.fromkeys(("good-1", "good-2", "mortal"), "accepted")] * 2
+    assert ": accepted good-1, good-2, mortal" in words_of(hall)
+    log = hall.log("server")
+    assert log.count("robot mortal (hall) says hello") >= 2
+    assert "round 1: robot mortal: update received" in log
     leave(hall, "mortal")
 
 
@@ -124,9 +140,12 @@ def test_a_clock_that_is_off_is_told_by_how_much_and_mends(hall, tmp_path):
     hall.wait("the refusal", lambda: "clock" in hall.status("early").get("reason", ""))
     (ahead_s,) = re.findall(r"clock is (\d+) s ahead", hall.status("early")["reason"])
     assert 590 <= int(ahead_s) <= 609
-    assert re.search(r"clock is \d+ s ahead", hall.log("server"))
+    told = r"robot early is refused: its clock is \d+ s ahead"
+    assert re.search(told, words_of(hall))
+    assert re.search(r"refused a robot: robot early: its clock is \d+ s ahead", hall.log("server"))
     offset.write_text("0")
     hall.wait("early", lambda: "early" in hall.online())
+    assert not re.search(told, words_of(hall))
     leave(hall, "early")
 
 
@@ -138,7 +157,8 @@ def test_an_unknown_key_is_told_what_to_do_and_takes_part_once_it_is_admitted(ha
     hall.start("new", "-m", "edge_agent.cli", "run", "--config", directory / "agent.toml")
     hall.wait("the refusal", lambda: "unknown robot key" in hall.status("new").get("reason", ""))
     assert "cloud-server robots add" in hall.status("new")["reason"]
-    assert "SHA256:" in words_of(hall)  # the operator sees who waits
+    assert "unknown key SHA256:" in words_of(hall)  # the operator sees who waits
+    assert "refused a robot: unknown robot key SHA256:" in hall.log("server")
     hall.type("cloud-server", "robots", "add", hall.server, "new", "--key", directory / "robot.pub")
     hall.wait("new", lambda: "new" in hall.online())
 
@@ -152,7 +172,8 @@ def test_a_revoked_robot_is_shut_out_in_the_middle_of_a_run(hall):
     assert [r["good-1"] for r in outcomes(done)] == ["accepted", "accepted"]
     assert "new" not in outcomes(done)[1]
     assert "new" not in hall.online()
-    assert "revoked" in words_of(hall)
+    assert "robot new is refused: it is revoked (" in words_of(hall)
+    assert "refused a robot: robot new is revoked (" in hall.log("server")
     assert hall.processes["new"].poll() is None, "it goes on trying"
     assert hall.stop("new") == 0
 
@@ -169,6 +190,7 @@ def test_a_straggler_costs_its_round_the_deadline_and_no_more(hall):
     ]
     assert run["closed"][0]["seconds"] >= 15
     assert "no reply from snail" in words_of(hall)
+    assert "round 1: robot snail: no reply by the deadline" in hall.log("server")
 
 
 def test_no_log_has_a_traceback(hall):

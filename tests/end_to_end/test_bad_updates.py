@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from cloud_server.admin_client import AdminClient
 from cloud_server.checkpoints import Checkpoints
 from cloud_server.directory import ServerDirectory
 
@@ -47,6 +48,18 @@ def run(fleet):
     everyone = {*HONEST, *BAD, *WATCHED}
     fleet.wait("all robots", lambda: fleet.online() == everyone)
     return fleet.train(ROUNDS)
+
+
+@pytest.fixture(scope="module")
+def told(run, fleet):
+    """Return what `cloud-server status` says after the run."""
+    return fleet.type("cloud-server", "status", fleet.server).stdout
+
+
+@pytest.fixture(scope="module")
+def log(run, fleet):
+    """Return what the server has logged by the end of the run."""
+    return fleet.log("server")
 
 
 def outcomes(run, robot):
@@ -90,14 +103,17 @@ def test_the_weights_are_the_mean_of_what_was_accepted_to_the_last_bit(run, flee
             np.testing.assert_array_equal(after.weights[name], expected)
 
 
-def test_an_inflated_example_count_weighs_no_more_than_the_cap(run):
+def test_an_inflated_example_count_weighs_no_more_than_the_cap(run, told, log):
     for record in run["closed"]:
         (robot,) = (r for r in record["robots"] if r["name"] == "r-inflated")
         assert (robot["num_examples"], robot["weight"]) == (10**9, 10_000)
         assert robot["capped"]
+        words = "1000000000 examples count as 10000"
+        assert f"round {record['round']}: robot r-inflated: {words}" in log
+    assert f"accepted for fewer examples than claimed: r-inflated ({words})" in told
 
 
-def test_a_second_answer_and_a_replayed_one_change_nothing(run, fleet):
+def test_a_second_answer_and_a_replayed_one_change_nothing(run, fleet, told, log):
     said = [json.loads(line) for line in fleet.log("robots").splitlines() if line[:1] == "{"]
     again = [s["event"] for s in said if s["robot"] == "r-twice" and "again" in s["event"]]
     assert again == ["answered again: refused"] * ROUNDS
@@ -106,13 +122,16 @@ def test_a_second_answer_and_a_replayed_one_change_nothing(run, fleet):
     assert replayed
     assert set(replayed) == {"replayed: refused"}
     assert outcomes(run, "r-replay") == ["accepted"] * ROUNDS
+    assert "robot r-twice answered again; the second answer is not counted" in log
+    assert f"not counted, since the server started: r-twice ({ROUNDS})" in told
+    assert "robot r-replay sent the same reply again; it counts once at most" in log
+    assert f"at most, since the server started: r-replay ({ROUNDS - 1})" in told
 
 
-def test_status_and_log_say_who_was_refused_and_who_is_suspended(run, fleet):
-    words = json.loads(fleet.type("cloud-server", "status", fleet.server, "--json").stdout)["words"]
-    log = fleet.log("server")
+def test_status_and_log_say_who_was_refused_and_who_is_suspended(run, fleet, told, log):
     for robot, reason in REASONS.items():
-        assert any(f"robot {robot}" in line and "suspended" in line for line in words), words
+        (line,) = (line for line in told.splitlines() if f"robot {robot} is suspended" in line)
+        assert reason in line
         assert f"robot {robot}" in log
         assert reason in log
     robots = json.loads(fleet.type("cloud-server", "robots", "list", fleet.server, "--json").stdout)
@@ -126,6 +145,10 @@ def test_status_and_log_say_who_was_refused_and_who_is_suspended(run, fleet):
 def test_a_suspended_robot_that_is_approved_again_takes_part_again(run, fleet):
     fleet.type("cloud-server", "robots", "approve", fleet.server, "r-nan")
     fleet.wait("r-nan", lambda: "r-nan" in fleet.online())
-    again = fleet.train(1)
+    server = AdminClient(ServerDirectory(fleet.server))
+    again = server.start_run(1)["id"]
+    # Nobody waits for its publishing, which takes longer than all rounds together.
+    fleet.wait("the round", lambda: server.run(again)["rounds_closed"] == 1)
+    again = server.run(again)
     assert outcomes(again, "r-nan")[0].startswith("refused: ")
     assert outcomes(again, "r1") == ["accepted"]

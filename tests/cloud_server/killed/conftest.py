@@ -174,6 +174,10 @@ class KilledFleet:
             return self.client.status()
         return None
 
+    def words(self):
+        """Return what `cloud-server status` says."""
+        return self.client.status()["words"]
+
     def run(self, run_id):
         with suppress(ConnectionFailed):
             return self.client.run(run_id)
@@ -218,7 +222,7 @@ class KilledFleet:
             self.process.wait()
         for robot in self.robots.values():
             if robot.ident:
-                robot.join(20)
+                robot.join(60)
 
 
 @pytest.fixture

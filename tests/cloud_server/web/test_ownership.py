@@ -283,7 +283,7 @@ def test_a_second_answer_is_told_before_and_after_the_round_took_the_first(link,
     tickets = asked(link, robots)
     link.refused.clear()
 
-    reply = answer_whole(link, mine)
+    answer_whole(link, mine)
     assert push(link, mine, tickets[mine], mine.node_id)[1].objects_to_push == []
     assert link.refused == [(mine.node_id, "again")]
     assert [one.message_id for one in link.grid.pull([tickets[mine]])] == [tickets[mine]]
@@ -291,10 +291,38 @@ def test_a_second_answer_is_told_before_and_after_the_round_took_the_first(link,
     push(link, mine, tickets[mine], mine.node_id)
     assert link.refused == [(mine.node_id, "again")] * 2
 
-    with pytest.raises(UpdateError):  # the very same: what the server said was lost
-        mine.connection.reply(reply, 0.5)
     push(link, other, tickets[other], other.node_id)
     assert link.refused == [(mine.node_id, "again")] * 2
+
+
+def test_the_same_reply_is_told_as_repeated_before_and_after_the_round_took_it(link, robots):
+    mine, _ = robots
+    tickets = asked(link, robots)
+    link.refused.clear()
+
+    reply = answer_whole(link, mine)
+    with pytest.raises(UpdateError):
+        mine.connection.reply(reply, 0.5)
+    assert link.refused == [(mine.node_id, "repeated")]
+    assert [one.message_id for one in link.grid.pull([tickets[mine]])] == [tickets[mine]]
+    link.grid.pull([])
+    with pytest.raises(UpdateError):
+        mine.connection.reply(reply, 0.5)
+    assert link.refused == [(mine.node_id, "repeated")] * 2
+
+
+def test_a_reply_that_goes_on_where_it_was_cut_is_no_repeated_one(link, robots):
+    from flwr.proto.fleet_pb2 import PushMessagesResponse
+
+    mine, _ = robots
+    tickets = asked(link, robots)
+    link.refused.clear()
+    request = push_request(link, mine, tickets[mine], mine.node_id)
+
+    for _ in range(2):  # its objects are still missing
+        assert mine.post("push-messages", request, PushMessagesResponse)[1].objects_to_push
+
+    assert link.refused == []
 
 
 def test_the_answer_of_a_robots_new_process_is_no_second_one(link, robots):
@@ -311,7 +339,7 @@ def test_the_answer_of_a_robots_new_process_is_no_second_one(link, robots):
     assert link.refused == []
 
 
-def test_an_answer_to_a_question_that_is_over_is_told_as_late_once(link, robots):
+def test_an_answer_to_a_question_that_is_over_is_told_as_late_and_then_as_repeated(link, robots):
     mine, _ = robots
     tickets = asked(link, robots)
     link.refused.clear()
@@ -321,7 +349,7 @@ def test_an_answer_to_a_question_that_is_over_is_told_as_late_once(link, robots)
     for _ in range(2):  # the second time because what the server said was lost
         assert mine.post("push-messages", request)[0] == 200
 
-    assert link.refused == [(mine.node_id, "late")]
+    assert link.refused == [(mine.node_id, "late"), (mine.node_id, "repeated")]
 
 
 def test_a_reply_that_is_too_long_in_all_is_refused_before_it_is_whole(link, robots):

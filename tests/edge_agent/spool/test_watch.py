@@ -106,6 +106,6 @@ def test_close_ends_a_child_that_is_at_work(watch, tmp_path, monkeypatch):
     wait_for(lambda: watch._child is not None)
     begin = time.monotonic()
     watch.close()
-    assert time.monotonic() - begin < 1.5
+    assert time.monotonic() - begin < 20  # the child would sleep for a minute
     wait_for(lambda: watch._child.poll() is not None)
     wait_for(lambda: not any(t.name == "spool" for t in threading.enumerate()))
