@@ -122,6 +122,11 @@ class ExampleStore:
         split = HeldOutSplit(moments, self._held_out, self._segment_s, self._trained)
         if between := sum(map(split.between, moments)):
             skipped["between training and held out"] = between
+        if split.near:
+            self._report(
+                f"{', '.join(sorted(split.near))}: too short a recording to measure with; the "
+                "frames held out are neighbors of those trained on, so scores will be too good"
+            )
         if skipped:
             listed = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
             self._report(f"{len(moments) - between} examples; skipped: {listed}")

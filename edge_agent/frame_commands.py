@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON to stdout")]
 _EVERY = 32  # frames between two looks at the progress bar
+_LONGEST_COUNT_S = 2.0  # nobody waits longer to know how long it will take
 
 
 def extract(
@@ -26,12 +28,16 @@ def extract(
     out: Annotated[
         Path | None, typer.Option(help="folder of the data set; default: <first name>.frames")
     ] = None,
-    rate_hz: Annotated[float, typer.Option(min=0, help="at most so many frames a second")] = 0,
+    rate_hz: Annotated[
+        float, typer.Option(min=0, help="at most so many frames a second of bag time")
+    ] = 0,
     every_n: Annotated[int, typer.Option(min=1, help="only every n-th frame")] = 1,
     start: Annotated[
         str, typer.Option(help="bag time: seconds from the first frame, an ISO time (UTC), or ns")
     ] = "",
-    end: Annotated[str, typer.Option(help="as --start; this moment is not included")] = "",
+    end: Annotated[
+        str, typer.Option(help="bag time, as --start; this moment is not included")
+    ] = "",
     labels: Annotated[
         str, typer.Option(help="label topic of the bag, a CSV file, or a data set with stamps")
     ] = "",
@@ -212,16 +218,29 @@ def _inspection_lines(inspection: "Inspection") -> Iterator[str]:
 
 
 def _frame_count(paths: tuple[Path, ...], topic: str) -> int:
-    """Return how many frames there are if the bags' indexes tell, else 0."""
+    """Return how many frames there are by the indexes of bags and data sets; 0: one is unknown."""
     from edge_agent.frames.bag import BagFrames
+    from edge_agent.frames.damage import DamageLog
     from edge_agent.frames.source import is_bag
+    from edge_agent.labels import LabelSettings, labelled_entries
     from fleet_model.errors import FrameError
 
+    def count(path: Path) -> int:
+        if is_bag(path):
+            return BagFrames(path, topic).choose_topic().messages
+        frames = 0
+        for _ in labelled_entries(path, LabelSettings(topic), DamageLog()):  # reads no picture
+            if time.monotonic() > until:
+                return 0  # records without a manifest are read whole to be listed
+            frames += 1
+        return frames
+
+    until = time.monotonic() + _LONGEST_COUNT_S
     try:
-        counts = [BagFrames(path, topic).choose_topic().messages for path in paths if is_bag(path)]
-    except FrameError:
+        counts = [count(path) for path in paths]
+    except (FrameError, OSError):
         return 0
-    return sum(counts) if len(counts) == len(paths) and all(counts) else 0
+    return sum(counts) if all(counts) else 0
 
 
 @contextmanager
@@ -255,9 +274,13 @@ def _progress_bar(unit: str, count: Callable[[], int]) -> Iterator[Callable[...,
     with bar:
         task = bar.add_task("", total=count() or None, rate="-")
 
+        shown = 0
+
         def show(done: int, total: int | None = None) -> None:
-            if done % _EVERY:
+            nonlocal shown
+            if done - shown < _EVERY:  # whoever leaves frames out never meets most numbers
                 return
+            shown = done
             seconds = bar.tasks[0].elapsed or 0.0
             rate = f"{done / seconds:.0f}" if seconds else "-"
             bar.update(task, completed=done, total=total, rate=rate)

@@ -42,7 +42,7 @@ class HeldOutSplit:
 
     Where a held-out segment begins or ends, frames of both sides are neighbors all the same: a
     held-out frame less than a tenth of a segment from a training frame of its camera is on neither
-    side (`between`), unless a label would have no other to be measured with.
+    side (`between`), unless a label would have no other to be measured with (`near`).
 
     Newer data never moves a frame from training to held out, so a robot is not measured with what
     it was trained on; older data that comes or goes does not either, given what was `trained`. The
@@ -82,7 +82,11 @@ class HeldOutSplit:
             self._divide([m for m in ordered if m.label == label], held_out)
         if held_out and len(ordered) > 1 and not any(map(self.holds_out, ordered)):
             self._newer_than[ordered[-1].label] = ordered[-2]
-        self._between = self._neighbors(ordered)
+        near = self._neighbors(ordered)
+        far = {m.label for m in ordered if self.holds_out(m) and m not in near}
+        self._between = {moment for moment in near if moment.label in far}
+        self.near = frozenset(moment.label for moment in near) - far
+        """The labels that are measured with neighbors of training examples, for want of others."""
 
     def holds_out(self, moment: Moment) -> bool:
         """Return whether the example of this moment is not trained on."""
@@ -107,9 +111,7 @@ class HeldOutSplit:
             elif moment.camera:
                 training.setdefault(moment.camera, []).append(moment.stamp_ns)
         guard_ns = self._segment_ns // _NEIGHBOURS
-        near = {m for m in held if _is_near(m.stamp_ns, training.get(m.camera, ()), guard_ns)}
-        far = {moment.label for moment in held if moment not in near}
-        return {moment for moment in near if moment.label in far}
+        return {m for m in held if _is_near(m.stamp_ns, training.get(m.camera, ()), guard_ns)}
 
     def _divide(self, ordered: list[Moment], held_out: float) -> None:
         before, label = 0, ordered[0].label

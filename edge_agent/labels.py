@@ -1,6 +1,6 @@
 """Where a frame's label comes from: a topic of its bag, files beside it, its folder's name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +31,7 @@ from edge_agent.label_formats.table import (
     labels_by_stamp,
     names_files,
 )
-from fleet_model.errors import FrameError
+from fleet_model.errors import FrameError, SettingsError
 from fleet_model.types import Box, Frame
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "labelled_entries",
     "labelled_frames",
     "open_format",
+    "require_label_source",
 ]
 
 TOLERANCE_S = 0.1  # an annotator answers within milliseconds; three periods of a 30 Hz camera
@@ -91,6 +92,24 @@ def labelled_frames(
             damage.add(error.reason, str(error))
         else:
             yield labelled
+
+
+def require_label_source(paths: Iterable[Path], label_topic: str) -> None:
+    """Refuse a word that a person gave for labels and that names nothing: a file name mistyped.
+
+    An agent's own setting may name the topic of bags that are not there yet, so only commands ask.
+
+    Raises:
+        SettingsError: no path is a bag, which has topics, and there is no file of that name.
+        FrameError: one of the paths is not there.
+    """
+    if not label_topic or Path(label_topic).exists():
+        return
+    if not any(is_live(path) or _is_bag(path) for path in paths):
+        raise SettingsError(
+            f"labels {label_topic}: no such file or folder, and only a bag has label topics; name "
+            "a CSV file or a data set with stamps"
+        )
 
 
 def _is_bag(path: Path) -> bool:

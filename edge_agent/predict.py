@@ -16,7 +16,13 @@ from typing import Any, NamedTuple, Protocol, TextIO
 
 from edge_agent.confusion import Confusion, count_confusion
 from edge_agent.frames.damage import DamageLog
-from edge_agent.labels import TOLERANCE_S, LabelledFrame, LabelSettings, labelled_frames
+from edge_agent.labels import (
+    TOLERANCE_S,
+    LabelledFrame,
+    LabelSettings,
+    labelled_frames,
+    require_label_source,
+)
 from fleet_model.bundle import Manifest
 from fleet_model.durable import writing
 from fleet_model.engine import Engine, TFLiteEngine
@@ -157,7 +163,9 @@ def run_predict(
     Raises:
         FrameError: not one frame can be read, or a confusion matrix is wanted of unlabelled ones.
         BundleError: the bundle is damaged or has no such precision.
+        SettingsError: the labels named are neither a file nor a topic of a bag.
     """
+    require_label_source((options.path,), options.label_topic)
     engine = open_engine(options.bundle, options.precision)
     settings = LabelSettings(options.topic, options.label_topic, options.tolerance_s)
     damage = DamageLog()

@@ -187,6 +187,18 @@ def test_frames_of_a_camera_on_both_sides_of_a_border_are_left_out(bags, tmp_pat
     assert summary.held_out == len(stamps[True]) > 0
 
 
+def test_neighbors_are_measured_with_only_for_want_of_others_and_the_log_says_so(
+    bags, tmp_path, store_of, caplog
+):
+    short = bags.drive(tmp_path / "short", ["star"] * 20, period_ns=100_000_000)
+    assert store_of(short, segment_s=10.0).summary().held_out == 4
+    assert "star: too short a recording to measure with" in caplog.text
+    caplog.clear()
+    long = bags.drive(tmp_path / "long", ["star"] * 600, period_ns=100_000_000)
+    assert store_of(long, segment_s=10.0).summary().held_out > 4
+    assert "too short" not in caplog.text
+
+
 def test_examples_that_go_move_none_from_training_to_held_out(bags, tmp_path, store_of):
     """The oldest recording is removed: without a memory the newest frames would be held out."""
     memory = tmp_path / "state" / "trained.json"

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,12 +98,16 @@ def test_start_and_end_are_seconds_or_times(damaged, tmp_path):
         (["extract", "r1", "--start", "noon"], 2, "--start noon: expected seconds"),
         (["extract", "r1", "--format", "voc"], 2, "choose coco, folder, tfds, yolo"),
         (["extract", "r1", "--image-format", "gif"], 2, "expected keep, jpeg, png"),
+        (["extract", "pictures", "--labels", "typo.csv"], 2, "typo.csv: no such file"),
         (["extract", "r1", "--topic", "/x"], 5, "no camera topic /x"),
         (["extract", "r1", "--out", "r1"], 2, "r1: lies in r1, which is read"),
         (["inspect", "gone"], 5, "gone: no such file"),
     ],
 )
-def test_errors_are_one_line_with_the_next_step(damaged, tmp_path, words, code, message):
+def test_errors_are_one_line_with_the_next_step(
+    damaged, image_folder, tmp_path, words, code, message
+):
+    image_folder("pictures", {"star": 1})
     _, said = type_(*words, here=tmp_path, code=code)
     assert message in said
     assert said.count("\n") == 1
@@ -154,15 +159,14 @@ def test_a_place_that_cannot_be_written_is_12(bags, tmp_path):
     type_("extract", "r1", "--out", "file/out", here=tmp_path, code=12)
 
 
-@pytest.mark.parametrize("command", ["extract", "inspect"])
-def test_a_terminal_sees_progress_on_stderr_only(bags, tmp_path, command):
-    bags.drive(tmp_path / "r1", ["star"] * 80)
+def see(*words, here):
+    """Run on a terminal; return (stdout, what the terminal shows)."""
     own, shown = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "edge_agent.cli", command, "r1", "--json"],
+        [sys.executable, "-m", "edge_agent.cli", *words],
         stdout=subprocess.PIPE,
         stderr=shown,
-        cwd=tmp_path,
+        cwd=here,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm"},
     )
     os.close(shown)
@@ -175,5 +179,26 @@ def test_a_terminal_sees_progress_on_stderr_only(bags, tmp_path, command):
         pass
     os.close(own)
     assert process.wait() == 0
+    return out, said.decode()
+
+
+@pytest.mark.parametrize("command", ["extract", "inspect"])
+def test_a_terminal_sees_progress_on_stderr_only(bags, tmp_path, command):
+    bags.drive(tmp_path / "r1", ["star"] * 80)
+    out, said = see(command, "r1", "--json", here=tmp_path)
     json.loads(out)
-    assert b"/s" in said
+    assert "/s" in said
+
+
+@pytest.mark.parametrize("options", [[], ["--every-n", "2"], ["--every-n", "7"]])
+def test_the_bar_moves_whichever_frames_are_chosen(bags, tmp_path, options):
+    bags.drive(tmp_path / "r1", ["star"] * 80)
+    _, said = see("extract", "r1", *options, here=tmp_path)
+    assert max(int(done) for done in re.findall(r"(\d+)/80", said)) >= 60
+
+
+def test_a_data_set_has_a_total_too(bags, tmp_path):
+    bags.drive(tmp_path / "r1", ["star"] * 80)
+    type_("extract", "r1", "--out", "set", here=tmp_path)
+    _, said = see("extract", "set", "--every-n", "2", "--out", "again", here=tmp_path)
+    assert re.search(r"[4-9]\d/80", said)

@@ -130,6 +130,7 @@ def test_no_measured_frame_is_a_neighbor_of_a_training_frame_of_its_camera(momen
         measured = [m for m in held if not split.between(m)]
         far = [m for m in held if min(abs(m.stamp_ns - stamp) for stamp in training) >= 2 * SECOND]
         assert measured == (far or held)  # a label is measured, if need be with neighbors
+        assert (label in split.near) == bool(held and not far)
 
 
 def test_a_camera_at_30_hz_loses_a_second_at_each_end_of_what_is_held_out():

@@ -9,7 +9,7 @@ import pytest
 from edge_agent.extraction.extract import ExtractOptions, extract
 from edge_agent.labels import LabelSettings
 from edge_agent.predict import PredictOptions, run_predict
-from fleet_model.errors import FrameError
+from fleet_model.errors import FrameError, SettingsError
 
 pytestmark = pytest.mark.base
 
@@ -172,6 +172,11 @@ def test_the_truth_of_a_bag_may_stand_in_a_file(bags, bag, run, tmp_path):
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["truth"] for row in rows] == ["circle", "circle", "circle", "", ""]
     assert summary.confusion.count == 3
+
+
+def test_a_data_set_has_no_label_topic_so_another_word_is_a_file_name_mistyped(image_folder, run):
+    with pytest.raises(SettingsError, match=r"typo\.csv: no such file"):
+        run(image_folder("signs", {"star": 1}), label_topic="typo.csv")
 
 
 @pytest.mark.parametrize("form", ["folder", "yolo", "coco", "tfds"])

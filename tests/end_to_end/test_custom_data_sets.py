@@ -75,10 +75,10 @@ def versions(fleet):
     return fleet.type("cloud-server", "models", "list", fleet.server, "--json").stdout
 
 
-def test_a_bag_with_labels_in_a_file_and_damage_teaches_as_well(server, data_set):
+def test_a_cut_bag_with_labels_in_a_data_set_is_extracted_and_predicted(server, data_set):
     """The labels are in a data set that somebody made of the same bag; its end is cut off."""
-    labels = data_set("hall-1/r1", "coco")
-    bag = server.root / "bags" / "hall-1" / "r1"
+    labels = data_set("hall-4/r1", "coco")
+    bag = server.root / "bags" / "hall-4" / "r1"
     (file,) = bag.glob("*.mcap")
     file.write_bytes(file.read_bytes()[:-5000])
     (bag / "metadata.yaml").unlink()
@@ -90,7 +90,9 @@ def test_a_bag_with_labels_in_a_file_and_damage_teaches_as_well(server, data_set
     answer = json.loads(done.stdout.splitlines()[-1])
     assert 0 < answer["frames_written"] <= FRAMES
     assert answer["damage"]
-    config = server.root / "robots" / "folder-r1" / "agent.toml"
+    config = server.add_robot("cut-r1", "--examples", labels)
+    server.wait("a version", lambda: server.status("cut-r1").get("active_version") is not None)
+    assert server.stop("cut-r1") == 0
     done = server.type(
         "edge-agent", "predict", bag, "--config", config, "--json", "--label-topic", labels
     )

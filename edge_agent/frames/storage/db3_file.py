@@ -1,6 +1,6 @@
 """Messages of a rosbag2 SQLite file (.db3), whole or damaged, without running SQLite.
 
-One pass over the leaf pages of the table finds where every message is; only `load` reads messages.
+A pass over the leaf pages of the table finds where messages are; only `load` reads them.
 Where the table's tree is broken, every page of the file is looked at, and whatever is a message row
 by its shape is taken.
 """
@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.frames.damage import DamageLog
 from edge_agent.frames.storage import Stored, Topic
-from edge_agent.frames.storage.db3_places import OVERFLOW, TOPIC, Place, find_places
+from edge_agent.frames.storage.db3_places import Place, Places, find_places
 from edge_agent.frames.storage.db3_rows import read_message_row
 from edge_agent.frames.storage.db3_schema import read_schema
 from edge_agent.frames.storage.read_buffers import ReadBuffers
@@ -36,8 +35,7 @@ class Db3File:
         self._pages = Pages(path)
         self._buffers = ReadBuffers()
         self._damage = DamageLog()
-        self._places: NDArray[np.int64] | None = None
-        self._starts = np.empty(0, np.int64)  # the pages that messages go on at, in order
+        self._places: Places | None = None
         try:
             self._schema = read_schema(self._pages)
         except BaseException:
@@ -52,29 +50,30 @@ class Db3File:
 
     def topics(self) -> Sequence[Topic]:
         """Return every topic the file declares; counts are of the rows that were found."""
-        counts = np.bincount(self._find()[:, TOPIC], minlength=len(self._schema.topics)).tolist()
+        counts = self._find(frozenset()).counts.tolist()
         return [t._replace(messages=n) for t, n in zip(self._schema.topics, counts, strict=True)]
 
     def messages(self, topics: Collection[str], damage: DamageLog) -> Iterator[Stored]:
         """Yield the messages of topics by time, then by row; see StorageFile."""
+        wanted = frozenset(i for i, t in enumerate(self._schema.topics) if t.name in topics)
+        places = self._find(wanted)
         declared = self.topics()
         for log in (self._pages.damage, self._damage):
             for loss in log.all():
                 damage.add(loss.kind, loss.begins, loss.count)
-        places = self._find()
-        wanted = [i for i, topic in enumerate(declared) if topic.name in topics]
-        chosen = np.flatnonzero(np.isin(places[:, TOPIC], wanted))
+        chosen = np.flatnonzero(np.isin(places.rows["topic"], list(wanted)))
         for first in range(0, len(chosen), _BLOCK):
-            for row in places[chosen[first : first + _BLOCK]].tolist():
+            for row in places.rows[chosen[first : first + _BLOCK]].tolist():
                 place = Place(*row)
-                yield Stored(place.stamp_ns, declared[place.topic], partial(self._load, place))
+                load = partial(self._load, place, places)
+                yield Stored(place.stamp_ns, declared[place.topic], load)
 
-    def _load(self, place: Place) -> memoryview:
+    def _load(self, place: Place, places: Places) -> memoryview:
         pages = self._pages
         where = pages.place(place.page)
         page = pages.page(place.page)
         row = read_message_row(page, place.offset, pages.usable)
-        if place.overflow < 0:
+        if place.overflow in places.shared:
             raise FrameError(f"{where}: its pages are another message's too", "damaged file")
         known = place.rowid, place.stamp_ns, place.overflow
         if (row.rowid, row.stamp_ns, row.overflow) != known:
@@ -85,13 +84,15 @@ class Db3File:
         local = row.end - row.begin
         data[:local] = page[row.begin : row.end]
         if row.overflow:
-            pages.chain(row.overflow, data[local:], self._starts)
+            pages.chain(row.overflow, data[local:], places.starts)
         return data.toreadonly()
 
-    def _find(self) -> NDArray[np.int64]:
+    def _find(self, wanted: frozenset[int]) -> Places:
+        """Return the places of at least these topics."""
         if self._places is None:
             if not (self._pages.has_header and self._schema.whole):
                 self._damage.add("damaged file", self._pages.place(1))
-            self._places = find_places(self._pages, self._schema, self._damage)
-            self._starts = np.sort(self._places[:, OVERFLOW])
+            self._places = find_places(self._pages, self._schema, wanted, self._damage)
+        elif not wanted <= self._places.topics:
+            self._places = find_places(self._pages, self._schema, wanted, DamageLog())
         return self._places

@@ -16,7 +16,7 @@ from fleet_model.types import Box
 pytestmark = [pytest.mark.base, pytest.mark.slow]
 
 WIDTH, HEIGHT = 32, 24
-ROBOT_FRAMES = Path(__file__).parents[4] / "shared/data/robot_frames"
+ROBOT_FRAMES = Path(__file__).parents[2] / "data/robot_frames"
 few = settings(
     max_examples=settings.default.max_examples // 8,
     deadline=None,
@@ -162,7 +162,6 @@ def test_exactly_one_format_recognizes_what_each_writes(data_sets, make_box, for
     assert next(name for name in FORMATS if open_format(name).recognizes(path)) == form
 
 
-@pytest.mark.skipif(not ROBOT_FRAMES.is_dir(), reason="the robot's frames are not here")
 def test_fourteen_real_frames_go_through_all_formats_without_a_changed_bit(
     tmp_path, data_sets, load_all
 ):

@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import threading
+import tracemalloc
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +13,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from edge_agent.frames.damage import Damage, DamageLog
-from edge_agent.frames.storage import Topic
+from edge_agent.frames.storage import Topic, db3_places
 from edge_agent.frames.storage.db3_file import Db3File
 from fleet_model.errors import FrameError
 
@@ -411,6 +412,60 @@ def test_a_file_that_shrinks_or_closes_while_it_is_read_fails_by_message(tmp_pat
             stored[9].load()
     with pytest.raises(FrameError, match=r"Bad file descriptor"):
         stored[0].load()
+
+
+def test_memory_does_not_grow_with_the_messages_of_other_topics(tmp_path):
+    rows = [(1 if i % 2000 == 0 else 2, T0 + i, bytes(100)) for i in range(200_000)]
+    record(tmp_path / "a.db3", rows)
+    tracemalloc.start()
+    try:
+        with Db3File(tmp_path / "a.db3") as file:
+            assert [topic.messages for topic in file.topics()] == [100, 199_900]
+            assert sum(1 for _ in file.messages((CAMERA,), DamageLog())) == 100
+            now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert now < 1e6  # bytes
+    assert peak < 10e6
+
+
+@pytest.mark.parametrize("spare", [0, 2000, 2**21])
+@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("late", [0, 25])
+def test_topics_may_be_asked_for_one_after_the_other(tmp_path, monkeypatch, spare, damaged, late):
+    """Places that nobody asked for are kept while there is room, else found again."""
+    monkeypatch.setattr(db3_places, "_SPARE_BYTES", spare)
+    path = tmp_path / "a.db3"
+    rows = [
+        (1 + i % 2, T0 + 10 * i - late * (i % 3), payload(i, 900 if i % 4 else 9000))
+        for i in range(300)
+    ]
+    record(path, rows)
+    if damaged:
+        change(path, pages_of(path, 0x0D)[7], b"\0")
+    with Db3File(path) as file:
+        counts = [topic.messages for topic in file.topics()]
+        first, second, both = DamageLog(), DamageLog(), DamageLog()
+        texts = list(file.messages((CHATTER,), first))
+        pictures = list(file.messages((CAMERA,), second))
+        everything = list(file.messages((CAMERA, CHATTER), both))
+        found = {
+            name: [s for s in everything if s.topic.name == name] for name in (CAMERA, CHATTER)
+        }
+        for part, name in ((pictures, CAMERA), (texts, CHATTER)):
+            assert [s.bag_ns for s in part] == [s.bag_ns for s in found[name]]
+            assert [bytes(s.load()) for s in part] == [bytes(s.load()) for s in found[name]]
+        assert counts == [len(pictures), len(texts)]
+        written = [(stamp, topic, data) for topic, stamp, data in rows]
+        written.sort(key=lambda row: row[0])  # those of equal time stay in the order of rows
+        read = [(s.bag_ns, 1 + (s.topic.name == CHATTER), bytes(s.load())) for s in everything]
+        assert first.all() == second.all() == both.all()
+        if damaged:
+            assert set(read) < set(written)
+            assert sum(loss.count for loss in both.all()) == len(written) - len(read)
+        else:
+            assert read == written
+            assert not both
 
 
 def test_threads_can_load_at_the_same_time(tmp_path):
