@@ -5,6 +5,7 @@ says nothing holds as few of them as anybody else.
 """
 
 import asyncio
+import asyncio.sslproto
 import socket
 from collections import Counter
 from typing import Any
@@ -18,6 +19,8 @@ GOODBYE_S = 10.0  # for the last bytes of an answer and the peer's "close notify
 # The operator's commands come from this machine: strangers who use up max_connections must not lock
 # them out. "::/64" is where ::1 is.
 OPERATORS = ("127.0.0.1", "::/64")
+# A connection. asyncio takes 256 kB, which are most of what an idle robot costs.
+TLS_BUFFER_BYTES = 64 << 10
 MAX_REFUSED_AT_ONCE = 100  # then the event loop does something else first
 
 
@@ -32,6 +35,7 @@ class BoundedLoop(asyncio.SelectorEventLoop):
         if more.get("ssl") is not None:
             more.setdefault("ssl_handshake_timeout", HANDSHAKE_S)
             more.setdefault("ssl_shutdown_timeout", GOODBYE_S)
+            asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
         return await super().create_server(*args, **more)
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 
 import pytest
 
@@ -67,6 +68,21 @@ def test_refused_requests_leave_no_task_and_no_connection(open_port):
     while port.server.server_state.connections or port.server.server_state.tasks:
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_an_idle_connection_costs_little_memory(open_port):
+    port = open_port()
+    first = port.tls()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        connections = [port.tls() for _ in range(20)]
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (after - before) / len(connections) < 120_000
+    first.close()
 
 
 def test_the_files_that_may_be_open_suffice_for_the_connections():
