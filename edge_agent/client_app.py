@@ -7,6 +7,7 @@ Slower and larger than `edge-agent run`, because Flower starts a process for eve
 needs nothing of Flower's inside. The key is the robot's own: stop `edge-agent run` first.
 """
 
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -14,14 +15,12 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from edge_agent.deploy import Models
-from edge_agent.fleet_client import answer
+from edge_agent.fleet_client import LATE, answer
 from edge_agent.local_training import LocalTraining
 from edge_agent.server_link import HttpsStore
 from edge_agent.settings import load_settings
-from edge_agent.trainer import TRAINERS
-from edge_agent.training_job import TrainingJob
-from fleet_model.errors import SettingsError
-from fleet_model.loading import load_plugin
+from edge_agent.training_process import TrainingProcess
+from fleet_model.errors import SettingsError, UpdateError
 from fleet_model.types import Update
 from fleet_model.wire import TrainRequest
 
@@ -30,8 +29,16 @@ app = ClientApp()
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Answer one train message in this process, which ends with it."""
-    return answer(message, lambda request: _train(request, context))
+    """Answer one train message; Flower ends this process with it.
+
+    Raises:
+        UpdateError: the server waits no longer. Flower logs it.
+    """
+    asked = message.metadata
+    left_s = asked.created_at + asked.ttl - time.time()  # Flower takes no clock over 5 s ahead
+    if left_s <= 0:
+        raise UpdateError(LATE)
+    return answer(message, lambda request: _train(request, context), left_s)
 
 
 def _train(request: TrainRequest, context: Context) -> Update:
@@ -39,13 +46,9 @@ def _train(request: TrainRequest, context: Context) -> Update:
     if not isinstance(path, str):
         raise SettingsError("node config lacks agent=PATH of this robot's agent.toml")
     settings = load_settings(Path(path))
-    with closing(HttpsStore(settings.server)) as store:
+    threads = {"OMP_NUM_THREADS": str(settings.training.threads)}
+    # In a process of its own, because nothing else can end a fit whose time is over.
+    with closing(HttpsStore(settings.server)) as store, TrainingProcess(threads) as process:
         name, _ = store.whoami()
-        local = LocalTraining(settings, Models(settings.state / "models"), store, _fit)
+        local = LocalTraining(settings, Models(settings.state / "models"), store, process.fit)
         return local.train(request, name)
-
-
-def _fit(job: TrainingJob, _: float) -> Update:  # Flower ends this process itself
-    trainer = load_plugin(TRAINERS, job.trainer)(job.spec, job.directory)
-    update: Update = trainer.fit(job.checkpoint, job.examples.open(), job.config)
-    return update

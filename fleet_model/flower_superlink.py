@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 # Flower gives each of up to 30 SQLite connections a cache of 64 MB and maps 256 MB of the file: the
 # server would grow with the robots that talk to it at once. A page that many need is in the
 # kernel's cache anyway. Writers wait for each other longer than 5 s on a slow disk.
-PRAGMAS = {"cache_size": "-2000", "mmap_size": "0", "busy_timeout": "60000"}
+PRAGMAS = {"cache_size": "-256", "mmap_size": "0", "busy_timeout": "60000"}
 TIDY_S = 5.0
 
 

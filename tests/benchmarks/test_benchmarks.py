@@ -264,20 +264,45 @@ def test_a_stock_server_that_never_came_back_is_in_no_ratio():
     assert [c.ratio for c in answer.comparisons] == [10.0]
 
 
+def quick(name):
+    """Run a benchmark shortly; return its line of JSON."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--json", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    answer = json.loads(done.stdout.splitlines()[-1])
+    assert answer["benchmark"] == name
+    return answer
+
+
 @pytest.mark.slow
 @pytest.mark.soak  # test_simulate.py runs one benchmark in `make test`
 def test_startup_ends_with_one_line_of_json():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.startup", "--json", "--quick"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    answer = json.loads(done.stdout.splitlines()[-1])
-    assert answer["benchmark"] == "startup"
+    answer = quick("startup")
     assert set(answer["ratios"]) == {"robot_help", "server_help"}
     assert all(value > 1 for value in answer["ratios"].values())
     assert set(answer["figures"]) == {
         "edge_agent_help_s", "flower_supernode_help_s", "cloud_server_help_s", "flwr_help_s",
     }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+def test_server_memory_ends_with_one_line_of_json():
+    answer = quick("server_memory")
+    assert set(answer["ratios"]) == {"server_memory_2", "server_memory_8"}
+    assert all(value > 1 for value in answer["ratios"].values())
+    assert set(answer["figures"]) == {
+        "ours_2_mb", "flower_2_mb", "ours_8_mb", "flower_8_mb", "growth", "growth_flower",
+    }  # fmt: skip
+    assert answer["figures"]["growth"] < answer["figures"]["growth_flower"]
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+def test_recovery_ends_with_one_line_of_json():
+    answer = quick("recovery")
+    assert set(answer["ratios"]) <= {"recovery"}  # unless stock Flower has not come back
+    figures = answer["figures"]
+    assert {"recovery_s", "round_s", "rounds_lost", "flower_rounds_lost"} <= set(figures)
+    assert figures["rounds_lost"] == 0
+    assert 0 < figures["recovery_s"] < 60

@@ -1,11 +1,14 @@
 """The stock ClientApp gives the replies that the lean agent gives."""
 
+import time
+
 import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from edge_agent.client_app import app
 from fleet_model.bundle import TRAINER, entry_of
+from fleet_model.errors import UpdateError
 from fleet_model.types import Checkpoint, TrainConfig
 from fleet_model.weights import read_weights
 from fleet_model.wire import TrainRequest, pack_request, unpack_update
@@ -19,7 +22,8 @@ def as_a_server_app(monkeypatch):
 
 
 @pytest.fixture
-def message(shared_server):
+def ask(shared_server):
+    """Return a maker of train messages that the server waits for so long."""
     model = shared_server.place.model
     entry = entry_of((model / TRAINER).read_bytes())
     request = TrainRequest(
@@ -31,7 +35,12 @@ def message(shared_server):
         trainer=entry.sha256,
         trainer_bytes=entry.size_bytes,
     )
-    return Message(pack_request(request), 1, "train")
+    return lambda ttl_s: Message(pack_request(request), 1, "train", ttl=ttl_s)
+
+
+@pytest.fixture
+def message(ask):
+    return ask(60.0)
 
 
 def run_app(message, **node_config) -> Message:
@@ -55,3 +64,22 @@ def test_without_the_settings_path_the_reply_says_what_is_missing(message):
 def test_settings_that_are_wrong_are_told_without_their_path(message, tmp_path):
     reply = run_app(message, agent=str(tmp_path / "agent.toml"))
     assert reply.error.reason.startswith("<path>: no such file")
+
+
+def test_a_message_whose_time_is_over_is_not_trained(ask):
+    message = ask(0.1)
+    time.sleep(0.2)
+    with pytest.raises(UpdateError, match="the server waits for it no longer"):
+        run_app(message)  # without settings, which would be its reply
+
+
+def test_a_training_ends_when_the_server_waits_no_longer(shared_server, ask, tmp_path, monkeypatch):
+    config = shared_server.admit(tmp_path / "slow", "slow", train=True, examples=(tmp_path,))
+    monkeypatch.setenv(
+        "EDGE_AGENT_TRAINING__TRAINER", "benchmarks.constant_trainer:ConstantTrainer"
+    )
+    monkeypatch.setenv("CONSTANT_TRAINER_S", "60")
+    begin = time.monotonic()
+    with pytest.raises(UpdateError, match="the server waits for it no longer"):
+        run_app(ask(2.0), agent=str(config))
+    assert time.monotonic() - begin < 40
