@@ -1,6 +1,5 @@
 """The round loop's fleet over Flower: robots are nodes, requests and updates are messages."""
 
-import logging
 import threading
 from collections.abc import Collection, Mapping, Sequence
 
@@ -8,13 +7,11 @@ from cloud_server.fleet import Participant, Reply
 from cloud_server.robots import Register, Robot
 from cloud_server.round_record import MAX_REASON, REFUSED, own_words
 from cloud_server.sightings import Sightings
-from fleet_model.errors import SettingsError, UpdateError
+from fleet_model.errors import UpdateError
 from fleet_model.flower_compat import Arrived, FlowerRun, LinkGrid
 from fleet_model.flower_link import NOT_ADMITTED
 from fleet_model.proof import parse_public
 from fleet_model.wire import TrainRequest, pack_request, unpack_update
-
-log = logging.getLogger(__name__)
 
 
 class FlowerFleet:
@@ -26,26 +23,15 @@ class FlowerFleet:
         self._seen = seen
         self._listed: tuple[Robot, ...] | None = None  # as read last; None: not looked yet
         self._robots: Mapping[int, Robot] = {}
-        self._complaint = ""
         self._sync = threading.Lock()  # requests and the run come from different threads
 
     def sync(self) -> Mapping[int, Robot]:
         """Admit robots that are newly approved, forget the others; return node id -> robot.
 
-        While the register is damaged robots stay as they were: a typing error must not end a run.
-        Raises SettingsError if it was never readable.
+        While the register is damaged robots stay as they were; see Register.last_readable.
         """
         with self._sync:
-            try:
-                listed = self._register.robots()
-            except SettingsError as error:
-                if self._listed is None:
-                    raise
-                if str(error) != self._complaint:
-                    log.error("robots stay as they were until it is corrected: %s", error)
-                self._complaint = str(error)
-                return self._robots
-            self._complaint = ""
+            listed = self._register.last_readable()
             if listed is not self._listed:  # the register is parsed when it has changed only
                 self._robots = self._admit([r for r in listed if r.state == "approved"])
                 self._listed = listed

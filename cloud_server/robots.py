@@ -5,6 +5,7 @@ again when it changes. A robot's site is the server's word, never the robot's.
 """
 
 import fcntl
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from fleet_model.durable import write_durably
 from fleet_model.errors import SettingsError
 from fleet_model.proof import fingerprint, parse_public, public_line, utc_now
 
+log = logging.getLogger(__name__)
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 LINE = r"^\P{C}*$"  # one line without control characters: it is shown in terminals
 MAX_REASON = 300
@@ -91,6 +93,8 @@ class Register:
         self._stamp: tuple[int, int, int] | None = None
         self._robots: tuple[Robot, ...] = ()
         self._by_key: dict[str, Robot] = {}
+        self._was_readable = False
+        self._complaint = ""
 
     def robots(self) -> tuple[Robot, ...]:
         """Return the admitted robots by name; raises SettingsError if the file is damaged."""
@@ -98,11 +102,16 @@ class Register:
             status = self._path.stat()
         except FileNotFoundError:
             self._stamp, self._robots, self._by_key = None, (), {}
+            self._was_readable = True
             return ()
+        except OSError as error:
+            raise self._unreadable(error) from None
         stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         if stamp != self._stamp:
             try:
                 robots = _File.model_validate_json(self._path.read_bytes()).robots
+            except OSError as error:
+                raise self._unreadable(error) from None
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(map(str, first["loc"])) or "the file"
@@ -111,7 +120,25 @@ class Register:
                 ) from None
             self._by_key = {robot.key: robot for robot in robots}
             self._robots, self._stamp = robots, stamp
+        self._was_readable = True
         return self._robots
+
+    def last_readable(self) -> tuple[Robot, ...]:
+        """Return the robots; while the file is damaged as they were: a typing error ends no run.
+
+        Raises SettingsError if it was never readable.
+        """
+        try:
+            robots = self.robots()
+        except SettingsError as error:
+            if not self._was_readable:
+                raise
+            if str(error) != self._complaint:
+                log.error("robots stay as they were until it is corrected: %s", error)
+            self._complaint = str(error)
+            return self._robots
+        self._complaint = ""
+        return robots
 
     def by_key(self, line: str) -> Robot | None:
         """Return the robot that owns a public line."""
@@ -202,6 +229,11 @@ class Register:
         with self._path.with_name(f".{self._path.name}.lock").open("a") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
+
+    def _unreadable(self, error: OSError) -> SettingsError:
+        return SettingsError(
+            f"{self._path}: cannot be read ({error.strerror}); correct it or restore it"
+        )
 
     def _write(self, robots: tuple[Robot, ...]) -> None:
         ordered = tuple(sorted(robots, key=lambda robot: robot.name))

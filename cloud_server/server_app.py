@@ -158,7 +158,6 @@ class GridFleet:
         self._seen = seen
         self._listed: tuple[Robot, ...] | None = None  # as read last; None: not looked yet
         self._approved: Mapping[str, Robot] = {}  # by key
-        self._complaint = ""
         self._lines: dict[bytes, str] = {}  # public key as Flower sends it -> as in the register
         self._keys: dict[int, str] = {}  # node id -> key, of robots that were online
         self._online: Sequence[Participant] = ()
@@ -231,20 +230,8 @@ class GridFleet:
                 )
 
     def _sync(self) -> Mapping[str, Robot]:
-        """Return the approved robots by key; while the register is damaged as they were.
-
-        A typing error must not end a run. Raises SettingsError if it was never readable.
-        """
-        try:
-            listed = self._register.robots()
-        except SettingsError as error:
-            if self._listed is None:
-                raise
-            if str(error) != self._complaint:
-                log.error("robots stay as they were until it is corrected: %s", error)
-            self._complaint = str(error)
-            return self._approved
-        self._complaint = ""
+        """Return the approved robots by key; see Register.last_readable."""
+        listed = self._register.last_readable()
         if listed is not self._listed:  # the register is parsed when it has changed only
             self._approved = {r.key: r for r in listed if r.state == "approved"}
             self._listed = listed

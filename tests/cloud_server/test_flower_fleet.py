@@ -117,7 +117,7 @@ def test_a_typing_error_in_the_register_is_told_once_and_changes_nothing(
     assert [robot.name for robot in fleet.online()] == ["r1"]
     assert caplog.text.count("robots stay as they were until it is corrected") == 1
     with pytest.raises(SettingsError, match="correct it or restore it"):  # as after a restart
-        FlowerFleet(grid, register, Sightings(tmp_path / "seen.json")).sync()
+        FlowerFleet(grid, Register(file), Sightings(tmp_path / "seen.json")).sync()
 
     file.write_text(good.replace("hall-1", "hall-9"))
     assert {robot.site for robot in fleet.sync().values()} == {"hall-9", "hall-2"}

@@ -127,6 +127,32 @@ def test_a_damaged_register_is_named_with_the_place(tmp_path, register, content,
         register.robots()
 
 
+def test_a_register_that_cannot_be_read_is_named(tmp_path, register):
+    (tmp_path / "robots.json").mkdir()
+
+    with pytest.raises(SettingsError, match=r"robots\.json: cannot be read \(Is a directory\)"):
+        register.robots()
+
+
+def test_who_must_go_on_goes_on_with_what_was_readable_last(tmp_path, register, caplog):
+    register.add("r1", "hall", LINE)
+    assert register.last_readable() is register.robots()
+    (tmp_path / "robots.json").write_text('{"robots": [')
+    assert [robot.name for robot in register.last_readable()] == ["r1"]
+    (tmp_path / "robots.json").unlink()
+    (tmp_path / "robots.json").mkdir()
+    assert [robot.name for robot in register.last_readable()] == ["r1"]
+    assert [robot.name for robot in register.last_readable()] == ["r1"]
+    assert caplog.text.count("robots stay as they were until it is corrected") == 2
+
+
+def test_a_register_that_was_never_readable_stops_whoever_needs_it(tmp_path, register):
+    (tmp_path / "robots.json").write_text('{"robots": [')
+
+    with pytest.raises(SettingsError):
+        register.last_readable()
+
+
 def test_a_wrong_key_in_the_file_is_named_with_its_place(tmp_path, register):
     register.add("r1", "hall", LINE)
     values = json.loads((tmp_path / "robots.json").read_text())
