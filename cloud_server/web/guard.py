@@ -44,9 +44,8 @@ TRANSFERS = {"/v1/fleet/push-object", "/v1/fleet/pull-object"}
 ROBOT = re.compile(r"/fleetlearn/v1/robot(/[A-Za-z0-9-]+)+")
 ROBOT_BODY_BYTES = 0  # our own routes take no body
 REFUSALS = {400, 401, 403, 405, 413, 415}  # answers that a robot with a good proof does not get
-BURST_S = (
-    60.0  # so many seconds' worth of refusals at once: a site whose robots are not yet admitted
-)
+# So many seconds' worth of refusals at once: a site whose robots are not yet admitted.
+BURST_S = 60.0
 MAX_FRIENDS = 16384  # keys with a good proof, the latest: about 8 MB
 MAX_KEY_BYTES = 400
 
