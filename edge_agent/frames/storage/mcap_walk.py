@@ -81,6 +81,16 @@ class Span:
         self._last_ns = time_ns
         return MessageHead(channel, time_ns, record.at, record.end)
 
+    def is_index(self, record: Record) -> bool:
+        """Return whether a message behind a chunk is its message index: a bit apart by its opcode.
+
+        The index begins as a message does, with a channel and a time. Nobody writes messages
+        there, and its length stands in it twice.
+        """
+        return record.op == MESSAGE and _is_whole(
+            self, record.at, MESSAGE_INDEX, record.end - record.at - HEAD.size
+        )
+
     def is_timely(self, time_ns: int, publish_ns: int) -> bool:
         """Return whether these can be a message's times: a clock may jump, but then both do."""
         near = abs(time_ns - self._last_ns) < _NEAR_NS or abs(time_ns - publish_ns) < _NEAR_NS

@@ -163,6 +163,13 @@ def test_a_wrong_message_index_is_told_or_seen_through(read, at):
         assert damage in ([], [("damaged file", 1)])
 
 
+@pytest.mark.parametrize("nth", range(4))
+def test_an_index_that_a_flipped_bit_turns_into_a_message_is_none(read, nth):
+    data = SEEDS["mcap no summary"]
+    damaged = change(data, find(data, 7, nth), b"\x05")
+    assert read(damaged, (CAMERA, TEXT)) == (read(data, (CAMERA, TEXT))[0], [("damaged file", 1)])
+
+
 def test_chunks_whose_place_the_summary_has_wrong_are_found(read):
     data = SEEDS["rosbags none"]
     entry = find(data, 8)
