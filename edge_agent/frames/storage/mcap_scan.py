@@ -49,8 +49,6 @@ class Scanner:
                 if record.op == MESSAGE_INDEX:
                     waiting.index_end = record.end
                     continue
-                if span.is_index(record):
-                    record = record._replace(op=LOST)
                 yield _unless_in_doubt(waiting, record.op == LOST)
                 waiting = None
             if record.op == FOOTER:

@@ -81,16 +81,6 @@ class Span:
         self._last_ns = time_ns
         return MessageHead(channel, time_ns, record.at, record.end)
 
-    def is_index(self, record: Record) -> bool:
-        """Return whether a message behind a chunk is its message index: a bit apart by its opcode.
-
-        The index begins as a message does, with a channel and a time. Nobody writes messages
-        there, and its length stands in it twice.
-        """
-        return record.op == MESSAGE and _is_whole(
-            self, record.at, MESSAGE_INDEX, record.end - record.at - HEAD.size
-        )
-
     def is_timely(self, time_ns: int, publish_ns: int) -> bool:
         """Return whether these can be a message's times: a clock may jump, but then both do."""
         near = abs(time_ns - self._last_ns) < _NEAR_NS or abs(time_ns - publish_ns) < _NEAR_NS
@@ -119,6 +109,7 @@ class Span:
 
 def walk(span: Span, at: int) -> Iterator[Record]:
     """Yield the records from `at` to the end of `span`, and LOST where there is none."""
+    before = LOST
     while at < span.end:
         head = span.get(at, HEAD.size)
         op, length = HEAD.unpack(head) if len(head) == HEAD.size else (LOST, 0)
@@ -134,8 +125,10 @@ def walk(span: Span, at: int) -> Iterator[Record]:
             end = 0
         if not end or (end > span.end and not span.is_cut):
             op, end = LOST, _find(span, at + 1)
+        elif op == MESSAGE and before in (CHUNK, MESSAGE_INDEX) and _is_index(span, at, length):
+            op = LOST  # its opcode is a bit away, and nobody writes messages there
         yield Record(op, at, end)
-        at = end
+        at, before = end, op
 
 
 def read_chunk_head(span: Span, at: int, *, strictly: bool = False) -> ChunkHead | None:
@@ -195,11 +188,16 @@ def _is_whole(span: Span, at: int, op: int, length: int) -> bool:
     if op in (HEADER, SCHEMA, CHANNEL):
         return length <= _DEFINITION_LIMIT and texts_fit(op, span.get(at + HEAD.size, length))
     if op == MESSAGE_INDEX:
-        _, _, _, entries = INDEX_HEAD.unpack(span.get(at, INDEX_HEAD.size))
-        return bool(entries + 6 == length and entries % 16 == 0)
+        return _is_index(span, at, length)
     if op == CHUNK:
         return read_chunk_head(span, at, strictly=True) is not None
     return op in (DATA_END, FOOTER) and length == SMALLEST[op]
+
+
+def _is_index(span: Span, at: int, length: int) -> bool:
+    """Return whether a record of any opcode has its length twice, as message indexes do."""
+    _, _, _, entries = INDEX_HEAD.unpack(span.get(at, INDEX_HEAD.size))
+    return bool(entries + 6 == length and entries % 16 == 0)
 
 
 def _find(span: Span, at: int) -> int:
