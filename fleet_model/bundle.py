@@ -144,7 +144,9 @@ def require_file(path: Path, entry: FileEntry) -> None:
         with path.open("rb") as stream:
             actual = _digest(stream)
     except FileNotFoundError:
-        raise BundleError(f"{path.name}: missing; `edge-agent run` fetches what engine.precision names") from None
+        raise BundleError(
+            f"{path.name}: missing; `edge-agent run` fetches what engine.precision names"
+        ) from None
     if actual != entry.sha256:
         raise BundleError(
             f"{path.name}: sha256 is {actual[:12]}, expected {entry.sha256[:12]}; it was changed "
