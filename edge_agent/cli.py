@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -73,13 +74,16 @@ def enroll(
         spool=spool and spool.absolute(),
     )
     line = make(kit, directory, settings, train=train)
+    if missing := [str(path) for path in paths if not os.access(path, os.R_OK)]:
+        typer.echo(f"warning: --examples {', '.join(missing)}: cannot be read yet", err=True)
     if json_output:
         typer.echo(json.dumps({"public_key": line, "fingerprint": fingerprint(line)}))
         return
     typer.echo(line)
     typer.echo(
-        f"enrolled; on the server run:\n  cloud-server robots add DIR NAME --site SITE "
-        f"--key '{line}'\nthen here:\n  edge-agent run --config {directory / 'agent.toml'}",
+        f"fingerprint: {fingerprint(line)}\nenrolled; on the server run:\n"
+        f"  cloud-server robots add DIR NAME --site SITE --key '{line}'\n"
+        f"then here:\n  edge-agent run --config {directory / 'agent.toml'}",
         err=True,
     )
 
@@ -200,14 +204,22 @@ def predict(
 
 def _status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     """Say in plain words what an agent wrote; one of an earlier version wrote less."""
+    from edge_agent.pause import WITHOUT_REASON
+
     rounds = answer["rounds"]
-    yield f"robot    {answer['name']} at site {answer['site']}"
+    name = answer["name"]  # known since the server's first answer after the start
+    if name:
+        yield f"robot    {name} at site {answer['site']}"
+    else:
+        yield f"robot    {'not admitted yet' if answer['state'] == 'refused' else 'not known yet'}"
     yield f"state    {answer['state']} {answer['reason']}".rstrip()
     if standing := answer.get("standing"):
         yield f"standing {standing} {answer['standing_reason']}".rstrip()
-    if answer["paused"]:
-        yield f"paused   {answer['paused']} (no training until `edge-agent resume`)"
-    yield f"version  {answer['active_version']}"
+    if reason := answer["paused"]:
+        given = "" if reason == WITHOUT_REASON else f"{reason}; "
+        yield f"paused   {given}no training until `edge-agent resume`"
+    version = answer["active_version"]
+    yield f"version  {'none yet' if version is None else version}"
     yield f"memory   {answer['idle_mb']:.0f} MB idle, {answer['peak_mb']:.0f} MB peak"
     if ingest := answer.get("ingest"):
         yield (

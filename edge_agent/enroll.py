@@ -45,4 +45,7 @@ def _read_kit(kit: Path) -> tuple[ServerLink, bytes]:
         reason = str(error)
     except ValidationError as error:
         reason = f"kit.toml: {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}"
-    raise SettingsError(f"{kit}: not a robot kit ({reason}); copy the folder DIR/kit of the server")
+    raise SettingsError(
+        f"{kit}: not a robot kit ({reason}); copy the kit folder that `cloud-server init` makes on "
+        "the server (fleet/kit)"
+    )

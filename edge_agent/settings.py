@@ -140,7 +140,7 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Ag
     Raises:
         SettingsError: missing file, wrong TOML, unknown or wrong key, named in full.
     """
-    values = read_toml(path)
+    values = read_toml(path, hint="; `edge-agent enroll` makes one")
     for name, value in environment.items():
         if name.startswith(ENVIRONMENT):
             _put(values, name.removeprefix(ENVIRONMENT).lower().split("__"), value, name)
@@ -151,12 +151,12 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Ag
     return _absolute(settings, path.absolute().parent)
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; raises SettingsError."""
+def read_toml(path: Path, *, hint: str = "") -> dict[str, Any]:
+    """Read a TOML file; raises SettingsError, with the hint if there is none."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SettingsError(f"{path}: no such file; `edge-agent enroll` makes one") from None
+        raise SettingsError(f"{path}: no such file{hint}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError(f"{path}: not readable TOML ({error})") from None
 

@@ -19,7 +19,7 @@ from edge_agent.extraction.disk import checksum
 from edge_agent.extraction.files import FrameNames, require_image_format
 from edge_agent.extraction.journal import Journal, Outcome, Skipped, Written
 from edge_agent.extraction.output import ExtractOutput
-from edge_agent.extraction.selection import Selection, reason_to_skip
+from edge_agent.extraction.selection import Selection, reason_to_skip, require_order
 from edge_agent.extraction.stages import Candidate, Quality, encoded
 from edge_agent.frames.bag import BagFrames
 from edge_agent.frames.damage import Damage, DamageLog
@@ -112,6 +112,7 @@ def _extract_into(
 
 def _require_options(options: ExtractOptions) -> None:
     selection = options.selection
+    require_order(selection)
     require_image_format(options.image_format)
     open_format(options.format)
     if not options.paths:

@@ -66,6 +66,13 @@ def parse_moment(text: str, flag: str) -> Moment | None:
     return Moment(round(seconds * _NS_PER_S), absolute=False)
 
 
+def require_order(selection: Selection) -> None:
+    """Raise SettingsError if the range is empty, as far as that is known before the recording."""
+    start, end = selection.start, selection.end
+    if start and end and start.absolute == end.absolute and end.ns <= start.ns:
+        raise SettingsError("--end before --start: the end must be later, for it is not included")
+
+
 def reason_to_skip(selection: Selection) -> Callable[[int], str]:
     """Return a function that tells of each frame's time, in their order, why it is not wanted.
 

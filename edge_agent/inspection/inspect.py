@@ -89,6 +89,8 @@ def inspect_bag(path: Path, progress: Callable[[int, int], None] | None = None) 
     Raises:
         FrameError: it is no bag, or nothing in it can be read.
     """
+    if path.name in ("", ".."):  # "." has a name, too; a link keeps its own
+        path = path.resolve()
     if not path.exists():
         raise FrameError(f"{path.name}: no such file or folder", "missing file")
     if not is_bag(path):

@@ -106,10 +106,21 @@ def test_enroll_prints_the_key_alone_and_the_next_step_beside_it(kit, tmp_path):
     )
     assert out == (tmp_path / "robot" / "robot.pub").read_text()
     assert f"--key '{out.strip()}'" in hint
+    assert f"fingerprint: {fingerprint(out.strip())}\n" in hint
     assert f"edge-agent run --config {tmp_path}/robot/agent.toml" in hint
     settings = load_settings(tmp_path / "robot" / "agent.toml", {})
     assert settings.examples.paths == (Path("bags").absolute(),)
     assert not settings.training.enabled
+
+
+def test_enroll_warns_of_examples_that_are_not_there(kit, tmp_path):
+    (tmp_path / "there").mkdir()
+    words = ["enroll", kit, "--dir", tmp_path / "robot", "--json"]
+    words += ["--examples", tmp_path / "there", "--examples", tmp_path / "nope"]
+    hint = type_(*words)[1]
+    assert hint == f"warning: --examples {tmp_path}/nope: cannot be read yet\n"
+    settings = load_settings(tmp_path / "robot" / "agent.toml", {})
+    assert settings.examples.paths == (tmp_path / "there", tmp_path / "nope")
 
 
 def test_enroll_answers_in_json(kit, tmp_path):
@@ -183,6 +194,18 @@ def test_the_status_shows_what_the_server_thinks(config):
     assert "notice   run a round 3: refused: norm 40 times the median\n" in out
 
 
+@pytest.mark.parametrize(
+    ("state", "robot"), [("refused", "not admitted yet"), ("offline", "not known yet")]
+)
+def test_the_status_before_the_server_knows_the_robot(config, state, robot):
+    write_status(config.parent / "state", Status(state=state, reason="unknown key"))
+    type_("pause", "-c", config)
+    out, _ = type_("status", "-c", config)
+    assert f"robot    {robot}\nstate    {state} unknown key\n" in out
+    assert "version  none yet\n" in out
+    assert "paused   no training until `edge-agent resume`\n" in out
+
+
 def test_a_status_of_an_earlier_version_is_shown(config):
     old = {"name": "r1", "site": "hall", "state": "idle", "reason": "", "rounds": []}
     old |= {"active_version": 1, "idle_mb": 90.0, "peak_mb": 100.0}
@@ -204,6 +227,21 @@ def test_a_pause_is_shown_until_it_is_resumed(config):
 def test_a_reason_that_is_too_long_ends_with_2(config):
     text = type_outside("pause", "-c", config, "--reason", "x" * 101, code=2)
     assert "expected one line of at most 100 characters" in text
+
+
+@pytest.mark.parametrize("name", ["kers", ""])
+def test_a_trainer_that_does_not_exist_ends_a_run_with_2(config, name):
+    config.write_text(config.read_text().replace('"litert"', f'"{name}"'))
+    text = type_outside("run", "-c", config, code=2)
+    known = "choose keras, litert or module:Class"
+    assert text == f"edge-agent: training.trainer: no trainer {name!r}; {known}\n"
+
+
+@pytest.mark.parametrize(("name", "enabled"), [("my.own:Trainer", True), ("kers", False)])
+def test_a_plug_in_or_a_trainer_that_is_not_used_is_not_looked_up(config, name, enabled):
+    text = config.read_text().replace('"litert"', f'"{name}"')
+    config.write_text(text.replace("enabled = true", f"enabled = {str(enabled).lower()}"))
+    assert "ca.crt: not a CA certificate" in type_outside("run", "-c", config, code=2)
 
 
 @pytest.mark.parametrize("command", [["run"], ["status"], ["pause"], ["resume"], ["predict", "x"]])

@@ -80,7 +80,8 @@ def test_what_is_no_kit_is_refused_before_anything_is_written(kit, tmp_path, con
     with pytest.raises(SettingsError, match="not a robot kit") as caught:
         enroll(kit, tmp_path / "robot", ExampleSettings(), train=True)
     assert reason in str(caught.value)
-    assert "copy the folder DIR/kit of the server" in str(caught.value)
+    assert "copy the kit folder that `cloud-server init` makes" in str(caught.value)
+    assert "edge-agent enroll" not in str(caught.value)  # it is what runs
     assert not (tmp_path / "robot").exists()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.extraction.extract import ExtractOptions, extract
-from edge_agent.extraction.selection import Selection, parse_moment
+from edge_agent.extraction.selection import Moment, Selection, parse_moment
 from edge_agent.labels import LabelSettings
 from fleet_model.errors import SettingsError
 
@@ -19,6 +19,11 @@ NAN, INFINITE = float("nan"), float("inf")
     [
         *({"selection": Selection(rate_hz=rate)} for rate in (NAN, INFINITE, 1e308, -1.0)),
         {"selection": Selection(every_n=0)},
+        *(
+            {"selection": Selection(Moment(5, kind), Moment(ns, kind))}
+            for kind in (True, False)
+            for ns in (2, 5)
+        ),
         *({"labels": LabelSettings(tolerance_s=s)} for s in (NAN, INFINITE, 0.0, -1.0)),
         *({"min_sharpness": value} for value in (NAN, INFINITE, -1.0)),
         {"format": "json:loads"},

@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,3 +133,15 @@ def test_no_bag_is_an_error_that_says_what_is_expected(tmp_path, image_folder):
     with pytest.raises(FrameError):
         inspect_bag(tmp_path / "x.mcap")
     shutil.rmtree(tmp_path / "photos")
+
+
+@pytest.mark.parametrize("path", [".", "deep/.."])
+def test_a_folder_that_is_named_by_its_place_has_a_name(bags, tmp_path, monkeypatch, path):
+    bag = bags.drive(tmp_path / "r1", ["star"])
+    (bag / "deep").mkdir()
+    monkeypatch.chdir(bag)
+    assert inspect_bag(Path(path)).name == "r1"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep").mkdir()
+    with pytest.raises(FrameError, match=f"^{tmp_path.name}: is no bag"):
+        inspect_bag(Path(path))
