@@ -16,12 +16,14 @@ from cloud_server.clock import is_synchronized
 from cloud_server.directory import ServerDirectory
 from cloud_server.robots import Register
 from cloud_server.schedule import ScheduleFile
+from cloud_server.server import require_sound
 from cloud_server.settings import ServerSettings, load_settings
 from fleet_model.errors import FleetError, SettingsError
 
 State: TypeAlias = Literal["ok", "warn", "fail"]
 RENEW_BEFORE = timedelta(days=30)
 CA_RENEW_BEFORE = timedelta(days=365)  # every robot needs the new kit then: begin in time
+CORRECT = "correct server.toml or the variable"
 SPARE_BYTES = 200 << 20  # for logs, Flower's state, an export
 
 
@@ -55,9 +57,13 @@ def examine(place: ServerDirectory, now: datetime) -> list[Finding]:
     try:
         settings = load_settings(place.settings)
     except SettingsError as error:
-        wrong = Finding("settings", "fail", str(error), "correct server.toml or the variable")
+        wrong = Finding("settings", "fail", str(error), CORRECT)
         return [wrong, *_secrets(place), *_clock(place, now)]
-    found = [Finding("settings", "ok", f"{place.settings} is readable")]
+    try:
+        require_sound(settings)
+        found = [Finding("settings", "ok", f"{place.settings} is readable")]
+    except SettingsError as error:
+        found = [Finding("settings", "fail", str(error), CORRECT)]
     for look in _LOOKS:
         found += _guarded(look, place, settings, now)
     return found

@@ -35,7 +35,7 @@ def robots_add(
 ) -> None:
     """Admit a robot's public key under a name and a site."""
     line = key
-    if not key.startswith("ecdsa-"):
+    if not key.startswith(("ecdsa-", "-----BEGIN")):  # the latter is refused, and not repeated
         _register(directory)  # no directory: say that first
         try:
             line = Path(key).read_text()

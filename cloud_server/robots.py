@@ -30,12 +30,18 @@ State: TypeAlias = Literal["pending", "approved", "suspended", "revoked"]
 
 @lru_cache(maxsize=16384)  # 0.4 ms a key: a change of one robot must not read all others again
 def _line(text: str) -> str:
+    """Return the line without its comment; what is wrong is refused in words that quote nothing."""
+    if text.lstrip().startswith("-----BEGIN"):
+        raise ValueError("this is a private key; give the robot's public one, robot.pub")
     try:
         line = public_line(parse_public(text))
-    except SettingsError as error:
-        raise ValueError(str(error)) from None  # pydantic then says whose key it is
+    except SettingsError:
+        line = ""
     if not line.startswith("ecdsa-sha2-nistp384 "):
-        raise ValueError("expected an ecdsa-sha2-nistp384 key, as `edge-agent enroll` makes")
+        raise ValueError(
+            "not an OpenSSH public key of a robot; expected one line `ecdsa-sha2-nistp384 ...`, "
+            "as `edge-agent enroll` prints it"
+        )
     return line
 
 
@@ -69,7 +75,10 @@ def _robot(**fields: object) -> Robot:
         return Robot.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        raise SettingsError(f"{first['loc'][0]} {first['input']!r}: {first['msg']}") from None
+        field, text = first["loc"][0], first["msg"].removeprefix("Value error, ")
+        if field != "key":  # in its place there may be a private one: it is shown to nobody
+            field = f"{field} {first['input']!r}"
+        raise SettingsError(f"{field}: {text}") from None
 
 
 class _File(BaseModel):

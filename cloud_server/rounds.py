@@ -44,6 +44,7 @@ __all__ = [  # all that users of the loop need, from one place
 
 POLL_S = 0.05  # between looks at the replies: small against the seconds that training takes
 LOOK_S = 1.0  # between looks for robots that are still to be asked
+TELL_S = 60.0  # between words on whom a round waits for: robots may come and go all the time
 CHECK_S = 10.0  # between looks for questions that can no longer be answered
 log = logging.getLogger(__name__)
 
@@ -189,6 +190,7 @@ class _Loop:
     def _wait_for_quorum(self) -> None:
         state, rules = self.state, self.state.rules
         end = self.clock.now() + rules.wait_s
+        told, tell_at = "", -math.inf
         while True:
             self._require_going_on()
             online = self.fleet.online()
@@ -196,8 +198,14 @@ class _Loop:
             able = {robot.name for robot in fit} | (state.at_work() if state.buffered else set())
             if len(able) >= rules.quorum:
                 break
-            if self.clock.now() >= end:
+            now = self.clock.now()
+            if now >= end:
                 raise RoundError(_too_few(able, left_out, rules.quorum))
+            if now >= tell_at:
+                tell_at, words = now + TELL_S, _too_few(able, left_out, rules.quorum)
+                if words != told:
+                    log.info("round %d waits: %s", state.request.round, words, extra=self._about())
+                    told = words
             self.clock.sleep(POLL_S)
         for name, reason in left_out.items():
             about = self._about(robot=name)

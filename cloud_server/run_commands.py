@@ -61,11 +61,13 @@ def runs_list(directory: Directory, json_output: Json = False) -> None:
             f"{run['rounds_closed']} of {run['rounds']}",
             "-" if run["published_version"] is None else f"version {run['published_version']}",
             f"{run['seconds']:.0f} s",
-            run["error"],
         )
         for run in known
     ]
-    table(("run", "state", "rounds closed", "published", "took", "error"), rows)
+    table(("run", "state", "rounds closed", "published", "took"), rows)
+    for run in known:
+        if run["error"]:  # a sentence; as a column it would squeeze the others
+            typer.echo(f"run {run['id']} {_state(run)}: {run['error']}")
 
 
 @runs.command("show")
@@ -87,10 +89,9 @@ def runs_stop(directory: Directory, run_id: RunId) -> None:
     """End a run soon: the open round is left, what has closed is published."""
     _require_of_server(directory, run_id)
     run = _client(directory).stop_run(run_id)
-    console().print(
+    _say(
         f"run {run['id']} ends after {run['rounds_closed']} closed rounds; to go on later: "
-        f"cloud-server runs resume {directory} {run['id']}",
-        soft_wrap=True,
+        f"cloud-server runs resume {directory} {run['id']}"
     )
 
 
@@ -223,11 +224,19 @@ def _see_to_the_end(
     json_output: bool,
 ) -> None:
     if not detach:
-        run = _follow(client, run)
+        _say(f"run {run['id']} has begun; it goes on without this command")
+        try:
+            run = _follow(client, run)
+        except KeyboardInterrupt:
+            _say(
+                f"run {run['id']} goes on on the server; "
+                f"`cloud-server runs stop {directory} {run['id']}` ends it"
+            )
+            raise
     if json_output:
         typer.echo(json.dumps(_with_robots(directory, run)))
     if detach:
-        console().print(f"run {run['id']} has begun; see `cloud-server status --watch`")
+        _say(f"run {run['id']} has begun; see `cloud-server status --watch`")
         return
     if run["state"] != "finished":
         error = RoundError(f"run {run['id']}: {run['error']}")
@@ -238,6 +247,10 @@ def _see_to_the_end(
             f"[green]version {run['published_version']} is published[/] "
             f"after {run['seconds']:.1f} s"
         )
+
+
+def _say(line: str) -> None:
+    console().print(line, markup=False, soft_wrap=True)
 
 
 def _follow(client: "AdminClient", run: dict[str, Any]) -> dict[str, Any]:
@@ -257,7 +270,7 @@ def _follow(client: "AdminClient", run: dict[str, Any]) -> dict[str, Any]:
         while True:
             for record in run["closed"]:
                 if record["round"] > shown:
-                    screen.print(_round_line(record), markup=False)
+                    screen.print(_round_line(record), markup=False, soft_wrap=True)
             shown = run["rounds_closed"]
             what = "publishing" if run["state"] == "publishing" else f"round {shown + 1}"
             progress.update(bar, completed=shown, description=what)

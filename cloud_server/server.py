@@ -57,9 +57,7 @@ def build(place: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
     from cloud_server.metrics import make_registry
     from cloud_server.model_store import DirectoryStore
     from cloud_server.refused_answers import RefusedAnswers
-    from cloud_server.robot_query import parse_query
     from cloud_server.robots import Register
-    from cloud_server.round_rules import rules_of
     from cloud_server.runs import Runs
     from cloud_server.sightings import Sightings
     from cloud_server.totals import Ledger
@@ -72,8 +70,8 @@ def build(place: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
     from cloud_server.web.ownership import add_ownership
     from fleet_model.flower_compat import LinkGrid
 
-    parse_query(settings.rounds.query)  # what is wrong is found at start, not in the first round
-    rules_of(settings.rounds)
+    require_sound(settings)
+    token = _admin_token(place)
     app = _superlink(place, settings)
     grid, register, seen = LinkGrid(app), Register(place.robots), Sightings(place.seen)
     fleet = FlowerFleet(grid, register, seen)
@@ -94,7 +92,6 @@ def build(place: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
         spool=place.flower,
         busy=lambda: grid.is_unpacking,
     )
-    token = place.admin_token.read_text().strip()
     app.add_middleware(Guard, token=token, bounds=bounds)  # outermost: last added
     return bounded_server(
         app,
@@ -103,6 +100,31 @@ def build(place: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
         certificate=place.certificates / "server.crt",
         key=place.secrets / "server.key",
     )
+
+
+def require_sound(settings: ServerSettings) -> None:
+    """Raise SettingsError for what is wrong though it reads well: now, not in the first round."""
+    from cloud_server.aggregation.aggregator import AGGREGATORS
+    from cloud_server.robot_query import parse_query
+    from cloud_server.round_rules import rules_of
+    from fleet_model.loading import load_plugin
+
+    parse_query(settings.rounds.query)
+    rules_of(settings.rounds)
+    load_plugin(AGGREGATORS, settings.rounds.aggregator)
+
+
+def _admin_token(place: ServerDirectory) -> str:
+    try:
+        token = place.admin_token.read_text().strip()
+        if not token:
+            raise ValueError("it is empty")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(
+            f"{place.admin_token}: cannot be read ({reason}); restore it from a backup"
+        ) from None
+    return token
 
 
 def _superlink(place: ServerDirectory, settings: ServerSettings) -> "FastAPI":

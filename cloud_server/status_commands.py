@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloud_server.terminal import Directory, Json, held_out, table
+from cloud_server.terminal import (
+    Directory,
+    Json,
+    data_console,
+    held_out,
+    made_table,
+    show_table,
+    table,
+)
 from fleet_model.errors import ConnectionFailed, SettingsError
 
 if TYPE_CHECKING:
@@ -29,22 +37,17 @@ def status(
     json_output: Json = False,
 ) -> None:
     """Show robots, runs, versions of the running server, and say what happened."""
-    from rich.console import Console
-
     from cloud_server.admin_client import AdminClient
     from cloud_server.directory import ServerDirectory
 
     client = AdminClient(ServerDirectory(directory))
-    screen = Console(highlight=False)
+    screen = data_console()
     if watch:
         _watch(client, screen, json_output=json_output)
     elif json_output:
         typer.echo(json.dumps(client.status()))
     else:
-        answer = client.status()
-        screen.print(_tables(answer))
-        for line in answer["words"]:  # not wrapped: it may hold a command to copy
-            screen.out(line)
+        _show(screen, client.status())
 
 
 def history(
@@ -74,7 +77,7 @@ def history(
     elif json_output:
         typer.echo(json.dumps([record.as_json() for record in records]))
     else:
-        columns = ("run", "round", "version", "accepted", "asked", "late", "seconds", "held out")
+        columns = ("run", "round", "version", "accepted", "late", "seconds", "held out")
         table(columns, [_row(record) for record in records])
 
 
@@ -82,7 +85,7 @@ def _row(record: "RoundRecord") -> tuple[str, ...]:
     from cloud_server.round_record import ACCEPTED
 
     accepted = sum(robot.outcome == ACCEPTED for robot in record.robots)
-    numbers = (record.round, record.version, accepted, record.asked, record.late)
+    numbers = (record.round, record.version, f"{accepted} of {record.asked}", record.late)
     return record.run, *map(str, numbers), f"{record.seconds:.1f}", held_out(record.metrics)
 
 
@@ -98,7 +101,14 @@ def _watch(client: "AdminClient", screen: "Console", *, json_output: bool) -> No
         if json_output:
             typer.echo(json.dumps(answer))
         else:
-            screen.print(_view(answer))
+            _show(screen, answer)
+
+
+def _show(screen: "Console", answer: dict[str, Any]) -> None:
+    for made in _tables(answer):
+        show_table(screen, made)
+    for line in answer["words"]:  # not wrapped: it may hold a command to copy
+        screen.out(line)
 
 
 def _looks(client: "AdminClient") -> "Iterator[dict[str, Any]]":
@@ -114,22 +124,17 @@ def _view(answer: dict[str, Any]) -> "RenderableType":
     from rich.console import Group
     from rich.text import Text
 
-    return Group(_tables(answer), *(Text(line) for line in answer["words"]))
+    return Group(*_tables(answer), *(Text(line) for line in answer["words"]))
 
 
-def _tables(answer: dict[str, Any]) -> "RenderableType":
-    from rich.console import Group
-
-    return Group(_robots(answer["robots"]), _runs(answer["runs"][-RUNS_SHOWN:]))
+def _tables(answer: dict[str, Any]) -> "tuple[Table, Table]":
+    return _robots(answer["robots"]), _runs(answer["runs"][-RUNS_SHOWN:])
 
 
 def _robots(robots: list[dict[str, Any]]) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
     from cloud_server.logs import one_line
 
-    made = Table("robot", "site", "state", "trains now", "seen", "version")
+    rows = []
     for robot in robots:
         seen, version = robot["last_seen_s"], robot["active_version"]
         busy = (robot["report"] or {}).get("busy", "")
@@ -141,20 +146,19 @@ def _robots(robots: list[dict[str, Any]]) -> "Table":
             "never" if seen is None else f"{seen:.0f} s ago",
             "-" if version is None else str(version),
         )
-        made.add_row(*map(Text, cells))  # Text: a robot's own words are no markup
-    return made
+        rows.append(cells)
+    return made_table(("robot", "site", "state", "trains now", "seen", "version"), rows)
 
 
 def _runs(runs: list[dict[str, Any]]) -> "Table":
-    from rich.table import Table
-
-    made = Table("run", "state", "rounds closed", "published")
+    rows = []
     for run in runs:
         version = run["published_version"]
-        made.add_row(
+        cells = (
             run["id"],
             run["state"],
             f"{run['rounds_closed']} of {run['rounds']}",
             "-" if version is None else f"version {version}",
         )
-    return made
+        rows.append(cells)
+    return made_table(("run", "state", "rounds closed", "published"), rows)

@@ -8,20 +8,51 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="server directory")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON to stdout")]
+UNFOLDED = 100_000  # columns: wider than any table
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to stdout."""
-    from rich.console import Console
-    from rich.table import Table
+    show_table(data_console(), made_table(columns, rows))
 
-    made = Table(*columns)
+
+def show_table(screen: "Console", made: "Table") -> None:
+    """Print a table; one whose words do not fit as wide as it is, for rich would cut them."""
+    frame = 3 * len(made.columns) + 1
+    needed = sum(column.min_width or 0 for column in made.columns) + frame
+    if needed > screen.width:
+        screen.width = UNFOLDED
+    screen.print(made)
+
+
+def made_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
+    """Return a table that folds between words only: the next command may need any of them."""
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table()
+    for name, *cells in zip(columns, *rows, strict=True):
+        word = max(map(cell_len, " ".join([name, *cells]).split()))
+        # no_wrap: what a narrow terminal lacks is taken from columns that can give it
+        made.add_column(name, min_width=word, no_wrap=max(map(cell_len, [name, *cells])) <= word)
     for row in rows:
-        made.add_row(*row)
-    Console().print(made)
+        made.add_row(*map(Text, row))  # Text: a robot's own words are no markup
+    return made
+
+
+def data_console() -> "Console":
+    """Return the console on stdout; nothing is folded where that is a file or a pipe."""
+    from rich.console import Console
+
+    screen = Console(highlight=False)
+    if not screen.is_terminal:
+        screen.width = UNFOLDED
+    return screen
 
 
 def console() -> "Console":

@@ -5,6 +5,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from fleet_model.errors import SettingsError
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
@@ -28,6 +30,9 @@ def create_superlink(database: str, host: str, port: int) -> "FastAPI":
         database: SQLite file.
         host: address that the caller serves the app at; Flower only records it.
         port: as `host`.
+
+    Raises:
+        SettingsError: the file is damaged or cannot be opened.
     """
     quiet()
     from flwr.supercore import sql_mixin
@@ -35,6 +40,7 @@ def create_superlink(database: str, host: str, port: int) -> "FastAPI":
     from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
     from flwr.superlink.config_loader import SuperLinkLifespanConfig
     from flwr.superlink.main import create_app
+    from sqlalchemy.exc import DatabaseError
 
     sqlite: Any = sql_mixin
     sqlite.SQLITE_PRAGMAS = tuple({**dict(sqlite.SQLITE_PRAGMAS), **PRAGMAS}.items())
@@ -67,7 +73,13 @@ def create_superlink(database: str, host: str, port: int) -> "FastAPI":
         isolation="process",
         runtime_dependency_install=False,
     )
-    return create_app(config, SuperLinkLifespan)
+    try:
+        return create_app(config, SuperLinkLifespan)
+    except DatabaseError as error:
+        raise SettingsError(
+            f"{database}: cannot be used ({error.orig}); if it is damaged, move it away, its -wal "
+            "and -shm too: it holds only open questions, which are then asked again"
+        ) from None
 
 
 def _say_plainly(record: logging.LogRecord) -> bool:

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import resource
 import socket
 import ssl
@@ -14,6 +15,7 @@ import uvicorn
 from cloud_server.settings import LimitSettings, NetworkSettings
 from cloud_server.web.listener import listen
 from cloud_server.web.protocol import BoundedProtocol
+from fleet_model.errors import SettingsError
 
 log = logging.getLogger(__name__)
 # What everybody since 2014 speaks: ephemeral keys, authenticated encryption. TLS 1.3 has no others.
@@ -41,7 +43,7 @@ class BoundedServer(uvicorn.Server):
 def bounded_server(
     app: Any, network: NetworkSettings, limits: LimitSettings, certificate: Path, key: Path
 ) -> BoundedServer:
-    """Return the server of `app` over TLS with its own key."""
+    """Return the server of `app` over TLS; raises SettingsError if it cannot with these files."""
     _silence_noise()
     raise_file_limit(limits.max_connections)
     keep_memory_flat()
@@ -61,6 +63,7 @@ def bounded_server(
         timeout_graceful_shutdown=1,  # robots poll: they only keep connections open
         timeout_keep_alive=75,  # longer than an idle robot's poll: no new TLS handshake each
     )
+    config.load()  # here and not once it serves: nothing has been bound or announced yet
     return BoundedServer(config, lambda: listen(network.host, network.port, limits))
 
 
@@ -98,8 +101,17 @@ def raise_file_limit(connections: int) -> int:
     return have
 
 
-def _strict(_: uvicorn.Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    context = default()
+def _strict(config: uvicorn.Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    try:
+        context = default()
+    except OSError as error:  # as ssl.SSLError is, which does not say which of the files it means
+        files = [str(file) for file in (config.ssl_certfile, config.ssl_keyfile)]
+        wrong = [file for file in files if not os.access(file, os.R_OK)] or files
+        reason = error.strerror or error
+        raise SettingsError(
+            f"{', '.join(wrong)}: cannot be used ({reason}); restore from a backup, or let "
+            "`cloud-server renew-certificate` make certificate and key anew"
+        ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # A client that asks for new keys again and again costs the server far more than itself.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION

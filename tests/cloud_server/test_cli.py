@@ -116,7 +116,8 @@ def test_a_private_key_is_not_taken_for_a_public_one(cloud_server, server_place,
     )
 
     assert code == 2
-    assert "not an OpenSSH public key" in err
+    assert "this is a private key; give the robot's public one, robot.pub" in err
+    assert "BEGIN" not in err
     assert Register(server_place.robots).robots() == ()
 
 

@@ -200,3 +200,18 @@ def test_nothing_is_changed(good):
     before = listing()
     findings(good)
     assert listing() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("QUERY", "battery >> 3", "rounds.query"),
+        ("TARGET", "1", "rounds.target is 1"),
+        ("AGGREGATOR", "fedavgg", "unknown plug-in 'fedavgg'"),
+    ],
+)
+def test_settings_that_start_refuses_are_found(good, monkeypatch, name, value, message):
+    monkeypatch.setenv(f"FLEETLEARN_ROUNDS__{name}", value)
+
+    assert message in told(good, "settings").text
+    assert states(good)["secrets"] == "ok"

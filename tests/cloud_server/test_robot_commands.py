@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud_server import cli
 from cloud_server.robots import Register
 from cloud_server.sightings import Sightings
-from fleet_model.proof import public_line, sign, utc_now
+from fleet_model.proof import make_key, public_line, sign, utc_now
 
 
 def new_line():
@@ -107,7 +107,9 @@ def test_the_list_shows_states_labels_and_reasons(robots, register):
         "suspended", "broken lens", ["gpu"],
     )  # fmt: skip
     table = robots("list")[1]
-    assert "suspended" in table.replace("\n", "")
+    (line,) = (line for line in table.splitlines() if "suspended" in line)
+    for told in (register.robots()[0].fingerprint, robot["added_at"][:19], "broken lens"):
+        assert told in line  # also where the table is piped
 
 
 def test_unknown_keys_that_a_stopped_server_wrote_down_are_listed_with_the_command(
@@ -162,3 +164,16 @@ def test_unknown_keys_are_listed_at_once_while_the_server_runs(
 
     (one,) = json.loads(capsys.readouterr().out)
     assert (one["state"], line in one["reason"]) == ("waiting", True)
+
+
+def test_a_private_key_in_place_of_the_public_one_is_not_printed(robots, tmp_path):
+    make_key(tmp_path / "robot.key")
+
+    code, out, err = robots("add", "r1", "--key", tmp_path / "robot.key")
+
+    assert (code, out) == (2, "")
+    assert "this is a private key; give the robot's public one, robot.pub" in err
+    assert "BEGIN" not in err
+    # As text it would be taken for the name of a file, which the error would repeat.
+    code, _, err = robots("add", "r1", "--key", (tmp_path / "robot.key").read_text())
+    assert (code, "BEGIN" in err, "this is a private key" in err) == (2, False, True)

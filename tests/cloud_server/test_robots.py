@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.robots import Register
@@ -307,3 +308,29 @@ def test_a_name_or_key_that_an_editor_has_put_in_twice_is_named(tmp_path, regist
 
     with pytest.raises(SettingsError, match=r"the file: .* is there twice; correct it"):
         register.robots()
+
+
+@pytest.mark.parametrize("kind", ["OpenSSH", "PKCS8"])
+def test_a_private_key_is_refused_and_none_of_it_is_shown(register, kind):
+    private = ec.generate_private_key(ec.SECP384R1()).private_bytes(
+        serialization.Encoding.PEM,
+        getattr(serialization.PrivateFormat, kind),
+        serialization.NoEncryption(),
+    )
+
+    with pytest.raises(SettingsError) as refused:
+        register.add("r1", "hall", private.decode())
+
+    assert (
+        str(refused.value) == "key: this is a private key; give the robot's public one, robot.pub"
+    )
+
+
+@pytest.mark.parametrize(
+    "key", ["c2VjcmV0", "ecdsa-sha2-nistp384 c2VjcmV0", "# c2VjcmV0\n-----BEGIN"]
+)
+def test_nothing_of_a_wrong_key_is_shown(register, key):
+    with pytest.raises(SettingsError, match="one line `ecdsa-sha2-nistp384") as refused:
+        register.add("r1", "hall", key)
+
+    assert "c2VjcmV0" not in str(refused.value)

@@ -1,6 +1,7 @@
 """Synchronous rounds, with robots whose hours pass in microseconds (timed_robots.py)."""
 
 import json
+import logging
 import math
 import re
 from dataclasses import replace
@@ -67,6 +68,20 @@ def test_too_few_robots_online_end_the_wait_with_their_names():
         robots.round()
     assert robots.sent == []
     assert 30 <= robots.now - robots.begin < 31
+
+
+def test_a_wait_for_robots_says_at_once_and_at_most_once_a_minute_whom_it_waits_for(caplog):
+    caplog.set_level(logging.INFO, "cloud_server.rounds")
+    fleet = {"a": {}, "b": {"from": 20}, "c": {"from": 150}}
+
+    Robots(fleet).round(replace(RULES, quorum=3, wait_s=300.0))
+
+    waits = [record for record in caplog.records if "round 1 waits: " in record.getMessage()]
+    assert [record.getMessage().partition(", expected")[0] for record in waits] == [
+        "round 1 waits: 1 robot online (a)",
+        "round 1 waits: 2 robots online (a, b)",
+    ]
+    assert {(record.run, record.round) for record in waits} == {(REQUEST.run, 1)}
 
 
 def test_a_message_about_very_many_robots_names_twelve_and_the_record_all():

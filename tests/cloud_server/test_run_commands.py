@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from cloud_server import run_commands
+from cloud_server import run_commands, terminal
 from cloud_server.cli import app
 from cloud_server.round_record import RobotRecord, RoundRecord
 from cloud_server.run_store import Run, RunStore
@@ -46,7 +46,9 @@ def test_runs_are_listed_without_a_server(server_place):
     run = Run(id="20260101-000000", rounds=3, started_at=1.0, state="failed", error="why")
     RunStore(server_place.runs).save(run)
 
-    assert "20260101-000000" in out("runs", "list", server_place.root)
+    shown = out("runs", "list", server_place.root)
+    assert "20260101-000000" in shown
+    assert shown.endswith("\nrun 20260101-000000 failed: why\n")
     (listed,) = json.loads(out("runs", "list", server_place.root, "--json"))
     assert (listed["id"], listed["error"]) == ("20260101-000000", "why")
 
@@ -160,6 +162,24 @@ def test_a_folder_that_is_no_server_directory_is_told(tmp_path):
         assert "not a server directory" in str(done.exception)
 
 
+def test_a_table_on_a_narrow_terminal_folds_between_words_only(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # stdout counts as a terminal
+    monkeypatch.setenv("COLUMNS", "31")
+
+    terminal.table(("run", "why"), [("20260101-000000", "expected [red] light " * 3)] * 2)
+
+    shown = capsys.readouterr().out
+    assert shown.count("20260101-000000") == 2
+    assert shown.count("expected") == shown.count("[red]") == 6  # a cell is no markup
+    assert "expected [red]" not in shown
+
+
+def test_an_empty_table_has_its_columns(capsys):
+    terminal.table(("run", "held out"), [])
+
+    assert "held out" in capsys.readouterr().out
+
+
 @pytest.fixture
 def large_round(server_place, monkeypatch):
     """A run whose round had more robots than the server holds; return the line of the history."""
@@ -202,3 +222,29 @@ def test_a_round_without_a_loss_after_it_is_told_all_the_same(server_place, larg
     told = out("runs", "show", server_place.root, "a")
 
     assert "round 1: 101/101 robots, 3.0 s, held-out accuracy 0.250 -> 0.750" in told
+
+
+def test_a_followed_run_is_named_and_its_rounds_stay_on_their_lines(
+    server_place, large_round, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "40")
+    done = typed("train", server_place.root)
+
+    assert done.exit_code == 0
+    assert "run a has begun; it goes on without this command\n" in done.stderr
+    assert "round 1: 101/101 robots, 3.0 s, held-out accuracy 0.250 -> 0.750\n" in done.stderr
+
+
+def test_ctrl_c_says_that_the_run_goes_on_and_how_to_end_it(server_place, large_round, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_commands, "_look", interrupted)
+
+    done = typed("train", server_place.root)
+
+    assert done.exit_code == 130
+    assert (
+        f"run a goes on on the server; `cloud-server runs stop {server_place.root} a` ends it\n"
+        in done.stderr
+    )

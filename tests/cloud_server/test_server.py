@@ -1,3 +1,4 @@
+import re
 import signal
 import socket
 import subprocess
@@ -39,6 +40,43 @@ def test_a_wrong_query_is_found_at_start_with_its_position(server_place, monkeyp
 
     with pytest.raises(SettingsError, match=r"rounds\.query: position 12 .* mean battery\?"):
         serve(server_place)
+
+
+def test_an_unknown_aggregator_is_found_at_start(server_place, monkeypatch):
+    monkeypatch.setenv("FLEETLEARN_ROUNDS__AGGREGATOR", "fedavgg")
+
+    with pytest.raises(SettingsError, match=r"unknown plug-in 'fedavgg'; choose .*fedavg"):
+        serve(server_place)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("secrets/admin.token", None, r"No such file.*backup"),
+        ("secrets/admin.token", b"\n", r"it is empty.*backup"),  # would let in an empty credential
+        ("secrets/admin.token", b"\xff", r"backup"),
+        ("secrets/server.key", None, r"No such file.*backup.*renew-certificate"),
+        ("certificates/server.crt", b"junk", r"renew-certificate"),
+        ("flower/state.db", bytes(range(256)) * 64, r"not a database.*move it"),
+    ],
+)
+def test_a_damaged_file_is_named_at_start_with_what_to_do(
+    server_place, tmp_path, file, content, message
+):
+    # A process of its own: logging, signals and file limits are those of the process.
+    path = server_place.root / file
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+
+    command = [sys.executable, "-m", "cloud_server.cli", "start", str(server_place.root)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert "listening" not in ended.stderr
+    assert re.search(f"{re.escape(str(path))}.*{message}", " ".join(ended.stderr.split()))
 
 
 def test_a_folder_without_settings_is_not_served(tmp_path):

@@ -113,6 +113,19 @@ def test_watch_as_json_is_a_line_a_look_until_ctrl_c(place):
     assert "Traceback" not in err
 
 
+def test_watch_into_a_pipe_folds_nothing(place):
+    process = subprocess.Popen(
+        command("status", place.root, "--watch"), stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "COLUMNS": "40"},
+    )  # fmt: skip
+    wanted = "robot r2 waits for approval: cloud-server robots approve DIR r2\n"
+    lines = [process.stdout.readline() for _ in range(30)]
+    process.kill()
+    process.communicate()
+
+    assert wanted in lines
+
+
 def test_watch_draws_on_a_terminal(place):
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -162,6 +175,24 @@ def test_history_is_a_table_of_rounds(quiet_place, type_in):
     assert err == ""
     assert "loss 0.500 -> 0.250" in out
     assert len([line for line in out.splitlines() if "loss 0.5" in line]) == 2
+
+
+def test_history_keeps_whole_lines_in_a_pipe_and_whole_words_within_80_columns(
+    quiet_place, type_in, monkeypatch
+):
+    record = closed(4, run="20260101-000000")
+    quiet_place.append_history(record.as_json())
+    monkeypatch.setenv("COLUMNS", "80")
+
+    piped, _ = type_in("history", quiet_place.root)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # stdout counts as a terminal
+    shown, _ = type_in("history", quiet_place.root)
+
+    (line,) = (line for line in piped.splitlines() if record.run in line)
+    assert "1 of 3" in line
+    assert "loss 0.500 -> 0.250" in line
+    assert record.run in shown
+    assert len(shown.splitlines()[0]) <= 80  # the frame: it has no colors
 
 
 def test_history_as_json_is_every_round_with_its_robots(quiet_place, type_in):
