@@ -70,7 +70,7 @@ def test_one_damaged_byte_costs_one_record_and_is_named(tmp_path_factory, record
         assert sum(each.count for each in damage.all()) == 1
 
 
-@given(st.binary(max_size=200))
+@given(st.binary(max_size=200).filter(lambda content: content[:2] != b"\x1f\x8b"))  # gzip: below
 def test_any_bytes_end_in_records_or_damage(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("r") / "r"
     path.write_bytes(content)
