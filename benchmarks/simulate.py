@@ -13,17 +13,12 @@ smallest; build/bench/simulate.png shows both curves. --quick leaves out 10,000 
 """
 
 import importlib.util
-import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
-
-import cv2
-import numpy as np
 
 from benchmarks.environments import ROOT
 from benchmarks.measure import (
@@ -37,11 +32,8 @@ from benchmarks.measure import (
     say,
 )
 from benchmarks.simulated_fleets import MARK
-from cloud_server.simulation.chart import BLUE, INK, PAGE, RULE, SOFT, TEAL, Color, round_up
-from fleet_model.durable import write_durably
-from fleet_model.types import RgbImage
+from cloud_server.simulation.chart import Lines, round_up, write_chart
 
-Pixel: TypeAlias = tuple[int, int]  # (x, y)
 PICTURE = ROOT / "build" / "bench" / "simulate.png"
 LOG = PICTURE.with_suffix(".log")  # what the last arm said on stderr
 ENVIRONMENT = {
@@ -55,8 +47,6 @@ OURS = {100: 20, 1000: 10, 10_000: 4}
 FLOWER = {100: 11, 1000: 4, 10_000: 2}
 RAY = {100: 4}
 BIG = 10_000
-LINES = {"ours": ("this project", TEAL), "flower": ("Flower's FedAvg", BLUE)}
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 1600, 160, 1290, 190, 590  # of the picture; of its axes: pixels
 FLAT = 2.0  # what a robot costs, the dearest number of robots / the cheapest
 
 
@@ -80,8 +70,7 @@ def main() -> None:
             if robots < BIG or not options.quick:
                 costs[arm][robots] = cost = measure(arm, robots, rounds)
                 say(f"simulate: {arm}, {robots} robots: {cost}")
-    _, png = cv2.imencode(".png", draw(costs)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    write_durably(PICTURE, png.tobytes())
+    draw(costs)
     report(result(costs), as_json=options.json)
 
 
@@ -140,66 +129,22 @@ def result(costs: Mapping[str, Mapping[int, Cost]]) -> Result:
     )
 
 
-def draw(costs: Mapping[str, Mapping[int, Cost]]) -> RgbImage:
+def draw(costs: Mapping[str, Mapping[int, Cost]]) -> None:
     """Draw microseconds per robot, from 0, over the number of robots on a log scale."""
-    canvas = np.full((680, WIDTH, 3), PAGE, np.uint8)
-    _text(canvas, "What a virtual robot costs in a round", (LEFT - 90, 60), 1.5, INK)
-    note = "Microseconds per robot; 25.6 kB updates, and training that costs next to nothing"
-    _text(canvas, note, (LEFT - 90, 118), 0.8, SOFT)
-    curves = {
-        arm: {robots: cost.round_s / robots * 1e6 for robots, cost in costs[arm].items()}
-        for arm in LINES
+    points = {
+        name: [(float(robots), cost.round_s / robots * 1e6) for robots, cost in costs[arm].items()]
+        for arm, name in (("ours", "this project"), ("flower", "Flower's FedAvg, one process"))
     }
-    top = round_up(max(us for curve in curves.values() for us in curve.values()))
-    sizes = sorted({robots for curve in curves.values() for robots in curve})
-
-    def at(robots: int, us: float) -> Pixel:
-        along = math.log(robots / sizes[0]) / math.log(sizes[-1] / sizes[0])
-        x = LEFT + 80 + along * (RIGHT - LEFT - 160)
-        return round(x), round(BOTTOM - us / top * (BOTTOM - TOP))
-
-    _axes(canvas, at, sizes, top)
-    for arm, (name, color) in LINES.items():
-        path = [at(robots, us) for robots, us in curves[arm].items()]
-        for x, y in path:  # where its value stands, no rule of the axis strikes it through
-            cv2.rectangle(canvas, (x - 36, y - 46), (x + 36, y - 14), PAGE, -1)
-        cv2.polylines(canvas, [np.array(path, np.int32)], False, color, 4, cv2.LINE_AA)
-        for (x, y), us in zip(path, curves[arm].values(), strict=True):
-            cv2.circle(canvas, (x, y), 10, PAGE, -1, cv2.LINE_AA)
-            cv2.circle(canvas, (x, y), 8, color, -1, cv2.LINE_AA)
-            _text(canvas, f"{us:,.0f}", (x, y - 30), 0.9, color, align=0.5)
-        _text(canvas, name, (RIGHT + 24, path[-1][1]), 0.9, color)
-    return canvas
-
-
-def _axes(
-    canvas: RgbImage, at: Callable[[int, float], Pixel], sizes: Sequence[int], top: float
-) -> None:
-    for tick in range(5):
-        _, y = at(sizes[0], top * tick / 4)
-        cv2.line(canvas, (LEFT, y), (RIGHT, y), RULE if tick else SOFT, 2)
-        _text(canvas, f"{top * tick / 4:,g}", (LEFT - 16, y), 0.75, SOFT, align=1.0)
-    for robots in sizes:
-        x, y = at(robots, 0)
-        cv2.line(canvas, (x, y), (x, y + 10), SOFT, 2)
-        _text(canvas, f"{robots:,}", (x, y + 32), 0.75, SOFT, align=0.5)
-    _text(canvas, "virtual robots (log scale)", (RIGHT, BOTTOM + 66), 0.75, SOFT, align=1.0)
-
-
-def _text(
-    canvas: RgbImage,
-    text: str,
-    place: Pixel,
-    scale: float,
-    color: Color,
-    *,
-    align: float = 0.0,
-) -> None:
-    """Write around y; `align` is where x lies in the text: 0 left, 0.5 middle, 1 right."""
-    font = cv2.FONT_HERSHEY_DUPLEX if scale > 0.8 else cv2.FONT_HERSHEY_SIMPLEX
-    width = cv2.getTextSize(text, font, scale, 1)[0][0]
-    at = round(place[0] - align * width), round(place[1] + scale * 11)
-    cv2.putText(canvas, text, at, font, scale, color, 1, cv2.LINE_AA)
+    panel = Lines(
+        title="Microseconds per robot and round",
+        x_name="virtual robots (log scale)",
+        points=points,
+        top=round_up(1.1 * max(us for line in points.values() for _, us in line)),
+        shown=lambda us: f"{us:,.0f}",
+        log_x=True,
+    )
+    note = "25.6 kB updates, training that costs next to nothing: what is left is the loop itself"
+    write_chart(PICTURE, "What a virtual robot costs in a round", note, [panel])
 
 
 if __name__ == "__main__":

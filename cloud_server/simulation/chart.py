@@ -24,13 +24,14 @@ _CAPITAL = 21.5  # pixels of a capital letter at scale 1, in OpenCV 4 and 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lines:
-    """A panel: one line a name, over a common x axis that begins at 0."""
+    """A panel: one line a name, over a common x axis that begins at 0 or is logarithmic."""
 
     title: str
     x_name: str
     points: Mapping[str, Sequence[Point]]
     top: float  # of the y axis, which begins at 0
     shown: Callable[[float], str]  # writes a y value
+    log_x: bool = False  # then the ticks stand at the points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,18 +101,17 @@ class _Place:
 def _draw_lines(place: _Place, panel: Lines) -> None:
     import cv2
 
-    last = max((x for points in panel.points.values() for x, _ in points), default=0.0)
-    right = round_up(last)
     _frame(place, panel.title, panel.x_name, panel.top, panel.shown)
-    for tick in range(6):
-        x = _LEFT + place.width * tick / 5
-        _text(place.canvas, f"{right * tick / 5:,g}", (x, place.bottom + 24), 0.75, SOFT, align=0.5)
+    ticks, share = _x_axis(panel)
+    for tick in ticks:
+        below = _LEFT + place.width * share(tick), place.bottom + 24
+        _text(place.canvas, f"{tick:,g}", below, 0.75, SOFT, align=0.5)
     colors = (TEAL, BLUE, AMBER, RED, INK)
     legend = {name: colors[i % len(colors)] for i, name in enumerate(panel.points)}
     for name, points in panel.points.items():
         path = [
             (
-                round(_LEFT + place.width * x / right),
+                round(_LEFT + place.width * share(x)),
                 round(place.bottom - place.height * min(y / panel.top, 1.0)),
             )
             for x, y in points
@@ -121,7 +121,20 @@ def _draw_lines(place: _Place, panel: Lines) -> None:
             for dot in path:
                 cv2.circle(place.canvas, dot, 8, PAGE, -1, cv2.LINE_AA)
                 cv2.circle(place.canvas, dot, 6, legend[name], -1, cv2.LINE_AA)
+        if len(path) <= 5:  # few measured points: each with its value
+            for (x, y), (_, value) in zip(path, points, strict=True):
+                _text(place.canvas, panel.shown(value), (x, y - 26), 0.75, legend[name], align=0.5)
     _legend(place, legend if len(legend) > 1 else {})
+
+
+def _x_axis(panel: Lines) -> tuple[list[float], Callable[[float], float]]:
+    """Return the ticks, and what maps x to a share of the axis."""
+    xs = sorted({x for points in panel.points.values() for x, _ in points})
+    if panel.log_x and len(xs) > 1:
+        decades = math.log(xs[-1] / xs[0])
+        return xs, lambda x: 0.05 + 0.9 * math.log(x / xs[0]) / decades
+    right = round_up(xs[-1] if xs else 0.0)
+    return [right * tick / 5 for tick in range(6)], lambda x: x / right
 
 
 def _draw_bars(place: _Place, panel: Bars) -> None:

@@ -5,13 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from benchmarks import simulate, simulated_fleets
 from benchmarks.measure import Limit
 from benchmarks.simulate import Cost
-from cloud_server.simulation.chart import BLUE, TEAL
+from cloud_server.simulation.chart import BLUE, HEADING, PANEL, TEAL, WIDTH
 from cloud_server.simulation.learning import KERNEL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,27 +70,40 @@ def test_flatness_is_the_dearest_robot_of_ours_by_the_cheapest_and_has_a_limit()
     assert simulate.result(uneven).figures["flatness"] == pytest.approx(2.5)
 
 
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """Return what draws costs and returns the picture as RGB."""
+
+    def drawn(costs):
+        monkeypatch.setattr(simulate, "PICTURE", tmp_path / "p.png")
+        simulate.draw(costs)
+        return cv2.imread(str(tmp_path / "p.png"))[..., ::-1]
+
+    return drawn
+
+
 def heights(picture, color, column):
-    """Return how far above zero a color lies in one column, as shares of the axis."""
-    rows = np.nonzero((picture[:, column] == color).all(axis=-1))[0]
-    return (simulate.BOTTOM - rows) / (simulate.BOTTOM - simulate.TOP)
+    """Return the rows of a color in one column above the x axis, in pixels above it."""
+    bottom = HEADING + PANEL - 80
+    rows = np.nonzero((picture[HEADING + 60 : bottom, column] == color).all(axis=-1))[0]
+    return bottom - HEADING - 60 - rows
 
 
-def test_the_picture_shows_what_a_robot_costs_from_zero_up():
-    picture = simulate.draw(costs(big=True))  # 100 us and 1000 us, however many robots
-    for column in (400, 1000):  # between the points
-        assert heights(picture, TEAL, column).mean() == pytest.approx(0.1, abs=0.01)
-        assert heights(picture, BLUE, column).mean() == pytest.approx(1.0, abs=0.01)
+def test_the_picture_shows_what_a_robot_costs_from_zero_up(drawn):
+    picture = drawn(costs(big=True))  # 100 us and 1000 us, however many robots
+    for column in (500, 1100):  # between the points
+        ours, flower = (heights(picture, color, column).mean() for color in (TEAL, BLUE))
+        assert flower / ours == pytest.approx(10, rel=0.05)
 
 
-def test_ten_times_the_robots_are_one_step_to_the_right():
+def test_ten_times_the_robots_are_one_step_to_the_right(drawn):
     peaked = costs(big=True)
     peaked["ours"][1000] = Cost(round_s=0.5, peak_mb=100.0)  # 500 us a robot
-    picture = simulate.draw(peaked)
-    middle = (simulate.LEFT + simulate.RIGHT) // 2
-    assert heights(picture, TEAL, middle - 2).min() == pytest.approx(0.5, abs=0.03)
-    for column in (middle - 240, middle + 240):  # about half a step
-        assert heights(picture, TEAL, column).mean() == pytest.approx(0.3, abs=0.02)
+    picture = drawn(peaked)
+    middle = (130 + WIDTH - 60) // 2
+    top = heights(picture, TEAL, middle - 12).mean()  # beside the dot
+    for column in (middle - 320, middle + 320):  # about half a step
+        assert heights(picture, TEAL, column).mean() / top == pytest.approx(0.6, abs=0.03)
 
 
 @pytest.mark.slow
