@@ -23,12 +23,12 @@ HEIGHT, WIDTH, SIDE, BATCH = 480, 640, 224, 32
 START_NS, PERIOD_NS = 1_760_000_000 * 10**9, 33_333_333
 MODULES = {
     "ours": (
-        "edge_agent.ahead",
-        "edge_agent.extraction.extract",
-        "edge_agent.frames.bag",
-        "edge_agent.frames.storage.db3_file",
-        "edge_agent.frames.storage.mcap_file",
-        "edge_agent.trainer",
+        "edge_agent.data.ahead",
+        "edge_agent.data.extraction.extract",
+        "edge_agent.data.frames.bag",
+        "edge_agent.data.storage.db3.file",
+        "edge_agent.data.storage.mcap.file",
+        "edge_agent.training.trainer",
         "fleet_model.workloads.image_classifier",
         "numpy.ma",  # NumPy's own, at the first np.unique
     ),
@@ -40,25 +40,25 @@ TASKS = ("jpeg_passthrough", "raw_mcap_1_in_5", "raw_db3_1_in_5", "decode_batch"
 
 # What every arm is handed: the bag, and an empty folder to write to.
 def _ours_passthrough(bag: Path, out: Path) -> int:
-    from edge_agent.extraction.extract import ExtractOptions, extract
+    from edge_agent.data.extraction.extract import ExtractOptions, extract
 
     return extract(ExtractOptions(paths=(bag,), out=out)).frames_written
 
 
 def _ours_one_in_five(bag: Path, out: Path) -> int:
-    from edge_agent.frames.bag import BagFrames
-    from edge_agent.frames.damage import DamageLog
+    from edge_agent.data.frames.bag import BagFrames
+    from edge_agent.data.frames.damage import DamageLog
 
     entries = islice(BagFrames(bag).entries(DamageLog()), 0, None, 5)
     return sum(_touch(entry.load().pixels()) for entry in entries)
 
 
 def _ours_batches(bag: Path, out: Path) -> int:
-    from edge_agent.ahead import map_ahead
-    from edge_agent.frames.bag import BagFrames
-    from edge_agent.frames.damage import DamageLog
-    from edge_agent.frames.source import frames_of
-    from edge_agent.trainer import ENCODERS, WINDOW
+    from edge_agent.data.ahead import map_ahead
+    from edge_agent.data.frames.bag import BagFrames
+    from edge_agent.data.frames.damage import DamageLog
+    from edge_agent.data.frames.source import frames_of
+    from edge_agent.training.trainer import ENCODERS, WINDOW
     from fleet_model.workloads.image_classifier import ImageClassifier
 
     workload = ImageClassifier(labels=("a", "b"), image_size=SIDE)

@@ -20,14 +20,14 @@ from pathlib import Path
 
 from benchmarks.measure import boot_time_s
 from benchmarks.services import Services, base_environment
-from cloud_server.admin_client import AdminClient
-from cloud_server.certificates import make_secrets
-from cloud_server.directory import ServerDirectory
-from cloud_server.robots import Register
-from cloud_server.settings import load_settings
-from edge_agent.enroll import enroll
-from edge_agent.settings import ExampleSettings
-from fleet_model.proof import make_key
+from cloud_server.cli.admin_client import AdminClient
+from cloud_server.state.certificates import make_secrets
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.robots.register import Register
+from cloud_server.state.settings import load_settings
+from edge_agent.cli.enroll import enroll
+from edge_agent.robot.settings import ExampleSettings
+from fleet_model.protocol.proof import make_key
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[1]

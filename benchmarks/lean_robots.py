@@ -16,9 +16,9 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
 from fleet_model.errors import FleetError
-from fleet_model.flower_compat import FleetConnection
-from fleet_model.proof import read_key
-from fleet_model.wire import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, NUM_STEPS, VERSION
+from edge_agent.link.flower_connection import FleetConnection
+from fleet_model.protocol.proof import read_key
+from fleet_model.protocol.wire import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, NUM_STEPS, VERSION
 
 PAUSE_S = 0.5  # between two looks of one robot, as a busy agent's
 HEARTBEAT_S = 20.0

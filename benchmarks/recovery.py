@@ -41,7 +41,7 @@ from benchmarks.round_time import (
     read_closings,
 )
 from benchmarks.services import Services
-from cloud_server.directory import ServerDirectory
+from cloud_server.state.directory import ServerDirectory
 
 WORK = ROOT / "build" / "bench" / "recovery"
 TRAINING_S = 3.0

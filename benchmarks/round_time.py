@@ -36,10 +36,10 @@ from benchmarks.measure import (
     say,
 )
 from benchmarks.services import Services
-from cloud_server.certificates import make_secrets
-from cloud_server.checkpoints import Checkpoints
-from cloud_server.directory import ServerDirectory
-from cloud_server.settings import NetworkSettings, TrainingSettings, initial_toml
+from cloud_server.state.certificates import make_secrets
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.settings import NetworkSettings, TrainingSettings, initial_toml
 from fleet_model.bundle import TRAINER, TensorSpec, TrainerSpec, WorkloadSpec, entry_of, to_json
 from fleet_model.types import Checkpoint
 

@@ -29,9 +29,9 @@ from benchmarks.measure import (
 )
 from benchmarks.round_time import HERE, fresh, make_server, read_closings
 from benchmarks.services import Services
-from cloud_server.directory import ServerDirectory
-from cloud_server.robots import Register
-from fleet_model.proof import make_key, public_line, read_key
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.robots.register import Register
+from fleet_model.protocol.proof import make_key, public_line, read_key
 
 WORK = ROOT / "build" / "bench" / "server_memory"
 ROUNDS = 2  # what one round leaves behind shows in the next

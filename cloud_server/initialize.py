@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cloud_server.certificates import make_secrets, make_server_certificate
-from cloud_server.checkpoints import Checkpoints
-from cloud_server.directory import ServerDirectory
-from cloud_server.export import InitJob, Progress, run_export
-from cloud_server.publish import publish
-from cloud_server.settings import (
+from cloud_server.state.certificates import make_secrets, make_server_certificate
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.models.export import InitJob, Progress, run_export
+from cloud_server.models.publish import publish
+from cloud_server.state.settings import (
     NetworkSettings,
     PublishSettings,
     TrainingSettings,
@@ -24,7 +24,7 @@ from cloud_server.settings import (
 from fleet_model.bundle import Manifest, WorkloadSpec
 from fleet_model.durable import write_durably
 from fleet_model.errors import SettingsError
-from fleet_model.proof import utc_now
+from fleet_model.protocol.proof import utc_now
 from fleet_model.types import Checkpoint
 from fleet_model.weights import read_weights
 from fleet_model.workload import rebuild

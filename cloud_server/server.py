@@ -8,8 +8,8 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cloud_server.directory import ServerDirectory
-from cloud_server.settings import ServerSettings, load_settings
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.settings import ServerSettings, load_settings
 from fleet_model.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
-    from cloud_server.round_record import RoundRecord
+    from cloud_server.state.round_record import RoundRecord
 
 log = logging.getLogger(__name__)
 
@@ -51,16 +51,16 @@ def serve(place: ServerDirectory) -> None:
 
 def build(place: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
     """Put the pieces together: register -> fleet -> runs -> routes behind the guard -> TLS."""
-    from cloud_server.conduct import Conduct
-    from cloud_server.fleet_status import Overview
-    from cloud_server.flower_fleet import FlowerFleet
-    from cloud_server.metrics import make_registry
-    from cloud_server.model_store import DirectoryStore
-    from cloud_server.refused_answers import RefusedAnswers
-    from cloud_server.robots import Register
-    from cloud_server.runs import Runs
-    from cloud_server.sightings import Sightings
-    from cloud_server.totals import Ledger
+    from cloud_server.robots.offenses import Conduct
+    from cloud_server.monitoring.fleet_status import Overview
+    from cloud_server.flower.flower_fleet import FlowerFleet
+    from cloud_server.monitoring.metrics import make_registry
+    from cloud_server.state.model_store import DirectoryStore
+    from cloud_server.robots.refused_answers import RefusedAnswers
+    from cloud_server.robots.register import Register
+    from cloud_server.runs.runs import Runs
+    from cloud_server.robots.last_seen import Sightings
+    from cloud_server.monitoring.totals import Ledger
     from cloud_server.web.admin_api import admin_routes
     from cloud_server.web.api import Doorkeeper, robot_routes
     from cloud_server.web.fleet_keys import FleetKeys
@@ -68,7 +68,7 @@ def build(place: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
     from cloud_server.web.limits import bounded_server
     from cloud_server.web.metrics_api import metrics_routes
     from cloud_server.web.ownership import add_ownership
-    from fleet_model.flower_compat import LinkGrid
+    from edge_agent.link.flower_connection import LinkGrid
 
     require_sound(settings)
     token = _admin_token(place)
@@ -105,8 +105,8 @@ def build(place: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
 def require_sound(settings: ServerSettings) -> None:
     """Raise SettingsError for what is wrong though it reads well: now, not in the first round."""
     from cloud_server.aggregation.aggregator import AGGREGATORS
-    from cloud_server.robot_query import parse_query
-    from cloud_server.round_rules import rules_of
+    from cloud_server.robots.query import parse_query
+    from cloud_server.rounds.round_rules import rules_of
     from fleet_model.loading import load_plugin
 
     parse_query(settings.rounds.query)
@@ -128,7 +128,7 @@ def _admin_token(place: ServerDirectory) -> str:
 
 
 def _superlink(place: ServerDirectory, settings: ServerSettings) -> "FastAPI":
-    from fleet_model.flower_compat import create_superlink
+    from edge_agent.link.flower_connection import create_superlink
 
     place.flower.mkdir(parents=True, exist_ok=True)
     place.flower.chmod(0o700)
@@ -151,7 +151,7 @@ def _boards(
     place: ServerDirectory, settings: ServerSettings
 ) -> "list[Callable[[RoundRecord], None]]":
     """Return what draws closed rounds for TensorBoard, if it is wanted."""
-    from cloud_server.tensorboard import Boards
+    from cloud_server.monitoring.tensorboard import Boards
 
     if not settings.log.tensorboard:
         return []

@@ -21,26 +21,26 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from cloud_server.checkpoints import Checkpoints
-from cloud_server.conduct import Conduct
-from cloud_server.directory import ServerDirectory
-from cloud_server.fleet import Participant, Reply
-from cloud_server.logs import log_to_stderr
-from cloud_server.publish import publish
-from cloud_server.robots import Register, Robot
-from cloud_server.round_record import MAX_REASON, REFUSED, RoundRecord, own_words
-from cloud_server.rounds import QuorumError
-from cloud_server.run_rounds import Span, close_rounds
-from cloud_server.run_store import KEPT_RUNS, Run, RunStore
-from cloud_server.settings import ServerSettings, load_settings
-from cloud_server.sightings import Sightings
-from cloud_server.tensorboard import Boards
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.robots.offenses import Conduct
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.rounds.fleet import Participant, Reply
+from cloud_server.state.logs import log_to_stderr
+from cloud_server.models.publish import publish
+from cloud_server.robots.register import Register, Robot
+from cloud_server.state.round_record import MAX_REASON, REFUSED, RoundRecord, own_words
+from cloud_server.rounds.round_loop import QuorumError
+from cloud_server.runs.run_rounds import Span, close_rounds
+from cloud_server.runs.run_store import KEPT_RUNS, Run, RunStore
+from cloud_server.state.settings import ServerSettings, load_settings
+from cloud_server.robots.last_seen import Sightings
+from cloud_server.monitoring.tensorboard import Boards
 from fleet_model.errors import FleetError, SettingsError, UpdateError
-from fleet_model.flower_compat import is_half_sent
-from fleet_model.flower_link import NOT_ADMITTED
-from fleet_model.proof import public_line
+from edge_agent.link.flower_connection import is_half_sent
+from cloud_server.flower.flower_link import NOT_ADMITTED
+from fleet_model.protocol.proof import public_line
 from fleet_model.weights import size_bytes
-from fleet_model.wire import TrainRequest, pack_request, unpack_update
+from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
 
 DIRECTORY, ROUNDS = "fleetlearn-directory", "num-server-rounds"
 LOOK_S = 1.0  # between looks at the SuperLink's nodes

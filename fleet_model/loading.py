@@ -11,7 +11,7 @@ def load_plugin(table: Mapping[str, str], name: str) -> Any:
     """Return the object that `name` stands for.
 
     Args:
-        table: Built-in names, e.g. `{"bag": "edge_agent.frames.bag:BagFrames"}`.
+        table: Built-in names, e.g. `{"bag": "edge_agent.data.frames.bag:BagFrames"}`.
         name: A key of `table`, or a "module:attribute" path to your own code.
 
     Raises:

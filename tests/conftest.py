@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from cloud_server.directory import ServerDirectory
+from cloud_server.state.directory import ServerDirectory
 
 # `make soak` runs every property with a hundred times the examples. Nothing is timed in a test:
 # machines are noisy.
@@ -77,7 +77,7 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
 
     Its settings are the defaults (two robots a round), but a run waits for no robot.
     """
-    from cloud_server.settings import load_settings
+    from cloud_server.state.settings import load_settings
 
     root = tmp_path_factory.mktemp("running")
     place, log = make_server_place(root / "server"), root / "server.log"
@@ -109,11 +109,11 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
 
 def make_server_place(root: Path) -> ServerDirectory:
     """Do what `cloud-server init` does but for the export, which is the tiny bundle's."""
-    from cloud_server.certificates import make_secrets
-    from cloud_server.checkpoints import Checkpoints
+    from cloud_server.state.certificates import make_secrets
+    from cloud_server.state.checkpoints import Checkpoints
     from cloud_server.initialize import LOOPBACK
-    from cloud_server.model_store import DirectoryStore
-    from cloud_server.settings import NetworkSettings, TrainingSettings, initial_toml
+    from cloud_server.state.model_store import DirectoryStore
+    from cloud_server.state.settings import NetworkSettings, TrainingSettings, initial_toml
     from fleet_model.types import Checkpoint
     from fleet_model.weights import read_weights
 

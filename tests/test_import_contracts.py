@@ -32,8 +32,8 @@ class Offence(NamedTuple):
 OFFENCES = [
     Offence(
         "Robots and cloud meet only in fleet_model",
-        "edge_agent/settings.py",
-        "import cloud_server.settings",
+        "edge_agent/robot/settings.py",
+        "import cloud_server.state.settings",
     ),
     Offence(
         "fleet_model reads top to bottom",
@@ -42,27 +42,27 @@ OFFENCES = [
     ),
     Offence(
         "edge_agent reads top to bottom",
-        "edge_agent/settings.py",
-        "import edge_agent.deploy",
+        "edge_agent/robot/settings.py",
+        "import edge_agent.models.deploy",
     ),
     Offence(
         "cloud_server reads top to bottom",
-        "cloud_server/settings.py",
-        "import cloud_server.checkpoints",
+        "cloud_server/state/settings.py",
+        "import cloud_server.state.checkpoints",
     ),
     Offence(
         "Inference and deployment load no training or federation stack",
-        "edge_agent/deploy.py",
+        "edge_agent/models/deploy.py",
         "import tensorflow",
     ),
     Offence(
         "Only the Flower adapters import Flower",
-        "cloud_server/checkpoints.py",
+        "cloud_server/state/checkpoints.py",
         "from flwr.app import ArrayRecord",
     ),
     Offence(
         "Only the live topic talks to ROS 2",
-        "edge_agent/frames/__init__.py",
+        "edge_agent/data/frames/__init__.py",
         "import rclpy",
     ),
 ]
@@ -105,8 +105,8 @@ def test_an_offending_import_breaks_its_contract(offence: Offence, copied_tree: 
 
 
 def test_inference_is_guarded_through_modules_in_between(copied_tree: Path) -> None:
-    append(copied_tree / "edge_agent/settings.py", "import torch")
-    append(copied_tree / "edge_agent/deploy.py", "import edge_agent.settings")
+    append(copied_tree / "edge_agent/robot/settings.py", "import torch")
+    append(copied_tree / "edge_agent/models/deploy.py", "import edge_agent.robot.settings")
     name = "Inference and deployment load no training or federation stack"
     assert verdicts(copied_tree)[name] == "BROKEN"
 

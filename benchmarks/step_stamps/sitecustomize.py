@@ -1,6 +1,6 @@
 """Write down when each optimizer step of our training process ends; Python imports this at start.
 
-With this folder on PYTHONPATH and STEP_STAMPS set, `edge_agent.optimizer.step` appends a line
+With this folder on PYTHONPATH and STEP_STAMPS set, `fleet_model.optimizer.step` appends a line
 
     PID START END
 
@@ -14,7 +14,7 @@ import os
 import sys
 import time
 
-TARGET = "edge_agent.optimizer"
+TARGET = "fleet_model.optimizer"
 
 
 class _Stamping(importlib.abc.MetaPathFinder):

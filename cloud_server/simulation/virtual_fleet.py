@@ -12,17 +12,17 @@ from enum import Enum
 
 import numpy as np
 
-from cloud_server.fleet import Clock, Participant, Reply
+from cloud_server.rounds.fleet import Clock, Participant, Reply
 from cloud_server.simulation.population import Population
 from fleet_model.types import Update
-from fleet_model.wire import TrainRequest
+from fleet_model.protocol.wire import TrainRequest
 
 # The least that sleeping skips, per question under way: the round loop's work at every look is in
 # proportion to those, and so is its share of what is measured.
 SKIP_S = 0.0001
 LONGEST_JUMP_S = 30.0  # robots that are switched on meanwhile are noticed so late at most
 # Until the server gives up a robot that has gone away: it misses heartbeats, which come every 20 s,
-# for 60 s, and then does not come back (fleet_model/flower_link.py).
+# for 60 s, and then does not come back (cloud_server/flower/flower_link.py).
 GONE_S = 60.0 - 20.0 / 2 + 120.0
 SITE = "virtual"
 WENT_AWAY = "went away before it had answered"

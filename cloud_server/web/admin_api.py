@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud_server.run_store import MAX_CLOSED
-from cloud_server.runs import Runs
-from cloud_server.schedule import MIN_EVERY_S
+from cloud_server.runs.run_store import MAX_CLOSED
+from cloud_server.runs.runs import Runs
+from cloud_server.runs.schedule import MIN_EVERY_S
 from cloud_server.web.api import ADMIN
 from fleet_model.errors import FleetError, RoundError
 

@@ -15,13 +15,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 
-from cloud_server.conduct import Conduct
-from cloud_server.model_store import DirectoryStore
-from cloud_server.robots import Register, Robot
-from cloud_server.sightings import Sightings, admit_command
+from cloud_server.robots.offenses import Conduct
+from cloud_server.state.model_store import DirectoryStore
+from cloud_server.robots.register import Register, Robot
+from cloud_server.robots.last_seen import Sightings, admit_command
 from fleet_model.errors import RefusedError, SettingsError, UpdateError
-from fleet_model.proof import TIME_HEADER, check, fingerprint, utc_now
-from fleet_model.report import MAX_INT, STANDING_HEADER, pack_standing, unpack_report
+from fleet_model.protocol.proof import TIME_HEADER, check, fingerprint, utc_now
+from fleet_model.protocol.report import MAX_INT, STANDING_HEADER, pack_standing, unpack_report
 
 ROBOT, ADMIN = "/fleetlearn/v1/robot", "/fleetlearn/v1/admin"
 CHANNEL, SHA256 = re.compile(r"[a-z][a-z0-9-]{0,30}"), re.compile(r"[0-9a-f]{64}")

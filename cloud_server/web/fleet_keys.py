@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fleet_model.errors import RefusedError, SettingsError
-from fleet_model.proof import parse_public
+from fleet_model.protocol.proof import parse_public
 
 KEY, SIGNATURE, TIME = b"flwr-public-key", b"flwr-signature", b"flwr-timestamp"
 log = logging.getLogger(__name__)

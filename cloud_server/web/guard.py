@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloud_server.settings import LimitSettings
+from cloud_server.state.settings import LimitSettings
 from cloud_server.web.buckets import Buckets, address_key
 from cloud_server.web.fleet_keys import KEY, FleetKeys
 from cloud_server.web.protocol import CUT
@@ -28,7 +28,7 @@ from cloud_server.web.transfers import (
     replay,
 )
 from fleet_model.errors import RefusedError
-from fleet_model.proof import KEY_HEADER
+from fleet_model.protocol.proof import KEY_HEADER
 
 # Flower's fleet API as robots use it; robots are registered by the operator, never by themselves.
 FLEET = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from cloud_server.settings import LimitSettings, NetworkSettings
+from cloud_server.state.settings import LimitSettings, NetworkSettings
 from cloud_server.web.listener import listen
 from cloud_server.web.protocol import BoundedProtocol
 from fleet_model.errors import SettingsError

@@ -10,7 +10,7 @@ import socket
 from collections import Counter
 from typing import Any
 
-from cloud_server.settings import LimitSettings
+from cloud_server.state.settings import LimitSettings
 from cloud_server.web.buckets import address_key
 from fleet_model.errors import SettingsError
 

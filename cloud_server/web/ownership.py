@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloud_server.refused_answers import Why
+from cloud_server.robots.refused_answers import Why
 from cloud_server.web.transfers import Message, Receive, Send
 from fleet_model.errors import RefusedError
 
 MAX_NODES = 256  # whose objects are remembered: about 100 kB each for a model of 500 tensors
 MAX_UPLOADS = 4096  # whose bytes are counted: the latest
 MAX_ANSWERS = 1 << 15  # first answers that are remembered, the latest: a few MB
-INTERNALS = (  # as in fleet_model/flower_compat.py, for the contract test
+INTERNALS = (  # as in edge_agent/link/flower_connection.py, for the contract test
     "flwr.proto.fleet_pb2:PushMessagesRequest",
     "flwr.proto.message_pb2:ConfirmMessageReceivedRequest",
     "flwr.proto.message_pb2:PullObjectRequest",

@@ -9,7 +9,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from cloud_server.settings import LimitSettings
+from cloud_server.state.settings import LimitSettings
 
 MAX_HEAD_BYTES = 16 << 10  # the longest of ours is a look with a report, about 4 kB
 CUT = "fleetlearn.cut"  # in the scope: ends the connection at once

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from summary import name_of
 
 from cloud_server.aggregation.fedavg import FedAvg
-from cloud_server.checkpoints import Checkpoints
-from cloud_server.directory import ServerDirectory
-from cloud_server.settings import load_settings
-from edge_agent.example_store import ExampleStore
-from edge_agent.trainers.litert import LiteRTTrainer
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.settings import load_settings
+from edge_agent.examples.example_store import ExampleStore
+from edge_agent.training.trainers.litert import LiteRTTrainer
 from fleet_model.bundle import TRAINER, parse_trainer
 from fleet_model.engine import Stage
 from fleet_model.types import Checkpoint, Example, TrainConfig, Weights

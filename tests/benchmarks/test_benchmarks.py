@@ -23,12 +23,12 @@ from benchmarks import (
     startup,
 )
 from benchmarks.measure import Comparison, Limit, Result
-from cloud_server.checkpoints import Checkpoints
-from cloud_server.directory import ServerDirectory
-from cloud_server.settings import load_settings
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.settings import load_settings
 from fleet_model.bundle import parse_trainer
 from fleet_model.types import Checkpoint, TrainConfig
-from fleet_model.wire import TrainRequest, pack_request, unpack_update
+from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -139,7 +139,7 @@ def test_a_fresh_message_is_timed_from_its_process_start(tmp_path):
 def test_our_optimizer_steps_are_stamped_from_outside(tmp_path):
     stamps = tmp_path / "steps.txt"
     code = (
-        "from edge_agent.optimizer import step, still; from fleet_model.types import TrainConfig; "
+        "from fleet_model.optimizer import step, still; from fleet_model.types import TrainConfig; "
         "import numpy as np; w = {'w': np.ones(2, np.float32)}; "
         "[step(w, still(w), w, w, TrainConfig()) for _ in range(3)]"
     )

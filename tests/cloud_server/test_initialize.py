@@ -10,12 +10,12 @@ import pytest
 
 from cloud_server import initialize as initialize_module
 from cloud_server import publish as publish_module
-from cloud_server.checkpoints import Checkpoints
-from cloud_server.directory import ServerDirectory
-from cloud_server.export import BundleJob, ExportResult
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.models.export import BundleJob, ExportResult
 from cloud_server.initialize import Plan, initialize, renew_certificate
-from cloud_server.model_store import DirectoryStore
-from cloud_server.settings import load_settings
+from cloud_server.state.model_store import DirectoryStore
+from cloud_server.state.settings import load_settings
 from fleet_model.bundle import MANIFEST
 from fleet_model.errors import ExportError, SettingsError
 

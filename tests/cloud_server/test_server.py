@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cloud_server.directory import ServerDirectory
+from cloud_server.state.directory import ServerDirectory
 from cloud_server.server import serve
-from cloud_server.settings import load_settings
+from cloud_server.state.settings import load_settings
 from fleet_model.errors import SettingsError
 
 

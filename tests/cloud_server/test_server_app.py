@@ -16,19 +16,19 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.task_identity import TaskIdentity
 
 from cloud_server import server_app
-from cloud_server.checkpoints import Checkpoints
-from cloud_server.conduct import Conduct
-from cloud_server.directory import ServerDirectory
-from cloud_server.robots import Register
-from cloud_server.run_store import KEPT_RUNS, Run, RunStore
-from cloud_server.sightings import Sightings
-from cloud_server.tensorboard import EVENTS
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.robots.offenses import Conduct
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.robots.register import Register
+from cloud_server.runs.run_store import KEPT_RUNS, Run, RunStore
+from cloud_server.robots.last_seen import Sightings
+from cloud_server.monitoring.tensorboard import EVENTS
 from fleet_model.errors import RoundError, SettingsError
-from fleet_model.flower_link import NOT_ADMITTED
-from fleet_model.proof import make_key, parse_public
-from fleet_model.report import RobotReport
+from cloud_server.flower.flower_link import NOT_ADMITTED
+from fleet_model.protocol.proof import make_key, parse_public
+from fleet_model.protocol.report import RobotReport
 from fleet_model.types import TrainConfig, Update
-from fleet_model.wire import TrainRequest, pack_update, unpack_request
+from fleet_model.protocol.wire import TrainRequest, pack_update, unpack_request
 
 NAMES = ("r1", "r2")
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 
 from cloud_server.aggregation.fedavg import FedAvg
-from cloud_server.round_journal import MemoryJournal
-from cloud_server.rounds import Clock, Participant, Reply, rules_of, run_round
-from cloud_server.settings import CheckSettings, RoundSettings
-from cloud_server.update_checks import checks_of
+from cloud_server.rounds.round_journal import MemoryJournal
+from cloud_server.rounds.round_loop import Clock, Participant, Reply, rules_of, run_round
+from cloud_server.state.settings import CheckSettings, RoundSettings
+from cloud_server.rounds.update_checks import checks_of
 from fleet_model.types import Checkpoint, TrainConfig, Update
-from fleet_model.wire import TrainRequest
+from fleet_model.protocol.wire import TrainRequest
 
 RULES = rules_of(RoundSettings(quorum=2, deadline_s=100.0, wait_s=30.0))
 BUFFERED = replace(RULES, mode="buffered")

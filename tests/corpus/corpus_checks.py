@@ -15,8 +15,8 @@ from corpus_bags import CAMERA, PERIOD_NS, SLOW_NS, START_NS
 from corpus_files import read_png, read_tiff
 
 from edge_agent.cli import main
-from edge_agent.frames.bag import BagFrames
-from edge_agent.frames.damage import DamageLog
+from edge_agent.data.frames.bag import BagFrames
+from edge_agent.data.frames.damage import DamageLog
 from fleet_model.errors import FrameError
 
 LOSSES = 13  # exit code

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from cloud_server.export import BundleJob, InitJob
-from cloud_server.export.bundle_directory import write_bundle_directory
-from cloud_server.export.model_directory import write_model_directory
+from cloud_server.models.export import BundleJob, InitJob
+from cloud_server.models.export.bundle_directory import write_bundle_directory
+from cloud_server.models.export.model_directory import write_model_directory
 from fleet_model.bundle import WorkloadSpec
 from fleet_model.weights import write_weights
 from fleet_model.workload import rebuild

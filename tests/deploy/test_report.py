@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from edge_agent.drawing import annotated
+from edge_agent.data.drawing import annotated
 
 DEMO = Path(__file__).parents[2] / "deploy" / "demo"
 LABELS = ["circle", "square", "star", "triangle"]

@@ -156,7 +156,7 @@ class RestartableServer:
     """A server process of one test, on a directory of the tiny bundle; ends rounds quickly."""
 
     def __init__(self, place, log):
-        from cloud_server.settings import load_settings
+        from cloud_server.state.settings import load_settings
 
         self.place, self.log = place, log
         self.address = f"127.0.0.1:{load_settings(place.settings, {}).network.port}"
@@ -196,9 +196,9 @@ class RestartableServer:
 
     def admit(self, directory, name="r1", *, train=False, examples=(), settings=None):
         """Enroll a robot in `directory` and admit it at site "hall"; return its agent.toml."""
-        from cloud_server.robots import Register
-        from edge_agent.enroll import enroll
-        from edge_agent.settings import ExampleSettings
+        from cloud_server.robots.register import Register
+        from edge_agent.cli.enroll import enroll
+        from edge_agent.robot.settings import ExampleSettings
 
         settings = settings or ExampleSettings(paths=examples)
         line = enroll(self.place.kit, directory, settings, train=train)
@@ -224,7 +224,7 @@ class RestartableServer:
         return next(iter(self._admin().run(run_id)["closed"]), None)
 
     def _admin(self):
-        from cloud_server.admin_client import AdminClient
+        from cloud_server.cli.admin_client import AdminClient
 
         return AdminClient(self.place)
 

@@ -11,7 +11,7 @@ from fleet_model.bundle import TRAINER, entry_of
 from fleet_model.errors import UpdateError
 from fleet_model.types import Checkpoint, TrainConfig
 from fleet_model.weights import read_weights
-from fleet_model.wire import TrainRequest, pack_request, unpack_update
+from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
 
 
 @pytest.fixture(autouse=True)

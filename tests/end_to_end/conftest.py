@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from cloud_server.admin_client import AdminClient
-from cloud_server.directory import ServerDirectory
-from cloud_server.robots import Register
-from edge_agent.enroll import enroll
-from edge_agent.settings import ExampleSettings
+from cloud_server.cli.admin_client import AdminClient
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.robots.register import Register
+from edge_agent.cli.enroll import enroll
+from edge_agent.robot.settings import ExampleSettings
 
 ROOT = Path(__file__).parents[2]
 LABELS = "circle,square,star,triangle"

@@ -23,10 +23,10 @@ import numpy as np
 from flwr.app import Message
 
 from fleet_model.errors import FleetError, UpdateError
-from fleet_model.flower_compat import FleetConnection
-from fleet_model.proof import read_key
+from edge_agent.link.flower_connection import FleetConnection
+from fleet_model.protocol.proof import read_key
 from fleet_model.types import Checkpoint, Update
-from fleet_model.wire import TrainRequest, pack_update, unpack_request
+from fleet_model.protocol.wire import TrainRequest, pack_update, unpack_request
 
 PAUSE_S = 0.8
 HEARTBEAT_S = 15.0

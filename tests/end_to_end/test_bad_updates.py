@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from cloud_server.admin_client import AdminClient
-from cloud_server.checkpoints import Checkpoints
-from cloud_server.directory import ServerDirectory
+from cloud_server.cli.admin_client import AdminClient
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(600)]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cloud_server.checkpoints import Checkpoints
+from cloud_server.state.checkpoints import Checkpoints
 from fleet_model.weights import size_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(900)]

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cloud_server.admin_client import AdminClient
+from cloud_server.cli.admin_client import AdminClient
 from cloud_server.aggregation.staleness import staleness_weight
-from cloud_server.checkpoints import Checkpoints
-from cloud_server.robots import Register
-from edge_agent.enroll import enroll
-from edge_agent.settings import ExampleSettings
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.robots.register import Register
+from edge_agent.cli.enroll import enroll
+from edge_agent.robot.settings import ExampleSettings
 from fleet_model.errors import FleetError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cloud_server.directory import ServerDirectory
+from cloud_server.state.directory import ServerDirectory
 
 # TensorBoard then reads files by itself, without loading TensorFlow for it.
 sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))

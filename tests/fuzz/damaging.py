@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from edge_agent.frames.damage import DamageLog
+from edge_agent.data.frames.damage import DamageLog
 from fleet_model.errors import FrameError
 
 LONGEST_S = 2.0

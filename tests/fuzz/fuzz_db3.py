@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parent))
 import damaging
 
-from edge_agent.frames.storage import db3_places
-from edge_agent.frames.storage.db3_file import Db3File
+from edge_agent.data.storage import db3_places
+from edge_agent.data.storage.db3.file import Db3File
 
 T0 = 1_760_000_000_000_000_000
 SCHEMA = """

@@ -18,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from mcap_seeds import CAMERA, TEXT, seeds
 
-from edge_agent.frames.damage import DamageLog
-from edge_agent.frames.storage.mcap_file import McapFile
+from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.storage.mcap.file import McapFile
 from fleet_model.errors import FrameError
 
 LONGEST_S = 2.0

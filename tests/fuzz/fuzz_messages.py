@@ -25,9 +25,9 @@ import cv2
 import numpy as np
 from rosbags.typesys import Stores, get_typestore
 
-from edge_agent.frames.message import frame_of
-from edge_agent.frames.raw import ENCODINGS
-from edge_agent.frames.storage import Topic
+from edge_agent.data.frames.message import frame_of
+from edge_agent.data.frames.raw import ENCODINGS
+from edge_agent.data.storage import Topic
 from fleet_model.errors import FrameError
 
 PATIENCE_S = 2.0

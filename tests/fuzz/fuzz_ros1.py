@@ -16,7 +16,7 @@ import damaging
 from rosbags.rosbag1 import Writer
 from rosbags.typesys import Stores, get_typestore
 
-from edge_agent.frames.storage.ros1_file import Ros1File
+from edge_agent.data.storage.ros1.file import Ros1File
 
 T0 = 1_760_000_000_000_000_000
 CHUNK_BYTES = 3000

@@ -10,8 +10,8 @@ import damaging
 import fuzz_db3
 import fuzz_ros1
 
-from edge_agent.frames.storage.db3_file import Db3File
-from edge_agent.frames.storage.ros1_file import Ros1File
+from edge_agent.data.storage.db3.file import Db3File
+from edge_agent.data.storage.ros1.file import Ros1File
 
 pytestmark = [pytest.mark.base, pytest.mark.slow]
 

@@ -13,9 +13,9 @@ INFERENCE_SIDE = [
     "fleet_model.engine",
     "fleet_model.store",
     "fleet_model.types",
-    "edge_agent.deploy",
-    "edge_agent.frames",
-    "edge_agent.predict",
+    "edge_agent.models.deploy",
+    "edge_agent.data.frames",
+    "edge_agent.models.predict",
 ]
 
 

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.admin_client import AdminClient
-from cloud_server.checkpoints import Checkpoints
-from cloud_server.robots import Register
+from cloud_server.cli.admin_client import AdminClient
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.robots.register import Register
 from fleet_model.errors import ConnectionFailed, FleetError, RefusedError, UpdateError
-from fleet_model.flower_compat import FleetConnection
-from fleet_model.proof import public_line, sign, utc_now
+from edge_agent.link.flower_connection import FleetConnection
+from fleet_model.protocol.proof import public_line, sign, utc_now
 from fleet_model.types import Update
-from fleet_model.wire import pack_update, unpack_request
+from fleet_model.protocol.wire import pack_update, unpack_request
 
 SCRIPT = Path(__file__).with_name("killing_server.py")
 HELLO = "/fleetlearn/v1/robot/hello"
@@ -138,7 +138,7 @@ class KilledFleet:
         register = Register(place.robots)
         for name, robot in self.robots.items():
             register.add(name, "hall", public_line(robot.key.public_key()))
-        from cloud_server.settings import load_settings
+        from cloud_server.state.settings import load_settings
 
         self.address = f"127.0.0.1:{load_settings(place.settings, {}).network.port}"
         self.client = AdminClient(place)

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 STEPS = {
-    "send": ("fleet_model.flower_link", "LinkGrid.push"),
-    "half sent": ("fleet_model.flower_state", "FlowerState.keep_whole"),
-    "keep": ("cloud_server.round_journal", "DiskJournal.keep"),
-    "half kept": ("cloud_server.reply_spool", "_append"),
-    "half a checkpoint": ("cloud_server.checkpoints", "write_weights"),
-    "checkpoint": ("cloud_server.checkpoints", "Checkpoints.save"),
-    "history": ("cloud_server.directory", "ServerDirectory.append_history"),
-    "close": ("cloud_server.round_journal", "DiskJournal.close"),
-    "run file": ("cloud_server.run_store", "RunStore.save"),
-    "prune": ("cloud_server.checkpoints", "Checkpoints.prune"),
-    "publish": ("cloud_server.runs", "publish"),
+    "send": ("cloud_server.flower.flower_link", "LinkGrid.push"),
+    "half sent": ("cloud_server.flower.flower_state", "FlowerState.keep_whole"),
+    "keep": ("cloud_server.rounds.round_journal", "DiskJournal.keep"),
+    "half kept": ("cloud_server.rounds.reply_spool", "_append"),
+    "half a checkpoint": ("cloud_server.state.checkpoints", "write_weights"),
+    "checkpoint": ("cloud_server.state.checkpoints", "Checkpoints.save"),
+    "history": ("cloud_server.state.directory", "ServerDirectory.append_history"),
+    "close": ("cloud_server.rounds.round_journal", "DiskJournal.close"),
+    "run file": ("cloud_server.runs.run_store", "RunStore.save"),
+    "prune": ("cloud_server.state.checkpoints", "Checkpoints.prune"),
+    "publish": ("cloud_server.runs.runs", "publish"),
 }
 TORN = "half kept+"
 
@@ -73,7 +73,7 @@ def tear(stream: BinaryIO) -> None:
 
 def publish(place, settings, checkpoint, progress=None):
     """Publish the tiny bundle as the checkpoint's version."""
-    from cloud_server.model_store import DirectoryStore
+    from cloud_server.state.model_store import DirectoryStore
     from fleet_model.bundle import MANIFEST, TRAINER, read_bundle
 
     manifest = read_bundle(place.model).model_copy(update={"version": checkpoint.version})

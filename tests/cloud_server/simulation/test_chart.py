@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cloud_server.settings import ServerSettings
+from cloud_server.state.settings import ServerSettings
 from cloud_server.simulation import chart
 from cloud_server.simulation.chart import AMBER, TEAL, Bars, Lines, round_up, write_chart
 from cloud_server.simulation.picture import write_picture

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cloud_server.settings import ServerSettings
+from cloud_server.state.settings import ServerSettings
 from cloud_server.simulation import virtual_fleet
 from cloud_server.simulation.learning import BIAS, KERNEL, LABELS, WIDTH
 from cloud_server.simulation.population import Traits

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cloud_server.certificates import make_secrets
-from cloud_server.directory import ServerDirectory
-from cloud_server.settings import LimitSettings, NetworkSettings
+from cloud_server.state.certificates import make_secrets
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.settings import LimitSettings, NetworkSettings
 
 PATIENCE_S = 60.0
 TOKEN = "t0ken"
@@ -126,7 +126,7 @@ def open_port(keys_place: ServerDirectory, tmp_path: Path) -> Iterator[Callable[
 
 @contextmanager
 def serving(place: ServerDirectory, spool: Path, limits: LimitSettings) -> Iterator[Port]:
-    from cloud_server.robots import Register
+    from cloud_server.robots.register import Register
     from cloud_server.web.fleet_keys import FleetKeys
     from cloud_server.web.guard import Bounds, Guard
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from cloud_server.admin_client import AdminClient
-from cloud_server.schedule import ScheduleFile
+from cloud_server.cli.admin_client import AdminClient
+from cloud_server.runs.schedule import ScheduleFile
 from fleet_model.errors import RoundError
 
 

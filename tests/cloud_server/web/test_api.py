@@ -10,11 +10,11 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.robots import Register
-from cloud_server.sightings import Sightings
+from cloud_server.robots.register import Register
+from cloud_server.robots.last_seen import Sightings
 from fleet_model.bundle import MANIFEST, read_bundle
-from fleet_model.proof import public_line, sign, utc_now
-from fleet_model.report import (
+from fleet_model.protocol.proof import public_line, sign, utc_now
+from fleet_model.protocol.report import (
     STANDING_HEADER,
     RobotReport,
     Standing,

@@ -1,10 +1,10 @@
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.robots import Register
+from cloud_server.robots.register import Register
 from cloud_server.web.fleet_keys import KEY, FleetKeys, header_of
 from fleet_model.errors import RefusedError
-from fleet_model.proof import public_line
+from fleet_model.protocol.proof import public_line
 
 LINE = public_line(ec.generate_private_key(ec.SECP384R1()).public_key())
 HEADERS = {KEY: header_of(LINE)}

@@ -9,12 +9,12 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.robots import Register
-from cloud_server.settings import LimitSettings
+from cloud_server.robots.register import Register
+from cloud_server.state.settings import LimitSettings
 from cloud_server.web.fleet_keys import KEY, SIGNATURE, TIME, FleetKeys, header_of
 from cloud_server.web.guard import BURST_S, Bounds, Guard
 from cloud_server.web.transfers import LARGE_BYTES
-from fleet_model.proof import KEY_HEADER, public_line
+from fleet_model.protocol.proof import KEY_HEADER, public_line
 
 TOKEN = "t0ken"
 OPERATOR = {"authorization": f"Bearer {TOKEN}"}

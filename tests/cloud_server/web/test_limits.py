@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 
-from cloud_server.settings import LimitSettings
+from cloud_server.state.settings import LimitSettings
 from cloud_server.web.limits import FILES_BESIDE_CONNECTIONS, keep_memory_flat, raise_file_limit
 
 from .conftest import PATIENCE_S, request, rest

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from cloud_server.settings import LimitSettings
+from cloud_server.state.settings import LimitSettings
 from cloud_server.web import listener
 from cloud_server.web.listener import Doors, listen
 from fleet_model.errors import SettingsError

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cloud_server.round_record import RobotRecord, RoundRecord
+from cloud_server.state.round_record import RobotRecord, RoundRecord
 
 PATHS = ["/metrics", "/fleetlearn/v1/admin/metrics"]
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.settings import LimitSettings
+from cloud_server.state.settings import LimitSettings
 from cloud_server.web.ownership import INTERNALS, add_ownership
 from fleet_model.errors import RefusedError, UpdateError
-from fleet_model.flower_compat import FleetConnection, LinkGrid, create_superlink
+from edge_agent.link.flower_connection import FleetConnection, LinkGrid, create_superlink
 
 from .conftest import listening
 
@@ -24,7 +24,7 @@ MAX_REPLY_BYTES = 16_000
 def test_flower_has_the_internal(internal):
     module, name = internal.split(":")
     assert hasattr(import_module(module), name), (
-        f"Flower has moved or removed {internal}; see fleet_model/flower_compat.py for what to do"
+        f"Flower has moved or removed {internal}; see edge_agent/link/flower_connection.py for what to do"
     )
 
 

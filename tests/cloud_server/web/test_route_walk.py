@@ -8,9 +8,9 @@ from importlib import import_module
 import httpx
 import pytest
 
-from cloud_server.robots import Register
+from cloud_server.robots.register import Register
 from cloud_server.web.fleet_keys import header_of
-from fleet_model.proof import make_key, public_line, read_key, sign, utc_now
+from fleet_model.protocol.proof import make_key, public_line, read_key, sign, utc_now
 
 from .conftest import request, rest
 

@@ -9,11 +9,11 @@ import time
 import httpx
 import pytest
 
-from cloud_server.robots import Register
-from cloud_server.settings import load_settings
+from cloud_server.robots.register import Register
+from cloud_server.state.settings import load_settings
 from fleet_model.errors import FleetError
-from fleet_model.flower_compat import FleetConnection
-from fleet_model.proof import make_key, read_key, sign, utc_now
+from edge_agent.link.flower_connection import FleetConnection
+from fleet_model.protocol.proof import make_key, read_key, sign, utc_now
 
 from .conftest import PATIENCE_S
 

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from cloud_server.robots import Register
+from cloud_server.robots.register import Register
 from cloud_server.web import transfers
 from cloud_server.web.fleet_keys import header_of
 from cloud_server.web.transfers import (
@@ -17,7 +17,7 @@ from cloud_server.web.transfers import (
     patient,
     receive_whole,
 )
-from fleet_model.proof import make_key
+from fleet_model.protocol.proof import make_key
 
 from .conftest import PATIENCE_S, read_answer, request, rest
 

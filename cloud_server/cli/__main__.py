@@ -1,0 +1,5 @@
+"""Run the command line with `python -m cloud_server.cli`."""
+
+from cloud_server.cli import main
+
+main()

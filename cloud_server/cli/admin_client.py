@@ -1,0 +1,90 @@
+"""Talk to the running server as its operator: the admin credential lies in the server directory."""
+
+import ssl
+from typing import Any
+from urllib.parse import quote
+
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.settings import load_settings, url_host
+from fleet_model.errors import ConnectionFailed, RefusedError, RoundError, SettingsError
+
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (listened on -> reached at)
+ADMIN = "/fleetlearn/v1/admin"
+
+
+class AdminClient:
+    """What the operator's commands ask of a running server; knows it by its directory."""
+
+    def __init__(self, place: ServerDirectory) -> None:
+        import httpx
+
+        place.require()
+        network = load_settings(place.settings).network
+        host = url_host(EVERYWHERE.get(network.host, network.host))
+        self._url = f"https://{host}:{network.port}"
+        try:
+            context = ssl.create_default_context(cafile=str(place.certificates / "ca.crt"))
+            token = place.admin_token.read_text().strip()
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(
+                f"{place.root}: certificates/ca.crt or secrets/admin.token cannot be read ({error})"
+            ) from None
+        self._client = httpx.Client(
+            base_url=self._url,
+            verify=context,
+            headers={"authorization": f"Bearer {token}"},
+            timeout=30.0,
+            trust_env=False,  # no proxy stands between two programs of one machine
+        )
+        self._place = place
+
+    def start_run(
+        self, rounds: int, *, every_s: float | None = None, continuous: bool = False
+    ) -> dict[str, Any]:
+        """Start a run; with `every_s` or `continuous` also set the schedule of the next ones."""
+        asked = {"rounds": rounds, "every_s": every_s, "continuous": continuous}
+        return self._call("POST", "/runs", asked)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the newest runs, oldest first."""
+        return list(self._call("GET", "/runs")["runs"])
+
+    def stop_run(self, run_id: str) -> dict[str, Any]:
+        """Ask for a run's end."""
+        return self._call("POST", f"/runs/{quote(run_id, safe='')}/stop")
+
+    def resume_run(self, run_id: str) -> dict[str, Any]:
+        """Go on with a run that failed or was stopped."""
+        return self._call("POST", f"/runs/{quote(run_id, safe='')}/resume")
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """Return a run's state."""
+        return self._call("GET", f"/runs/{quote(run_id, safe='')}")
+
+    def status(self) -> dict[str, Any]:
+        """Return robots, runs, versions."""
+        return self._call("GET", "/status")
+
+    def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        import httpx
+
+        try:
+            response = self._client.request(method, ADMIN + path, json=body)
+        except httpx.TransportError as error:
+            raise ConnectionFailed(
+                f"no answer from {self._url} ({error}); is it running? Start it with `cloud-server "
+                f"start {self._place.root}`"
+            ) from None
+        if response.status_code in (401, 403):
+            raise RefusedError(f"{self._url} refuses the admin token of {self._place.root}")
+        if response.is_error:
+            raise RoundError(f"the server answers {response.status_code}: {_detail(response)}")
+        return dict(response.json())
+
+
+def _detail(response: Any) -> str:
+    """Return why; an answer of something else than our routes is given as it is."""
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return str(response.text[:300]) or "no reason"

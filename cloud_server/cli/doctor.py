@@ -1,0 +1,238 @@
+"""Look at everything that a server directory needs before it fails: `cloud-server doctor`."""
+
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal, TypeAlias
+
+from cloud_server.cli.admin_client import AdminClient
+from cloud_server.state.certificates import read_certificates
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.clock import is_synchronized
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.robots.register import Register
+from cloud_server.runs.schedule import ScheduleFile
+from cloud_server.server import require_sound
+from cloud_server.state.settings import ServerSettings, load_settings
+from fleet_model.errors import FleetError, SettingsError
+
+State: TypeAlias = Literal["ok", "warn", "fail"]
+RENEW_BEFORE = timedelta(days=30)
+CA_RENEW_BEFORE = timedelta(days=365)  # every robot needs the new kit then: begin in time
+CORRECT = "correct server.toml or the variable"
+SPARE_BYTES = 200 << 20  # for logs, Flower's state, an export
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    state: State
+    text: str
+    next_step: str = ""  # what the operator does about it; empty when ok
+
+    def as_json(self) -> dict[str, str]:
+        """Return it as `--json` prints it."""
+        return {
+            "subject": self.subject,
+            "state": self.state,
+            "text": self.text,
+            "next_step": self.next_step,
+        }
+
+
+def examine(place: ServerDirectory, now: datetime) -> list[Finding]:
+    """Look at everything; nothing is changed. Raises SettingsError if this is no server directory.
+
+    Args:
+        place: the directory; its server may run.
+        now: UTC.
+    """
+    place.require()
+    try:
+        settings = load_settings(place.settings)
+    except SettingsError as error:
+        wrong = Finding("settings", "fail", str(error), CORRECT)
+        return [wrong, *_secrets(place), *_clock(place, now)]
+    try:
+        require_sound(settings)
+        found = [Finding("settings", "ok", f"{place.settings} is readable")]
+    except SettingsError as error:
+        found = [Finding("settings", "fail", str(error), CORRECT)]
+    for look in _LOOKS:
+        found += _guarded(look, place, settings, now)
+    return found
+
+
+def _guarded(
+    look: "_Look", place: ServerDirectory, settings: ServerSettings, now: datetime
+) -> list[Finding]:
+    """A damaged file must not keep the others from being looked at."""
+    subject = look.__name__.strip("_")
+    try:
+        return list(look(place, settings, now))
+    except (FleetError, OSError, ValueError, KeyError) as error:
+        return [Finding(subject, "fail", str(error), "restore the file from a backup")]
+
+
+def _secrets(place: ServerDirectory, *_: object) -> Iterator[Finding]:
+    wrong = []
+    for path in (place.secrets, place.flower, *sorted(place.secrets.glob("*"))):
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            continue
+        mode = stat.S_IMODE(status.st_mode)
+        if mode & 0o077:
+            least = "0700" if path.is_dir() else "0600"
+            wrong.append(f"chmod {least} {path}  # is {mode:04o}: others can read it")
+        if status.st_uid not in (os.geteuid(), 0):
+            wrong.append(f"chown {os.geteuid()} {path}  # belongs to user {status.st_uid}")
+    missing = [
+        name for name in ("ca.key", "server.key", "admin.token")
+        if not (place.secrets / name).exists()
+    ]  # fmt: skip
+    if missing:
+        text = f"secrets/{', secrets/'.join(missing)} missing"
+        yield Finding("secrets", "fail", text, "restore secrets/ from a backup")
+    if wrong:
+        yield Finding(
+            "secrets", "fail", "others on this machine may read secrets", "\n".join(wrong)
+        )
+    if not wrong and not missing:
+        yield Finding("secrets", "ok", "only this user reads them")
+
+
+def _certificates(
+    place: ServerDirectory, settings: ServerSettings, now: datetime
+) -> Iterator[Finding]:
+    found = read_certificates(place)
+    renew = f"cloud-server renew-certificate {place.root}, then restart the server"
+    yield _expiry("server certificate", found.server_until, now, RENEW_BEFORE, renew)
+    again = (
+        "cloud-server init in a new directory, then `edge-agent enroll` every robot with its kit"
+    )
+    yield _expiry("certificate authority", found.ca_until, now, CA_RENEW_BEFORE, again)
+    if not found.fits:
+        yield Finding(
+            "server certificate", "fail", "server.crt, server.key, ca.crt do not fit", renew
+        )
+    absent = [name for name in settings.network.names if name not in found.names]
+    if absent:
+        text = f"network.names has {', '.join(absent)}, the certificate does not"
+        yield Finding("server certificate", "warn", text, renew)
+    kit = place.kit / "ca.crt"
+    if not kit.exists() or kit.read_bytes() != (place.certificates / "ca.crt").read_bytes():
+        copy = f"cp {place.certificates}/ca.crt {kit}"
+        yield Finding("kit", "fail", "robots enrolled with this kit trust another server", copy)
+
+
+def _expiry(subject: str, until: datetime, now: datetime, early: timedelta, step: str) -> Finding:
+    days = (until - now) // timedelta(days=1)
+    if until <= now:
+        return Finding(subject, "fail", f"ended on {until:%Y-%m-%d}: robots refuse it", step)
+    state: State = "ok" if until - now > early else "warn"
+    text = f"ends on {until:%Y-%m-%d}, in {days} days"
+    return Finding(subject, state, text, "" if state == "ok" else step)
+
+
+def _clock(place: ServerDirectory, *rest: object) -> Iterator[Finding]:
+    now = rest[-1]
+    assert isinstance(now, datetime)
+    set_it = "set the clock: `timedatectl set-ntp true`, or start chrony"
+    newest = max(
+        (path.stat().st_mtime for path in (place.settings, place.history, place.robots)
+         if path.exists()), default=0.0,
+    )  # fmt: skip
+    if now.timestamp() < newest - 60:
+        text = f"{now:%Y-%m-%d %H:%M} UTC is before files of this directory were written"
+        yield Finding("clock", "fail", text, set_it)
+        return
+    synchronized = is_synchronized()
+    if synchronized is False:
+        text = "not synchronized; robots more than 5 s ahead or 300 s behind are refused"
+        yield Finding("clock", "warn", text, set_it)
+    else:
+        how = "synchronized" if synchronized else "plausible; this system does not tell more"
+        yield Finding("clock", "ok", f"{now:%Y-%m-%d %H:%M} UTC, {how}")
+
+
+def _register(place: ServerDirectory, *_: object) -> Iterator[Finding]:
+    robots = Register(place.robots).robots()
+    approved = sum(robot.state == "approved" for robot in robots)
+    if approved:
+        yield Finding("register", "ok", f"{approved} of {len(robots)} robots are approved")
+    else:
+        add = f"cloud-server robots add {place.root} NAME --site SITE --key robot.pub"
+        yield Finding("register", "warn", f"{len(robots)} robots, none is approved", add)
+
+
+def _checkpoints(place: ServerDirectory, *_: object) -> Iterator[Finding]:
+    newest = Checkpoints(place.checkpoints).latest()
+    yield Finding("checkpoints", "ok", f"the newest, version {newest.version}, is whole")
+
+
+def _disk(place: ServerDirectory, settings: ServerSettings, _: datetime) -> Iterator[Finding]:
+    checkpoints = Checkpoints(place.checkpoints)
+    newest = checkpoints.path(checkpoints.latest().version).parent
+    one = sum(file.stat().st_size for file in newest.iterdir())
+    robots = len(Register(place.robots).robots())
+    asked = min(settings.rounds.target or robots, robots)
+    # One round: Flower holds what is asked and every reply, the journal holds the replies again.
+    needed = (3 + 2 * asked) * one + SPARE_BYTES
+    free = shutil.disk_usage(place.root).free
+    text = f"{free >> 20} MB free, the next round takes up to {needed >> 20} MB"
+    if free >= 2 * needed:
+        yield Finding("disk", "ok", text)
+    else:
+        state: State = "warn" if free >= needed else "fail"
+        yield Finding("disk", state, text, "free space, or lower rounds.keep_checkpoints or target")
+
+
+def _port(place: ServerDirectory, settings: ServerSettings, _: datetime) -> Iterator[Finding]:
+    at = f"{settings.network.host}:{settings.network.port}"
+    try:
+        with place.locked("start"):
+            running = False
+    except SettingsError:
+        running = True
+    if running:
+        try:
+            AdminClient(place).status()
+            yield Finding("port", "ok", f"the server answers at {at}")
+        except FleetError as error:
+            yield Finding("port", "fail", str(error), "look at the server's log; restart it")
+        return
+    try:
+        _bind(settings.network.host, settings.network.port)
+    except OSError as error:
+        step = f"find who has it: ss -ltnp 'sport = :{settings.network.port}'; or change [network]"
+        yield Finding("port", "fail", f"cannot listen on {at} ({error.strerror})", step)
+    else:
+        yield Finding("port", "ok", f"{at} is free; the server does not run")
+
+
+def _bind(host: str, port: int) -> None:
+    (family, _, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+
+
+def _schedule(place: ServerDirectory, *_: object) -> Iterator[Finding]:
+    schedule = ScheduleFile(place.schedule).load()
+    words = (
+        "none; runs begin with `cloud-server train`" if schedule is None else schedule.in_words()
+    )
+    yield Finding("schedule", "ok", words)
+
+
+_Look: TypeAlias = Callable[[ServerDirectory, ServerSettings, datetime], Iterator[Finding]]
+_LOOKS: tuple[_Look, ...] = (
+    _secrets, _certificates, _clock, _register, _checkpoints, _disk, _port, _schedule,
+)  # fmt: skip

@@ -1,0 +1,301 @@
+"""Commands over runs: train, follow, stop, resume, and when they begin by themselves.
+
+Runs of a ServerApp apart (server_app.py) are read from the disk: no server of ours works on them.
+"""
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloud_server.cli.terminal import Directory, Json, console, held_out, table
+from fleet_model.errors import ConnectionFailed, RoundError, SettingsError
+
+if TYPE_CHECKING:
+    from cloud_server.cli.admin_client import AdminClient
+    from cloud_server.state.directory import ServerDirectory
+    from cloud_server.runs.run_store import Run
+
+runs = typer.Typer(no_args_is_help=True, help="Runs: several rounds, then a published model.")
+schedule = typer.Typer(no_args_is_help=True, help="When runs begin by themselves.")
+RunId = Annotated[str, typer.Argument(metavar="ID", help="as `runs list` shows it")]
+AWAY_S = 60.0  # a server that restarts is waited for
+ACTIVE = ("waiting", "running", "publishing")
+
+
+def train(
+    directory: Directory,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="federated rounds")] = 3,
+    every: Annotated[
+        str | None, typer.Option(help="again and again from now on: 30m, 24h, 7d")
+    ] = None,
+    continuous: Annotated[
+        bool, typer.Option("--continuous", help="the next run begins when the last has ended")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="do not wait for the run's end")] = False,
+    json_output: Json = False,
+) -> None:
+    """Ask the running server for rounds, follow them, end when the new model is published."""
+    from cloud_server.runs.schedule import parse_duration
+
+    if every is not None and continuous:
+        raise SettingsError("--every and --continuous: choose one")
+    every_s = None if every is None else parse_duration(every)
+    client = _client(directory)
+    run = client.start_run(rounds, every_s=every_s, continuous=continuous)
+    _see_to_the_end(directory, client, run, detach=detach, json_output=json_output)
+
+
+@runs.command("list")
+def runs_list(directory: Directory, json_output: Json = False) -> None:
+    """List the newest runs; the server need not run."""
+    known = _known_runs(directory)
+    if json_output:
+        typer.echo(json.dumps(known))
+        return
+    rows = [
+        (
+            run["id"],
+            _state(run),
+            f"{run['rounds_closed']} of {run['rounds']}",
+            "-" if run["published_version"] is None else f"version {run['published_version']}",
+            f"{run['seconds']:.0f} s",
+        )
+        for run in known
+    ]
+    table(("run", "state", "rounds closed", "published", "took"), rows)
+    for run in known:
+        if run["error"]:  # a sentence; as a column it would squeeze the others
+            typer.echo(f"run {run['id']} {_state(run)}: {run['error']}")
+
+
+@runs.command("show")
+def runs_show(directory: Directory, run_id: RunId, json_output: Json = False) -> None:
+    """Show one run and its newest rounds; the server need not run."""
+    run = _known_run(directory, run_id)
+    if json_output:
+        typer.echo(json.dumps(_with_robots(directory, run)))
+        return
+    typer.echo(f"run {run['id']}: {_state(run)}, {run['rounds_closed']} of {run['rounds']} rounds")
+    for record in run["closed"]:
+        typer.echo(_round_line(record))
+    if run["error"]:
+        typer.echo(run["error"])
+
+
+@runs.command("stop")
+def runs_stop(directory: Directory, run_id: RunId) -> None:
+    """End a run soon: the open round is left, what has closed is published."""
+    _require_of_server(directory, run_id)
+    run = _client(directory).stop_run(run_id)
+    _say(
+        f"run {run['id']} ends after {run['rounds_closed']} closed rounds; to go on later: "
+        f"cloud-server runs resume {directory} {run['id']}"
+    )
+
+
+@runs.command("resume")
+def runs_resume(
+    directory: Directory,
+    run_id: RunId,
+    detach: Annotated[bool, typer.Option("--detach", help="do not wait for the run's end")] = False,
+    json_output: Json = False,
+) -> None:
+    """Go on with a run that failed or was stopped, at its next round."""
+    _require_of_server(directory, run_id)
+    client = _client(directory)
+    run = client.resume_run(run_id)
+    _see_to_the_end(directory, client, run, detach=detach, json_output=json_output)
+
+
+@schedule.command("show")
+def schedule_show(directory: Directory, json_output: Json = False) -> None:
+    """Show when the next run begins; the server need not run."""
+    from cloud_server.runs.run_store import RunStore
+    from cloud_server.runs.schedule import ScheduleFile
+
+    place = _place(directory)
+    found = ScheduleFile(place.schedule).load()
+    due_at = None if found is None else max(found.due_at(RunStore(place.runs).load()), time.time())
+    if json_output:
+        told = None if found is None else {**found.model_dump(), "due_at": due_at}
+        typer.echo(json.dumps(told))
+    elif found is None:
+        typer.echo(
+            f"no schedule; runs begin with `cloud-server train {directory}`, with --every 24h "
+            "again and again"
+        )
+    else:
+        begins = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(due_at))
+        typer.echo(f"{found.in_words()}; the next run is due {begins}")
+
+
+@schedule.command("clear")
+def schedule_clear(directory: Directory) -> None:
+    """Begin no more runs; one that goes on is not stopped. The server need not run."""
+    from cloud_server.runs.schedule import ScheduleFile
+
+    cleared = ScheduleFile(_place(directory).schedule).clear()
+    console().print("the schedule is cleared" if cleared else "there was no schedule")
+
+
+def _place(directory: Any) -> "ServerDirectory":
+    from cloud_server.state.directory import ServerDirectory
+
+    place = ServerDirectory(directory)
+    place.require()
+    return place
+
+
+def _client(directory: Any) -> "AdminClient":
+    from cloud_server.cli.admin_client import AdminClient
+
+    return AdminClient(_place(directory))
+
+
+def _known_runs(directory: Any) -> list[dict[str, Any]]:
+    """Return runs as the server knows them, else as it wrote them down; with those apart."""
+    from cloud_server.runs.run_store import RunStore
+
+    place = _place(directory)
+    try:
+        own = _client(directory).runs()
+    except ConnectionFailed:
+        own = [run.as_json() for run in RunStore(place.runs).load()]
+    known = [{**run, "apart": False} for run in own]
+    known += [{**run.as_json(), "apart": True} for run in RunStore(place.runs_apart).load()]
+    return sorted(known, key=lambda run: (run["started_at"], run["id"]))
+
+
+def _known_run(directory: Any, run_id: str) -> dict[str, Any]:
+    """Return one run as `_known_runs` does, with its closed rounds."""
+    from cloud_server.state.history import closed_rounds
+    from cloud_server.runs.run_store import RunStore
+
+    place = _place(directory)
+    apart = run = _apart(directory, run_id)
+    if run is None:
+        try:
+            return {**_client(directory).run(run_id), "apart": False}
+        except ConnectionFailed:
+            run = RunStore(place.runs).get(run_id)
+            if run is None:
+                raise
+    for record in closed_rounds(place, run_id):
+        run.add(record.as_json())
+    return {**run.as_json(), "apart": apart is not None}
+
+
+def _apart(directory: Any, run_id: str) -> "Run | None":
+    from cloud_server.runs.run_store import RunStore
+
+    return RunStore(_place(directory).runs_apart).get(run_id)
+
+
+def _require_of_server(directory: Any, run_id: str) -> None:
+    if _apart(directory, run_id) is not None:
+        raise RoundError(
+            f"run {run_id} is of a separate SuperLink: the same `flwr run` that has begun it goes "
+            "on with it, `flwr stop` ends it (docs/operations.md)"
+        )
+
+
+def _state(run: dict[str, Any]) -> str:
+    return f"{run['state']} (flwr run)" if run["apart"] else str(run["state"])
+
+
+def _with_robots(directory: Any, run: dict[str, Any]) -> dict[str, Any]:
+    """Return a run with robots' records in every round; the server holds those of small rounds."""
+    from cloud_server.state.history import closed_rounds
+
+    if all("robots" in record for record in run["closed"]):
+        return run
+    rounds = {r.round: r.as_json() for r in closed_rounds(_place(directory), run["id"])}
+    return {**run, "closed": [rounds.get(one["round"], one) for one in run["closed"]]}
+
+
+def _see_to_the_end(
+    directory: Any,
+    client: "AdminClient",
+    run: dict[str, Any],
+    *,
+    detach: bool,
+    json_output: bool,
+) -> None:
+    if not detach:
+        _say(f"run {run['id']} has begun; it goes on without this command")
+        try:
+            run = _follow(client, run)
+        except KeyboardInterrupt:
+            _say(
+                f"run {run['id']} goes on on the server; "
+                f"`cloud-server runs stop {directory} {run['id']}` ends it"
+            )
+            raise
+    if json_output:
+        typer.echo(json.dumps(_with_robots(directory, run)))
+    if detach:
+        _say(f"run {run['id']} has begun; see `cloud-server status --watch`")
+        return
+    if run["state"] != "finished":
+        error = RoundError(f"run {run['id']}: {run['error']}")
+        error.exit_code = run["exit_code"] or RoundError.exit_code
+        raise error
+    if not json_output:
+        console().print(
+            f"[green]version {run['published_version']} is published[/] "
+            f"after {run['seconds']:.1f} s"
+        )
+
+
+def _say(line: str) -> None:
+    console().print(line, markup=False, soft_wrap=True)
+
+
+def _follow(client: "AdminClient", run: dict[str, Any]) -> dict[str, Any]:
+    """Poll a run until it has ended, with a progress bar on stderr; a restart is waited for."""
+    from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
+
+    screen = console()
+    with Progress(
+        SpinnerColumn(),
+        *Progress.get_default_columns()[:2],
+        TimeElapsedColumn(),
+        console=screen,
+        disable=not screen.is_terminal,
+    ) as progress:
+        bar = progress.add_task("round 1", total=run["rounds"])
+        shown = run["rounds_closed"]
+        while True:
+            for record in run["closed"]:
+                if record["round"] > shown:
+                    screen.print(_round_line(record), markup=False, soft_wrap=True)
+            shown = run["rounds_closed"]
+            what = "publishing" if run["state"] == "publishing" else f"round {shown + 1}"
+            progress.update(bar, completed=shown, description=what)
+            if run["state"] not in ACTIVE:
+                return run
+            time.sleep(0.2)
+            run = _look(client, run["id"])
+
+
+def _look(client: "AdminClient", run_id: str) -> dict[str, Any]:
+    end = time.monotonic() + AWAY_S
+    while True:
+        try:
+            return client.run(run_id)
+        except ConnectionFailed:
+            if time.monotonic() > end:
+                raise
+            time.sleep(1.0)
+
+
+def _round_line(record: dict[str, Any]) -> str:
+    from cloud_server.runs.run_store import brief
+
+    verdicts = brief(record)["verdicts"]
+    return (
+        f"round {record['round']}: {verdicts.get('accepted', 0)}/{sum(verdicts.values())} robots, "
+        f"{record['seconds']:.1f} s, held-out {held_out(record['metrics'])}"
+    )

@@ -1,0 +1,130 @@
+"""Command that plans a fleet: simulate."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloud_server.cli.terminal import Json
+from fleet_model.errors import SettingsError
+
+if TYPE_CHECKING:
+    from cloud_server.state.settings import ServerSettings
+    from cloud_server.simulation.simulate import RoundLine, Summary
+
+_HEAD = "round   asked  accepted   late   gone  refused   seconds  accuracy"
+
+
+def simulate(
+    directory: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]",
+            help="server directory: its sections rounds, checks, training hold; else the defaults",
+        ),
+    ] = None,
+    robots: Annotated[int, typer.Option(min=1, max=100_000, help="virtual robots")] = 100,
+    rounds: Annotated[int, typer.Option(min=1, help="federated rounds")] = 10,
+    mode: Annotated[str | None, typer.Option(help="rounds.mode: sync or buffered")] = None,
+    target: Annotated[
+        int | None, typer.Option(help="rounds.target: robots asked at a time")
+    ] = None,
+    quorum: Annotated[int | None, typer.Option(help="rounds.quorum: good updates needed")] = None,
+    deadline: Annotated[
+        float | None, typer.Option(help="rounds.deadline_s: seconds until a round closes")
+    ] = None,
+    off: Annotated[
+        float, typer.Option(min=0, max=1, help="share of the time a robot is switched off")
+    ] = 0.1,
+    drop: Annotated[
+        float, typer.Option(min=0, max=1, help="chance that a robot goes away while it trains")
+    ] = 0.02,
+    skew: Annotated[
+        float, typer.Option(min=0.01, help="Dirichlet: 0.1 one or two labels a robot, 100 all")
+    ] = 0.5,
+    examples: Annotated[int, typer.Option(min=1, help="examples a robot, median")] = 200,
+    speed: Annotated[float, typer.Option(min=0.001, help="examples per second, median")] = 100.0,
+    bandwidth: Annotated[float, typer.Option(min=0.001, help="Mbit/s each way, median")] = 20.0,
+    model_mb: Annotated[
+        float, typer.Option(min=0, help="MB that travel each way; 0: the virtual head, 0.026")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same numbers")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="write a picture (PNG) here")] = None,
+    json_output: Json = False,
+) -> None:
+    """Let virtual robots learn under the real round loop: what would a fleet take?"""
+    from cloud_server.simulation.population import Traits
+    from cloud_server.simulation.simulate import Plan, Simulation
+
+    given = {"mode": mode, "target": target, "quorum": quorum, "deadline_s": deadline}
+    plan = Plan(
+        traits=Traits(
+            robots=robots,
+            off=off,
+            drop=drop,
+            skew=skew,
+            examples=examples,
+            examples_per_s=speed,
+            mbit_per_s=bandwidth,
+            seed=seed,
+        ),
+        settings=_settings(directory, {k: v for k, v in given.items() if v is not None}),
+        rounds=rounds,
+        model_mb=model_mb,
+    )
+    simulation = Simulation(plan)
+    if not json_output:
+        typer.echo(_HEAD)
+    lines = []
+    for line in simulation.rounds():
+        lines.append(line)
+        if not json_output:
+            typer.echo(_row(line))
+    summary = simulation.summary()
+    if plot is not None:
+        from cloud_server.simulation.picture import write_picture
+
+        write_picture(plot, plan, lines, summary)
+    if json_output:
+        typer.echo(json.dumps({"rounds": [asdict(x) for x in lines], "summary": asdict(summary)}))
+    else:
+        typer.echo(_closing(summary))
+
+
+def _settings(directory: Path | None, given: dict[str, Any]) -> "ServerSettings":
+    """Return the directory's settings, or the defaults, with the flags over [rounds]."""
+    from pydantic import ValidationError
+
+    from cloud_server.state.directory import ServerDirectory
+    from cloud_server.state.settings import RoundSettings, ServerSettings, load_settings
+
+    settings = ServerSettings()
+    if directory is not None:
+        settings = load_settings(ServerDirectory(directory).settings)
+    try:
+        rounds = RoundSettings.model_validate({**settings.rounds.model_dump(), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = str(first["loc"][0]).removesuffix("_s")
+        raise SettingsError(f"--{flag}: {first['msg']} (got {first['input']!r})") from None
+    return settings.model_copy(update={"rounds": rounds})
+
+
+def _row(line: "RoundLine") -> str:
+    row = (
+        f"{line.round:5}  {line.asked:6,}  {line.accepted:8,}  {line.late:5,}  {line.gone:5,}  "
+        f"{line.refused:7,}  {line.seconds:8,.1f}  {line.accuracy:8.3f}"
+    )
+    return f"{row}  did not close: {line.error}" if line.error else row
+
+
+def _closing(summary: "Summary") -> str:
+    failed = f", {summary.failed} did not close" if summary.failed else ""
+    return (
+        f"{summary.rounds} rounds{failed}: {summary.hours:.2f} simulated hours, accuracy "
+        f"{summary.accuracy:.3f}\n"
+        f"{summary.gb_down:.3g} GB to the robots, {summary.gb_up:.3g} GB back, {summary.used:.0%} "
+        f"of the questions used; simulated in {summary.wall_s:.1f} s"
+    )

@@ -1,0 +1,164 @@
+"""Commands that tell what happens on the server, and what has happened."""
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloud_server.cli.terminal import (
+    Directory,
+    Json,
+    data_console,
+    held_out,
+    made_table,
+    show_table,
+    table,
+)
+from fleet_model.errors import ConnectionFailed, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+    from cloud_server.cli.admin_client import AdminClient
+    from cloud_server.state.round_record import RoundRecord
+
+WATCH_S = 1.0  # between looks
+RUNS_SHOWN = 5
+
+
+def status(
+    directory: Directory,
+    watch: Annotated[bool, typer.Option("--watch", help="look again every second")] = False,
+    json_output: Json = False,
+) -> None:
+    """Show robots, runs, versions of the running server, and say what happened."""
+    from cloud_server.cli.admin_client import AdminClient
+    from cloud_server.state.directory import ServerDirectory
+
+    client = AdminClient(ServerDirectory(directory))
+    screen = data_console()
+    if watch:
+        _watch(client, screen, json_output=json_output)
+    elif json_output:
+        typer.echo(json.dumps(client.status()))
+    else:
+        _show(screen, client.status())
+
+
+def history(
+    directory: Directory,
+    run: Annotated[str | None, typer.Option(help="only the rounds of this run")] = None,
+    json_output: Json = False,
+    csv_output: Annotated[
+        bool, typer.Option("--csv", help="print CSV to stdout, a row a robot of a round")
+    ] = False,
+) -> None:
+    """Show the closed rounds; the server need not run."""
+    from cloud_server.state.directory import ServerDirectory
+    from cloud_server.state.history import closed_rounds, write_csv
+
+    if json_output and csv_output:
+        raise SettingsError("--json and --csv: choose one")
+    place = ServerDirectory(directory)
+    place.require()
+    records = closed_rounds(place, run)
+    if run is not None and not records:
+        raise SettingsError(
+            f"--run {run}: no round of it has closed; `cloud-server history {directory}` shows "
+            "the runs"
+        )
+    if csv_output:
+        write_csv(records, sys.stdout)
+    elif json_output:
+        typer.echo(json.dumps([record.as_json() for record in records]))
+    else:
+        columns = ("run", "round", "version", "accepted", "late", "seconds", "held out")
+        table(columns, [_row(record) for record in records])
+
+
+def _row(record: "RoundRecord") -> tuple[str, ...]:
+    from cloud_server.state.round_record import ACCEPTED
+
+    accepted = sum(robot.outcome == ACCEPTED for robot in record.robots)
+    numbers = (record.round, record.version, f"{accepted} of {record.asked}", record.late)
+    return record.run, *map(str, numbers), f"{record.seconds:.1f}", held_out(record.metrics)
+
+
+def _watch(client: "AdminClient", screen: "Console", *, json_output: bool) -> None:
+    """Look until Ctrl-C; a server that restarts is waited for."""
+    from rich.live import Live
+
+    if screen.is_terminal and not json_output:
+        with Live(console=screen, auto_refresh=False) as live:
+            for answer in _looks(client):
+                live.update(_view(answer), refresh=True)
+    for answer in _looks(client):
+        if json_output:
+            typer.echo(json.dumps(answer))
+        else:
+            _show(screen, answer)
+
+
+def _show(screen: "Console", answer: dict[str, Any]) -> None:
+    for made in _tables(answer):
+        show_table(screen, made)
+    for line in answer["words"]:  # not wrapped: it may hold a command to copy
+        screen.out(line)
+
+
+def _looks(client: "AdminClient") -> "Iterator[dict[str, Any]]":
+    while True:
+        try:
+            yield client.status()
+        except ConnectionFailed as error:
+            yield {"robots": [], "runs": [], "words": [str(error)]}
+        time.sleep(WATCH_S)
+
+
+def _view(answer: dict[str, Any]) -> "RenderableType":
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(*_tables(answer), *(Text(line) for line in answer["words"]))
+
+
+def _tables(answer: dict[str, Any]) -> "tuple[Table, Table]":
+    return _robots(answer["robots"]), _runs(answer["runs"][-RUNS_SHOWN:])
+
+
+def _robots(robots: list[dict[str, Any]]) -> "Table":
+    from cloud_server.state.logs import one_line
+
+    rows = []
+    for robot in robots:
+        seen, version = robot["last_seen_s"], robot["active_version"]
+        busy = (robot["report"] or {}).get("busy", "")
+        cells = (
+            robot["name"],
+            robot["site"],
+            robot["state"],
+            one_line(f"busy: {busy}") if busy else "yes" if robot["online"] else "no",
+            "never" if seen is None else f"{seen:.0f} s ago",
+            "-" if version is None else str(version),
+        )
+        rows.append(cells)
+    return made_table(("robot", "site", "state", "trains now", "seen", "version"), rows)
+
+
+def _runs(runs: list[dict[str, Any]]) -> "Table":
+    rows = []
+    for run in runs:
+        version = run["published_version"]
+        cells = (
+            run["id"],
+            run["state"],
+            f"{run['rounds_closed']} of {run['rounds']}",
+            "-" if version is None else f"version {version}",
+        )
+        rows.append(cells)
+    return made_table(("run", "state", "rounds closed", "published"), rows)

@@ -1,0 +1,1 @@
+"""The embedded SuperLink: Flower's tables, links and run state."""

@@ -1,0 +1,115 @@
+"""The round loop's fleet over Flower: robots are nodes, requests and updates are messages."""
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+
+from cloud_server.rounds.fleet import Participant, Reply
+from cloud_server.robots.register import Register, Robot
+from cloud_server.state.round_record import MAX_REASON, REFUSED, own_words
+from cloud_server.robots.last_seen import Sightings
+from fleet_model.errors import UpdateError
+from edge_agent.link.flower_connection import Arrived, FlowerRun, LinkGrid
+from cloud_server.flower.flower_link import NOT_ADMITTED
+from fleet_model.protocol.proof import parse_public
+from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
+
+
+class FlowerFleet:
+    """Keeps Flower's nodes equal to the approved robots, and speaks in robots' names."""
+
+    def __init__(self, grid: LinkGrid, register: Register, seen: Sightings) -> None:
+        self._grid = grid
+        self._register = register
+        self._seen = seen
+        self._listed: tuple[Robot, ...] | None = None  # as read last; None: not looked yet
+        self._robots: Mapping[int, Robot] = {}
+        self._sync = threading.Lock()  # requests and the run come from different threads
+
+    def sync(self) -> Mapping[int, Robot]:
+        """Admit robots that are newly approved, forget the others; return node id -> robot.
+
+        While the register is damaged robots stay as they were; see Register.last_readable.
+        """
+        with self._sync:
+            listed = self._register.last_readable()
+            if listed is not self._listed:  # the register is parsed when it has changed only
+                self._robots = self._admit([r for r in listed if r.state == "approved"])
+                self._listed = listed
+            return self._robots
+
+    def restarted(self, robot: Robot) -> None:
+        """Let a robot's new process in at once, and ask it again what it has not answered."""
+        for node_id, known in self.sync().items():
+            if known.name == robot.name:
+                self._grid.begin_session(node_id)
+
+    def open_run(self, resume: FlowerRun | None) -> FlowerRun:
+        """Let robots be asked; see LinkGrid."""
+        return self._grid.open_run(resume)
+
+    def close_run(self, *, completed: bool) -> None:
+        """Withdraw what was asked; robots that still work on it are told at their next call."""
+        self._grid.close_run(completed=completed)
+
+    def online(self) -> Sequence[Participant]:
+        """Return approved robots that are online, with what they last reported."""
+        robots = self.sync()
+        return [
+            Participant(
+                node_id=node_id,
+                name=robot.name,
+                site=robot.site,
+                labels=robot.labels,
+                report=self._seen.report(robot.name),
+                last_seen_s=self._seen.last_seen_s(robot.name),
+            )
+            for node_id in self._grid.online()
+            if (robot := robots.get(node_id)) is not None
+        ]
+
+    def send(
+        self, participants: Sequence[Participant], request: TrainRequest, ttl_s: float
+    ) -> Mapping[str, Participant]:
+        """Ask robots; messages that outlive their time are dropped by Flower."""
+        by_node = {robot.node_id: robot for robot in participants}
+        sent = self._grid.push(pack_request(request), list(by_node), ttl_s)
+        return {ticket: by_node[node_id] for ticket, node_id in sent.items()}
+
+    def replies(self, tickets: Collection[str]) -> Sequence[Reply]:
+        """Return the replies that have arrived, a few at a time; see Fleet."""
+        arrived = self._grid.pull(tickets)
+        if not arrived:
+            return []
+        robots = self.sync()
+        return [_reply(one, robots.get(one.node_id)) for one in arrived]
+
+    def still_open(self, tickets: Collection[str]) -> set[str]:
+        """Return those that can be answered, or are; see Fleet."""
+        return self._grid.still_open(tickets)
+
+    def _admit(self, approved: Sequence[Robot]) -> Mapping[int, Robot]:
+        """Register who is new, unregister who is gone; the others are not touched."""
+        known = {robot.key: node_id for node_id, robot in self._robots.items()}
+        admitted = {}
+        for robot in approved:
+            node_id = known.get(robot.key)
+            if node_id is None:
+                node_id = self._grid.register(parse_public(robot.key), robot.name)
+            admitted[node_id] = robot
+        for node_id in self._grid.registered().keys() - admitted.keys():
+            self._grid.unregister(node_id)
+        return admitted
+
+
+def _reply(arrived: Arrived, robot: Robot | None) -> Reply:
+    ticket = arrived.message_id
+    if arrived.content is None:
+        reason = own_words(arrived.reason) if arrived.own_words else arrived.reason
+        return Reply(ticket=ticket, reason=reason)
+    if robot is None:
+        return Reply(ticket=ticket, reason=NOT_ADMITTED)
+    try:
+        update = unpack_update(arrived.content, robot.name)
+    except UpdateError as error:
+        return Reply(ticket=ticket, reason=f"{REFUSED}{error}"[:MAX_REASON])
+    return Reply(ticket=ticket, update=update)

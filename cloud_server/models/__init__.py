@@ -1,0 +1,1 @@
+"""From checkpoint to published model: import, export, calibration, publish."""

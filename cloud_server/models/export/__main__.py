@@ -1,0 +1,39 @@
+"""The export process: the only part of the server that loads TensorFlow."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+from cloud_server.models.export import PROGRESS, BundleJob, Failure, InitJob
+from cloud_server.models.export.bundle_directory import write_bundle_directory
+from cloud_server.models.export.model_directory import write_model_directory
+from fleet_model.errors import FleetError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the job given as JSON; return the exit code."""
+    kind = Annotated[InitJob | BundleJob, Field(discriminator="job")]
+    job: InitJob | BundleJob = TypeAdapter(kind).validate_json(arguments[0])
+    answer: BaseModel
+    try:
+        if isinstance(job, InitJob):
+            answer, code = write_model_directory(job, _report), 0
+        else:
+            answer, code = write_bundle_directory(job, _report), 0
+    except FleetError as error:
+        answer, code = Failure(error=type(error).__name__, message=str(error)), error.exit_code
+    print(answer.model_dump_json(), flush=True)  # noqa: T201  (read by run_export)
+    return code
+
+
+def _report(line: str) -> None:
+    print(f"{PROGRESS}{line}", file=sys.stderr, flush=True)  # noqa: T201  (read by run_export)
+
+
+if __name__ == "__main__":
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.exit(main(sys.argv[1:]))

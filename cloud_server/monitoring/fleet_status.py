@@ -1,0 +1,114 @@
+"""What the operator sees of a running server at one moment, put together from all who know."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cloud_server.robots.offenses import Conduct
+from cloud_server.flower.flower_fleet import FlowerFleet
+from cloud_server.state.model_store import DirectoryStore
+from cloud_server.robots.refused_answers import RefusedAnswers
+from cloud_server.monitoring.robot_status import RobotStatus, robot_statuses, waiting_keys
+from cloud_server.robots.register import Register
+from cloud_server.state.round_record import RoundRecord
+from cloud_server.rounds.round_loop import RoundProgress
+from cloud_server.runs.runs import Run, Runs
+from cloud_server.robots.last_seen import Sightings
+from cloud_server.monitoring.status_words import tell
+from cloud_server.monitoring.totals import Ledger, Totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRound:
+    """The round that goes on; a robot counts as answered with whatever answer."""
+
+    run: str
+    round: int
+    asked: int
+    answered: int
+    good: int  # updates that may be folded in
+    seconds_left: float  # to the deadline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetStatus:
+    """Everything that `status` and the metrics tell."""
+
+    robots: list[RobotStatus]
+    waiting: list[RobotStatus]  # unknown keys that asked lately
+    runs: list[Run]  # oldest first
+    channels: Mapping[str, int]  # channel -> version
+    open_round: OpenRound | None
+    totals: Totals  # over all closed rounds
+    # Robot -> answers since the server started that were refused before a round saw them.
+    answered_again: Mapping[str, int] = field(default_factory=dict)
+    answered_late: Mapping[str, int] = field(default_factory=dict)
+    repeated: Mapping[str, int] = field(default_factory=dict)
+    # Run that the process before has left unfinished -> rounds that it had closed.
+    taken_up: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def last_round(self) -> RoundRecord | None:
+        """Return the round that closed last."""
+        return self.totals.last
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values, and in words what an operator would ask about."""
+        last = self.last_round
+        return {
+            "robots": [robot.as_json() for robot in self.robots],
+            "waiting": [key.as_json() for key in self.waiting],
+            "runs": [run.as_json(robots=False) for run in self.runs],
+            "channels": dict(self.channels),
+            "open_round": None if self.open_round is None else asdict(self.open_round),
+            "last_round": None if last is None else last.as_json(),
+            "answered_again": dict(self.answered_again),
+            "answered_late": dict(self.answered_late),
+            "repeated": dict(self.repeated),
+            "taken_up": dict(self.taken_up),
+            "words": tell(self),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Asks everybody; thread-safe."""
+
+    fleet: FlowerFleet
+    register: Register
+    seen: Sightings
+    conduct: Conduct
+    runs: Runs
+    store: DirectoryStore
+    ledger: Ledger
+    refused: RefusedAnswers
+
+    def status(self) -> FleetStatus:
+        """Return what is so now; raises SettingsError while the register is damaged."""
+        online = {robot.name for robot in self.fleet.online()}
+        return FleetStatus(
+            robots=robot_statuses(self.register, self.seen, self.conduct, online),
+            waiting=waiting_keys(self.register, self.seen),
+            runs=self.runs.all(),
+            channels=self.store.channels(),
+            open_round=_open_round(self.runs.progress()),
+            totals=self.ledger.totals(),
+            answered_again=self.refused.counts("again"),
+            answered_late=self.refused.counts("late"),
+            repeated=self.refused.counts("repeated"),
+            taken_up=self.runs.taken_up(),
+        )
+
+
+def _open_round(progress: RoundProgress | None) -> OpenRound | None:
+    if progress is None:
+        return None
+    return OpenRound(
+        run=progress.run,
+        round=progress.round,
+        asked=progress.asked,
+        answered=progress.answered,
+        good=progress.good,
+        seconds_left=round(max(progress.deadline - time.monotonic(), 0.0), 1),
+    )

@@ -1,0 +1,168 @@
+"""What Prometheus is told: computed at the scrape from those who know, nothing is counted twice."""
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.monitoring.fleet_status import FleetStatus
+from cloud_server.monitoring.robot_status import RobotStatus
+from cloud_server.robots.register import State
+from cloud_server.runs.run_store import RunState
+from cloud_server.monitoring.totals import SECONDS, Totals
+from fleet_model import __version__
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+P = "fleetlearn_"
+ROBOT_STATES = get_args(State)
+RUN_STATES = get_args(RunState)
+UPDATES = ("accepted", "refused", "no_reply", "not_reached", "busy", "failed")
+
+
+def make_registry(
+    place: ServerDirectory,
+    status: Callable[[], FleetStatus],
+    now_s: Callable[[], float] = time.time,
+) -> CollectorRegistry:
+    """Return the registry of one server; `status` is asked anew at every scrape."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Fleet(place, status, now_s))
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    return registry
+
+
+class _Fleet(Collector):
+    def __init__(
+        self, place: ServerDirectory, status: Callable[[], FleetStatus], now_s: Callable[[], float]
+    ) -> None:
+        self._place = place
+        self._status = status
+        self._now_s = now_s
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family; raises SettingsError while the register is damaged."""
+        status = self._status()
+        yield from _robots(status, self._now_s())
+        yield from _rounds(status.totals)
+        yield from _refused(status)
+        yield from _open_round(status)
+        yield from _runs(status)
+        yield from _server(self._place)
+
+
+def _robots(status: FleetStatus, now_s: float) -> Iterator[Metric]:
+    states = Counter(robot.state for robot in status.robots)
+    yield _gauge("robots", "Robots of the register.", "state", {s: states[s] for s in ROBOT_STATES})
+    online = sum(robot.online for robot in status.robots)
+    yield _one("robots_online", "Robots that can be asked to train now.", online)
+    yield _one("waiting_keys", "Unknown keys that asked to take part lately.", len(status.waiting))
+    connected = [(robot, robot.online) for robot in status.robots]
+    yield _each("robot_online", "1 if it can be asked now.", connected)
+    seen = [(r, now_s - r.last_seen_s) for r in status.robots if r.last_seen_s is not None]
+    yield _each("robot_last_seen_timestamp_seconds", "When it asked for something last.", seen)
+    versions = [(r, r.active_version) for r in status.robots if r.active_version is not None]
+    yield _each("robot_model_version", "The version that it predicts with.", versions)
+    offenses = [(robot, robot.offenses) for robot in status.robots]
+    yield _each("robot_refused_in_a_row", "Refused updates since an accepted one.", offenses)
+
+
+def _rounds(totals: Totals) -> Iterator[Metric]:
+    seconds = HistogramMetricFamily(f"{P}round_seconds", "How long closed rounds took.")
+    buckets = [(str(float(bound)), totals.within[bound]) for bound in SECONDS]
+    seconds.add_metric((), [*buckets, ("+Inf", totals.rounds)], totals.seconds)
+    yield seconds
+    updates = CounterMetricFamily(
+        f"{P}updates", "What became of robots that were asked, by verdict.", labels=("verdict",)
+    )
+    for verdict in UPDATES:
+        updates.add_metric((verdict,), totals.updates[verdict])
+    yield updates
+    for name, about, value in (
+        ("rounds", "Closed rounds.", totals.rounds),
+        ("updates_late", "Updates of rounds that had closed: dropped.", totals.late),
+        ("update_bytes", "Bytes of updates that arrived.", totals.update_bytes),
+        ("examples", "Examples behind accepted updates.", totals.examples),
+    ):
+        yield CounterMetricFamily(f"{P}{name}", about, value=value)
+    if totals.last is not None:
+        about = "Means of the last round over held-out examples."
+        yield _gauge("held_out", about, "metric", totals.last.metrics)
+
+
+def _refused(status: FleetStatus) -> Iterator[Metric]:
+    """Count since the server started: apart from what is late by the history, which is for ever."""
+    for name, about, counts in (
+        ("updates_duplicate", "Second answers to one question: dropped.", status.answered_again),
+        ("updates_expired", "Answers to questions that were over: dropped.", status.answered_late),
+        ("updates_repeated", "The same replies again: they count once.", status.repeated),
+    ):
+        yield CounterMetricFamily(f"{P}{name}", about, value=sum(counts.values()))
+
+
+def _open_round(status: FleetStatus) -> Iterator[Metric]:
+    now = status.open_round
+    if now is not None:
+        yield _one("open_round_asked", "Robots asked in the open round.", now.asked)
+        yield _one("open_round_answered", "Robots that have answered in it.", now.answered)
+        yield _one("open_round_good", "Updates in it that may be folded in.", now.good)
+        yield _one("open_round_seconds_left", "Seconds to its deadline.", now.seconds_left)
+
+
+def _runs(status: FleetStatus) -> Iterator[Metric]:
+    if status.runs:
+        run = status.runs[-1]
+        states = {state: float(state == run.state) for state in RUN_STATES}
+        yield _gauge("run_state", "1 for the state of the newest run.", "state", states)
+        yield _one("run_rounds_closed", "Rounds that the newest run closed.", run.rounds_closed)
+    about = "The newest version of each channel."
+    yield _gauge("published_version", about, "channel", status.channels)
+
+
+def _server(place: ServerDirectory) -> Iterator[Metric]:
+    yield _gauge("build_info", "The program's version.", "version", {__version__: 1})
+    free = shutil.disk_usage(place.root).free
+    yield _one("disk_free_bytes", "Free on the file system of the server directory.", free)
+    if place.history.exists():
+        changed = place.history.stat().st_mtime
+        yield _one("last_round_timestamp_seconds", "When a round closed last.", changed)
+    until = _certificate(place.certificates / "server.crt").not_valid_after_utc.timestamp()
+    yield _one("certificate_expiry_timestamp_seconds", "When the server's TLS ends.", until)
+
+
+def _certificate(path: Path) -> "Certificate":
+    from cryptography.x509 import load_pem_x509_certificate
+
+    return load_pem_x509_certificate(path.read_bytes())
+
+
+def _one(name: str, about: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"{P}{name}", about, value=value)
+
+
+def _gauge(name: str, about: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(f"{P}{name}", about, labels=(label,))
+    for key, value in values.items():
+        family.add_metric((key,), value)
+    return family
+
+
+def _each(name: str, about: str, values: Iterable[tuple[RobotStatus, float]]) -> Metric:
+    family = GaugeMetricFamily(f"{P}{name}", about, labels=("robot", "site"))
+    for robot, value in values:
+        family.add_metric((robot.name, robot.site), value)
+    return family

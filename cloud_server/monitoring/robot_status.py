@@ -1,0 +1,81 @@
+"""What the operator is told about each robot, put together from everything that knows of it."""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cloud_server.robots.offenses import Conduct
+from cloud_server.robots.register import Register
+from cloud_server.robots.last_seen import Sightings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RobotStatus:
+    """One robot of the register, or one unknown key that asked."""
+
+    name: str  # "" for an unknown key
+    site: str
+    state: str  # of the register, or "waiting" for an unknown key
+    reason: str  # why it is not approved; for an unknown key the command that admits it
+    labels: tuple[str, ...]
+    fingerprint: str
+    online: bool
+    last_seen_s: float | None
+    active_version: int | None  # that it predicts with
+    offenses: int  # refused updates in a row
+    verdict: str  # of its last round
+    report: dict[str, Any] | None  # JSON of RobotReport, without what it left out
+    refusal: str = ""  # why its last request was refused
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+
+def robot_statuses(
+    register: Register, seen: Sightings, conduct: Conduct, online: Collection[str]
+) -> list[RobotStatus]:
+    """Return one for every robot, by name; raises SettingsError while the register is damaged."""
+    statuses = []
+    for robot in register.robots():
+        look, last_seen_s = seen.of(robot.name), seen.last_seen_s(robot.name)
+        report = None if look is None else look.report
+        statuses.append(
+            RobotStatus(
+                name=robot.name,
+                site=robot.site,
+                state=robot.state,
+                reason=robot.reason,
+                labels=robot.labels,
+                fingerprint=robot.fingerprint,
+                online=robot.name in online,
+                last_seen_s=None if last_seen_s is None else round(last_seen_s, 1),
+                active_version=None if look is None else look.active_version,
+                offenses=conduct.offenses(robot),
+                verdict=conduct.verdict(robot),
+                report=None if report is None else report.model_dump(exclude_defaults=True),
+                refusal=seen.refusal(robot.name),
+            )
+        )
+    return statuses
+
+
+def waiting_keys(register: Register, seen: Sightings) -> list[RobotStatus]:
+    """Return the unknown keys that asked lately, the newest first; raises as `robot_statuses`."""
+    return [
+        RobotStatus(
+            name="",
+            site="",
+            state="waiting",
+            reason=one.admit,
+            labels=(),
+            fingerprint=one.fingerprint,
+            online=False,
+            last_seen_s=round(seen.age_s(one.at_s), 1),
+            active_version=None,
+            offenses=0,
+            verdict="",
+            report=None,
+        )
+        for one in seen.waiting([robot.key for robot in register.robots()])
+    ]

@@ -1,0 +1,130 @@
+"""What happened and what there is to do, in plain words."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from cloud_server.state.logs import one_line
+from cloud_server.state.round_record import (
+    ACCEPTED,
+    NO_REPLY,
+    NOT_REACHED,
+    RobotRecord,
+    RoundRecord,
+    nameless,
+)
+from cloud_server.state.verdict_log import NAMED, few, not_counted
+from cloud_server.flower.flower_link import NOT_ADMITTED, WENT_OFFLINE
+
+if TYPE_CHECKING:
+    from cloud_server.monitoring.fleet_status import FleetStatus, OpenRound
+    from cloud_server.monitoring.robot_status import RobotStatus
+    from cloud_server.runs.runs import Run
+
+MAX_WAITING = 5  # unknown keys: strangers must not push everything else off the screen
+SAID = {  # how an outcome begins -> how a sentence about such robots begins
+    ACCEPTED: "accepted",
+    "busy": "busy",
+    NO_REPLY: "no reply from",
+    WENT_OFFLINE: "gone offline",
+    NOT_ADMITTED: "suspended, revoked or forgotten at work",
+    NOT_REACHED: "not reached",
+}
+
+
+def tell(status: "FleetStatus") -> list[str]:
+    """Return sentences: the open round, the last round, the last run, then what needs a person."""
+    lines = []
+    if status.open_round is not None:
+        lines.append(_open_round(status.open_round))
+    if status.last_round is not None:
+        lines += _last_round(status.last_round)
+    if status.runs:
+        lines += _run(status.runs[-1], status.taken_up)
+    lines += _answers("second answers, which are not counted", status.answered_again)
+    lines += _answers("answers to questions that were over", status.answered_late)
+    lines += _answers("replies that came again, which count once at most", status.repeated)
+    for robot in status.robots:
+        lines += _robot(robot)
+    for key in status.waiting[:MAX_WAITING]:
+        lines.append(f"unknown key {key.fingerprint} asks to take part; to admit it: {key.reason}")
+    if (more := len(status.waiting) - MAX_WAITING) > 0:
+        lines.append(f"{more} more unknown keys ask to take part")
+    return [one_line(line) for line in lines]
+
+
+def names(of: Iterable[str]) -> str:
+    """Return names in order, such that thousands of robots fit into one line."""
+    return ", ".join(few(sorted(of))) or "none"
+
+
+def _open_round(now: "OpenRound") -> str:
+    return (
+        f"run {now.run} round {now.round}: {now.asked} robots asked, {now.answered} answered, "
+        f"{now.good} good updates, {now.seconds_left:.0f} s left"
+    )
+
+
+def _last_round(record: RoundRecord) -> list[str]:
+    robots = record.robots
+    groups = {
+        said: [robot.name for robot in robots if robot.outcome.startswith(begin)]
+        for begin, said in SAID.items()
+    }
+    told = "; ".join(f"{said} {names(group)}" for said, group in groups.items() if group)
+    late = f"; {record.late} updates came too late" if record.late else ""
+    lines = [
+        f"run {record.run} round {record.round} closed in {record.seconds:.1f} s with version "
+        f"{record.version}: {told or 'nobody took part'}{late}"
+    ]
+    if capped := not_counted(record):
+        told = names(f"{name} ({words})" for name, words in capped)
+        lines.append(f"accepted for fewer examples than claimed: {told}")
+    others = [robot for robot in robots if not robot.outcome.startswith(tuple(SAID))]
+    return lines + _one_by_one(others)
+
+
+def _one_by_one(robots: Sequence[RobotRecord]) -> list[str]:
+    """Tell each reason: a refused or late update or a failure differs from robot to robot."""
+    lines = [f"robot {r.name}: {nameless(r.outcome, r.name)}" for r in robots[:NAMED]]
+    if (rest := len(robots) - NAMED) > 0:
+        lines.append(f"{rest} more robots were refused, late or failed; see `cloud-server history`")
+    return lines
+
+
+def _run(run: "Run", taken_up: Mapping[str, int]) -> list[str]:
+    lines = []
+    if run.id in taken_up:
+        lines.append(
+            f"run {run.id} was taken up again after round {taken_up[run.id]}: the server had ended "
+            "in the middle of it"
+        )
+    if run.error:
+        lines.append(f"run {run.id} {run.state}: {run.error}")
+    return lines
+
+
+def _answers(what: str, counts: Mapping[str, int]) -> list[str]:
+    if not counts:
+        return []
+    told = names(f"{name} ({count})" for name, count in counts.items())
+    return [f"{what}, since the server started: {told}"]
+
+
+def _robot(robot: "RobotStatus") -> list[str]:
+    refused = f"robot {robot.name} is refused: {robot.refusal}"
+    return [*([refused] if robot.refusal else []), *_standing(robot)]
+
+
+def _standing(robot: "RobotStatus") -> list[str]:
+    if robot.state == "suspended":
+        return [
+            f"robot {robot.name} is suspended: {robot.reason or 'by the operator'}; to let it take "
+            f"part again: cloud-server robots approve DIR {robot.name}"
+        ]
+    if robot.state == "pending":
+        return [
+            f"robot {robot.name} waits for approval: cloud-server robots approve DIR {robot.name}"
+        ]
+    if robot.offenses > 1:
+        return [f"robot {robot.name}: {robot.offenses} refused updates in a row: {robot.verdict}"]
+    return []

@@ -1,0 +1,1 @@
+"""Who the robots are: register, offenses, when each was last seen, queries over them."""

@@ -1,0 +1,1 @@
+"""One round: choose robots, check their updates, keep them, fold them."""

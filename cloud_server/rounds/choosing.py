@@ -1,0 +1,64 @@
+"""Which robots of those online are asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from cloud_server.rounds.fleet import Participant
+from cloud_server.robots.query import Query, facts_of, parse_query
+
+NOT_DRAWN = "not drawn this time (rounds.target)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which robots may take part; empty parts mean every robot. See RoundSettings."""
+
+    names: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()  # a robot needs all of them
+    query: str = ""  # see robot_query.py
+
+
+def choose(
+    online: Sequence[Participant], selection: Selection, target: int, rng_seed: Sequence[int]
+) -> tuple[Sequence[Participant], Mapping[str, str]]:
+    """Return the robots to ask, by name, and name -> reason of those that are left out.
+
+    At most `target` are drawn, all with the same chance; 0 means no bound. The draw depends on
+    `rng_seed` and on who fits, not on the order in which robots came online.
+
+    Raises:
+        SettingsError: the query is wrong.
+    """
+    robots = sorted(online, key=lambda robot: robot.name)
+    left_out = {r.name: why for r in robots if (why := unfit(r, selection))}
+    fits = [robot for robot in robots if robot.name not in left_out]
+    if not 0 < target < len(fits):
+        return fits, left_out
+    drawn = np.random.default_rng(list(rng_seed)).choice(len(fits), target, replace=False)
+    chosen = [fits[i] for i in sorted(drawn)]
+    names = {robot.name for robot in chosen}
+    return chosen, left_out | {r.name: NOT_DRAWN for r in fits if r.name not in names}
+
+
+def unfit(robot: Participant, selection: Selection) -> str:
+    """Return why a robot may not be asked now; "" if it may."""
+    if robot.busy:
+        return f"busy: {robot.busy}"
+    if selection.names and robot.name not in selection.names:
+        return "not among rounds.robots"
+    if selection.sites and robot.site not in selection.sites:
+        return f"site {robot.site} is not among rounds.sites"
+    if lacking := [label for label in selection.labels if label not in robot.labels]:
+        return f"lacks the label {lacking[0]} (rounds.labels)"
+    query = _parsed(selection.query)
+    facts = facts_of(robot)
+    return "" if query.matches(facts) else query.reason(facts)
+
+
+@lru_cache(maxsize=8)  # asked of every robot at every look
+def _parsed(query: str) -> Query:
+    return parse_query(query)

@@ -1,0 +1,106 @@
+"""The end of a round: judge what was kept, then fold one update at a time in name order."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cloud_server.aggregation.aggregator import Aggregator
+from cloud_server.aggregation.staleness import scaled
+from cloud_server.rounds.reply_spool import Kept
+from cloud_server.rounds.round_journal import RoundJournal
+from cloud_server.state.round_record import ACCEPTED, MAX_REASON, REFUSED, RobotRecord
+from cloud_server.rounds.update_checks import (
+    NORMS,
+    Checks,
+    accepted_norms,
+    largest_norm,
+    remember_norms,
+    weight_of,
+)
+from fleet_model.errors import RoundError
+from fleet_model.types import Checkpoint
+from fleet_model.weights import require_same_tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The kept replies of a round with their last verdict, in the order of folding."""
+
+    accepted: tuple[Kept, ...]
+    others: tuple[Kept, ...]
+
+
+def judge(kept: Iterable[Kept], checkpoint: Checkpoint, checks: Checks) -> Judged:
+    """Compare lengths, now that all are known; the order in which they came does not matter."""
+    replies = sorted(kept, key=lambda one: (one.robot, one.base_version))
+    candidates = [one for one in replies if one.verdict == ACCEPTED]
+    largest = largest_norm([one.norm for one in candidates], accepted_norms(checkpoint), checks)
+    too_long = {one.ticket for one in candidates if one.norm > largest}
+    return Judged(
+        accepted=tuple(one for one in candidates if one.ticket not in too_long),
+        others=tuple(
+            replace(one, verdict=_too_long(one, largest, checks)) if one.ticket in too_long else one
+            for one in replies
+            if one.verdict != ACCEPTED or one.ticket in too_long
+        ),
+    )
+
+
+def fold(
+    aggregator: Aggregator,
+    journal: RoundJournal,
+    accepted: Sequence[Kept],
+    checkpoint: Checkpoint,
+    checks: Checks,
+) -> Checkpoint:
+    """Return the next checkpoint; only one update is in memory at a time.
+
+    Raises:
+        RoundError: the rule has made something that is not finite or does not fit.
+    """
+    aggregator.begin(checkpoint)
+    for one in accepted:
+        update = replace(journal.read(one), num_examples=weight_of(one.num_examples, checks))
+        aggregator.add(scaled(update, checkpoint.version - one.base_version))
+        del update  # before the next one is read
+    result = aggregator.finish()
+    require_same_tensors(  # finite updates may add up to infinity; the rule may be the user's own
+        checkpoint.weights, result.weights, sender="aggregator", error=RoundError
+    )
+    norms = remember_norms(accepted_norms(checkpoint), [one.norm for one in accepted])
+    return replace(result, server_state={**result.server_state, NORMS: norms})
+
+
+def robot_records(
+    judged: Judged, silent: Mapping[str, RobotRecord], version: int, checks: Checks
+) -> tuple[RobotRecord, ...]:
+    """Return one record a robot, by name; where a robot answered twice, the good answer."""
+    records = dict(silent)
+    for one in (*judged.others, *judged.accepted):
+        records[one.robot] = _record(one, version, checks)
+    return tuple(records[name] for name in sorted(records))
+
+
+def _record(kept: Kept, version: int, checks: Checks) -> RobotRecord:
+    good = kept.verdict == ACCEPTED
+    return RobotRecord(
+        name=kept.robot,
+        site=kept.site,
+        outcome=kept.verdict,
+        num_examples=kept.num_examples,
+        num_steps=kept.num_steps,
+        update_bytes=kept.update_bytes,
+        metrics=kept.metrics,
+        norm=kept.norm,
+        weight=weight_of(kept.num_examples, checks) if good else 0,
+        staleness=version - kept.base_version if good else 0,
+        capped=kept.num_examples > checks.max_examples_per_robot,
+    )
+
+
+def _too_long(kept: Kept, largest: float, checks: Checks) -> str:
+    median = largest / checks.max_norm_ratio
+    return (
+        f"{REFUSED}robot {kept.robot}: its length (L2) {kept.norm:.4g} is {kept.norm / median:.4g} "
+        f"times the median {median:.4g} of recent updates, expected at most "
+        f"{checks.max_norm_ratio:g} times (checks.max_norm_ratio)"
+    )[:MAX_REASON]

@@ -1,0 +1,100 @@
+"""What an update must hold to be folded in: pure functions over one update, or over a round's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cloud_server.state.settings import CheckSettings
+from fleet_model.errors import UpdateError
+from fleet_model.types import Checkpoint, Tensor, Update, Weights
+from fleet_model.weights import require_same_tensors, size_bytes
+
+NORMS = "checks/norms"  # in Checkpoint.server_state: so that a resumed run judges the same
+KEPT_NORMS = 100
+_CHUNK = 1 << 18  # elements squared at once: a float64 copy of a whole tensor would be twice it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checks:
+    """The bounds; see CheckSettings."""
+
+    max_examples_per_robot: int
+    max_update_mb: float
+    max_norm_ratio: float  # 0: any length
+
+
+def checks_of(settings: CheckSettings) -> Checks:
+    """Return the checks that the operator has set."""
+    return Checks(
+        max_examples_per_robot=settings.max_examples_per_robot,
+        max_update_mb=settings.max_update_mb,
+        max_norm_ratio=settings.max_norm_ratio,
+    )
+
+
+def check_update(
+    update: Update, checkpoint: Checkpoint, asked_version: int, checks: Checks
+) -> None:
+    """Raise UpdateError that says who and why, unless the update fits the checkpoint.
+
+    `asked_version` is the version that the robot was sent; that it is old is no fault of the
+    robot's, and not looked at here. Nor is the length: that depends on the others, and is judged
+    when the round closes, so that arrival order cannot matter.
+    """
+    who = f"robot {update.robot}"
+    if update.base_version != asked_version:
+        raise UpdateError(
+            f"{who}: trained from version {update.base_version}, expected {asked_version}"
+        )
+    if update.num_examples <= 0:
+        raise UpdateError(f"{who}: trained on {update.num_examples} examples, expected > 0")
+    if (size_mb := size_bytes(update.weights) / 1e6) > checks.max_update_mb:
+        raise UpdateError(
+            f"{who}: its update has {size_mb:.1f} MB, expected at most {checks.max_update_mb:g} "
+            "(checks.max_update_mb)"
+        )
+    require_same_tensors(checkpoint.weights, update.weights, sender=who)
+
+
+def weight_of(num_examples: int, checks: Checks) -> int:
+    """Return the examples that count: a larger claim is capped, never refused."""
+    return min(num_examples, checks.max_examples_per_robot)
+
+
+def norm_of(weights: Weights) -> float:
+    """Return the Euclidean length of all tensors taken as one vector, summed in float64."""
+    return float(np.sqrt(sum(_sum_of_squares(weights[name]) for name in sorted(weights))))
+
+
+def accepted_norms(checkpoint: Checkpoint) -> Tensor:
+    """Return the lengths of the last accepted updates, oldest first: float64, at most 100."""
+    return checkpoint.server_state.get(NORMS, np.zeros(0))
+
+
+def remember_norms(before: Tensor, norms: Sequence[float]) -> Tensor:
+    """Return the lengths that the next checkpoint keeps."""
+    return np.concatenate([before, np.asarray(norms, np.float64)])[-KEPT_NORMS:]
+
+
+def largest_norm(norms: Sequence[float], before: Tensor, checks: Checks) -> float:
+    """Return the length above which an update of this round is refused.
+
+    It is max_norm_ratio times the lower median of the round's lengths and of those accepted
+    lately. Infinity if the check is off, if fewer than two lengths are known, or if the median is
+    zero: then there is nothing to measure by.
+    """
+    known = np.sort(np.concatenate([before, np.asarray(norms, np.float64)]))
+    if checks.max_norm_ratio == 0 or len(known) < 2:
+        return float("inf")
+    median = float(known[(len(known) - 1) // 2])
+    return checks.max_norm_ratio * median if median > 0 else float("inf")
+
+
+def _sum_of_squares(tensor: Tensor) -> float:
+    flat = tensor.reshape(-1)
+    total = 0.0
+    for start in range(0, flat.size, _CHUNK):
+        chunk = flat[start : start + _CHUNK].astype(np.float64)
+        total += float(np.add.reduce(np.multiply(chunk, chunk, out=chunk)))
+    return total

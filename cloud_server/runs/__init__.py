@@ -1,0 +1,1 @@
+"""Runs of several rounds, and their schedule."""

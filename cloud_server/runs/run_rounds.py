@@ -1,0 +1,141 @@
+"""The rounds of a run one by one, each durable before the next begins.
+
+Every kind of server closes rounds with this, whatever carries its messages. A round is durable in
+this order: checkpoint with its record, line of the history, journal closed, whoever wants to know.
+Killed at any point, `close_rounds` is called again and goes on: the version of the newest
+checkpoint tells which round is next, and what was left undone of the last one is done first.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloud_server.aggregation.aggregator import AGGREGATORS, Aggregator
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.rounds.fleet import Clock, Fleet
+from cloud_server.rounds.round_journal import DiskJournal
+from cloud_server.state.round_record import RoundRecord
+from cloud_server.rounds.round_rules import rules_of
+from cloud_server.rounds.round_loop import RoundProgress, run_round
+from cloud_server.state.settings import ServerSettings
+from cloud_server.rounds.update_checks import checks_of
+from fleet_model.bundle import TRAINER, entry_of
+from fleet_model.errors import StorageError
+from fleet_model.loading import load_plugin
+from fleet_model.types import Checkpoint, TrainConfig
+from fleet_model.protocol.wire import TrainRequest
+
+CLOCK = Clock(now=time.monotonic, sleep=time.sleep)
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Which rounds belong to a run; round n makes version first_version + n."""
+
+    run: str
+    rounds: int
+    first_version: int  # of the checkpoint that its first round starts from
+    journal: Path  # directory of the run's open round
+
+
+def close_rounds(
+    fleet: Fleet,
+    place: ServerDirectory,
+    settings: ServerSettings,
+    span: Span,
+    *,
+    closed: Callable[[RoundRecord], None],
+    stop: Callable[[], bool] = lambda: False,
+    watch: Callable[[RoundProgress], None] = lambda _: None,
+    clock: Clock = CLOCK,
+) -> Checkpoint:
+    """Close what is left of a run's rounds; return the newest checkpoint.
+
+    Args:
+        fleet: carries messages; its Flower run is open.
+        place: checkpoints, history and trainer files are there.
+        settings: who takes part, and how they train.
+        span: the run. Its first_version stays the same when it is taken up again.
+        closed: is told of every round when it is durable; after a crash of the last one again.
+        stop: asked several times a second; StoppedError is raised soon after it returns true.
+        watch: is told how the open round goes.
+        clock: of the deadlines.
+
+    Raises:
+        RoundError, StoppedError, StorageError: as run_round; what has closed stays.
+        CheckpointError: the newest checkpoint is damaged.
+        SettingsError: a wrong setting of rounds.
+    """
+    checkpoints, journal = Checkpoints(place.checkpoints), DiskJournal(span.journal)
+    rules, checks = rules_of(settings.rounds), checks_of(settings.checks)
+    aggregator: Aggregator = load_plugin(AGGREGATORS, settings.rounds.aggregator)()
+
+    def finish(record: RoundRecord) -> None:
+        _remember(place, record)
+        journal.close(record.round)
+        closed(record)
+        checkpoints.prune(settings.rounds.keep_checkpoints, _published(place))
+
+    checkpoint = checkpoints.latest()
+    for record in checkpoints.records()[-1:]:
+        if record.run == span.run and record.version == checkpoint.version:
+            with _on_disk(place):
+                finish(record)
+    while (number := checkpoint.version - span.first_version + 1) <= span.rounds:
+        request = _request(place, settings, span.run, number, checkpoint)
+        checkpoint, record = run_round(
+            fleet, aggregator, request, rules, checks, clock, journal, stop=stop, watch=watch
+        )
+        with _on_disk(place):
+            checkpoints.save(checkpoint, record)
+            finish(record)
+        log.info(
+            "round %d closed in %.1f s: %s", number, record.seconds, dict(record.metrics),
+            extra={"run": span.run, "round": number},
+        )  # fmt: skip
+    return checkpoint
+
+
+@contextmanager
+def _on_disk(place: ServerDirectory) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{place.root}: a closed round cannot be written ({error.strerror}); give the disk "
+            "room, then `cloud-server runs resume`"
+        ) from error
+
+
+def _request(
+    place: ServerDirectory, settings: ServerSettings, run: str, number: int, checkpoint: Checkpoint
+) -> TrainRequest:
+    trainer = entry_of((place.model / TRAINER).read_bytes())
+    return TrainRequest(
+        run=run,
+        round=number,
+        checkpoint=checkpoint,
+        config=TrainConfig(**settings.training.model_dump(), seed=checkpoint.version),
+        trainer=trainer.sha256,
+        trainer_bytes=trainer.size_bytes,
+        deadline_s=settings.rounds.deadline_s,
+    )
+
+
+def _published(place: ServerDirectory) -> set[int]:
+    """Return versions by their files' names: a damaged manifest must not fail a closed round."""
+    files = (place.store / "versions").glob("*.json")
+    return {int(file.stem) for file in files if file.stem.isdigit()}
+
+
+def _remember(place: ServerDirectory, record: RoundRecord) -> None:
+    """Add the round to the history, once however often it is told."""
+    key = (record.run, record.round, record.version)
+    last = place.last_of_history()
+    if last is None or (last.get("run"), last.get("round"), last.get("version")) != key:
+        place.append_history(record.as_json())

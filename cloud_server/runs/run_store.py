@@ -1,0 +1,150 @@
+"""What is known of every run, one small file each: the next server process reads on from it."""
+
+import logging
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.history import kind_of
+from fleet_model.durable import write_durably
+from fleet_model.errors import StorageError
+from edge_agent.link.flower_connection import FlowerRun
+
+RunState: TypeAlias = Literal["waiting", "running", "publishing", "finished", "failed", "stopped"]
+Ending: TypeAlias = Literal["finished", "failed", "stopped"]
+ENDED = ("finished", "failed", "stopped")
+MAX_CLOSED = 100  # rounds of a run that are held in memory
+MAX_ROBOTS = 100  # records of robots in them; those of larger rounds are in the history only
+KEPT_RUNS = 200  # older ones that have ended are forgotten; their rounds stay in the history
+log = logging.getLogger(__name__)
+
+
+class Run(BaseModel):
+    """One run: what a crash must leave of it. Changed by the thread that works on it only."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: str
+    rounds: int = Field(ge=1)
+    state: RunState = "waiting"  # until its thread begins
+    ending: Ending = "finished"  # what it will be once it has published
+    rounds_closed: int = 0
+    first_version: int = 0  # of the checkpoint that round 1 starts from
+    published_version: int | None = None
+    error: str = ""
+    exit_code: int = 0
+    started_at: float  # Unix time
+    ended_at: float | None = None
+    seconds: float = 0.0  # at work, over all server processes
+    scheduled: bool = False  # begun by the schedule, or together with it
+    stopping: bool = False  # the operator has asked for its end
+    flower: FlowerRun | None = None  # where robots were asked last
+    # The newest closed rounds as JSON, for the operator; on disk they are in the history.
+    closed: list[dict[str, Any]] = Field(default_factory=list, exclude=True)
+
+    @property
+    def active(self) -> bool:
+        """Return whether the run goes on, or will when the server is back."""
+        return self.state not in ENDED
+
+    @property
+    def version(self) -> int | None:
+        """Return the version that its newest closed round made."""
+        return self.first_version + self.rounds_closed if self.rounds_closed else None
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Count a closed round; one that is told again stays one."""
+        self.rounds_closed = record["round"]
+        older = [one for one in self.closed if one["round"] != record["round"]]
+        self.closed, room = [*older, record][-MAX_CLOSED:], MAX_ROBOTS
+        for place in reversed(range(len(self.closed))):
+            room -= len(self.closed[place].get("robots", ()))
+            if room < 0:
+                self.closed[place] = brief(self.closed[place])
+
+    def go_on_from(self, checkpoints: Checkpoints) -> None:
+        """Let the next round start from the newest checkpoint; other runs may have made it.
+
+        Rounds that are durable count, also when the run could not write down that they had closed.
+        Raises CheckpointError if the newest checkpoint is damaged.
+        """
+        newest = checkpoints.latest().version
+        own = (record.round for record in checkpoints.records() if record.run == self.id)
+        self.rounds_closed = max([self.rounds_closed, *own])
+        self.first_version = newest - self.rounds_closed
+        self.error, self.exit_code = "", 0
+
+    def as_json(self, rounds: int = 10, *, robots: bool = True) -> dict[str, Any]:
+        """Return JSON values.
+
+        Args:
+            rounds: how many of the newest closed ones are in `closed`.
+            robots: whether these have robots' records, as far as they are held; else see `brief`.
+        """
+        shown = self.model_dump(exclude={"flower", "ending"})
+        closed = self.closed[-rounds:]
+        return {**shown, "closed": closed if robots else [brief(record) for record in closed]}
+
+
+def brief(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a closed round with counts of its robots' verdicts in place of their records."""
+    if "robots" not in record:
+        return record
+    verdicts = Counter(kind_of(robot["outcome"]) for robot in record["robots"])
+    rest = {name: value for name, value in record.items() if name != "robots"}
+    return {**rest, "verdicts": dict(verdicts)}
+
+
+class RunStore:
+    """<root>/<run>/run.json; the open round's journal lies beside it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._saving = threading.Lock()  # the run's thread and the operator's requests
+
+    def directory(self, run_id: str) -> Path:
+        """Return where a run keeps its open round."""
+        return self._root / run_id
+
+    def new_id(self, now: float) -> str:
+        """Return a name that no run has, in the order of time."""
+        run_id = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
+        while self.directory(run_id).exists():
+            run_id += "b"
+        return run_id
+
+    def save(self, run: Run) -> None:
+        """Replace what is known of a run in one step; raises StorageError if the disk is full."""
+        file = self.directory(run.id) / "run.json"
+        try:
+            with self._saving:
+                write_durably(file, run.model_dump_json(indent=1) + "\n")
+        except OSError as error:
+            raise StorageError(f"{file} cannot be written: {error.strerror}") from None
+
+    def load(self) -> list[Run]:
+        """Return every run, oldest first; a damaged file is left out with a line in the log."""
+        runs = []
+        for file in self._root.glob("*/run.json"):
+            try:
+                runs.append(Run.model_validate_json(file.read_bytes()))
+            except (OSError, ValidationError) as error:
+                log.warning("%s is left out: %s", file, error)
+        return sorted(runs, key=lambda run: (run.started_at, run.id))
+
+    def get(self, run_id: str) -> Run | None:
+        """Return one run, None if there is none."""
+        return next((run for run in self.load() if run.id == run_id), None)
+
+    def forget(self, runs: Iterable[Run]) -> None:
+        """Remove runs that have ended."""
+        for run in runs:
+            if not run.active:
+                shutil.rmtree(self.directory(run.id), ignore_errors=True)

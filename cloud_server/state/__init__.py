@@ -1,0 +1,1 @@
+"""The server directory: paths, settings, certificates, checkpoints, model store, history."""

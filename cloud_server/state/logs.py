@@ -1,0 +1,102 @@
+"""How the server logs: one line an event on stderr, as text for people or JSON for machines.
+
+A line says in words what happened; what a machine would sort by goes beside the words as fields:
+`log.info("round %d closed", 3, extra={"run": "20260101-120000", "round": 3})`. The usual fields
+are run, round, robot, site, version. Robots' own words may stand in a message, so everything that
+could begin a new line or move a terminal's cursor is escaped.
+"""
+
+import json
+import logging
+import math
+import sys
+import threading
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cloud_server.state.settings import LogSettings
+
+OURS = ("cloud_server", "fleet_model")
+NOISY = ("httpx", "alembic")  # they tell every request and every migration at level info
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class TextLines(logging.Formatter):
+    """Time, level, words. An exception follows on indented lines."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
+        """Return the event on one line."""
+        return one_line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  (logging's name)
+        """Return the traceback, so that none of its lines can pass for an event."""
+        return "\n".join(f"  | {one_line(x)}" for x in super().formatException(ei).splitlines())
+
+
+class JsonLines(logging.Formatter):
+    """One object a line: time (ISO 8601, UTC), level, logger, message, then the event's fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the event on one line."""
+        at = datetime.fromtimestamp(record.created, timezone.utc)
+        line = {
+            "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for name, value in vars(record).items():
+            if name not in _STANDARD and name not in line:
+                line[name] = _plain(value)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, allow_nan=False)
+
+
+FORMATS = {"text": TextLines, "json": JsonLines}
+
+
+def log_to_stderr(settings: "LogSettings") -> None:
+    """Send every logger, warning and uncaught exception of this process to stderr.
+
+    Level debug is about this project: libraries stay at info, for what they tell below it may
+    hold whole requests. A process that logs already, such as a test's, keeps its handlers.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(FORMATS[settings.format]())
+    level = logging.getLevelName(settings.level.upper())
+    logging.basicConfig(handlers=[handler], level=max(level, logging.INFO))
+    for name in OURS:
+        logging.getLogger(name).setLevel(level)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    log = logging.getLogger(__name__)
+    sys.excepthook = lambda *error: log.critical("unexpected end", exc_info=error)
+    threading.excepthook = lambda args: log.critical(
+        "thread %s has ended unexpectedly",
+        args.thread.name if args.thread else "?",
+        exc_info=args.exc_value,
+    )
+
+
+def one_line(text: str) -> str:
+    """Escape what could begin a new line, move a cursor or turn the direction of writing."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON can hold."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return str(value)

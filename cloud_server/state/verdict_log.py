@@ -1,0 +1,49 @@
+"""What the log says of robots when a round ends and all verdicts are known."""
+
+import logging
+from collections.abc import Collection, Sequence
+
+from cloud_server.state.round_record import ACCEPTED, RoundRecord, nameless
+
+NAMED = 12  # robots that a message names; 10,000 of them would be megabytes in every status
+log = logging.getLogger(__name__)
+
+
+def tell_verdicts(record: RoundRecord, told: Collection[tuple[str, str]]) -> None:
+    """Log who was not accepted and why, and whose examples do not all count.
+
+    `told` holds (robot, verdict) as they were logged when answers came: they are not repeated.
+    """
+    failed = [
+        robot
+        for robot in record.robots
+        if robot.outcome != ACCEPTED and (robot.name, robot.outcome) not in told
+    ]
+    failed.sort(key=lambda robot: not robot.refused)  # silence is the lesser news
+    why = [(robot.name, nameless(robot.outcome, robot.name)) for robot in failed]
+    _tell(record, why, "were not accepted")
+    _tell(record, not_counted(record), "have examples that do not count")
+
+
+def not_counted(record: RoundRecord) -> list[tuple[str, str]]:
+    """Return (robot, words) of robots that claimed more examples than count."""
+    return [
+        (robot.name, f"{robot.num_examples} examples count as {robot.weight}")
+        for robot in record.robots
+        if robot.outcome == ACCEPTED and robot.capped
+    ]
+
+
+def few(parts: Sequence[str]) -> list[str]:
+    """Return the first of them, and how many more there are."""
+    more = len(parts) - NAMED
+    return [*parts[:NAMED], *([f"and {more} more"] if more > 0 else [])]
+
+
+def _tell(record: RoundRecord, news: Sequence[tuple[str, str]], of_more: str) -> None:
+    about = {"run": record.run, "round": record.round}
+    for name, words in news[:NAMED]:
+        extra = {**about, "robot": name}
+        log.info("round %d: robot %s: %s", record.round, name, words, extra=extra)
+    if (more := len(news) - NAMED) > 0:
+        log.info("round %d: and %d more robots %s", record.round, more, of_more, extra=about)

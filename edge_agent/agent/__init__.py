@@ -1,0 +1,1 @@
+"""The service: the loop that polls, trains, installs and reports."""

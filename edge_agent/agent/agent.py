@@ -1,0 +1,202 @@
+"""The loop behind the service: say hello, follow published models, answer train messages.
+
+Nothing ends it but `stop`. Whatever may change without this robot is waited for, and told in log
+and status: a network that is away ("offline"), a server that does not know its key yet, a clock
+that is off ("refused").
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edge_agent.robot.backoff import Backoff
+from edge_agent.models.deploy import Models
+from edge_agent.agent.participation import Participation
+from edge_agent.agent.report import Reporter
+from edge_agent.link.server_link import HttpsStore
+from edge_agent.robot.settings import AgentSettings
+from edge_agent.agent.status import StatusFile
+from fleet_model.errors import BundleError, FleetError, RefusedError, StorageError
+
+if TYPE_CHECKING:
+    from fleet_model.bundle import Manifest
+
+MOST_REFUSED_S = 300.0  # between two tries of a robot that a person has to admit
+log = logging.getLogger(__name__)
+
+
+class Agent:
+    """One robot's agent; `run` returns after `stop`."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        """Read key and trust.
+
+        Raises:
+            SettingsError: as HttpsStore.
+        """
+        self._settings = settings
+        self._store = HttpsStore(settings.server)
+        self._models = Models(settings.state / "models")
+        self._active: Manifest | None = None
+        self._file = StatusFile(settings.state, settings.training.trainer)
+        self._reporter = Reporter(settings)
+        self._participation: Participation | None = None
+        self._stop = threading.Event()
+        self._failures, self._refusals = Backoff(), Backoff(MOST_REFUSED_S)
+        self._install_backoff = Backoff()
+        self._look_at = 0.0  # monotonic: no look at the newest model before
+        self._is_waiting = False  # since a failure no step has worked
+
+    def stop(self) -> None:
+        """Ask `run` to return soon; a training that is under way is cancelled."""
+        self._stop.set()
+        if self._participation is not None:
+            self._participation.cancel()
+
+    def run(self) -> None:
+        """Serve until `stop`.
+
+        Raises:
+            SettingsError: it should train, and what that needs is not installed.
+        """
+        reason = ""
+        self._file.say("starting")
+        try:
+            self._look_at_models()
+            if self._settings.training.enabled and self._settings.examples.wanted:
+                self._participation = Participation(
+                    self._settings, self._models, self._store, self._file
+                )
+            self._until_done(self._hello)
+            while not self._stop.is_set():
+                self._until_done(self._step)
+                self._stop.wait(self._pause_s())
+        except FleetError as error:
+            reason = str(error)
+            raise
+        finally:
+            self._close(reason)
+
+    def abandon(self) -> None:
+        """Leave a `run` that hangs where it is: everything on disk is whole at any moment."""
+        log.warning("a call to %s hangs; leaving it", self._settings.server.address)
+        if self._participation is not None:
+            self._participation.leave_spool()
+        self._file.say("stopped")
+
+    def _look_at_models(self) -> None:
+        """Find out what is active; damaged files or a new precision are installed again."""
+        try:
+            self._activate(self._models.active(self._settings.engine.precision))
+        except (BundleError, StorageError) as error:
+            log.warning("the active model is not whole: %s", error)
+
+    def _activate(self, manifest: "Manifest | None") -> None:
+        self._active = manifest
+        version = None if manifest is None else manifest.version
+        self._file.status.active_version = self._store.active_version = version
+
+    def _hello(self) -> None:
+        """Begin anew: it ends what the server still holds of an older session of this robot.
+
+        Flower alone would refuse a robot that was killed for the minute until it misses heartbeats.
+        """
+        status = self._file.status
+        try:
+            status.name, status.site = self._store.hello()
+        except RefusedError:
+            self._rest()  # it would go on with heartbeats that are refused, too
+            raise
+        log.info("the server knows this robot as %s, site %s", status.name, status.site)
+        self._file.heed(self._store.standing)
+        self._file.say("idle")
+
+    def _step(self) -> None:
+        """Do what there is to do now."""
+        self._follow_models()
+        if self._participation is not None:
+            if self._store.standing.state == "approved":
+                self._participation.step()
+            else:
+                self._participation.rest()
+        if self._is_waiting:
+            log.info("connected to %s again", self._settings.server.address)
+            self._file.say("idle")
+            self._is_waiting = False
+        self._failures.reset()
+        self._refusals.reset()
+
+    def _follow_models(self) -> None:
+        """Install what is new; what cannot be installed is tried again, less and less often."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + self._settings.poll.idle_s  # also while a run goes on
+        before, status = self._store.bytes_down, self._file.status
+        try:
+            report = self._reporter.packed(status)
+            manifest = self._store.latest(self._settings.server.channel, report)
+            self._file.heed(self._store.standing)
+            if manifest is None or manifest == self._active:
+                return
+            self._models.install(self._store, manifest, self._settings.engine.precision)
+        except (BundleError, StorageError) as error:
+            log.error("the newest model is not installed: %s", error)
+            self._look_at = time.monotonic() + self._install_backoff.next_s()
+            return
+        self._install_backoff.reset()
+        received = self._store.bytes_down - before
+        log.info("version %d is active, %d bytes fetched", manifest.version, received)
+        self._activate(manifest)
+        status.publishes.append({"version": manifest.version, "bytes_down": received})
+        self._file.say("idle")
+
+    def _until_done(self, action: Callable[[], None]) -> None:
+        """Do it until it works or the agent stops; wait longer each time, with jitter.
+
+        The session begins anew, which has the server hand out again what it has asked; but not
+        after a lost connection while that is here, half done or waiting to be sent.
+        """
+        while not self._stop.is_set():
+            try:
+                action()
+            except RefusedError as error:
+                self._wait("refused", str(error), self._refusals)
+                action = self._hello
+            except FleetError as error:
+                self._wait("offline", str(error), self._failures)
+                if self._participation is None or not self._participation.at_work:
+                    action = self._hello
+            except Exception as error:
+                log.exception("the agent goes on after a bug")
+                reason = f"{type(error).__name__} in the agent; details are in its log"
+                self._rest()
+                self._wait("offline", reason, self._failures)
+                action = self._hello
+            else:
+                return
+
+    def _wait(self, state: str, reason: str, backoff: Backoff) -> None:
+        if self._file.status.reason != reason:
+            log.warning("%s; trying again", reason)
+        self._file.say(state, reason)
+        self._is_waiting = True
+        self._stop.wait(backoff.next_s())
+        self._look_at = 0.0  # the first look afterwards shows whether all is well
+
+    def _rest(self) -> None:
+        if self._participation is not None:
+            self._participation.rest()
+
+    def _pause_s(self) -> float:
+        if self._participation is None or self._store.standing.state != "approved":
+            return self._settings.poll.idle_s
+        return self._participation.pause_s
+
+    def _close(self, reason: str) -> None:
+        for part in (self._participation, self._store):
+            if part is not None:
+                part.close()
+        self._file.say("stopped", reason)
+        log.info("stopped")

@@ -1,0 +1,126 @@
+"""A robot's part in rounds: the fleet client, and the training process behind it."""
+
+import time
+from typing import TYPE_CHECKING
+
+from edge_agent.models.deploy import Models
+from edge_agent.robot.pause import pause_reason
+from edge_agent.link.server_link import HttpsStore
+from edge_agent.robot.settings import AgentSettings
+from edge_agent.examples.spool.watch import SpoolWatch
+from edge_agent.agent.status import StatusFile
+from fleet_model.errors import SettingsError, TrainingError
+
+if TYPE_CHECKING:  # each loads Flower: only robots that train need it
+    from edge_agent.link.flower_connection import FleetConnection
+    from fleet_model.types import Update
+    from fleet_model.protocol.wire import TrainRequest
+
+
+class Participation:
+    """Takes train messages between two looks at the models; one thread, but for `cancel`."""
+
+    def __init__(
+        self, settings: AgentSettings, models: Models, store: HttpsStore, status: StatusFile
+    ) -> None:
+        """Start the spool; open no session yet.
+
+        Raises:
+            SettingsError: what training needs is not installed.
+        """
+        try:
+            from edge_agent.link.fleet_client import FleetClient
+        except ModuleNotFoundError as error:
+            package = (error.name or "flwr").partition(".")[0]
+            raise SettingsError(
+                f"training needs {package}: pip install 'fleetlearn[agent]' (Python 3.11 or "
+                "newer), or set training.enabled = false to follow published models only"
+            ) from None
+        from edge_agent.training.local_training import LocalTraining
+        from edge_agent.training.training_process import TrainingProcess
+
+        training = settings.training
+        environment = {"OMP_NUM_THREADS": str(training.threads), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        self._settings, self._store, self._file = settings, store, status
+        self._process = TrainingProcess(environment, idle_s=training.idle_s)
+        self._training = LocalTraining(settings, models, store, self._process.fit)
+        self._client = FleetClient(self._connect, self._train, settings.poll, self._server_now)
+        self._spool = SpoolWatch(settings, status.count_ingest) if settings.examples.spool else None
+        if self._spool is not None:
+            self._spool.start()
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the next step."""
+        return self._client.pause_s
+
+    @property
+    def at_work(self) -> bool:
+        """Whether the server awaits something that is here."""
+        return self._client.at_work
+
+    def step(self) -> None:
+        """Answer one message if there is one; raises as FleetClient.step does."""
+        rounds = self._file.status.rounds
+        if self._client.step() and rounds and "bytes_up" not in rounds[-1]:
+            rounds[-1]["bytes_up"], rounds[-1]["bytes_down"] = self._client.last_traffic
+            self._file.say("idle")
+
+    def rest(self) -> None:
+        """Leave the fleet; the next step joins it again."""
+        self._client.close()
+
+    def cancel(self) -> None:
+        """End a training that is under way; from any thread."""
+        self._process.cancel()
+
+    def leave_spool(self) -> None:
+        """End what takes in new bags, at once."""
+        if self._spool is not None:
+            self._spool.close()
+
+    def close(self) -> None:
+        """End everything."""
+        self.leave_spool()
+        self._client.close()
+        self._process.close()
+
+    def _connect(self) -> "FleetConnection":
+        from edge_agent.link.flower_connection import FleetConnection
+
+        link = self._settings.server
+        address = link.superlink or link.address
+        return FleetConnection(address, link.ca.read_bytes(), self._store.key)
+
+    def _server_now(self) -> float:
+        return time.time() + self._store.server_ahead_s
+
+    def _train(self, request: "TrainRequest") -> "Update":
+        """Train, and remember what it cost."""
+        if reason := pause_reason(self._settings.state):  # the server asked before it heard of it
+            raise TrainingError(f"busy: {reason}")
+        status, memory = self._file.status, self._file.memory
+        self._file.say("training")
+        memory.busy(True)
+        fetched = self._store.bytes_down
+        begin = time.monotonic()
+        try:
+            update = self._training.train(request, status.name)
+        finally:
+            memory.look(idle=False)
+            memory.busy(False)
+            self._file.say("idle")
+        status.tensorflow_loaded |= bool(update.metrics.get("tensorflow_loaded"))
+        status.examples = update.num_examples
+        status.rounds.append(
+            {
+                "run": request.run,
+                "round": request.round,
+                "num_examples": update.num_examples,
+                "seconds": round(time.monotonic() - begin, 3),
+                "trainer_bytes": self._store.bytes_down - fetched,
+                "metrics": dict(update.metrics),
+            }
+        )
+        self._file.say("idle")
+        return update

@@ -1,0 +1,85 @@
+"""What this robot tells about itself with every look at the server."""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from edge_agent.robot.pause import pause_reason
+from edge_agent.robot.power import read_power
+from edge_agent.robot.settings import AgentSettings
+from edge_agent.agent.status import Status
+from fleet_model import __version__
+from fleet_model.errors import UpdateError
+from fleet_model.protocol.report import Fact, RobotReport, pack_report
+
+MAX_FACTS_BYTES = 10_000  # of the file; far more than fits into a report
+log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """Gathers a report; whatever cannot be found out is left out."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        """Read nothing yet."""
+        self._settings = settings
+        self._complaint = ""
+
+    def packed(self, status: Status) -> str:
+        """Return the report of this moment as it travels."""
+        report = self._gather(status)
+        try:
+            text = pack_report(report)
+        except UpdateError as error:
+            self._complain(f"{self._settings.report.facts.name} is not sent: {error}")
+            text = pack_report(report.model_copy(update={"facts": {}}))
+        return text
+
+    def _gather(self, status: Status) -> RobotReport:
+        power, settings = read_power(), self._settings
+        trains = settings.training.enabled and settings.examples.wanted
+        return RobotReport(
+            model_version=status.active_version,
+            busy=pause_reason(settings.state),
+            battery=power.battery,
+            charging=power.charging,
+            free_disk_mb=_free_mb(settings.state),
+            examples=status.examples,
+            trainer=settings.training.trainer[:100] if trains else "",
+            software=__version__,
+            facts=self._facts(),
+        )
+
+    def _facts(self) -> dict[str, Fact]:
+        """Return the operator's facts; a file that is wrong is logged once, and has none."""
+        path = self._settings.report.facts
+        try:
+            with path.open("rb") as stream:
+                content = json.loads(stream.read(MAX_FACTS_BYTES))
+            facts = RobotReport.model_validate({"facts": content}).facts
+        except FileNotFoundError:
+            return {}
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"][:2]))
+            self._complain(f"{path} is ignored: {where}: {first['msg']}")
+        except (OSError, ValueError, RecursionError) as error:
+            self._complain(f"{path} is ignored: expected a JSON object ({error})")
+        else:
+            return facts
+        return {}
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint:
+            self._complaint = text
+            log.warning("%s", text)
+
+
+def _free_mb(folder: Path) -> int | None:
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return None
+    return disk.f_bavail * disk.f_frsize // 1_000_000

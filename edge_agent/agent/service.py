@@ -1,0 +1,95 @@
+"""Run the agent as a service: until SIGTERM or Ctrl-C, and then end in time."""
+
+import fcntl
+import logging
+import os
+import queue
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from edge_agent.agent.agent import Agent
+from edge_agent.robot.settings import AgentSettings, TrainSettings
+from edge_agent.training.trainer import TRAINERS
+from fleet_model.errors import SettingsError
+
+GRACE_S = 1.2  # from SIGTERM to the end, whatever the network does
+LOCK = ".run.lock"  # in the state directory
+log = logging.getLogger(__name__)
+
+
+def serve(settings: AgentSettings) -> None:
+    """Run an agent until SIGINT or SIGTERM.
+
+    Raises:
+        SettingsError: there is no such trainer, another agent has this state directory, or as
+            `Agent` and `Agent.run`.
+    """
+    _require_trainer(settings.training)
+    agent = Agent(settings)
+    with _held(settings.state):
+        _run_until_signal(agent)
+
+
+def _require_trainer(training: TrainSettings) -> None:
+    """Find a typing error at the start, not in the first round; plug-ins are not imported here."""
+    name = training.trainer
+    if training.enabled and name not in TRAINERS and ":" not in name:
+        known = ", ".join(sorted(TRAINERS))
+        raise SettingsError(
+            f"training.trainer: no trainer {name!r}; choose {known} or module:Class"
+        )
+
+
+@contextmanager
+def _held(state: Path) -> Iterator[None]:
+    """Hold the state directory: two agents on one would overwrite each other.
+
+    The lock ends with this process, however it ends: child processes do not inherit it.
+    """
+    with ExitStack() as held:
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+            stream = held.enter_context((state / LOCK).open("a"))
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(
+                f"another `edge-agent run` works on this directory ({state}); stop it first"
+            ) from None
+        except OSError as error:  # a full disk is no reason to stop
+            log.warning("%s: %s; a second agent would not be noticed", state / LOCK, error.strerror)
+        yield
+
+
+def _run_until_signal(agent: Agent) -> None:
+    """Run the agent until SIGINT or SIGTERM; raises as `Agent.run` does.
+
+    The agent has a thread of its own: Python handles a signal only between two steps of the main
+    thread, and looking up a name or connecting may take half a minute where the network is gone.
+    """
+    ended: Future[None] = Future()
+    wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put may interrupt its get
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: wake.put(None))
+    ended.add_done_callback(lambda _: wake.put(None))
+    threading.Thread(target=_run_into, args=(ended, agent), name="agent", daemon=True).start()
+    wake.get()
+    agent.stop()
+    if wait([ended], GRACE_S).done:
+        ended.result()
+    else:
+        agent.abandon()
+        logging.shutdown()
+        os._exit(0)  # Python's own end may wait for what the hanging thread holds
+
+
+def _run_into(ended: "Future[None]", agent: Agent) -> None:
+    try:
+        agent.run()
+    except BaseException as error:  # noqa: BLE001  (raised again in the main thread)
+        ended.set_exception(error)
+    else:
+        ended.set_result(None)

@@ -1,0 +1,122 @@
+"""What the agent last did, for `edge-agent status` and whoever watches the robot."""
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_agent.robot.memory import MemoryWatch
+from fleet_model.durable import write_durably
+from fleet_model.errors import SettingsError
+from fleet_model.protocol.report import Standing
+
+FILE = "status.json"
+KEEP = 50  # rounds and publishes
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Status:
+    """Written to state/status.json at every change."""
+
+    name: str = ""
+    site: str = ""
+    state: str = "starting"  # then "idle", "training", "offline", "refused", "stopped"
+    reason: str = ""  # why it is offline or refused, or has stopped by itself
+    standing: str = ""  # what the server thinks of it: "approved", "pending", "suspended"
+    standing_reason: str = ""
+    last_notice: str = ""  # the server's last verdict on an update that it did not accept
+    last_notice_id: str = ""
+    trainer: str = ""
+    examples: int | None = None  # to learn from, as far as is known
+    active_version: int | None = None
+    tensorflow_loaded: bool = False  # in the agent or its training process, ever
+    idle_mb: float = 0.0  # summed PSS of the process tree
+    peak_mb: float = 0.0
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    publishes: list[dict[str, Any]] = field(default_factory=list)
+    ingest: dict[str, Any] = field(default_factory=dict)  # from the spool, see ingest_ledger.Totals
+
+
+class StatusFile:
+    """The agent's own hand on its status: every change is on disk at once.
+
+    `count_ingest` may be called from another thread.
+    """
+
+    def __init__(self, folder: Path, trainer: str) -> None:
+        """Begin anew, but for what must last: notices are told once, examples stay."""
+        self.status = Status(trainer=trainer)
+        self.memory = MemoryWatch()
+        self._folder, self._writing = folder, threading.Lock()
+        try:
+            before = read_status(folder)
+        except SettingsError:  # damaged: it is written anew
+            before = {}
+        for name in ("last_notice", "last_notice_id"):
+            setattr(self.status, name, str(before.get(name, "")))
+        if isinstance(examples := before.get("examples"), int):
+            self.status.examples = examples
+
+    def say(self, state: str, reason: str = "") -> None:
+        """Write what the agent does now, and why it is not what it should do."""
+        status = self.status
+        status.state, status.reason = state, reason
+        status.idle_mb, status.peak_mb = self.memory.idle_mb, self.memory.peak_mb
+        status.tensorflow_loaded |= "tensorflow" in sys.modules
+        self.write()
+
+    def heed(self, standing: Standing) -> None:
+        """Log and keep what the server thinks of this robot, when that has changed."""
+        status = self.status
+        told = standing.state, standing.reason
+        if told != (status.standing, status.standing_reason):
+            if standing.state != "approved":
+                log.warning(
+                    "this robot takes no part in training: %s (%s)",
+                    standing.state,
+                    standing.reason or "no reason given",
+                )
+            elif status.standing:
+                log.info("this robot may take part in training again")
+            status.standing, status.standing_reason = told
+            self.write()
+        if standing.notice_id and standing.notice_id != status.last_notice_id:
+            log.warning("the server on this robot's update: %s", standing.notice)
+            status.last_notice, status.last_notice_id = standing.notice, standing.notice_id
+            self.write()
+
+    def count_ingest(self, totals: Mapping[str, Any]) -> None:
+        """Keep the totals of the robot's store; what the agent does stays as it is."""
+        self.status.ingest = dict(totals)
+        if isinstance(examples := totals.get("examples"), int):
+            self.status.examples = examples
+        self.write()
+
+    def write(self) -> None:
+        """Write it as it is."""
+        try:
+            with self._writing:
+                write_status(self._folder, self.status)
+        except OSError as error:  # a full disk is no reason to stop
+            log.warning("the status cannot be written: %s", error.strerror)
+
+
+def write_status(state: Path, status: Status) -> None:
+    """Replace the file in one step; it stays short over years. Raises OSError."""
+    del status.rounds[:-KEEP], status.publishes[:-KEEP]
+    write_durably(state / FILE, json.dumps(asdict(status), indent=1))
+
+
+def read_status(state: Path) -> dict[str, Any]:
+    """Return what the agent last wrote; empty if it has never run; raises SettingsError."""
+    try:
+        return dict(json.loads((state / FILE).read_text()))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise SettingsError(f"{state / FILE}: cannot be read ({error})") from None

@@ -1,0 +1,259 @@
+"""Command line of the robot side: edge-agent."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edge_agent.cli.frame_commands import Json, extract, inspect
+from fleet_model import __version__
+from fleet_model.errors import BundleError, FleetError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Federated learning for fleets of robots: the robot's side.\n\n"
+    "Exit codes: 0 done, 2 wrong settings or flags, 3 damaged bundle, 4 message does not fit, "
+    "5 bag or image cannot be read, 12 disk full or not writable, 13 done but something was "
+    "damaged.",
+)
+app.command()(extract)
+app.command()(inspect)
+Config = Annotated[Path, typer.Option("--config", "-c", help="agent.toml of this robot")]
+CONFIG = Path("agent.toml")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"fleetlearn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Federated learning for fleets of robots: the robot's side."""
+
+
+@app.command()
+def enroll(
+    kit: Annotated[Path, typer.Argument(help="the kit folder of the server (DIR/kit)")],
+    directory: Annotated[Path, typer.Option("--dir", help="where key and settings go")] = Path(),
+    examples: Annotated[
+        list[Path] | None,
+        typer.Option(help="bag, labelled folder, YOLO, COCO or TFDS directory; repeatable"),
+    ] = None,
+    spool: Annotated[
+        Path | None, typer.Option(help="folder where new bags appear: they are taken in")
+    ] = None,
+    topic: Annotated[str, typer.Option(help="camera topic; empty: the only one in the bag")] = "",
+    label_topic: Annotated[
+        str, typer.Option(help="topic with labels of the bags, a CSV file, or a data set")
+    ] = "/camera/label",
+    train: Annotated[bool, typer.Option(help="--no-train: only follow published models")] = True,
+    json_output: Json = False,
+) -> None:
+    """Make this robot's key and settings; print the public key that the server must admit."""
+    from edge_agent.cli.enroll import enroll as make
+    from edge_agent.robot.settings import ExampleSettings
+    from fleet_model.protocol.proof import fingerprint
+
+    paths = tuple(path.absolute() for path in examples or ())
+    settings = ExampleSettings(
+        paths=paths,
+        topic=topic,
+        label_topic=label_topic,
+        spool=spool and spool.absolute(),
+    )
+    line = make(kit, directory, settings, train=train)
+    if missing := [str(path) for path in paths if not os.access(path, os.R_OK)]:
+        typer.echo(f"warning: --examples {', '.join(missing)}: cannot be read yet", err=True)
+    if json_output:
+        typer.echo(json.dumps({"public_key": line, "fingerprint": fingerprint(line)}))
+        return
+    typer.echo(line)
+    typer.echo(
+        f"fingerprint: {fingerprint(line)}\nenrolled; on the server run:\n"
+        f"  cloud-server robots add DIR NAME --site SITE --key '{line}'\n"
+        f"then here:\n  edge-agent run --config {directory / 'agent.toml'}",
+        err=True,
+    )
+
+
+@app.command()
+def run(config: Config = CONFIG) -> None:
+    """Be the service: join, train when asked, follow published models, until SIGTERM.
+
+    A server that is away or does not know this robot yet is waited for; see `edge-agent status`.
+    """
+    from edge_agent.agent.service import serve
+    from edge_agent.robot.settings import load_settings
+
+    _log_to_stderr()
+    serve(load_settings(config))
+
+
+@app.command()
+def pause(
+    config: Config = CONFIG,
+    reason: Annotated[str, typer.Option(help="told to the server, one line")] = "",
+) -> None:
+    """Take part in no training until `edge-agent resume`; models are followed."""
+    from edge_agent.robot.pause import pause as pause_robot
+    from edge_agent.robot.settings import load_settings
+
+    pause_robot(load_settings(config).state, reason)
+    typer.echo("paused; `edge-agent resume` ends it")
+
+
+@app.command()
+def resume(config: Config = CONFIG) -> None:
+    """Take part in training again."""
+    from edge_agent.robot.pause import resume as resume_robot
+    from edge_agent.robot.settings import load_settings
+
+    was = resume_robot(load_settings(config).state)
+    typer.echo("resumed" if was else "it was not paused")
+
+
+@app.command()
+def status(config: Config = CONFIG, json_output: Json = False) -> None:
+    """Show what the agent on this robot last did, and what the server thinks of it."""
+    from edge_agent.robot.pause import pause_reason
+    from edge_agent.robot.settings import load_settings
+    from edge_agent.agent.status import read_status
+
+    settings = load_settings(config)
+    answer = read_status(settings.state)
+    paused = pause_reason(settings.state)
+    if answer:
+        answer["paused"] = paused
+    if json_output:
+        typer.echo(json.dumps(answer))
+        return
+    if not answer:
+        typer.echo("the agent has not run yet")
+        return
+    for line in _status_lines(answer):
+        typer.echo(line)
+
+
+@app.command()
+def predict(
+    path: Annotated[Path, typer.Argument(help="images, a data set, a bag, or ros:/topic")],
+    config: Config = CONFIG,
+    bundle: Annotated[
+        Path | None, typer.Option(help="bundle directory; default: the active one")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 or int8; default: the settings' own")
+    ] = None,
+    topic: Annotated[str, typer.Option(help="camera topic; empty: the only one")] = "",
+    label_topic: Annotated[
+        str, typer.Option(help="true labels: a topic of the bag, a CSV, or a data set")
+    ] = "",
+    csv: Annotated[Path | None, typer.Option(help="write the CSV here, not to stdout")] = None,
+    annotate: Annotated[
+        Path | None, typer.Option(help="write images with the prediction drawn in here")
+    ] = None,
+    confusion: Annotated[
+        Path | None, typer.Option(help="write the confusion matrix here (PNG; needs labels)")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="stop after so many frames")] = None,
+    json_output: Json = False,
+) -> None:
+    """Run the active model on your own images or bags: CSV, JSON, annotated images, metrics."""
+    from edge_agent.models.predict import PredictOptions, run_predict
+
+    if bundle is None:
+        from edge_agent.models.deploy import Models
+        from edge_agent.robot.settings import load_settings
+
+        settings = load_settings(config)
+        bundle = Models(settings.state / "models").current
+        if not bundle.exists():
+            raise BundleError(
+                "no model is installed yet: let `edge-agent run` fetch one, or --bundle"
+            )
+        bundle = bundle.resolve()  # the agent may switch meanwhile: stay with one version
+        precision = precision or settings.engine.precision
+    options = PredictOptions(
+        path=path,
+        bundle=bundle,
+        precision=precision or "fp32",
+        topic=topic,
+        label_topic=label_topic,
+        json=json_output,
+        csv_file=csv,
+        annotate=annotate,
+        confusion=confusion,
+        limit=limit,
+    )
+    summary = run_predict(options, sys.stdout)
+    if not json_output:
+        typer.echo(summary.sentence(), err=True)
+
+
+def _status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
+    """Say in plain words what an agent wrote; one of an earlier version wrote less."""
+    from edge_agent.robot.pause import WITHOUT_REASON
+
+    rounds = answer["rounds"]
+    name = answer["name"]  # known since the server's first answer after the start
+    if name:
+        yield f"robot    {name} at site {answer['site']}"
+    else:
+        yield f"robot    {'not admitted yet' if answer['state'] == 'refused' else 'not known yet'}"
+    yield f"state    {answer['state']} {answer['reason']}".rstrip()
+    if standing := answer.get("standing"):
+        yield f"standing {standing} {answer['standing_reason']}".rstrip()
+    if reason := answer["paused"]:
+        given = "" if reason == WITHOUT_REASON else f"{reason}; "
+        yield f"paused   {given}no training until `edge-agent resume`"
+    version = answer["active_version"]
+    yield f"version  {'none yet' if version is None else version}"
+    yield f"memory   {answer['idle_mb']:.0f} MB idle, {answer['peak_mb']:.0f} MB peak"
+    if ingest := answer.get("ingest"):
+        yield (
+            f"store    {ingest['examples']} examples ({ingest['megabytes']:.0f} MB) from "
+            f"{ingest['recordings']} bags; {ingest['unreadable']} bags cannot be read"
+        )
+    yield f"rounds   {len(rounds)}"
+    if notice := answer.get("last_notice"):
+        yield f"notice   {notice}"
+    if rounds and "accuracy_after" in rounds[-1]["metrics"]:
+        metrics = rounds[-1]["metrics"]
+        yield (
+            f"accuracy {metrics['accuracy_before']:.3f} before its own training, "
+            f"{metrics['accuracy_after']:.3f} after (last round, held-out examples)"
+        )
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def main() -> None:
+    """Run the CLI; our own errors become one line and an exit code."""
+    try:
+        app()
+    except FleetError as error:
+        typer.echo(f"edge-agent: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

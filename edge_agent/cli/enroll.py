@@ -1,0 +1,51 @@
+"""Turn a robot kit into this robot's own key and settings."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from edge_agent.robot.settings import ExampleSettings, ServerLink, initial_toml, read_toml
+from fleet_model.durable import write_durably
+from fleet_model.errors import SettingsError
+from fleet_model.protocol.proof import make_key, public_line, read_key
+
+
+def enroll(kit: Path, directory: Path, examples: ExampleSettings, *, train: bool) -> str:
+    """Write robot.key, ca.crt, agent.toml into `directory`; return the public key line.
+
+    Running it again keeps the key, so that a robot the server knows stays known.
+
+    Raises:
+        SettingsError: the kit is not one, the directory has other settings already, or cannot be
+            written.
+    """
+    link, ca = _read_kit(kit)
+    if (directory / "agent.toml").exists():
+        raise SettingsError(f"{directory}: has an agent.toml already; remove it to enroll again")
+    key = directory / "robot.key"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        line = public_line(read_key(key).public_key()) if key.exists() else make_key(key)
+        write_durably(directory / "ca.crt", ca)
+        toml = initial_toml(link.address, link.channel, examples, train=train)
+        write_durably(directory / "agent.toml", toml)
+    except OSError as error:
+        raise SettingsError(f"{directory}: cannot be written ({error.strerror})") from None
+    return line
+
+
+def _read_kit(kit: Path) -> tuple[ServerLink, bytes]:
+    """Return address and channel, checked, and the CA certificate."""
+    try:
+        values = read_toml(kit / "kit.toml")
+        given = {name: values[name] for name in ("address", "channel") if name in values}
+        link = ServerLink.model_validate(given)
+        return link, (kit / "ca.crt").read_bytes()
+    except (OSError, SettingsError) as error:
+        reason = str(error)
+    except ValidationError as error:
+        reason = f"kit.toml: {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}"
+    raise SettingsError(
+        f"{kit}: not a robot kit ({reason}); copy the kit folder that `cloud-server init` makes on "
+        "the server (fleet/kit)"
+    )

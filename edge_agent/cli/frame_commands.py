@@ -1,0 +1,288 @@
+"""The commands that read bags and data sets: edge-agent extract, edge-agent inspect."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fleet_model.errors import LossError, StorageError
+
+if TYPE_CHECKING:
+    from edge_agent.data.extraction.extract import ExtractSummary
+    from edge_agent.data.frames.damage import Damage
+    from edge_agent.data.inspection.inspect import Inspection, TopicReport
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON to stdout")]
+_EVERY = 32  # frames between two looks at the progress bar
+_LONGEST_COUNT_S = 2.0  # nobody waits longer to know how long it will take
+
+
+def extract(
+    paths: Annotated[list[Path], typer.Argument(help="bags, or data sets to convert")],
+    topic: Annotated[str, typer.Option(help="camera topic; empty: the only one")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the data set; default: <first name>.frames")
+    ] = None,
+    rate_hz: Annotated[
+        float, typer.Option(min=0, help="at most so many frames a second of bag time")
+    ] = 0,
+    every_n: Annotated[int, typer.Option(min=1, help="only every n-th frame")] = 1,
+    start: Annotated[
+        str, typer.Option(help="bag time: seconds from the first frame, an ISO time (UTC), or ns")
+    ] = "",
+    end: Annotated[
+        str, typer.Option(help="bag time, as --start; this moment is not included")
+    ] = "",
+    labels: Annotated[
+        str, typer.Option(help="label topic of the bag, a CSV file, or a data set with stamps")
+    ] = "",
+    tolerance: Annotated[
+        float | None, typer.Option(help="seconds between a frame and its label, at most")
+    ] = None,
+    data_format: Annotated[
+        str, typer.Option("--format", help="folder, yolo, coco or tfds")
+    ] = "folder",
+    image_format: Annotated[
+        str, typer.Option(help="keep (JPEG stays as sent, raw becomes PNG), jpeg or png")
+    ] = "keep",
+    min_sharpness: Annotated[
+        float | None, typer.Option(help="drop blurred frames, e.g. 50; 0 only measures")
+    ] = None,
+    drop_duplicates: Annotated[
+        bool, typer.Option("--drop-duplicates", help="drop frames nearly the same as the last one")
+    ] = False,
+    json_output: Json = False,
+) -> None:
+    """Turn bags into a data set of images; after an interruption the same command goes on.
+
+    Exit code 13 says that something was damaged and is left out.
+    """
+    from edge_agent.data.extraction.extract import ExtractOptions, Progress
+    from edge_agent.data.extraction.extract import extract as run
+    from edge_agent.data.extraction.selection import Selection, parse_moment
+    from edge_agent.data.labels import TOLERANCE_S, LabelSettings
+
+    selection = Selection(
+        parse_moment(start, "--start"), parse_moment(end, "--end"), every_n, rate_hz
+    )
+    options = ExtractOptions(
+        paths=tuple(paths),
+        out=out or Path(f"{_bare_name(paths[0])}.frames"),
+        labels=LabelSettings(topic, labels, TOLERANCE_S if tolerance is None else tolerance),
+        selection=selection,
+        format=data_format,
+        image_format=image_format,
+        min_sharpness=min_sharpness,
+        drop_duplicates=drop_duplicates,
+    )
+    with _progress_bar("frames", lambda: _frame_count(options.paths, topic)) as show:
+
+        def tell(progress: Progress) -> None:
+            show(progress.seen)
+
+        summary = run(options, tell)
+    if json_output:
+        typer.echo(json.dumps({"out": options.out.name, **_summary_values(summary)}))
+    else:
+        typer.echo(_summary_lines(summary, options.out))
+    _require_no_loss(summary.damage)
+
+
+def _bare_name(path: Path) -> str:
+    """Return the name without the suffix of a storage file; a folder may have dots in its name."""
+    from edge_agent.data.frames.source import BAG_SUFFIXES
+
+    name = path.resolve().name
+    suffix = next((end for end in BAG_SUFFIXES if name.endswith(end)), "")
+    return name.removesuffix(suffix) if path.is_file() else name
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="a bag folder, .mcap, .db3 or .bag")],
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="PNG with pictures; default: <bag name>.contact.png here")
+    ] = None,
+    no_contact_sheet: Annotated[bool, typer.Option("--no-contact-sheet", help="draw none")] = False,
+    json_output: Json = False,
+) -> None:
+    """Show what is in a bag: topics, types, rates, gaps, damage; draw a contact sheet.
+
+    Exit code 13 says that something is damaged.
+    """
+    from edge_agent.data.inspection.inspect import inspect_bag
+
+    with _progress_bar("messages", lambda: 0) as show:
+        inspection = inspect_bag(path, show)
+    sheet = None if no_contact_sheet else contact_sheet or Path(f"{inspection.name}.contact.png")
+    if sheet:
+        _write_sheet(inspection, sheet)
+    if json_output:
+        values = {
+            "topics": [_topic_values(topic) for topic in inspection.topics],
+            "damage": _damage_values(inspection.damage),
+            "contact_sheet": str(sheet) if sheet else None,
+        }
+        typer.echo(json.dumps(values))
+    else:
+        typer.echo("\n".join(_inspection_lines(inspection)))
+        if sheet:
+            typer.echo(f"contact sheet: {sheet}")
+    _require_no_loss(inspection.damage)
+
+
+def _write_sheet(inspection: "Inspection", file: Path) -> None:
+    from edge_agent.data.frames.encode import encode_png
+    from edge_agent.data.inspection.contact_sheet import contact_sheet
+    from fleet_model.durable import write_durably
+
+    try:
+        write_durably(file, encode_png(contact_sheet(inspection)))
+    except OSError as error:
+        raise StorageError(f"{file.name}: cannot be written ({error.strerror})") from None
+
+
+def _require_no_loss(damage: "tuple[Damage, ...]") -> None:
+    if damage:
+        listed = "; ".join(f"{loss.count} x {loss.kind}, first {loss.begins}" for loss in damage)
+        raise LossError(f"done, with losses: {listed}")
+
+
+def _summary_values(summary: "ExtractSummary") -> dict[str, Any]:
+    return {
+        "frames_seen": summary.frames_seen,
+        "frames_written": summary.frames_written,
+        "frames_labelled": summary.frames_labelled,
+        "already_there": summary.already_there,
+        "skipped": summary.skipped,
+        "damage": _damage_values(summary.damage),
+    }
+
+
+def _damage_values(damage: "tuple[Damage, ...]") -> list[dict[str, Any]]:
+    return [{"kind": d.kind, "count": d.count, "begins": d.begins} for d in damage]
+
+
+def _topic_values(topic: "TopicReport") -> dict[str, Any]:
+    gaps = [{"begins_ns": gap.begins_ns, "seconds": gap.seconds} for gap in topic.gaps]
+    return {
+        "name": topic.name,
+        "type": topic.type,
+        "messages": topic.messages,
+        "rate_hz": topic.rate_hz,
+        "first_ns": topic.first_ns,
+        "last_ns": topic.last_ns,
+        "gaps": gaps,
+    }
+
+
+def _summary_lines(summary: "ExtractSummary", out: Path) -> str:
+    lines = [
+        f"{summary.frames_written} of {summary.frames_seen} frames in {out}, "
+        f"{summary.frames_labelled} with a label"
+    ]
+    if summary.already_there:
+        lines.append(f"  {summary.already_there} were already there")
+    lines += [f"  {count} left out: {reason}" for reason, count in summary.skipped.items()]
+    return "\n".join(lines)
+
+
+def _inspection_lines(inspection: "Inspection") -> Iterator[str]:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("topic", "type", box=None, pad_edge=False)
+    for title in ("messages", "rate", "from (ns)", "seconds", "gaps"):
+        table.add_column(title, justify="right")
+    for topic in inspection.topics:
+        seconds = (topic.last_ns - topic.first_ns) / 1e9
+        longest = max((gap.seconds for gap in topic.gaps), default=0.0)
+        table.add_row(
+            Text(topic.name),
+            topic.type,
+            str(topic.messages),
+            f"{topic.rate_hz:.2f} Hz" if topic.rate_hz else "",
+            str(topic.first_ns) if topic.messages else "",
+            f"{seconds:.1f}" if topic.messages else "",
+            f"{len(topic.gaps)}, longest {longest:.2f} s" if topic.gaps else "",
+        )
+    console = Console(width=200, no_color=True, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    yield from (line.rstrip() for line in captured.get().splitlines())
+
+
+def _frame_count(paths: tuple[Path, ...], topic: str) -> int:
+    """Return how many frames there are by the indexes of bags and data sets; 0: one is unknown."""
+    from edge_agent.data.frames.bag import BagFrames
+    from edge_agent.data.frames.damage import DamageLog
+    from edge_agent.data.frames.source import is_bag
+    from edge_agent.data.labels import LabelSettings, labelled_entries
+    from fleet_model.errors import FrameError
+
+    def count(path: Path) -> int:
+        if is_bag(path):
+            return BagFrames(path, topic).choose_topic().messages
+        frames = 0
+        for _ in labelled_entries(path, LabelSettings(topic), DamageLog()):  # reads no picture
+            if time.monotonic() > until:
+                return 0  # records without a manifest are read whole to be listed
+            frames += 1
+        return frames
+
+    until = time.monotonic() + _LONGEST_COUNT_S
+    try:
+        counts = [count(path) for path in paths]
+    except (FrameError, OSError):
+        return 0
+    return sum(counts) if all(counts) else 0
+
+
+@contextmanager
+def _progress_bar(unit: str, count: Callable[[], int]) -> Iterator[Callable[..., None]]:
+    """Give a function that takes (done, all there are): on a terminal it moves a bar on stderr.
+
+    `count` says how many there are before the first call; 0 is unknown.
+    """
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    bar = Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} " + unit + "/s"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("", total=count() or None, rate="-")
+
+        shown = 0
+
+        def show(done: int, total: int | None = None) -> None:
+            nonlocal shown
+            if done - shown < _EVERY:  # whoever leaves frames out never meets most numbers
+                return
+            shown = done
+            seconds = bar.tasks[0].elapsed or 0.0
+            rate = f"{done / seconds:.0f}" if seconds else "-"
+            bar.update(task, completed=done, total=total, rate=rate)
+
+        yield show

@@ -1,0 +1,329 @@
+"""Turn bags and data sets into a data set on disk: chosen, labelled, complete after any crash.
+
+    labelled_entries -> selection by time -> load -> measure -> drop -> encode -> file -> journal
+
+and at the end the format's own index files. Only what passes a step costs the next one. The same
+options give the same files, byte for byte, also after `kill -9` at any moment: what the journal
+remembers is checked on the disk and not made again.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_agent.data.extraction.command import command_text
+from edge_agent.data.extraction.disk import checksum
+from edge_agent.data.extraction.files import FrameNames, require_image_format
+from edge_agent.data.extraction.journal import Journal, Outcome, Skipped, Written
+from edge_agent.data.extraction.output import ExtractOutput
+from edge_agent.data.extraction.selection import Selection, reason_to_skip, require_order
+from edge_agent.data.extraction.stages import Candidate, Quality, encoded
+from edge_agent.data.frames.bag import BagFrames
+from edge_agent.data.frames.damage import Damage, DamageLog
+from edge_agent.data.frames.source import is_bag, is_live
+from edge_agent.data.labels import (
+    LabelledFrame,
+    LabelSettings,
+    labelled_entries,
+    open_format,
+    require_label_source,
+)
+from edge_agent.data.manifest import ManifestRow, is_labelled, row_line
+from fleet_model.errors import FrameError, SettingsError, StorageError
+
+_FASTEST_HZ, _LONGEST_S = 1e6, 1e9  # beyond, someone mistyped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractOptions:
+    """What to extract and how. The same options into the same `out` go on where they ended."""
+
+    paths: tuple[Path, ...]  # bags, or data sets of any kind that labels.py reads
+    out: Path  # made if needed; else empty, or begun with these options
+    labels: LabelSettings = field(default_factory=LabelSettings)  # and which topic of a bag
+    selection: Selection = field(default_factory=Selection)
+    format: str = "folder"  # key of label_formats.FORMATS
+    image_format: str = "keep"  # "keep": the bytes as sent, raw ones as PNG or TIFF; "jpeg", "png"
+    min_sharpness: float | None = None  # drop blurred pictures; 0 only measures; None does not
+    drop_duplicates: bool = False  # drop pictures nearly the same as the last one kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractSummary:
+    """What became of every frame: frames_seen == frames_written + all of `skipped`."""
+
+    frames_seen: int
+    frames_written: int
+    frames_labelled: int  # of frames_written: with a label or boxes
+    skipped: dict[str, int]  # reason -> frames: "rate", "blurred", "short data", ...
+    damage: tuple[Damage, ...]  # also what could not even be counted as frames
+    already_there: int  # of frames_written: an earlier run wrote them, and they are intact
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an extraction is, in frames."""
+
+    seen: int
+    written: int
+
+
+def extract(
+    options: ExtractOptions, progress: Callable[[Progress], None] | None = None
+) -> ExtractSummary:
+    """Extract; see the module. Memory does not grow with the pictures.
+
+    For each frame 8 bytes are kept, of a .db3 another 40; the labels of a topic are kept as well.
+    Other messages take nothing, but 25 bytes each while the losses of a damaged .db3 are counted.
+
+    Args:
+        options: what and how.
+        progress: called often, so it must be quick.
+
+    Raises:
+        SettingsError: the options contradict each other, or `out` holds something else.
+        FrameError: nothing there can be read, or a topic must be named.
+        StorageError: the disk is full or fails; the frames written so far are a valid data set,
+            and the same options go on once there is space.
+    """
+    _require_options(options)
+    try:
+        with Journal(options.out, _command(options)) as journal:
+            return _extract_into(journal, options, progress)
+    except OSError as error:
+        raise StorageError(f"{options.out.name}: cannot be written ({error.strerror})") from None
+
+
+def _extract_into(
+    journal: Journal, options: ExtractOptions, progress: Callable[[Progress], None] | None
+) -> ExtractSummary:
+    output = ExtractOutput(options.out, options.format, journal)
+    try:
+        with closing(journal.outcomes()) as remembered:
+            return _Extraction(options, output, remembered, progress).run()
+    except (OSError, StorageError) as error:
+        output.rescue(error)
+    finally:
+        output.close()
+
+
+def _require_options(options: ExtractOptions) -> None:
+    selection = options.selection
+    require_order(selection)
+    require_image_format(options.image_format)
+    open_format(options.format)
+    if not options.paths:
+        raise SettingsError("nothing to extract: name a bag or a data set")
+    if not 0 <= selection.rate_hz <= _FASTEST_HZ or selection.every_n < 1:
+        raise SettingsError(
+            f"a rate is 0 to {_FASTEST_HZ:g} frames a second, and every n-th frame means n of at "
+            f"least 1; got {selection.rate_hz} and {selection.every_n}"
+        )
+    if not 0 < options.labels.tolerance_s <= _LONGEST_S:
+        raise SettingsError(
+            f"a label may lie up to {_LONGEST_S:g} seconds from its frame, more than 0; got "
+            f"{options.labels.tolerance_s}"
+        )
+    if options.min_sharpness is not None and not 0 <= options.min_sharpness < math.inf:
+        raise SettingsError(f"a sharpness is at least 0, got {options.min_sharpness}")
+    _require_outside(options)
+    if any(is_live(path) for path in options.paths):
+        raise SettingsError(
+            "extract reads recordings, not live topics; record one with `ros2 bag record`, then "
+            "extract the bag"
+        )
+    missing = [path.name for path in options.paths if not path.exists()]
+    if missing:
+        raise FrameError(f"{missing[0]}: no such file or folder", "missing file")
+    require_label_source(options.paths, options.labels.label_topic)
+
+
+def _require_outside(options: ExtractOptions) -> None:
+    """Refuse to write into what is read: the source would change while it is read."""
+    out = options.out.resolve()
+    for path in options.paths:
+        if out == path.resolve() or path.resolve() in out.parents:
+            raise SettingsError(
+                f"{options.out.name}: lies in {path.resolve().name}, which is read; name another "
+                "--out"
+            )
+
+
+def _command(options: ExtractOptions) -> str:
+    images = (
+        f"format {options.format}, images {options.image_format}, sharpness "
+        f"{options.min_sharpness!r}, duplicates {'dropped' if options.drop_duplicates else 'kept'}"
+    )
+    return command_text(options.paths, options.labels, options.selection, images)
+
+
+class _Extraction:
+    """One run. What it counts is the same whether a frame was written now or earlier."""
+
+    def __init__(
+        self,
+        options: ExtractOptions,
+        output: ExtractOutput,
+        remembered: Iterator[Outcome],
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._options = options
+        self._output = output
+        self._remembered = remembered
+        self._progress = progress
+        self._names = FrameNames()
+        self._damage = DamageLog()
+        self._skipped = Counter[str]()
+        self._seen = self._written = self._labelled = self._already_there = 0
+
+    def run(self) -> ExtractSummary:
+        quality = Quality(
+            self._options.image_format, self._options.min_sharpness, self._options.drop_duplicates
+        )
+        with (
+            closing(self._candidates()) as candidates,
+            closing(encoded(candidates, quality, self._damage)) as ready,
+        ):
+            for candidate in ready:
+                self._settle(candidate)
+                if self._progress:
+                    self._progress(Progress(self._seen, self._written))
+        self._output.finish()
+        return ExtractSummary(
+            frames_seen=self._seen,
+            frames_written=self._written,
+            frames_labelled=self._labelled,
+            skipped=dict(self._skipped),
+            damage=self._damage.all(),
+            already_there=self._already_there,
+        )
+
+    def _candidates(self) -> Generator[Candidate, None, None]:
+        """Yield the chosen frames of every path; an unreadable bag among others is damage."""
+        paths = self._options.paths
+        failures: list[FrameError] = []
+        for source, path in enumerate(paths):
+            try:
+                yield from self._chosen(source, path)
+            except FrameError as error:
+                failures.append(error)
+                if len(failures) == len(paths) or not _is_unreadable_bag(path):
+                    raise
+                self._damage.add(error.reason, str(error))
+
+    def _chosen(self, source: int, path: Path) -> Iterator[Candidate]:
+        skip = reason_to_skip(self._options.selection)
+        for entry in labelled_entries(path, self._options.labels, self._damage):
+            self._seen += 1
+            reason = skip(entry.time_ns)
+            if reason:
+                self._skipped[reason] += 1
+            else:
+                yield self._recalled(Candidate(entry.time_ns, entry.load, source), path)
+
+    def _recalled(self, candidate: Candidate, path: Path) -> Candidate:
+        """Add what the journal remembers of it."""
+        remembered = candidate.remembered = next(self._remembered, None)
+        if isinstance(remembered, Written):
+            candidate.intact = self._output.holds(remembered)
+        elif remembered is not None:
+            candidate.dropped = remembered
+        if remembered is not None and remembered.time_ns != candidate.time_ns:
+            raise _changed(path.name)
+        return candidate
+
+    def _settle(self, candidate: Candidate) -> None:
+        """Write what is left to be written; count."""
+        if candidate.dropped:
+            self._drop(candidate, candidate.dropped)
+        elif isinstance(candidate.remembered, Written):
+            self._keep(candidate, candidate.remembered)
+        else:
+            self._write(candidate)
+
+    def _drop(self, candidate: Candidate, dropped: Skipped) -> None:
+        if candidate.remembered is None:
+            self._output.remember(dropped)
+        elif candidate.remembered is not dropped:
+            raise _changed(dropped.begins)
+        self._skipped[dropped.reason] += 1
+        if dropped.begins:
+            self._damage.add(dropped.reason, dropped.begins)
+
+    def _keep(self, candidate: Candidate, remembered: Written) -> None:
+        """Count a frame that an earlier run has written; write it again where it is damaged."""
+        self._names.name(remembered.source, remembered.topic, remembered.stamp_ns)
+        self._written += 1
+        self._labelled += is_labelled(remembered.line)
+        if candidate.intact:
+            self._already_there += 1
+            for loss in remembered.losses:
+                self._damage.add(loss.kind, loss.begins, loss.count)
+            return
+        assert candidate.file is not None  # neither dropped nor intact
+        data = candidate.file.data
+        if checksum(data) != remembered.checksum:
+            raise _changed(remembered.file)
+        self._output.write(remembered.file, data)
+
+    def _write(self, candidate: Candidate) -> None:
+        labelled, file = candidate.labelled, candidate.file
+        assert labelled is not None
+        assert file is not None
+        frame = labelled.frame
+        name = self._names.name(frame.source, frame.topic, frame.stamp_ns) + file.suffix
+        row = _row(name, labelled, candidate.sharpness)
+        place = self._output.place(row)
+        written_checksum = self._output.write(place, file.data)
+        self._output.remember(
+            Written(
+                candidate.time_ns,
+                place,
+                frame.source,
+                frame.topic,
+                frame.stamp_ns,
+                len(file.data),
+                written_checksum,
+                candidate.hash,
+                candidate.losses,
+                row_line(row, place),
+            )
+        )
+        self._written += 1
+        self._labelled += bool(row.label or row.boxes)
+
+
+def _row(file: str, labelled: LabelledFrame, sharpness: float | None) -> ManifestRow:
+    frame = labelled.frame
+    return ManifestRow(
+        file=file,
+        topic=frame.topic,
+        stamp_ns=frame.stamp_ns,
+        source=frame.source,
+        label=labelled.label,
+        sharpness=sharpness,
+        width=frame.width,
+        height=frame.height,
+        boxes=labelled.boxes,
+    )
+
+
+def _is_unreadable_bag(path: Path) -> bool:
+    """Tell a bag that is damaged all over from one whose topics must be named."""
+    if not is_bag(path):
+        return False
+    try:
+        BagFrames(path).topics()
+    except FrameError:
+        return True
+    return False
+
+
+def _changed(what: str) -> SettingsError:
+    return SettingsError(
+        f"{what}: is not what it was when this extraction began (the source or the installed "
+        "libraries have changed); choose another --out"
+    )

@@ -1,0 +1,159 @@
+"""Where camera frames come from: the seam, its table, the choice by what lies at a path."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol, cast
+
+from edge_agent.data.frames.damage import DamageLog
+from fleet_model.errors import FrameError
+from fleet_model.loading import load_plugin
+from fleet_model.types import Frame
+
+FRAME_SOURCES = {
+    "bag": "edge_agent.data.frames.bag:BagFrames",
+    "folder": "edge_agent.data.frames.folder:FolderFrames",
+    "ros-topic": "edge_agent.data.frames.ros_topic:open_topic",
+}
+LIVE_PREFIX = "ros:"  # "ros:/camera/image" in place of a path is that topic, live
+# compressed as a whole: .zstd; a ROS 1 recording that was never closed: .active
+BAG_SUFFIXES = (".mcap", ".mcap.zstd", ".db3", ".db3.zstd", ".bag", ".bag.active")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class Entry(NamedTuple):
+    """One frame that was not yet read."""
+
+    time_ns: int  # bag time, or a file's own stamp: ranges and rates go by it
+    # Reads header and payload. Raises FrameError (with `reason`) for whatever is wrong and can be
+    # seen without decoding: sizes that do not fit, a JPEG that was cut, an unknown encoding.
+    load: Callable[[], Frame]
+
+
+class FrameSource(Protocol):
+    """Camera frames in the order of recording; of a folder, in the order of names."""
+
+    def entries(self, damage: DamageLog) -> Iterator[Entry]:
+        """Yield every frame there is, the same ones in the same order at every call.
+
+        Parts of the source that cannot be read are added to `damage`.
+
+        Raises:
+            FrameError: nothing can be read, or the topic must be named first.
+        """
+        ...
+
+
+def frames_of(source: FrameSource, damage: DamageLog) -> Iterator[Frame]:
+    """Yield every frame that loads; the others are added to `damage` by their reason."""
+    for entry in source.entries(damage):
+        try:
+            frame = entry.load()
+        except FrameError as error:
+            damage.add(error.reason, str(error))
+        else:
+            yield frame
+
+
+def open_frames(path: Path, topic: str = "") -> FrameSource:
+    """Return the bag or the image folder that lies at `path`, or the topic that it names.
+
+    Args:
+        path: a bag folder, a bare .mcap, .db3 or .bag file, a folder of images, one image;
+            "ros:/camera/image" for a live topic, whose frames come until it is stopped.
+        topic: the camera topic of a bag; "" takes the only one.
+
+    Raises:
+        FrameError: nothing there is a bag or an image.
+    """
+    return cast("FrameSource", load_plugin(FRAME_SOURCES, source_kind(path))(path, topic))
+
+
+def source_kind(path: Path) -> str:
+    """Return the key of FRAME_SOURCES that fits what lies at `path`; raises FrameError."""
+    if is_live(path):
+        return "ros-topic"
+    if not path.exists():
+        raise FrameError(f"{path.name}: no such file or folder")
+    try:
+        if is_bag(path):
+            return "bag"
+        if next(image_files(path), None):
+            return "folder"
+        bags = find_bags(path)
+    except OSError as error:
+        raise FrameError(f"{path.name}: {error.strerror}; who may read it?") from None
+    expected = f"a rosbag2 folder, {', '.join(BAG_SUFFIXES)} or images"
+    if bags:
+        names = ", ".join(bag.relative_to(path).as_posix() for bag in bags[:5])
+        raise FrameError(f"{path.name}: holds bags but is none; name one of them: {names}")
+    raise FrameError(f"{path.name}: neither a bag nor an image; expected {expected}")
+
+
+def is_live(path: Path) -> bool:
+    """Return whether `path` names a live topic, whose frames have no end and come only once."""
+    return path.as_posix().startswith(LIVE_PREFIX)
+
+
+def is_bag(path: Path) -> bool:
+    """Return whether `path` is a storage file or a folder with one, or with its metadata."""
+    if path.is_dir():
+        names = [child.name for child in path.iterdir()]
+        return "metadata.yaml" in names or any(storage_suffix(name) for name in names)
+    return path.is_file() and bool(storage_suffix(path.name))
+
+
+def storage_suffix(name: str) -> str:
+    """Return ".mcap", ".db3" or ".bag" for the name of a storage file, else ""."""
+    hidden = name.startswith(".")  # macOS leaves "._x.mcap" on foreign disks
+    found = "" if hidden else next((end for end in BAG_SUFFIXES if name.endswith(end)), "")
+    return found.removesuffix(".zstd").removesuffix(".active")
+
+
+def find_bags(path: Path) -> list[Path]:
+    """Return the bags in `path` and its folders, in the order of names; itself where it is one."""
+    if is_bag(path):
+        return [path]
+    if not path.is_dir():
+        return []
+    children = sorted(child for child in path.iterdir() if child.is_dir())
+    return [bag for child in children for bag in find_bags(child)]
+
+
+def image_files(
+    path: Path, unlisted: Callable[[Path, OSError], None] | None = None
+) -> Iterator[Path]:
+    """Yield the images in `path` and its folders; itself where it is one; hidden ones left out.
+
+    Links to folders are followed, each folder once.
+
+    Args:
+        path: a folder or an image.
+        unlisted: told about folders that cannot be listed; without it the first one raises OSError.
+    """
+    if path.is_dir():
+        yield from _images_in(path, set(), unlisted)
+    elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        yield path
+
+
+def _images_in(
+    folder: Path, seen: set[tuple[int, int]], unlisted: Callable[[Path, OSError], None] | None
+) -> Iterator[Path]:
+    try:
+        status = folder.stat()
+        new = (status.st_dev, status.st_ino) not in seen
+        children = sorted(os.scandir(folder), key=lambda child: child.name) if new else []
+    except OSError as error:
+        if unlisted is None:
+            raise
+        unlisted(folder, error)
+        return
+    seen.add((status.st_dev, status.st_ino))
+    for child in children:
+        if child.name.startswith("."):
+            continue
+        if child.is_dir():
+            yield from _images_in(folder / child.name, seen, unlisted)
+        elif child.name.lower().endswith(IMAGE_SUFFIXES) and child.is_file():
+            yield folder / child.name

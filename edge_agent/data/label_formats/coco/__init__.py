@@ -1,0 +1,1 @@
+"""COCO directories, read and written."""

@@ -1,0 +1,133 @@
+"""The images of a data set and what its manifest.csv says about them."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.folder import read_image, unreadable
+from edge_agent.data.frames.image_file import image_frame
+from edge_agent.data.label_formats.data_set import (
+    LabelledEntry,
+    LabelledFrame,
+    inside,
+    largest_label,
+)
+from edge_agent.data.manifest import MANIFEST, Manifest, ManifestRow
+from fleet_model.errors import FrameError
+from fleet_model.types import Box, Frame
+
+
+class ImageRow(NamedTuple):
+    """One image of a data set."""
+
+    name: str  # relative to the data set, with "/"
+    time_ns: int  # stamp of the manifest, else the time the file was last written
+    row: ManifestRow | None  # None: the manifest does not know it, or there is none
+
+    @property
+    def moved(self) -> bool:
+        """Whether somebody moved the image since the manifest was written."""
+        return self.row is not None and self.row.file != self.name
+
+
+def image_rows(root: Path, names: Iterable[str], damage: DamageLog) -> Iterator[ImageRow]:
+    """Yield the images `names`: those of the manifest in its order, then the others in theirs.
+
+    Images that the manifest lists and that are not there are added to `damage`, unless an image
+    of the same bare name lies elsewhere: then that one has its row.
+    """
+    others = dict.fromkeys(names)
+    missing: dict[str, ManifestRow] = {}
+    for row in _rows(root, damage):
+        if row.file in others:
+            del others[row.file]
+            yield ImageRow(row.file, row.stamp_ns, row)
+        elif _is_safe(root, row.file, damage):
+            missing[row.file.rpartition("/")[2]] = row
+    for name in others:
+        moved = missing.pop(name.rpartition("/")[2], None)
+        if moved:
+            yield ImageRow(name, moved.stamp_ns, moved)
+            continue
+        try:
+            yield ImageRow(name, (root / name).stat().st_mtime_ns, None)
+        except OSError as error:
+            unread = unreadable(f"{root.name}/{name}", error)
+            damage.add(unread.reason, str(unread))
+    for row in missing.values():
+        damage.add("missing file", f"{root.name}/{row.file}, which {MANIFEST} lists")
+
+
+def entry_of(image: ImageRow, load: Callable[[], LabelledFrame]) -> LabelledEntry:
+    """Return the entry of an image."""
+    return LabelledEntry(image.time_ns, load, image.row.topic if image.row else "", image.name)
+
+
+def load_image(root: Path, image: ImageRow) -> Frame:
+    """Read an image as the frame that it was when the manifest was written; raises FrameError."""
+    row, where = image.row, f"{root.name}/{image.name}"
+    content = read_image(root / image.name, where)
+    source, topic = (row.source, row.topic) if row else (root.name, image.name)
+    return image_frame(content, source or root.name, topic or image.name, image.time_ns, where)
+
+
+def with_boxes(
+    frame: Frame, boxes: tuple[Box, ...], row: ManifestRow | None, label: str = ""
+) -> LabelledFrame:
+    """Return the frame with the boxes that its label file has.
+
+    The manifest's label counts as long as its boxes are the label file's: somebody who draws
+    other boxes with another tool does not edit the manifest. Then, and without a manifest, it is
+    `label`, or else the largest box's.
+    """
+    if row is not None:
+        label = row.label if row.boxes == boxes else ""
+    return LabelledFrame(frame, label or largest_label(boxes), boxes)
+
+
+def sound_boxes(
+    boxes: Iterable[Box], width: int, height: int, where: str, damage: DamageLog
+) -> tuple[Box, ...]:
+    """Return the boxes that have an area in the picture, unchanged; the others go to `damage`.
+
+    A box that leans over the edge stays as it is. A size of 0 is not known and not checked.
+    """
+    sound = []
+    for box in boxes:
+        corners = (box.x0, box.y0, box.x1, box.y1)
+        if not all(map(math.isfinite, corners)) or box.x0 >= box.x1 or box.y0 >= box.y1:
+            damage.add("bad box", f"{where}: {box.label} {corners} has no area")
+        elif (
+            box.x1 <= 0
+            or box.y1 <= 0
+            or (width and box.x0 >= width)
+            or (height and box.y0 >= height)
+        ):
+            damage.add(
+                "box outside the picture",
+                f"{where}: {box.label} {corners} in {width} x {height} pixels",
+            )
+        else:
+            sound.append(box)
+    return tuple(sound)
+
+
+def _rows(root: Path, damage: DamageLog) -> Iterator[ManifestRow]:
+    manifest = root / MANIFEST
+    if not manifest.is_file():
+        return
+    try:
+        yield from Manifest(manifest, damage)
+    except FrameError as error:
+        damage.add("damaged manifest", f"{root.name}/{error}")
+
+
+def _is_safe(root: Path, name: str, damage: DamageLog) -> bool:
+    try:
+        inside(root, name)
+    except FrameError as error:
+        damage.add(error.reason, f"{error}, in {MANIFEST}")
+        return False
+    return True

@@ -1,0 +1,32 @@
+"""What the writers of several formats ask of the rows: picture sizes and the list of classes."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from edge_agent.data.frames.folder import read_image
+from edge_agent.data.frames.image_file import image_frame
+from edge_agent.data.label_formats.data_set import inside
+from edge_agent.data.manifest import ManifestRow
+
+
+def size_of(out: Path, row: ManifestRow) -> tuple[int, int]:
+    """Return width and height in pixels; looks into the image if the row does not know.
+
+    Raises:
+        FrameError: the row does not know and the image cannot be read.
+    """
+    if row.width > 0 and row.height > 0:
+        return row.width, row.height
+    content = read_image(inside(out, row.file), row.file)
+    frame = image_frame(content, row.source, row.topic, row.stamp_ns, row.file)
+    return frame.width, frame.height
+
+
+def class_names(rows: Iterable[ManifestRow]) -> list[str]:
+    """Return every label of frames and boxes, sorted: a class's number is its place."""
+    names = set[str]()
+    for row in rows:
+        names.update(box.label for box in row.boxes)
+        names.add(row.label)
+    names.discard("")
+    return sorted(names)

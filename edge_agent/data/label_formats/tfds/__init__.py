@@ -1,0 +1,1 @@
+"""TensorFlow Datasets directories, read and written without TensorFlow."""

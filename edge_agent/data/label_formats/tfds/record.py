@@ -1,0 +1,192 @@
+"""One record of a TFDS directory: a frame with its label and boxes, both ways."""
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.folder import read_image
+from edge_agent.data.frames.image_file import image_frame
+from edge_agent.data.frames.image_header import ImageHeader, read_header
+from edge_agent.data.label_formats.data_set import LabelledFrame, inside, largest_label
+from edge_agent.data.label_formats.exact_numbers import rounded
+from edge_agent.data.label_formats.image_rows import sound_boxes
+from edge_agent.data.label_formats.picture_size import size_of
+from edge_agent.data.label_formats.tfds.tf_example import Features, Values, read_example
+from edge_agent.data.label_formats.tfds.info import Shard, TfdsInfo
+from edge_agent.data.label_formats.tfds.tfrecord import RecordPlace, read_record
+from edge_agent.data.manifest import ManifestRow, encode_text
+from fleet_model.errors import FrameError
+from fleet_model.types import Box
+
+_NAMES = ("file", "file_name", "image/filename", "filename")  # of pictures, as others call them
+_BOX = struct.Struct("<4d")  # x0, y0, x1, y1 in pixels
+
+# How four numbers of a box lie -> center or corner first, sizes or corners, x or y first.
+_BBOX_ORDERS: Mapping[str, Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any]]] = {
+    "YXYX": lambda a, b, c, d: (b, a, d, c),
+    "XYXY": lambda a, b, c, d: (a, b, c, d),
+    "XYWH": lambda a, b, c, d: (a, b, a + c, b + d),
+    "CXCYWH": lambda a, b, c, d: (a - c / 2, b - d / 2, a + c / 2, b + d / 2),
+}
+
+
+class OpenShard(NamedTuple):
+    """A file of records while it is read."""
+
+    root: Path
+    info: TfdsInfo
+    shard: Shard
+    first: int  # records before it
+    damage: DamageLog
+
+    @property
+    def where(self) -> str:
+        """Its name in errors."""
+        return f"{self.root.name}/{self.shard.name}"
+
+
+def load_record(opened: OpenShard, place: RecordPlace, number: int, spare_ns: int) -> LabelledFrame:
+    """Return what a record holds.
+
+    Args:
+        opened: its file.
+        place: where in the file.
+        number: of the record in its split, for its name where it has none.
+        spare_ns: stamp of a record that has none.
+
+    Raises:
+        FrameError: the record or its picture is damaged.
+    """
+    example = _read(opened, place)
+    info, where = opened.info, f"{opened.where} record at byte {place.at}"
+    pictures = example.get(info.image, ())
+    if not pictures or not isinstance(pictures[0], bytes):
+        raise FrameError(f"{where}: no picture in {info.image!r}", "empty")
+    name = next(filter(None, (_text(example, key) for key in _NAMES)), "")
+    topic = _text(example, "topic") or name or f"{opened.shard.split}/{number:06d}"
+    frame = image_frame(
+        pictures[0],
+        _text(example, "source") or opened.root.name,
+        topic,
+        _integer(example, "stamp_ns", spare_ns),
+        where,
+    )
+    boxes = tuple(_boxes(opened, example, frame.width, frame.height, where))
+    boxes = sound_boxes(boxes, frame.width, frame.height, where, opened.damage)
+    label = _class_name(opened, example.get(info.label, ()), 0, info.label_names, where)
+    return LabelledFrame(frame, label or largest_label(boxes), boxes)
+
+
+def read_stamp(opened: OpenShard, place: RecordPlace, spare_ns: int) -> int:
+    """Return the stamp that a record holds; the time of its file if it is damaged or has none."""
+    try:
+        example = _read(opened, place)
+    except FrameError:
+        return spare_ns
+    return _integer(example, "stamp_ns", spare_ns)
+
+
+def record_of(
+    out: Path, row: ManifestRow, numbers: Mapping[str, int]
+) -> tuple[bytes, ImageHeader | None]:
+    """Return a row's record and the kind of its picture, without its size."""
+    content = read_image(inside(out, row.file), row.file)
+    features = Features()
+    features.add_bytes("file", [encode_text(row.file)])
+    features.add_bytes("image", [content])
+    if numbers:
+        features.add_integers("label", [numbers.get(row.label, -1)])
+        width, height = size_of(out, row) if row.boxes else (1, 1)
+        shares = [
+            share
+            for box in row.boxes
+            for share in (box.y0 / height, box.x0 / width, box.y1 / height, box.x1 / width)
+        ]
+        packed = [_BOX.pack(box.x0, box.y0, box.x1, box.y1) for box in row.boxes]
+        features.add_floats("objects/bbox", shares)
+        features.add_bytes("objects/box_pixels", packed)
+        features.add_integers("objects/label", [numbers[box.label] for box in row.boxes])
+    features.add_bytes("source", [encode_text(row.source)])
+    features.add_integers("stamp_ns", [row.stamp_ns])
+    features.add_bytes("topic", [encode_text(row.topic)])
+    return features.record(), _kind(content)
+
+
+def _read(opened: OpenShard, place: RecordPlace) -> Mapping[str, Values]:
+    record = read_record(opened.root / opened.shard.name, place, opened.where)
+    try:
+        return read_example(record)
+    except FrameError as error:
+        message = f"{opened.where}: the record at byte {place.at} {error}"
+        raise FrameError(message, error.reason) from None
+
+
+def _boxes(
+    opened: OpenShard, example: Mapping[str, Values], width: int, height: int, where: str
+) -> Iterator[Box]:
+    info = opened.info
+    corners: list[tuple[float, ...]] = []
+    group = info.bbox.rpartition("/")[0]
+    exact = example.get(f"{group}/box_pixels", ()) if info.bbox else ()
+    numbers = example.get(info.bbox, ()) if info.bbox else ()
+    if exact and all(isinstance(b, bytes) and len(b) == _BOX.size for b in exact):
+        corners = [_BOX.unpack(packed) for packed in exact if isinstance(packed, bytes)]
+    else:
+        try:
+            for at in range(0, len(numbers), 4):
+                four = [Fraction(float(number)) for number in numbers[at : at + 4]]
+                corners.append(_pixels(four, info.bbox_format, width, height))
+        except (ValueError, TypeError, OverflowError, KeyError) as error:
+            opened.damage.add("bad label", f"{where}: {error!r}")
+    labels = example.get(info.bbox_label, ())
+    for number, (x0, y0, x1, y1) in enumerate(corners):
+        label = _class_name(opened, labels, number, info.bbox_label_names, where)
+        if label:
+            yield Box(label=label, x0=x0, y0=y0, x1=x1, y1=y1)
+
+
+def _pixels(
+    numbers: list[Fraction], bbox_format: str, width: int, height: int
+) -> tuple[float, ...]:
+    relative = bbox_format.startswith("REL_")
+    a, b, c, d = numbers
+    x0, y0, x1, y1 = _BBOX_ORDERS[bbox_format.removeprefix("REL_")](a, b, c, d)
+    across, down = (width, height) if relative else (1, 1)
+    return rounded(x0 * across), rounded(y0 * down), rounded(x1 * across), rounded(y1 * down)
+
+
+def _class_name(
+    opened: OpenShard, values: Values, at: int, names: tuple[str, ...], where: str
+) -> str:
+    """Return the name of a class, or its number where nobody names it; "" for -1 and unknown."""
+    value = values[at] if at < len(values) else -1
+    if not isinstance(value, int) or value == -1:
+        return ""
+    if not names:
+        return str(value)
+    if 0 <= value < len(names):
+        return names[value]
+    opened.damage.add("unknown class", f"{where}: class {value} of {len(names)}")
+    return ""
+
+
+def _text(example: Mapping[str, Values], name: str) -> str:
+    values = example.get(name, ())
+    if not values or not isinstance(values[0], bytes):
+        return ""
+    return values[0].decode("utf-8", "replace")
+
+
+def _integer(example: Mapping[str, Values], name: str, otherwise: int) -> int:
+    values = example.get(name, ())
+    return values[0] if values and isinstance(values[0], int) else otherwise
+
+
+def _kind(content: bytes) -> ImageHeader | None:
+    try:
+        return read_header(content)._replace(width=0, height=0)
+    except FrameError:
+        return None

@@ -1,0 +1,167 @@
+"""TFDS: a directory of TFRecord files that tensorflow_datasets opens, handled without it."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice, pairwise
+from pathlib import Path
+
+from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.image_header import ImageHeader
+from edge_agent.data.label_formats.data_set import (
+    LabelledEntry,
+    inside,
+)
+from edge_agent.data.label_formats.picture_size import class_names
+from edge_agent.data.label_formats.tfds.info import (
+    FEATURES,
+    INFO,
+    NAME,
+    features_text,
+    info_text,
+    label_files,
+    read_info,
+    shard_name,
+)
+from edge_agent.data.label_formats.tfds.record import OpenShard, load_record, read_stamp, record_of
+from edge_agent.data.label_formats.tfds.tfrecord import (
+    record_places,
+    write_record,
+)
+from edge_agent.data.manifest import MANIFEST, Manifest, ManifestRow
+from fleet_model.durable import write_durably, writing
+from fleet_model.errors import FrameError
+
+_SHARD_BYTES = 256 << 20  # tensorflow_datasets aims at 0.1 to 1 GB as well
+
+
+class TfdsFormat:
+    """Records hold everything: the picture's own bytes, label, boxes, stamp, topic, source.
+
+    The pictures that `finish` puts into records are not needed afterwards. Directories of others
+    are read as well: a picture, a class, boxes. Their records have no time, so a frame's stamp is
+    the time its file was written, and a nanosecond more for each record.
+    """
+
+    embeds_images = True
+
+    def recognizes(self, path: Path) -> bool:
+        """Return whether there is a dataset_info.json, here or in name/version/."""
+        return bool(_builder_directories(path))
+
+    def entries(self, path: Path, damage: DamageLog) -> Iterator[LabelledEntry]:
+        """Yield every record of every split; see DataSetFormat."""
+        root = _choose(path.resolve())
+        info = read_info(root)
+        rows = iter(_stamps(root, damage))
+        first = 0
+        for shard in info.shards:
+            stamps = list(islice(rows, shard.length))
+            yield from _shard_entries(OpenShard(root, info, shard, first, damage), stamps)
+            first += shard.length
+
+    def place(self, row: ManifestRow) -> str:
+        """Return images/name: where the picture waits for `finish`."""
+        return f"images/{row.file}"
+
+    def finish(self, out: Path, rows: Iterable[ManifestRow]) -> None:
+        """Write the records, then the index; until that is complete there is no index."""
+        names = class_names(rows)
+        numbers = {name: number for number, name in enumerate(names)}
+        count = max(1, -(-_total_bytes(out, rows) // _SHARD_BYTES))
+        total = sum(1 for _ in rows)
+        bounds = [total * number // count for number in range(count + 1)]
+        (out / INFO).unlink(missing_ok=True)
+        kinds = dict[ImageHeader | None, None]()
+        size, following = 0, iter(rows)
+        for number, (low, high) in enumerate(pairwise(bounds)):
+            with writing(out / shard_name(number, count)) as stream:
+                for row in islice(following, high - low):
+                    record, kind = record_of(out, row, numbers)
+                    kinds[kind] = None
+                    size += len(record)
+                    write_record(stream, record)
+        _remove_others(out, count)
+        for name, text in label_files(names).items():
+            write_durably(out / name, text)
+        write_durably(out / FEATURES, features_text(kinds, names))
+        lengths = [high - low for low, high in pairwise(bounds)]
+        write_durably(out / INFO, info_text(lengths, size))
+
+
+def _builder_directories(path: Path) -> list[Path]:
+    """Return the directories with an index: itself, or those in name/version/."""
+    if (path / INFO).is_file():
+        return [path]
+    if not path.is_dir():
+        return []
+    depths = (f"*/{INFO}", f"*/*/{INFO}", f"*/*/*/{INFO}")
+    found = (sorted(path.glob(pattern)) for pattern in depths)
+    return [file.parent for file in next(filter(None, found), [])]
+
+
+def _choose(path: Path) -> Path:
+    """Return the newest version of the only data set."""
+    found = _builder_directories(path)
+    if not found:
+        raise FrameError(f"{path.name}: no {INFO} in it", "missing file")
+    if len({directory.parent for directory in found}) > 1:
+        names = ", ".join(directory.relative_to(path).as_posix() for directory in found[:5])
+        raise FrameError(f"{path.name}: holds several data sets; name one of them: {names}")
+    return max(found, key=_version)
+
+
+def _version(directory: Path) -> tuple[int, ...]:
+    parts = directory.name.split(".")
+    return tuple(int(part) if part.isdecimal() and len(part) < 9 else -1 for part in parts)
+
+
+def _stamps(root: Path, damage: DamageLog) -> Iterator[int]:
+    """Yield the stamps by the manifest: the records are in its order."""
+    if not (root / MANIFEST).is_file():
+        return
+    try:
+        for row in Manifest(root / MANIFEST, damage):
+            yield row.stamp_ns
+    except FrameError as error:
+        damage.add("damaged manifest", f"{root.name}/{error}")
+
+
+def _shard_entries(opened: OpenShard, stamps: list[int]) -> Iterator[LabelledEntry]:
+    """Yield the records of a file. The manifest's stamps save reading every record to list it."""
+    root, _, shard, first, damage = opened
+    try:
+        path = inside(root, shard.name)
+        places = list(record_places(path, opened.where, damage))
+        written_ns = path.stat().st_mtime_ns
+    except FrameError as error:
+        damage.add(error.reason, str(error))
+        return
+    except OSError as error:
+        damage.add("unreadable", f"{opened.where}: {error.strerror}")
+        return
+    if len(places) < shard.length:
+        missing = shard.length - len(places)
+        damage.add("missing records", f"{opened.where}, by its index", missing)
+    known = len(stamps) == len(places)
+    for number, place in enumerate(places):
+        spare_ns = written_ns + first + number
+        load = partial(load_record, opened, place, first + number, spare_ns)
+        yield LabelledEntry(stamps[number] if known else read_stamp(opened, place, spare_ns), load)
+
+
+def _total_bytes(out: Path, rows: Iterable[ManifestRow]) -> int:
+    total = 0
+    for row in rows:
+        try:
+            total += inside(out, row.file).stat().st_size
+        except FileNotFoundError:
+            raise FrameError(f"{row.file}: is not there", "missing file") from None
+    return total
+
+
+def _remove_others(out: Path, count: int) -> None:
+    """Remove the records of a data set of another size that lay here."""
+    ours = {shard_name(number, count) for number in range(count)}
+    for file in out.glob(f"{NAME}-*.tfrecord-*"):
+        if file.name not in ours:
+            file.unlink()

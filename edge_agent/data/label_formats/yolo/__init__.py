@@ -1,0 +1,1 @@
+"""YOLO directories, read and written."""

@@ -1,0 +1,1 @@
+"""rosbag2 files in SQLite, whole or damaged."""

@@ -1,0 +1,1 @@
+"""MCAP files, whole or damaged."""

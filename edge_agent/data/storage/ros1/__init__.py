@@ -1,0 +1,1 @@
+"""ROS 1 bags, whole or damaged."""

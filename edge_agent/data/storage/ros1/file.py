@@ -1,0 +1,162 @@
+"""Messages of a ROS 1 bag (.bag, version 2.0), with its index or without, whole or damaged."""
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.storage import Stored, Topic
+from edge_agent.data.storage.ros1.chunk import Chunk, Place
+from edge_agent.data.storage.ros1.content import Content
+from edge_agent.data.storage.ros1.index import (
+    ChunkInfo,
+    Index,
+    find_chunk,
+    read_index,
+    read_places,
+)
+from edge_agent.data.storage.ros1.records import BAG_HEADER, read_record
+from edge_agent.data.storage.ros1.scan import Scan
+from fleet_model.errors import FrameError
+
+_MAGIC = b"#ROSBAG V2.0\n"
+_BLOCK = 4096  # messages whose places are turned into Python objects at once
+
+
+class Ros1File:
+    """An open .bag file; see StorageFile. Topics have the encoding "ros1"."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file; raises FrameError if it has neither an index nor a connection."""
+        self.path = path
+        self._name = path.name
+        self._damage = DamageLog()
+        self._fd = -1
+        self._index: Index | None = None
+        self._scan: Scan | None = None
+        self._content: Content | None = None  # of the last chunk only: they are large
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._size = os.fstat(self._fd).st_size
+            self._open()
+        except OSError as error:
+            self.__exit__()
+            raise FrameError(f"{self._name}: {error.strerror}; may you read it?") from None
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> "Ros1File":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+    def topics(self) -> Sequence[Topic]:
+        """Return every topic; those of several connections once, with all their messages."""
+        connections, counts = self._connections()
+        totals = Counter[Topic]()
+        for connection, topic in connections.items():
+            totals[topic] += counts[connection]
+        return [topic._replace(messages=count) for topic, count in totals.items()]
+
+    def messages(self, topics: Collection[str], damage: DamageLog) -> Iterator[Stored]:
+        """Yield the messages of topics by time, chunk by chunk; see StorageFile."""
+        for loss in self._damage.all():
+            damage.add(loss.kind, loss.begins, loss.count)
+        declared = {topic._replace(messages=0): topic for topic in self.topics()}
+        connections, _ = self._connections()
+        wanted = {i: declared[t] for i, t in connections.items() if t.name in topics}
+        if self._scan is not None:
+            yield from self._scanned(self._scan, wanted)
+            return
+        assert self._index is not None
+        for info in self._index.chunks:
+            if wanted.keys().isdisjoint(info.counts):
+                continue
+            try:
+                chunk, end = find_chunk(self._read, info)
+                places = read_places(self._read, info, end, wanted)
+            except FrameError as error:
+                damage.add(error.reason, self._where(info.begin))
+                yield from self._scanned(self._scan_of(info, damage), wanted)
+                continue
+            for place in places:
+                topic = wanted[place.connection]
+                yield Stored(place.stamp_ns, topic, partial(self._load, chunk, place))
+
+    def _open(self) -> None:
+        """Read the index; without one, all records."""
+        start = self._read(0, len(_MAGIC))
+        try:
+            header = read_record(self._read, len(_MAGIC))
+            if start != _MAGIC or header.op != BAG_HEADER:
+                raise FrameError("no bag header", "damaged file")
+            if header.fields.get(b"encryptor", b"") not in (b"", b"rosbag/NoEncryptor"):
+                raise FrameError(f"{self._name}: is encrypted; decrypt it first", "encrypted")
+            self._index = read_index(self._read, header, self._size)
+        except FrameError as error:
+            if error.reason == "encrypted":
+                raise
+            self._damage.add(error.reason, self._where(self._size))
+            self._scan = Scan(self._read, self._name, self._damage)
+            begin = len(_MAGIC) if start == _MAGIC else 0
+            self._scan.take(Chunk(begin, self._size - begin, b"none", whole=False))
+            if not self._scan.connections:
+                raise FrameError(
+                    f"{self._name}: holds no topic; {_advice(start)}", error.reason
+                ) from None
+
+    def _connections(self) -> tuple[dict[int, Topic], Counter[int]]:
+        if self._index is not None:
+            return self._index.connections, self._index.counts
+        assert self._scan is not None
+        found = np.array(self._scan.places, np.int64).reshape(-1, 4)
+        return self._scan.connections, Counter(found[:, 2].tolist())
+
+    def _scanned(self, scan: Scan, wanted: dict[int, Topic]) -> Iterator[Stored]:
+        """Yield what a scan found, by time."""
+        found = np.array(scan.places, np.int64).reshape(-1, 4)
+        found = found[np.isin(found[:, 2], list(wanted))]
+        found = found[np.argsort(found[:, 1], kind="stable")]
+        for first in range(0, len(found), _BLOCK):
+            for ordinal, *fields in found[first : first + _BLOCK].tolist():
+                place = Place(*fields)
+                load = partial(self._load, scan.chunks[ordinal], place)
+                yield Stored(place.stamp_ns, wanted[place.connection], load)
+
+    def _scan_of(self, info: ChunkInfo, damage: DamageLog) -> Scan:
+        """Find the messages of a chunk whose index is wrong."""
+        scan = Scan(self._read, self._name, damage)
+        scan.take(Chunk(info.begin, info.end - info.begin, b"none"))
+        return scan
+
+    def _load(self, chunk: Chunk, place: Place) -> bytes:
+        content = self._content
+        if content is None or content.chunk != chunk:
+            content = self._content = Content(self._read, chunk, self._name)
+        return content.message(place)
+
+    def _read(self, at: int, size: int) -> bytes:
+        try:
+            return os.pread(self._fd, size, at)
+        except OSError as error:
+            raise FrameError(f"{self._where(at)}: {error.strerror}") from None
+
+    def _where(self, at: int) -> str:
+        return f"{self._name} at byte {at}"
+
+
+def _advice(start: bytes) -> str:
+    if start == _MAGIC:
+        return "it ends too early"
+    version = start.removeprefix(b"#ROSBAG V")
+    if version == start:
+        return "is it a ROS 1 bag?"
+    return f"it has version {version[:3].decode(errors='replace')}, expected 2.0: run `rosbag fix`"

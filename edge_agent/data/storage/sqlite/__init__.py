@@ -1,0 +1,1 @@
+"""Read SQLite pages without SQLite, for bags that it refuses."""

@@ -1,0 +1,207 @@
+"""Labelled frames kept on the robot; they never leave it."""
+
+import logging
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.source import IMAGE_SUFFIXES, find_bags
+from edge_agent.examples.held_out import HeldOutSplit, Moment
+from edge_agent.data.labels import TOLERANCE_S, LabelledFrame, LabelSettings, labelled_frames
+from edge_agent.examples.spool.kept_examples import KeptExamples
+from edge_agent.examples.trained_moments import TrainedMoments
+from fleet_model.errors import FrameError
+from fleet_model.types import Example
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSummary:
+    """What a store holds."""
+
+    examples: int  # both kinds
+    held_out: int
+    labels: Mapping[str, int]  # every label that was asked for -> examples
+    # reason -> frames; recordings for "unreadable source"; places for damage that hides frames
+    skipped: Mapping[str, int]
+
+
+class ExampleStore:
+    """The examples in bags, data sets and the robot's own store, read anew at every call.
+
+    Examples are streamed; what stays in memory is a key and a stamp for each. A path may also be a
+    directory of bags, at any depth. Frames without a label of `labels` are skipped and counted, and
+    so is whatever is damaged; `HeldOutSplit` tells how a share is held out.
+
+    `Example.key` is source, topic, stamp and a checksum of the frame's bytes: it stays the same
+    wherever the recording lies and whatever is recorded beside it, and a picture that replaces
+    another has a new one. A second copy of a frame has the same key and is skipped.
+    """
+
+    def __init__(
+        self,
+        paths: Iterable[Path],
+        topic: str,
+        label_topic: str,
+        labels: Iterable[str],
+        *,
+        kept: Path | None = None,
+        trained: Path | None = None,
+        held_out: float = 0.2,
+        segment_s: float = 10.0,
+        tolerance_s: float = TOLERANCE_S,
+    ) -> None:
+        """Keep what to read; nothing is opened yet.
+
+        Args:
+            paths: bags; data sets as folders with a folder for each label, YOLO, COCO, TFDS;
+                directories of bags.
+            topic: camera topic of bags; "" takes the only one of each.
+            label_topic: topic of the bags with labels, or a CSV file or data set that has them.
+            labels: those of the workload.
+            kept: folder of KeptExamples, read as well; it may be empty or not there yet.
+            trained: file that remembers what was trained on, so that it is never held out.
+            held_out: share of the examples to measure with, 0 to 0.5.
+            segment_s: length of a time segment that is held out as a whole.
+            tolerance_s: how far a label may lie from its frame.
+
+        Raises:
+            SettingsError: held_out or segment_s is out of its range.
+        """
+        self._paths, self._kept = tuple(paths), kept
+        self._settings = LabelSettings(topic, label_topic, tolerance_s)
+        self._labels = tuple(labels)
+        self._held_out, self._segment_s = held_out, segment_s
+        self._reported: set[str] = set()
+        HeldOutSplit((), held_out, segment_s)  # raises before the first round, not in it
+        self._trained = TrainedMoments(trained, segment_s)
+
+    def examples(self) -> Iterator[Example]:
+        """Yield the examples, recording by recording. All are looked at first, to split them.
+
+        A picture whose damage only decoding shows is yielded: `decode` raises FrameError. The
+        training ones count as trained on from here on.
+
+        Raises:
+            FrameError: there are recordings, and none of them can be read.
+        """
+        moments, split, _ = self._scan()
+        self._trained.add(sorted(m for m in moments if not split.holds_out(m)))
+        for labelled, key in self._labelled(Counter()):
+            moment = _moment(labelled)
+            if split.between(moment):
+                continue
+            yield Example(
+                raw=labelled.frame,
+                label=labelled.label,
+                key=key,
+                held_out=split.holds_out(moment),
+                boxes=labelled.boxes,
+            )
+
+    def summary(self) -> StoreSummary:
+        """Count what `examples` would yield now; raises as it does."""
+        found, split, skipped = self._scan()
+        moments = [moment for moment in found if not split.between(moment)]
+        counts = Counter(moment.label for moment in moments)
+        return StoreSummary(
+            examples=len(moments),
+            held_out=sum(map(split.holds_out, moments)),
+            labels={label: counts[label] for label in self._labels},
+            skipped=dict(skipped),
+        )
+
+    def _scan(self) -> "_Scan":
+        skipped = Counter[str]()
+        moments = [_moment(labelled) for labelled, _ in self._labelled(skipped)]
+        split = HeldOutSplit(moments, self._held_out, self._segment_s, self._trained)
+        if between := sum(map(split.between, moments)):
+            skipped["between training and held out"] = between
+        if split.near:
+            self._report(
+                f"{', '.join(sorted(split.near))}: too short a recording to measure with; the "
+                "frames held out are neighbors of those trained on, so scores will be too good"
+            )
+        if skipped:
+            listed = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
+            self._report(f"{len(moments) - between} examples; skipped: {listed}")
+        return _Scan(moments, split, skipped)
+
+    def _labelled(self, skipped: Counter[str]) -> Iterator[tuple[LabelledFrame, str]]:
+        """Yield the frames that are examples with their keys; count the others by reason."""
+        keys: set[str] = set()
+        for labelled in self._frames(skipped):
+            if not labelled.label:
+                skipped["without a label"] += 1
+                continue
+            if labelled.label not in self._labels:
+                skipped[f"labelled {labelled.label!r}, which is not learned"] += 1
+                continue
+            key = _key(labelled)
+            if key in keys:
+                skipped["a copy of another frame"] += 1
+                continue
+            keys.add(key)
+            yield labelled, key
+
+    def _frames(self, skipped: Counter[str]) -> Iterator[LabelledFrame]:
+        """Yield every frame that can be read; damage is counted by its kind."""
+        frames, failures, damage = 0, list[FrameError](), DamageLog()
+        for recording, settings in self._recordings(failures):
+            try:
+                for labelled in labelled_frames(recording, settings, damage):
+                    frames += 1
+                    yield labelled
+            except FrameError as error:
+                failures.append(error)
+        for failure in failures:
+            skipped["unreadable source"] += 1
+            self._report(str(failure))
+        for loss in damage.all():
+            skipped[loss.kind] += loss.count
+            self._report(f"{loss.kind}: {loss.begins}")
+        if failures and not frames:
+            raise FrameError(f"no frame of any recording can be read: {failures[0]}")
+
+    def _recordings(self, failures: list[FrameError]) -> Iterator[tuple[Path, LabelSettings]]:
+        for path in self._paths:
+            try:
+                found = find_bags(path) or [path]
+            except OSError as error:
+                failures.append(FrameError(f"{path.name}: {error.strerror}"))
+                continue
+            for recording in found:
+                yield recording, self._settings
+        for batch in KeptExamples(self._kept).batches() if self._kept else ():
+            yield batch, LabelSettings()
+
+    def _report(self, text: str) -> None:
+        """Log once: the same recordings are read in every round."""
+        if text not in self._reported:
+            self._reported.add(text)
+            log.warning("%s", text)
+
+
+class _Scan(NamedTuple):
+    moments: list[Moment]
+    split: HeldOutSplit
+    skipped: Counter[str]
+
+
+def _moment(labelled: LabelledFrame) -> Moment:
+    frame = labelled.frame
+    name = f"{frame.source}/{frame.topic}"
+    # Bags that follow each other have one camera; a picture that is its own topic has none.
+    camera = "" if frame.topic.lower().endswith(IMAGE_SUFFIXES) else frame.topic
+    return Moment(frame.stamp_ns, name, labelled.label, camera)
+
+
+def _key(labelled: LabelledFrame) -> str:
+    frame = labelled.frame
+    name = f"{frame.source}/{frame.topic.lstrip('/')}"
+    return f"{name}/{frame.stamp_ns}-{zlib.crc32(frame.data):08x}"

@@ -1,0 +1,386 @@
+"""Flower's internals (flwr 1.41): only this module and the three below it touch them.
+
+Public Flower has no way to serve a SuperLink inside a program or to take part in a fleet without
+executing code that the server sends. Both are small on top of what 1.41 has inside; the contract
+test (tests/fleet_model/test_flower_compat.py) names the piece that moved when flwr changes.
+
+Robot side: `FleetConnection`, here. Server side: `create_superlink` in flower_superlink.py,
+`LinkGrid` in flower_link.py, the tables behind it in flower_state.py. Nothing of Flower is imported
+before one of them is used.
+"""
+
+import logging
+import ssl
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from fleet_model.errors import (
+    ConnectionFailed,
+    FleetError,
+    RefusedError,
+    UpdateError,
+)
+from cloud_server.flower.flower_link import Arrived, FlowerRun, LinkGrid
+from cloud_server.flower.flower_superlink import create_superlink, quiet
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from flwr.app import Message
+
+__all__ = (
+    "INTERNALS",
+    "RUN_ENDED",
+    "Arrived",
+    "FleetConnection",
+    "FlowerRun",
+    "LinkGrid",
+    "create_superlink",
+    "is_half_sent",
+    "quiet",
+)
+INTERNALS = (  # "module:name" of everything used here, for the contract test
+    "flwr.app.message:remove_content_from_message",
+    "flwr.cli.build:build_fab_from_files",
+    "flwr.common.constant:HEARTBEAT_DEFAULT_INTERVAL",
+    "flwr.common.constant:NOOP_ACCOUNT_NAME",
+    "flwr.common.constant:NOOP_FLWR_AID",
+    "flwr.common.constant:SUPERLINK_NODE_ID",
+    "flwr.common.constant:Status",
+    "flwr.common.constant:SubStatus",
+    "flwr.common.serde:message_from_proto",
+    "flwr.common.serde:message_to_proto",
+    "flwr.proto.fleet_pb2:ActivateNodeRequest",
+    "flwr.proto.fleet_pb2:DeactivateNodeRequest",
+    "flwr.proto.fleet_pb2:PullMessagesRequest",
+    "flwr.proto.fleet_pb2:PushMessagesRequest",
+    "flwr.proto.heartbeat_pb2:SendNodeHeartbeatRequest",
+    "flwr.proto.message_pb2:ConfirmMessageReceivedRequest",
+    "flwr.proto.message_pb2:PullObjectRequest",
+    "flwr.proto.message_pb2:PushObjectRequest",
+    "flwr.proto.node_pb2:Node",
+    "flwr.server.superlink.linkstate.utils:dict_to_message",
+    "flwr.supercore.constant:NOOP_FEDERATION_ID",
+    "flwr.supercore.constant:NodeStatus",
+    "flwr.supercore.constant:TaskType",
+    "flwr.supercore.corestate.sql_corestate:SqlCoreState",
+    "flwr.supercore.error:ApiErrorCode",
+    "flwr.supercore.error:FlowerError",
+    "flwr.supercore.fab:Fab",
+    "flwr.supercore.inflatable.inflatable_object:get_all_nested_objects",
+    "flwr.supercore.inflatable.inflatable_object:get_object_tree",
+    "flwr.supercore.inflatable.inflatable_object:iterate_object_tree",
+    "flwr.supercore.inflatable.inflatable_object:no_object_id_recompute",
+    "flwr.supercore.inflatable.inflatable_utils:ObjectPushError",
+    "flwr.supercore.inflatable.inflatable_utils:inflate_object_from_contents",
+    "flwr.supercore.interceptors.http.runtime_version:RuntimeVersionHttpInterceptor",
+    "flwr.supercore.object_store:NoObjectInStoreError",
+    "flwr.supercore.primitives.asymmetric:bytes_to_public_key",
+    "flwr.supercore.primitives.asymmetric:public_key_to_bytes",
+    "flwr.supercore.run:RunNotRunningException",
+    "flwr.supercore.sql_mixin:SQLITE_PRAGMAS",
+    "flwr.supercore.state.schema.corestate_models:Task",
+    "flwr.supercore.state.schema.linkstate_models:MessageIns",
+    "flwr.supercore.state.schema.linkstate_models:MessageRes",
+    "flwr.supercore.state.schema.linkstate_models:Node",
+    "flwr.supercore.state.schema.objectstore_models:ObjectChild",
+    "flwr.supercore.state.schema.objectstore_models:RunObject",
+    "flwr.supercore.state.schema.objectstore_models:StoredObject",
+    "flwr.supercore.task_identity:TaskIdentity",
+    "flwr.supercore.utils:int64_to_uint64",
+    "flwr.supercore.utils:uint64_to_int64",
+    "flwr.superlink.auth_plugin:NoOpControlAuthnPlugin",
+    "flwr.superlink.cli.flower_superlink:SuperLinkLifespan",
+    "flwr.superlink.config_loader:SuperLinkLifespanConfig",
+    "flwr.superlink.main:create_app",
+    "flwr.supernode.fleet_http_client:FleetHttpClient",
+    "flwr.supernode.node_auth_http_interceptor:NodeAuthHttpInterceptor",
+)
+log = logging.getLogger(__name__)
+RUN_ENDED = "the run has ended on the server; this work is abandoned"
+MAX_OBJECT_TRIES = 8  # in 16 s: an object that the server is still storing is asked for again
+
+
+class _Traffic:
+    """Count payload bytes of every call, as a robot on a mobile plan would."""
+
+    def __init__(self) -> None:
+        self.up = self.down = 0
+
+    def intercept(self, context: Any, call_next: Any) -> Any:
+        self.up += len(context.request.content)
+        response = call_next(context)
+        self.down += len(response.content)
+        return response
+
+
+class _Incoming:
+    """A message that the server hands out once, and what of it has arrived so far."""
+
+    def __init__(self, metadata: Any, tree: Any) -> None:
+        self.run_id, self.tree = metadata.run_id, tree
+        self.expires_at = metadata.created_at + metadata.ttl  # seconds since 1970
+        self.contents: dict[str, bytes] = {}
+
+
+class FleetConnection:
+    """Take part in a fleet: activate, receive messages, reply. Executes nothing it receives.
+
+    A session outlives the network and the server's process: after ConnectionFailed every call may
+    be repeated, and `receive` and `reply` go on where they were cut. Not thread-safe, except
+    `heartbeat`, which may run in another thread.
+    """
+
+    def __init__(
+        self, address: str, ca_pem: bytes, private_key: "ec.EllipticCurvePrivateKey"
+    ) -> None:
+        quiet()
+        from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+        from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+        from flwr.supernode.fleet_http_client import FleetHttpClient
+        from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+        self._traffic = _Traffic()
+        public_key = private_key.public_key()
+        self._public = public_key_to_bytes(public_key)
+        self._client = FleetHttpClient.from_server_address(
+            address,
+            insecure=False,
+            root_certificates=ca_pem,
+            interceptors=[
+                self._traffic,
+                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+                NodeAuthHttpInterceptor(private_key, public_key),
+            ],
+        )
+        self._node: Any = None
+        self._incoming: _Incoming | None = None
+        self._announced = ("", "")  # the last reply, and Flower's session for its objects
+
+    @property
+    def bytes_up(self) -> int:
+        """Return payload bytes sent so far."""
+        return self._traffic.up
+
+    @property
+    def bytes_down(self) -> int:
+        """Return payload bytes received so far."""
+        return self._traffic.down
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a message was announced and has not arrived whole."""
+        return self._incoming is not None
+
+    def activate(self) -> None:
+        """Come online; raises RefusedError, also while an older session lasts, ConnectionFailed."""
+        from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
+        from flwr.proto.fleet_pb2 import ActivateNodeRequest
+        from flwr.proto.node_pb2 import Node
+
+        request = ActivateNodeRequest(
+            public_key=self._public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
+        )
+        self._node = Node(node_id=self._call("ActivateNode", request).node_id)
+
+    def heartbeat(self) -> bool:
+        """Say that this robot is still here; False if the server has forgotten it."""
+        from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
+        from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+
+        request = SendNodeHeartbeatRequest(
+            node=self._node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
+        )
+        return bool(self._call("SendNodeHeartbeat", request).success)
+
+    def resume(self) -> None:
+        """Be online after a failed call: go on with the session, or begin it anew.
+
+        A heartbeat keeps what the server awaits of this robot; a node that goes offline for a
+        moment loses it.
+
+        Raises:
+            RefusedError, ConnectionFailed: as `activate`.
+        """
+        try:
+            alive = self._node is not None and self.heartbeat()
+        except RefusedError:  # a server with a new database knows this robot as another node
+            alive = False
+        if not alive:
+            self.activate()
+
+    def receive(self) -> "Message | None":
+        """Return the next message with its content, or None.
+
+        Raises:
+            UpdateError: the message is damaged or withdrawn; it is given up, the session goes on.
+            ConnectionFailed, RefusedError: call `resume`; the message is not lost.
+        """
+        from flwr.proto.fleet_pb2 import PullMessagesRequest
+
+        if self._incoming is None:
+            response = self._call("PullMessages", PullMessagesRequest(node=self._node))
+            if not response.messages_list:
+                return None
+            self._incoming = _Incoming(
+                response.messages_list[0].metadata, response.message_object_trees[0]
+            )
+        try:
+            message = self._fetch(self._incoming)
+        except (ConnectionFailed, RefusedError):
+            raise
+        except BaseException:
+            self._incoming = None
+            raise
+        self._incoming = None
+        return message
+
+    def _fetch(self, incoming: _Incoming) -> "Message":
+        """Get what is missing of a message."""
+        from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
+        from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+        from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+        run_id, root = incoming.run_id, incoming.tree.object_id
+        if time.time() > incoming.expires_at:
+            raise UpdateError("a message has not arrived whole in its time; it is given up")
+        for item in iterate_object_tree(incoming.tree):
+            if item.object_id not in incoming.contents:
+                request = PullObjectRequest(
+                    node=self._node, run_id=run_id, object_id=item.object_id
+                )
+                incoming.contents[item.object_id] = self._pull(request)
+        confirm = ConfirmMessageReceivedRequest(
+            node=self._node, run_id=run_id, message_object_id=root
+        )
+        self._call("ConfirmMessageReceived", confirm)
+        try:
+            message: Any = inflate_object_from_contents(root, incoming.contents)
+        except Exception as error:  # noqa: BLE001  (whatever Flower says of bytes that are not its)
+            reason = f"the server's message is damaged ({type(error).__name__})"
+            raise UpdateError(reason) from None
+        message.metadata.__dict__["_message_id"] = root
+        return message  # type: ignore[no-any-return]
+
+    def reply(self, message: "Message", seconds: float) -> None:
+        """Send a reply that was made with `Message(..., reply_to=received)`.
+
+        The same reply may be sent again after a failure: what has arrived of it is not sent twice.
+
+        Raises:
+            UpdateError: it comes too late; this work is lost, the session goes on.
+            ConnectionFailed, RefusedError: call `resume`, then this again.
+        """
+        from flwr.app.message import remove_content_from_message
+        from flwr.common.serde import message_to_proto
+        from flwr.proto.fleet_pb2 import PushMessagesRequest
+        from flwr.supercore.inflatable.inflatable_object import (
+            get_all_nested_objects,
+            get_object_tree,
+            no_object_id_recompute,
+        )
+
+        message.metadata.__dict__["_message_id"] = message.object_id
+        with no_object_id_recompute():
+            objects = get_all_nested_objects(message)
+            bare = remove_content_from_message(message) if message.has_content() else message
+            response = self._call(
+                "PushMessages",
+                PushMessagesRequest(
+                    node=self._node,
+                    messages_list=[message_to_proto(bare)],
+                    message_object_trees=[get_object_tree(message)],
+                    clientapp_runtime_list=[seconds],
+                ),
+            )
+            if response.objects_to_push:
+                self._announced = (message.object_id, response.session_id)
+                for object_id in response.objects_to_push:
+                    if not self._push(message, objects[object_id]):
+                        raise ConnectionFailed("the server did not store the whole update")
+            # A stock SuperLink hands half a reply to its ServerApp, and then knows the question no
+            # longer. It still takes the other half; the root shows whether there is one.
+            elif self._announced[0] == message.object_id and self._push(
+                message, objects.pop(message.object_id)
+            ):
+                for one in objects.values():
+                    self._push(message, one)
+            else:
+                raise UpdateError(
+                    "the server awaits this reply no longer: it has it, or its time was over"
+                )
+
+    def close(self) -> None:
+        """Go offline if the server can be reached; the connection is of no use afterwards."""
+        from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+
+        if self._node is not None:
+            with suppress(FleetError):  # else the server sees it when heartbeats stop
+                self._call("DeactivateNode", DeactivateNodeRequest(node_id=self._node.node_id))
+            self._node = None
+        self._client.close()
+
+    def _push(self, message: "Message", item: Any) -> bool:
+        """Send one object of the announced message; False if the server does not wait for it."""
+        from flwr.proto.message_pb2 import PushObjectRequest
+
+        request = PushObjectRequest(
+            node=self._node,
+            run_id=message.metadata.run_id,
+            session_id=self._announced[1],
+            object_id=item.object_id,
+            object_content=item.deflate(),
+        )
+        return bool(self._call("PushObject", request).stored)
+
+    def _pull(self, request: Any) -> bytes:
+        for attempt in range(MAX_OBJECT_TRIES):
+            response = self._call("PullObject", request)
+            if response.object_available:
+                return bytes(response.object_content)
+            if not response.object_found:
+                break
+            time.sleep(min(0.1 * 2**attempt, 5))
+        raise UpdateError("the server has withdrawn the message that it announced")
+
+    def _call(self, method: str, request: Any) -> Any:
+        """Call the fleet API; every failure becomes one of our two errors."""
+        import httpx
+        from flwr.supercore.run import RunNotRunningException
+
+        try:
+            return getattr(self._client, method)(request)
+        except httpx.HTTPStatusError as error:
+            raise _meaning(method, error.response) from None
+        except RunNotRunningException:
+            raise UpdateError(f"{method}: {RUN_ENDED}") from None
+        except (httpx.TransportError, ssl.SSLError) as error:
+            raise ConnectionFailed(f"{method}: {error or type(error).__name__}") from None
+        except (ValueError, RuntimeError) as error:  # RuntimeError: closed while a heartbeat began
+            raise ConnectionFailed(f"{method}: {error}") from None
+
+
+def is_half_sent(error: Exception) -> bool:
+    """Whether a ServerApp's `push_messages` has failed so that it can be called again.
+
+    Flower repeats a call whose answer was lost, and takes it for an error that the object is there.
+    """
+    from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
+
+    return isinstance(error, ObjectPushError)
+
+
+def _meaning(method: str, response: Any) -> FleetError:
+    """Translate Flower's error codes (flwr/supercore/error/base.py) into ours."""
+    from flwr.supercore.error import ApiErrorCode, FlowerError
+
+    error = FlowerError.from_json(response.text)
+    if error is not None and error.code == ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED:
+        return UpdateError(f"{method}: {RUN_ENDED}")
+    if response.status_code == 429:
+        return ConnectionFailed(f"{method}: the server has too much to do (429)")
+    text = f"the fleet API answers {response.status_code} to {method}: {response.text[:300]}"
+    refused = error is not None and error.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED
+    if refused or response.status_code in (401, 403):
+        return RefusedError(text)
+    return ConnectionFailed(text)

@@ -1,0 +1,245 @@
+"""The robot's side of our own HTTPS routes: who am I, which model is newest, give me that file."""
+
+import hashlib
+import json
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_agent.robot.settings import ServerLink
+from fleet_model.bundle import MAX_JSON_BYTES, Manifest, parse_manifest
+from fleet_model.durable import writing
+from fleet_model.errors import (
+    BundleError,
+    ConnectionFailed,
+    FleetError,
+    RefusedError,
+    SettingsError,
+    UpdateError,
+)
+from fleet_model.protocol.proof import fingerprint, public_line, read_key, sign, utc_now
+from fleet_model.protocol.report import REPORT_PARAMETER, STANDING_HEADER, Standing, unpack_standing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+ROBOT = "/fleetlearn/v1/robot"
+SILENCE_S = 30.0  # a server that says nothing for so long is gone
+PATIENCE_S, SLOWEST_BYTES_S = 60.0, 1000  # an answer that trickles in more slowly is given up
+MAX_REASON = 1000  # characters of the server's own words; a refusal with the key is about 450
+REPORT_AGAIN_S = 600.0  # after a server did not take a report
+SAME_TIME_S = 2.0  # an answer's date is of whole seconds, and may be one old
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int  # 200, 304 or 404
+    content: bytes
+    tag: str
+
+
+class HttpsStore:
+    """A ModelStore over HTTPS, with proof of this robot's key on every request."""
+
+    def __init__(self, link: ServerLink, now: Callable[[], datetime] = utc_now) -> None:
+        """Read key and trust; nothing is sent yet.
+
+        Args:
+            link: the robot's settings.
+            now: the robot's clock; the server refuses proofs of another time.
+
+        Raises:
+            SettingsError: no key, no readable CA certificate, or an address that is none.
+        """
+        import httpx
+
+        self.key = read_key(link.key)
+        try:
+            context = ssl.create_default_context(cafile=str(link.ca))
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(f"{link.ca}: not a CA certificate ({error})") from None
+        self._address, self._now = link.address, now
+        try:
+            self._client = httpx.Client(
+                base_url=f"https://{link.address}", verify=context, timeout=SILENCE_S
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            raise SettingsError(f"server.address {link.address}: {error}") from None
+        self._tag, self._newest = "", None  # type: str, Manifest | None
+        self._report_after = 0.0  # monotonic: no report before
+        self.active_version: int | None = None  # told to the server with every look
+        self.standing = Standing()  # what the server thinks of this robot, of its last answer
+        self.server_ahead_s = 0.0  # of this robot's clock; 0 also for what is too little to tell
+        self.bytes_down = 0
+
+    def hello(self) -> tuple[str, str]:
+        """Return this robot's name and site in the server's words; ends an older session of it.
+
+        Raises:
+            RefusedError: the server does not know the key, or the clock is off.
+            ConnectionFailed: no answer, or not the server of the kit.
+        """
+        return self._identity("POST", f"{ROBOT}/hello")
+
+    def whoami(self) -> tuple[str, str]:
+        """Return name and site without touching the session; raises as `hello` does."""
+        return self._identity("GET", f"{ROBOT}/whoami")
+
+    def latest(self, channel: str, report: str = "") -> Manifest | None:
+        """Return the newest manifest; costs a few hundred bytes while nothing is new.
+
+        Args:
+            channel: where to look.
+            report: packed; a server of another version that does not take it is asked without.
+        """
+        tell = time.monotonic() >= self._report_after
+        try:
+            answer = self._look(channel, report if tell else "")
+        except UpdateError as error:
+            log.warning("the server does not take this robot's report: %s", error)
+            self._report_after = time.monotonic() + REPORT_AGAIN_S
+            answer = self._look(channel, "")
+        self.bytes_down += len(answer.content)
+        if answer.status == 304:
+            return self._newest
+        if answer.status == 404:
+            return None
+        self._newest, self._tag = parse_manifest(answer.content), answer.tag
+        return self._newest
+
+    def fetch(self, sha256: str, size_bytes: int, into: Path) -> int:
+        """Write one file by content, checked while it arrives; return the bytes transferred."""
+        digest, received = hashlib.sha256(), 0
+        with self._open("GET", f"{ROBOT}/objects/{sha256}") as response:
+            if response.status_code != 200:
+                raise BundleError(f"the server has no object {sha256[:12]}; publish again")
+            with writing(into) as target:
+                for block in self._blocks(response, size_bytes):
+                    received += len(block)
+                    self.bytes_down += len(block)
+                    if received > size_bytes:
+                        raise BundleError(
+                            f"object {sha256[:12]}: more than the {size_bytes} bytes of its entry"
+                        )
+                    digest.update(block)
+                    target.write(block)
+                if digest.hexdigest() != sha256:
+                    raise BundleError(
+                        f"object {sha256[:12]}: arrived with sha256 {digest.hexdigest()[:12]}; it "
+                        "was changed or damaged on the way, the active model stays"
+                    )
+        return received
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _look(self, channel: str, report: str) -> _Answer:
+        told = {
+            "active": "" if self.active_version is None else str(self.active_version),
+            REPORT_PARAMETER: report,
+        }
+        query = "&".join(f"{name}={value}" for name, value in told.items() if value)
+        headers = {"if-none-match": self._tag} if self._tag else {}
+        path = f"{ROBOT}/channels/{channel}"
+        return self._request("GET", f"{path}?{query}" if query else path, headers)
+
+    def _identity(self, method: str, path: str) -> tuple[str, str]:
+        answer = self._request(method, path)
+        try:
+            values = json.loads(answer.content)
+            return str(values["name"]), str(values["site"])
+        except (ValueError, TypeError, LookupError, RecursionError):
+            raise self._stranger(f"status {answer.status} without a name") from None
+
+    def _request(self, method: str, path: str, headers: dict[str, str] | None = None) -> _Answer:
+        with self._open(method, path, headers) as response:
+            content = self._read(response)
+            return _Answer(response.status_code, content, response.headers.get("etag", ""))
+
+    def _read(self, response: "httpx.Response") -> bytes:
+        content = b""
+        for block in self._blocks(response, MAX_JSON_BYTES):
+            content += block
+            if len(content) > MAX_JSON_BYTES:
+                raise self._stranger(f"more than {MAX_JSON_BYTES} bytes")
+        return content
+
+    def _blocks(self, response: "httpx.Response", size_bytes: int) -> "Iterator[bytes]":
+        """Yield the body as it is sent: nothing is unpacked, and it may not take for ever."""
+        end = time.monotonic() + PATIENCE_S + size_bytes / SLOWEST_BYTES_S
+        for block in response.iter_raw():
+            yield block
+            if time.monotonic() > end:
+                raise ConnectionFailed(f"{self._address} answers too slowly")
+
+    @contextmanager
+    def _open(
+        self, method: str, path: str, headers: dict[str, str] | None = None
+    ) -> "Iterator[httpx.Response]":
+        import httpx
+
+        begin = self._now()
+        proof = sign(self.key, method, path, begin)
+        try:
+            with self._client.stream(
+                method, path, headers={**(headers or {}), **proof, "accept-encoding": "identity"}
+            ) as response:
+                self._compare_clocks(begin, response)
+                if response.status_code in (401, 403):
+                    raise RefusedError(self._reason(response.status_code, self._read(response)))
+                if response.status_code == 400:
+                    raise UpdateError(_detail(400, self._read(response)))
+                if response.status_code == 429 or response.status_code >= 500:
+                    detail = _detail(response.status_code, self._read(response))
+                    raise ConnectionFailed(f"{self._address} cannot answer now: {detail}")
+                if response.status_code not in (200, 304, 404):
+                    raise self._stranger(f"status {response.status_code}")
+                self.standing = unpack_standing(response.headers.get(STANDING_HEADER, ""))
+                yield response
+        except (httpx.HTTPError, ssl.SSLError, UnicodeError) as error:  # of a name with empty parts
+            raise self._unreachable(error) from None
+
+    def _compare_clocks(self, begin: datetime, response: "httpx.Response") -> None:
+        try:
+            then = parsedate_to_datetime(response.headers["date"]) + timedelta(seconds=0.5)
+            ahead_s = (then - (begin + (self._now() - begin) / 2)).total_seconds()
+        except (LookupError, ValueError, TypeError, OverflowError):  # no date, or none that is one
+            return
+        self.server_ahead_s = ahead_s if abs(ahead_s) > SAME_TIME_S else 0.0
+
+    def _unreachable(self, error: Exception) -> FleetError:
+        text = str(error) or type(error).__name__
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            return ConnectionFailed(
+                f"{self._address} is not the server of this robot's kit ({text}); copy the kit "
+                "again if the server was made anew"
+            )
+        return ConnectionFailed(f"no answer from {self._address} ({text})")
+
+    def _stranger(self, what: str) -> ConnectionFailed:
+        return ConnectionFailed(
+            f"{self._address} answers {what}; is it a fleetlearn server, and of this version?"
+        )
+
+    def _reason(self, status: int, content: bytes) -> str:
+        mine = fingerprint(public_line(self.key.public_key()))
+        return f"{self._address} refuses this robot (key {mine}): {_detail(status, content)}"
+
+
+def _detail(status: int, content: bytes) -> str:
+    """Return the server's own words."""
+    try:
+        return str(json.loads(content)["detail"])[:MAX_REASON]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return f"status {status}"

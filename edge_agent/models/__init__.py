@@ -1,0 +1,1 @@
+"""Published models on the robot: install, switch, predict."""

@@ -1,0 +1,287 @@
+"""Train on a robot's own examples: the one loop that every framework shares.
+
+A framework says only what it alone can compute (`Differentiable`: features, gradient, outputs).
+Shuffling, batches, padding, the optimizer, evaluation are here, in NumPy, so that a robot with
+LiteRT and a robot with Keras send the same update for the same examples.
+"""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from edge_agent.data.ahead import map_ahead
+from edge_agent.training.feature_cache import FeatureCache
+from fleet_model.optimizer import step, still
+from fleet_model.bundle import TrainerSpec
+from fleet_model.errors import FrameError, TrainingError
+from fleet_model.types import Checkpoint, Example, Metrics, Tensor, TrainConfig, Update, Weights
+from fleet_model.weights import difference, require_same_tensors
+from fleet_model.workload import Workload
+
+TRAINERS = {
+    "keras": "edge_agent.training.trainers.keras:KerasTrainer",
+    "litert": "edge_agent.training.trainers.litert:LiteRTTrainer",
+}
+
+# Decoding a picture takes as long as its features; two threads keep two cores at it. The window
+# bounds the memory: 8 encoded inputs of 224 pixels are 5 MB.
+ENCODERS, WINDOW = 2, 8
+
+log = logging.getLogger(__name__)
+
+
+class Trainer(Protocol):
+    """Improve a checkpoint with examples that stay on the robot; kept between rounds.
+
+    Built as `Trainer(spec, directory)`, where `directory` holds the verified files of its part.
+    """
+
+    def fit(
+        self, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig
+    ) -> Update:
+        """Return the update of one round; raises TrainingError, and then nothing is sent."""
+        ...
+
+
+class Differentiable(Protocol):
+    """What one framework computes; all batches have exactly `TrainerSpec.batch_size` rows."""
+
+    def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return what the trainable part takes for one encoded input; no batch axis on either."""
+        ...
+
+    def gradient(
+        self, weights: Weights, features: Tensor, targets: Tensor, sample_weight: Tensor
+    ) -> tuple[float, Weights]:
+        """Return the weighted mean loss of a batch with its gradients by tensor name.
+
+        Args:
+            weights: the trainable tensors.
+            features: (batch, *feature shape)
+            targets: (batch,) int32
+            sample_weight: (batch,) float32; 0 marks a row that only pads.
+        """
+        ...
+
+    def outputs(self, weights: Weights, features: Tensor) -> Tensor:
+        """Return the logits of a batch, (batch, classes)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Learner:
+    """A trainer's insides: one framework's model, and the features that it has seen."""
+
+    spec: TrainerSpec
+    workload: Workload
+    model: Differentiable
+    cache: FeatureCache = field(default_factory=FeatureCache)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Rows:
+    """Examples ready for training, sorted by key; `features` are the cache's own arrays."""
+
+    features: Sequence[Tensor]
+    targets: Sequence[int]
+
+    def batches(self, order: Sequence[int], size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield (features, targets, sample_weight) in `order`; the last one is padded by zeros."""
+        for start in range(0, len(order), size):
+            picked = order[start : start + size]
+            rows = [self.features[index] for index in picked]
+            dtype = np.result_type(*{row.dtype for row in rows})
+            features = np.zeros((size, *rows[0].shape), dtype)  # (size, *feature shape)
+            np.stack(rows, out=features[: len(rows)])
+            targets = np.zeros(size, np.int32)
+            sample_weight = np.zeros(size, np.float32)
+            targets[: len(rows)] = [self.targets[index] for index in picked]
+            sample_weight[: len(rows)] = 1.0
+            yield features, targets, sample_weight
+
+
+def fit(
+    learner: Learner, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig
+) -> Update:
+    """Train for one round; the same arguments give the same update, bit for bit.
+
+    The order in which `examples` arrive does not matter. One that cannot be read or has an unknown
+    label is left out and counted in the metric "unreadable". With held-out examples the metrics
+    hold loss and accuracy before and after.
+
+    Raises:
+        TrainingError: nothing to train on, a checkpoint for another trainer, or a loss or weight
+            that is not finite.
+    """
+    _require_fitting(learner.spec, checkpoint, config)
+    origin = {
+        name: np.ascontiguousarray(checkpoint.weights[name], np.float32)
+        for name in learner.spec.tensors
+    }
+    begin = time.perf_counter()
+    training, held_out, unreadable = _encode(learner, examples)
+    encoded = time.perf_counter()
+    with np.errstate(over="ignore", invalid="ignore"):  # not finite is an error of its own below
+        weights, num_steps, train_loss = _train(learner, origin, training, config)
+    trained = time.perf_counter()
+    metrics = {
+        "train_loss": train_loss,
+        "held_out": float(len(held_out.targets)),
+        "unreadable": float(unreadable),
+        "encode_s": encoded - begin,
+        "train_s": trained - encoded,
+        **_named(_score(learner, origin, held_out), "before"),
+        **_named(_score(learner, weights, held_out), "after"),
+    }
+    return Update(
+        robot="",
+        base_version=checkpoint.version,
+        weights=difference(weights, origin),
+        num_examples=len(training.targets),
+        num_steps=num_steps,
+        metrics=metrics,
+    )
+
+
+def threads_from_environment() -> int:
+    """Return OMP_NUM_THREADS, which the agent sets for its training process; 2 without it."""
+    value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # may be a list: "4,2"
+    return int(value) if value.isdigit() and int(value) > 0 else 2
+
+
+def _require_fitting(spec: TrainerSpec, checkpoint: Checkpoint, config: TrainConfig) -> None:
+    if config.epochs < 1 or config.batch_size < 1:
+        raise TrainingError(
+            f"the server asks for {config.epochs} epochs of batches of {config.batch_size}; "
+            "expected at least 1 of each"
+        )
+    expected = {name: np.empty(tensor.shape, np.float32) for name, tensor in spec.tensors.items()}
+    sender = f"the server's checkpoint {checkpoint.version}"
+    require_same_tensors(expected, checkpoint.weights, sender=sender, error=TrainingError)
+
+
+class _Encoded(NamedTuple):
+    """An example whose picture is no longer needed."""
+
+    example: Example
+    target: int
+    inputs: Mapping[str, Tensor] | None  # None: its features are cached
+    refusal: str  # why it cannot be learned; "" where it can
+
+
+def _encode(learner: Learner, examples: Iterable[Example]) -> tuple[_Rows, _Rows, int]:
+    """Return (training rows, held-out rows, examples left out); only new keys are decoded."""
+    seen: dict[str, tuple[bool, Tensor, int]] = {}
+    reasons: list[str] = []
+    learner.cache.begin()
+    prepare = partial(_encode_one, learner)
+    with closing(map_ahead(prepare, examples, ENCODERS, WINDOW)) as prepared:
+        for example, target, inputs, refusal in prepared:
+            if example.key in seen:
+                log.error("two examples share the key %r", example.key)
+                raise TrainingError("two examples share a key; keys must be unique")
+            if refusal:
+                reasons.append(refusal)
+                continue
+            try:
+                row = learner.cache.row(example.key, partial(_features, learner, example, inputs))
+            except FrameError as error:
+                reasons.append(str(error))
+                continue
+            seen[example.key] = (example.held_out, row, target)
+    learner.cache.end()
+    if reasons:
+        log.warning("%d examples left out; the first: %s", len(reasons), reasons[0])
+    rows = [seen[key] for key in sorted(seen)]
+    training, held_out = (
+        _Rows([r[1] for r in rows if r[0] is held], [r[2] for r in rows if r[0] is held])
+        for held in (False, True)
+    )
+    if not training.targets:
+        raise TrainingError(
+            f"no examples to train on ({len(held_out.targets)} held out, {len(reasons)} "
+            "unreadable); record or label more frames"
+        )
+    return training, held_out, len(reasons)
+
+
+def _encode_one(learner: Learner, example: Example) -> _Encoded:
+    """Decode and encode an example in a thread of `map_ahead`."""
+    try:
+        target = learner.workload.target(example.label)
+        cached = example.key in learner.cache
+        inputs = None if cached else learner.workload.encode(example.raw)
+    except FrameError as error:
+        return _Encoded(example, 0, None, str(error))
+    return _Encoded(example, target, inputs, "")
+
+
+def _features(learner: Learner, example: Example, inputs: Mapping[str, Tensor] | None) -> Tensor:
+    # Cached features are gone if the cache had to make room since `_encode_one` looked.
+    encoded = learner.workload.encode(example.raw) if inputs is None else inputs
+    return learner.model.features(encoded)
+
+
+def _train(
+    learner: Learner, origin: Weights, rows: _Rows, config: TrainConfig
+) -> tuple[Weights, int, float]:
+    """Return (weights, steps, mean loss of the last epoch)."""
+    random = np.random.default_rng(config.seed % 2**64)  # the generator takes no negative seed
+    weights, velocity = origin, still(origin)
+    num_steps, total = 0, 0.0
+    for epoch in range(config.epochs):
+        order, total = random.permutation(len(rows.targets)).tolist(), 0.0
+        for start in range(0, len(order), config.batch_size):
+            picked = order[start : start + config.batch_size]
+            loss, gradients = _gradient(learner, weights, rows, picked)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss} in epoch {epoch + 1}, step {num_steps + 1}; expected a "
+                    f"finite number: is the learning rate {config.learning_rate} too high?"
+                )
+            weights, velocity = step(weights, velocity, gradients, origin, config)
+            num_steps, total = num_steps + 1, total + loss * len(picked)
+    require_same_tensors(origin, weights, sender="the trained weights", error=TrainingError)
+    return weights, num_steps, total / len(rows.targets)
+
+
+def _gradient(
+    learner: Learner, weights: Weights, rows: _Rows, picked: Sequence[int]
+) -> tuple[float, Weights]:
+    """Return mean loss and gradients over `picked`, which may be longer than the static batch."""
+    parts = []
+    for features, targets, sample_weight in rows.batches(picked, learner.spec.batch_size):
+        loss, gradients = learner.model.gradient(weights, features, targets, sample_weight)
+        parts.append((float(sample_weight.sum()) / len(picked), loss, gradients))
+    if len(parts) == 1:
+        return parts[0][1:]
+    return (
+        sum(share * loss for share, loss, _ in parts),
+        {name: sum(share * g[name] for share, _, g in parts) for name in weights},  # type: ignore[misc]
+    )
+
+
+def _score(learner: Learner, weights: Weights, rows: _Rows) -> Metrics:
+    """Return the workload's metrics; none without rows."""
+    if not rows.targets:
+        return {}
+    everything = range(len(rows.targets))
+    outputs = np.concatenate(
+        [
+            learner.model.outputs(weights, features)
+            for features, _, _ in rows.batches(everything, learner.spec.batch_size)
+        ]
+    )[: len(rows.targets)]  # (rows, classes)
+    return learner.workload.metrics(outputs, np.array(rows.targets, np.int32))
+
+
+def _named(metrics: Metrics, moment: str) -> Metrics:
+    return {f"{name}_{moment}": value for name, value in metrics.items()}

@@ -1,0 +1,276 @@
+"""Train in a child process, so that what training needs or breaks stays out of the agent.
+
+A framework's memory returns to the robot when the child ends, a crash in native code or the out of
+memory killer takes only the child. It stays warm between rounds (loaded graphs, cached features)
+and ends by itself when idle or when its parent is gone.
+
+    agent: TrainingProcess.fit(job) --stdin--> child: trainer.fit(...) --stdout--> Update
+
+Logs go to stderr.
+"""
+
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from edge_agent.training.trainer import TRAINERS, Trainer
+from edge_agent.training.training_job import (
+    ExampleSource,
+    TrainingJob,
+    WireFrame,
+    pack_error,
+    pack_job,
+    pack_update,
+    read_frame,
+    unpack_job,
+    unpack_update,
+    write_frame,
+)
+from fleet_model.errors import FleetError, TrainingError
+from fleet_model.loading import load_plugin
+from fleet_model.types import Update
+
+# Training is the least urgent work of a robot: at nice 10 it gets a tenth of a core that perception
+# or control wants, and all of an idle one. For the same reason the memory killer takes it first.
+NICENESS, OOM_SCORE = 10, 500
+
+__all__ = ["ExampleSource", "TrainingJob", "TrainingProcess", "main"]
+
+log = logging.getLogger(__name__)
+
+
+class TrainingProcess:
+    """The parent's side: starts the child when it is needed, outlives it whatever happens to it.
+
+    One fit at a time; `cancel` and `close` may come from another thread.
+    """
+
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, *, idle_s: float = 600
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            environment: variables added to this process's own for the child, e.g. OMP_NUM_THREADS.
+            idle_s: the child ends when it had no work for so long; its cached features go with it.
+        """
+        self._environment = dict(environment or {})
+        self._idle_s = idle_s
+        self._child: subprocess.Popen[bytes] | None = None
+        self._busy = threading.Lock()
+        self._stop_reason = ""
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while it lives."""
+        child = self._child
+        return child.pid if child and child.poll() is None else None
+
+    def fit(self, job: TrainingJob, timeout_s: float | None = None) -> Update:
+        """Return the update of one round; its metrics gain "peak_child_mb", "tensorflow_loaded".
+
+        Raises:
+            TrainingError: it failed, took longer than `timeout_s`, was cancelled, or the child
+                died. The next call starts a new child.
+            FleetError: whatever else the trainer or the example store raised on purpose.
+        """
+        frame = pack_job(job)
+        with self._busy:
+            self._stop_reason = ""
+            for _ in range(2):
+                child = self._running()
+                answer = self._exchange(child, frame, timeout_s)
+                if answer:
+                    return unpack_update(answer)
+                if child.wait() != 0 or self._stop_reason:
+                    raise self._death(child.returncode)
+                # Exit code 0 without an answer: it ended as idle just before the job reached it.
+        raise TrainingError("the training process ended twice without an answer; see its log")
+
+    def cancel(self) -> None:
+        """Kill a fit that is under way: it raises TrainingError. No effect otherwise."""
+        if self._busy.locked():
+            self._kill("it was cancelled")
+
+    def close(self) -> None:
+        """End the child, and with it a fit that is under way; a later fit starts a new one."""
+        self.cancel()
+        with self._busy:
+            self._dispose()
+
+    def __enter__(self) -> "TrainingProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        """Return the warm child, or a new one."""
+        if self._child is None or self._child.poll() is not None:
+            self._dispose()
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "edge_agent.training.training_process", str(self._idle_s)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, **self._environment, **_import_paths()},
+                start_new_session=True,  # Ctrl-C reaches the agent, which then ends the child
+            )
+            if self._stop_reason:
+                self._child.kill()
+        return self._child
+
+    def _exchange(
+        self, child: "subprocess.Popen[bytes]", frame: WireFrame, timeout_s: float | None
+    ) -> WireFrame | None:
+        """Return the child's answer; None if it ended without one."""
+        assert child.stdin is not None
+        assert child.stdout is not None
+        timer = threading.Timer(timeout_s or 0, self._kill, [f"it took longer than {timeout_s} s"])
+        timer.daemon = True
+        if timeout_s is not None:
+            timer.start()
+        try:
+            write_frame(child.stdin, frame)
+            return read_frame(child.stdout)
+        except BrokenPipeError:
+            return None
+        except BaseException:
+            child.kill()  # Ctrl-C: an answer that nobody waited for would meet the next job
+            raise
+        finally:
+            timer.cancel()
+
+    def _kill(self, reason: str) -> None:
+        self._stop_reason = reason
+        if child := self._child:
+            child.kill()
+
+    def _death(self, code: int) -> TrainingError:
+        if self._stop_reason:
+            return TrainingError(f"the training process was stopped: {self._stop_reason}")
+        if code < 0:
+            hint = "; out of memory?" if -code == signal.SIGKILL else ""
+            how = f"was killed by {signal.Signals(-code).name}{hint}"
+        else:
+            how = f"ended with exit code {code}"
+        return TrainingError(
+            f"the training process {how}; nothing is sent, the next round starts a new one. Its "
+            "messages are in the agent's log"
+        )
+
+    def _dispose(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        for stream in (child.stdin, child.stdout):
+            with suppress(BrokenPipeError):
+                if stream:
+                    stream.close()  # the end of its stdin tells the child to go
+        try:
+            child.wait(5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _import_paths() -> Mapping[str, str]:
+    """Let the child import what its parent can, plug-ins too, but nothing from where it stands."""
+    paths = [path or str(Path.cwd()) for path in sys.path]
+    return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+
+
+def main() -> NoReturn:
+    """Answer jobs from stdin on stdout; `python -m edge_agent.training.training_process IDLE_S`."""
+    idle_s = float(sys.argv[1])
+    logging.basicConfig(level=logging.INFO)  # to stderr
+    inbound, outbound = _take_pipes()
+    _step_aside()
+    frames: queue.SimpleQueue[WireFrame] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(inbound, frames), daemon=True).start()
+    warm = _WarmTrainer()
+    frame = frames.get()  # no limit: a child is started because a job is on its way
+    while True:
+        write_frame(outbound, _answer(warm, frame))
+        try:
+            frame = frames.get(timeout=idle_s)
+        except queue.Empty:
+            os._exit(0)  # at once: the thread above cannot be joined
+
+
+class _WarmTrainer:
+    """The trainer of the last job: graphs and cached features serve the next job of its kind."""
+
+    def __init__(self) -> None:
+        self._kind: object = None
+        self._trainer: Trainer | None = None
+
+    def of(self, job: TrainingJob) -> Trainer:
+        kind = (job.trainer, job.spec, job.directory)
+        if self._trainer is None or kind != self._kind:
+            self.forget()  # first, so that two never share the memory
+            self._trainer = load_plugin(TRAINERS, job.trainer)(job.spec, job.directory)
+            self._kind = kind
+        return self._trainer
+
+    def forget(self) -> None:
+        self._trainer = None
+
+
+def _answer(warm: _WarmTrainer, frame: WireFrame) -> WireFrame:
+    try:
+        job = unpack_job(frame)
+        update = warm.of(job).fit(job.checkpoint, job.examples.open(), job.config)
+        return pack_update(replace(update, metrics={**update.metrics, **_process_metrics()}))
+    except FleetError as error:
+        return pack_error(error)
+    except Exception as error:  # whatever it is, the agent must hear of it
+        log.exception("training failed")
+        warm.forget()
+        reason = f"training failed with {type(error).__name__}; details are in the agent's log"
+        return pack_error(TrainingError(reason))
+
+
+def _process_metrics() -> Mapping[str, float]:
+    """VmHWM, because ru_maxrss is inherited from the parent through exec."""
+    status = Path("/proc/self/status").read_text()
+    peak_kb = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    return {
+        "peak_child_mb": int(peak_kb) / 1024,
+        "tensorflow_loaded": float("tensorflow" in sys.modules),
+    }
+
+
+def _receive(inbound: BinaryIO, frames: "queue.SimpleQueue[WireFrame]") -> None:
+    """Read on while the trainer works, to learn at once that the parent has gone."""
+    while frame := read_frame(inbound):
+        frames.put(frame)
+    os._exit(0)
+
+
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Keep stdin and stdout to ourselves: what a library prints goes to stderr instead."""
+    inbound, outbound = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return os.fdopen(inbound, "rb"), os.fdopen(outbound, "wb")
+
+
+def _step_aside() -> None:
+    os.nice(NICENESS)
+    with suppress(OSError):  # not in every container
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+
+
+if __name__ == "__main__":
+    main()

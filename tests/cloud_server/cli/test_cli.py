@@ -1,0 +1,304 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cloud_server import cli
+from cloud_server.robots.register import Register
+from fleet_model.protocol.proof import make_key, public_line
+
+HEAVY = ("tensorflow", "keras", "flwr", "fastapi", "cv2", "numpy", "sqlalchemy")
+
+
+@pytest.fixture
+def cloud_server(capsys, monkeypatch):
+    """Return a caller of the command line in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cloud-server", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err
+        return code, output.out, " ".join(output.err.split())
+
+    return call
+
+
+@pytest.fixture
+def line():
+    return public_line(ec.generate_private_key(ec.SECP384R1()).public_key())
+
+
+def test_help_loads_nothing_heavy_and_names_the_commands():
+    script = (
+        "import sys; sys.argv = ['cloud-server', '--help']\n"
+        "from cloud_server import cli\n"
+        "try: cli.main()\n"
+        f"finally: print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert done.returncode == 0
+    assert done.stderr.strip() == "[]"
+    for command in ("init", "start", "train", "status", "robots", "models", "renew-certificate"):
+        assert command in done.stdout
+
+
+def test_the_version_is_printed(cloud_server):
+    code, out, _ = cloud_server("--version")
+
+    assert code == 0
+    assert out.startswith("fleetlearn ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status",),
+        ("train",),
+        ("start",),
+        ("robots", "list"),
+        ("models", "list"),
+        ("renew-certificate",),
+        ("robots", "add"),
+    ],
+)
+def test_a_folder_that_is_no_server_directory_is_refused_by_every_command(
+    cloud_server, tmp_path, arguments
+):
+    more = ("r1", "--key", "ecdsa-") if arguments[-1] == "add" else ()
+    code, out, err = cloud_server(*arguments, tmp_path, *more)
+
+    assert (code, out) == (2, "")
+    assert "not a server directory; make one with" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_robot_is_admitted_by_its_line_or_its_file(cloud_server, server_place, tmp_path, line):
+    made = make_key(tmp_path / "robot.key")
+
+    code, out, err = cloud_server(
+        "robots", "add", server_place.root, "r1", "--site", "hall", "--key", line
+    )
+    second, *_ = cloud_server(
+        "robots", "add", server_place.root, "r2", "--key", tmp_path / "robot.pub"
+    )
+
+    assert (code, second, out) == (0, 0, "")
+    assert "admitted r1 at site hall: SHA256:" in err
+    robots = Register(server_place.robots).robots()
+    assert [(r.name, r.site, r.key) for r in robots] == [
+        ("r1", "hall", line),
+        ("r2", "default", made),
+    ]
+
+
+@pytest.mark.parametrize("key", ["nowhere.pub", ".", "\0", "x" * 5000])
+def test_a_key_file_that_cannot_be_read_is_a_settings_error(cloud_server, server_place, key):
+    code, _, err = cloud_server("robots", "add", server_place.root, "r1", "--key", key)
+
+    assert code == 2
+    assert "give the line or its file" in err
+
+
+def test_a_private_key_is_not_taken_for_a_public_one(cloud_server, server_place, tmp_path):
+    make_key(tmp_path / "robot.key")
+
+    code, _, err = cloud_server(
+        "robots", "add", server_place.root, "r1", "--key", tmp_path / "robot.key"
+    )
+
+    assert code == 2
+    assert "this is a private key; give the robot's public one, robot.pub" in err
+    assert "BEGIN" not in err
+    assert Register(server_place.robots).robots() == ()
+
+
+def test_a_name_that_is_taken_is_refused(cloud_server, server_place, line):
+    cloud_server("robots", "add", server_place.root, "r1", "--key", line)
+
+    code, _, err = cloud_server("robots", "add", server_place.root, "r1", "--key", line)
+
+    assert code == 2
+    assert err.startswith("cloud-server: robot r1 is in the register already")
+
+
+def test_robots_are_listed_as_a_table_and_as_json(cloud_server, server_place, line):
+    cloud_server("robots", "add", server_place.root, "r1", "--site", "hall", "--key", line)
+
+    _, table, _ = cloud_server("robots", "list", server_place.root)
+    code, out, err = cloud_server("robots", "list", server_place.root, "--json")
+
+    assert "r1" in table
+    assert (code, err) == (0, "")
+    (robot,) = json.loads(out)
+    assert (robot["name"], robot["site"], robot["key"]) == ("r1", "hall", line)
+
+
+def test_models_are_listed_as_a_table_and_as_json(cloud_server, server_place):
+    _, table, _ = cloud_server("models", "list", server_place.root)
+    _, out, _ = cloud_server("models", "list", server_place.root, "--json")
+
+    assert "stable" in table
+    listed = json.loads(out)
+    assert listed["channels"] == {"stable": 1}
+    assert [model["version"] for model in listed["versions"]] == [1]
+
+
+@pytest.mark.parametrize("command", [("status",), ("train", "--rounds", "1")])
+def test_a_server_that_does_not_run_is_exit_code_7(cloud_server, server_place, command):
+    code, out, err = cloud_server(command[0], server_place.root, *command[1:])
+
+    assert (code, out) == (7, "")
+    assert "is it running? Start it with" in err
+
+
+def test_the_status_of_a_running_server_is_a_table_and_json(cloud_server, running_server, line):
+    cloud_server("robots", "add", running_server.place.root, "r1", "--key", line)
+
+    code, table, _ = cloud_server("status", running_server.place.root)
+    _, out, _ = cloud_server("status", running_server.place.root, "--json")
+
+    assert code == 0
+    assert "r1" in table
+    assert "never" in table
+    assert json.loads(out)["robots"][0]["online"] is False
+
+
+def test_a_run_that_fails_gives_its_reason_and_exit_code_and_still_json(
+    cloud_server, running_server
+):
+    code, out, err = cloud_server("train", running_server.place.root, "--rounds", "1", "--json")
+
+    assert code == 10
+    assert "0 robots online (none), expected at least 2" in err
+    assert json.loads(out)["state"] == "failed"
+    _, table, _ = cloud_server("status", running_server.place.root)
+    assert "0 of 1" in table
+    assert "failed: 0 robots online" in table
+
+
+def test_rounds_must_be_at_least_one(cloud_server, server_place):
+    code, _, err = cloud_server("train", server_place.root, "--rounds", "0")
+
+    assert code == 2
+    assert "--rounds" in err
+
+
+def test_a_damaged_settings_file_is_named(cloud_server, server_place):
+    server_place.settings.write_text("[network]\nprot = 1\n")
+
+    code, _, err = cloud_server("status", server_place.root)
+
+    assert code == 2
+    assert "server.toml: network.prot: Extra inputs" in err
+
+
+def test_a_second_start_is_refused(cloud_server, running_server):
+    code, _, err = cloud_server("start", running_server.place.root)
+
+    assert code == 2
+    assert "another `cloud-server start` runs here" in err
+
+
+def test_a_certificate_is_renewed(cloud_server, server_place):
+    before = (server_place.certificates / "server.crt").read_bytes()
+
+    code, _, err = cloud_server("renew-certificate", server_place.root)
+
+    assert code == 0
+    assert "new certificate for localhost, 127.0.0.1, ::1; restart the server" in err
+    assert (server_place.certificates / "server.crt").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--labels", "clear"), "--labels: expected at least two"),
+        (("--labels", " , ,"), "--labels: expected at least two"),
+        ((), "--labels"),
+        (("--labels", "a,b", "--port", "0"), "--port"),
+        (("--labels", "a,b", "--name", "a b"), "names: "),
+    ],
+)
+def test_a_wrong_flag_of_init_makes_nothing(cloud_server, tmp_path, arguments, message):
+    code, _, err = cloud_server("init", tmp_path / "server", *arguments)
+
+    assert code == 2
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_refuses_a_directory_with_content(cloud_server, server_place):
+    before = sorted(server_place.root.rglob("*"))
+
+    code, _, err = cloud_server("init", server_place.root, "--labels", "a,b")
+
+    assert code == 2
+    assert "exists and is not empty" in err
+    assert sorted(server_place.root.rglob("*")) == before
+
+
+@pytest.fixture
+def planned(monkeypatch, server_place):
+    """Replace what init does; return (root, plan) of each call."""
+    from cloud_server import initialize
+
+    calls = []
+
+    def record(root, plan, progress):
+        calls.append((root, plan))
+        return _manifest(server_place)
+
+    monkeypatch.setattr(initialize, "initialize", record)
+    return calls
+
+
+def _manifest(place):
+    from fleet_model.bundle import read_bundle
+
+    return read_bundle(place.model)
+
+
+def test_init_hands_on_what_the_flags_say(cloud_server, planned, tmp_path):
+    code, out, err = cloud_server(
+        "init", tmp_path / "s", "--labels", "clear, blocked,", "--image-size", "64",
+        "--host", "0.0.0.0", "--port", "9000", "--name", "a.example", "--name", "10.0.0.1",
+        "--trainable", "all", "--checkpoint", "own.keras",
+    )  # fmt: skip
+
+    ((root, plan),) = planned
+    assert (code, out, root) == (0, "", tmp_path / "s")
+    assert plan.config == {
+        "labels": ["clear", "blocked"],
+        "backbone": "efficientnet-lite0",
+        "image_size": 64,
+    }
+    assert (plan.host, plan.port, plan.names) == ("0.0.0.0", 9000, ["a.example", "10.0.0.1"])
+    assert (plan.trainable, plan.checkpoint) == ("all", Path("own.keras"))
+    assert "cloud-server start" in err
+    assert "edge-agent enroll" in err
+
+
+def test_without_a_name_robots_use_the_address_that_is_listened_on(cloud_server, planned, tmp_path):
+    code, _, _ = cloud_server("init", tmp_path / "s", "--labels", "a,b", "--host", "10.0.0.1")
+
+    ((_, plan),) = planned
+    assert code == 0
+    assert plan.names == ["10.0.0.1"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_every_interface_needs_a_name_that_robots_can_reach(cloud_server, planned, tmp_path, host):
+    code, _, err = cloud_server("init", tmp_path / "s", "--labels", "a,b", "--host", host)
+
+    assert code == 2
+    assert "--name" in err
+    assert not planned

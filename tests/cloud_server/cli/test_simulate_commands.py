@@ -1,0 +1,82 @@
+"""cloud-server simulate, as it is called."""
+
+import json
+
+import cv2
+import pytest
+from typer.testing import CliRunner
+
+from cloud_server.cli import app
+from cloud_server.state.settings import NetworkSettings, TrainingSettings, initial_toml
+from fleet_model.errors import SettingsError
+
+
+def simulate(*words):
+    return CliRunner().invoke(app, ["simulate", "--robots", "8", "--rounds", "2", *words])
+
+
+def answer(*words):
+    done = simulate("--json", *words)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_people_see_a_line_a_round_and_what_it_adds_up_to():
+    done = simulate("--off", "0", "--drop", "0")
+    head, first, second, closing, traffic = done.stdout.splitlines()
+    assert head.split() == [
+        "round", "asked", "accepted", "late", "gone", "refused", "seconds", "accuracy",
+    ]  # fmt: skip
+    assert first.split()[:6] == ["1", "8", "8", "0", "0", "0"]
+    assert second.split()[0] == "2"
+    assert closing.startswith("2 rounds: ")
+    assert "100% of the questions used" in traffic
+
+
+def test_programs_get_json_and_nothing_else():
+    result = answer("--off", "0", "--drop", "0")
+    assert [line["accepted"] for line in result["rounds"]] == [8, 8]
+    assert result["summary"]["rounds"] == 2
+    assert result["summary"]["accuracy"] == result["rounds"][-1]["accuracy"]
+
+
+def test_the_same_seed_gives_the_same_rounds():
+    assert answer("--seed", "3")["rounds"] == answer("--seed", "3")["rounds"]
+    assert answer("--seed", "3")["rounds"] != answer("--seed", "4")["rounds"]
+
+
+def test_a_round_that_does_not_close_is_told_with_its_reason():
+    done = simulate("--deadline", "0.5", "--quorum", "8", "--off", "0")
+    assert done.exit_code == 0
+    assert "did not close: round 1: " in done.stdout
+    assert "0 rounds, 2 did not close" in done.stdout
+
+
+def test_flags_stand_over_the_settings_of_a_server_directory(tmp_path):
+    text = initial_toml(NetworkSettings(), TrainingSettings(epochs=1))
+    (tmp_path / "server.toml").write_text(text.replace("target = 0", "target = 4"))
+    sure = "--off", "0", "--drop", "0"
+    assert [line["asked"] for line in answer(str(tmp_path), *sure)["rounds"]] == [4, 4]
+    assert answer(str(tmp_path), *sure, "--target", "5")["rounds"][0]["asked"] == 5
+
+
+def test_a_plot_is_a_picture(tmp_path):
+    assert simulate("--plot", str(tmp_path / "p.png")).exit_code == 0
+    assert cv2.imread(str(tmp_path / "p.png")).shape[1] == 1600
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--mode", "fast"], "--mode: Input should be 'sync' or 'buffered'"),
+        (["--deadline", "0"], "--deadline: "),
+        (["--quorum", "9"], "8 robots cannot give a quorum of 9"),
+        (["--target", "3", "--quorum", "4"], "rounds.target is 3"),
+        (["nowhere"], "nowhere"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_are_named(words, message):
+    done = simulate(*words)
+    assert isinstance(done.exception, SettingsError)
+    assert message in str(done.exception)

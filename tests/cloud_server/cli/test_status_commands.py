@@ -1,0 +1,255 @@
+import csv
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cloud_server import cli
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.robots.register import Register
+from cloud_server.state.round_record import NO_REPLY, RobotRecord, RoundRecord
+from fleet_model.protocol.proof import public_line
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "cloud_server.cli", *map(str, arguments)]
+
+
+@pytest.fixture
+def type_in(capsys, monkeypatch):
+    """Return a caller of the command line in this process, on a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments, exit_code=0):
+        monkeypatch.setattr(sys, "argv", ["cloud-server", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        output = capsys.readouterr()
+        assert code == exit_code, output.err
+        return output.out, " ".join(output.err.split())
+
+    return call
+
+
+def closed(version, run="a"):
+    return RoundRecord(
+        run=run,
+        round=version,
+        version=version,
+        seconds=1.5,
+        robots=(
+            RobotRecord(name="r1", site="hall", outcome="accepted", metrics={"loss_after": 0.25}),
+            RobotRecord(name="r2", site="hall", outcome=NO_REPLY),
+            RobotRecord(name="r3", site="hall", outcome="refused: [bold]NaN[/bold] " + "x" * 150),
+        ),
+        metrics={"loss_before": 0.5, "loss_after": 0.25},
+        asked=3,
+        late=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(running_server):
+    """A running server that knows two robots and has closed a round."""
+    register = Register(running_server.place.robots)
+    for name in ("r1", "r2"):
+        line = public_line(ec.generate_private_key(ec.SECP384R1()).public_key())
+        register.add(name, "hall", line, pending=name == "r2")
+    running_server.place.append_history(closed(2).as_json())
+    return running_server.place
+
+
+def test_status_shows_robots_and_says_what_happened(place, type_in):
+    out, err = type_in("status", place.root)
+
+    assert err == ""
+    assert "approved" in out
+    assert "never" in out
+    assert "run a round 2 closed in 1.5 s with version 2: accepted r1; no reply from r2" in out
+    assert "robot r2 waits for approval: cloud-server robots approve DIR r2" in out
+
+
+def test_a_long_reason_stays_on_its_line_and_is_no_markup(place, type_in):
+    out, _ = type_in("status", place.root)
+
+    assert f"robot r3: refused: [bold]NaN[/bold] {'x' * 150}\n" in out
+
+
+def test_status_as_json_holds_everything(place, type_in):
+    out, _ = type_in("status", place.root, "--json")
+
+    answer = json.loads(out)
+    assert [robot["name"] for robot in answer["robots"]] == ["r1", "r2"]
+    assert answer["runs"] == []
+    assert answer["channels"] == {"stable": 1}
+    assert answer["open_round"] is None
+    assert answer["waiting"] == []
+    assert answer["last_round"]["version"] == 2
+    assert any("waits for approval" in line for line in answer["words"])
+
+
+def test_watch_as_json_is_a_line_a_look_until_ctrl_c(place):
+    process = subprocess.Popen(
+        command("status", place.root, "--watch", "--json"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    first, second = (json.loads(process.stdout.readline()) for _ in range(2))
+
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+
+    assert [robot["name"] for robot in first["robots"]] == ["r1", "r2"]
+    assert second["channels"] == {"stable": 1}
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_watch_into_a_pipe_folds_nothing(place):
+    process = subprocess.Popen(
+        command("status", place.root, "--watch"), stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "COLUMNS": "40"},
+    )  # fmt: skip
+    wanted = "robot r2 waits for approval: cloud-server robots approve DIR r2\n"
+    lines = [process.stdout.readline() for _ in range(30)]
+    process.kill()
+    process.communicate()
+
+    assert wanted in lines
+
+
+def test_watch_draws_on_a_terminal(place):
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command("status", place.root, "--watch"), stdout=theirs, stderr=theirs,
+        env={**os.environ, "COLUMNS": "160", "LINES": "50", "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    while seen.count(b"waits for approval") < 2:  # drawn again in the same place
+        seen += os.read(ours, 1 << 16)
+    process.send_signal(signal.SIGINT)
+    try:
+        while os.read(ours, 1 << 16):
+            pass
+    except OSError:  # the end of a terminal
+        pass
+
+    assert process.wait(60) == 130
+    assert b"\x1b[" in seen
+
+
+def test_watch_waits_for_a_server_that_is_away(server_place):
+    process = subprocess.Popen(
+        command("status", server_place.root, "--watch", "--json"),
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    looks = [json.loads(process.stdout.readline()) for _ in range(2)]
+    process.kill()
+    process.communicate()
+
+    for look in looks:
+        assert "no answer from" in look["words"][0]
+        assert look["robots"] == []
+
+
+@pytest.fixture
+def quiet_place(server_place):
+    """A directory with two rounds of two runs; its server does not run."""
+    server_place.append_history(closed(2, run="a").as_json())
+    server_place.append_history(closed(3, run="b").as_json())
+    return server_place
+
+
+def test_history_is_a_table_of_rounds(quiet_place, type_in):
+    out, err = type_in("history", quiet_place.root)
+
+    assert err == ""
+    assert "loss 0.500 -> 0.250" in out
+    assert len([line for line in out.splitlines() if "loss 0.5" in line]) == 2
+
+
+def test_history_keeps_whole_lines_in_a_pipe_and_whole_words_within_80_columns(
+    quiet_place, type_in, monkeypatch
+):
+    record = closed(4, run="20260101-000000")
+    quiet_place.append_history(record.as_json())
+    monkeypatch.setenv("COLUMNS", "80")
+
+    piped, _ = type_in("history", quiet_place.root)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # stdout counts as a terminal
+    shown, _ = type_in("history", quiet_place.root)
+
+    (line,) = (line for line in piped.splitlines() if record.run in line)
+    assert "1 of 3" in line
+    assert "loss 0.500 -> 0.250" in line
+    assert record.run in shown
+    assert len(shown.splitlines()[0]) <= 80  # the frame: it has no colors
+
+
+def test_history_as_json_is_every_round_with_its_robots(quiet_place, type_in):
+    out, _ = type_in("history", quiet_place.root, "--json")
+
+    wanted = [closed(2, run="a"), closed(3, run="b")]
+    assert json.loads(out) == json.loads(json.dumps([record.as_json() for record in wanted]))
+
+
+def test_history_as_csv_is_a_row_a_robot(quiet_place, type_in):
+    out, _ = type_in("history", quiet_place.root, "--csv")
+
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [(row["version"], row["robot"], row["verdict"]) for row in rows] == [
+        (version, name, verdict)
+        for version in "23"
+        for name, verdict in (("r1", "accepted"), ("r2", "no_reply"), ("r3", "refused"))
+    ]
+    assert rows[0]["loss_after"] == "0.25"
+
+
+def test_history_of_one_run(quiet_place, type_in):
+    out, _ = type_in("history", quiet_place.root, "--run", "b", "--json")
+
+    assert [record["run"] for record in json.loads(out)] == ["b"]
+
+
+def test_history_of_an_unknown_run_is_an_error(quiet_place, type_in):
+    out, err = type_in("history", quiet_place.root, "--run", "c", "--csv", exit_code=2)
+
+    assert out == ""
+    assert "--run c: no round of it has closed" in err
+
+
+def test_two_formats_at_once_are_refused(quiet_place, type_in):
+    _, err = type_in("history", quiet_place.root, "--json", "--csv", exit_code=2)
+
+    assert "choose one" in err
+
+
+def test_a_server_without_rounds_has_an_empty_history(server_place, type_in):
+    out, _ = type_in("history", server_place.root, "--json")
+
+    assert json.loads(out) == []
+
+
+def test_history_that_was_lost_comes_from_the_checkpoints(server_place, type_in):
+    checkpoints = Checkpoints(server_place.checkpoints)
+    latest = checkpoints.latest()
+    checkpoints.save(type(latest)(version=2, weights=latest.weights, seed=latest.seed), closed(2))
+
+    out, _ = type_in("history", server_place.root, "--csv")
+
+    assert out.count("\na,2,2,") == 3
+
+
+def test_history_of_a_folder_that_is_no_server_directory_is_refused(type_in, tmp_path):
+    _, err = type_in("history", tmp_path, exit_code=2)
+
+    assert "not a server directory" in err

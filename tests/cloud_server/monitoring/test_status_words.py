@@ -1,0 +1,164 @@
+from dataclasses import replace
+
+import pytest
+
+from cloud_server.monitoring.fleet_status import FleetStatus, OpenRound
+from cloud_server.monitoring.robot_status import RobotStatus
+from cloud_server.state.round_record import NO_REPLY, NOT_REACHED, RobotRecord, RoundRecord
+from cloud_server.runs.run_store import Run
+from cloud_server.monitoring.status_words import names, tell
+from cloud_server.monitoring.totals import Totals
+from cloud_server.state.verdict_log import NAMED
+from cloud_server.flower.flower_link import NOT_ADMITTED, WENT_OFFLINE
+
+
+def robot(name="r1", state="approved", **more):
+    return RobotStatus(
+        **{
+            "name": name, "site": "hall", "state": state, "reason": "", "labels": (),
+            "fingerprint": "SHA256:abc", "online": True, "last_seen_s": 1.0, "active_version": 1,
+            "offenses": 0, "verdict": "", "report": None, **more,
+        }
+    )  # fmt: skip
+
+
+def told(**more):
+    nothing = FleetStatus(
+        robots=[], waiting=[], runs=[], channels={}, open_round=None, totals=Totals()
+    )
+    return tell(replace(nothing, **more))
+
+
+def last_round(late=0, **outcomes):
+    robots = tuple(RobotRecord(name=n, site="hall", outcome=o) for n, o in outcomes.items())
+    record = RoundRecord(
+        run="a", round=3, version=8, seconds=12.34, robots=robots, metrics={}, late=late
+    )
+    return {"totals": Totals(last=record)}
+
+
+def test_a_server_on_which_nothing_happened_has_nothing_to_tell():
+    assert told(robots=[robot()]) == []
+
+
+def test_the_open_round_is_told_first():
+    now = OpenRound(run="a", round=4, asked=5, answered=3, good=2, seconds_left=41.6)
+
+    assert told(open_round=now, **last_round(r1="accepted"))[0] == (
+        "run a round 4: 5 robots asked, 3 answered, 2 good updates, 42 s left"
+    )
+
+
+def test_the_last_round_says_who_was_accepted_and_why_the_others_were_not():
+    first, *others = told(
+        **last_round(
+            late=2, r1="accepted", r2="accepted", r3=NO_REPLY, r4=NOT_REACHED, r5="busy: driving",
+            r6="refused: robot r6: head/kernel holds NaN", r7="no space left",
+            r8=f"{WENT_OFFLINE} within 120 s", r9=NOT_ADMITTED,
+        )
+    )  # fmt: skip
+
+    assert first == (
+        "run a round 3 closed in 12.3 s with version 8: accepted r1, r2; busy r5; "
+        "no reply from r3; gone offline r8; suspended, revoked or forgotten at work r9; "
+        "not reached r4; 2 updates came too late"
+    )
+    assert others == ["robot r6: refused: head/kernel holds NaN", "robot r7: no space left"]
+
+
+def test_an_update_that_came_too_late_is_no_silence():
+    first, late = told(
+        **last_round(late=1, r1="accepted", r2="late: robot r2: its update is 3 versions old")
+    )
+
+    assert first.endswith("with version 8: accepted r1; 1 updates came too late")
+    assert late == "robot r2: late: its update is 3 versions old"
+
+
+def test_a_robot_whose_examples_do_not_all_count_is_named():
+    robot = RobotRecord(
+        name="r1", site="hall", outcome="accepted", num_examples=10**9, weight=10_000, capped=True
+    )
+    given = last_round(r2="accepted")["totals"].last
+    record = replace(given, robots=(robot, *given.robots))
+
+    assert told(totals=Totals(last=record))[1:] == [
+        "accepted for fewer examples than claimed: r1 (1000000000 examples count as 10000)"
+    ]
+
+
+def test_why_a_run_failed_is_told():
+    run = Run(id="b", rounds=3, state="failed", error="2 robots online, expected 3", started_at=0)
+
+    assert told(runs=[run]) == ["run b failed: 2 robots online, expected 3"]
+
+
+def test_a_run_that_outlived_a_server_is_told_while_it_is_the_last():
+    first, last = (Run(id=run, rounds=3, state="finished", started_at=0) for run in "ab")
+
+    assert told(runs=[first], taken_up={"a": 1}) == [
+        "run a was taken up again after round 1: the server had ended in the middle of it"
+    ]
+    assert told(runs=[first, last], taken_up={"a": 1}) == []
+
+
+def test_a_reply_that_came_twice_is_told_with_its_robot():
+    assert told(repeated={"r1": 2}) == [
+        "replies that came again, which count once at most, since the server started: r1 (2)"
+    ]
+
+
+def test_a_run_that_ended_well_needs_no_words():
+    assert told(runs=[Run(id="b", rounds=3, state="finished", started_at=0)]) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (robot(state="suspended", reason="3 refused updates in a row"), "3 refused updates"),
+        (robot(state="suspended"), "robots approve DIR r1"),
+        (robot(state="pending"), "waits for approval: cloud-server robots approve DIR r1"),
+        (robot(offenses=2, verdict="run a round 3: refused: NaN"), "2 refused updates in a row"),
+    ],
+)
+def test_a_robot_that_needs_a_person_is_named_with_what_to_do(given, words):
+    (line,) = told(robots=[given])
+
+    assert line.startswith("robot r1")
+    assert words in line
+
+
+@pytest.mark.parametrize("given", [robot(), robot(state="revoked", reason="stolen")])
+def test_a_robot_that_needs_nobody_is_not_named(given):
+    assert told(robots=[given]) == []
+
+
+def test_unknown_keys_are_told_with_the_command_that_admits_them_but_only_a_few():
+    keys = [robot("", "waiting", reason=f"cloud-server robots add {n}") for n in range(100)]
+
+    lines = told(waiting=keys)
+
+    assert "SHA256:abc" in lines[0]
+    assert "cloud-server robots add 0" in lines[0]
+    assert len(lines) == 6
+    assert lines[-1] == "95 more unknown keys ask to take part"
+
+
+def test_thousands_of_names_fit_into_a_line():
+    line = names(f"r{number:04d}" for number in range(1000))
+
+    assert line.startswith("r0000, r0001")
+    assert line.endswith(f"and {1000 - NAMED} more")
+
+
+def test_thousands_of_reasons_are_cut():
+    lines = told(**last_round(**{f"r{n}": "refused: NaN" for n in range(1000)}))
+
+    assert len(lines) == NAMED + 2
+    assert "988 more" in lines[-1]
+
+
+def test_a_robots_words_cannot_write_over_the_screen():
+    _, line = told(**last_round(r1="\x1b[2J\nrobot r2: accepted"))
+
+    assert line == "robot r1: \\x1b[2J\\nrobot r2: accepted"

@@ -1,0 +1,179 @@
+import errno
+import math
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloud_server.rounds.reply_spool import Kept, ReplySpool
+from fleet_model.errors import StorageError
+from fleet_model.types import Update
+
+KEPT = Kept(
+    ticket="t1",
+    robot="hall-1",
+    site="hall",
+    round=3,
+    verdict="accepted",
+    base_version=7,
+    num_examples=11,
+    num_steps=2,
+    update_bytes=12,
+    metrics={"loss_after": 0.1},
+    norm=math.sqrt(2),
+)
+UPDATE = Update(
+    robot="hall-1",
+    base_version=7,
+    weights={"w": np.array([1.5, -2, 3e-40], np.float32), "b": np.zeros((0, 2), np.float32)},
+    num_examples=11,
+    num_steps=2,
+    metrics={"loss_after": 0.1},
+)
+REFUSED = Kept(ticket="t2", robot="yard-1", site="yard", round=3, verdict="refused: w holds NaN")
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "replies.spool"
+
+
+def same(one, other):
+    assert repr(replace(one, weights={})) == repr(replace(other, weights={}))
+    assert one.weights.keys() == other.weights.keys()
+    for name, tensor in one.weights.items():
+        assert tensor.dtype == other.weights[name].dtype
+        assert tensor.shape == other.weights[name].shape
+        assert tensor.tobytes() == other.weights[name].tobytes()
+
+
+def test_a_reply_is_read_back_bit_for_bit_by_this_process_and_the_next(file):
+    spool = ReplySpool(file)
+    spool.keep([(KEPT, UPDATE), (REFUSED, None)])
+
+    for one in (spool, ReplySpool(file)):
+        assert one.kept == (KEPT, REFUSED)
+        same(one.read(KEPT), UPDATE)
+
+
+def test_a_tensor_that_lies_otherwise_in_memory_is_the_same_tensor(file):
+    weights = {"w": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))}
+    spool = ReplySpool(file)
+    spool.keep([(KEPT, replace(UPDATE, weights=weights))])
+
+    np.testing.assert_array_equal(spool.read(KEPT).weights["w"], [[0, 1, 2], [3, 4, 5]])
+
+
+@given(norm=st.floats(0, allow_infinity=False, allow_nan=False))
+def test_a_length_is_read_back_to_the_last_bit(tmp_path_factory, norm):
+    file = tmp_path_factory.mktemp("norm") / "replies.spool"
+    ReplySpool(file).keep([(replace(KEPT, norm=norm, metrics={"m": norm}), None)])
+
+    (kept,) = ReplySpool(file).kept
+    assert kept.norm == norm
+    assert kept.metrics == {"m": norm}
+
+
+def test_a_batch_is_synced_once(file, monkeypatch):
+    spool = ReplySpool(file)
+    spool.keep([(KEPT, UPDATE)])
+    calls = []
+    monkeypatch.setattr(os, "fsync", calls.append)
+
+    spool.keep([(replace(KEPT, ticket=f"more-{i}"), UPDATE) for i in range(5)])
+
+    assert len(calls) == 1
+
+
+def test_wherever_the_file_is_torn_the_whole_replies_before_are_there_and_more_can_be_kept(file):
+    tickets = [replace(KEPT, ticket=f"t{i}") for i in range(3)]
+    ends = []
+    spool = ReplySpool(file)
+    for kept in tickets:
+        spool.keep([(kept, UPDATE)])
+        ends.append(file.stat().st_size)
+    content = file.read_bytes()
+
+    for length in {*range(0, len(content), 13), *ends, *(end - 1 for end in ends)}:
+        file.write_bytes(content[:length])
+        torn = ReplySpool(file)
+        whole = [k for k, end in zip(tickets, ends, strict=True) if end <= length]
+        assert list(torn.kept) == whole
+        torn.keep([(REFUSED, None)])
+        assert list(ReplySpool(file).kept) == [*whole, REFUSED]
+
+
+@pytest.mark.parametrize("garbage", [bytes(500), b"\xff" * 500])
+def test_blocks_that_never_reached_the_disk_are_cut_off(file, garbage):
+    ReplySpool(file).keep([(KEPT, UPDATE)])
+    length = file.stat().st_size
+    with file.open("ab") as stream:
+        stream.write(garbage)
+
+    assert ReplySpool(file).kept == (KEPT,)
+    assert file.stat().st_size == length
+
+
+def test_any_flipped_bit_ends_the_file_before_its_reply(file):
+    spool = ReplySpool(file)
+    spool.keep([(KEPT, UPDATE)])
+    first = file.stat().st_size
+    spool.keep([(REFUSED, None)])
+    content = file.read_bytes()
+
+    for place in range(first, len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1
+        file.write_bytes(flipped)
+        assert ReplySpool(file).kept == (KEPT,)
+
+
+def test_damage_after_opening_is_told_with_the_robot_and_never_folded(file):
+    spool = ReplySpool(file)
+    spool.keep([(KEPT, UPDATE)])
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+    told = r"reply of robot hall-1 is damaged.*disk, then `cloud-server runs resume`: the robot is"
+    with pytest.raises(StorageError, match=told):
+        spool.read(KEPT)
+
+
+def test_tensors_that_cannot_be_read_are_told_with_the_robot(file):
+    spool = ReplySpool(file)
+    spool.keep([(KEPT, None)])
+
+    with pytest.raises(StorageError, match="reply of robot hall-1 is damaged"):
+        spool.read(KEPT)
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(file, monkeypatch):
+    spool = ReplySpool(file)
+    spool.keep([(KEPT, UPDATE)])
+    before = file.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        spool.keep([(REFUSED, None)])
+    monkeypatch.undo()
+
+    assert file.read_bytes() == before
+    assert spool.kept == (KEPT,)
+    spool.keep([(REFUSED, None)])
+    assert ReplySpool(file).kept == (KEPT, REFUSED)
+
+
+def test_it_can_be_removed_also_twice(file):
+    spool = ReplySpool(file)
+    spool.keep([(KEPT, UPDATE)])
+    spool.remove()
+    spool.remove()
+
+    assert not file.exists()

@@ -1,0 +1,182 @@
+import csv
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.history import Follower, closed_rounds, kind_of, write_csv
+from cloud_server.state.round_record import NO_REPLY, RobotRecord, RoundRecord
+
+
+@pytest.fixture
+def place(tmp_path):
+    return ServerDirectory(tmp_path)
+
+
+def robot(name="r1", outcome="accepted", **more):
+    return RobotRecord(name=name, site="hall", outcome=outcome, **more)
+
+
+def closed(version, run="a", robots=(), **more):
+    return RoundRecord(
+        run=run,
+        round=version,
+        version=version,
+        seconds=1.5,
+        robots=robots or (robot(),),
+        metrics={"accuracy_after": 0.5},
+        **more,
+    )
+
+
+def rows(*records):
+    stream = io.StringIO()
+    write_csv(records, stream)
+    return list(csv.DictReader(io.StringIO(stream.getvalue())))
+
+
+def test_what_was_appended_is_read_back(place):
+    wanted = [closed(1, asked=3, late=1), closed(2, mode="buffered")]
+    for record in wanted:
+        place.append_history(record.as_json())
+
+    assert closed_rounds(place) == wanted
+
+
+def test_rounds_of_one_run_can_be_asked_for(place):
+    for version, run in ((1, "a"), (2, "b")):
+        place.append_history(closed(version, run=run).as_json())
+
+    assert [record.version for record in closed_rounds(place, run="b")] == [2]
+
+
+def test_a_server_that_closed_no_round_has_no_history(place):
+    assert closed_rounds(place) == []
+
+
+def test_a_line_of_an_older_version_is_read_with_what_it_has(place):
+    line = closed(1).as_json()
+    for name in ("asked", "late", "mode"):
+        del line[name]
+    for name in ("norm", "weight", "staleness", "capped"):
+        del line["robots"][0][name]
+    line["duplicates"] = 0  # was in every line once
+    place.append_history(line)
+
+    (record,) = closed_rounds(place)
+
+    assert (record.asked, record.mode, record.robots[0].weight) == (0, "sync", 0)
+
+
+def test_a_line_that_is_there_twice_is_one_round(place):
+    place.append_history(closed(1).as_json())
+    place.append_history(closed(1).as_json())
+
+    assert len(closed_rounds(place)) == 1
+
+
+def test_a_torn_line_costs_only_itself(place):
+    place.append_history(closed(1).as_json())
+    place.history.write_bytes(place.history.read_bytes() + b'{"run": "a", "rou')
+    place.append_history(closed(3).as_json())
+
+    assert [record.version for record in closed_rounds(place)] == [1, 3]
+
+
+@pytest.mark.parametrize("line", ["[]", "null", "3", '{"run": 1}', "\ufffd", '{"a": NaN}'])
+def test_a_line_of_anything_else_is_left_out(place, line):
+    place.history.write_text(line + "\n")
+
+    assert closed_rounds(place) == []
+
+
+def test_a_follower_gives_every_round_once(place):
+    follower = Follower(place.history)
+    assert list(follower.new()) == []
+    place.append_history(closed(1).as_json())
+    assert [record.version for record in follower.new()] == [1]
+    assert list(follower.new()) == []
+    place.append_history(closed(2).as_json())
+    assert [record.version for record in follower.new()] == [2]
+
+
+def test_a_follower_waits_for_the_end_of_a_line(place):
+    follower = Follower(place.history)
+    line = json.dumps(closed(1).as_json())
+    place.history.write_text(line[:50])
+    assert list(follower.new()) == []
+    place.history.write_text(line + "\n")
+
+    assert [record.version for record in follower.new()] == [1]
+
+
+def test_a_follower_begins_again_with_a_history_that_was_replaced(place, tmp_path):
+    follower = Follower(place.history)
+    for version in (1, 2):
+        place.append_history(closed(version).as_json())
+    assert len(list(follower.new())) == 2
+    other = ServerDirectory(tmp_path / "other")
+    other.root.mkdir()
+    other.append_history(closed(7).as_json())
+
+    other.history.replace(place.history)
+
+    assert [record.version for record in follower.new()] == [7]
+
+
+def test_the_csv_has_a_row_a_robot_of_a_round():
+    one, two = rows(
+        closed(
+            4,
+            asked=2,
+            robots=(
+                robot("r1", weight=10, norm=0.5, metrics={"loss_after": 0.25}),
+                robot("r2", NO_REPLY),
+            ),
+        )
+    )
+
+    assert (one["run"], one["round"], one["version"], one["asked"]) == ("a", "4", "4", "2")
+    assert (one["robot"], one["verdict"], one["weight"], one["norm"]) == (
+        "r1", "accepted", "10", "0.5",
+    )  # fmt: skip
+    assert one["loss_after"] == "0.25"
+    assert (two["robot"], two["verdict"], two["loss_after"]) == ("r2", "no_reply", "")
+
+
+def test_the_csv_of_no_rounds_has_its_columns():
+    stream = io.StringIO()
+    write_csv([], stream)
+
+    assert stream.getvalue().startswith("run,round,version,")
+
+
+@given(words=st.text())
+def test_a_robots_words_are_no_formula_and_no_line_of_their_own(words):
+    (row,) = rows(closed(1, robots=(robot(outcome=words),)))
+
+    assert not row["outcome"].startswith(("=", "+", "-", "@"))
+    assert row["outcome"].isprintable()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind"),
+    [
+        ("accepted", "accepted"),
+        ("refused: head/kernel holds NaN", "refused"),
+        ("no reply by the deadline", "no_reply"),
+        ("could not be reached by the deadline", "not_reached"),
+        ("late: robot r1: its update is 3 versions old", "no_reply"),
+        ("it went offline and did not come back within 120 s", "no_reply"),
+        ("it was suspended, revoked or forgotten while it worked", "no_reply"),
+        ("it said: accepted", "failed"),
+        ("busy: driving", "busy"),
+        ("the battery is on fire", "failed"),
+        ("", "failed"),
+    ],
+)
+def test_every_outcome_has_a_kind(outcome, kind):
+    assert kind_of(outcome) == kind

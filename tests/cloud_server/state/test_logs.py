@@ -1,0 +1,139 @@
+import json
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from cloud_server.state.logs import JsonLines, TextLines
+
+pytestmark = pytest.mark.base
+
+
+def record(message, *arguments, level=logging.INFO, error=None, **fields):
+    info = (type(error), error, None) if error else None
+    made = logging.LogRecord("cloud_server.x", level, __file__, 1, message, arguments, info)
+    made.created = 1_700_000_000.25
+    vars(made).update(fields)
+    return made
+
+
+def test_a_json_line_holds_time_level_logger_message_and_fields():
+    line = JsonLines().format(record("round %d closed", 3, run="20260101", round=3, robot="r1"))
+
+    assert json.loads(line) == {
+        "time": "2023-11-14T22:13:20.250Z",
+        "level": "info",
+        "logger": "cloud_server.x",
+        "message": "round 3 closed",
+        "run": "20260101",
+        "round": 3,
+        "robot": "r1",
+    }
+
+
+def test_an_exception_is_a_field_of_its_json_line():
+    line = JsonLines().format(record("oh", level=logging.ERROR, error=ValueError("bad\nthing")))
+
+    assert "\n" not in line
+    assert "ValueError: bad\nthing" in json.loads(line)["exception"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        (0.5, 0.5),
+        (True, True),
+        (None, None),
+        (("a", float("inf")), ["a", "inf"]),
+        ({1}, "{1}"),
+        ("\ud800", "\ud800"),
+    ],
+)
+def test_any_field_fits_into_json(value, expected):
+    assert json.loads(JsonLines().format(record("x", field=value)))["field"] == expected
+
+
+def test_a_field_never_replaces_what_every_line_has():
+    made = record("x")
+    vars(made).update(level="y", time="z", logger="w")
+
+    line = json.loads(JsonLines().format(made))
+
+    assert (line["level"], line["logger"], line["message"]) == ("info", "cloud_server.x", "x")
+
+
+@pytest.mark.parametrize("words", ["a\n2026 INFO forged", "\x1b[2Jgone", "a\u2028b", "a\u202eb"])
+def test_words_of_a_robot_cannot_forge_a_line_of_text(words):
+    text = TextLines().format(record("robot r1: %s", words))
+
+    assert text.isprintable()
+
+
+def test_printable_words_of_any_language_stay_as_they_are():
+    assert TextLines().format(record("Türsteher: %s", "門衛 🤖")).endswith(" Türsteher: 門衛 🤖")
+
+
+def test_a_traceback_cannot_forge_a_line_of_text():
+    text = TextLines().format(record("oh", error=ValueError("x\n2026-01-01 INFO forged")))
+
+    first, *rest = text.splitlines()
+    assert first.endswith("INFO oh")
+    assert all(line.startswith("  | ") for line in rest)
+
+
+CODE = """
+import logging, threading, warnings
+from cloud_server.state.logs import log_to_stderr
+from cloud_server.state.settings import LogSettings
+log_to_stderr(LogSettings(format=FORMAT, level=LEVEL))
+logging.getLogger("cloud_server.a").debug("ours, debug")
+logging.getLogger("library").debug("theirs, debug")
+logging.getLogger("library").info("theirs, info")
+logging.getLogger("httpx").info("every request")
+logging.getLogger("cloud_server.a").warning("ours, warning", extra={"robot": "r1"})
+warnings.warn("old\\nthing")
+thread = threading.Thread(target=lambda: 1 / 0, name="worker")
+thread.start()
+thread.join()
+raise KeyError("main")
+"""
+
+
+def lines_of(log_format, level):
+    code = CODE.replace("FORMAT", repr(log_format)).replace("LEVEL", repr(level))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+def test_everything_that_a_process_tells_is_json_when_json_is_asked_for():
+    lines = [json.loads(line) for line in lines_of("json", "info")]
+
+    assert [line["level"] for line in lines] == [
+        "info", "warning", "warning", "critical", "critical",
+    ]  # fmt: skip
+    assert lines[0]["message"] == "theirs, info"
+    assert lines[1]["robot"] == "r1"
+    assert "old\nthing" in lines[2]["message"]
+    assert "thread worker" in lines[3]["message"]
+    assert "ZeroDivisionError" in lines[3]["exception"]
+    assert "KeyError" in lines[4]["exception"]
+
+
+def test_debug_is_about_this_project_only():
+    text = "\n".join(lines_of("text", "debug"))
+
+    assert "ours, debug" in text
+    assert "theirs, debug" not in text
+    assert "every request" not in text
+
+
+def test_level_warning_leaves_out_what_is_only_information():
+    text = "\n".join(lines_of("text", "warning"))
+
+    assert "ours, warning" in text
+    assert "info" not in text

@@ -1,0 +1,166 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloud_server.state.settings import (
+    NetworkSettings,
+    ServerSettings,
+    TrainingSettings,
+    initial_toml,
+    load_settings,
+    url_host,
+)
+from fleet_model.errors import SettingsError
+from fleet_model.types import TrainConfig
+
+pytestmark = pytest.mark.base
+
+
+@pytest.fixture
+def toml(tmp_path):
+    """Return a writer of server.toml."""
+
+    def write(text=None):
+        path = tmp_path / "server.toml"
+        path.write_text(
+            initial_toml(NetworkSettings(), TrainingSettings()) if text is None else text
+        )
+        return path
+
+    return write
+
+
+def test_what_init_writes_loads_back_to_the_defaults(toml):
+    assert load_settings(toml(), {}) == ServerSettings()
+
+
+def test_the_defaults_of_training_are_those_that_robots_know():
+    assert TrainConfig(**TrainingSettings().model_dump()) == TrainConfig()
+
+
+positive = st.floats(1e-12, 1e12)
+hosts = st.from_regex(r"[A-Za-z0-9.:_-]{1,60}", fullmatch=True)
+
+
+@given(
+    host=hosts,
+    port=st.integers(1, 65535),
+    names=st.lists(hosts, max_size=3),
+    training=st.builds(
+        TrainingSettings,
+        epochs=st.integers(1, 1000),
+        batch_size=st.integers(1, 1000),
+        learning_rate=positive,
+        momentum=st.floats(0, 1, exclude_max=True),
+        proximal_mu=positive,
+        clip_norm=positive,
+    ),
+)
+def test_any_settings_written_load_back_to_the_same_values(
+    tmp_path_factory, host, port, names, training
+):
+    network = NetworkSettings(host=host, port=port, names=tuple(names))
+    path = tmp_path_factory.mktemp("settings") / "server.toml"
+    path.write_text(initial_toml(network, training))
+
+    settings = load_settings(path, {})
+
+    assert settings.network == network
+    assert settings.training == training
+
+
+def test_the_environment_overrides_the_file(toml):
+    environment = {
+        "FLEETLEARN_TRAINING__LEARNING_RATE": "0.5",
+        "FLEETLEARN_ROUNDS__QUORUM": "7",
+        "FLEETLEARN_NETWORK__NAMES": "robots.example, 10.0.0.1",
+        "FLEETLEARN_PUBLISH__CALIBRATION": "photos",
+        "UNRELATED": "1",
+    }
+
+    settings = load_settings(toml(), environment)
+
+    assert settings.training.learning_rate == 0.5
+    assert settings.rounds.quorum == 7
+    assert settings.network.names == ("robots.example", "10.0.0.1")
+    assert str(settings.publish.calibration) == "photos"
+
+
+@pytest.mark.parametrize(
+    ("value", "names"), [("", ()), (" , ", ()), ("a,", ("a",)), ("a, b", ("a", "b"))]
+)
+@pytest.mark.parametrize("key", ["robots", "sites", "labels"])
+def test_a_variable_without_names_names_nobody(toml, key, value, names):
+    settings = load_settings(toml(), {f"FLEETLEARN_ROUNDS__{key.upper()}": value})
+
+    assert getattr(settings.rounds, key) == names
+
+
+def test_every_key_of_the_file_can_be_overridden(toml):
+    path = toml()
+    for section, values in ServerSettings().model_dump(mode="json").items():
+        for key, value in values.items():
+            text = (
+                ",".join(value) if isinstance(value, list) else str("x" if value is None else value)
+            )
+            name = f"FLEETLEARN_{section}__{key}".upper()
+            assert isinstance(load_settings(path, {name: text}), ServerSettings), name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("FLEETLEARN_EPOCHS", "FLEETLEARN_EPOCHS: expected FLEETLEARN_SECTION__KEY"),
+        ("FLEETLEARN_A__B__C", "FLEETLEARN_A__B__C: expected"),
+        ("FLEETLEARN_TRAINING__EPOHCS", "^FLEETLEARN_TRAINING__EPOHCS: Extra inputs"),
+        ("FLEETLEARN_TRAINNG__EPOCHS", "trainng: Extra inputs"),
+    ],
+)
+def test_a_misspelled_variable_is_named(toml, name, message):
+    with pytest.raises(SettingsError, match=message):
+        load_settings(toml(), {name: "1"})
+
+
+def test_a_section_that_is_a_value_cannot_be_overridden(toml):
+    with pytest.raises(SettingsError, match="expected FLEETLEARN_SECTION__KEY"):
+        load_settings(toml("training = 5"), {"FLEETLEARN_TRAINING__EPOCHS": "1"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[training]\nepohcs = 3", r"server\.toml: training\.epohcs: Extra inputs .* \(got 3\)"),
+        ("[trainng]\nepochs = 3", "trainng: Extra inputs"),
+        ('[training]\nepochs = "many"', r"training\.epochs: .*integer.*\(got 'many'\)"),
+        ("[training]\nepochs = 0", r"training\.epochs: "),
+        ("[training]\nlearning_rate = inf", r"training\.learning_rate: .*finite"),
+        ("[training]\nmomentum = 1.0", r"training\.momentum: "),
+        ("[rounds]\ndeadline_s = nan", r"rounds\.deadline_s: "),
+        ("[rounds]\nquorum = 0", r"rounds\.quorum: "),
+        ("[network]\nport = 65536", r"network\.port: "),
+        ('[network]\nhost = "a b"', r"network\.host: "),
+        ('[network]\nnames = ["https://a"]', r"network\.names\.0: "),
+        ('[publish]\nchannel = "../etc"', r"publish\.channel: "),
+        ("training = 5", "training: "),
+        ("[training", "not readable TOML"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(toml, text, message):
+    with pytest.raises(SettingsError, match=message):
+        load_settings(toml(text), {})
+
+
+def test_a_file_that_is_not_text_is_a_settings_error(tmp_path):
+    (tmp_path / "server.toml").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(SettingsError, match="not readable TOML"):
+        load_settings(tmp_path / "server.toml", {})
+
+
+def test_a_missing_file_says_what_makes_one(tmp_path):
+    with pytest.raises(SettingsError, match=r"no such file; .*`cloud-server init` makes one"):
+        load_settings(tmp_path / "server.toml", {})
+
+
+def test_an_ipv6_address_stands_in_brackets_in_a_url():
+    assert [url_host(name) for name in ("::1", "10.0.0.1", "host")] == ["[::1]", "10.0.0.1", "host"]

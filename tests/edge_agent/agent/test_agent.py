@@ -1,0 +1,640 @@
+"""The agent as the process that systemd runs, against a real server."""
+
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cloud_server.robots.register import Register
+from edge_agent.agent.agent import Agent
+from edge_agent.models.deploy import Models
+from edge_agent.cli.enroll import enroll
+from edge_agent.robot.pause import pause, resume
+from edge_agent.robot.settings import ExampleSettings, load_settings
+from edge_agent.agent.status import read_status
+from fleet_model.errors import ConnectionFailed, RefusedError
+from fleet_model.protocol.proof import fingerprint
+from fleet_model.protocol.report import unpack_report
+
+ENDLESS = {"FLEETLEARN_TRAINING__EPOCHS": "1000000"}
+
+
+class Robot:
+    """An agent process on the directory of its agent.toml."""
+
+    def __init__(self, config, **environment):
+        self.config, self.state = config, config.parent / "state"
+        self.log = config.parent / "agent.log"
+        self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "EDGE_AGENT_POLL__IDLE_S": "0.2"}
+        self.environment |= environment
+        self.process = None
+
+    def start(self):
+        with suppress(OSError):
+            (self.state / "status.json").unlink()  # of the process before
+        command = [sys.executable, "-m", "edge_agent.cli", "run", "--config", str(self.config)]
+        with self.log.open("ab") as stream:
+            self.process = subprocess.Popen(command, env=self.environment, stderr=stream)
+        return self
+
+    def status(self):
+        return read_status(self.state)
+
+    def wait(self, **expected):
+        """Wait until the status says so; return it."""
+        return self.wait_until(
+            lambda status: {name: status.get(name) for name in expected} == expected
+        )
+
+    def wait_until(self, holds, seconds=90):
+        end = time.monotonic() + seconds
+        while not holds(status := self.status()):
+            assert self.process.poll() is None, f"it has ended:\n{self.log.read_text()}"
+            assert time.monotonic() < end, f"{status}\n{self.log.read_text()}"
+            time.sleep(0.05)
+        return status
+
+    def terminate(self):
+        """Return the exit code and how long it took."""
+        begin = time.monotonic()
+        self.process.terminate()
+        return self.process.wait(60), time.monotonic() - begin
+
+    def kill(self):
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def descendants(self):
+        pids = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
+        )
+        return [int(pid) for pid in pids.stdout.split()]
+
+
+@pytest.fixture
+def robots():
+    """Return a maker of robots; all are killed at the end."""
+    made = []
+
+    def make(config, **environment):
+        made.append(Robot(config, **environment))
+        return made[-1]
+
+    yield make
+    for robot in made:
+        robot.kill()
+
+
+@pytest.fixture
+def labelled(image_folder):
+    """Frames that the tiny bundle's trainer can learn from."""
+    return image_folder("frames", {"circle": 40, "square": 40, "star": 40})
+
+
+def ended_cleanly(robot):
+    code, seconds = robot.terminate()
+    assert code == 0, robot.log.read_text()
+    assert seconds < 15  # it waits for no poll and no answer
+    assert robot.status()["state"] == "stopped"
+    assert "Traceback" not in robot.log.read_text()
+    return True
+
+
+# ------------------------------------------------------------------------------- a good day
+
+
+def test_a_robot_joins_installs_stays_lean_and_ends_on_sigterm(
+    shared_server, robots, tmp_path, labelled
+):
+    config = shared_server.admit(tmp_path / "r1", "r1", train=True, examples=(labelled,))
+    robot = robots(config).start()
+    status = robot.wait(active_version=1, state="idle")
+    assert (status["name"], status["site"], status["trainer"]) == ("r1", "hall", "litert")
+    assert status["publishes"][0]["version"] == 1
+    assert status["tensorflow_loaded"] is False
+    shared_server.wait_until(lambda: shared_server.online() == {"r1"})
+    loaded = Path(f"/proc/{robot.process.pid}/maps").read_text()
+    heavy = [n for n in ("tensorflow", "cv2", "ai_edge_litert", "rosbags", "keras") if n in loaded]
+    assert heavy == []
+    assert Models(robot.state / "models").active("fp32").version == 1
+    assert ended_cleanly(robot)
+    assert shared_server.online() == set()  # robots that follow only take no part
+
+
+@pytest.mark.slow
+def test_a_round_is_trained_in_a_child_and_remembered(server, robots, tmp_path, labelled):
+    server.start()
+    config = server.admit(tmp_path / "r1", train=True, examples=(labelled,))
+    robot = robots(config).start()
+    robot.wait(active_version=1, state="idle")
+    server.wait_until(lambda: server.online() == {"r1"})
+    run = server.start_run()
+    server.wait_until(lambda: server.closed(run))
+    assert [r["outcome"] for r in server.closed(run)["robots"]] == ["accepted"]
+    status = robot.wait_until(
+        lambda status: status.get("rounds") and "bytes_up" in status["rounds"][0]
+    )
+    record = status["rounds"][0]
+    assert (record["run"], record["round"]) == (run, 1)
+    assert record["num_examples"] == server.closed(run)["robots"][0]["num_examples"] > 60
+    assert 0 < record["bytes_up"] < 10_000
+    assert record["trainer_bytes"] > 5000  # trainer.json and trainer.tflite, not the trunk
+    assert (status["state"], status["tensorflow_loaded"]) == ("idle", False)
+    assert status["peak_mb"] > 0
+
+
+def test_new_bags_in_the_spool_are_taken_in_beside_the_loop(shared_server, robots, tmp_path, bags):
+    (tmp_path / "spool").mkdir()
+    examples = ExampleSettings(spool=tmp_path / "spool", label_topic=bags.LABELS)
+    config = shared_server.admit(tmp_path / "r6", "r6", train=True, settings=examples)
+    robot = robots(
+        config, EDGE_AGENT_STORE__SETTLE_S="0.2", EDGE_AGENT_STORE__MIN_SHARPNESS="0"
+    ).start()
+    robot.wait(active_version=1, state="idle")
+    for name, labels in (("monday", ["star", "circle"]), ("tuesday", ["star", ""])):
+        start_ns = bags.START_NS + len(name) * 10**12
+        bags.drive(tmp_path / "spool" / name, labels, start_ns=start_ns)
+        robot.wait_until(
+            lambda status, name=name: (
+                status.get("ingest", {}).get("recordings", 0)
+                == ("monday", "tuesday").index(name) + 1
+            )
+        )
+    ingest = robot.status()["ingest"]
+    assert ingest["frames"] == 4
+    assert ingest["kept"] + sum(ingest["dropped"].values()) == 4
+    assert ingest["examples"] == ingest["kept"] > 0
+    loaded = Path(f"/proc/{robot.process.pid}/maps").read_text()
+    assert [n for n in ("cv2", "ai_edge_litert", "rosbags", "tensorflow") if n in loaded] == []
+    assert ended_cleanly(robot)
+    again = robots(config).start().wait_until(lambda status: status.get("ingest"))
+    assert again["ingest"] == ingest  # from the store, whatever the spool holds
+
+
+@pytest.mark.slow
+def test_a_robot_with_nothing_but_a_spool_trains_on_what_came_in(server, robots, tmp_path, bags):
+    server.start()
+    (tmp_path / "spool").mkdir()
+    examples = ExampleSettings(spool=tmp_path / "spool", label_topic=bags.LABELS)
+    config = server.admit(tmp_path / "r1", train=True, settings=examples)
+    settle = {"EDGE_AGENT_STORE__SETTLE_S": "0.2", "EDGE_AGENT_STORE__MIN_SHARPNESS": "0"}
+    robot = robots(config, **settle).start()
+    server.wait_until(lambda: server.online() == {"r1"})
+    run = server.start_run()
+    server.wait_until(lambda: server.failure(run))
+    assert "no examples to train on" in server.failure(run)
+    messages = []
+    for index, label in enumerate(["circle", "square", "star"] * 20):
+        stamp = bags.START_NS + index * 10**9
+        picture = np.random.default_rng(index).integers(0, 256, (48, 64, 3), np.uint8)
+        content = cv2.imencode(".jpg", picture)[1].tobytes()
+        messages.append((bags.CAMERA, stamp, bags.jpeg(stamp, content)))
+        messages.append((bags.LABELS, stamp, bags.text(label)))
+    bags.write(tmp_path / "spool" / "monday", messages)
+    robot.wait_until(lambda status: status.get("ingest", {}).get("kept") == 60)
+    run = server.start_run()
+    server.wait_until(lambda: server.closed(run))
+    (answer,) = server.closed(run)["robots"]
+    assert answer["outcome"] == "accepted"
+    assert 30 < answer["num_examples"] < 60
+    assert (robot.state / "trained.json").exists()
+
+
+@pytest.mark.slow
+def test_sigterm_in_the_middle_of_a_training_ends_everything_at_once(
+    server, robots, tmp_path, labelled
+):
+    server.environment |= ENDLESS
+    server.start()
+    config = server.admit(tmp_path / "r1", train=True, examples=(labelled,))
+    robot = robots(config).start()
+    server.wait_until(lambda: server.online() == {"r1"})
+    run = server.start_run()
+    robot.wait(state="training")
+    robot.wait_until(lambda _: robot.descendants())
+    time.sleep(1)
+    children = robot.descendants()
+    assert ended_cleanly(robot)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    server.wait_until(lambda: server.failure(run))  # it heard of it at once, not at the deadline
+
+
+@pytest.mark.slow
+def test_a_failed_training_is_told_without_paths_and_the_robot_is_idle_again(
+    server, robots, tmp_path
+):
+    server.start()
+    config = server.admit(tmp_path / "r1", train=True, examples=(tmp_path / "no such bag",))
+    robot = robots(config).start()
+    server.wait_until(lambda: server.online() == {"r1"})
+    run = server.start_run()
+    server.wait_until(lambda: server.failure(run))
+    assert "r1: " in server.failure(run)
+    assert str(tmp_path) not in server.failure(run)
+    robot.wait(state="idle")
+    time.sleep(0.5)
+    assert robot.status()["state"] == "idle"
+    assert ended_cleanly(robot)
+
+
+# ------------------------------------------------------------------------------- a bad network
+
+
+@pytest.mark.slow
+def test_a_robot_waits_for_a_server_that_is_not_there_and_joins_it(server, robots, tmp_path):
+    config = server.admit(tmp_path / "r1")
+    robot = robots(config).start()
+    status = robot.wait(state="offline")
+    assert f"no answer from {server.address}" in status["reason"]
+    server.start()
+    status = robot.wait(state="idle", active_version=1)
+    assert (status["name"], status["reason"]) == ("r1", "")
+    server.kill()
+    robot.wait(state="offline")
+    assert ended_cleanly(robot)
+
+
+@pytest.mark.parametrize("kind", ["silent", "full"])
+def test_sigterm_does_not_wait_for_a_network_that_hangs(server, robots, tmp_path, kind):
+    config = server.admit(tmp_path / "r1")
+    with ExitStack() as sockets:
+        silent = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3 if kind == "full" else 0):  # then the kernel answers no further connection
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(silent.getsockname())
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        robot = robots(config, EDGE_AGENT_SERVER__ADDRESS=address).start()
+        robot.wait(state="starting")
+        time.sleep(0.5)
+        assert robot.status()["state"] == "starting"
+        assert ended_cleanly(robot)
+        assert f"a call to {address} hangs" in robot.log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.soak  # the server is killed in a training below
+def test_a_robot_survives_a_restart_of_the_server_and_joins_again(
+    server, robots, tmp_path, labelled
+):
+    server.start()
+    config = server.admit(tmp_path / "r1", train=True, examples=(labelled,))
+    robot = robots(config).start()
+    server.wait_until(lambda: server.online() == {"r1"})
+    for _ in range(2):
+        server.kill()
+        robot.wait(state="offline")
+        server.start()
+        robot.wait(state="idle")
+        server.wait_until(lambda: server.online() == {"r1"})
+    assert ended_cleanly(robot)
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_while_the_server_is_killed_and_its_update_counts(
+    server, robots, tmp_path, labelled
+):
+    server.start()
+    config = server.admit(tmp_path / "r1", train=True, examples=(labelled,))
+    robot = robots(config).start()
+    server.wait_until(lambda: server.online() == {"r1"})
+    run = server.start_run()
+    robot.wait(state="training")
+    server.kill()
+    robot.wait(state="offline")
+    server.start()
+    server.wait_until(lambda: server.closed(run))
+    assert [r["outcome"] for r in server.closed(run)["robots"]] == ["accepted"]
+    status = robot.wait_until(lambda status: status["rounds"] and "bytes_up" in status["rounds"][0])
+    assert len(status["rounds"]) == 1  # it was trained once
+    assert server.log.read_text().count("says hello") == 1  # a new session would ask again
+    assert robot.log.read_text().count("connected to") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.soak  # end_to_end/test_bad_days.py kills one in a training
+def test_a_robot_that_was_killed_joins_again_at_once(server, robots, tmp_path, labelled):
+    server.start()
+    config = server.admit(tmp_path / "r1", train=True, examples=(labelled,))
+    robot = robots(config).start()
+    server.wait_until(lambda: server.online() == {"r1"})
+    for _ in range(3):
+        robot.kill()
+        assert robot.status()["name"] == "r1"  # what it wrote last is whole
+        begin, hellos = time.monotonic(), server.log.read_text().count("says hello")
+        robot.start()
+        server.wait_until(lambda n=hellos: server.log.read_text().count("says hello") > n)
+        robot.wait(state="idle", active_version=1)
+        server.wait_until(lambda: server.online() == {"r1"})
+        assert time.monotonic() - begin < 40  # Flower alone would refuse it for a minute
+    assert "Traceback" not in robot.log.read_text()
+
+
+# ------------------------------------------------------------------------------- a server says no
+
+
+def test_an_unknown_robot_is_told_why_waits_and_joins_when_it_is_admitted(
+    shared_server, robots, tmp_path
+):
+    line = enroll(shared_server.place.kit, tmp_path, ExampleSettings(), train=False)
+    robot = robots(tmp_path / "agent.toml").start()
+    status = robot.wait(state="refused")
+    mine = fingerprint(line)
+    assert mine in status["reason"]
+    assert "cloud-server robots add" in status["reason"]
+    assert mine in shared_server.log.read_text()
+    assert robot.process.poll() is None
+    Register(shared_server.place.robots).add("late", "hall", line)
+    status = robot.wait(state="idle", active_version=1)
+    assert (status["name"], status["reason"], status["standing"]) == ("late", "", "approved")
+    text = robot.log.read_text()
+    assert text.count("unknown robot key") == 1  # not once a try
+    assert ended_cleanly(robot)
+
+
+@pytest.mark.slow
+def test_a_robot_that_is_revoked_waits_and_comes_back_when_it_is_added_again(
+    server, robots, tmp_path, labelled
+):
+    server.start()
+    config = server.admit(tmp_path / "r1", train=True, examples=(labelled,))
+    robot = robots(config).start()
+    server.wait_until(lambda: server.online() == {"r1"})
+    register = Register(server.place.robots)
+    register.revoke("r1", "stolen")
+    status = robot.wait(state="refused")
+    assert "stolen" in status["reason"]
+    register.forget("r1")
+    robot.wait_until(lambda status: "unknown robot key" in status["reason"])
+    register.add("found", "hall", (robot.config.parent / "robot.pub").read_text())
+    robot.wait(state="idle", name="found")
+    server.wait_until(lambda: server.online() == {"found"})
+    assert ended_cleanly(robot)
+
+
+@pytest.mark.slow
+def test_a_robot_that_is_suspended_follows_models_and_takes_no_part(
+    server, robots, tmp_path, labelled
+):
+    server.start()
+    config = server.admit(tmp_path / "r1", train=True, examples=(labelled,))
+    robot = robots(config).start()
+    server.wait_until(lambda: server.online() == {"r1"})
+    register = Register(server.place.robots)
+    register.suspend("r1", "its camera is dirty")
+    status = robot.wait(standing="suspended")
+    assert (status["state"], status["standing_reason"]) == ("idle", "its camera is dirty")
+    server.wait_until(lambda: server.online() == set())
+    register.approve("r1")
+    status = robot.wait(standing="approved")
+    server.wait_until(lambda: server.online() == {"r1"})
+    text = robot.log.read_text()
+    assert text.count("takes no part in training: suspended (its camera is dirty)") == 1
+    assert text.count("may take part in training again") == 1
+    assert ended_cleanly(robot)
+
+
+@pytest.mark.slow
+def test_a_paused_robot_tells_so_and_answers_with_its_reason(server, robots, tmp_path, labelled):
+    server.start()
+    config = server.admit(tmp_path / "r1", train=True, examples=(labelled,))
+    robot = robots(config, EDGE_AGENT_POLL__IDLE_S="3").start()
+    server.wait_until(lambda: server.online() == {"r1"})
+    pause(robot.state, "docking")  # too late for the report: the server asks it
+    run = server.start_run()
+    server.wait_until(lambda: server.failure(run))
+    assert "docking" in server.failure(run)
+    assert not robot.status()["rounds"]
+    resume(robot.state)
+    server.wait_until(lambda: server.ended(run))
+    run = server.start_run()
+    server.wait_until(lambda: server.closed(run))
+    assert [r["outcome"] for r in server.closed(run)["robots"]] == ["accepted"]
+
+
+# ------------------------------------------------------------------------------- its own disk
+
+
+def test_a_damaged_model_is_repaired_at_the_next_start(shared_server, robots, tmp_path):
+    robot = robots(shared_server.admit(tmp_path / "r2", "r2")).start()
+    robot.wait(active_version=1)
+    robot.kill()
+    models = Models(robot.state / "models")
+    (models.current / "head.tflite").write_bytes(b"damaged")
+    (models.current / "manifest.json").write_bytes(b"")
+    robot.start().wait(active_version=1)
+    assert models.active("fp32").version == 1
+    assert ended_cleanly(robot)
+
+
+def test_another_precision_in_the_settings_is_fetched_at_the_next_start(
+    shared_server, robots, tmp_path
+):
+    robot = robots(shared_server.admit(tmp_path / "r3", "r3")).start()
+    robot.wait(active_version=1)
+    robot.terminate()
+    robot.environment["EDGE_AGENT_ENGINE__PRECISION"] = "int8"
+    robot.start().wait_until(lambda status: status.get("publishes"))
+    assert Models(robot.state / "models").active("int8").version == 1
+    assert ended_cleanly(robot)
+
+
+def test_a_model_that_cannot_be_installed_is_tried_less_and_less_often(
+    shared_server, robots, tmp_path
+):
+    store = shared_server.place.store
+    damaged = (
+        (store / "versions" / "000001.json").read_text().replace('"sha256": "', '"sha256": "0')
+    )
+    (store / "versions" / "000099.json").write_text(
+        re.sub(r'("0[0-9a-f]{63})[0-9a-f]"', r'\1"', damaged)
+    )
+    (store / "channels" / "canary.json").write_text('{"version": 99}')
+    config = shared_server.admit(tmp_path / "r4", "r4")
+    robot = robots(config, EDGE_AGENT_SERVER__CHANNEL="canary").start()
+    robot.wait_until(lambda _: "is not installed" in robot.log.read_text())
+    time.sleep(1.6)
+    assert robot.log.read_text().count("is not installed") <= 4  # it polls every 0.2 s
+    assert robot.status()["state"] == "idle"
+    assert robot.status()["active_version"] is None
+    assert ended_cleanly(robot)
+
+
+def test_a_state_directory_that_cannot_be_written_does_not_stop_the_agent(
+    shared_server, robots, tmp_path
+):
+    config = shared_server.admit(tmp_path / "r5", "r5")
+    (tmp_path / "r5" / "state").write_text("a file")
+    robot = robots(config).start()
+    shared_server.wait_until(lambda: "is not installed" in robot.log.read_text())
+    assert robot.terminate()[0] == 0
+    assert "Traceback" not in robot.log.read_text()
+
+
+@pytest.mark.base
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("no config", r"agent\.toml: no such file; `edge-agent enroll` makes one"),
+        ("wrong TOML", r"agent\.toml: not readable TOML"),
+        ("unknown key", r"agent\.toml: servr: Extra inputs are not permitted"),
+        ("no key", r"robot\.key: no such key; run `edge-agent enroll` first"),
+        ("bad CA", r"ca\.crt: not a CA certificate"),
+    ],
+)
+def test_what_is_wrong_at_the_start_is_one_line(tmp_path, damage, reason):
+    from fleet_model.protocol.proof import make_key
+
+    config = tmp_path / "agent.toml"
+    content = '[server]\naddress = "127.0.0.1:1"\n'
+    content += {"wrong TOML": "[", "unknown key": "[servr]\n"}.get(damage, "")
+    if damage != "no config":
+        config.write_text(content)
+    if damage != "no key":
+        make_key(tmp_path / "robot.key")
+    (tmp_path / "ca.crt").write_text("not a certificate")
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_agent.cli", "run", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(f"edge-agent: .*{reason}.*\n", done.stderr)
+
+
+# ------------------------------------------------------------------------------- in this process
+
+
+@pytest.fixture
+def agent(server, tmp_path, monkeypatch):
+    """An agent in a thread of this process; the server is not there."""
+    monkeypatch.setattr("edge_agent.robot.backoff.Backoff.next_s", lambda self: 0.01)
+    settings = load_settings(server.admit(tmp_path / "r1"), {"EDGE_AGENT_POLL__IDLE_S": "0.01"})
+    agent = Agent(settings)
+    agent.hellos = []
+    monkeypatch.setattr(agent._store, "hello", lambda: agent.hellos.append(1) or ("r1", "hall"))
+    thread = threading.Thread(target=agent.run)
+    agent.start = thread.start
+    yield agent
+    agent.stop()
+    if thread.ident:
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def wait_for(holds):
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("a bug"), RefusedError("who?"), ConnectionFailed("gone")]
+)
+def test_after_any_failure_the_agent_goes_on_with_a_hello(agent, monkeypatch, caplog, error):
+    failures = []
+
+    def latest(channel, report):
+        if len(failures) < 3:
+            failures.append(channel)
+            raise error
+
+    monkeypatch.setattr(agent._store, "latest", latest)
+    with caplog.at_level(logging.WARNING):
+        agent.start()
+        wait_for(lambda: len(agent.hellos) > 3)
+        wait_for(lambda: agent._file.status.state == "idle")
+    assert len(failures) == 3
+    assert len(agent.hellos) == 4
+    bug = isinstance(error, ZeroDivisionError)
+    assert ("Traceback" in caplog.text) is bug
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(RefusedError("who?"), "refused"), (ConnectionFailed("gone"), "offline")]
+)
+def test_why_it_waits_is_in_the_status(agent, monkeypatch, error, state):
+    def hello():
+        raise error
+
+    monkeypatch.setattr(agent._store, "hello", hello)
+    agent.start()
+    wait_for(lambda: read_status(agent._settings.state).get("state") == state)
+    assert read_status(agent._settings.state)["reason"] == str(error)
+
+
+def test_what_is_said_about_a_bug_names_the_log(agent, monkeypatch):
+    reasons = []
+    monkeypatch.setattr(agent._file, "say", lambda state, reason="": reasons.append(reason))
+    monkeypatch.setattr(agent._store, "latest", lambda channel, report: 1 / 0)
+    agent.start()
+    wait_for(lambda: any(reasons))
+    assert next(filter(None, reasons)) == ("ZeroDivisionError in the agent; details are in its log")
+
+
+def test_every_look_tells_the_server_about_the_robot(agent, monkeypatch):
+    reports = []
+    monkeypatch.setattr(agent._store, "latest", lambda channel, report: reports.append(report))
+    pause(agent._settings.state, "docking")
+    agent.start()
+    wait_for(lambda: reports)
+    assert unpack_report(reports[0]).busy == "docking"
+
+
+@pytest.mark.base
+@pytest.mark.parametrize("train", [False, True])
+def test_without_flower_a_robot_follows_models_but_does_not_train(tmp_path, train):
+    """As on the Python 3.10 of ROS 2 Humble."""
+    from fleet_model.protocol.proof import make_key
+
+    make_key(tmp_path / "robot.key")
+    import certifi
+
+    (tmp_path / "ca.crt").write_bytes(Path(certifi.where()).read_bytes())
+    paths = '["frames"]' if train else "[]"
+    toml = f'[server]\naddress = "127.0.0.1:1"\n[examples]\npaths = {paths}\n'
+    (tmp_path / "agent.toml").write_text(toml)
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['flwr', 'tensorflow', 'keras']))\n"
+    code = "from edge_agent.cli import main; sys.argv[0] = 'edge-agent'; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", blocked + code, "run", "-c", str(tmp_path / "agent.toml")],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if train:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert "training needs flwr: pip install 'fleetlearn[agent]'" in errors.splitlines()[-1]
+        assert "Traceback" not in errors
+        return
+    wait_for(lambda: read_status(tmp_path / "state").get("state") == "offline")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+
+
+def test_the_status_is_json_at_any_moment(server, robots, tmp_path):
+    robot = robots(server.admit(tmp_path / "r1")).start()
+    path = robot.state / "status.json"
+    wait_for(path.exists)
+    for _ in range(200):
+        json.loads(path.read_text())
+    robot.kill()
+    assert json.loads(path.read_text())["trainer"] == "litert"

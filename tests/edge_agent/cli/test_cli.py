@@ -1,0 +1,252 @@
+"""What a person types on a robot: outputs, exit codes, one line for every error."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cloud_server.state.model_store import DirectoryStore
+from edge_agent.cli import app
+from edge_agent.models.deploy import Models
+from edge_agent.robot.settings import load_settings
+from edge_agent.agent.status import Status, write_status
+from fleet_model import __version__
+from fleet_model.protocol.proof import fingerprint
+
+pytestmark = pytest.mark.base
+
+TINY = Path(__file__).parents[2] / "data" / "tiny_bundle"
+COMMANDS = ["enroll", "run", "status", "pause", "resume", "predict"]
+
+
+@pytest.fixture
+def kit(tmp_path):
+    kit = tmp_path / "kit"
+    kit.mkdir()
+    (kit / "kit.toml").write_text('address = "localhost:8443"\nchannel = "stable"\n')
+    (kit / "ca.crt").write_text("a certificate")
+    return kit
+
+
+@pytest.fixture
+def config(kit, tmp_path):
+    type_("enroll", kit, "--dir", tmp_path / "robot")
+    return tmp_path / "robot" / "agent.toml"
+
+
+def type_(*words, code=0):
+    """Run in this process; return (stdout, stderr)."""
+    done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code == code, done.output
+    return done.stdout, done.stderr
+
+
+def type_outside(*words, code):
+    """Run as a process, where main() turns errors into a line and an exit code."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_agent.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_the_version_is_the_packages():
+    assert type_("--version")[0] == f"fleetlearn {__version__}\n"
+
+
+def test_help_names_every_command_exit_code_and_the_completion(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    text = " ".join(type_("--help")[0].split())
+    for word in [*COMMANDS, "--version", "--install-completion", "--show-completion"]:
+        assert word in text
+    for code in ("2 wrong settings", "3 damaged", "12 disk full", "13 done but"):
+        assert code in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    assert f"{command} [OPTIONS]" in type_(command, "--help")[0]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_completes_the_commands(shell):
+    """As the shell asks: the script that --show-completion prints sets these variables."""
+    words = {"COMP_WORDS": "edge-agent ", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "edge-agent "}
+    code = "import sys; sys.argv = ['edge-agent']; from edge_agent.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **words, "_EDGE_AGENT_COMPLETE": f"complete_{shell}",
+             "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    for command in COMMANDS:
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize("words", [["fly"], ["run", "--fast"], ["enroll"], ["predict"]])
+def test_what_is_no_command_ends_with_2(words):
+    type_(*words, code=2)
+
+
+def test_enroll_prints_the_key_alone_and_the_next_step_beside_it(kit, tmp_path):
+    out, hint = type_(
+        "enroll", kit, "--dir", tmp_path / "robot", "--examples", "bags", "--no-train"
+    )
+    assert out == (tmp_path / "robot" / "robot.pub").read_text()
+    assert f"--key '{out.strip()}'" in hint
+    assert f"fingerprint: {fingerprint(out.strip())}\n" in hint
+    assert f"edge-agent run --config {tmp_path}/robot/agent.toml" in hint
+    settings = load_settings(tmp_path / "robot" / "agent.toml", {})
+    assert settings.examples.paths == (Path("bags").absolute(),)
+    assert not settings.training.enabled
+
+
+def test_enroll_warns_of_examples_that_are_not_there(kit, tmp_path):
+    (tmp_path / "there").mkdir()
+    words = ["enroll", kit, "--dir", tmp_path / "robot", "--json"]
+    words += ["--examples", tmp_path / "there", "--examples", tmp_path / "nope"]
+    hint = type_(*words)[1]
+    assert hint == f"warning: --examples {tmp_path}/nope: cannot be read yet\n"
+    settings = load_settings(tmp_path / "robot" / "agent.toml", {})
+    assert settings.examples.paths == (tmp_path / "there", tmp_path / "nope")
+
+
+def test_enroll_answers_in_json(kit, tmp_path):
+    out, hint = type_("enroll", kit, "--dir", tmp_path / "robot", "--json")
+    answer = json.loads(out)
+    assert answer["fingerprint"] == fingerprint(answer["public_key"])
+    assert hint == ""
+
+
+def test_a_folder_that_is_no_kit_ends_with_2(tmp_path):
+    assert "not a robot kit" in type_outside("enroll", tmp_path, "--dir", tmp_path / "r", code=2)
+
+
+def test_the_status_of_a_robot_that_never_ran(config):
+    assert type_("status", "-c", config)[0] == "the agent has not run yet\n"
+    assert type_("status", "-c", config, "--json")[0] == "{}\n"
+
+
+def test_the_status_shows_what_the_agent_wrote(config):
+    state = config.parent / "state"
+    metrics = {"accuracy_before": 0.5, "accuracy_after": 0.75}
+    status = Status(name="r1", site="hall", state="offline", reason="no answer", active_version=3)
+    status.rounds.append({"round": 1, "metrics": {}})
+    write_status(state, status)
+    out, _ = type_("status", "-c", config)
+    assert "robot    r1 at site hall" in out
+    assert "state    offline no answer" in out
+    assert "standing" not in out
+    assert "notice" not in out
+    assert "paused" not in out
+    assert "version  3" in out
+    assert "accuracy" not in out  # nothing was held out
+    status.rounds.append({"round": 2, "metrics": metrics})
+    write_status(state, status)
+    out, _ = type_("status", "-c", config)
+    assert "accuracy 0.500 before its own training, 0.750 after" in out
+    assert json.loads(type_("status", "-c", config, "--json")[0])["name"] == "r1"
+
+
+def test_predict_without_a_model_says_where_one_comes_from(config, image_folder):
+    folder = image_folder("frames", {"circle": 1})
+    text = type_outside("predict", folder, "-c", config, code=3)
+    assert "no model is installed yet" in text
+
+
+def test_predict_runs_the_active_model_at_the_settings_precision(config, image_folder, tmp_path):
+    store = DirectoryStore(tmp_path / "store")
+    models = Models(config.parent / "state" / "models")
+    models.install(store, store.publish(TINY, "stable", TINY), "int8")
+    folder = image_folder("frames", {"circle": 2, "square": 1})
+    answer_of = ["predict", folder, "-c", config, "--json"]
+    assert "trunk.tflite: missing" in type_outside(*answer_of, code=3)
+    answer = json.loads(type_(*answer_of, "--precision", "int8")[0])
+    assert answer["summary"]["frames"] == 3
+    config.write_text(config.read_text().replace('precision = "fp32"', 'precision = "int8"'))
+    assert json.loads(type_(*answer_of)[0])["summary"]["frames"] == 3
+
+
+def test_predict_needs_no_settings_when_a_bundle_is_given(image_folder, tmp_path):
+    folder = image_folder("frames", {"circle": 1})
+    out, _ = type_("predict", folder, "--bundle", TINY, "-c", tmp_path / "none.toml", "--json")
+    assert json.loads(out)["summary"]["model_version"] == 1
+
+
+def test_the_status_shows_what_the_server_thinks(config):
+    status = Status(state="idle", standing="suspended", standing_reason="3 refused updates")
+    status.last_notice = "run a round 3: refused: norm 40 times the median"
+    write_status(config.parent / "state", status)
+    out, _ = type_("status", "-c", config)
+    assert "standing suspended 3 refused updates\n" in out
+    assert "notice   run a round 3: refused: norm 40 times the median\n" in out
+
+
+@pytest.mark.parametrize(
+    ("state", "robot"), [("refused", "not admitted yet"), ("offline", "not known yet")]
+)
+def test_the_status_before_the_server_knows_the_robot(config, state, robot):
+    write_status(config.parent / "state", Status(state=state, reason="unknown key"))
+    type_("pause", "-c", config)
+    out, _ = type_("status", "-c", config)
+    assert f"robot    {robot}\nstate    {state} unknown key\n" in out
+    assert "version  none yet\n" in out
+    assert "paused   no training until `edge-agent resume`\n" in out
+
+
+def test_a_status_of_an_earlier_version_is_shown(config):
+    old = {"name": "r1", "site": "hall", "state": "idle", "reason": "", "rounds": []}
+    old |= {"active_version": 1, "idle_mb": 90.0, "peak_mb": 100.0}
+    (config.parent / "state").mkdir()
+    (config.parent / "state" / "status.json").write_text(json.dumps(old))
+    assert "robot    r1 at site hall" in type_("status", "-c", config)[0]
+
+
+def test_a_pause_is_shown_until_it_is_resumed(config):
+    write_status(config.parent / "state", Status(name="r1", state="idle"))
+    assert "paused" in type_("pause", "-c", config, "--reason", "docking")[0]
+    assert "paused   docking" in type_("status", "-c", config)[0]
+    assert json.loads(type_("status", "-c", config, "--json")[0])["paused"] == "docking"
+    assert type_("resume", "-c", config)[0] == "resumed\n"
+    assert json.loads(type_("status", "-c", config, "--json")[0])["paused"] == ""
+    assert type_("resume", "-c", config)[0] == "it was not paused\n"
+
+
+def test_a_reason_that_is_too_long_ends_with_2(config):
+    text = type_outside("pause", "-c", config, "--reason", "x" * 101, code=2)
+    assert "expected one line of at most 100 characters" in text
+
+
+@pytest.mark.parametrize("name", ["kers", ""])
+def test_a_trainer_that_does_not_exist_ends_a_run_with_2(config, name):
+    config.write_text(config.read_text().replace('"litert"', f'"{name}"'))
+    text = type_outside("run", "-c", config, code=2)
+    known = "choose keras, litert or module:Class"
+    assert text == f"edge-agent: training.trainer: no trainer {name!r}; {known}\n"
+
+
+@pytest.mark.parametrize(("name", "enabled"), [("my.own:Trainer", True), ("kers", False)])
+def test_a_plug_in_or_a_trainer_that_is_not_used_is_not_looked_up(config, name, enabled):
+    text = config.read_text().replace('"litert"', f'"{name}"')
+    config.write_text(text.replace("enabled = true", f"enabled = {str(enabled).lower()}"))
+    assert "ca.crt: not a CA certificate" in type_outside("run", "-c", config, code=2)
+
+
+@pytest.mark.parametrize("command", [["run"], ["status"], ["pause"], ["resume"], ["predict", "x"]])
+def test_missing_settings_end_with_2(command, tmp_path):
+    text = type_outside(*command, "-c", tmp_path / "agent.toml", code=2)
+    assert (
+        text == f"edge-agent: {tmp_path}/agent.toml: no such file; `edge-agent enroll` makes one\n"
+    )

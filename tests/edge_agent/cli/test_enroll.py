@@ -1,0 +1,105 @@
+"""From a robot kit to key and settings."""
+
+import stat
+
+import pytest
+
+from edge_agent.cli.enroll import enroll
+from edge_agent.robot.settings import ExampleSettings, load_settings
+from fleet_model.errors import SettingsError
+from fleet_model.protocol.proof import public_line, read_key
+
+pytestmark = pytest.mark.base
+
+KIT = 'address = "localhost:8443"\nchannel = "canary"\n'
+
+
+@pytest.fixture
+def kit(tmp_path):
+    (tmp_path / "kit").mkdir()
+    (tmp_path / "kit" / "kit.toml").write_text(KIT)
+    (tmp_path / "kit" / "ca.crt").write_text("a certificate")
+    return tmp_path / "kit"
+
+
+def test_a_kit_becomes_key_settings_and_trust(kit, tmp_path):
+    examples = ExampleSettings(paths=(tmp_path / "bags",), topic="/cam")
+    line = enroll(kit, tmp_path / "robot", examples, train=False)
+    settings = load_settings(tmp_path / "robot" / "agent.toml", {})
+    assert (settings.server.address, settings.server.channel) == ("localhost:8443", "canary")
+    assert settings.examples == examples
+    assert not settings.training.enabled
+    assert settings.server.ca.read_text() == "a certificate"
+    assert public_line(read_key(settings.server.key).public_key()) == line
+    assert (tmp_path / "robot" / "robot.pub").read_text().strip() == line
+
+
+def test_only_its_owner_reads_the_key(kit, tmp_path):
+    enroll(kit, tmp_path / "robot", ExampleSettings(), train=True)
+    assert stat.S_IMODE((tmp_path / "robot" / "robot.key").stat().st_mode) == 0o600
+
+
+def test_enrolling_again_keeps_the_key(kit, tmp_path):
+    first = enroll(kit, tmp_path, ExampleSettings(), train=True)
+    (tmp_path / "agent.toml").unlink()
+    (kit / "ca.crt").write_text("a new certificate")
+    assert enroll(kit, tmp_path, ExampleSettings(), train=True) == first
+    assert (tmp_path / "ca.crt").read_text() == "a new certificate"
+
+
+def test_settings_that_are_there_stay(kit, tmp_path):
+    (tmp_path / "agent.toml").write_text("# mine")
+    with pytest.raises(SettingsError, match=r"has an agent\.toml already; remove it"):
+        enroll(kit, tmp_path, ExampleSettings(), train=True)
+    assert (tmp_path / "agent.toml").read_text() == "# mine"
+    assert not (tmp_path / "robot.key").exists()
+
+
+def test_the_kit_may_lie_in_the_robots_own_directory(kit):
+    enroll(kit, kit, ExampleSettings(), train=True)
+    assert (kit / "ca.crt").read_text() == "a certificate"
+    assert load_settings(kit / "agent.toml", {}).server.channel == "canary"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "no such file"),
+        ("address = ", "not readable TOML"),
+        ('channel = "stable"\n', "address: Field required"),
+        ('address = "somewhere"\nchannel = "stable"\n', "address: String should match"),
+        ('address = "localhost:8443"\nchannel = "no channel"\n', "channel: String should match"),
+        ('address = "x\\"\\n[training]:1"\nchannel = "stable"\n', "address: String should match"),
+    ],
+)
+def test_what_is_no_kit_is_refused_before_anything_is_written(kit, tmp_path, content, reason):
+    if content is None:
+        (kit / "kit.toml").unlink()
+    else:
+        (kit / "kit.toml").write_text(content)
+    with pytest.raises(SettingsError, match="not a robot kit") as caught:
+        enroll(kit, tmp_path / "robot", ExampleSettings(), train=True)
+    assert reason in str(caught.value)
+    assert "copy the kit folder that `cloud-server init` makes" in str(caught.value)
+    assert "edge-agent enroll" not in str(caught.value)  # it is what runs
+    assert not (tmp_path / "robot").exists()
+
+
+def test_a_kit_without_certificate_is_refused(kit, tmp_path):
+    (kit / "ca.crt").unlink()
+    with pytest.raises(SettingsError, match=r"not a robot kit .*ca\.crt"):
+        enroll(kit, tmp_path / "robot", ExampleSettings(), train=True)
+
+
+def test_a_directory_that_cannot_be_made_is_named(kit, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="file/robot: cannot be written"):
+        enroll(kit, tmp_path / "file" / "robot", ExampleSettings(), train=True)
+
+
+def test_a_damaged_key_is_not_replaced(kit, tmp_path):
+    (tmp_path / "robot.key").write_text("damaged")
+    with pytest.raises(SettingsError, match=r"robot\.key: not a"):
+        enroll(kit, tmp_path, ExampleSettings(), train=True)
+    assert (tmp_path / "robot.key").read_text() == "damaged"
+    assert not (tmp_path / "agent.toml").exists()

@@ -1,0 +1,204 @@
+"""edge-agent extract and inspect as a person types them: outputs, exit codes, one line of error."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+pytestmark = pytest.mark.base
+
+T0 = 1_760_000_000_000_000_000
+CAMERA = "/camera/image/compressed"
+
+
+def type_(*words, here, code=0):
+    """Run in the folder `here`; return (stdout, stderr)."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_agent.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert str(here) not in done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.fixture
+def damaged(bags, tmp_path, picture_bytes):
+    """A bag of six frames, the second of which is cut."""
+    contents = [picture_bytes(i) for i in range(6)]
+    contents[1] = contents[1][:-20]
+    step = 100_000_000
+    messages = [
+        (CAMERA, T0 + i * step, bags.jpeg(T0 + i * step, c)) for i, c in enumerate(contents)
+    ]
+    return bags.write(tmp_path / "r1", messages)
+
+
+def test_extract_goes_into_a_folder_named_after_the_bag(bags, tmp_path):
+    bags.drive(tmp_path / "r1", ["star", "circle"])
+    out, said = type_("extract", "r1", "--labels", "/camera/label", here=tmp_path)
+    assert out == "2 of 2 frames in r1.frames, 2 with a label\n"
+    assert said == ""
+    assert len(list((tmp_path / "r1.frames").rglob("*.jpg"))) == 2
+    out, _ = type_("extract", "r1", "--labels", "/camera/label", here=tmp_path)
+    assert out == "2 of 2 frames in r1.frames, 2 with a label\n  2 were already there\n"
+
+
+def test_json_ends_with_the_counts_and_a_damaged_frame_that_nobody_wanted_is_no_loss(
+    damaged, tmp_path
+):
+    words = ["extract", "r1", "--every-n", "1", "--rate-hz", "5", "--out", "o", "--json"]
+    out, said = type_(*words, here=tmp_path)
+    assert json.loads(out.splitlines()[-1]) == {
+        "out": "o",
+        "frames_seen": 6,
+        "frames_written": 3,
+        "frames_labelled": 0,
+        "already_there": 0,
+        "skipped": {"rate": 3},
+        "damage": [],
+    }
+    assert said == ""
+
+
+def test_losses_end_with_13_and_say_where_they_begin(damaged, tmp_path):
+    out, said = type_("extract", "r1", "--json", here=tmp_path, code=13)
+    summary = json.loads(out)
+    assert (summary["frames_seen"], summary["frames_written"]) == (6, 5)
+    assert summary["skipped"] == {"cut jpeg": 1}
+    (damage,) = summary["damage"]
+    assert (damage["kind"], damage["count"]) == ("cut jpeg", 1)
+    assert said.startswith("edge-agent: done, with losses: 1 x cut jpeg, first r1")
+    assert said.count("\n") == 1
+
+
+def test_start_and_end_are_seconds_or_times(damaged, tmp_path):
+    words = ["--start", "0.15", "--end", "2025-10-09T08:53:20.45Z", "--json"]
+    out, _ = type_("extract", "r1", *words, here=tmp_path)
+    assert json.loads(out)["skipped"] == {"time range": 3}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["extract", "ros:/camera/image"], 2, "record one with `ros2 bag record`"),
+        (["extract", "gone"], 5, "gone: no such file"),
+        (["extract", "r1", "--start", "noon"], 2, "--start noon: expected seconds"),
+        (["extract", "r1", "--format", "voc"], 2, "choose coco, folder, tfds, yolo"),
+        (["extract", "r1", "--image-format", "gif"], 2, "expected keep, jpeg, png"),
+        (["extract", "pictures", "--labels", "typo.csv"], 2, "typo.csv: no such file"),
+        (["extract", "r1", "--topic", "/x"], 5, "no camera topic /x"),
+        (["extract", "r1", "--out", "r1"], 2, "r1: lies in r1, which is read"),
+        (["inspect", "gone"], 5, "gone: no such file"),
+    ],
+)
+def test_errors_are_one_line_with_the_next_step(
+    damaged, image_folder, tmp_path, words, code, message
+):
+    image_folder("pictures", {"star": 1})
+    _, said = type_(*words, here=tmp_path, code=code)
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_inspect_shows_a_table_and_draws_a_contact_sheet(bags, tmp_path):
+    bags.drive(tmp_path / "r1", ["star"] * 4)
+    out, said = type_("inspect", "r1", here=tmp_path)
+    assert said == ""
+    title, camera, label, sheet = out.splitlines()
+    assert title.split() == ["topic", "type", "messages", "rate", "from", "(ns)", "seconds", "gaps"]
+    assert camera.split()[:5] == [CAMERA, "sensor_msgs/CompressedImage", "4", "2.00", "Hz"]
+    assert label.split()[0] == "/camera/label"
+    assert sheet == "contact sheet: r1.contact.png"
+    assert cv2.imread(str(tmp_path / "r1.contact.png")).shape[1] == 1636
+
+
+def test_inspect_as_json_with_damage_ends_with_13(damaged, tmp_path):
+    words = ["--json", "--contact-sheet", "sheets/a.png"]
+    out, said = type_("inspect", "r1", *words, here=tmp_path, code=13)
+    answer = json.loads(out)
+    (topic,) = answer["topics"]
+    assert topic == {
+        "name": CAMERA,
+        "type": "sensor_msgs/CompressedImage",
+        "messages": 6,
+        "rate_hz": 10.0,
+        "first_ns": T0,
+        "last_ns": T0 + 500_000_000,
+        "gaps": [],
+    }
+    assert [(d["kind"], d["count"]) for d in answer["damage"]] == [("cut jpeg", 1)]
+    assert answer["contact_sheet"] == "sheets/a.png"
+    assert (tmp_path / "sheets" / "a.png").exists()
+    assert "with losses" in said
+
+
+def test_no_contact_sheet_is_drawn_when_none_is_wanted(bags, tmp_path):
+    bags.drive(tmp_path / "r1", ["star"])
+    out, _ = type_("inspect", "r1", "--no-contact-sheet", "--json", here=tmp_path)
+    assert json.loads(out)["contact_sheet"] is None
+    assert [path.name for path in tmp_path.iterdir()] == ["r1"]
+
+
+def test_a_place_that_cannot_be_written_is_12(bags, tmp_path):
+    bags.drive(tmp_path / "r1", ["star"])
+    (tmp_path / "file").write_text("")
+    type_("inspect", "r1", "--contact-sheet", "file/a.png", here=tmp_path, code=12)
+    type_("extract", "r1", "--out", "file/out", here=tmp_path, code=12)
+
+
+def see(*words, here):
+    """Run on a terminal; return (stdout, what the terminal shows)."""
+    own, shown = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_agent.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=shown,
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "TERM": "xterm"},
+    )
+    os.close(shown)
+    out = process.stdout.read()
+    said = b""
+    try:
+        while block := os.read(own, 65536):
+            said += block
+    except OSError:  # how a terminal ends
+        pass
+    os.close(own)
+    assert process.wait() == 0
+    return out, said.decode()
+
+
+@pytest.mark.parametrize("command", ["extract", "inspect"])
+def test_a_terminal_sees_progress_on_stderr_only(bags, tmp_path, command):
+    bags.drive(tmp_path / "r1", ["star"] * 80)
+    out, said = see(command, "r1", "--json", here=tmp_path)
+    json.loads(out)
+    assert "/s" in said
+
+
+@pytest.mark.parametrize("options", [[], ["--every-n", "2"], ["--every-n", "7"]])
+def test_the_bar_moves_whichever_frames_are_chosen(bags, tmp_path, options):
+    bags.drive(tmp_path / "r1", ["star"] * 80)
+    _, said = see("extract", "r1", *options, here=tmp_path)
+    assert max(int(done) for done in re.findall(r"(\d+)/80", said)) >= 60
+
+
+def test_a_data_set_has_a_total_too(bags, tmp_path):
+    bags.drive(tmp_path / "r1", ["star"] * 80)
+    type_("extract", "r1", "--out", "set", here=tmp_path)
+    _, said = see("extract", "set", "--every-n", "2", "--out", "again", here=tmp_path)
+    assert re.search(r"[4-9]\d/80", said)

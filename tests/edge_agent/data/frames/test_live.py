@@ -1,0 +1,94 @@
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.live import LiveQueue, ending_at_signals
+from edge_agent.data.frames.ros_topic import RosTopicFrames
+from edge_agent.data.frames.source import open_frames, source_kind
+from edge_agent.data.storage import Topic
+from fleet_model.errors import FrameError, SettingsError
+
+pytestmark = pytest.mark.base
+
+CAMERA = Topic("/camera", "sensor_msgs/CompressedImage", "cdr", "", 0)
+
+
+def times(queue, damage):
+    return [entry.time_ns for entry in queue.entries(damage)]
+
+
+def test_a_full_queue_drops_its_oldest_messages_and_counts_them():
+    queue, damage = LiveQueue("/camera", 3), DamageLog()
+    for time_ns in range(10):
+        queue.put(time_ns, CAMERA, b"")
+    queue.end(None)
+    assert times(queue, damage) == [7, 8, 9]
+    assert damage.sentence() == "7 x queue full, first ros/camera before 7"
+
+
+def test_messages_that_the_middleware_lost_are_counted_up_to_the_end():
+    queue, damage = LiveQueue("/camera", 3), DamageLog()
+    queue.put(5, CAMERA, b"")
+    queue.lost(2)
+    queue.put(6, CAMERA, b"")
+    queue.lost(1)
+    queue.end(None)
+    assert times(queue, damage) == [5, 6]
+    assert damage.sentence() == "3 x lost in transport, first ros/camera before 6"
+
+
+def test_what_came_before_a_failure_is_delivered_first():
+    queue = LiveQueue("/camera", 3)
+    queue.put(5, CAMERA, b"")
+    queue.end(FrameError("the camera is gone"))
+    entries = queue.entries(DamageLog())
+    assert next(entries).time_ns == 5
+    with pytest.raises(FrameError, match="the camera is gone"):
+        next(entries)
+
+
+def test_a_message_that_is_no_picture_fails_when_it_is_loaded():
+    queue = LiveQueue("/camera", 3)
+    queue.put(5, CAMERA, b"\0\1\0\0")
+    with pytest.raises(FrameError, match=r"^ros/camera at 5: ") as caught:
+        next(queue.entries(DamageLog())).load()
+    assert caught.value.reason == "bad message"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_only_the_first_signal_stops_and_the_handlers_come_back(number):
+    before, stops, second = signal.getsignal(number), [], []
+    signal.signal(number, lambda *_: second.append(1))
+    try:
+        with ending_at_signals(lambda: stops.append(1)):
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        assert (stops, second) == ([1], [1, 1])
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_path_with_the_prefix_is_a_topic_and_needs_no_file(tmp_path):
+    for text in ("ros:/front/image", "ros:front/image", "ros://front/image/"):
+        source = open_frames(Path(text))
+        assert isinstance(source, RosTopicFrames)
+        assert source.topic == "/front/image"
+    assert isinstance(open_frames(Path("ros:/front/image"), "/front/image"), RosTopicFrames)
+    with pytest.raises(SettingsError, match="ros:/front names its topic already; leave out --top"):
+        open_frames(Path("ros:/front"), "/rear")
+    with pytest.raises(FrameError, match="no such file"):
+        source_kind(tmp_path / "ros:")
+
+
+def test_without_ros_the_error_says_what_to_do(monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rclpy"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "rclpy", None)
+    expected = r"^ros:/front: needs ROS 2 \(.*rclpy.*\); run the setup script of your ROS distrib"
+    with pytest.raises(FrameError, match=expected):
+        next(open_frames(Path("ros:/front")).entries(DamageLog()))

@@ -1,0 +1,271 @@
+"""Real rclpy on both sides; see conftest.py for the publishers."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.ros_topic import LiveSettings, RosTopicFrames
+from edge_agent.data.frames.source import frames_of
+from fleet_model.errors import FrameError
+
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("domain")]
+pytest.importorskip("rclpy", reason="needs ROS 2: `make test-ros`")
+
+TOPIC = "/camera/image"
+T0 = 1_760_000_000_000_000_000
+BUNDLE = Path(__file__).parents[3] / "data/tiny_bundle"
+
+
+@pytest.fixture
+def jpegs(bags, picture_bytes):
+    return [bags.jpeg(T0 + i, picture_bytes(i)) for i in range(6)]
+
+
+def live(**settings):
+    return RosTopicFrames(TOPIC, settings=LiveSettings(**{"queue_frames": 50, **settings}))
+
+
+def parts(frame):
+    """Return everything but where it came from."""
+    return (
+        frame.topic,
+        frame.stamp_ns,
+        bytes(frame.data),
+        frame.format,
+        frame.width,
+        frame.height,
+        frame.decode().tobytes(),
+        frame.pixels().tobytes(),
+    )
+
+
+@pytest.mark.parametrize("reliability", ["reliable", "best_effort"])
+def test_compressed_frames_are_those_of_a_bag(camera, jpegs, reliability):
+    damage = DamageLog()
+    with camera.publishing(jpegs, reliability):
+        frames = list(islice(frames_of(live(), damage), len(jpegs)))
+    assert [parts(frame) for frame in frames] == [parts(f) for f in camera.from_bag(jpegs)]
+    assert {frame.source for frame in frames} == {"ros"}
+    assert not damage
+
+
+@pytest.mark.parametrize("reliability", ["reliable", "best_effort"])
+def test_raw_vga_frames_with_padded_rows_are_those_of_a_bag(camera, bags, reliability):
+    rng = np.random.default_rng(7)
+    rows = [rng.integers(0, 256, (480, 1928), np.uint8) for _ in range(5)]
+    raw = [bags.raw(T0 + i, image, "bgr8", width=640) for i, image in enumerate(rows)]
+    with camera.publishing(raw, reliability, period_s=0.03):
+        frames = list(islice(frames_of(live(), DamageLog()), len(raw)))
+    assert [parts(frame) for frame in frames] == [parts(f) for f in camera.from_bag(raw)]
+    expected = rows[4][:, :1920].reshape(480, 640, 3)[..., ::-1]
+    assert np.array_equal(frames[4].decode(), expected)
+
+
+def test_a_zero_stamp_is_replaced_by_the_time_of_arrival(camera, bags, picture_bytes):
+    before = time.time_ns()
+    with camera.publishing([bags.jpeg(0, picture_bytes(1))]):
+        (frame,) = islice(frames_of(live(), DamageLog()), 1)
+    assert before < frame.stamp_ns < time.time_ns()
+
+
+def test_a_damaged_message_is_counted_and_the_next_one_arrives(camera, bags, picture_bytes):
+    contents = [picture_bytes(0), picture_bytes(1)[:100], b"", picture_bytes(3)]
+    damage = DamageLog()
+    with camera.publishing([bags.jpeg(T0 + i, c) for i, c in enumerate(contents)]):
+        frames = list(islice(frames_of(live(), damage), 2))
+    assert [frame.stamp_ns for frame in frames] == [T0, T0 + 3]
+    assert {(d.kind, d.count) for d in damage.all()} == {("cut jpeg", 1), ("empty", 1)}
+
+
+def test_a_publisher_that_appears_late_is_waited_for(camera, jpegs, caplog):
+    frames = []
+    reader = threading.Thread(
+        target=lambda: frames.extend(islice(frames_of(live(), DamageLog()), len(jpegs)))
+    )
+    reader.start()
+    time.sleep(6)
+    assert "nobody publishes it; camera topics in ROS domain" in caplog.text
+    with camera.publishing(jpegs):
+        reader.join(20)
+    assert [frame.stamp_ns - T0 for frame in frames] == list(range(len(jpegs)))
+
+
+@pytest.mark.parametrize("first", ["reliable", "best_effort"])
+def test_a_publisher_that_restarts_with_another_offer_is_heard_again(camera, jpegs, first):
+    second = {"reliable": "best_effort", "best_effort": "reliable"}[first]
+    source = frames_of(live(), DamageLog())
+    with camera.publishing(jpegs[:3], first):
+        stamps = [frame.stamp_ns - T0 for frame in islice(source, 3)]
+    with camera.publishing(jpegs[3:], second, period_s=1):
+        stamps += [frame.stamp_ns - T0 for frame in islice(source, 1)]
+    source.close()
+    assert stamps[:3] == [0, 1, 2]
+    assert stamps[3] in {3, 4, 5}
+
+
+def test_a_publisher_that_is_killed_and_restarted_is_heard_again(camera, jpegs):
+    source = frames_of(live(), DamageLog())
+    with camera.publishing(jpegs[:3]) as process:
+        stamps = [frame.stamp_ns - T0 for frame in islice(source, 3)]
+        process.kill()
+    with camera.publishing(jpegs[3:]):
+        stamps += [frame.stamp_ns - T0 for frame in islice(source, 3)]
+    source.close()
+    assert stamps == list(range(6))
+
+
+def test_the_last_pictures_of_a_latched_topic_reach_those_who_come_late(camera, jpegs):
+    with camera.publishing(jpegs[:2], durability="transient_local") as process:
+        assert process.stdout.readline() == "sent\n"
+        frames = list(islice(frames_of(live(), DamageLog()), 2))
+    assert [frame.stamp_ns - T0 for frame in frames] == [0, 1]
+
+
+def test_an_offer_that_does_not_fit_is_said_to_be_the_cause(camera, jpegs):
+    frames = frames_of(live(reliability="reliable", patience_s=8), DamageLog())
+    with camera.publishing(jpegs, "best_effort"), pytest.raises(FrameError) as caught:
+        next(frames)
+    assert caught.value.reason == "nothing arrives"
+    assert str(caught.value) == (
+        "ros:/camera/image: nothing arrived in 8 s: camera_driver does not offer the reliability "
+        "that was asked for"
+    )
+
+
+def test_a_topic_that_nobody_publishes_names_those_that_are_published(camera, jpegs):
+    frames = frames_of(live(patience_s=8), DamageLog())
+    expected = (
+        "nothing arrived in 8 s: nobody publishes it; camera topics in ROS domain .*: /front$"
+    )
+    with camera.publishing([], topic="/front"), pytest.raises(FrameError, match=expected):
+        next(frames)
+
+
+@pytest.mark.parametrize("reliability", ["reliable", "best_effort"])
+def test_a_camera_that_sends_nothing_is_named(camera, reliability):
+    frames = frames_of(live(patience_s=8), DamageLog())
+    expected = "nothing arrived in 8 s: camera_driver sends nothing.*; is the camera running"
+    with camera.publishing([], reliability), pytest.raises(FrameError, match=expected):
+        next(frames)
+
+
+def test_a_topic_of_another_type_is_refused_at_once(camera, bags):
+    begun = time.monotonic()
+    with camera.publishing([bags.text("star")], durability="transient_local"):
+        with pytest.raises(FrameError, match="publishes std_msgs/String, expected sensor_msgs/Im"):
+            next(frames_of(live(), DamageLog()))
+        assert time.monotonic() - begun < 15
+
+
+def test_a_name_that_no_topic_can_have_is_refused():
+    with pytest.raises(FrameError, match=r"ros:/no topic: ROS 2: .*must not contain") as caught:
+        next(RosTopicFrames("no topic").entries(DamageLog()))
+    assert "/src/" not in str(caught.value)
+
+
+def test_a_slow_reader_gets_the_newest_frames_and_every_missed_one_is_counted(
+    camera, bags, picture_bytes
+):
+    messages = [bags.jpeg(T0 + i, picture_bytes(i)) for i in range(40)]
+    source, damage = live(queue_frames=3), DamageLog()
+    entries = source.entries(damage)
+    with camera.publishing(messages, period_s=0.02) as process:
+        frames = [next(entries).load()]
+        assert process.stdout.readline() == "sent\n"
+        time.sleep(0.5)
+        source.stop()
+        frames += [entry.load() for entry in entries]
+    assert [frame.stamp_ns - T0 for frame in frames[-3:]] == [37, 38, 39]
+    (full,) = damage.all()
+    assert (full.kind, full.count) == ("queue full", 40 - len(frames))
+    assert full.begins.startswith("ros/camera/image before ")
+
+
+def test_nothing_is_left_running_when_the_reader_goes_away(camera, jpegs):
+    before = threading.active_count()
+    entries = live().entries(DamageLog())
+    with camera.publishing(jpegs):
+        next(entries)
+        assert threading.active_count() == before + 1
+        entries.close()
+    assert threading.active_count() == before
+
+
+def test_it_can_be_stopped_from_another_thread_while_nothing_arrives():
+    source = live()
+    threading.Timer(1.0, source.stop).start()
+    assert list(source.entries(DamageLog())) == []
+
+
+READER = """
+import sys
+from pathlib import Path
+from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.source import frames_of, open_frames
+if "rclpy" in sys.argv:
+    import rclpy
+    rclpy.init()
+for frame in frames_of(open_frames(Path("ros:/camera/image")), DamageLog()):
+    print(frame.stamp_ns, flush=True)
+print("summary", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "rclpy"),
+    [
+        (signal.SIGTERM, ""),
+        (signal.SIGINT, ""),
+        (signal.SIGTERM, "rclpy"),
+        (signal.SIGINT, "rclpy"),
+    ],
+)
+def test_a_signal_ends_the_frames_and_not_the_program(camera, jpegs, number, rclpy):
+    command = [sys.executable, "-c", READER, rclpy]
+    reader = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        with camera.publishing(jpegs, period_s=0.1):
+            lines = [reader.stdout.readline() for _ in jpegs]
+            reader.send_signal(number)
+            rest, errors = reader.communicate(timeout=20)
+    finally:
+        reader.kill()
+    assert lines == [f"{T0 + i}\n" for i in range(len(jpegs))], errors
+    if rclpy and number == signal.SIGINT:  # rclpy passes it on: KeyboardInterrupt
+        assert "KeyboardInterrupt" in errors
+    else:
+        assert (rest, errors, reader.returncode) == ("summary\n", "", 0)
+
+
+def test_predict_runs_over_a_topic_until_it_is_interrupted(camera, bags):
+    import cv2
+
+    grays = [np.full((200, 200, 3), 40 + 20 * i, np.uint8) for i in range(3)]
+    files = [cv2.imencode(".jpg", gray)[1].tobytes() for gray in grays]
+    messages = [bags.jpeg(T0 + i, file) for i, file in enumerate(files)]
+    main = "from edge_agent.cli import main; main()"
+    words = ["predict", f"ros:{TOPIC}", "--bundle", str(BUNDLE), "--json"]
+    command = [sys.executable, "-c", main, *words]
+    predicting = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        with camera.publishing(messages, period_s=0.5) as process:
+            assert process.stdout.readline() == "sent\n"
+            time.sleep(1)
+            predicting.send_signal(signal.SIGINT)
+            printed, errors = predicting.communicate(timeout=60)
+    finally:
+        predicting.kill()
+    assert predicting.returncode == 0, errors
+    frames = json.loads(printed)["predictions"]
+    assert [(f["topic"], f["stamp_ns"]) for f in frames] == [(TOPIC, T0 + i) for i in range(3)]

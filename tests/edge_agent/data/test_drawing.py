@@ -1,0 +1,59 @@
+import cv2
+import numpy as np
+import pytest
+
+from edge_agent.data.confusion import Confusion
+from edge_agent.data.drawing import annotated, confusion_picture, write_picture
+
+pytestmark = pytest.mark.base
+
+GREEN, RED, BLUE = (26, 127, 80), (201, 60, 48), (52, 104, 176)
+
+
+@pytest.mark.parametrize(
+    ("truth", "colour"), [("star", GREEN), ("circle", RED), ("", BLUE)], ids=["right", "wrong", "?"]
+)
+def test_the_frame_is_green_when_right_red_when_wrong_blue_when_nobody_knows(truth, colour):
+    picture = np.full((240, 320, 3), 128, np.uint8)
+    drawn = annotated(picture, "star", 0.5, truth)
+    assert tuple(drawn[0, 0]) == colour
+    assert tuple(drawn[-1, 0]) == colour  # the bar below is half as long as the picture
+    assert tuple(drawn[-1, -1]) != colour
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (8, 500, 3), (96, 128, 3), (1080, 1920, 3)])
+def test_every_size_gets_a_strip_and_keeps_its_picture(shape):
+    picture = np.full(shape, 200, np.uint8)
+    drawn = annotated(
+        picture, "a label of more than thirty letters", 1.0, "another long label here"
+    )
+    factor = max(1, 480 / shape[1])
+    assert drawn.shape[1] == max(480, shape[1])
+    assert drawn.shape[0] == round(shape[0] * factor) + 54
+    assert (picture == 200).all()
+
+
+@pytest.mark.parametrize("count", [2, 12, 130])
+def test_a_matrix_of_any_size_shows_right_answers_in_green_and_wrong_ones_in_red(count):
+    matrix = 9 * np.eye(count, dtype=np.int64)
+    matrix[1] = 0
+    matrix[1, 0] = 7  # every frame of this label was answered wrongly
+    labels = tuple(f"label {i}" for i in range(count))
+    drawn = confusion_picture(Confusion(labels, matrix), "model 3")
+    (right, wrong) = ((drawn == colour).all(axis=-1) for colour in (GREEN, RED))
+    assert wrong.sum() < right.sum() or count == 2
+    first_right, first_wrong = (np.argwhere(found)[0] for found in (right, wrong))
+    assert first_wrong[0] > first_right[0]  # one row below
+    assert first_wrong[1] == first_right[1]  # in the same column
+
+
+def test_a_matrix_of_one_label_is_wide_enough_for_its_title():
+    drawn = confusion_picture(Confusion(("star",), np.array([[4]])), "model 3")
+    assert drawn.shape[1] > 300
+    assert (drawn[:, -5:] == 255).all()
+
+
+def test_a_picture_is_written_in_rgb_with_its_directories(tmp_path):
+    path = tmp_path / "new" / "a.png"
+    write_picture(path, np.full((4, 4, 3), (250, 10, 20), np.uint8))
+    assert cv2.imread(str(path))[0, 0].tolist() == [20, 10, 250]

@@ -1,0 +1,267 @@
+import logging
+import shutil
+from collections import Counter
+
+import pytest
+
+from edge_agent.examples.example_store import ExampleStore
+from edge_agent.data.manifest import MANIFEST, ManifestRow, write_manifest
+from fleet_model.errors import FrameError, SettingsError
+from fleet_model.types import Box
+
+pytestmark = pytest.mark.base
+
+LABELS = ("circle", "star")
+DRIVE = (["circle"] * 4 + ["star"] * 4) * 6  # 24 s at 2 Hz
+
+
+@pytest.fixture
+def store_of(bags):
+    def make(*paths, **options):
+        return ExampleStore(paths, "", bags.LABELS, LABELS, **({"segment_s": 2.0} | options))
+
+    return make
+
+
+def sides(store):
+    return {example.key: example.held_out for example in store.examples()}
+
+
+def test_examples_carry_frame_label_and_a_key_that_names_them(bags, tmp_path, store_of):
+    path = bags.drive(tmp_path / "r1", DRIVE)
+    examples = list(store_of(path).examples())
+    assert [example.label for example in examples] == DRIVE
+    assert len({example.key for example in examples}) == len(DRIVE)
+    assert examples[0].key.startswith(f"r1/camera/image/compressed/{bags.START_NS}-")
+    assert examples[3].raw.decode().shape == (24, 32, 3)
+
+
+def test_the_summary_counts_what_examples_yields(bags, tmp_path, store_of):
+    labels = [*DRIVE, "", "triangle", "", "star"]
+    store = store_of(bags.drive(tmp_path / "r1", labels))
+    summary = store.summary()
+    examples = list(store.examples())
+    assert summary.examples == len(examples) == 49
+    assert summary.held_out == sum(example.held_out for example in examples) > 0
+    assert summary.labels == {"circle": 24, "star": 25}
+    assert summary.skipped == {
+        "without a label": 2,
+        "labelled 'triangle', which is not learned": 1,
+    }
+
+
+def test_keys_and_training_examples_stay_when_a_newer_bag_arrives(bags, tmp_path, store_of):
+    day = tmp_path / "recordings"
+    bags.drive(day / "b_morning", DRIVE)
+    store = store_of(day)
+    before = sides(store)
+    bags.drive(day / "a_evening", DRIVE, start_ns=bags.START_NS + 3600 * 10**9)
+    after = sides(store)
+    assert len(after) == 2 * len(before)
+    assert before.keys() <= after.keys()
+    assert not any(after[key] for key, held_out in before.items() if not held_out)
+    assert store.summary().examples == 96
+
+
+def test_a_tiny_bag_gets_both_sides_and_one_frame_is_trained_on(bags, tmp_path, store_of):
+    tiny = store_of(bags.drive(tmp_path / "r1", ["star"] * 3), segment_s=10.0)
+    assert sorted(sides(tiny).values()) == [False, False, True]
+    single = store_of(bags.drive(tmp_path / "r2", ["star"]))
+    assert list(sides(single).values()) == [False]
+
+
+def test_a_copy_of_a_bag_adds_nothing_and_another_bag_of_the_same_name_does(
+    bags, tmp_path, store_of
+):
+    first = bags.drive(tmp_path / "monday" / "r1", DRIVE)
+    copy = tmp_path / "backup" / "r1"
+    shutil.copytree(first, copy)
+    other = bags.drive(tmp_path / "tuesday" / "r1", ["star", *DRIVE[1:]], start_ns=10**18)
+    summary = store_of(first, copy, other).summary()
+    assert summary.examples == 96
+    assert summary.skipped == {"a copy of another frame": 48}
+
+
+def test_pictures_of_one_stamp_have_their_own_keys(bags, tmp_path, store_of, picture_bytes):
+    stamp = bags.START_NS
+    messages = [(bags.CAMERA, stamp, bags.jpeg(stamp, picture_bytes(i))) for i in range(5)]
+    messages.append((bags.LABELS, stamp, bags.text("star")))
+    examples = list(store_of(bags.write(tmp_path / "r1", messages)).examples())
+    assert len({example.key for example in examples}) == 5
+
+
+def test_image_folders_are_examples_and_every_label_is_measured(image_folder, store_of):
+    folder = image_folder("signs", {"circle": 10, "star": 5, "moon": 2})
+    store = store_of(folder)
+    summary = store.summary()
+    assert summary.labels == {"circle": 10, "star": 5}
+    assert summary.skipped == {"labelled 'moon', which is not learned": 2}
+    measured = {example.label for example in store.examples() if example.held_out}
+    assert measured == set(LABELS)
+
+
+def test_what_is_readable_of_a_cut_bag_is_used_and_its_damage_is_counted_and_logged_once(
+    bags, tmp_path, store_of, caplog
+):
+    good, cut = (bags.drive(tmp_path / name, DRIVE) for name in ("good", "cut"))
+    whole = (cut / "cut.mcap").read_bytes()
+    (cut / "cut.mcap").write_bytes(whole[: len(whole) // 2])
+    store = store_of(cut, good, tmp_path / "gone")
+    with caplog.at_level(logging.WARNING):
+        sources = Counter(example.key.partition("/")[0] for example in store.examples())
+        skipped = store.summary().skipped
+    assert sources["good"] == 48
+    assert 15 < sources["cut"] < 33  # the readable half
+    assert skipped.keys() == {"cut file", "unreadable source"}
+    assert skipped["unreadable source"] == 1
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == len(set(messages)) == 3
+    assert any(message.startswith("cut file: cut.mcap at byte ") for message in messages)
+    assert "gone: no such file or folder" in messages
+
+
+def test_a_recording_of_nothing_but_damage_does_not_stop_the_others(bags, tmp_path, store_of):
+    good, spoilt = (bags.drive(tmp_path / name, DRIVE) for name in ("good", "spoilt"))
+    (spoilt / "spoilt.mcap").write_bytes(b"\0" * 1000)
+    summary = store_of(spoilt, good).summary()
+    assert summary.examples == 48
+    assert sum(summary.skipped.values()) >= 1
+
+
+def test_the_files_of_a_split_bag_without_metadata_are_used(bags, tmp_path, store_of):
+    folder = tmp_path / "split"
+    folder.mkdir()
+    for part in range(2):
+        bags.drive(tmp_path / f"part_{part}", DRIVE, start_ns=bags.START_NS + part * 60 * 10**9)
+        shutil.move(tmp_path / f"part_{part}" / f"part_{part}.mcap", folder)
+    (folder / "part_1.mcap").write_bytes((folder / "part_1.mcap").read_bytes()[:-9])
+    summary = store_of(folder).summary()
+    assert summary.examples == 96  # only the end of the index is gone
+    assert summary.skipped.keys() == {"cut file"}
+
+
+def test_a_picture_that_only_decoding_shows_damaged_is_left_to_the_decoder(
+    bags, tmp_path, store_of, spoilt_png
+):
+    messages = [(bags.CAMERA, bags.START_NS, bags.jpeg(bags.START_NS, spoilt_png, "png"))]
+    messages.append((bags.LABELS, bags.START_NS, bags.text("star")))
+    (example,) = store_of(bags.write(tmp_path / "r1", messages)).examples()
+    with pytest.raises(FrameError, match="a damaged png"):
+        example.raw.decode()
+
+
+def test_a_cut_picture_is_skipped_by_its_reason(bags, tmp_path, store_of, picture_bytes):
+    messages = []
+    for index in range(4):
+        stamp = bags.START_NS + index * 10**9
+        content = picture_bytes(index)[: -20 if index == 2 else None]
+        messages.append((bags.CAMERA, stamp, bags.jpeg(stamp, content)))
+        messages.append((bags.LABELS, stamp, bags.text("star")))
+    summary = store_of(bags.write(tmp_path / "r1", messages)).summary()
+    assert summary.examples == 3
+    assert summary.skipped == {"cut jpeg": 1}
+
+
+def test_nothing_readable_is_an_error_with_the_first_reason(tmp_path, store_of):
+    with pytest.raises(FrameError, match="no frame of any recording can be read: gone: no such"):
+        list(store_of(tmp_path / "gone", tmp_path / "lost").examples())
+
+
+def test_wrong_numbers_are_refused_before_anything_is_read(tmp_path, store_of):
+    with pytest.raises(SettingsError, match=r"held_out is 0\.9"):
+        store_of(tmp_path / "gone", held_out=0.9)
+
+
+# ------------------------------------------------------------------------------- what is held out
+
+
+def test_frames_of_a_camera_on_both_sides_of_a_border_are_left_out(bags, tmp_path, store_of):
+    drive = bags.drive(tmp_path / "r1", ["circle"] * 600, period_ns=100_000_000)
+    store = store_of(drive, segment_s=10.0)
+    stamps = {True: [], False: []}
+    for example in store.examples():
+        stamps[example.held_out].append(example.raw.stamp_ns)
+    assert min(abs(held - other) for held in stamps[True] for other in stamps[False]) >= 10**9
+    summary = store.summary()
+    assert summary.skipped["between training and held out"] == 600 - summary.examples > 0
+    assert summary.held_out == len(stamps[True]) > 0
+
+
+def test_neighbors_are_measured_with_only_for_want_of_others_and_the_log_says_so(
+    bags, tmp_path, store_of, caplog
+):
+    short = bags.drive(tmp_path / "short", ["star"] * 20, period_ns=100_000_000)
+    assert store_of(short, segment_s=10.0).summary().held_out == 4
+    assert "star: too short a recording to measure with" in caplog.text
+    caplog.clear()
+    long = bags.drive(tmp_path / "long", ["star"] * 600, period_ns=100_000_000)
+    assert store_of(long, segment_s=10.0).summary().held_out > 4
+    assert "too short" not in caplog.text
+
+
+def test_examples_that_go_move_none_from_training_to_held_out(bags, tmp_path, store_of):
+    """The oldest recording is removed: without a memory the newest frames would be held out."""
+    memory = tmp_path / "state" / "trained.json"
+    for hour in range(3):
+        start_ns = bags.START_NS + hour * 3600 * 10**9
+        bags.drive(tmp_path / "bags" / f"r{hour}", DRIVE, start_ns=start_ns)
+    before = sides(store_of(tmp_path / "bags", trained=memory))
+    shutil.rmtree(tmp_path / "bags" / "r0")
+    shutil.rmtree(tmp_path / "bags" / "r1")
+    forgetful = sides(store_of(tmp_path / "bags", segment_s=1000.0))
+    after = sides(store_of(tmp_path / "bags", trained=memory))
+    assert any(held and not before[key] for key, held in forgetful.items())
+    assert not any(held and not before[key] for key, held in after.items())
+
+
+# ------------------------------------------------------------------------------- data sets
+
+
+@pytest.fixture
+def kept_batch(tmp_path, picture_bytes):
+    """Return a writer of one batch of KeptExamples."""
+
+    def write(name, labels, start_ns):
+        batch, rows = tmp_path / "kept" / name, []
+        for index, label in enumerate(labels):
+            file = f"{label}/{index}.jpg"
+            (batch / file).parent.mkdir(parents=True, exist_ok=True)
+            (batch / file).write_bytes(picture_bytes(index))
+            boxes = (Box(label=label, x0=1.5, y0=2.0, x1=20.1, y1=12.0),)
+            row = ManifestRow(
+                file=file, topic="/c", stamp_ns=start_ns + index, source=name, label=label,
+                boxes=boxes, width=32, height=24,
+            )  # fmt: skip
+            rows.append(row)
+        write_manifest(batch / MANIFEST, rows)
+        return tmp_path / "kept"
+
+    return write
+
+
+def test_the_robots_own_store_is_read_beside_the_recordings(bags, tmp_path, store_of, kept_batch):
+    kept_batch("run-1", ["star"] * 3, bags.START_NS)
+    kept = kept_batch("run-2", ["circle"] * 2, bags.START_NS + 10**12)
+    drive = bags.drive(tmp_path / "r1", DRIVE)
+    examples = list(store_of(drive, kept=kept).examples())
+    assert len(examples) == 53
+    mine = [example for example in examples if example.key.startswith("run-")]
+    assert mine[0].key.startswith(f"run-1/c/{bags.START_NS}-")
+    assert mine[0].boxes == (Box(label="star", x0=1.5, y0=2.0, x1=20.1, y1=12.0),)
+
+
+def test_an_empty_store_of_its_own_is_no_error(bags, tmp_path, store_of, kept_batch):
+    drive = bags.drive(tmp_path / "r1", DRIVE)
+    assert len(list(store_of(drive, kept=tmp_path / "none").examples())) == 48
+    assert list(store_of(kept=tmp_path / "none").examples()) == []
+    kept = kept_batch("run-1", ["star"] * 3, bags.START_NS)
+    assert len(list(store_of(tmp_path / "gone", kept=kept).examples())) == 3
+
+
+def test_a_picture_of_the_store_that_was_evicted_meanwhile_is_counted(
+    bags, store_of, kept_batch, tmp_path
+):
+    kept = kept_batch("run-1", ["star"] * 3, bags.START_NS)
+    (kept / "run-1" / "star" / "1.jpg").unlink()
+    summary = store_of(kept=kept).summary()
+    assert (summary.examples, summary.skipped) == (2, {"missing file": 1})

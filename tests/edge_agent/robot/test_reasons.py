@@ -1,0 +1,81 @@
+"""What a failure is called when it leaves the robot."""
+
+from pathlib import PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.robot.reasons import reason_of, without_paths
+from fleet_model.errors import BundleError, FrameError
+
+pytestmark = pytest.mark.base
+
+# Names as they are on disks: words, spaces, punctuation inside of words. Punctuation before a space
+# ends a clause: what follows cannot be told from the sentence.
+NAME = st.from_regex(r"\A[a-z0-9_]{1,4}([ .'+@#=~:-][A-Z0-9_]{1,4}){0,3}\Z")
+PATHS = st.lists(NAME, min_size=2, max_size=5).map(lambda names: str(PurePosixPath("/", *names)))
+SENTENCES = st.sampled_from(
+    [
+        "{}: no frames",
+        "no frames in '{}'",
+        'bag "{}" has no metadata.yaml; record again',
+        "[Errno 2] No such file or directory: '{}'",
+        "[Errno 18] Invalid cross-device link: '{}' -> '{}'",
+        "({}) is not a bag",
+        "{}, line 3: damaged",
+        "image=file://{}; skipped",
+    ]
+)
+
+
+@given(path=PATHS, sentence=SENTENCES)
+def test_no_path_leaves_the_robot(path, sentence):
+    reason = reason_of(BundleError(sentence.format(path, path)))
+    names = PurePosixPath(path).parts[1:]
+    assert "<path>" in reason
+    assert path not in reason
+    assert not any(f"/{name}" in reason for name in names)
+
+
+def test_what_a_frame_error_names_stays_on_the_robot():
+    # A folder's name is the label of its pictures.
+    reason = reason_of(FrameError("photos/circle/0001.jpg: a damaged jpeg"))
+    assert reason == "its recordings cannot be read; details are in the robot's log"
+
+
+@given(path=PATHS, sentence=SENTENCES)
+def test_quoted_paths_and_paths_without_spaces_vanish_whole(path, sentence):
+    if "'" not in sentence:
+        path = path.replace(" ", "_")
+    said = sentence.format("", "").replace("''", "'<path>'").replace('""', '"<path>"')
+    words = set(without_paths(sentence.format(path, path)).split())
+    assert not [word for word in words if word not in said.split() and "<path>" not in word]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "head/kernel has shape (8, 3), expected (8, 2)",
+        "robot hall-1/r2: image/jpeg, 3/4 frames",
+        "set training.trainer to one of: keras, litert",
+        "version 3 has no 'int8' engine",
+    ],
+)
+def test_what_is_no_path_stays(text):
+    assert without_paths(text) == text
+
+
+@pytest.mark.parametrize("path", ["~/bags", "~bob/bags/x", "C:\\Users\\bob", "\\\\host\\share"])
+def test_homes_and_drives_are_paths_too(path):
+    assert without_paths(f"at {path}: no frames") == "at <path>: no frames"
+
+
+def test_a_bug_is_told_without_its_words_and_logged(caplog):
+    with pytest.raises(ZeroDivisionError) as caught:
+        raise ZeroDivisionError("/home/bob/secret")
+    assert reason_of(caught.value) == (
+        "training failed with ZeroDivisionError; details are in the robot's log"
+    )
+    assert "secret" in caplog.text
+    assert "Traceback" in caplog.text

@@ -1,0 +1,435 @@
+"""The shared loop, with softmax regression written in NumPy as its framework."""
+
+import dataclasses
+import logging
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_agent import trainer
+from edge_agent.training.feature_cache import FeatureCache
+from edge_agent.training.trainer import Learner, fit, threads_from_environment
+from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec
+from fleet_model.errors import FrameError, TrainingError
+from fleet_model.types import Checkpoint, Example, TrainConfig
+
+pytestmark = pytest.mark.base
+
+ROUND = TrainConfig(epochs=1, learning_rate=0.1)
+FEATURES, LABELS, BATCH = 6, ("cup", "fork", "plate"), 4
+
+
+def log_softmax(logits):
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+class Vectors:
+    """A workload whose raw input is a vector."""
+
+    def __init__(self):
+        self.encoded = 0
+
+    def encode(self, raw):
+        if raw is None:
+            raise FrameError("frame 7: the picture is damaged")
+        self.encoded += 1
+        return {"vector": np.asarray(raw, np.float32)}
+
+    def target(self, label):
+        if label not in LABELS:
+            raise FrameError(f"unknown label {label!r}")
+        return LABELS.index(label)
+
+    def metrics(self, outputs, targets):
+        rows = np.arange(len(targets))
+        return {
+            "accuracy": float(np.mean(outputs.argmax(axis=-1) == targets)),
+            "loss": float(-np.mean(log_softmax(outputs)[rows, targets])),
+        }
+
+
+class SoftmaxRegression:
+    """`Differentiable` in NumPy: logits = features @ kernel + bias."""
+
+    def __init__(self):
+        self.batches = []
+
+    def features(self, inputs):
+        return inputs["vector"]
+
+    def gradient(self, weights, features, targets, sample_weight):
+        self.batches.append((len(features), float(sample_weight.sum())))
+        logs = log_softmax(self.outputs(weights, features))
+        total = max(float(sample_weight.sum()), 1e-6)
+        chosen = np.eye(len(LABELS), dtype=np.float32)[targets]
+        slope = (np.exp(logs) - chosen) * sample_weight[:, None] / np.float32(total)
+        loss = -float((sample_weight * (chosen * logs).sum(-1)).sum()) / total
+        return loss, {"head/kernel": features.T @ slope, "head/bias": slope.sum(0)}
+
+    def outputs(self, weights, features):
+        return features @ weights["head/kernel"] + weights["head/bias"]
+
+
+def learner(batch_size=BATCH, **options):
+    spec = TrainerSpec(
+        workload=WorkloadSpec(name="vectors", config={}),
+        trainable="head",
+        tensors={
+            "head/kernel": TensorSpec(shape=(FEATURES, len(LABELS))),
+            "head/bias": TensorSpec(shape=(len(LABELS),)),
+        },
+        batch_size=batch_size,
+        files={},
+        parts={},
+    )
+    return Learner(spec, Vectors(), SoftmaxRegression(), **options)
+
+
+def checkpoint(version=3):
+    kernel = np.random.default_rng(5).normal(0, 0.1, (FEATURES, len(LABELS))).astype(np.float32)
+    weights = {"head/kernel": kernel, "head/bias": np.zeros(len(LABELS), np.float32)}
+    return Checkpoint(version=version, weights=weights)
+
+
+def examples(count, held_out_every=0, seed=1):
+    """Vectors that lean towards their label's axis."""
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        label = int(random.integers(len(LABELS)))
+        raw = random.normal(0, 0.5, FEATURES) + 2 * np.eye(FEATURES)[label]
+        held = bool(held_out_every) and number % held_out_every == 0
+        yield Example(raw=raw, label=LABELS[label], key=f"bag/{number:04d}", held_out=held)
+
+
+def same(one, other):
+    return all(np.array_equal(one.weights[name], other.weights[name]) for name in one.weights)
+
+
+def length(update):
+    return float(np.sqrt(sum((w.astype(np.float64) ** 2).sum() for w in update.weights.values())))
+
+
+def test_an_update_is_the_difference_to_the_checkpoint():
+    config = TrainConfig(epochs=1, batch_size=8, learning_rate=0.5, momentum=0.0)
+    machine, start = learner(batch_size=8), checkpoint()
+    update = fit(machine, start, examples(8), config)
+    features = np.stack([e.raw for e in examples(8)]).astype(np.float32)
+    targets = np.array([LABELS.index(e.label) for e in examples(8)])
+    ones = np.ones(8, np.float32)
+    _, gradients = machine.model.gradient(start.weights, features, targets, ones)
+    for name, gradient in gradients.items():
+        assert update.weights[name] == pytest.approx(-0.5 * gradient, abs=1e-6)
+    assert (update.robot, update.base_version) == ("", 3)
+    assert (update.num_examples, update.num_steps) == (8, 1)
+
+
+def test_training_lowers_the_loss_on_held_out_examples():
+    update = fit(
+        learner(),
+        checkpoint(),
+        examples(120, held_out_every=4),
+        TrainConfig(epochs=5, learning_rate=0.1),
+    )
+    metrics = update.metrics
+    assert metrics["held_out"] == 30
+    assert update.num_examples == 90
+    assert metrics["loss_after"] < metrics["loss_before"] / 2
+    assert metrics["accuracy_after"] > max(0.8, metrics["accuracy_before"])
+    assert 0 < metrics["train_loss"] < metrics["loss_before"]
+    assert {"encode_s", "train_s"} <= metrics.keys()
+
+
+def test_held_out_examples_change_no_weight():
+    config = TrainConfig(epochs=2, learning_rate=0.1)
+    with_held = list(examples(20, held_out_every=5))
+    training = [example for example in with_held if not example.held_out]
+    assert same(
+        fit(learner(), checkpoint(), with_held, config),
+        fit(learner(), checkpoint(), training, config),
+    )
+
+
+def test_without_held_out_examples_there_are_no_scores():
+    metrics = fit(learner(), checkpoint(), examples(5), ROUND).metrics
+    assert metrics["held_out"] == 0
+    assert not {"loss_before", "loss_after", "accuracy_before", "accuracy_after"} & metrics.keys()
+
+
+@given(count=st.integers(1, 11), batch_size=st.integers(1, 12), static=st.integers(1, 13))
+@settings(max_examples=40, deadline=None)
+def test_the_static_batch_of_the_graph_changes_nothing(count, batch_size, static):
+    """Padded, short, split: a step is always the mean over its real rows."""
+    config = TrainConfig(
+        epochs=2, learning_rate=0.1, batch_size=batch_size, proximal_mu=0.1, clip_norm=1.0
+    )
+    exact = fit(learner(batch_size), checkpoint(), examples(count), config)
+    machine = learner(static)
+    other = fit(machine, checkpoint(), examples(count), config)
+    for name, tensor in exact.weights.items():
+        assert other.weights[name] == pytest.approx(tensor, abs=1e-5)
+    assert {rows for rows, _ in machine.model.batches} == {static}
+    assert other.num_steps == exact.num_steps == 2 * -(-count // batch_size)
+
+
+@given(st.permutations(range(13)))
+@settings(max_examples=20, deadline=None)
+def test_the_order_of_arrival_changes_nothing(order):
+    config, some = (
+        TrainConfig(epochs=2, learning_rate=0.1, batch_size=BATCH),
+        list(examples(13, held_out_every=6)),
+    )
+    sorted_update = fit(learner(), checkpoint(), some, config)
+    shuffled = fit(learner(), checkpoint(), [some[i] for i in order], config)
+    assert same(sorted_update, shuffled)
+    assert shuffled.metrics["loss_after"] == sorted_update.metrics["loss_after"]
+
+
+@given(seed=st.integers(-(2**63), 2**63 - 1))
+@settings(max_examples=20, deadline=None)
+def test_the_same_round_gives_the_same_update_bit_for_bit(seed):
+    config = TrainConfig(epochs=2, learning_rate=0.1, seed=seed)
+    one, other = (fit(learner(), checkpoint(), examples(40), config) for _ in range(2))
+    assert same(one, other)
+
+
+def test_another_seed_shuffles_otherwise():
+    one, other = (
+        fit(learner(), checkpoint(), examples(40), TrainConfig(seed=seed, batch_size=BATCH))
+        for seed in (1, 2)
+    )
+    assert not same(one, other)
+
+
+@given(st.integers(1, 20), st.floats(0, 0.99), st.floats(0, 1))
+@settings(max_examples=20, deadline=None)
+def test_a_zero_learning_rate_gives_a_zero_update(count, momentum, mu):
+    config = TrainConfig(epochs=2, learning_rate=0.0, momentum=momentum, proximal_mu=mu)
+    update = fit(learner(), checkpoint(), examples(count), config)
+    assert all(not tensor.any() for tensor in update.weights.values())
+
+
+@given(mu=st.floats(0.05, 1.0), epochs=st.integers(2, 6))
+@settings(max_examples=20, deadline=None)
+def test_the_proximal_term_shrinks_the_update(mu, epochs):
+    config = TrainConfig(epochs=epochs, learning_rate=0.1, momentum=0.0)
+    free = fit(learner(), checkpoint(), examples(40), config)
+    pulled = fit(learner(), checkpoint(), examples(40), dataclasses.replace(config, proximal_mu=mu))
+    assert length(pulled) < length(free)
+
+
+def test_clipping_bounds_the_update():
+    config = TrainConfig(
+        epochs=1, batch_size=BATCH, learning_rate=0.1, momentum=0.0, clip_norm=1e-3
+    )
+    update = fit(learner(), checkpoint(), examples(40), config)
+    assert update.num_steps == 10
+    assert length(update) <= 10 * 0.1 * 1e-3 * (1 + 1e-4)
+
+
+def test_the_checkpoint_is_left_as_it_came():
+    start = checkpoint()
+    for tensor in start.weights.values():
+        tensor.flags.writeable = False
+    before = {name: tensor.copy() for name, tensor in start.weights.items()}
+    fit(learner(), start, examples(9), ROUND)
+    assert all(np.array_equal(before[name], start.weights[name]) for name in before)
+
+
+def test_an_example_is_encoded_once_for_all_rounds():
+    machine = learner()
+    for _ in range(3):
+        fit(machine, checkpoint(), examples(10), TrainConfig(epochs=2, learning_rate=0.1))
+    assert machine.workload.encoded == 10
+
+
+def test_a_new_label_needs_no_new_features():
+    machine, some = learner(), list(examples(10))
+    fit(machine, checkpoint(), some, ROUND)
+    relabelled = [dataclasses.replace(e, label=LABELS[0]) for e in some]
+    update = fit(machine, checkpoint(), relabelled, TrainConfig(epochs=20, learning_rate=0.1))
+    assert machine.workload.encoded == 10
+    assert same(
+        update, fit(learner(), checkpoint(), relabelled, TrainConfig(epochs=20, learning_rate=0.1))
+    )
+
+
+def test_keys_that_vanish_are_dropped():
+    machine, some = learner(), list(examples(10))
+    fit(machine, checkpoint(), some, ROUND)
+    fit(machine, checkpoint(), some[6:], ROUND)
+    assert len(machine.cache) == 4
+    fit(machine, checkpoint(), some, ROUND)
+    assert machine.workload.encoded == 16
+
+
+def test_an_unreadable_frame_is_left_out_with_a_warning(caplog):
+    broken = Example(raw=None, label="cup", key="bag/broken")
+    unknown = Example(raw=np.zeros(FEATURES), label="spoon", key="bag/unknown")
+    with caplog.at_level(logging.WARNING):
+        update = fit(learner(), checkpoint(), [*examples(6), broken, unknown], ROUND)
+    assert update.num_examples == 6
+    assert update.metrics["unreadable"] == 2
+    assert "2 examples left out; the first: frame 7: the picture is damaged" in caplog.text
+    assert same(update, fit(learner(), checkpoint(), examples(6), ROUND))
+
+
+def test_nothing_to_train_on_is_an_error():
+    held = [dataclasses.replace(e, held_out=True) for e in examples(3)]
+    with pytest.raises(TrainingError, match=r"no examples to train on \(3 held out, 0 unread"):
+        fit(learner(), checkpoint(), held, ROUND)
+    with pytest.raises(TrainingError, match="no examples to train on"):
+        fit(learner(), checkpoint(), [], ROUND)
+
+
+def test_one_key_for_two_examples_is_an_error():
+    some = list(examples(3))
+    with pytest.raises(TrainingError, match="two examples share a key"):
+        fit(learner(), checkpoint(), [*some, some[1]], ROUND)
+
+
+def test_a_loss_that_is_not_finite_sends_nothing():
+    wild = TrainConfig(epochs=50, learning_rate=1e38)
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) in epoch .*1e\+38 too high"):
+        fit(learner(), checkpoint(), examples(20), wild)
+
+
+def test_weights_that_overflow_in_the_last_step_send_nothing():
+    wild = TrainConfig(epochs=1, batch_size=20, learning_rate=1e39)
+    with pytest.raises(TrainingError, match="head/kernel holds NaN or infinity"):
+        fit(learner(), checkpoint(), examples(20), wild)
+
+
+def test_a_checkpoint_for_another_trainer_is_an_error():
+    weights = dict(checkpoint().weights)
+    weights["head/bias"] = np.zeros(9, np.float32)
+    with pytest.raises(TrainingError, match=r"checkpoint 3: head/bias has shape \(9,\)"):
+        fit(learner(), Checkpoint(version=3, weights=weights), examples(3), ROUND)
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}])
+def test_a_round_without_steps_is_an_error(wrong):
+    with pytest.raises(TrainingError, match="expected at least 1 of each"):
+        fit(learner(), checkpoint(), examples(3), TrainConfig(**wrong))
+
+
+def test_a_full_cache_says_how_to_go_on():
+    machine = learner(cache=FeatureCache(limit_bytes=FEATURES * 4 * 5))
+    with pytest.raises(TrainingError, match="the features of 6 examples need more than"):
+        fit(machine, checkpoint(), examples(6), ROUND)
+    assert fit(machine, checkpoint(), examples(5), ROUND).num_examples == 5
+
+
+def test_a_full_cache_makes_room_for_new_keys_before_it_gives_up():
+    machine = learner(cache=FeatureCache(limit_bytes=FEATURES * 4 * 5))
+    some = list(examples(10))
+    fit(machine, checkpoint(), some[:5], ROUND)
+    assert fit(machine, checkpoint(), some[5:], ROUND).num_examples == 5
+    assert len(machine.cache) == 5
+
+
+def test_cached_rows_keep_their_dtype_and_are_contiguous():
+    cache = FeatureCache()
+    cache.begin()
+    pixels = np.arange(24, dtype=np.uint8).reshape(4, 6)[:, ::2]
+    row = cache.row("a", partial(np.asarray, pixels))
+    assert row.dtype == np.uint8
+    assert row.flags.c_contiguous
+    assert np.array_equal(row, pixels)
+
+
+def test_rows_of_different_dtypes_meet_in_one_batch_without_loss():
+    class Mixed(SoftmaxRegression):
+        def features(self, inputs):
+            vector = inputs["vector"]
+            whole = vector.astype(np.uint8)
+            return whole if np.array_equal(whole, vector) else vector
+
+    some = [
+        Example(raw=np.full(FEATURES, value), label=LABELS[0], key=str(value))
+        for value in (1, 2.5, 3, 0.25)
+    ]
+    mixed = fit(dataclasses.replace(learner(), model=Mixed()), checkpoint(), some, ROUND)
+    assert same(mixed, fit(learner(), checkpoint(), some, ROUND))
+
+
+@pytest.mark.parametrize(
+    ("value", "threads"), [("3", 3), ("4,2", 4), ("", 2), ("0", 2), ("many", 2)]
+)
+def test_threads_come_from_the_environment(monkeypatch, value, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert threads_from_environment() == threads
+
+
+# ------------------------------------------------------------------------------- decoding ahead
+
+
+class SlowAtFirst(Vectors):
+    """Encodes in threads that end in another order than they began."""
+
+    def encode(self, raw):
+        time.sleep(0.02 if self.encoded % 3 == 0 else 0.0)
+        return super().encode(raw)
+
+
+def test_pictures_decoded_ahead_give_the_same_update_bit_for_bit(monkeypatch):
+    config = TrainConfig(epochs=2, learning_rate=0.1)
+    machine = learner()
+    ahead = dataclasses.replace(machine, workload=SlowAtFirst())
+    update = fit(ahead, checkpoint(), examples(30, held_out_every=5), config)
+    monkeypatch.setattr(trainer, "map_ahead", lambda function, items, *_: in_turn(function, items))
+    other = fit(learner(), checkpoint(), examples(30, held_out_every=5), config)
+    assert same(update, other)
+    timed = {"encode_s", "train_s"}
+    assert {n: v for n, v in update.metrics.items() if n not in timed} == {
+        n: v for n, v in other.metrics.items() if n not in timed
+    }
+
+
+def in_turn(function, items):
+    yield from map(function, items)
+
+
+def test_no_more_than_a_window_of_pictures_is_in_memory():
+    class Counted:
+        alive = most = 0
+
+        def __init__(self):
+            Counted.alive += 1
+            Counted.most = max(Counted.most, Counted.alive)
+
+        def __del__(self):
+            Counted.alive -= 1
+
+        def __array__(self, dtype=None, copy=None):
+            return np.ones(FEATURES, dtype)
+
+    def stream():
+        for number in range(200):
+            yield Example(raw=Counted(), label=LABELS[number % 3], key=f"{number:03d}")
+
+    fit(learner(), checkpoint(), stream(), ROUND)
+    assert Counted.most <= trainer.WINDOW + 3
+
+
+def test_threads_end_also_when_a_training_fails():
+    threads = threading.active_count()
+    twice = [*examples(20), *examples(20)]
+    with pytest.raises(TrainingError, match="two examples share a key"):
+        fit(learner(), checkpoint(), twice, ROUND)
+    assert threading.active_count() == threads
+
+
+def test_features_that_had_to_make_room_are_computed_again():
+    cache = FeatureCache(limit_bytes=(4 * FEATURES) * 12)  # of 16 rows, four bytes a number
+    machine = learner(cache=cache)
+    fit(machine, checkpoint(), list(examples(12)), ROUND)
+    mixed = [*list(examples(12, seed=2))[6:], *list(examples(12))[:6]]
+    fresh = [dataclasses.replace(e, key=f"new/{e.key}") for e in mixed[:6]] + mixed[6:]
+    update = fit(machine, checkpoint(), fresh, ROUND)
+    assert same(update, fit(learner(), checkpoint(), fresh, ROUND))
