@@ -120,15 +120,17 @@ class Inputs:
 
 def prepare(frames: int) -> Inputs:
     """Make bag, server directory and Keras file, or take those of an earlier run of this code."""
-    place = WORK / f"inputs-{frames}-{sources_digest()[:12]}"
-    inputs = Inputs(place / "bags/hall-1/r1", place / "server", place / "model.keras")
+    server_dir = WORK / f"inputs-{frames}-{sources_digest()[:12]}"
+    inputs = Inputs(
+        server_dir / "bags/hall-1/r1", server_dir / "server", server_dir / "model.keras"
+    )
     if inputs.model.exists():
         return inputs
     shutil.rmtree(WORK, ignore_errors=True)
-    place.mkdir(parents=True)
+    server_dir.mkdir(parents=True)
     say("agent_cost: making bag, server directory and Keras model")
     robot = ("--robots", "hall-1/r1", "--prior", "uniform", "--frames", str(frames))
-    _python("datasets/robot_camera.py", str(place / "bags"), *robot)
+    _python("datasets/robot_camera.py", str(server_dir / "bags"), *robot)
     what = ("--workload", "image-classifier", "--labels", LABELS)
     _python("-m", "cloud_server.cli", "init", str(inputs.server), *what)
     build = (
@@ -167,7 +169,7 @@ def our_arm(trainer: str, made: Environment, inputs: Inputs, size: Size) -> Cost
         wanted = 1 + size.messages
         services.wait("all rounds", lambda: fleet.rounds_closed() >= wanted)
         after = _idle_mb(node.pid)
-        (robot_record,) = fleet.place.read_history()[-1]["robots"]
+        (robot_record,) = fleet.server_dir.read_history()[-1]["robots"]
     return Cost(
         idle_mb=max(before, after),
         peak_mb=max(samples),

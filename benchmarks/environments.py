@@ -42,7 +42,7 @@ class Environment:
         Without compiled bytecode: it grows with use, and whether an installer makes it differs.
         """
         places = [self.bin, *(self.root / "lib").glob("python*/site-packages")]
-        files = [path for place in places for path in place.rglob("*")]
+        files = [path for server_dir in places for path in server_dir.rglob("*")]
         return sum(path.lstat().st_size for path in files if counts(path)) / 1e6
 
     def uv_mb(self) -> float:
@@ -95,7 +95,9 @@ def find_uv() -> str | None:
     """Return the uv program: on PATH, beside this interpreter, or where the Makefile puts it."""
     tools = ROOT / ".venv-tools" / "bin"
     places = (None, str(Path(sys.executable).parent), str(tools))
-    return next((found for place in places if (found := shutil.which("uv", path=place))), None)
+    return next(
+        (found for server_dir in places if (found := shutil.which("uv", path=server_dir))), None
+    )
 
 
 def _create(root: Path) -> None:

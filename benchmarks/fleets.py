@@ -21,9 +21,9 @@ from pathlib import Path
 from benchmarks.measure import boot_time_s
 from benchmarks.services import Services, base_environment
 from cloud_server.cli.admin_client import AdminClient
+from cloud_server.robots.register import Register
 from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.robots.register import Register
 from cloud_server.state.settings import load_settings
 from edge_agent.cli.enroll import enroll
 from edge_agent.robot.settings import ExampleSettings
@@ -46,7 +46,7 @@ class OurFleet:
     """A started `cloud-server` and how robots join it."""
 
     services: Services
-    place: ServerDirectory
+    server_dir: ServerDirectory
     admin: AdminClient
     port: int
     environment: Mapping[str, str]  # settings (FLEETLEARN_*)
@@ -54,16 +54,22 @@ class OurFleet:
     @classmethod
     def start(cls, services: Services, root: Path, environment: Mapping[str, str]) -> "OurFleet":
         """Serve an initialized directory."""
-        place = ServerDirectory(root)
-        port = load_settings(place.settings, {}).network.port
-        admin = AdminClient(place)
-        fleet = cls(services=services, place=place, admin=admin, port=port, environment=environment)
+        server_dir = ServerDirectory(root)
+        port = load_settings(server_dir.settings, {}).network.port
+        admin = AdminClient(server_dir)
+        fleet = cls(
+            services=services,
+            server_dir=server_dir,
+            admin=admin,
+            port=port,
+            environment=environment,
+        )
         fleet.serve()
         return fleet
 
     def serve(self) -> None:
         """Start the server, or start it again on the same directory."""
-        command = [sys.executable, "-m", "cloud_server.cli", "start", self.place.root]
+        command = [sys.executable, "-m", "cloud_server.cli", "start", self.server_dir.root]
         environment = {"PYTHONPATH": str(ROOT), **self.environment}
         self.services.start("cloud-server", command, environment)
         self.services.wait("the server's start", lambda: listening(self.port))
@@ -71,26 +77,28 @@ class OurFleet:
     def enroll(self, name: str, directory: Path, examples: Path) -> None:
         """Make a robot's directory and admit its key."""
         settings = ExampleSettings(paths=(examples,))
-        line = enroll(self.place.kit, directory, settings, train=True)
-        Register(self.place.robots).add(name, "bench", line)
+        line = enroll(self.server_dir.kit, directory, settings, train=True)
+        Register(self.server_dir.robots).add(name, "bench", line)
 
     def run_agent(
         self, name: str, directory: Path, command: Sequence[object], environment: Mapping[str, str]
     ) -> Node:
         """Start an agent and wait until it is online."""
-        online = online_nodes(self.place.flower / "state.db")
+        online = online_nodes(self.server_dir.flower / "state.db")
         begin = boot_time_s()
         arguments = [*command, "run", "--config", directory / "agent.toml"]
         pid = self.services.start(name, arguments, environment)
-        return Node(pid, _ready_s(self.services, self.place.flower / "state.db", online, begin))
+        return Node(
+            pid, _ready_s(self.services, self.server_dir.flower / "state.db", online, begin)
+        )
 
     def online(self) -> int:
         """Return how many robots are online."""
-        return online_nodes(self.place.flower / "state.db")
+        return online_nodes(self.server_dir.flower / "state.db")
 
     def rounds_closed(self) -> int:
         """Return how many rounds the history has."""
-        return len(self.place.read_history())
+        return len(self.server_dir.read_history())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +115,8 @@ class StockFleet:
         cls, services: Services, work: Path, port: int, *, separate: bool = False
     ) -> "StockFleet":
         """Start a SuperLink with TLS and node authentication."""
-        place = ServerDirectory(work)
-        make_secrets(place, ("localhost", "127.0.0.1"), datetime.now(timezone.utc))
+        server_dir = ServerDirectory(work)
+        make_secrets(server_dir, ("localhost", "127.0.0.1"), datetime.now(timezone.utc))
         fleet = cls(services=services, work=work, port=port, separate=separate)
         (work / "operator").mkdir()
         (work / "operator" / "config.toml").write_text(
@@ -128,11 +136,11 @@ class StockFleet:
 
     def serve(self) -> None:
         """Start the SuperLink, or start it again on the same database."""
-        place = ServerDirectory(self.work)
+        server_dir = ServerDirectory(self.work)
         command = [
             BIN / "flower-superlink", "--host", "127.0.0.1", "--port", self.port,
-            "--ssl-ca-certfile", self._ca, "--ssl-certfile", place.certificates / "server.crt",
-            "--ssl-keyfile", place.secrets / "server.key", "--enable-supernode-auth",
+            "--ssl-ca-certfile", self._ca, "--ssl-certfile", server_dir.certificates / "server.crt",
+            "--ssl-keyfile", server_dir.secrets / "server.key", "--enable-supernode-auth",
             "--database", self._database, "--disable-runtime-dependency-installation",
         ]  # fmt: skip
         if self.separate:
@@ -198,10 +206,10 @@ class StockFleet:
 
 def move(root: Path, port: int) -> None:
     """Let a copied server directory listen on another port, and tell its kit."""
-    place = ServerDirectory(root)
-    settings, kit = place.settings.read_text(), (place.kit / "kit.toml").read_text()
-    place.settings.write_text(re.sub(r"(?m)^port = \d+", f"port = {port}", settings))
-    (place.kit / "kit.toml").write_text(re.sub(r':\d+"', f':{port}"', kit))
+    server_dir = ServerDirectory(root)
+    settings, kit = server_dir.settings.read_text(), (server_dir.kit / "kit.toml").read_text()
+    server_dir.settings.write_text(re.sub(r"(?m)^port = \d+", f"port = {port}", settings))
+    (server_dir.kit / "kit.toml").write_text(re.sub(r':\d+"', f':{port}"', kit))
 
 
 def online_nodes(database: Path) -> int:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
-from fleet_model.errors import FleetError
 from edge_agent.link.flower_connection import FleetConnection
+from fleet_model.errors import FleetError
 from fleet_model.protocol.proof import read_key
 from fleet_model.protocol.wire import ARRAYS, CONFIG, METRICS, NUM_EXAMPLES, NUM_STEPS, VERSION
 

@@ -73,8 +73,8 @@ def main() -> None:
 def ours(kills: int) -> Ending:
     """Kill our server in the middle of rounds."""
     work = fresh(WORK / "ours")
-    place = ServerDirectory(work / "server")
-    make_server(place, free_port())
+    server_dir = ServerDirectory(work / "server")
+    make_server(server_dir, free_port())
     rounds = CALM_ROUNDS + 2 * kills
     agent = {
         "EDGE_AGENT_TRAINING__TRAINER": PLUGIN,
@@ -82,7 +82,7 @@ def ours(kills: int) -> Ending:
         "CONSTANT_TRAINER_S": str(TRAINING_S),
     }
     with Services(work / "logs") as services:
-        fleet = OurFleet.start(services, place.root, {})
+        fleet = OurFleet.start(services, server_dir.root, {})
         for name in ROBOTS:
             fleet.enroll(name, work / name, examples=work)
             fleet.run_agent(name, work / name, AGENT, agent)

@@ -75,11 +75,11 @@ def main() -> None:
 def ours(rounds: int) -> Times:
     """Run our server and two agents."""
     work = fresh(WORK / "ours")
-    place = ServerDirectory(work / "server")
-    make_server(place, free_port())
+    server_dir = ServerDirectory(work / "server")
+    make_server(server_dir, free_port())
     settings = {"EDGE_AGENT_TRAINING__TRAINER": PLUGIN, "PYTHONPATH": str(ROOT)}
     with Services(work / "logs") as services:
-        fleet = OurFleet.start(services, place.root, {})
+        fleet = OurFleet.start(services, server_dir.root, {})
         for name in ROBOTS:
             fleet.enroll(name, work / name, examples=work)
             fleet.run_agent(name, work / name, AGENT, settings)
@@ -88,21 +88,21 @@ def ours(rounds: int) -> Times:
         for closed in range(1, rounds + 1):
             services.wait("a round", lambda n=closed: fleet.rounds_closed() >= n, step_s=0.01)
             closings.append(boot_time_s())
-        for record in place.read_history():
+        for record in server_dir.read_history():
             outcomes = [robot["outcome"] for robot in record["robots"]]  # type: ignore[attr-defined]
             if outcomes != ["accepted"] * len(ROBOTS):
                 raise RuntimeError(f"our round went wrong: {outcomes}")
     return times_of(closings)
 
 
-def make_server(place: ServerDirectory, port: int, parameters: int = PARAMETERS) -> None:
+def make_server(server_dir: ServerDirectory, port: int, parameters: int = PARAMETERS) -> None:
     """Write what `cloud-server init` writes, for a model of one tensor and without TensorFlow."""
     network = NetworkSettings(port=port)
-    make_secrets(place, network.names, datetime.now(timezone.utc))
-    place.kit.mkdir()
-    shutil.copy(place.certificates / "ca.crt", place.kit)
+    make_secrets(server_dir, network.names, datetime.now(timezone.utc))
+    server_dir.kit.mkdir()
+    shutil.copy(server_dir.certificates / "ca.crt", server_dir.kit)
     kit = f'address = "127.0.0.1:{port}"\nchannel = "stable"\n'
-    (place.kit / "kit.toml").write_text(kit)
+    (server_dir.kit / "kit.toml").write_text(kit)
     content = b"nothing: the plug-in adds a constant\n"
     trainer = to_json(
         TrainerSpec(
@@ -114,14 +114,14 @@ def make_server(place: ServerDirectory, port: int, parameters: int = PARAMETERS)
             parts={PLUGIN: ("nothing.txt",)},
         )
     )
-    for directory in (place.model, place.store / "objects", place.checkpoints):
+    for directory in (server_dir.model, server_dir.store / "objects", server_dir.checkpoints):
         directory.mkdir(parents=True)
-    (place.model / TRAINER).write_bytes(trainer)
+    (server_dir.model / TRAINER).write_bytes(trainer)
     for file in (trainer, content):
-        (place.store / "objects" / entry_of(file).sha256).write_bytes(file)
+        (server_dir.store / "objects" / entry_of(file).sha256).write_bytes(file)
     weights = {"tensor": np.zeros(parameters, np.float32)}
-    Checkpoints(place.checkpoints).save(Checkpoint(version=0, weights=weights))
-    place.settings.write_text(initial_toml(network, TrainingSettings()))
+    Checkpoints(server_dir.checkpoints).save(Checkpoint(version=0, weights=weights))
+    server_dir.settings.write_text(initial_toml(network, TrainingSettings()))
 
 
 def stock(rounds: int, *, evaluate: bool) -> Times:

@@ -29,8 +29,8 @@ from benchmarks.measure import (
 )
 from benchmarks.round_time import HERE, fresh, make_server, read_closings
 from benchmarks.services import Services
-from cloud_server.state.directory import ServerDirectory
 from cloud_server.robots.register import Register
+from cloud_server.state.directory import ServerDirectory
 from fleet_model.protocol.proof import make_key, public_line, read_key
 
 WORK = ROOT / "build" / "bench" / "server_memory"
@@ -58,23 +58,23 @@ def main() -> None:
 def ours(robots: int, parameters: int, workers: int) -> float:
     """Return the peak of our server in MB."""
     work = fresh(WORK / "ours")
-    place = ServerDirectory(work / "server")
-    make_server(place, free_port(), parameters)
-    register = Register(place.robots)
+    server_dir = ServerDirectory(work / "server")
+    make_server(server_dir, free_port(), parameters)
+    register = Register(server_dir.robots)
     keys = make_keys(work / "keys", robots)
     for key in keys:
         register.add(key.stem, "bench", public_line(read_key(key).public_key()))
     settings = {"FLEETLEARN_ROUNDS__QUORUM": str(robots), "FLEETLEARN_ROUNDS__DEADLINE_S": "1800"}
     with Services(work / "logs") as services:
-        fleet = OurFleet.start(services, place.root, settings)
-        start_robots(services, fleet.port, place, keys, workers)
+        fleet = OurFleet.start(services, server_dir.root, settings)
+        start_robots(services, fleet.port, server_dir, keys, workers)
         services.wait("all robots", lambda: fleet.online() >= robots, patience_s=PATIENCE_S)
         with memory_samples(services.pid("cloud-server")) as samples:
             fleet.admin.start_run(ROUNDS)
             services.wait(
                 "all rounds", lambda: fleet.rounds_closed() >= ROUNDS, patience_s=PATIENCE_S
             )
-        require_accepted(place, robots)
+        require_accepted(server_dir, robots)
     return max(samples)
 
 
@@ -121,9 +121,9 @@ def start_robots(
     services.start("robots", command, {"PYTHONPATH": str(ROOT)})
 
 
-def require_accepted(place: ServerDirectory, robots: int) -> None:
+def require_accepted(server_dir: ServerDirectory, robots: int) -> None:
     """Raise RuntimeError unless every robot's update was folded in."""
-    for record in place.read_history():
+    for record in server_dir.read_history():
         outcomes = [robot["outcome"] for robot in record["robots"]]  # type: ignore[attr-defined]
         if outcomes != ["accepted"] * robots:
             raise RuntimeError(f"our round went wrong: {outcomes}")

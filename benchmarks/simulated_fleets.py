@@ -26,11 +26,11 @@ def change_of(robot: int) -> dict[str, Tensor]:
 
 def ours(robots: int, rounds: int, note: Callable[[], None]) -> None:
     """Run the round loop of `cloud-server start` with virtual robots that are always there."""
-    from cloud_server.state.settings import ServerSettings
     from cloud_server.simulation.population import Traits
     from cloud_server.simulation.simulate import Plan, Simulation
-    from fleet_model.types import Update
+    from cloud_server.state.settings import ServerSettings
     from fleet_model.protocol.wire import TrainRequest
+    from fleet_model.types import Update
 
     def work(robot: int, request: TrainRequest) -> Update:
         version = request.checkpoint.version

@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cloud_server.models.export import InitJob, Progress, run_export
+from cloud_server.models.publish import publish
 from cloud_server.state.certificates import make_secrets, make_server_certificate
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.models.export import InitJob, Progress, run_export
-from cloud_server.models.publish import publish
 from cloud_server.state.settings import (
     NetworkSettings,
     PublishSettings,
@@ -72,15 +72,15 @@ def initialize(root: Path, plan: Plan, progress: Progress) -> Manifest:
     return manifest
 
 
-def renew_certificate(place: ServerDirectory) -> Sequence[str]:
+def renew_certificate(server_dir: ServerDirectory) -> Sequence[str]:
     """Make a new server key and certificate for network.names; robots trust it as the old one.
 
     Returns:
         The names in it.
     """
-    place.require()
-    names = _with_loopback(load_settings(place.settings).network.names)
-    make_server_certificate(place, names, utc_now())
+    server_dir.require()
+    names = _with_loopback(load_settings(server_dir.settings).network.names)
+    make_server_certificate(server_dir, names, utc_now())
     return names
 
 
@@ -99,31 +99,31 @@ def _with_loopback(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _fill(
-    place: ServerDirectory, plan: Plan, network: NetworkSettings, progress: Progress
+    server_dir: ServerDirectory, plan: Plan, network: NetworkSettings, progress: Progress
 ) -> Manifest:
     spec = WorkloadSpec(name=plan.workload, config=plan.config)
     training = _training_settings(spec)  # first: a wrong workload ends here, within a second
     progress("certificates and keys")
-    make_secrets(place, network.names, utc_now())
+    make_secrets(server_dir, network.names, utc_now())
     progress("loading TensorFlow in a child process")
     job = InitJob(
         workload=spec,
         trainable=plan.trainable,
         batch_size=training.batch_size,
-        directory=place.model,
+        directory=server_dir.model,
         checkpoint=plan.checkpoint,
         calibration=plan.calibration,
     )
-    place.model.mkdir()
+    server_dir.model.mkdir()
     run_export(job, progress)
-    first = Checkpoint(version=0, weights=read_weights(place.model / "weights.safetensors"))
-    place.checkpoints.mkdir()
-    Checkpoints(place.checkpoints).save(first)
+    first = Checkpoint(version=0, weights=read_weights(server_dir.model / "weights.safetensors"))
+    server_dir.checkpoints.mkdir()
+    Checkpoints(server_dir.checkpoints).save(first)
     progress("version 0")
     settings = PublishSettings(calibration=plan.calibration)
-    manifest = publish(place, settings, first, progress)
-    _write_kit(place, f"{url_host(plan.names[0])}:{plan.port}", settings.channel)
-    write_durably(place.settings, initial_toml(network, training, plan.calibration))
+    manifest = publish(server_dir, settings, first, progress)
+    _write_kit(server_dir, f"{url_host(plan.names[0])}:{plan.port}", settings.channel)
+    write_durably(server_dir.settings, initial_toml(network, training, plan.calibration))
     return manifest
 
 
@@ -132,9 +132,9 @@ def _training_settings(spec: WorkloadSpec) -> TrainingSettings:
     return TrainingSettings(**{name: values[name] for name in TrainingSettings.model_fields})
 
 
-def _write_kit(place: ServerDirectory, address: str, channel: str) -> None:
+def _write_kit(server_dir: ServerDirectory, address: str, channel: str) -> None:
     """Write what a robot needs to enroll; nothing in it is secret."""
-    ca = (place.certificates / "ca.crt").read_bytes()
-    write_durably(place.kit / "ca.crt", ca)
+    ca = (server_dir.certificates / "ca.crt").read_bytes()
+    write_durably(server_dir.kit / "ca.crt", ca)
     kit = f'# fleetlearn robot kit: nothing here is secret\naddress = "{address}"\n'
-    write_durably(place.kit / "kit.toml", kit + f'channel = "{channel}"\n')
+    write_durably(server_dir.kit / "kit.toml", kit + f'channel = "{channel}"\n')

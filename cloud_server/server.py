@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def serve(place: ServerDirectory) -> None:
+def serve(server_dir: ServerDirectory) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Raises:
         SettingsError: wrong settings, another server on the directory, or the port is taken.
     """
-    place.require()
-    settings = load_settings(place.settings)
-    with place.locked("start"):
+    server_dir.require()
+    settings = load_settings(server_dir.settings)
+    with server_dir.locked("start"):
         _require_free_port(settings)
-        _tidy(place)
-        server = build(place, settings)
+        _tidy(server_dir)
+        server = build(server_dir, settings)
         log.info(
             "listening on https://%s:%d for robots and operators (pid %d)",
             settings.network.host, settings.network.port, os.getpid(),
@@ -49,47 +49,53 @@ def serve(place: ServerDirectory) -> None:
         log.info("stopped")
 
 
-def build(place: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
+def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
     """Put the pieces together: register -> fleet -> runs -> routes behind the guard -> TLS."""
-    from cloud_server.robots.offenses import Conduct
-    from cloud_server.monitoring.fleet_status import Overview
     from cloud_server.flower.flower_fleet import FlowerFleet
+    from cloud_server.flower.flower_link import LinkGrid
+    from cloud_server.monitoring.fleet_status import Overview
     from cloud_server.monitoring.metrics import make_registry
-    from cloud_server.state.model_store import DirectoryStore
+    from cloud_server.monitoring.status_words import answer_of
+    from cloud_server.monitoring.totals import Ledger
+    from cloud_server.robots.last_seen import LastSeen
+    from cloud_server.robots.offenses import Offenses
     from cloud_server.robots.refused_answers import RefusedAnswers
     from cloud_server.robots.register import Register
     from cloud_server.runs.runs import Runs
-    from cloud_server.robots.last_seen import Sightings
-    from cloud_server.monitoring.totals import Ledger
+    from cloud_server.state.model_store import DirectoryStore
     from cloud_server.web.admin_api import admin_routes
-    from cloud_server.web.api import Doorkeeper, robot_routes
+    from cloud_server.web.api import Authenticator, robot_routes
     from cloud_server.web.fleet_keys import FleetKeys
     from cloud_server.web.guard import Bounds, Guard
     from cloud_server.web.limits import bounded_server
     from cloud_server.web.metrics_api import metrics_routes
     from cloud_server.web.ownership import add_ownership
-    from edge_agent.link.flower_connection import LinkGrid
 
     require_sound(settings)
-    token = _admin_token(place)
-    app = _superlink(place, settings)
-    grid, register, seen = LinkGrid(app), Register(place.robots), Sightings(place.seen)
+    token = _admin_token(server_dir)
+    app = _superlink(server_dir, settings)
+    grid, register, seen = LinkGrid(app), Register(server_dir.robots), LastSeen(server_dir.seen)
     fleet = FlowerFleet(grid, register, seen)
     fleet.sync()
-    conduct = Conduct(place.conduct, register, settings.checks.suspend_after)
-    runs = Runs(place, settings, fleet, told=[conduct.record, *_boards(place, settings)])
-    store, keeper = DirectoryStore(place.store), Doorkeeper(register, seen, conduct, fleet.sync)
-    ledger, refused = Ledger(place.history), RefusedAnswers(fleet.sync)
-    overview = Overview(fleet, register, seen, conduct, runs, store, ledger, refused)
-    app.include_router(robot_routes(keeper, store, fleet.restarted))
-    app.include_router(admin_routes(runs, lambda: overview.status().as_json()))
-    app.include_router(metrics_routes(make_registry(place, overview.status)))
+    offenses = Offenses(server_dir.offenses, register, settings.checks.suspend_after)
+    runs = Runs(
+        server_dir, settings, fleet, told=[offenses.record, *_tensorboard(server_dir, settings)]
+    )
+    store, authenticator = (
+        DirectoryStore(server_dir.store),
+        Authenticator(register, seen, offenses, fleet.sync),
+    )
+    ledger, refused = Ledger(server_dir.history), RefusedAnswers(fleet.sync)
+    overview = Overview(fleet, register, seen, offenses, runs, store, ledger, refused)
+    app.include_router(robot_routes(authenticator, store, fleet.restarted))
+    app.include_router(admin_routes(runs, lambda: answer_of(overview.status())))
+    app.include_router(metrics_routes(make_registry(server_dir, overview.status)))
     # What is a little too long is taken, and then refused with words for its robot.
     add_ownership(app, int(2e6 * settings.checks.max_update_mb), refused.add)
     bounds = Bounds(
         limits=settings.limits,
         keys=FleetKeys(register),
-        spool=place.flower,
+        spool=server_dir.flower,
         busy=lambda: grid.is_unpacking,
     )
     app.add_middleware(Guard, token=token, bounds=bounds)  # outermost: last added
@@ -97,8 +103,8 @@ def build(place: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
         app,
         settings.network,
         settings.limits,
-        certificate=place.certificates / "server.crt",
-        key=place.secrets / "server.key",
+        certificate=server_dir.certificates / "server.crt",
+        key=server_dir.secrets / "server.key",
     )
 
 
@@ -114,49 +120,49 @@ def require_sound(settings: ServerSettings) -> None:
     load_plugin(AGGREGATORS, settings.rounds.aggregator)
 
 
-def _admin_token(place: ServerDirectory) -> str:
+def _admin_token(server_dir: ServerDirectory) -> str:
     try:
-        token = place.admin_token.read_text().strip()
+        token = server_dir.admin_token.read_text().strip()
         if not token:
             raise ValueError("it is empty")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(
-            f"{place.admin_token}: cannot be read ({reason}); restore it from a backup"
+            f"{server_dir.admin_token}: cannot be read ({reason}); restore it from a backup"
         ) from None
     return token
 
 
-def _superlink(place: ServerDirectory, settings: ServerSettings) -> "FastAPI":
-    from edge_agent.link.flower_connection import create_superlink
+def _superlink(server_dir: ServerDirectory, settings: ServerSettings) -> "FastAPI":
+    from cloud_server.flower.flower_superlink import create_superlink
 
-    place.flower.mkdir(parents=True, exist_ok=True)
-    place.flower.chmod(0o700)
-    os.environ["FLWR_HOME"] = str(place.flower.resolve())
+    server_dir.flower.mkdir(parents=True, exist_ok=True)
+    server_dir.flower.chmod(0o700)
+    os.environ["FLWR_HOME"] = str(server_dir.flower.resolve())
     network = settings.network
-    return create_superlink(str(place.flower / "state.db"), network.host, network.port)
+    return create_superlink(str(server_dir.flower / "state.db"), network.host, network.port)
 
 
-def _tidy(place: ServerDirectory) -> None:
+def _tidy(server_dir: ServerDirectory) -> None:
     """Remove what was left by a process that died while it published.
 
     Not while a ServerApp trains in here: it may be publishing now. The next start does it then.
     """
-    with suppress(SettingsError), place.locked("train"):
-        for leftover in place.store.glob(".bundle-*"):
+    with suppress(SettingsError), server_dir.locked("train"):
+        for leftover in server_dir.store.glob(".bundle-*"):
             shutil.rmtree(leftover)
 
 
-def _boards(
-    place: ServerDirectory, settings: ServerSettings
+def _tensorboard(
+    server_dir: ServerDirectory, settings: ServerSettings
 ) -> "list[Callable[[RoundRecord], None]]":
     """Return what draws closed rounds for TensorBoard, if it is wanted."""
-    from cloud_server.monitoring.tensorboard import Boards
+    from cloud_server.monitoring.tensorboard import TensorBoardWriter
 
     if not settings.log.tensorboard:
         return []
-    boards = Boards(place)
-    return [lambda _: boards.catch_up()]
+    writer = TensorBoardWriter(server_dir)
+    return [lambda _: writer.catch_up()]
 
 
 def _require_free_port(settings: ServerSettings) -> None:

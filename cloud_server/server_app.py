@@ -21,26 +21,31 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from cloud_server.state.checkpoints import Checkpoints
-from cloud_server.robots.offenses import Conduct
-from cloud_server.state.directory import ServerDirectory
-from cloud_server.rounds.fleet import Participant, Reply
-from cloud_server.state.logs import log_to_stderr
+from cloud_server.flower.flower_superlink import is_half_sent
 from cloud_server.models.publish import publish
+from cloud_server.monitoring.tensorboard import TensorBoardWriter
+from cloud_server.robots.last_seen import LastSeen
+from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register, Robot
-from cloud_server.state.round_record import MAX_REASON, REFUSED, RoundRecord, own_words
+from cloud_server.rounds.fleet import Participant, Reply
 from cloud_server.rounds.round_loop import QuorumError
 from cloud_server.runs.run_rounds import Span, close_rounds
 from cloud_server.runs.run_store import KEPT_RUNS, Run, RunStore
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.logs import log_to_stderr
+from cloud_server.state.round_record import (
+    MAX_REASON,
+    NOT_ADMITTED,
+    REFUSED,
+    RoundRecord,
+    own_words,
+)
 from cloud_server.state.settings import ServerSettings, load_settings
-from cloud_server.robots.last_seen import Sightings
-from cloud_server.monitoring.tensorboard import Boards
 from fleet_model.errors import FleetError, SettingsError, UpdateError
-from edge_agent.link.flower_connection import is_half_sent
-from cloud_server.flower.flower_link import NOT_ADMITTED
 from fleet_model.protocol.proof import public_line
-from fleet_model.weights import size_bytes
 from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
+from fleet_model.weights import size_bytes
 
 DIRECTORY, ROUNDS = "fleetlearn-directory", "num-server-rounds"
 LOOK_S = 1.0  # between looks at the SuperLink's nodes
@@ -54,17 +59,17 @@ log = logging.getLogger(__name__)
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Take up the newest run of DIR if it has not finished, else begin one; publish at its end."""
-    place = ServerDirectory(_directory(context))
-    place.require()
-    settings = load_settings(place.settings)
+    server_dir = ServerDirectory(_directory(context))
+    server_dir.require()
+    settings = load_settings(server_dir.settings)
     log_to_stderr(settings.log)
     rounds = context.run_config.get(ROUNDS)
     if not isinstance(rounds, int) or rounds < 1:
         raise SettingsError(f"run config {ROUNDS} is {rounds!r}, expected a number of rounds")
-    with place.locked("train"):
-        store = RunStore(place.runs_apart)
-        run = take_up(store, Checkpoints(place.checkpoints), rounds, time.time())
-        work(run, store, grid, place, settings)
+    with server_dir.locked("train"):
+        store = RunStore(server_dir.runs_apart)
+        run = take_up(store, Checkpoints(server_dir.checkpoints), rounds, time.time())
+        work(run, store, grid, server_dir, settings)
 
 
 def take_up(store: RunStore, checkpoints: Checkpoints, rounds: int, now: float) -> Run:
@@ -83,13 +88,13 @@ def take_up(store: RunStore, checkpoints: Checkpoints, rounds: int, now: float) 
 
 
 def work(
-    run: Run, store: RunStore, grid: Grid, place: ServerDirectory, settings: ServerSettings
+    run: Run, store: RunStore, grid: Grid, server_dir: ServerDirectory, settings: ServerSettings
 ) -> None:
     """Close the run's rounds; whatever has closed is published, also if a later round fails."""
-    register = Register(place.robots)
-    fleet = GridFleet(grid, register, place.seen)
-    conduct = Conduct(place.conduct, register, settings.checks.suspend_after)
-    boards = Boards(place) if settings.log.tensorboard else None
+    register = Register(server_dir.robots)
+    fleet = GridFleet(grid, register, server_dir.seen)
+    offenses = Offenses(server_dir.offenses, register, settings.checks.suspend_after)
+    writer = TensorBoardWriter(server_dir) if settings.log.tensorboard else None
     began = time.monotonic() - run.seconds  # less what earlier processes have worked on the run
     span = Span(
         run=run.id,
@@ -99,24 +104,24 @@ def work(
     )
 
     def closed(record: RoundRecord) -> None:
-        conduct.record(record)
+        offenses.record(record)
         run.add(record.as_json())
         run.seconds = time.monotonic() - began
         store.save(run)
-        if boards is not None:
-            boards.catch_up()
+        if writer is not None:
+            writer.catch_up()
 
     run.state = "running"
     try:
         try:
-            close_rounds(fleet, place, settings, span, closed=closed)
+            close_rounds(fleet, server_dir, settings, span, closed=closed)
         except QuorumError as error:  # its refusals count as those of a round that closes
-            conduct.record(error.record)
+            offenses.record(error.record)
             raise
         finally:
             if run.version is not None and run.version != run.published_version:
-                checkpoint = Checkpoints(place.checkpoints).latest()
-                run.published_version = publish(place, settings.publish, checkpoint).version
+                checkpoint = Checkpoints(server_dir.checkpoints).latest()
+                run.published_version = publish(server_dir, settings.publish, checkpoint).version
         run.state = "finished"
     except FleetError as error:
         run.state, run.error, run.exit_code = "failed", str(error), error.exit_code
@@ -215,7 +220,7 @@ class GridFleet:
         return {t for t in tickets if t in self._open and now < self._open[t].until}
 
     def _look(self) -> Iterator[Participant]:
-        approved, seen = self._sync(), Sightings(self._seen)
+        approved, seen = self._sync(), LastSeen(self._seen)
         for node in self._grid.get_nodes():
             robot = approved.get(self._line(node.public_key))
             if robot is not None and node.status == ONLINE:

@@ -14,15 +14,15 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from edge_agent.models.deploy import Models
 from edge_agent.link.fleet_client import LATE, answer
-from edge_agent.training.local_training import LocalTraining
 from edge_agent.link.server_link import HttpsStore
+from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import load_settings
+from edge_agent.training.local_training import LocalTraining
 from edge_agent.training.training_process import TrainingProcess
 from fleet_model.errors import SettingsError, UpdateError
-from fleet_model.types import Update
 from fleet_model.protocol.wire import TrainRequest
+from fleet_model.types import Update
 
 app = ClientApp()
 

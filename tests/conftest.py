@@ -50,25 +50,25 @@ class RunningServer:
     """A server process on a directory of its own."""
 
     address: str  # host:port
-    place: ServerDirectory
+    server_dir: ServerDirectory
     log: Path  # what it writes to stderr
     process: subprocess.Popen
 
 
 @pytest.fixture
-def server_place(tmp_path: Path) -> ServerDirectory:
+def server_dir(tmp_path: Path) -> ServerDirectory:
     """A directory as init leaves it, of the tiny bundle, with a free port in its settings.
 
     Checkpoint 1 holds the weights of the tiny bundle, which is version 1 on channel `stable`.
     No robot is admitted: use `Register(place.robots).add(name, site, line)`.
     """
-    return make_server_place(tmp_path / "server")
+    return make_server_dir(tmp_path / "server")
 
 
 @pytest.fixture(scope="session")
-def new_server_place() -> Callable[[Path], ServerDirectory]:
+def new_server_dir() -> Callable[[Path], ServerDirectory]:
     """Return what makes a directory as `server_place` is, wherever it is told."""
-    return make_server_place
+    return make_server_dir
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +80,11 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
     from cloud_server.state.settings import load_settings
 
     root = tmp_path_factory.mktemp("running")
-    place, log = make_server_place(root / "server"), root / "server.log"
-    port = load_settings(place.settings, {}).network.port
+    server_dir, log = make_server_dir(root / "server"), root / "server.log"
+    port = load_settings(server_dir.settings, {}).network.port
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cloud_server.cli", "start", str(place.root)],
+            [sys.executable, "-m", "cloud_server.cli", "start", str(server_dir.root)],
             # A run that finds too few robots online gives up at once.
             env={
                 **os.environ,
@@ -99,7 +99,7 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
         )
     try:
         _wait_for_port(process, port, log)
-        yield RunningServer(f"127.0.0.1:{port}", place, log, process)
+        yield RunningServer(f"127.0.0.1:{port}", server_dir, log, process)
         process.terminate()
         assert process.wait(30) == 0, log.read_text()
     finally:
@@ -107,30 +107,30 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
         process.wait()
 
 
-def make_server_place(root: Path) -> ServerDirectory:
+def make_server_dir(root: Path) -> ServerDirectory:
     """Do what `cloud-server init` does but for the export, which is the tiny bundle's."""
+    from cloud_server.initialize import LOOPBACK
     from cloud_server.state.certificates import make_secrets
     from cloud_server.state.checkpoints import Checkpoints
-    from cloud_server.initialize import LOOPBACK
     from cloud_server.state.model_store import DirectoryStore
     from cloud_server.state.settings import NetworkSettings, TrainingSettings, initial_toml
     from fleet_model.types import Checkpoint
     from fleet_model.weights import read_weights
 
-    place, port = ServerDirectory(root), free_port()
-    place.root.mkdir()
-    make_secrets(place, LOOPBACK, datetime.now(timezone.utc))
-    shutil.copytree(TINY, place.model)
+    server_dir, port = ServerDirectory(root), free_port()
+    server_dir.root.mkdir()
+    make_secrets(server_dir, LOOPBACK, datetime.now(timezone.utc))
+    shutil.copytree(TINY, server_dir.model)
     weights = read_weights(TINY / "weights.safetensors")
-    Checkpoints(place.checkpoints).save(Checkpoint(version=1, weights=weights))
-    DirectoryStore(place.store).publish(TINY, "stable", TINY)
-    place.kit.mkdir()
-    shutil.copy(place.certificates / "ca.crt", place.kit)
+    Checkpoints(server_dir.checkpoints).save(Checkpoint(version=1, weights=weights))
+    DirectoryStore(server_dir.store).publish(TINY, "stable", TINY)
+    server_dir.kit.mkdir()
+    shutil.copy(server_dir.certificates / "ca.crt", server_dir.kit)
     kit = f'address = "127.0.0.1:{port}"\nchannel = "stable"\n'
-    (place.kit / "kit.toml").write_text(kit)
+    (server_dir.kit / "kit.toml").write_text(kit)
     network = NetworkSettings(port=port, names=LOOPBACK)
-    place.settings.write_text(initial_toml(network, TrainingSettings(batch_size=4)))
-    return place
+    server_dir.settings.write_text(initial_toml(network, TrainingSettings(batch_size=4)))
+    return server_dir
 
 
 def free_port() -> int:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cloud_server import (
+from cloud_server.cli import (
     doctor_commands,
     model_commands,
     robot_commands,
@@ -116,8 +116,8 @@ def init(
 @app.command()
 def renew_certificate(directory: Directory) -> None:
     """Make a new server certificate, e.g. for other names in server.toml; then restart."""
-    from cloud_server.state.directory import ServerDirectory
     from cloud_server.initialize import renew_certificate as renew
+    from cloud_server.state.directory import ServerDirectory
 
     names = renew(ServerDirectory(directory))
     console().print(f"[green]new certificate[/] for {', '.join(names)}; restart the server")
@@ -126,15 +126,15 @@ def renew_certificate(directory: Directory) -> None:
 @app.command()
 def start(directory: Directory) -> None:
     """Serve robots and the operator until Ctrl-C or SIGTERM."""
+    from cloud_server.server import serve
     from cloud_server.state.directory import ServerDirectory
     from cloud_server.state.logs import log_to_stderr
-    from cloud_server.server import serve
     from cloud_server.state.settings import load_settings
 
-    place = ServerDirectory(directory)
-    place.require()
-    log_to_stderr(load_settings(place.settings).log)
-    serve(place)
+    server_dir = ServerDirectory(directory)
+    server_dir.require()
+    log_to_stderr(load_settings(server_dir.settings).log)
+    serve(server_dir)
 
 
 def main() -> None:
@@ -146,7 +146,3 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-
-
-if __name__ == "__main__":
-    main()

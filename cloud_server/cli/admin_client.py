@@ -15,19 +15,20 @@ ADMIN = "/fleetlearn/v1/admin"
 class AdminClient:
     """What the operator's commands ask of a running server; knows it by its directory."""
 
-    def __init__(self, place: ServerDirectory) -> None:
+    def __init__(self, server_dir: ServerDirectory) -> None:
         import httpx
 
-        place.require()
-        network = load_settings(place.settings).network
+        server_dir.require()
+        network = load_settings(server_dir.settings).network
         host = url_host(EVERYWHERE.get(network.host, network.host))
         self._url = f"https://{host}:{network.port}"
         try:
-            context = ssl.create_default_context(cafile=str(place.certificates / "ca.crt"))
-            token = place.admin_token.read_text().strip()
+            context = ssl.create_default_context(cafile=str(server_dir.certificates / "ca.crt"))
+            token = server_dir.admin_token.read_text().strip()
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(
-                f"{place.root}: certificates/ca.crt or secrets/admin.token cannot be read ({error})"
+                f"{server_dir.root}: certificates/ca.crt or secrets/admin.token cannot be read "
+                f"({error})"
             ) from None
         self._client = httpx.Client(
             base_url=self._url,
@@ -36,7 +37,7 @@ class AdminClient:
             timeout=30.0,
             trust_env=False,  # no proxy stands between two programs of one machine
         )
-        self._place = place
+        self._place = server_dir
 
     def start_run(
         self, rounds: int, *, every_s: float | None = None, continuous: bool = False

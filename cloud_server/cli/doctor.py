@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
 from cloud_server.cli.admin_client import AdminClient
+from cloud_server.robots.register import Register
+from cloud_server.runs.schedule import ScheduleFile
+from cloud_server.server import require_sound
 from cloud_server.state.certificates import read_certificates
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.clock import is_synchronized
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.robots.register import Register
-from cloud_server.runs.schedule import ScheduleFile
-from cloud_server.server import require_sound
 from cloud_server.state.settings import ServerSettings, load_settings
 from fleet_model.errors import FleetError, SettingsError
 
@@ -46,43 +46,43 @@ class Finding:
         }
 
 
-def examine(place: ServerDirectory, now: datetime) -> list[Finding]:
+def examine(server_dir: ServerDirectory, now: datetime) -> list[Finding]:
     """Look at everything; nothing is changed. Raises SettingsError if this is no server directory.
 
     Args:
-        place: the directory; its server may run.
+        server_dir: the directory; its server may run.
         now: UTC.
     """
-    place.require()
+    server_dir.require()
     try:
-        settings = load_settings(place.settings)
+        settings = load_settings(server_dir.settings)
     except SettingsError as error:
         wrong = Finding("settings", "fail", str(error), CORRECT)
-        return [wrong, *_secrets(place), *_clock(place, now)]
+        return [wrong, *_secrets(server_dir), *_clock(server_dir, now)]
     try:
         require_sound(settings)
-        found = [Finding("settings", "ok", f"{place.settings} is readable")]
+        found = [Finding("settings", "ok", f"{server_dir.settings} is readable")]
     except SettingsError as error:
         found = [Finding("settings", "fail", str(error), CORRECT)]
     for look in _LOOKS:
-        found += _guarded(look, place, settings, now)
+        found += _guarded(look, server_dir, settings, now)
     return found
 
 
 def _guarded(
-    look: "_Look", place: ServerDirectory, settings: ServerSettings, now: datetime
+    look: "_Look", server_dir: ServerDirectory, settings: ServerSettings, now: datetime
 ) -> list[Finding]:
     """A damaged file must not keep the others from being looked at."""
     subject = look.__name__.strip("_")
     try:
-        return list(look(place, settings, now))
+        return list(look(server_dir, settings, now))
     except (FleetError, OSError, ValueError, KeyError) as error:
         return [Finding(subject, "fail", str(error), "restore the file from a backup")]
 
 
-def _secrets(place: ServerDirectory, *_: object) -> Iterator[Finding]:
+def _secrets(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
     wrong = []
-    for path in (place.secrets, place.flower, *sorted(place.secrets.glob("*"))):
+    for path in (server_dir.secrets, server_dir.flower, *sorted(server_dir.secrets.glob("*"))):
         try:
             status = path.lstat()
         except FileNotFoundError:
@@ -95,7 +95,7 @@ def _secrets(place: ServerDirectory, *_: object) -> Iterator[Finding]:
             wrong.append(f"chown {os.geteuid()} {path}  # belongs to user {status.st_uid}")
     missing = [
         name for name in ("ca.key", "server.key", "admin.token")
-        if not (place.secrets / name).exists()
+        if not (server_dir.secrets / name).exists()
     ]  # fmt: skip
     if missing:
         text = f"secrets/{', secrets/'.join(missing)} missing"
@@ -109,10 +109,10 @@ def _secrets(place: ServerDirectory, *_: object) -> Iterator[Finding]:
 
 
 def _certificates(
-    place: ServerDirectory, settings: ServerSettings, now: datetime
+    server_dir: ServerDirectory, settings: ServerSettings, now: datetime
 ) -> Iterator[Finding]:
-    found = read_certificates(place)
-    renew = f"cloud-server renew-certificate {place.root}, then restart the server"
+    found = read_certificates(server_dir)
+    renew = f"cloud-server renew-certificate {server_dir.root}, then restart the server"
     yield _expiry("server certificate", found.server_until, now, RENEW_BEFORE, renew)
     again = (
         "cloud-server init in a new directory, then `edge-agent enroll` every robot with its kit"
@@ -126,9 +126,9 @@ def _certificates(
     if absent:
         text = f"network.names has {', '.join(absent)}, the certificate does not"
         yield Finding("server certificate", "warn", text, renew)
-    kit = place.kit / "ca.crt"
-    if not kit.exists() or kit.read_bytes() != (place.certificates / "ca.crt").read_bytes():
-        copy = f"cp {place.certificates}/ca.crt {kit}"
+    kit = server_dir.kit / "ca.crt"
+    if not kit.exists() or kit.read_bytes() != (server_dir.certificates / "ca.crt").read_bytes():
+        copy = f"cp {server_dir.certificates}/ca.crt {kit}"
         yield Finding("kit", "fail", "robots enrolled with this kit trust another server", copy)
 
 
@@ -141,14 +141,12 @@ def _expiry(subject: str, until: datetime, now: datetime, early: timedelta, step
     return Finding(subject, state, text, "" if state == "ok" else step)
 
 
-def _clock(place: ServerDirectory, *rest: object) -> Iterator[Finding]:
+def _clock(server_dir: ServerDirectory, *rest: object) -> Iterator[Finding]:
     now = rest[-1]
     assert isinstance(now, datetime)
     set_it = "set the clock: `timedatectl set-ntp true`, or start chrony"
-    newest = max(
-        (path.stat().st_mtime for path in (place.settings, place.history, place.robots)
-         if path.exists()), default=0.0,
-    )  # fmt: skip
+    written = (server_dir.settings, server_dir.history, server_dir.robots)
+    newest = max((path.stat().st_mtime for path in written if path.exists()), default=0.0)
     if now.timestamp() < newest - 60:
         text = f"{now:%Y-%m-%d %H:%M} UTC is before files of this directory were written"
         yield Finding("clock", "fail", text, set_it)
@@ -162,30 +160,30 @@ def _clock(place: ServerDirectory, *rest: object) -> Iterator[Finding]:
         yield Finding("clock", "ok", f"{now:%Y-%m-%d %H:%M} UTC, {how}")
 
 
-def _register(place: ServerDirectory, *_: object) -> Iterator[Finding]:
-    robots = Register(place.robots).robots()
+def _register(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
+    robots = Register(server_dir.robots).robots()
     approved = sum(robot.state == "approved" for robot in robots)
     if approved:
         yield Finding("register", "ok", f"{approved} of {len(robots)} robots are approved")
     else:
-        add = f"cloud-server robots add {place.root} NAME --site SITE --key robot.pub"
+        add = f"cloud-server robots add {server_dir.root} NAME --site SITE --key robot.pub"
         yield Finding("register", "warn", f"{len(robots)} robots, none is approved", add)
 
 
-def _checkpoints(place: ServerDirectory, *_: object) -> Iterator[Finding]:
-    newest = Checkpoints(place.checkpoints).latest()
+def _checkpoints(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
+    newest = Checkpoints(server_dir.checkpoints).latest()
     yield Finding("checkpoints", "ok", f"the newest, version {newest.version}, is whole")
 
 
-def _disk(place: ServerDirectory, settings: ServerSettings, _: datetime) -> Iterator[Finding]:
-    checkpoints = Checkpoints(place.checkpoints)
+def _disk(server_dir: ServerDirectory, settings: ServerSettings, _: datetime) -> Iterator[Finding]:
+    checkpoints = Checkpoints(server_dir.checkpoints)
     newest = checkpoints.path(checkpoints.latest().version).parent
     one = sum(file.stat().st_size for file in newest.iterdir())
-    robots = len(Register(place.robots).robots())
+    robots = len(Register(server_dir.robots).robots())
     asked = min(settings.rounds.target or robots, robots)
     # One round: Flower holds what is asked and every reply, the journal holds the replies again.
     needed = (3 + 2 * asked) * one + SPARE_BYTES
-    free = shutil.disk_usage(place.root).free
+    free = shutil.disk_usage(server_dir.root).free
     text = f"{free >> 20} MB free, the next round takes up to {needed >> 20} MB"
     if free >= 2 * needed:
         yield Finding("disk", "ok", text)
@@ -194,16 +192,16 @@ def _disk(place: ServerDirectory, settings: ServerSettings, _: datetime) -> Iter
         yield Finding("disk", state, text, "free space, or lower rounds.keep_checkpoints or target")
 
 
-def _port(place: ServerDirectory, settings: ServerSettings, _: datetime) -> Iterator[Finding]:
+def _port(server_dir: ServerDirectory, settings: ServerSettings, _: datetime) -> Iterator[Finding]:
     at = f"{settings.network.host}:{settings.network.port}"
     try:
-        with place.locked("start"):
+        with server_dir.locked("start"):
             running = False
     except SettingsError:
         running = True
     if running:
         try:
-            AdminClient(place).status()
+            AdminClient(server_dir).status()
             yield Finding("port", "ok", f"the server answers at {at}")
         except FleetError as error:
             yield Finding("port", "fail", str(error), "look at the server's log; restart it")
@@ -224,8 +222,8 @@ def _bind(host: str, port: int) -> None:
         probe.bind(address)
 
 
-def _schedule(place: ServerDirectory, *_: object) -> Iterator[Finding]:
-    schedule = ScheduleFile(place.schedule).load()
+def _schedule(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
+    schedule = ScheduleFile(server_dir.schedule).load()
     words = (
         "none; runs begin with `cloud-server train`" if schedule is None else schedule.in_words()
     )

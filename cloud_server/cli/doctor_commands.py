@@ -11,8 +11,8 @@ COLOR = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 def doctor(directory: Directory, json_output: Json = False) -> None:
     """Look at keys, certificates, clock, disk, files, port; exit code 1 if something fails."""
-    from cloud_server.state.directory import ServerDirectory
     from cloud_server.cli.doctor import examine
+    from cloud_server.state.directory import ServerDirectory
     from fleet_model.protocol.proof import utc_now
 
     found = examine(ServerDirectory(directory), utc_now())

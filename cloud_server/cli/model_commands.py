@@ -15,9 +15,9 @@ def models_list(directory: Directory, json_output: Json = False) -> None:
     from cloud_server.state.directory import ServerDirectory
     from cloud_server.state.model_store import DirectoryStore
 
-    place = ServerDirectory(directory)
-    place.require()
-    store = DirectoryStore(place.store)
+    server_dir = ServerDirectory(directory)
+    server_dir.require()
+    store = DirectoryStore(server_dir.store)
     channels, versions = store.channels(), store.versions()
     if json_output:
         values = [m.model_dump(mode="json") for m in versions]

@@ -11,8 +11,8 @@ from cloud_server.cli.terminal import Directory, Json, console, table
 from fleet_model.errors import FleetError, SettingsError
 
 if TYPE_CHECKING:
-    from cloud_server.state.directory import ServerDirectory
     from cloud_server.robots.register import Register, Robot
+    from cloud_server.state.directory import ServerDirectory
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -90,8 +90,8 @@ def robots_list(directory: Directory, json_output: Json = False) -> None:
     """List the robots of the register, and the unknown keys that asked in the last day."""
     from cloud_server.state.directory import ServerDirectory
 
-    place = ServerDirectory(directory)
-    robots, waiting = _register(directory).robots(), _waiting(place)
+    server_dir = ServerDirectory(directory)
+    robots, waiting = _register(directory).robots(), _waiting(server_dir)
     if json_output:
         typer.echo(json.dumps([*(robot.model_dump() for robot in robots), *waiting]))
         return
@@ -101,17 +101,17 @@ def robots_list(directory: Directory, json_output: Json = False) -> None:
     ]
     table(("robot", "site", "state", "labels", "key", "added (UTC)", "reason"), rows)
     for one in waiting:
-        command = one["reason"].replace(" DIR ", f" {place.root} ", 1)
+        command = one["reason"].replace(" DIR ", f" {server_dir.root} ", 1)
         typer.echo(f"waiting: {one['fingerprint']}, seen {one['last_seen_s']:.0f} s ago; {command}")
 
 
 def _register(directory: Path) -> "Register":
-    from cloud_server.state.directory import ServerDirectory
     from cloud_server.robots.register import Register
+    from cloud_server.state.directory import ServerDirectory
 
-    place = ServerDirectory(directory)
-    place.require()
-    return Register(place.robots)
+    server_dir = ServerDirectory(directory)
+    server_dir.require()
+    return Register(server_dir.robots)
 
 
 def _say(what: str, robot: "Robot") -> None:
@@ -120,16 +120,17 @@ def _say(what: str, robot: "Robot") -> None:
     )
 
 
-def _waiting(place: "ServerDirectory") -> Sequence[dict[str, Any]]:
+def _waiting(server_dir: "ServerDirectory") -> Sequence[dict[str, Any]]:
     """Return unknown keys as the running server knows them, else as it wrote them down."""
     from cloud_server.cli.admin_client import AdminClient
     from cloud_server.monitoring.robot_status import waiting_keys
+    from cloud_server.robots.last_seen import LastSeen
     from cloud_server.robots.register import Register
-    from cloud_server.robots.last_seen import Sightings
 
     try:
-        return list(AdminClient(place).status()["waiting"])
+        return list(AdminClient(server_dir).status()["waiting"])
     except FleetError:  # it does not run, or is not of this version
         return [
-            one.as_json() for one in waiting_keys(Register(place.robots), Sightings(place.seen))
+            one.as_json()
+            for one in waiting_keys(Register(server_dir.robots), LastSeen(server_dir.seen))
         ]

@@ -14,8 +14,8 @@ from fleet_model.errors import ConnectionFailed, RoundError, SettingsError
 
 if TYPE_CHECKING:
     from cloud_server.cli.admin_client import AdminClient
-    from cloud_server.state.directory import ServerDirectory
     from cloud_server.runs.run_store import Run
+    from cloud_server.state.directory import ServerDirectory
 
 runs = typer.Typer(no_args_is_help=True, help="Runs: several rounds, then a published model.")
 schedule = typer.Typer(no_args_is_help=True, help="When runs begin by themselves.")
@@ -115,9 +115,11 @@ def schedule_show(directory: Directory, json_output: Json = False) -> None:
     from cloud_server.runs.run_store import RunStore
     from cloud_server.runs.schedule import ScheduleFile
 
-    place = _place(directory)
-    found = ScheduleFile(place.schedule).load()
-    due_at = None if found is None else max(found.due_at(RunStore(place.runs).load()), time.time())
+    server_dir = _place(directory)
+    found = ScheduleFile(server_dir.schedule).load()
+    due_at = (
+        None if found is None else max(found.due_at(RunStore(server_dir.runs).load()), time.time())
+    )
     if json_output:
         told = None if found is None else {**found.model_dump(), "due_at": due_at}
         typer.echo(json.dumps(told))
@@ -143,9 +145,9 @@ def schedule_clear(directory: Directory) -> None:
 def _place(directory: Any) -> "ServerDirectory":
     from cloud_server.state.directory import ServerDirectory
 
-    place = ServerDirectory(directory)
-    place.require()
-    return place
+    server_dir = ServerDirectory(directory)
+    server_dir.require()
+    return server_dir
 
 
 def _client(directory: Any) -> "AdminClient":
@@ -158,31 +160,31 @@ def _known_runs(directory: Any) -> list[dict[str, Any]]:
     """Return runs as the server knows them, else as it wrote them down; with those apart."""
     from cloud_server.runs.run_store import RunStore
 
-    place = _place(directory)
+    server_dir = _place(directory)
     try:
         own = _client(directory).runs()
     except ConnectionFailed:
-        own = [run.as_json() for run in RunStore(place.runs).load()]
+        own = [run.as_json() for run in RunStore(server_dir.runs).load()]
     known = [{**run, "apart": False} for run in own]
-    known += [{**run.as_json(), "apart": True} for run in RunStore(place.runs_apart).load()]
+    known += [{**run.as_json(), "apart": True} for run in RunStore(server_dir.runs_apart).load()]
     return sorted(known, key=lambda run: (run["started_at"], run["id"]))
 
 
 def _known_run(directory: Any, run_id: str) -> dict[str, Any]:
     """Return one run as `_known_runs` does, with its closed rounds."""
-    from cloud_server.state.history import closed_rounds
     from cloud_server.runs.run_store import RunStore
+    from cloud_server.state.history import closed_rounds
 
-    place = _place(directory)
+    server_dir = _place(directory)
     apart = run = _apart(directory, run_id)
     if run is None:
         try:
             return {**_client(directory).run(run_id), "apart": False}
         except ConnectionFailed:
-            run = RunStore(place.runs).get(run_id)
+            run = RunStore(server_dir.runs).get(run_id)
             if run is None:
                 raise
-    for record in closed_rounds(place, run_id):
+    for record in closed_rounds(server_dir, run_id):
         run.add(record.as_json())
     return {**run.as_json(), "apart": apart is not None}
 

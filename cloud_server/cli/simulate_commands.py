@@ -11,8 +11,8 @@ from cloud_server.cli.terminal import Json
 from fleet_model.errors import SettingsError
 
 if TYPE_CHECKING:
-    from cloud_server.state.settings import ServerSettings
     from cloud_server.simulation.simulate import RoundLine, Summary
+    from cloud_server.state.settings import ServerSettings
 
 _HEAD = "round   asked  accepted   late   gone  refused   seconds  accuracy"
 

@@ -64,9 +64,9 @@ def history(
 
     if json_output and csv_output:
         raise SettingsError("--json and --csv: choose one")
-    place = ServerDirectory(directory)
-    place.require()
-    records = closed_rounds(place, run)
+    server_dir = ServerDirectory(directory)
+    server_dir.require()
+    records = closed_rounds(server_dir, run)
     if run is not None and not records:
         raise SettingsError(
             f"--run {run}: no round of it has closed; `cloud-server history {directory}` shows "

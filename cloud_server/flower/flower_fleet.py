@@ -3,13 +3,12 @@
 import threading
 from collections.abc import Collection, Mapping, Sequence
 
-from cloud_server.rounds.fleet import Participant, Reply
+from cloud_server.flower.flower_link import Arrived, FlowerRun, LinkGrid
+from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register, Robot
-from cloud_server.state.round_record import MAX_REASON, REFUSED, own_words
-from cloud_server.robots.last_seen import Sightings
+from cloud_server.rounds.fleet import Participant, Reply
+from cloud_server.state.round_record import MAX_REASON, NOT_ADMITTED, REFUSED, own_words
 from fleet_model.errors import UpdateError
-from edge_agent.link.flower_connection import Arrived, FlowerRun, LinkGrid
-from cloud_server.flower.flower_link import NOT_ADMITTED
 from fleet_model.protocol.proof import parse_public
 from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
 
@@ -17,7 +16,7 @@ from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
 class FlowerFleet:
     """Keeps Flower's nodes equal to the approved robots, and speaks in robots' names."""
 
-    def __init__(self, grid: LinkGrid, register: Register, seen: Sightings) -> None:
+    def __init__(self, grid: LinkGrid, register: Register, seen: LastSeen) -> None:
         self._grid = grid
         self._register = register
         self._seen = seen

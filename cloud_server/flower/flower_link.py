@@ -1,6 +1,6 @@
 """The round loop's hands on a SuperLink inside this process: no network between.
 
-Server side; the robots' side is flower_compat.py. Nothing of Flower is imported before a call.
+The robots' side is edge_agent/link/flower_connection.py. Flower is imported at the first call.
 """
 
 import hashlib
@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fleet_model.errors import RoundError
 from cloud_server.flower.flower_state import FlowerState, Question
+from cloud_server.state.round_record import NOT_ADMITTED, WENT_OFFLINE
+from fleet_model.errors import RoundError
 from fleet_model.memory import give_back
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ log = logging.getLogger(__name__)
 # A node is online until 60 s after its last heartbeat. A robot that stays away for this much longer
 # is not waited for: most come back from a dead spot or a restart sooner.
 GONE_S = 120.0
-# Why no reply will come any more; the history knows both by how they begin.
-WENT_OFFLINE = "it went offline and did not come back"
-NOT_ADMITTED = "it was suspended, revoked or forgotten while it worked"
 # Replies of one look are in memory together; one is always taken.
 MAX_PULL_BYTES = 16 << 20
 LARGE_BYTES = 1 << 20

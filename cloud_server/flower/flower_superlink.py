@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from fleet_model.errors import SettingsError
+from fleet_model.flower import quiet
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -15,12 +16,6 @@ if TYPE_CHECKING:
 # kernel's cache anyway. Writers wait for each other longer than 5 s on a slow disk.
 PRAGMAS = {"cache_size": "-256", "mmap_size": "0", "busy_timeout": "60000"}
 TIDY_S = 5.0
-
-
-def quiet() -> None:
-    """Keep Flower from calling home; call before flwr is imported."""
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 
 def create_superlink(database: str, host: str, port: int) -> "FastAPI":
@@ -114,3 +109,13 @@ def _tidy_seldom() -> None:
 
     seldom.seldom = True  # type: ignore[attr-defined]
     state._cleanup_expired_task_tokens = seldom
+
+
+def is_half_sent(error: Exception) -> bool:
+    """Whether a ServerApp's `push_messages` has failed so that it can be called again.
+
+    Flower repeats a call whose answer was lost, and takes it for an error that the object is there.
+    """
+    from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
+
+    return isinstance(error, ObjectPushError)

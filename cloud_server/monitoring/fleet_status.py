@@ -5,18 +5,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cloud_server.robots.offenses import Conduct
 from cloud_server.flower.flower_fleet import FlowerFleet
-from cloud_server.state.model_store import DirectoryStore
-from cloud_server.robots.refused_answers import RefusedAnswers
 from cloud_server.monitoring.robot_status import RobotStatus, robot_statuses, waiting_keys
+from cloud_server.monitoring.totals import Ledger, Totals
+from cloud_server.robots.last_seen import LastSeen
+from cloud_server.robots.offenses import Offenses
+from cloud_server.robots.refused_answers import RefusedAnswers
 from cloud_server.robots.register import Register
-from cloud_server.state.round_record import RoundRecord
 from cloud_server.rounds.round_loop import RoundProgress
 from cloud_server.runs.runs import Run, Runs
-from cloud_server.robots.last_seen import Sightings
-from cloud_server.monitoring.status_words import tell
-from cloud_server.monitoring.totals import Ledger, Totals
+from cloud_server.state.model_store import DirectoryStore
+from cloud_server.state.round_record import RoundRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +53,7 @@ class FleetStatus:
         return self.totals.last
 
     def as_json(self) -> dict[str, Any]:
-        """Return JSON values, and in words what an operator would ask about."""
+        """Return JSON values."""
         last = self.last_round
         return {
             "robots": [robot.as_json() for robot in self.robots],
@@ -67,7 +66,6 @@ class FleetStatus:
             "answered_late": dict(self.answered_late),
             "repeated": dict(self.repeated),
             "taken_up": dict(self.taken_up),
-            "words": tell(self),
         }
 
 
@@ -77,8 +75,8 @@ class Overview:
 
     fleet: FlowerFleet
     register: Register
-    seen: Sightings
-    conduct: Conduct
+    seen: LastSeen
+    offenses: Offenses
     runs: Runs
     store: DirectoryStore
     ledger: Ledger
@@ -88,7 +86,7 @@ class Overview:
         """Return what is so now; raises SettingsError while the register is damaged."""
         online = {robot.name for robot in self.fleet.online()}
         return FleetStatus(
-            robots=robot_statuses(self.register, self.seen, self.conduct, online),
+            robots=robot_statuses(self.register, self.seen, self.offenses, online),
             waiting=waiting_keys(self.register, self.seen),
             runs=self.runs.all(),
             channels=self.store.channels(),

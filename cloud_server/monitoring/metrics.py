@@ -16,12 +16,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from cloud_server.state.directory import ServerDirectory
 from cloud_server.monitoring.fleet_status import FleetStatus
 from cloud_server.monitoring.robot_status import RobotStatus
+from cloud_server.monitoring.totals import SECONDS, Totals
 from cloud_server.robots.register import State
 from cloud_server.runs.run_store import RunState
-from cloud_server.monitoring.totals import SECONDS, Totals
+from cloud_server.state.directory import ServerDirectory
 from fleet_model import __version__
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ UPDATES = ("accepted", "refused", "no_reply", "not_reached", "busy", "failed")
 
 
 def make_registry(
-    place: ServerDirectory,
+    server_dir: ServerDirectory,
     status: Callable[[], FleetStatus],
     now_s: Callable[[], float] = time.time,
 ) -> CollectorRegistry:
     """Return the registry of one server; `status` is asked anew at every scrape."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Fleet(place, status, now_s))
+    registry.register(_Fleet(server_dir, status, now_s))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     return registry
@@ -48,9 +48,12 @@ def make_registry(
 
 class _Fleet(Collector):
     def __init__(
-        self, place: ServerDirectory, status: Callable[[], FleetStatus], now_s: Callable[[], float]
+        self,
+        server_dir: ServerDirectory,
+        status: Callable[[], FleetStatus],
+        now_s: Callable[[], float],
     ) -> None:
-        self._place = place
+        self._place = server_dir
         self._status = status
         self._now_s = now_s
 
@@ -133,14 +136,14 @@ def _runs(status: FleetStatus) -> Iterator[Metric]:
     yield _gauge("published_version", about, "channel", status.channels)
 
 
-def _server(place: ServerDirectory) -> Iterator[Metric]:
+def _server(server_dir: ServerDirectory) -> Iterator[Metric]:
     yield _gauge("build_info", "The program's version.", "version", {__version__: 1})
-    free = shutil.disk_usage(place.root).free
+    free = shutil.disk_usage(server_dir.root).free
     yield _one("disk_free_bytes", "Free on the file system of the server directory.", free)
-    if place.history.exists():
-        changed = place.history.stat().st_mtime
+    if server_dir.history.exists():
+        changed = server_dir.history.stat().st_mtime
         yield _one("last_round_timestamp_seconds", "When a round closed last.", changed)
-    until = _certificate(place.certificates / "server.crt").not_valid_after_utc.timestamp()
+    until = _certificate(server_dir.certificates / "server.crt").not_valid_after_utc.timestamp()
     yield _one("certificate_expiry_timestamp_seconds", "When the server's TLS ends.", until)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cloud_server.robots.offenses import Conduct
+from cloud_server.robots.last_seen import LastSeen
+from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register
-from cloud_server.robots.last_seen import Sightings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class RobotStatus:
 
 
 def robot_statuses(
-    register: Register, seen: Sightings, conduct: Conduct, online: Collection[str]
+    register: Register, seen: LastSeen, offenses: Offenses, online: Collection[str]
 ) -> list[RobotStatus]:
     """Return one for every robot, by name; raises SettingsError while the register is damaged."""
     statuses = []
@@ -51,8 +51,8 @@ def robot_statuses(
                 online=robot.name in online,
                 last_seen_s=None if last_seen_s is None else round(last_seen_s, 1),
                 active_version=None if look is None else look.active_version,
-                offenses=conduct.offenses(robot),
-                verdict=conduct.verdict(robot),
+                offenses=offenses.in_a_row(robot),
+                verdict=offenses.verdict(robot),
                 report=None if report is None else report.model_dump(exclude_defaults=True),
                 refusal=seen.refusal(robot.name),
             )
@@ -60,7 +60,7 @@ def robot_statuses(
     return statuses
 
 
-def waiting_keys(register: Register, seen: Sightings) -> list[RobotStatus]:
+def waiting_keys(register: Register, seen: LastSeen) -> list[RobotStatus]:
     """Return the unknown keys that asked lately, the newest first; raises as `robot_statuses`."""
     return [
         RobotStatus(

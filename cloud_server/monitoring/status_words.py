@@ -1,24 +1,23 @@
 """What happened and what there is to do, in plain words."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from cloud_server.monitoring.fleet_status import FleetStatus, OpenRound
+from cloud_server.monitoring.robot_status import RobotStatus
+from cloud_server.runs.runs import Run
 from cloud_server.state.logs import one_line
 from cloud_server.state.round_record import (
     ACCEPTED,
     NO_REPLY,
+    NOT_ADMITTED,
     NOT_REACHED,
+    WENT_OFFLINE,
     RobotRecord,
     RoundRecord,
     nameless,
 )
-from cloud_server.state.verdict_log import NAMED, few, not_counted
-from cloud_server.flower.flower_link import NOT_ADMITTED, WENT_OFFLINE
-
-if TYPE_CHECKING:
-    from cloud_server.monitoring.fleet_status import FleetStatus, OpenRound
-    from cloud_server.monitoring.robot_status import RobotStatus
-    from cloud_server.runs.runs import Run
+from cloud_server.state.verdict_log import NAMED, names, not_counted
 
 MAX_WAITING = 5  # unknown keys: strangers must not push everything else off the screen
 SAID = {  # how an outcome begins -> how a sentence about such robots begins
@@ -31,7 +30,12 @@ SAID = {  # how an outcome begins -> how a sentence about such robots begins
 }
 
 
-def tell(status: "FleetStatus") -> list[str]:
+def answer_of(status: FleetStatus) -> dict[str, Any]:
+    """Return what `cloud-server status` shows: JSON values, and sentences about them."""
+    return {**status.as_json(), "words": tell(status)}
+
+
+def tell(status: FleetStatus) -> list[str]:
     """Return sentences: the open round, the last round, the last run, then what needs a person."""
     lines = []
     if status.open_round is not None:
@@ -52,12 +56,7 @@ def tell(status: "FleetStatus") -> list[str]:
     return [one_line(line) for line in lines]
 
 
-def names(of: Iterable[str]) -> str:
-    """Return names in order, such that thousands of robots fit into one line."""
-    return ", ".join(few(sorted(of))) or "none"
-
-
-def _open_round(now: "OpenRound") -> str:
+def _open_round(now: OpenRound) -> str:
     return (
         f"run {now.run} round {now.round}: {now.asked} robots asked, {now.answered} answered, "
         f"{now.good} good updates, {now.seconds_left:.0f} s left"
@@ -91,7 +90,7 @@ def _one_by_one(robots: Sequence[RobotRecord]) -> list[str]:
     return lines
 
 
-def _run(run: "Run", taken_up: Mapping[str, int]) -> list[str]:
+def _run(run: Run, taken_up: Mapping[str, int]) -> list[str]:
     lines = []
     if run.id in taken_up:
         lines.append(
@@ -110,12 +109,12 @@ def _answers(what: str, counts: Mapping[str, int]) -> list[str]:
     return [f"{what}, since the server started: {told}"]
 
 
-def _robot(robot: "RobotStatus") -> list[str]:
+def _robot(robot: RobotStatus) -> list[str]:
     refused = f"robot {robot.name} is refused: {robot.refusal}"
     return [*([refused] if robot.refusal else []), *_standing(robot)]
 
 
-def _standing(robot: "RobotStatus") -> list[str]:
+def _standing(robot: RobotStatus) -> list[str]:
     if robot.state == "suspended":
         return [
             f"robot {robot.name} is suspended: {robot.reason or 'by the operator'}; to let it take "

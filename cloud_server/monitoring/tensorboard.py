@@ -27,10 +27,10 @@ FOOTER = struct.Struct("<I")  # checksum of the data
 log = logging.getLogger(__name__)
 
 
-class Boards:
+class TensorBoardWriter:
     """The event files of one server directory, of one thread."""
 
-    def __init__(self, place: ServerDirectory, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(self, server_dir: ServerDirectory, now_s: Callable[[], float] = time.time) -> None:
         """Raise SettingsError unless the extra is installed."""
         try:
             from tensorboard.compat.proto.event_pb2 import Event
@@ -40,8 +40,8 @@ class Boards:
                 "or set it to false"
             ) from None
         self._event = Event
-        self._root = place.tensorboard
-        self._history = Follower(place.history)
+        self._root = server_dir.tensorboard
+        self._history = Follower(server_dir.history)
         self._now_s = now_s
         self._last: dict[str, int] = {}  # run -> the newest version in its file
 

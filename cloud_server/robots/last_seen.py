@@ -64,7 +64,7 @@ class _File(BaseModel):
     waiting: tuple[Waiting, ...] = ()
 
 
-class Sightings:
+class LastSeen:
     """Thread-safe. Names are the register's; a robot that is forgotten there fades with `keep`."""
 
     def __init__(self, path: Path, now_s: Callable[[], float] = time.time) -> None:

@@ -48,7 +48,7 @@ class _File(BaseModel):
     robots: dict[str, Entry] = Field(default_factory=dict)
 
 
-class Conduct:
+class Offenses:
     """Counts after every round and suspends through the register; thread-safe."""
 
     def __init__(self, path: Path, register: Register, suspend_after: int) -> None:
@@ -91,7 +91,7 @@ class Conduct:
                 self._judge(admitted[name], entry)
             self._save(_File(recorded=mark, robots=entries))
 
-    def offenses(self, robot: Robot) -> int:
+    def in_a_row(self, robot: Robot) -> int:
         """Return how many of its updates in a row were refused since it was approved."""
         entry = self._entry(robot)
         return 0 if entry is None else entry.offenses

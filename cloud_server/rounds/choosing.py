@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from cloud_server.rounds.fleet import Participant
 from cloud_server.robots.query import Query, facts_of, parse_query
+from cloud_server.rounds.fleet import Participant
 
 NOT_DRAWN = "not drawn this time (rounds.target)"
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fleet_model.protocol.report import RobotReport
-from fleet_model.types import Update
 from fleet_model.protocol.wire import TrainRequest
+from fleet_model.types import Update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ from cloud_server.aggregation.aggregator import Aggregator
 from cloud_server.aggregation.staleness import scaled
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import RoundJournal
-from cloud_server.state.round_record import ACCEPTED, MAX_REASON, REFUSED, RobotRecord
 from cloud_server.rounds.update_checks import (
     NORMS,
     Checks,
@@ -16,6 +15,7 @@ from cloud_server.rounds.update_checks import (
     remember_norms,
     weight_of,
 )
+from cloud_server.state.round_record import ACCEPTED, MAX_REASON, REFUSED, RobotRecord
 from fleet_model.errors import RoundError
 from fleet_model.types import Checkpoint
 from fleet_model.weights import require_same_tensors

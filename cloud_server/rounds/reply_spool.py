@@ -83,9 +83,9 @@ class ReplySpool:
         if self._end == 0:
             fsync_directory(self._file.parent)
         self._end = end
-        for kept, place in places:
+        for kept, server_dir in places:
             self._kept.append(kept)
-            self._places[kept.ticket] = place
+            self._places[kept.ticket] = server_dir
 
     def read(self, kept: Kept) -> Update:
         """Return one update, bit for bit; raises StorageError if it is not what was written."""

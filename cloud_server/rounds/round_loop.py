@@ -18,6 +18,9 @@ from cloud_server.rounds.choosing import Selection, choose
 from cloud_server.rounds.fleet import Clock, Fleet, Participant, Reply
 from cloud_server.rounds.folding import fold
 from cloud_server.rounds.round_journal import RoundJournal
+from cloud_server.rounds.round_rules import RoundRules, rules_of
+from cloud_server.rounds.round_state import RoundState
+from cloud_server.rounds.update_checks import Checks
 from cloud_server.state.round_record import (
     ACCEPTED,
     MAX_REASON,
@@ -27,14 +30,10 @@ from cloud_server.state.round_record import (
     mean_metrics,
     nameless,
 )
-from cloud_server.rounds.round_rules import RoundRules, rules_of
-from cloud_server.rounds.round_state import RoundState
-from cloud_server.monitoring.status_words import names
-from cloud_server.rounds.update_checks import Checks
-from cloud_server.state.verdict_log import NAMED, few, tell_verdicts
+from cloud_server.state.verdict_log import NAMED, few, names, tell_verdicts
 from fleet_model.errors import RoundError, StoppedError
-from fleet_model.types import Checkpoint
 from fleet_model.protocol.wire import TrainRequest
+from fleet_model.types import Checkpoint
 
 __all__ = [  # all that users of the loop need, from one place
     "ACCEPTED", "MAX_REASON", "Checks", "Clock", "Fleet", "Participant", "QuorumError", "Reply",

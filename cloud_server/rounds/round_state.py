@@ -14,6 +14,8 @@ from cloud_server.rounds.fleet import Participant, Reply
 from cloud_server.rounds.folding import Judged, judge, robot_records
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import OpenRound, Ticket
+from cloud_server.rounds.round_rules import RoundRules
+from cloud_server.rounds.update_checks import Checks, check_update, norm_of
 from cloud_server.state.round_record import (
     ACCEPTED,
     LATE,
@@ -28,12 +30,10 @@ from cloud_server.state.round_record import (
     mean_metrics,
     own_words,
 )
-from cloud_server.rounds.round_rules import RoundRules
-from cloud_server.rounds.update_checks import Checks, check_update, norm_of
 from fleet_model.errors import UpdateError
+from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Update
 from fleet_model.weights import size_bytes
-from fleet_model.protocol.wire import TrainRequest
 
 # What only the round itself may say of a robot.
 _OURS = tuple(verdict for verdict in VERDICTS if verdict not in OF_FLEETS)

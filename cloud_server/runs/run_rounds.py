@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloud_server.aggregation.aggregator import AGGREGATORS, Aggregator
-from cloud_server.state.checkpoints import Checkpoints
-from cloud_server.state.directory import ServerDirectory
 from cloud_server.rounds.fleet import Clock, Fleet
 from cloud_server.rounds.round_journal import DiskJournal
-from cloud_server.state.round_record import RoundRecord
-from cloud_server.rounds.round_rules import rules_of
 from cloud_server.rounds.round_loop import RoundProgress, run_round
-from cloud_server.state.settings import ServerSettings
+from cloud_server.rounds.round_rules import rules_of
 from cloud_server.rounds.update_checks import checks_of
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.round_record import RoundRecord
+from cloud_server.state.settings import ServerSettings
 from fleet_model.bundle import TRAINER, entry_of
 from fleet_model.errors import StorageError
 from fleet_model.loading import load_plugin
-from fleet_model.types import Checkpoint, TrainConfig
 from fleet_model.protocol.wire import TrainRequest
+from fleet_model.types import Checkpoint, TrainConfig
 
 CLOCK = Clock(now=time.monotonic, sleep=time.sleep)
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Span:
 
 def close_rounds(
     fleet: Fleet,
-    place: ServerDirectory,
+    server_dir: ServerDirectory,
     settings: ServerSettings,
     span: Span,
     *,
@@ -58,7 +58,7 @@ def close_rounds(
 
     Args:
         fleet: carries messages; its Flower run is open.
-        place: checkpoints, history and trainer files are there.
+        server_dir: checkpoints, history and trainer files are there.
         settings: who takes part, and how they train.
         span: the run. Its first_version stays the same when it is taken up again.
         closed: is told of every round when it is durable; after a crash of the last one again.
@@ -71,27 +71,27 @@ def close_rounds(
         CheckpointError: the newest checkpoint is damaged.
         SettingsError: a wrong setting of rounds.
     """
-    checkpoints, journal = Checkpoints(place.checkpoints), DiskJournal(span.journal)
+    checkpoints, journal = Checkpoints(server_dir.checkpoints), DiskJournal(span.journal)
     rules, checks = rules_of(settings.rounds), checks_of(settings.checks)
     aggregator: Aggregator = load_plugin(AGGREGATORS, settings.rounds.aggregator)()
 
     def finish(record: RoundRecord) -> None:
-        _remember(place, record)
+        _remember(server_dir, record)
         journal.close(record.round)
         closed(record)
-        checkpoints.prune(settings.rounds.keep_checkpoints, _published(place))
+        checkpoints.prune(settings.rounds.keep_checkpoints, _published(server_dir))
 
     checkpoint = checkpoints.latest()
     for record in checkpoints.records()[-1:]:
         if record.run == span.run and record.version == checkpoint.version:
-            with _on_disk(place):
+            with _on_disk(server_dir):
                 finish(record)
     while (number := checkpoint.version - span.first_version + 1) <= span.rounds:
-        request = _request(place, settings, span.run, number, checkpoint)
+        request = _request(server_dir, settings, span.run, number, checkpoint)
         checkpoint, record = run_round(
             fleet, aggregator, request, rules, checks, clock, journal, stop=stop, watch=watch
         )
-        with _on_disk(place):
+        with _on_disk(server_dir):
             checkpoints.save(checkpoint, record)
             finish(record)
         log.info(
@@ -102,20 +102,24 @@ def close_rounds(
 
 
 @contextmanager
-def _on_disk(place: ServerDirectory) -> Iterator[None]:
+def _on_disk(server_dir: ServerDirectory) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise StorageError(
-            f"{place.root}: a closed round cannot be written ({error.strerror}); give the disk "
-            "room, then `cloud-server runs resume`"
+            f"{server_dir.root}: a closed round cannot be written ({error.strerror}); give the "
+            "disk room, then `cloud-server runs resume`"
         ) from error
 
 
 def _request(
-    place: ServerDirectory, settings: ServerSettings, run: str, number: int, checkpoint: Checkpoint
+    server_dir: ServerDirectory,
+    settings: ServerSettings,
+    run: str,
+    number: int,
+    checkpoint: Checkpoint,
 ) -> TrainRequest:
-    trainer = entry_of((place.model / TRAINER).read_bytes())
+    trainer = entry_of((server_dir.model / TRAINER).read_bytes())
     return TrainRequest(
         run=run,
         round=number,
@@ -127,15 +131,15 @@ def _request(
     )
 
 
-def _published(place: ServerDirectory) -> set[int]:
+def _published(server_dir: ServerDirectory) -> set[int]:
     """Return versions by their files' names: a damaged manifest must not fail a closed round."""
-    files = (place.store / "versions").glob("*.json")
+    files = (server_dir.store / "versions").glob("*.json")
     return {int(file.stem) for file in files if file.stem.isdigit()}
 
 
-def _remember(place: ServerDirectory, record: RoundRecord) -> None:
+def _remember(server_dir: ServerDirectory, record: RoundRecord) -> None:
     """Add the round to the history, once however often it is told."""
     key = (record.run, record.round, record.version)
-    last = place.last_of_history()
+    last = server_dir.last_of_history()
     if last is None or (last.get("run"), last.get("round"), last.get("version")) != key:
-        place.append_history(record.as_json())
+        server_dir.append_history(record.as_json())

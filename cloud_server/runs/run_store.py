@@ -11,11 +11,11 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.history import kind_of
 from fleet_model.durable import write_durably
 from fleet_model.errors import StorageError
-from edge_agent.link.flower_connection import FlowerRun
 
 RunState: TypeAlias = Literal["waiting", "running", "publishing", "finished", "failed", "stopped"]
 Ending: TypeAlias = Literal["finished", "failed", "stopped"]
@@ -64,10 +64,10 @@ class Run(BaseModel):
         self.rounds_closed = record["round"]
         older = [one for one in self.closed if one["round"] != record["round"]]
         self.closed, room = [*older, record][-MAX_CLOSED:], MAX_ROBOTS
-        for place in reversed(range(len(self.closed))):
-            room -= len(self.closed[place].get("robots", ()))
+        for server_dir in reversed(range(len(self.closed))):
+            room -= len(self.closed[server_dir].get("robots", ()))
             if room < 0:
-                self.closed[place] = brief(self.closed[place])
+                self.closed[server_dir] = brief(self.closed[server_dir])
 
     def go_on_from(self, checkpoints: Checkpoints) -> None:
         """Let the next round start from the newest checkpoint; other runs may have made it.

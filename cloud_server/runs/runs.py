@@ -10,19 +10,19 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from cloud_server.state.checkpoints import Checkpoints
-from cloud_server.state.directory import ServerDirectory
-from cloud_server.rounds.fleet import Fleet
-from cloud_server.state.history import Follower
+from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.models.publish import publish
-from cloud_server.state.round_record import RoundRecord
+from cloud_server.rounds.fleet import Fleet
 from cloud_server.rounds.round_loop import QuorumError, RoundProgress
 from cloud_server.runs.run_rounds import Span, close_rounds
 from cloud_server.runs.run_store import KEPT_RUNS, Run, RunStore
 from cloud_server.runs.schedule import Schedule, ScheduleFile, follow
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.history import Follower
+from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import ServerSettings
 from fleet_model.errors import ExportError, FleetError, RoundError, StoppedError, StorageError
-from edge_agent.link.flower_connection import FlowerRun
 
 __all__ = ["Run", "RunFleet", "Runs"]
 
@@ -53,7 +53,7 @@ class Runs:
 
     def __init__(
         self,
-        place: ServerDirectory,
+        server_dir: ServerDirectory,
         settings: ServerSettings,
         fleet: RunFleet,
         told: Sequence[Tell] = (),
@@ -61,18 +61,18 @@ class Runs:
         """Read what earlier processes have left; `go_on` takes it up.
 
         Args:
-            place: the server's directory.
+            server_dir: what it keeps its state in.
             settings: for every run that works in this process.
             fleet: used by one run at a time.
             told: of every closed round when it is durable, after a crash of the last one again;
                 and of a round that failed for its updates. They must not raise.
         """
-        self._place = place
+        self._place = server_dir
         self._settings = settings
         self._fleet = fleet
         self._told = told
-        self._store = RunStore(place.runs)
-        self._schedule = ScheduleFile(place.schedule)
+        self._store = RunStore(server_dir.runs)
+        self._schedule = ScheduleFile(server_dir.schedule)
         self._runs = self._store.load()
         self._lock = threading.Lock()
         self._leaving = threading.Event()
@@ -81,7 +81,7 @@ class Runs:
         self._taken_up: dict[str, int] = {}
         self._began = 0.0  # monotonic; less what earlier processes have worked on the run
         by_id = {run.id: run for run in self._runs}
-        for record in Follower(place.history).new():
+        for record in Follower(server_dir.history).new():
             if record.run in by_id:
                 by_id[record.run].add(record.as_json())
 

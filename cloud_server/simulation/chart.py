@@ -58,11 +58,11 @@ def write_chart(path: Path, heading: str, note: str, panels: Sequence["Lines | B
     _text(canvas, heading, (_LEFT - 60, 60), 1.5, INK, bold=True)
     _text(canvas, note, (_LEFT - 60, 118), 0.8, SOFT)
     for index, panel in enumerate(panels):
-        place = _Place(canvas, HEADING + index * PANEL)
+        area = _Area(canvas, HEADING + index * PANEL)
         if isinstance(panel, Lines):
-            _draw_lines(place, panel)
+            _draw_lines(area, panel)
         else:
-            _draw_bars(place, panel)
+            _draw_bars(area, panel)
     _, png = cv2.imencode(".png", canvas[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
     write_durably(path, png.tobytes())
 
@@ -76,7 +76,7 @@ def round_up(value: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Area:
     """Where one panel lies on the canvas."""
 
     canvas: RgbImage
@@ -98,33 +98,33 @@ class _Place:
         return WIDTH - _LEFT - _RIGHT
 
 
-def _draw_lines(place: _Place, panel: Lines) -> None:
+def _draw_lines(area: _Area, panel: Lines) -> None:
     import cv2
 
-    _frame(place, panel.title, panel.x_name, panel.top, panel.shown)
+    _frame(area, panel.title, panel.x_name, panel.top, panel.shown)
     ticks, share = _x_axis(panel)
     for tick in ticks:
-        below = _LEFT + place.width * share(tick), place.bottom + 24
-        _text(place.canvas, f"{tick:,g}", below, 0.75, SOFT, align=0.5)
+        below = _LEFT + area.width * share(tick), area.bottom + 24
+        _text(area.canvas, f"{tick:,g}", below, 0.75, SOFT, align=0.5)
     colors = (TEAL, BLUE, AMBER, RED, INK)
     legend = {name: colors[i % len(colors)] for i, name in enumerate(panel.points)}
     for name, points in panel.points.items():
         path = [
             (
-                round(_LEFT + place.width * share(x)),
-                round(place.bottom - place.height * min(y / panel.top, 1.0)),
+                round(_LEFT + area.width * share(x)),
+                round(area.bottom - area.height * min(y / panel.top, 1.0)),
             )
             for x, y in points
         ]
-        cv2.polylines(place.canvas, [np.array(path, np.int32)], False, legend[name], 4, cv2.LINE_AA)
+        cv2.polylines(area.canvas, [np.array(path, np.int32)], False, legend[name], 4, cv2.LINE_AA)
         if len(path) <= 60:  # dots that touch would hide the line
             for dot in path:
-                cv2.circle(place.canvas, dot, 8, PAGE, -1, cv2.LINE_AA)
-                cv2.circle(place.canvas, dot, 6, legend[name], -1, cv2.LINE_AA)
+                cv2.circle(area.canvas, dot, 8, PAGE, -1, cv2.LINE_AA)
+                cv2.circle(area.canvas, dot, 6, legend[name], -1, cv2.LINE_AA)
         if len(path) <= 5:  # few measured points: each with its value
             for (x, y), (_, value) in zip(path, points, strict=True):
-                _text(place.canvas, panel.shown(value), (x, y - 26), 0.75, legend[name], align=0.5)
-    _legend(place, legend if len(legend) > 1 else {})
+                _text(area.canvas, panel.shown(value), (x, y - 26), 0.75, legend[name], align=0.5)
+    _legend(area, legend if len(legend) > 1 else {})
 
 
 def _x_axis(panel: Lines) -> tuple[list[float], Callable[[float], float]]:
@@ -137,51 +137,49 @@ def _x_axis(panel: Lines) -> tuple[list[float], Callable[[float], float]]:
     return [right * tick / 5 for tick in range(6)], lambda x: x / right
 
 
-def _draw_bars(place: _Place, panel: Bars) -> None:
+def _draw_bars(area: _Area, panel: Bars) -> None:
     import cv2
 
     heights = [sum(parts) for parts in zip(*panel.parts.values(), strict=True)]
     top = round_up(max(heights, default=0.0))
-    _frame(place, panel.title, panel.x_name, top, panel.shown)
-    pitch = place.width / max(1, len(panel.names))
+    _frame(area, panel.title, panel.x_name, top, panel.shown)
+    pitch = area.width / max(1, len(panel.names))
     gap = min(0.15 * pitch, 12.0)
     every = math.ceil(len(panel.names) / 20)
     for index, name in enumerate(panel.names):
-        left, y = _LEFT + index * pitch, float(place.bottom)
+        left, y = _LEFT + index * pitch, float(area.bottom)
         for color, part in zip(panel.colors, panel.parts.values(), strict=True):
-            above = y - place.height * part[index] / top
+            above = y - area.height * part[index] / top
             corners = (round(left + gap), round(above)), (round(left + pitch - gap), round(y) - 1)
             if corners[0][1] <= corners[1][1]:
-                cv2.rectangle(place.canvas, *corners, color, -1)
+                cv2.rectangle(area.canvas, *corners, color, -1)
             y = above
         if index % every == 0:
-            middle = (left + pitch / 2, place.bottom + 24)
-            _text(place.canvas, name, middle, 0.75, SOFT, align=0.5)
-    _legend(place, dict(zip(panel.parts, panel.colors, strict=True)))
+            middle = (left + pitch / 2, area.bottom + 24)
+            _text(area.canvas, name, middle, 0.75, SOFT, align=0.5)
+    _legend(area, dict(zip(panel.parts, panel.colors, strict=True)))
 
 
-def _frame(
-    place: _Place, title: str, x_name: str, top: float, shown: Callable[[float], str]
-) -> None:
+def _frame(area: _Area, title: str, x_name: str, top: float, shown: Callable[[float], str]) -> None:
     import cv2
 
-    _text(place.canvas, title, (_LEFT - 60, place.above + 30), 0.95, INK, bold=True)
+    _text(area.canvas, title, (_LEFT - 60, area.above + 30), 0.95, INK, bold=True)
     end = WIDTH - _RIGHT
     for tick in range(6):
-        y = round(place.bottom - place.height * tick / 5)
-        cv2.line(place.canvas, (_LEFT, y), (end, y), RULE if tick else SOFT, 2)
-        _text(place.canvas, shown(top * tick / 5), (_LEFT - 16, y), 0.75, SOFT, align=1.0)
-    _text(place.canvas, x_name, (end, place.bottom + 56), 0.75, SOFT, align=1.0)
+        y = round(area.bottom - area.height * tick / 5)
+        cv2.line(area.canvas, (_LEFT, y), (end, y), RULE if tick else SOFT, 2)
+        _text(area.canvas, shown(top * tick / 5), (_LEFT - 16, y), 0.75, SOFT, align=1.0)
+    _text(area.canvas, x_name, (end, area.bottom + 56), 0.75, SOFT, align=1.0)
 
 
-def _legend(place: _Place, entries: Mapping[str, Color]) -> None:
+def _legend(area: _Area, entries: Mapping[str, Color]) -> None:
     import cv2
 
-    x, y = WIDTH - _RIGHT, place.above + 30
+    x, y = WIDTH - _RIGHT, area.above + 30
     for name, color in reversed(list(entries.items())):
         x -= _text_width(name, 0.8)
-        _text(place.canvas, name, (x, y), 0.8, INK)
-        cv2.rectangle(place.canvas, (x - 30, y - 9), (x - 12, y + 9), color, -1)
+        _text(area.canvas, name, (x, y), 0.8, INK)
+        cv2.rectangle(area.canvas, (x - 30, y - 9), (x - 12, y + 9), color, -1)
         x -= 62
 
 
@@ -194,7 +192,7 @@ def _text_width(text: str, scale: float) -> int:
 def _text(
     canvas: RgbImage,
     text: str,
-    place: Point,
+    area: Point,
     scale: float,
     color: Color,
     *,
@@ -204,6 +202,6 @@ def _text(
     """Write ASCII around y; `align` is where x lies in it: 0 left, 0.5 middle, 1 right."""
     import cv2
 
-    at = round(place[0] - align * _text_width(text, scale)), round(place[1] + scale * _CAPITAL / 2)
+    at = round(area[0] - align * _text_width(text, scale)), round(area[1] + scale * _CAPITAL / 2)
     font = cv2.FONT_HERSHEY_DUPLEX if bold else cv2.FONT_HERSHEY_SIMPLEX
     cv2.putText(canvas, text, at, font, scale, color, 1, cv2.LINE_AA)

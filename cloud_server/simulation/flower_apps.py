@@ -15,13 +15,19 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from cloud_server.rounds.fleet import Clock, Participant, Reply
-from cloud_server.state.settings import ServerSettings
 from cloud_server.simulation.learning import LABELS, HeadTask
 from cloud_server.simulation.population import Population, Traits
 from cloud_server.simulation.simulate import Plan, course, train
 from cloud_server.simulation.virtual_fleet import SITE
+from cloud_server.state.settings import ServerSettings
 from fleet_model.errors import UpdateError
-from fleet_model.protocol.wire import TrainRequest, pack_request, pack_update, unpack_request, unpack_update
+from fleet_model.protocol.wire import (
+    TrainRequest,
+    pack_request,
+    pack_update,
+    unpack_request,
+    unpack_update,
+)
 
 ROUNDS, SEED = "num-server-rounds", "seed"
 client = ClientApp()  # two lines: Flower looks for the names without importing

@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from cloud_server.aggregation.aggregator import AGGREGATORS
 from cloud_server.rounds.fleet import Clock, Fleet
 from cloud_server.rounds.round_journal import MemoryJournal
-from cloud_server.state.round_record import ACCEPTED, NO_REPLY, RoundRecord
 from cloud_server.rounds.round_loop import QuorumError, Selection, rules_of, run_round
-from cloud_server.state.settings import ServerSettings
+from cloud_server.rounds.update_checks import checks_of
 from cloud_server.simulation.learning import LABELS, HeadTask
 from cloud_server.simulation.population import Population, Traits
 from cloud_server.simulation.virtual_fleet import WENT_AWAY, VirtualFleet
-from cloud_server.rounds.update_checks import checks_of
+from cloud_server.state.round_record import ACCEPTED, NO_REPLY, RoundRecord
+from cloud_server.state.settings import ServerSettings
 from fleet_model.errors import RoundError, SettingsError
 from fleet_model.loading import load_plugin
+from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Checkpoint, TrainConfig, Update
 from fleet_model.weights import size_bytes
-from fleet_model.protocol.wire import TrainRequest
 
 RUN = "simulation"
 _REASON = 120  # characters: the loop's error names every robot

@@ -14,8 +14,8 @@ import numpy as np
 
 from cloud_server.rounds.fleet import Clock, Participant, Reply
 from cloud_server.simulation.population import Population
-from fleet_model.types import Update
 from fleet_model.protocol.wire import TrainRequest
+from fleet_model.types import Update
 
 # The least that sleeping skips, per question under way: the round loop's work at every look is in
 # proportion to those, and so is its share of what is measured.

@@ -20,10 +20,10 @@ from fleet_model.errors import SettingsError
 CA_DAYS, SERVER_DAYS = 3650, 825  # 825 days is the longest that common clients accept
 
 
-def make_secrets(place: ServerDirectory, names: Sequence[str], now: datetime) -> None:
+def make_secrets(server_dir: ServerDirectory, names: Sequence[str], now: datetime) -> None:
     """Write CA, server certificate for `names` and the admin token; keys are mode 0600."""
-    place.secrets.mkdir(parents=True, exist_ok=True)
-    place.secrets.chmod(0o700)
+    server_dir.secrets.mkdir(parents=True, exist_ok=True)
+    server_dir.secrets.chmod(0o700)
     ca_key = ec.generate_private_key(ec.SECP384R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fleetlearn server CA")])
     ca = (
@@ -32,18 +32,20 @@ def make_secrets(place: ServerDirectory, names: Sequence[str], now: datetime) ->
         .add_extension(_key_usage(ca=True), critical=True)
         .sign(ca_key, hashes.SHA384())
     )
-    _write_key(place.secrets / "ca.key", ca_key)
-    write_durably(place.certificates / "ca.crt", ca.public_bytes(serialization.Encoding.PEM))
-    make_server_certificate(place, names, now)
-    write_durably(place.admin_token, secrets.token_urlsafe(32) + "\n", mode=0o600)
+    _write_key(server_dir.secrets / "ca.key", ca_key)
+    write_durably(server_dir.certificates / "ca.crt", ca.public_bytes(serialization.Encoding.PEM))
+    make_server_certificate(server_dir, names, now)
+    write_durably(server_dir.admin_token, secrets.token_urlsafe(32) + "\n", mode=0o600)
 
 
-def make_server_certificate(place: ServerDirectory, names: Sequence[str], now: datetime) -> None:
+def make_server_certificate(
+    server_dir: ServerDirectory, names: Sequence[str], now: datetime
+) -> None:
     """Write a new server key and certificate, signed by the CA of this directory."""
     try:
-        ca = x509.load_pem_x509_certificate((place.certificates / "ca.crt").read_bytes())
+        ca = x509.load_pem_x509_certificate((server_dir.certificates / "ca.crt").read_bytes())
         ca_key = serialization.load_pem_private_key(
-            (place.secrets / "ca.key").read_bytes(), password=None
+            (server_dir.secrets / "ca.key").read_bytes(), password=None
         )
     except FileNotFoundError as error:
         raise SettingsError(f"{error.filename}: missing; was `cloud-server init` run?") from None
@@ -63,9 +65,9 @@ def make_server_certificate(place: ServerDirectory, names: Sequence[str], now: d
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(ca_key, hashes.SHA384())
     )
-    _write_key(place.secrets / "server.key", key)
+    _write_key(server_dir.secrets / "server.key", key)
     write_durably(
-        place.certificates / "server.crt", certificate.public_bytes(serialization.Encoding.PEM)
+        server_dir.certificates / "server.crt", certificate.public_bytes(serialization.Encoding.PEM)
     )
 
 
@@ -79,10 +81,10 @@ class Certificates:
     fits: bool  # the server's key is of its certificate, which this authority has signed
 
 
-def read_certificates(place: ServerDirectory) -> Certificates:
+def read_certificates(server_dir: ServerDirectory) -> Certificates:
     """Read what `make_secrets` wrote; raises SettingsError that names the damaged file."""
-    ca, server = (_read(place.certificates / name) for name in ("ca.crt", "server.crt"))
-    key_file = place.secrets / "server.key"
+    ca, server = (_read(server_dir.certificates / name) for name in ("ca.crt", "server.crt"))
+    key_file = server_dir.secrets / "server.key"
     try:
         key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
         server.verify_directly_issued_by(ca)

@@ -64,7 +64,7 @@ class ServerDirectory:
         return self.root / "robots.json"
 
     @property
-    def conduct(self) -> Path:  # noqa: D102
+    def offenses(self) -> Path:  # noqa: D102
         return self.root / "conduct.json"
 
     @property

@@ -12,13 +12,14 @@ from cloud_server.state.round_record import (
     ACCEPTED,
     LATE,
     NO_REPLY,
+    NOT_ADMITTED,
     NOT_REACHED,
     REFUSED,
+    WENT_OFFLINE,
     RobotRecord,
     RoundRecord,
     parse_record,
 )
-from cloud_server.flower.flower_link import NOT_ADMITTED, WENT_OFFLINE
 
 # How an outcome begins -> its kind. Whatever a robot said in its own words is "failed".
 KINDS = {
@@ -39,10 +40,10 @@ ROBOT_COLUMNS = (
 )  # fmt: skip
 
 
-def closed_rounds(place: ServerDirectory, run: str | None = None) -> list[RoundRecord]:
+def closed_rounds(server_dir: ServerDirectory, run: str | None = None) -> list[RoundRecord]:
     """Return the rounds by version; those that the history lost come from their checkpoints."""
-    records = {(r.run, r.round, r.version): r for r in Follower(place.history).new()}
-    for record in Checkpoints(place.checkpoints).records():
+    records = {(r.run, r.round, r.version): r for r in Follower(server_dir.history).new()}
+    for record in Checkpoints(server_dir.checkpoints).records():
         records.setdefault((record.run, record.round, record.version), record)
     chosen = (r for r in records.values() if run is None or r.run == run)
     return sorted(chosen, key=lambda record: record.version)

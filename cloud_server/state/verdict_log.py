@@ -1,7 +1,7 @@
 """What the log says of robots when a round ends and all verdicts are known."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from cloud_server.state.round_record import ACCEPTED, RoundRecord, nameless
 
@@ -38,6 +38,11 @@ def few(parts: Sequence[str]) -> list[str]:
     """Return the first of them, and how many more there are."""
     more = len(parts) - NAMED
     return [*parts[:NAMED], *([f"and {more} more"] if more > 0 else [])]
+
+
+def names(of: Iterable[str]) -> str:
+    """Return names in order, such that thousands of robots fit into one line."""
+    return ", ".join(few(sorted(of))) or "none"
 
 
 def _tell(record: RoundRecord, news: Sequence[tuple[str, str]], of_more: str) -> None:

@@ -15,10 +15,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 
-from cloud_server.robots.offenses import Conduct
-from cloud_server.state.model_store import DirectoryStore
+from cloud_server.robots.last_seen import LastSeen, admit_command
+from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register, Robot
-from cloud_server.robots.last_seen import Sightings, admit_command
+from cloud_server.state.model_store import DirectoryStore
 from fleet_model.errors import RefusedError, SettingsError, UpdateError
 from fleet_model.protocol.proof import TIME_HEADER, check, fingerprint, utc_now
 from fleet_model.protocol.report import MAX_INT, STANDING_HEADER, pack_standing, unpack_report
@@ -30,12 +30,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Doorkeeper:
+class Authenticator:
     """Knows robots by the proof on their requests; remembers when it saw them."""
 
     register: Register
-    seen: Sightings
-    conduct: Conduct
+    seen: LastSeen
+    offenses: Offenses
     changed: Callable[[], object]  # called when the register is another than at the last request
     _robots: tuple[Robot, ...] | None = None
     _refused: dict[str, float] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Doorkeeper:
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         try:
             robot = self._admitted(self._proven(request, path))
-            request.state.standing = pack_standing(self.conduct.standing(robot))
+            request.state.standing = pack_standing(self.offenses.standing(robot))
         except RefusedError as error:
             self._log(str(error))
             raise HTTPException(403, str(error)) from None
@@ -138,17 +138,17 @@ def _first(error: RequestValidationError) -> str:
 
 
 def robot_routes(
-    keeper: Doorkeeper, store: DirectoryStore, restarted: Callable[[Robot], None]
+    authenticator: Authenticator, store: DirectoryStore, restarted: Callable[[Robot], None]
 ) -> APIRouter:
     """Return the routes for robots; every one asks for proof of the robot's key."""
 
     @asynccontextmanager
     async def remembering(_: object) -> AsyncIterator[None]:
         yield
-        keeper.save()
+        authenticator.save()
 
     router = APIRouter(prefix=ROBOT, tags=["robot"], route_class=_RobotRoute, lifespan=remembering)
-    known = Annotated[Robot, Depends(keeper.robot)]
+    known = Annotated[Robot, Depends(authenticator.robot)]
 
     @router.post("/hello")
     def hello(robot: known) -> dict[str, str]:
@@ -176,7 +176,7 @@ def robot_routes(
             told = None if report is None else unpack_report(report)
         except UpdateError as error:
             raise HTTPException(400, str(error)) from None
-        keeper.seen.looked(robot.name, active, told)
+        authenticator.seen.looked(robot.name, active, told)
         content = store.latest_bytes(channel) if CHANNEL.fullmatch(channel) else None
         if content is None:
             raise HTTPException(404, f"nothing is published on channel {channel[:31]}")

@@ -39,7 +39,7 @@ class BoundedLoop(asyncio.SelectorEventLoop):
         return await super().create_server(*args, **more)
 
 
-class Doors:
+class ConnectionCount:
     """Counts the open connections of all listening sockets."""
 
     def __init__(self, limits: LimitSettings) -> None:
@@ -71,16 +71,16 @@ class Doors:
 class _Connection(socket.socket):
     """An accepted connection that is counted until its descriptor is closed."""
 
-    _doors: Doors | None = None
+    _connections: ConnectionCount | None = None
     _key = ""
 
-    def counted(self, doors: Doors, key: str) -> None:
-        self._doors, self._key = doors, key
+    def counted(self, connections: ConnectionCount, key: str) -> None:
+        self._connections, self._key = connections, key
 
     def close(self) -> None:
-        doors, self._doors = self._doors, None
-        if doors is not None:
-            doors.leave(self._key)
+        connections, self._connections = self._connections, None
+        if connections is not None:
+            connections.leave(self._key)
         super().close()
 
     def __del__(self) -> None:
@@ -90,15 +90,15 @@ class _Connection(socket.socket):
 class _Listener(socket.socket):
     """Accepts connections while there is room; the others are closed at once."""
 
-    doors: Doors
+    connections: ConnectionCount
 
     def accept(self) -> tuple[socket.socket, Any]:
         for _ in range(MAX_REFUSED_AT_ONCE):
             accepted, address = super().accept()  # BlockingIOError: nobody waits
             connection = _Connection(fileno=accepted.detach())
             key = address_key(str(address[0]))
-            if self.doors.enter(key):
-                connection.counted(self.doors, key)
+            if self.connections.enter(key):
+                connection.counted(self.connections, key)
                 return connection, address
             connection.close()
         raise BlockingIOError
@@ -110,13 +110,13 @@ def listen(host: str, port: int, limits: LimitSettings) -> list[socket.socket]:
     Raises:
         SettingsError: the port is taken or the host is not of this machine.
     """
-    doors = Doors(limits)
+    connections = ConnectionCount(limits)
     listeners: list[_Listener] = []
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, address in dict.fromkeys(found):
             listener = _Listener(family, socket.SOCK_STREAM)
-            listener.doors = doors
+            listener.connections = connections
             listeners.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:  # an IPv4 address of the same name is bound by itself

@@ -49,11 +49,11 @@ def main() -> None:
     parser.add_argument("--training", required=True, help="robots, comma-separated: hall-1/r1,..")
     parser.add_argument("--unseen", required=True)
     arguments = parser.parse_args()
-    place = ServerDirectory(arguments.demo / "server")
-    spec = parse_trainer((place.model / TRAINER).read_bytes())
-    workload, trunk = rebuild(spec.workload), Stage(place.model / "trunk.tflite", 2)
-    config = TrainConfig(**load_settings(place.settings).training.model_dump())
-    checkpoints = Checkpoints(place.checkpoints)
+    server_dir = ServerDirectory(arguments.demo / "server")
+    spec = parse_trainer((server_dir.model / TRAINER).read_bytes())
+    workload, trunk = rebuild(spec.workload), Stage(server_dir.model / "trunk.tflite", 2)
+    config = TrainConfig(**load_settings(server_dir.settings).training.model_dump())
+    checkpoints = Checkpoints(server_dir.checkpoints)
     first, published = checkpoints.load(0), checkpoints.latest()
 
     bags = {r: arguments.demo / "bags" / r for r in arguments.training.split(",")}
@@ -64,7 +64,7 @@ def main() -> None:
     }
     alone: dict[str, Mapping[str, float]] = {}
     for robot, mine in data.items():
-        trainer = LiteRTTrainer(spec, place.model, num_threads=2)
+        trainer = LiteRTTrainer(spec, server_dir.model, num_threads=2)
         weights = train_alone(trainer, mine.examples, first, config, robot, arguments.rounds)
         alone[name_of(robot)] = {
             name_of(other): accuracy(weights, theirs) for other, theirs in unseen.items()

@@ -71,7 +71,7 @@ def _confusion(results: Results, moment: str) -> Html:
 def frames_section(results: Results, frames_dir: Path) -> Html:
     """Show at most 12 pictures; frames_dir/<robot>/<..>_<stamp_ns>.jpg belongs to that answer."""
     found = list(frames_dir.iterdir()) if frames_dir.is_dir() else []
-    directories = {place.name: place for place in found if place.is_dir()}
+    directories = {server_dir.name: server_dir for server_dir in found if server_dir.is_dir()}
     names = [name for name in results.predictions if name in directories]
     quota = max(1, _PICTURES // max(1, len(names)))
     figures = []

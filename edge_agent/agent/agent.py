@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edge_agent.robot.backoff import Backoff
-from edge_agent.models.deploy import Models
 from edge_agent.agent.participation import Participation
 from edge_agent.agent.report import Reporter
-from edge_agent.link.server_link import HttpsStore
-from edge_agent.robot.settings import AgentSettings
 from edge_agent.agent.status import StatusFile
+from edge_agent.link.server_link import HttpsStore
+from edge_agent.models.deploy import Models
+from edge_agent.robot.backoff import Backoff
+from edge_agent.robot.settings import AgentSettings
 from fleet_model.errors import BundleError, FleetError, RefusedError, StorageError
 
 if TYPE_CHECKING:

@@ -3,18 +3,18 @@
 import time
 from typing import TYPE_CHECKING
 
+from edge_agent.agent.status import StatusFile
+from edge_agent.examples.spool.watch import SpoolWatch
+from edge_agent.link.server_link import HttpsStore
 from edge_agent.models.deploy import Models
 from edge_agent.robot.pause import pause_reason
-from edge_agent.link.server_link import HttpsStore
 from edge_agent.robot.settings import AgentSettings
-from edge_agent.examples.spool.watch import SpoolWatch
-from edge_agent.agent.status import StatusFile
 from fleet_model.errors import SettingsError, TrainingError
 
 if TYPE_CHECKING:  # each loads Flower: only robots that train need it
     from edge_agent.link.flower_connection import FleetConnection
-    from fleet_model.types import Update
     from fleet_model.protocol.wire import TrainRequest
+    from fleet_model.types import Update
 
 
 class Participation:

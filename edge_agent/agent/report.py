@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from edge_agent.agent.status import Status
 from edge_agent.robot.pause import pause_reason
 from edge_agent.robot.power import read_power
 from edge_agent.robot.settings import AgentSettings
-from edge_agent.agent.status import Status
 from fleet_model import __version__
 from fleet_model.errors import UpdateError
 from fleet_model.protocol.report import Fact, RobotReport, pack_report

@@ -127,9 +127,9 @@ def resume(config: Config = CONFIG) -> None:
 @app.command()
 def status(config: Config = CONFIG, json_output: Json = False) -> None:
     """Show what the agent on this robot last did, and what the server thinks of it."""
+    from edge_agent.agent.status import read_status
     from edge_agent.robot.pause import pause_reason
     from edge_agent.robot.settings import load_settings
-    from edge_agent.agent.status import read_status
 
     settings = load_settings(config)
     answer = read_status(settings.state)
@@ -253,7 +253,3 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-
-
-if __name__ == "__main__":
-    main()

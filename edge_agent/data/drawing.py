@@ -75,8 +75,8 @@ def confusion_picture(confusion: Confusion, subject: str) -> RgbImage:
         centre = (index + 0.5) * cell
         _write(canvas, label, (left - 14, top + centre), scale, _INK, align=1.0)
         if upright:
-            place = (left + centre, top - 14 - _text_width(label, scale) / 2)
-            _write_upwards(canvas, label, place, scale, _INK)
+            position = (left + centre, top - 14 - _text_width(label, scale) / 2)
+            _write_upwards(canvas, label, position, scale, _INK)
         else:
             _write(canvas, label, (left + centre, top - 20), scale, _INK)
     for (row, column), count in np.ndenumerate(confusion.matrix):
@@ -132,7 +132,7 @@ def _text_width(text: str, scale: float) -> int:
 def _write(
     canvas: RgbImage,
     text: str,
-    place: tuple[float, float],
+    position: tuple[float, float],
     scale: float,
     colour: Colour,
     *,
@@ -141,17 +141,17 @@ def _write(
     """Write text around y; `align` is where x lies in it: 0 left, 0.5 middle, 1 right."""
     import cv2
 
-    x = round(place[0] - align * _text_width(text, scale))
-    y = round(place[1] + scale * _CAP_HEIGHT / 2)
+    x = round(position[0] - align * _text_width(text, scale))
+    y = round(position[1] + scale * _CAP_HEIGHT / 2)
     cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
 
 
 def _write_upwards(
-    canvas: RgbImage, text: str, place: tuple[float, float], scale: float, colour: Colour
+    canvas: RgbImage, text: str, position: tuple[float, float], scale: float, colour: Colour
 ) -> None:
     """Write text that is read from bottom to top, centred at `place`, on white."""
     width, height = _text_width(text, scale) + 4, round(34 * scale)
     slip = _canvas(height, width, _WHITE)
     _write(slip, text, (width / 2, height / 2), scale, colour)
-    x, y = round(place[0] - height / 2), round(place[1] - width / 2)
+    x, y = round(position[0] - height / 2), round(position[1] - width / 2)
     canvas[y : y + width, x : x + height] = np.rot90(slip)

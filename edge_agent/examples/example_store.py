@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import IMAGE_SUFFIXES, find_bags
-from edge_agent.examples.held_out import HeldOutSplit, Moment
 from edge_agent.data.labels import TOLERANCE_S, LabelledFrame, LabelSettings, labelled_frames
+from edge_agent.examples.held_out import HeldOutSplit, Moment
 from edge_agent.examples.spool.kept_examples import KeptExamples
 from edge_agent.examples.trained_moments import TrainedMoments
 from fleet_model.errors import FrameError

@@ -118,8 +118,8 @@ class HeldOutSplit:
         segments: set[int] = set()
         counts = Counter(moment.stamp_ns // self._segment_ns for moment in ordered)
         for segment, count in sorted(counts.items()):
-            block, place = divmod(segment, self._block)
-            if before >= count and place in _picked(block, self._block, self._picks):
+            block, position = divmod(segment, self._block)
+            if before >= count and position in _picked(block, self._block, self._picks):
                 segments.add(segment)
             before += count
         if segments:
@@ -137,5 +137,7 @@ def _is_near(stamp_ns: int, others: Sequence[int], guard_ns: int) -> bool:
 @lru_cache(maxsize=1024)
 def _picked(block: int, size: int, picks: int) -> frozenset[int]:
     """Return `picks` of `size` places, by a hash that differs from block to block."""
-    places = sorted(range(size), key=lambda place: blake2b(f"{block}/{place}".encode()).digest())
-    return frozenset(places[:picks])
+    positions = sorted(
+        range(size), key=lambda position: blake2b(f"{block}/{position}".encode()).digest()
+    )
+    return frozenset(positions[:picks])

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from flwr.app import Error, Message, RecordDict
 
+from edge_agent.link.flower_connection import FleetConnection
 from edge_agent.robot.reasons import reason_of
 from edge_agent.robot.settings import PollSettings
 from fleet_model.errors import ConnectionFailed, FleetError, RefusedError, UpdateError
-from edge_agent.link.flower_connection import FleetConnection
-from fleet_model.types import Update
 from fleet_model.protocol.wire import TrainRequest, pack_update, unpack_request
+from fleet_model.types import Update
 
 HEARTBEAT_S = 20.0  # the server takes a robot for gone 60 s after the last one
 SLOWER = 1.25  # each look that finds nothing: twenty robots that waited for a slow one at ten looks

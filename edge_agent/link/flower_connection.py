@@ -1,12 +1,9 @@
-"""Flower's internals (flwr 1.41): only this module and the three below it touch them.
+"""The robot's link to a fleet, on Flower's internals (flwr 1.41).
 
-Public Flower has no way to serve a SuperLink inside a program or to take part in a fleet without
-executing code that the server sends. Both are small on top of what 1.41 has inside; the contract
-test (tests/fleet_model/test_flower_compat.py) names the piece that moved when flwr changes.
-
-Robot side: `FleetConnection`, here. Server side: `create_superlink` in flower_superlink.py,
-`LinkGrid` in flower_link.py, the tables behind it in flower_state.py. Nothing of Flower is imported
-before one of them is used.
+Public Flower has no way to take part in a fleet without executing code that the server sends. It is
+small on top of what 1.41 has inside; the contract test beside this module's tests names the piece
+that moved when flwr changes. Flower is imported when a connection is made. The server's part is
+cloud_server/flower.
 """
 
 import logging
@@ -21,34 +18,15 @@ from fleet_model.errors import (
     RefusedError,
     UpdateError,
 )
-from cloud_server.flower.flower_link import Arrived, FlowerRun, LinkGrid
-from cloud_server.flower.flower_superlink import create_superlink, quiet
+from fleet_model.flower import quiet
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
     from flwr.app import Message
 
-__all__ = (
-    "INTERNALS",
-    "RUN_ENDED",
-    "Arrived",
-    "FleetConnection",
-    "FlowerRun",
-    "LinkGrid",
-    "create_superlink",
-    "is_half_sent",
-    "quiet",
-)
 INTERNALS = (  # "module:name" of everything used here, for the contract test
     "flwr.app.message:remove_content_from_message",
-    "flwr.cli.build:build_fab_from_files",
     "flwr.common.constant:HEARTBEAT_DEFAULT_INTERVAL",
-    "flwr.common.constant:NOOP_ACCOUNT_NAME",
-    "flwr.common.constant:NOOP_FLWR_AID",
-    "flwr.common.constant:SUPERLINK_NODE_ID",
-    "flwr.common.constant:Status",
-    "flwr.common.constant:SubStatus",
-    "flwr.common.serde:message_from_proto",
     "flwr.common.serde:message_to_proto",
     "flwr.proto.fleet_pb2:ActivateNodeRequest",
     "flwr.proto.fleet_pb2:DeactivateNodeRequest",
@@ -59,40 +37,16 @@ INTERNALS = (  # "module:name" of everything used here, for the contract test
     "flwr.proto.message_pb2:PullObjectRequest",
     "flwr.proto.message_pb2:PushObjectRequest",
     "flwr.proto.node_pb2:Node",
-    "flwr.server.superlink.linkstate.utils:dict_to_message",
-    "flwr.supercore.constant:NOOP_FEDERATION_ID",
-    "flwr.supercore.constant:NodeStatus",
-    "flwr.supercore.constant:TaskType",
-    "flwr.supercore.corestate.sql_corestate:SqlCoreState",
     "flwr.supercore.error:ApiErrorCode",
     "flwr.supercore.error:FlowerError",
-    "flwr.supercore.fab:Fab",
     "flwr.supercore.inflatable.inflatable_object:get_all_nested_objects",
     "flwr.supercore.inflatable.inflatable_object:get_object_tree",
     "flwr.supercore.inflatable.inflatable_object:iterate_object_tree",
     "flwr.supercore.inflatable.inflatable_object:no_object_id_recompute",
-    "flwr.supercore.inflatable.inflatable_utils:ObjectPushError",
     "flwr.supercore.inflatable.inflatable_utils:inflate_object_from_contents",
     "flwr.supercore.interceptors.http.runtime_version:RuntimeVersionHttpInterceptor",
-    "flwr.supercore.object_store:NoObjectInStoreError",
-    "flwr.supercore.primitives.asymmetric:bytes_to_public_key",
     "flwr.supercore.primitives.asymmetric:public_key_to_bytes",
     "flwr.supercore.run:RunNotRunningException",
-    "flwr.supercore.sql_mixin:SQLITE_PRAGMAS",
-    "flwr.supercore.state.schema.corestate_models:Task",
-    "flwr.supercore.state.schema.linkstate_models:MessageIns",
-    "flwr.supercore.state.schema.linkstate_models:MessageRes",
-    "flwr.supercore.state.schema.linkstate_models:Node",
-    "flwr.supercore.state.schema.objectstore_models:ObjectChild",
-    "flwr.supercore.state.schema.objectstore_models:RunObject",
-    "flwr.supercore.state.schema.objectstore_models:StoredObject",
-    "flwr.supercore.task_identity:TaskIdentity",
-    "flwr.supercore.utils:int64_to_uint64",
-    "flwr.supercore.utils:uint64_to_int64",
-    "flwr.superlink.auth_plugin:NoOpControlAuthnPlugin",
-    "flwr.superlink.cli.flower_superlink:SuperLinkLifespan",
-    "flwr.superlink.config_loader:SuperLinkLifespanConfig",
-    "flwr.superlink.main:create_app",
     "flwr.supernode.fleet_http_client:FleetHttpClient",
     "flwr.supernode.node_auth_http_interceptor:NodeAuthHttpInterceptor",
 )
@@ -358,16 +312,6 @@ class FleetConnection:
             raise ConnectionFailed(f"{method}: {error or type(error).__name__}") from None
         except (ValueError, RuntimeError) as error:  # RuntimeError: closed while a heartbeat began
             raise ConnectionFailed(f"{method}: {error}") from None
-
-
-def is_half_sent(error: Exception) -> bool:
-    """Whether a ServerApp's `push_messages` has failed so that it can be called again.
-
-    Flower repeats a call whose answer was lost, and takes it for an error that the object is there.
-    """
-    from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
-
-    return isinstance(error, ObjectPushError)
 
 
 def _meaning(method: str, response: Any) -> FleetError:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from edge_agent.models.deploy import Models
-from edge_agent.training.feature_cache import FOLDER
-from edge_agent.robot.settings import AgentSettings
 from edge_agent.examples.spool.watch import FOLDER as KEPT
+from edge_agent.models.deploy import Models
+from edge_agent.robot.settings import AgentSettings
+from edge_agent.training.feature_cache import FOLDER
 from edge_agent.training.training_job import ExampleSource, TrainingJob
 from fleet_model.bundle import FileEntry
 from fleet_model.errors import UpdateError
@@ -21,8 +21,8 @@ from fleet_model.store import ModelStore
 
 if TYPE_CHECKING:
     from edge_agent.examples.example_store import ExampleStore
-    from fleet_model.types import Update
     from fleet_model.protocol.wire import TrainRequest
+    from fleet_model.types import Update
 
 TRAINED = "trained.json"  # in the state directory
 STORE = "edge_agent.training.local_training:open_store"

@@ -19,9 +19,9 @@ import numpy as np
 
 from edge_agent.data.ahead import map_ahead
 from edge_agent.training.feature_cache import FeatureCache
-from fleet_model.optimizer import step, still
 from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import FrameError, TrainingError
+from fleet_model.optimizer import step, still
 from fleet_model.types import Checkpoint, Example, Metrics, Tensor, TrainConfig, Update, Weights
 from fleet_model.weights import difference, require_same_tensors
 from fleet_model.workload import Workload

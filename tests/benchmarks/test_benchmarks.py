@@ -27,8 +27,8 @@ from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import load_settings
 from fleet_model.bundle import parse_trainer
-from fleet_model.types import Checkpoint, TrainConfig
 from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
+from fleet_model.types import Checkpoint, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -169,11 +169,11 @@ def test_an_arm_that_quick_leaves_out_is_in_no_ratio():
 
 
 def test_the_server_without_tensorflow_is_a_whole_server_directory(tmp_path):
-    place = ServerDirectory(tmp_path / "server")
-    round_time.make_server(place, 4711)
-    place.require()
-    spec = parse_trainer((place.model / "trainer.json").read_bytes())
-    weights = Checkpoints(place.checkpoints).latest().weights
+    server_dir = ServerDirectory(tmp_path / "server")
+    round_time.make_server(server_dir, 4711)
+    server_dir.require()
+    spec = parse_trainer((server_dir.model / "trainer.json").read_bytes())
+    weights = Checkpoints(server_dir.checkpoints).latest().weights
     assert {name: tensor.shape for name, tensor in weights.items()} == {
         name: tensor.shape for name, tensor in spec.tensors.items()
     }
@@ -181,11 +181,11 @@ def test_the_server_without_tensorflow_is_a_whole_server_directory(tmp_path):
 
 
 def test_a_copied_server_directory_moves_to_another_port(tmp_path):
-    place = ServerDirectory(tmp_path / "server")
-    round_time.make_server(place, 4711)
-    fleets.move(place.root, 4712)
-    assert load_settings(place.settings, {}).network.port == 4712
-    assert 'address = "127.0.0.1:4712"' in (place.kit / "kit.toml").read_text()
+    server_dir = ServerDirectory(tmp_path / "server")
+    round_time.make_server(server_dir, 4711)
+    fleets.move(server_dir.root, 4712)
+    assert load_settings(server_dir.settings, {}).network.port == 4712
+    assert 'address = "127.0.0.1:4712"' in (server_dir.kit / "kit.toml").read_text()
 
 
 def test_the_size_of_an_environment_counts_files_once_and_no_bytecode(tmp_path):

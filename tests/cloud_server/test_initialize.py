@@ -10,10 +10,10 @@ import pytest
 
 from cloud_server import initialize as initialize_module
 from cloud_server import publish as publish_module
+from cloud_server.initialize import Plan, initialize, renew_certificate
+from cloud_server.models.export import BundleJob, ExportResult
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.models.export import BundleJob, ExportResult
-from cloud_server.initialize import Plan, initialize, renew_certificate
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import load_settings
 from fleet_model.bundle import MANIFEST
@@ -70,14 +70,14 @@ def test_a_new_directory_has_everything_that_a_server_needs(tmp_path, export):
 
     manifest, steps = run(root)
 
-    place = ServerDirectory(root)
-    place.require()
-    assert manifest.version == 0 == Checkpoints(place.checkpoints).latest().version
-    assert DirectoryStore(place.store).channels() == {"stable": 0}
-    network = load_settings(place.settings, {}).network
+    server_dir = ServerDirectory(root)
+    server_dir.require()
+    assert manifest.version == 0 == Checkpoints(server_dir.checkpoints).latest().version
+    assert DirectoryStore(server_dir.store).channels() == {"stable": 0}
+    network = load_settings(server_dir.settings, {}).network
     assert (network.host, network.port) == ("0.0.0.0", 9443)
     assert network.names == ("robots.example", "10.0.0.1", "localhost", "127.0.0.1", "::1")
-    assert stat.S_IMODE((place.secrets / "server.key").stat().st_mode) == 0o600
+    assert stat.S_IMODE((server_dir.secrets / "server.key").stat().st_mode) == 0o600
     assert "version 0" in steps
     assert [path.name for path in tmp_path.iterdir()] == ["server"]
 
@@ -193,16 +193,16 @@ def test_a_plan_that_makes_no_sense_is_refused_before_anything_is_made(
     assert export == []
 
 
-def test_a_renewed_certificate_holds_the_names_of_the_settings(server_place):
+def test_a_renewed_certificate_holds_the_names_of_the_settings(server_dir):
     from cryptography import x509
 
-    text = server_place.settings.read_text().replace('names = ["', 'names = ["new.example", "')
-    server_place.settings.write_text(text)
+    text = server_dir.settings.read_text().replace('names = ["', 'names = ["new.example", "')
+    server_dir.settings.write_text(text)
 
-    names = renew_certificate(server_place)
+    names = renew_certificate(server_dir)
 
     assert names == ("new.example", "localhost", "127.0.0.1", "::1")
-    content = (server_place.certificates / "server.crt").read_bytes()
+    content = (server_dir.certificates / "server.crt").read_bytes()
     certificate = x509.load_pem_x509_certificate(content)
     held = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert held.get_values_for_type(x509.DNSName) == ["new.example", "localhost"]

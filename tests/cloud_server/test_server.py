@@ -7,46 +7,46 @@ from pathlib import Path
 
 import pytest
 
-from cloud_server.state.directory import ServerDirectory
 from cloud_server.server import serve
+from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import load_settings
 from fleet_model.errors import SettingsError
 
 
 def test_a_second_server_on_the_directory_is_refused(running_server):
     with pytest.raises(SettingsError, match="another `cloud-server start` runs here"):
-        serve(running_server.place)
+        serve(running_server.server_dir)
 
 
-def test_a_port_that_is_taken_is_said_to_be_so(server_place):
-    port = load_settings(server_place.settings, {}).network.port
+def test_a_port_that_is_taken_is_said_to_be_so(server_dir):
+    port = load_settings(server_dir.settings, {}).network.port
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
         other.listen()
 
         with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{port}.*network.port"):
-            serve(server_place)
+            serve(server_dir)
 
 
-def test_a_host_that_is_not_of_this_machine_is_said_to_be_so(server_place, monkeypatch):
+def test_a_host_that_is_not_of_this_machine_is_said_to_be_so(server_dir, monkeypatch):
     monkeypatch.setenv("FLEETLEARN_NETWORK__HOST", "192.0.2.1")
 
     with pytest.raises(SettingsError, match=r"cannot listen on 192\.0\.2\.1"):
-        serve(server_place)
+        serve(server_dir)
 
 
-def test_a_wrong_query_is_found_at_start_with_its_position(server_place, monkeypatch):
+def test_a_wrong_query_is_found_at_start_with_its_position(server_dir, monkeypatch):
     monkeypatch.setenv("FLEETLEARN_ROUNDS__QUERY", "online and batery > 30")
 
     with pytest.raises(SettingsError, match=r"rounds\.query: position 12 .* mean battery\?"):
-        serve(server_place)
+        serve(server_dir)
 
 
-def test_an_unknown_aggregator_is_found_at_start(server_place, monkeypatch):
+def test_an_unknown_aggregator_is_found_at_start(server_dir, monkeypatch):
     monkeypatch.setenv("FLEETLEARN_ROUNDS__AGGREGATOR", "fedavgg")
 
     with pytest.raises(SettingsError, match=r"unknown plug-in 'fedavgg'; choose .*fedavg"):
-        serve(server_place)
+        serve(server_dir)
 
 
 @pytest.mark.parametrize(
@@ -61,16 +61,16 @@ def test_an_unknown_aggregator_is_found_at_start(server_place, monkeypatch):
     ],
 )
 def test_a_damaged_file_is_named_at_start_with_what_to_do(
-    server_place, tmp_path, file, content, message
+    server_dir, tmp_path, file, content, message
 ):
     # A process of its own: logging, signals and file limits are those of the process.
-    path = server_place.root / file
+    path = server_dir.root / file
     path.unlink(missing_ok=True)
     if content is not None:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
 
-    command = [sys.executable, "-m", "cloud_server.cli", "start", str(server_place.root)]
+    command = [sys.executable, "-m", "cloud_server.cli", "start", str(server_dir.root)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
 
     assert ended.returncode == 2
@@ -85,20 +85,20 @@ def test_a_folder_without_settings_is_not_served(tmp_path):
 
 
 def test_what_a_dead_server_left_is_removed_but_not_while_a_serverapp_publishes(
-    server_place, monkeypatch
+    server_dir, monkeypatch
 ):
     def ends(*_):
         raise SettingsError("far enough")
 
     monkeypatch.setattr("cloud_server.server.build", ends)
-    bundle = server_place.store / ".bundle-x"
+    bundle = server_dir.store / ".bundle-x"
     bundle.mkdir()
 
-    with server_place.locked("train"), pytest.raises(SettingsError, match="far enough"):
-        serve(server_place)
+    with server_dir.locked("train"), pytest.raises(SettingsError, match="far enough"):
+        serve(server_dir)
     assert bundle.exists()
     with pytest.raises(SettingsError, match="far enough"):
-        serve(server_place)
+        serve(server_dir)
     assert not bundle.exists()
 
 
@@ -110,7 +110,7 @@ def test_the_log_says_where_the_server_listens_and_what_it_is_not_telling(runnin
 
 
 def test_flowers_state_is_kept_from_other_users(running_server):
-    assert running_server.place.flower.stat().st_mode & 0o077 == 0
+    assert running_server.server_dir.flower.stat().st_mode & 0o077 == 0
 
 
 def test_the_server_itself_loads_no_tensorflow(running_server):
@@ -121,13 +121,13 @@ def test_the_server_itself_loads_no_tensorflow(running_server):
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_a_clean_end_and_the_directory_is_free_again(server_place):
-    command = [sys.executable, "-m", "cloud_server.cli", "start", str(server_place.root)]
+def test_ctrl_c_is_a_clean_end_and_the_directory_is_free_again(server_dir):
+    command = [sys.executable, "-m", "cloud_server.cli", "start", str(server_dir.root)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if "listening" in line:
             break
-    port = load_settings(server_place.settings, {}).network.port
+    port = load_settings(server_dir.settings, {}).network.port
     while socket.socket().connect_ex(("127.0.0.1", port)):
         assert process.poll() is None
 
@@ -137,5 +137,5 @@ def test_ctrl_c_is_a_clean_end_and_the_directory_is_free_again(server_place):
     assert process.returncode == 0
     assert "stopped" in rest
     assert "Traceback" not in rest
-    with server_place.locked("start"):
+    with server_dir.locked("start"):
         pass

@@ -8,10 +8,10 @@ import numpy as np
 from cloud_server.aggregation.fedavg import FedAvg
 from cloud_server.rounds.round_journal import MemoryJournal
 from cloud_server.rounds.round_loop import Clock, Participant, Reply, rules_of, run_round
-from cloud_server.state.settings import CheckSettings, RoundSettings
 from cloud_server.rounds.update_checks import checks_of
-from fleet_model.types import Checkpoint, TrainConfig, Update
+from cloud_server.state.settings import CheckSettings, RoundSettings
 from fleet_model.protocol.wire import TrainRequest
+from fleet_model.types import Checkpoint, TrainConfig, Update
 
 RULES = rules_of(RoundSettings(quorum=2, deadline_s=100.0, wait_s=30.0))
 BUFFERED = replace(RULES, mode="buffered")

@@ -54,7 +54,7 @@ def check_reading(path, pictures, losses, stamps=None):
     assert read == [stamp for stamp, _ in expected]
     assert dict(reasons) == losses.skipped, damage.sentence()
     assert {d.kind for d in damage.all()} == losses.kinds, damage.sentence()
-    _check_places(path, [d.begins for d in damage.all()])
+    _check_positions(path, [d.begins for d in damage.all()])
 
 
 def check_extracting(path, pictures, losses, out, stamps=None):
@@ -70,7 +70,7 @@ def check_extracting(path, pictures, losses, out, stamps=None):
     assert set(counts) == losses.kinds | set(losses.skipped)
     for reason, count in losses.skipped.items():
         assert counts[reason] == count + (reason in losses.kinds)
-    _check_places(path, [d["begins"] for d in summary["damage"]])
+    _check_positions(path, [d["begins"] for d in summary["damage"]])
     with (out / "manifest.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [int(row["stamp_ns"]) for row in rows] == [stamp for stamp, _ in expected]
@@ -137,8 +137,8 @@ def _require_no_picture(frame):
     assert caught.value.reason == "not a color picture"
 
 
-def _check_places(path, begins):
+def _check_positions(path, begins):
     """Every place names the bag or its file, and no directory of this machine."""
-    for place in begins:
-        assert str(path.parent) not in place
-        assert place.startswith(path.name.partition(".")[0]), place
+    for position in begins:
+        assert str(path.parent) not in position
+        assert position.startswith(path.name.partition(".")[0]), position

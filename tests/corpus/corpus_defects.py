@@ -14,9 +14,9 @@ def _without_half(content):
     return content[: len(content) // 2]
 
 
-def _at(place, value):
+def _at(position, value):
     """Return a change of one byte."""
-    return lambda content: content[:place] + bytes([value]) + content[place + 1 :]
+    return lambda content: content[:position] + bytes([value]) + content[position + 1 :]
 
 
 def _with(**changes):

@@ -64,10 +64,12 @@ def read_tiff(content):
     order = {b"II*\0": "<", b"MM\0*": ">"}[content[:4]]
     (at,) = struct.unpack_from(f"{order}I", content, 4)
     tags = {}
-    for place in range(at + 2, at + 2 + 12 * struct.unpack_from(f"{order}H", content, at)[0], 12):
-        tag, kind, count = struct.unpack_from(f"{order}HHI", content, place)
+    for position in range(
+        at + 2, at + 2 + 12 * struct.unpack_from(f"{order}H", content, at)[0], 12
+    ):
+        tag, kind, count = struct.unpack_from(f"{order}HHI", content, position)
         assert count == 1
-        (tags[tag],) = struct.unpack_from(order + {3: "H", 4: "I"}[kind], content, place + 8)
+        (tags[tag],) = struct.unpack_from(order + {3: "H", 4: "I"}[kind], content, position + 8)
     width, height, bits, compression, sample_format = (tags[t] for t in (256, 257, 258, 259, 339))
     assert (bits, compression, sample_format, tags.get(277, 1)) == (32, 1, 3, 1)
     strip = content[tags[273] : tags[273] + tags[279]]

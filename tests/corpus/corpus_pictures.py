@@ -89,8 +89,8 @@ _INTERLEAVED = {
 
 def interleaved(encoding, rng, size, padding, bigendian=0):
     """Return a picture of samples side by side."""
-    (height, width), (dtype, places, is_picture) = size, _INTERLEAVED[encoding]
-    shape = (height, width, len(places))
+    (height, width), (dtype, positions, is_picture) = size, _INTERLEAVED[encoding]
+    shape = (height, width, len(positions))
     if dtype == np.float32:
         samples = rng.uniform(0.1, 40, shape).astype(np.float32)
         samples[1, 2], samples[2, 3] = np.nan, np.inf
@@ -98,7 +98,7 @@ def interleaved(encoding, rng, size, padding, bigendian=0):
         samples = rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
     rows = padded(samples, padding, rng, bigendian)
     message = raw(encoding, height, width, rows.shape[1], rows, bigendian)
-    pixels = samples[..., list(places)] if len(places) > 1 else samples[..., 0]
+    pixels = samples[..., list(positions)] if len(positions) > 1 else samples[..., 0]
     return Picture(message, pixels, rgb_of(pixels) if is_picture else None)
 
 

@@ -60,9 +60,9 @@ def pictures_of(case):
     return [make(case.kind, rng, case.size, case.padding, case.bigendian) for _ in range(FRAMES)]
 
 
-def write(case, place, pictures, stamps=None):
+def write(case, folder, pictures, stamps=None):
     return STORAGES[case.storage](
-        place / "bag", camera_records([p.message for p in pictures], stamps)
+        folder / "bag", camera_records([p.message for p in pictures], stamps)
     )
 
 

@@ -49,7 +49,7 @@ class Page(HTMLParser):
 
     def said(self, inside="body"):
         """Return the text inside elements of that name, one piece after the other."""
-        return " ".join(text for place, text in self.text if inside in place)
+        return " ".join(text for server_dir, text in self.text if inside in server_dir)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_the_page_loads_nothing_and_runs_no_script(page_of, data, pictures_of):
     assert not page.named("script", "link", "iframe", "object", "use")
     places = [v for _, a in page.elements for k, v in a.items() if "src" in k or "href" in k]
     assert places
-    assert all(place.startswith("data:image/") for place in places)
+    assert all(server_dir.startswith("data:image/") for server_dir in places)
     markup = re.sub(r"base64,[^\"]+", "", page.source)
     assert not re.search(r"url\(|@import|https?://|//[a-z]", markup)
     policy = next(a["content"] for a in page.named("meta") if "http-equiv" in a)
@@ -112,7 +112,7 @@ def test_every_chart_has_a_name_and_a_table(page_of, data):
 
 def test_every_command_and_version_is_there(page_of, data):
     page = page_of(data)
-    assert [text for place, text in page.text if "code" in place] == data["commands"]
+    assert [text for server_dir, text in page.text if "code" in server_dir] == data["commands"]
     assert all(str(value) in page.said("dl") for value in data["about"].values())
 
 

@@ -155,11 +155,11 @@ PATIENCE_S = 60.0
 class RestartableServer:
     """A server process of one test, on a directory of the tiny bundle; ends rounds quickly."""
 
-    def __init__(self, place, log):
+    def __init__(self, server_dir, log):
         from cloud_server.state.settings import load_settings
 
-        self.place, self.log = place, log
-        self.address = f"127.0.0.1:{load_settings(place.settings, {}).network.port}"
+        self.server_dir, self.log = server_dir, log
+        self.address = f"127.0.0.1:{load_settings(server_dir.settings, {}).network.port}"
         self.environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
@@ -170,7 +170,7 @@ class RestartableServer:
 
     def start(self):
         with self.log.open("ab") as stream:
-            command = [sys.executable, "-m", "cloud_server.cli", "start", str(self.place.root)]
+            command = [sys.executable, "-m", "cloud_server.cli", "start", str(self.server_dir.root)]
             self._process = subprocess.Popen(
                 command, env=self.environment, stdout=stream, stderr=stream
             )
@@ -201,8 +201,8 @@ class RestartableServer:
         from edge_agent.robot.settings import ExampleSettings
 
         settings = settings or ExampleSettings(paths=examples)
-        line = enroll(self.place.kit, directory, settings, train=train)
-        Register(self.place.robots).add(name, "hall", line)
+        line = enroll(self.server_dir.kit, directory, settings, train=train)
+        Register(self.server_dir.robots).add(name, "hall", line)
         return directory / "agent.toml"
 
     def online(self):
@@ -226,13 +226,13 @@ class RestartableServer:
     def _admin(self):
         from cloud_server.cli.admin_client import AdminClient
 
-        return AdminClient(self.place)
+        return AdminClient(self.server_dir)
 
 
 @pytest.fixture
-def server(server_place, tmp_path):
+def server(server_dir, tmp_path):
     """Return a server that is not yet started."""
-    server = RestartableServer(server_place, tmp_path / "server.log")
+    server = RestartableServer(server_dir, tmp_path / "server.log")
     yield server
     server.kill()
 
@@ -240,6 +240,6 @@ def server(server_place, tmp_path):
 @pytest.fixture
 def shared_server(running_server):
     """Return the server of the test module: robots may come and go, it must not be stopped."""
-    server = RestartableServer(running_server.place, running_server.log)
+    server = RestartableServer(running_server.server_dir, running_server.log)
     server._process = running_server.process
     return server

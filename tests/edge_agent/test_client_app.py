@@ -9,9 +9,9 @@ from flwr.supercore.task_identity import TaskIdentity
 from edge_agent.client_app import app
 from fleet_model.bundle import TRAINER, entry_of
 from fleet_model.errors import UpdateError
+from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
 from fleet_model.types import Checkpoint, TrainConfig
 from fleet_model.weights import read_weights
-from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def as_a_server_app(monkeypatch):
 @pytest.fixture
 def ask(shared_server):
     """Return a maker of train messages that the server waits for so long."""
-    model = shared_server.place.model
+    model = shared_server.server_dir.model
     entry = entry_of((model / TRAINER).read_bytes())
     request = TrainRequest(
         deadline_s=60.0,

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from cloud_server.cli.admin_client import AdminClient
-from cloud_server.state.directory import ServerDirectory
 from cloud_server.robots.register import Register
+from cloud_server.state.directory import ServerDirectory
 from edge_agent.cli.enroll import enroll
 from edge_agent.robot.settings import ExampleSettings
 
@@ -103,16 +103,16 @@ class SmallFleet:
 
     def start_scripted(self, process: str, behaviors: Mapping[str, str]) -> None:
         """Admit robots and run them in one process of scripted_robots.py."""
-        place = ServerDirectory(self.server)
+        server_dir = ServerDirectory(self.server)
         arguments = []
         for name, behavior in behaviors.items():
             directory = self.root / "robots" / name
-            line = enroll(place.kit, directory, ExampleSettings(), train=True)
-            Register(place.robots).add(name, "hall", line)
+            line = enroll(server_dir.kit, directory, ExampleSettings(), train=True)
+            Register(server_dir.robots).add(name, "hall", line)
             arguments.append(f"{name}={directory / 'robot.key'}={behavior}")
         script = Path(__file__).with_name("scripted_robots.py")
         address = f"127.0.0.1:{self.port}"
-        self.start(process, script, address, place.certificates / "ca.crt", *arguments)
+        self.start(process, script, address, server_dir.certificates / "ca.crt", *arguments)
 
     def bag(self, robot: str, frames: int = 60) -> Path:
         """Return a bag of the robot-camera generator."""

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Message
 
-from fleet_model.errors import FleetError, UpdateError
 from edge_agent.link.flower_connection import FleetConnection
+from fleet_model.errors import FleetError, UpdateError
 from fleet_model.protocol.proof import read_key
-from fleet_model.types import Checkpoint, Update
 from fleet_model.protocol.wire import TrainRequest, pack_update, unpack_request
+from fleet_model.types import Checkpoint, Update
 
 PAUSE_S = 0.8
 HEARTBEAT_S = 15.0

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cloud_server.cli.admin_client import AdminClient
 from cloud_server.aggregation.staleness import staleness_weight
-from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.cli.admin_client import AdminClient
 from cloud_server.robots.register import Register
+from cloud_server.state.checkpoints import Checkpoints
 from edge_agent.cli.enroll import enroll
 from edge_agent.robot.settings import ExampleSettings
 from fleet_model.errors import FleetError
@@ -39,17 +39,19 @@ ROUNDS = 3
 class ChosenFleet:
     """Agents, and one server after another on the same directory."""
 
-    def __init__(self, fleet, place):
-        self.fleet, self.place = fleet, place
-        self.client = AdminClient(place)
+    def __init__(self, fleet, server_dir):
+        self.fleet, self.server_dir = fleet, server_dir
+        self.client = AdminClient(server_dir)
         for name, traits in ROBOTS.items():
             self.admit(name, **traits)
 
     def admit(self, name, site, labels, docked):
         directory = self.fleet.root / "robots" / name
         # The trainer reads no examples, but a robot without a path to some takes no part.
-        line = enroll(self.place.kit, directory, ExampleSettings(paths=(directory,)), train=True)
-        Register(self.place.robots).add(name, site, line, labels=labels)
+        line = enroll(
+            self.server_dir.kit, directory, ExampleSettings(paths=(directory,)), train=True
+        )
+        Register(self.server_dir.robots).add(name, site, line, labels=labels)
         (directory / "facts.json").write_text(json.dumps({"docked": docked}))
         environment = {
             "PYTHONPATH": str(ROOT),
@@ -67,7 +69,7 @@ class ChosenFleet:
             self.fleet.stop("server")
         settings = {f"FLEETLEARN_ROUNDS__{key}": value for key, value in rounds.items()}
         script, *step = SERVER
-        self.fleet.start("server", script, self.place.root, *step, environment=settings)
+        self.fleet.start("server", script, self.server_dir.root, *step, environment=settings)
         self.fleet.wait("all reports", lambda: self.reporting() == ROBOTS.keys())
 
     def reporting(self):
@@ -91,13 +93,17 @@ class ChosenFleet:
 
     def closed(self, run):
         """Return the rounds that the history holds of a run."""
-        lines = self.place.history.read_text().splitlines() if self.place.history.exists() else []
+        lines = (
+            self.server_dir.history.read_text().splitlines()
+            if self.server_dir.history.exists()
+            else []
+        )
         return [record for line in lines if (record := json.loads(line))["run"] == run]
 
 
 @pytest.fixture(scope="module")
-def chosen(fleet, new_server_place):
-    return ChosenFleet(fleet, new_server_place(fleet.server))
+def chosen(fleet, new_server_dir):
+    return ChosenFleet(fleet, new_server_dir(fleet.server))
 
 
 def robots_of(record):
@@ -133,7 +139,7 @@ def test_a_slow_update_is_folded_rounds_later_and_counts_less(chosen):
     # Nobody waited for it: the rounds in between closed with the quorum of the other two.
     for record in records[asked - 1 : meeting["round"] - 1]:
         assert robots_of(record).keys() == {"r1", "r2"}
-    checkpoints = Checkpoints(chosen.place.checkpoints)
+    checkpoints = Checkpoints(chosen.server_dir.checkpoints)
     for record in records:
         counted = [staleness_weight(robot["staleness"]) for robot in record["robots"]]
         gained = change(checkpoints, record["version"])

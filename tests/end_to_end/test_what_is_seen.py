@@ -53,9 +53,9 @@ def status(fleet):
 @pytest.fixture(scope="module")
 def metrics(open_round, fleet):
     """What Prometheus would store after the run: (name, first label) -> value."""
-    place = ServerDirectory(fleet.server)
-    context = ssl.create_default_context(cafile=str(place.certificates / "ca.crt"))
-    token = {"authorization": f"Bearer {place.admin_token.read_text().strip()}"}
+    server_dir = ServerDirectory(fleet.server)
+    context = ssl.create_default_context(cafile=str(server_dir.certificates / "ca.crt"))
+    token = {"authorization": f"Bearer {server_dir.admin_token.read_text().strip()}"}
     url = f"https://127.0.0.1:{fleet.port}/metrics"
     text = httpx.get(url, headers=token, verify=context, timeout=30).text
     return {

@@ -276,12 +276,12 @@ class _Extraction:
         frame = labelled.frame
         name = self._names.name(frame.source, frame.topic, frame.stamp_ns) + file.suffix
         row = _row(name, labelled, candidate.sharpness)
-        place = self._output.place(row)
-        written_checksum = self._output.write(place, file.data)
+        path = self._output.path_of(row)
+        written_checksum = self._output.write(path, file.data)
         self._output.remember(
             Written(
                 candidate.time_ns,
-                place,
+                path,
                 frame.source,
                 frame.topic,
                 frame.stamp_ns,
@@ -289,7 +289,7 @@ class _Extraction:
                 written_checksum,
                 candidate.hash,
                 candidate.losses,
-                row_line(row, place),
+                row_line(row, path),
             )
         )
         self._written += 1

@@ -62,9 +62,9 @@ class FrameNames:
         if not stamps or stamp_ns > stamps[-1]:
             stamps.append(stamp_ns)
             return 0
-        place = bisect_right(stamps, stamp_ns)
-        stamps.insert(place, stamp_ns)
-        return place - bisect_left(stamps, stamp_ns, 0, place)
+        position = bisect_right(stamps, stamp_ns)
+        stamps.insert(position, stamp_ns)
+        return position - bisect_left(stamps, stamp_ns, 0, position)
 
 
 def require_image_format(name: str) -> None:

@@ -48,8 +48,8 @@ class FinishedMark:
         images = np.sort(np.array(self._images, np.int64))
 
         def is_index(name: str) -> bool:
-            place = int(np.searchsorted(images, hash(name)))
-            return place == len(images) or int(images[place]) != hash(name)
+            position = int(np.searchsorted(images, hash(name)))
+            return position == len(images) or int(images[position]) != hash(name)
 
         lines = [f"{_line(self._out, name)}\n" for name in _files(self._out) if is_index(name)]
         write_durably(self._file, "".join(lines))

@@ -58,9 +58,9 @@ class ExtractOutput:
             return True
         return self._disk.holds(written.file, written.size_bytes, written.checksum)
 
-    def place(self, row: ManifestRow) -> str:
+    def path_of(self, row: ManifestRow) -> str:
         """Return where the image of a row belongs; `row.file` is its bare name."""
-        return self._format.place(row)
+        return self._format.path_of(row)
 
     def write(self, file: str, data: bytes | memoryview) -> int:
         """Write an image; return its checksum."""

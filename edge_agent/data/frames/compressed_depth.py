@@ -161,8 +161,8 @@ def _rvl_numbers(payload: memoryview) -> Tensor:
         return np.zeros(0, np.uint32)
     nibbles = nibbles[: ends[-1] + 1]
     starts = np.concatenate([[0], ends[:-1] + 1])
-    place = np.arange(len(nibbles), dtype=np.uint32)
-    place -= np.repeat(starts.astype(np.uint32), ends - starts + 1)
-    bits = (nibbles & 7).astype(np.uint32) << np.minimum(3 * place, 31)
-    bits[place > 10] = 0  # beyond 32 bits, as in the encoder's int
+    position = np.arange(len(nibbles), dtype=np.uint32)
+    position -= np.repeat(starts.astype(np.uint32), ends - starts + 1)
+    bits = (nibbles & 7).astype(np.uint32) << np.minimum(3 * position, 31)
+    bits[position > 10] = 0  # beyond 32 bits, as in the encoder's int
     return np.add.reduceat(bits, starts, dtype=np.uint32)

@@ -77,11 +77,11 @@ class LiveQueue:
         while True:
             item = self._items.get()
             at = str(item.time_ns) if isinstance(item, _Arrived) else "the end"
-            place = f"{SOURCE}{self._topic} before {at}"
+            position = f"{SOURCE}{self._topic} before {at}"
             if count := item.losses.queue_full - before.queue_full:
-                damage.add("queue full", place, count)
+                damage.add("queue full", position, count)
             if count := item.losses.in_transport - before.in_transport:
-                damage.add("lost in transport", place, count)
+                damage.add("lost in transport", position, count)
             before = item.losses
             if isinstance(item, _Ended):
                 if item.error:

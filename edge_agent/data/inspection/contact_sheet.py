@@ -67,18 +67,18 @@ def _time_line(camera: CameraSamples) -> RgbImage:
     canvas[top : top + _STRIP, _MARGIN : _WIDTH - _MARGIN] = _LIVE
     for gap in report.gaps:
         end = gap.begins_ns + gap.seconds * _NS_PER_S
-        left, right = _place(gap.begins_ns, report), _place(end, report)
+        left, right = _position(gap.begins_ns, report), _position(end, report)
         canvas[top : top + _STRIP, left : max(right, left + 2)] = _LOST
     for damaged_ns in camera.damaged_ns:
-        x = _place(damaged_ns, report)
+        x = _position(damaged_ns, report)
         canvas[top - 6 : top + _STRIP, x - 1 : x + 2] = _LOST
     for sample in camera.samples:
-        x = _place(sample.bag_ns, report)
+        x = _position(sample.bag_ns, report)
         canvas[top + _STRIP + 4 : top + _STRIP + 12, x - 1 : x + 1] = _FAINT
     return canvas
 
 
-def _place(time_ns: float, report: TopicReport) -> int:
+def _position(time_ns: float, report: TopicReport) -> int:
     """Return x of a time on the time line."""
     span = max(report.last_ns - report.first_ns, 1)
     return _MARGIN + 1 + round((time_ns - report.first_ns) / span * (_INNER - 2))

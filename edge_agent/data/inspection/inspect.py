@@ -134,9 +134,11 @@ def find_gaps(times_ns: NDArray[np.int64]) -> tuple[Gap, ...]:
         return ()
     steps = np.diff(times_ns)
     limit = max(_GAP_MEDIANS * np.median(steps), _GAP_USUAL * np.percentile(steps, 95))
-    places = np.flatnonzero(steps > limit)
-    longest = np.sort(places[np.argsort(-steps[places], kind="stable")][:_LISTED_GAPS])
-    return tuple(Gap(int(times_ns[place]), float(steps[place]) / _NS_PER_S) for place in longest)
+    positions = np.flatnonzero(steps > limit)
+    longest = np.sort(positions[np.argsort(-steps[positions], kind="stable")][:_LISTED_GAPS])
+    return tuple(
+        Gap(int(times_ns[position]), float(steps[position]) / _NS_PER_S) for position in longest
+    )
 
 
 def _report(topic: Topic, times_ns: NDArray[np.int64]) -> TopicReport:

@@ -19,7 +19,7 @@ def text_width(text: str, scale: float) -> int:
 def write_text(
     canvas: RgbImage,
     text: str,
-    place: tuple[float, float],
+    position: tuple[float, float],
     scale: float,
     colour: Colour,
     *,
@@ -29,8 +29,8 @@ def write_text(
     """Write text around y; `align` is where x lies in it: 0 left, 0.5 middle, 1 right."""
     import cv2
 
-    x = round(place[0] - align * text_width(text, scale))
-    y = round(place[1] + scale * _CAP_HEIGHT / 2)
+    x = round(position[0] - align * text_width(text, scale))
+    y = round(position[1] + scale * _CAP_HEIGHT / 2)
     font = cv2.FONT_HERSHEY_SIMPLEX
     cv2.putText(canvas, _plain(text), (x, y), font, scale, colour, thickness, cv2.LINE_AA)
 

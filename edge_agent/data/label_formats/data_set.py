@@ -59,7 +59,7 @@ class DataSetFormat(Protocol):
         """
         ...
 
-    def place(self, row: ManifestRow) -> str:
+    def path_of(self, row: ManifestRow) -> str:
         """Return where the image belongs, relative to the data set; `row.file` is its bare name.
 
         Different names never get the same place.

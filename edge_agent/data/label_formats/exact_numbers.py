@@ -27,7 +27,7 @@ class Scaled(NamedTuple):
     """A decimal number: digits / 10 ** places."""
 
     digits: int
-    places: int
+    decimals: int
 
 
 def exact(text: str) -> Fraction:
@@ -98,25 +98,25 @@ def shortest_share(value: float, whole: int) -> Scaled:
     return Scaled(round(target * 10**enough / whole), enough)
 
 
-def _fits(target: Fraction, value: float, whole: int, places: int) -> bool:
-    digits = round(target * 10**places / whole)
+def _fits(target: Fraction, value: float, whole: int, decimals: int) -> bool:
+    digits = round(target * 10**decimals / whole)
     try:
-        return rounded(Fraction(digits * whole, 10**places)) == value
+        return rounded(Fraction(digits * whole, 10**decimals)) == value
     except ValueError:
         return False
 
 
 def _center_and_size(low: float, high: float, whole: int) -> tuple[str, str]:
     first, last = shortest_share(low, whole), shortest_share(high, whole)
-    places = max(first.places, last.places)
-    a, b = (share.digits * 10 ** (places - share.places) for share in (first, last))
-    return _text(Scaled((a + b) * 5, places + 1)), _text(Scaled(b - a, places))
+    decimals = max(first.decimals, last.decimals)
+    a, b = (share.digits * 10 ** (decimals - share.decimals) for share in (first, last))
+    return _text(Scaled((a + b) * 5, decimals + 1)), _text(Scaled(b - a, decimals))
 
 
 def _difference(a: Scaled, b: Scaled) -> Scaled:
-    places = max(a.places, b.places)
-    digits = a.digits * 10 ** (places - a.places) - b.digits * 10 ** (places - b.places)
-    return Scaled(digits, places)
+    decimals = max(a.decimals, b.decimals)
+    digits = a.digits * 10 ** (decimals - a.decimals) - b.digits * 10 ** (decimals - b.decimals)
+    return Scaled(digits, decimals)
 
 
 def _scaled(text: str) -> Scaled:
@@ -128,8 +128,8 @@ def _scaled(text: str) -> Scaled:
 
 def _text(number: Scaled) -> str:
     """Return plain digits: some YOLO readers know no exponents."""
-    digits, places = number
-    while places and digits % 10 == 0:
-        digits, places = digits // 10, places - 1
-    sign, text = "-" if digits < 0 else "", str(abs(digits)).rjust(places + 1, "0")
-    return f"{sign}{text[:-places]}.{text[-places:]}" if places else f"{sign}{text}"
+    digits, decimals = number
+    while decimals and digits % 10 == 0:
+        digits, decimals = digits // 10, decimals - 1
+    sign, text = "-" if digits < 0 else "", str(abs(digits)).rjust(decimals + 1, "0")
+    return f"{sign}{text[:-decimals]}.{text[-decimals:]}" if decimals else f"{sign}{text}"

@@ -48,7 +48,7 @@ class FolderFormat:
             load = partial(_load, root, image, table.get(image.name), damage)
             yield entry_of(image, load)
 
-    def place(self, row: ManifestRow) -> str:
+    def path_of(self, row: ManifestRow) -> str:
         """Return label/name."""
         return f"{folder_of(row.label)}/{row.file}"
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.cdr import parse_text
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.storage import Stored, Topic
 from edge_agent.data.label_formats.data_set import clean_text, largest_label
 from edge_agent.data.label_formats.definition import MessageReader
 from edge_agent.data.label_formats.exact_numbers import rounded
 from edge_agent.data.label_formats.marks import Mark, Nearest
+from edge_agent.data.storage import Stored, Topic
 from fleet_model.errors import FrameError
 from fleet_model.types import Box, Frame
 

@@ -39,7 +39,7 @@ class Nearest(Generic[T]):
         """Return the thing nearest to a time, the earlier one of two; None beyond the tolerance."""
         after = bisect_left(self._times, time_ns)
         near = range(max(after - 1, 0), min(after + 1, len(self._times)))
-        best = min(near, key=lambda place: abs(self._times[place] - time_ns), default=None)
+        best = min(near, key=lambda position: abs(self._times[position] - time_ns), default=None)
         if best is None or abs(self._times[best] - time_ns) > self._tolerance_ns:
             return None
         return self._things[best]

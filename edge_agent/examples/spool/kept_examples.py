@@ -105,9 +105,9 @@ class KeptExamples:
 
     def repair(self, underway: Collection[str] = ()) -> None:
         """Finish what a crash has interrupted; the batches `underway` stay in `incoming`."""
-        for place in [*self._folder.glob(f"{_GONE}*"), *self._folder.glob(f"{_INCOMING}/*")]:
-            if place.name not in underway:
-                shutil.rmtree(place)
+        for position in [*self._folder.glob(f"{_GONE}*"), *self._folder.glob(f"{_INCOMING}/*")]:
+            if position.name not in underway:
+                shutil.rmtree(position)
         for batch in self.batches():
             with suppress(FrameError):  # a manifest that a bad disk has spoilt: not ours to judge
                 keep_rows(batch, lambda row, batch=batch: (batch / row.file).exists())  # type: ignore[misc]

@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edge_agent.robot.settings import AgentSettings
 from edge_agent.examples.spool.recordings import TOTALS, Recording, Signature, Spool
+from edge_agent.robot.settings import AgentSettings
 
 FOLDER = "examples"  # in the state directory
 _LEAST_S, _MOST_S = 0.1, 10.0  # between two looks

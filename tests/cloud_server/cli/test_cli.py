@@ -81,19 +81,19 @@ def test_a_folder_that_is_no_server_directory_is_refused_by_every_command(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_robot_is_admitted_by_its_line_or_its_file(cloud_server, server_place, tmp_path, line):
+def test_a_robot_is_admitted_by_its_line_or_its_file(cloud_server, server_dir, tmp_path, line):
     made = make_key(tmp_path / "robot.key")
 
     code, out, err = cloud_server(
-        "robots", "add", server_place.root, "r1", "--site", "hall", "--key", line
+        "robots", "add", server_dir.root, "r1", "--site", "hall", "--key", line
     )
     second, *_ = cloud_server(
-        "robots", "add", server_place.root, "r2", "--key", tmp_path / "robot.pub"
+        "robots", "add", server_dir.root, "r2", "--key", tmp_path / "robot.pub"
     )
 
     assert (code, second, out) == (0, 0, "")
     assert "admitted r1 at site hall: SHA256:" in err
-    robots = Register(server_place.robots).robots()
+    robots = Register(server_dir.robots).robots()
     assert [(r.name, r.site, r.key) for r in robots] == [
         ("r1", "hall", line),
         ("r2", "default", made),
@@ -101,40 +101,40 @@ def test_a_robot_is_admitted_by_its_line_or_its_file(cloud_server, server_place,
 
 
 @pytest.mark.parametrize("key", ["nowhere.pub", ".", "\0", "x" * 5000])
-def test_a_key_file_that_cannot_be_read_is_a_settings_error(cloud_server, server_place, key):
-    code, _, err = cloud_server("robots", "add", server_place.root, "r1", "--key", key)
+def test_a_key_file_that_cannot_be_read_is_a_settings_error(cloud_server, server_dir, key):
+    code, _, err = cloud_server("robots", "add", server_dir.root, "r1", "--key", key)
 
     assert code == 2
     assert "give the line or its file" in err
 
 
-def test_a_private_key_is_not_taken_for_a_public_one(cloud_server, server_place, tmp_path):
+def test_a_private_key_is_not_taken_for_a_public_one(cloud_server, server_dir, tmp_path):
     make_key(tmp_path / "robot.key")
 
     code, _, err = cloud_server(
-        "robots", "add", server_place.root, "r1", "--key", tmp_path / "robot.key"
+        "robots", "add", server_dir.root, "r1", "--key", tmp_path / "robot.key"
     )
 
     assert code == 2
     assert "this is a private key; give the robot's public one, robot.pub" in err
     assert "BEGIN" not in err
-    assert Register(server_place.robots).robots() == ()
+    assert Register(server_dir.robots).robots() == ()
 
 
-def test_a_name_that_is_taken_is_refused(cloud_server, server_place, line):
-    cloud_server("robots", "add", server_place.root, "r1", "--key", line)
+def test_a_name_that_is_taken_is_refused(cloud_server, server_dir, line):
+    cloud_server("robots", "add", server_dir.root, "r1", "--key", line)
 
-    code, _, err = cloud_server("robots", "add", server_place.root, "r1", "--key", line)
+    code, _, err = cloud_server("robots", "add", server_dir.root, "r1", "--key", line)
 
     assert code == 2
     assert err.startswith("cloud-server: robot r1 is in the register already")
 
 
-def test_robots_are_listed_as_a_table_and_as_json(cloud_server, server_place, line):
-    cloud_server("robots", "add", server_place.root, "r1", "--site", "hall", "--key", line)
+def test_robots_are_listed_as_a_table_and_as_json(cloud_server, server_dir, line):
+    cloud_server("robots", "add", server_dir.root, "r1", "--site", "hall", "--key", line)
 
-    _, table, _ = cloud_server("robots", "list", server_place.root)
-    code, out, err = cloud_server("robots", "list", server_place.root, "--json")
+    _, table, _ = cloud_server("robots", "list", server_dir.root)
+    code, out, err = cloud_server("robots", "list", server_dir.root, "--json")
 
     assert "r1" in table
     assert (code, err) == (0, "")
@@ -142,9 +142,9 @@ def test_robots_are_listed_as_a_table_and_as_json(cloud_server, server_place, li
     assert (robot["name"], robot["site"], robot["key"]) == ("r1", "hall", line)
 
 
-def test_models_are_listed_as_a_table_and_as_json(cloud_server, server_place):
-    _, table, _ = cloud_server("models", "list", server_place.root)
-    _, out, _ = cloud_server("models", "list", server_place.root, "--json")
+def test_models_are_listed_as_a_table_and_as_json(cloud_server, server_dir):
+    _, table, _ = cloud_server("models", "list", server_dir.root)
+    _, out, _ = cloud_server("models", "list", server_dir.root, "--json")
 
     assert "stable" in table
     listed = json.loads(out)
@@ -153,18 +153,18 @@ def test_models_are_listed_as_a_table_and_as_json(cloud_server, server_place):
 
 
 @pytest.mark.parametrize("command", [("status",), ("train", "--rounds", "1")])
-def test_a_server_that_does_not_run_is_exit_code_7(cloud_server, server_place, command):
-    code, out, err = cloud_server(command[0], server_place.root, *command[1:])
+def test_a_server_that_does_not_run_is_exit_code_7(cloud_server, server_dir, command):
+    code, out, err = cloud_server(command[0], server_dir.root, *command[1:])
 
     assert (code, out) == (7, "")
     assert "is it running? Start it with" in err
 
 
 def test_the_status_of_a_running_server_is_a_table_and_json(cloud_server, running_server, line):
-    cloud_server("robots", "add", running_server.place.root, "r1", "--key", line)
+    cloud_server("robots", "add", running_server.server_dir.root, "r1", "--key", line)
 
-    code, table, _ = cloud_server("status", running_server.place.root)
-    _, out, _ = cloud_server("status", running_server.place.root, "--json")
+    code, table, _ = cloud_server("status", running_server.server_dir.root)
+    _, out, _ = cloud_server("status", running_server.server_dir.root, "--json")
 
     assert code == 0
     assert "r1" in table
@@ -175,47 +175,49 @@ def test_the_status_of_a_running_server_is_a_table_and_json(cloud_server, runnin
 def test_a_run_that_fails_gives_its_reason_and_exit_code_and_still_json(
     cloud_server, running_server
 ):
-    code, out, err = cloud_server("train", running_server.place.root, "--rounds", "1", "--json")
+    code, out, err = cloud_server(
+        "train", running_server.server_dir.root, "--rounds", "1", "--json"
+    )
 
     assert code == 10
     assert "0 robots online (none), expected at least 2" in err
     assert json.loads(out)["state"] == "failed"
-    _, table, _ = cloud_server("status", running_server.place.root)
+    _, table, _ = cloud_server("status", running_server.server_dir.root)
     assert "0 of 1" in table
     assert "failed: 0 robots online" in table
 
 
-def test_rounds_must_be_at_least_one(cloud_server, server_place):
-    code, _, err = cloud_server("train", server_place.root, "--rounds", "0")
+def test_rounds_must_be_at_least_one(cloud_server, server_dir):
+    code, _, err = cloud_server("train", server_dir.root, "--rounds", "0")
 
     assert code == 2
     assert "--rounds" in err
 
 
-def test_a_damaged_settings_file_is_named(cloud_server, server_place):
-    server_place.settings.write_text("[network]\nprot = 1\n")
+def test_a_damaged_settings_file_is_named(cloud_server, server_dir):
+    server_dir.settings.write_text("[network]\nprot = 1\n")
 
-    code, _, err = cloud_server("status", server_place.root)
+    code, _, err = cloud_server("status", server_dir.root)
 
     assert code == 2
     assert "server.toml: network.prot: Extra inputs" in err
 
 
 def test_a_second_start_is_refused(cloud_server, running_server):
-    code, _, err = cloud_server("start", running_server.place.root)
+    code, _, err = cloud_server("start", running_server.server_dir.root)
 
     assert code == 2
     assert "another `cloud-server start` runs here" in err
 
 
-def test_a_certificate_is_renewed(cloud_server, server_place):
-    before = (server_place.certificates / "server.crt").read_bytes()
+def test_a_certificate_is_renewed(cloud_server, server_dir):
+    before = (server_dir.certificates / "server.crt").read_bytes()
 
-    code, _, err = cloud_server("renew-certificate", server_place.root)
+    code, _, err = cloud_server("renew-certificate", server_dir.root)
 
     assert code == 0
     assert "new certificate for localhost, 127.0.0.1, ::1; restart the server" in err
-    assert (server_place.certificates / "server.crt").read_bytes() != before
+    assert (server_dir.certificates / "server.crt").read_bytes() != before
 
 
 @pytest.mark.parametrize(
@@ -236,18 +238,18 @@ def test_a_wrong_flag_of_init_makes_nothing(cloud_server, tmp_path, arguments, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_init_refuses_a_directory_with_content(cloud_server, server_place):
-    before = sorted(server_place.root.rglob("*"))
+def test_init_refuses_a_directory_with_content(cloud_server, server_dir):
+    before = sorted(server_dir.root.rglob("*"))
 
-    code, _, err = cloud_server("init", server_place.root, "--labels", "a,b")
+    code, _, err = cloud_server("init", server_dir.root, "--labels", "a,b")
 
     assert code == 2
     assert "exists and is not empty" in err
-    assert sorted(server_place.root.rglob("*")) == before
+    assert sorted(server_dir.root.rglob("*")) == before
 
 
 @pytest.fixture
-def planned(monkeypatch, server_place):
+def planned(monkeypatch, server_dir):
     """Replace what init does; return (root, plan) of each call."""
     from cloud_server import initialize
 
@@ -255,16 +257,16 @@ def planned(monkeypatch, server_place):
 
     def record(root, plan, progress):
         calls.append((root, plan))
-        return _manifest(server_place)
+        return _manifest(server_dir)
 
     monkeypatch.setattr(initialize, "initialize", record)
     return calls
 
 
-def _manifest(place):
+def _manifest(server_dir):
     from fleet_model.bundle import read_bundle
 
-    return read_bundle(place.model)
+    return read_bundle(server_dir.model)
 
 
 def test_init_hands_on_what_the_flags_say(cloud_server, planned, tmp_path):

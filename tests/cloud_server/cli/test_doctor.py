@@ -17,32 +17,32 @@ from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import make_key, utc_now
 
 
-def findings(place, now=None):
-    return examine(place, now or utc_now())
+def findings(server_dir, now=None):
+    return examine(server_dir, now or utc_now())
 
 
-def states(place, **more):
+def states(server_dir, **more):
     """Return subject -> the worst state of its findings."""
     order = ("ok", "warn", "fail")
     worst = {}
-    for one in findings(place, **more):
+    for one in findings(server_dir, **more):
         worst[one.subject] = max(worst.get(one.subject, "ok"), one.state, key=order.index)
     return worst
 
 
-def told(place, subject, **more):
-    (one,) = (f for f in findings(place, **more) if f.subject == subject and f.state != "ok")
+def told(server_dir, subject, **more):
+    (one,) = (f for f in findings(server_dir, **more) if f.subject == subject and f.state != "ok")
     assert one.next_step
     return one
 
 
 @pytest.fixture
-def good(server_place, monkeypatch, tmp_path):
+def good(server_dir, monkeypatch, tmp_path):
     """A directory with nothing to complain of."""
     monkeypatch.setattr(doctor, "is_synchronized", lambda: True)
     monkeypatch.setattr(doctor, "SPARE_BYTES", 0)
-    Register(server_place.robots).add("r1", "hall", make_key(tmp_path / "r1.key"))
-    return server_place
+    Register(server_dir.robots).add("r1", "hall", make_key(tmp_path / "r1.key"))
+    return server_dir
 
 
 def test_a_good_directory_is_found_good(good):
@@ -51,7 +51,7 @@ def test_a_good_directory_is_found_good(good):
 
 
 def test_a_running_server_is_asked_and_nothing_is_disturbed(running_server):
-    (port,) = (one for one in findings(running_server.place) if one.subject == "port")
+    (port,) = (one for one in findings(running_server.server_dir) if one.subject == "port")
 
     assert (port.state, port.text) == ("ok", f"the server answers at {running_server.address}")
 

@@ -7,8 +7,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server import cli
+from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register
-from cloud_server.robots.last_seen import Sightings
 from fleet_model.protocol.proof import make_key, public_line, sign, utc_now
 
 
@@ -17,11 +17,11 @@ def new_line():
 
 
 @pytest.fixture
-def robots(capsys, monkeypatch, server_place):
+def robots(capsys, monkeypatch, server_dir):
     """Return a caller of `cloud-server robots COMMAND DIR ...`: (exit code, stdout, stderr)."""
 
     def call(command, *arguments):
-        words = ["cloud-server", "robots", command, str(server_place.root), *map(str, arguments)]
+        words = ["cloud-server", "robots", command, str(server_dir.root), *map(str, arguments)]
         monkeypatch.setattr(sys, "argv", words)
         try:
             cli.main()
@@ -36,8 +36,8 @@ def robots(capsys, monkeypatch, server_place):
 
 
 @pytest.fixture
-def register(server_place):
-    return Register(server_place.robots)
+def register(server_dir):
+    return Register(server_dir.robots)
 
 
 def test_a_robot_is_added_as_pending_with_labels_and_approved_later(robots, register):
@@ -86,8 +86,8 @@ def test_an_unknown_robot_is_exit_code_2(robots, command):
 
 
 @pytest.mark.parametrize("command", ["approve", "suspend", "revoke", "forget", "label"])
-def test_a_folder_that_is_no_server_directory_is_refused(robots, server_place, command):
-    server_place.settings.unlink()
+def test_a_folder_that_is_no_server_directory_is_refused(robots, server_dir, command):
+    server_dir.settings.unlink()
 
     code, _, err = robots(command, "r1")
 
@@ -113,10 +113,10 @@ def test_the_list_shows_states_labels_and_reasons(robots, register):
 
 
 def test_unknown_keys_that_a_stopped_server_wrote_down_are_listed_with_the_command(
-    robots, register, server_place
+    robots, register, server_dir
 ):
     stranger, admitted = new_line(), new_line()
-    seen = Sightings(server_place.seen)
+    seen = LastSeen(server_dir.seen)
     seen.wait(stranger)
     seen.wait(admitted)
     seen.save([])
@@ -129,7 +129,7 @@ def test_unknown_keys_that_a_stopped_server_wrote_down_are_listed_with_the_comma
         ("approved", "r1"),
         ("waiting", ""),
     ]
-    command = f"cloud-server robots add {server_place.root} NAME --site SITE --key '{stranger}'"
+    command = f"cloud-server robots add {server_dir.root} NAME --site SITE --key '{stranger}'"
     assert text.splitlines()[-1].startswith("waiting: SHA256:")
     assert text.splitlines()[-1].endswith(command)
 
@@ -141,7 +141,7 @@ def stranger_asks(running_server):
     def ask():
         key = ec.generate_private_key(ec.SECP384R1())
         path = "/fleetlearn/v1/robot/whoami"
-        ca = str(running_server.place.certificates / "ca.crt")
+        ca = str(running_server.server_dir.certificates / "ca.crt")
         response = httpx.get(
             f"https://{running_server.address}{path}",
             headers=dict(sign(key, "GET", path, utc_now())),
@@ -158,7 +158,9 @@ def test_unknown_keys_are_listed_at_once_while_the_server_runs(
 ):
     line = stranger_asks()
     monkeypatch.setattr(
-        sys, "argv", ["cloud-server", "robots", "list", str(running_server.place.root), "--json"]
+        sys,
+        "argv",
+        ["cloud-server", "robots", "list", str(running_server.server_dir.root), "--json"],
     )
     cli.app(standalone_mode=False)
 

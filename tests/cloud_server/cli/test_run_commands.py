@@ -7,9 +7,9 @@ from typer.testing import CliRunner
 
 from cloud_server import run_commands, terminal
 from cloud_server.cli import app
-from cloud_server.state.round_record import RobotRecord, RoundRecord
 from cloud_server.runs.run_store import Run, RunStore
 from cloud_server.runs.schedule import Schedule, ScheduleFile
+from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.errors import ConnectionFailed, RoundError, SettingsError
 
 
@@ -24,7 +24,7 @@ def out(*command):
 
 
 def test_a_run_that_cannot_begin_is_followed_to_its_end_and_told(running_server):
-    done = typed("train", running_server.place.root, "--rounds", "2", "--json")
+    done = typed("train", running_server.server_dir.root, "--rounds", "2", "--json")
 
     assert isinstance(done.exception, RoundError)
     assert "0 robots online" in str(done.exception)
@@ -32,7 +32,7 @@ def test_a_run_that_cannot_begin_is_followed_to_its_end_and_told(running_server)
 
 
 def test_a_detached_run_returns_at_once_and_is_listed_and_shown(running_server):
-    root = running_server.place.root
+    root = running_server.server_dir.root
     run = json.loads(out("train", root, "--detach", "--json"))
 
     listed = json.loads(out("runs", "list", root, "--json"))
@@ -42,32 +42,32 @@ def test_a_detached_run_returns_at_once_and_is_listed_and_shown(running_server):
     assert json.loads(out("runs", "show", root, run["id"], "--json"))["id"] == run["id"]
 
 
-def test_runs_are_listed_without_a_server(server_place):
+def test_runs_are_listed_without_a_server(server_dir):
     run = Run(id="20260101-000000", rounds=3, started_at=1.0, state="failed", error="why")
-    RunStore(server_place.runs).save(run)
+    RunStore(server_dir.runs).save(run)
 
-    shown = out("runs", "list", server_place.root)
+    shown = out("runs", "list", server_dir.root)
     assert "20260101-000000" in shown
     assert shown.endswith("\nrun 20260101-000000 failed: why\n")
-    (listed,) = json.loads(out("runs", "list", server_place.root, "--json"))
+    (listed,) = json.loads(out("runs", "list", server_dir.root, "--json"))
     assert (listed["id"], listed["error"]) == ("20260101-000000", "why")
 
 
 @pytest.fixture
-def apart(server_place):
+def apart(server_dir):
     """The name of a run of a ServerApp apart, with one closed round."""
     robots = (RobotRecord(name="r1", site="hall", outcome="accepted"),)
     record = RoundRecord(run="apart", round=1, version=2, seconds=3.0, robots=robots, metrics={})
-    server_place.append_history(record.as_json())
+    server_dir.append_history(record.as_json())
     run = Run(id="apart", rounds=2, started_at=2.0, state="failed", error="why", rounds_closed=1)
-    RunStore(server_place.runs_apart).save(run)
+    RunStore(server_dir.runs_apart).save(run)
     return run.id
 
 
-def of_server(place, monkeypatch, *, answers):
+def of_server(server_dir, monkeypatch, *, answers):
     """Let the server know a run that began before the one apart, and answer or not."""
     run = Run(id="own", rounds=1, started_at=1.0, state="finished", rounds_closed=1)
-    RunStore(place.runs).save(run)
+    RunStore(server_dir.runs).save(run)
 
     class Server:
         def runs(self):
@@ -83,29 +83,29 @@ def of_server(place, monkeypatch, *, answers):
 
 @pytest.mark.parametrize("answers", [True, False])
 def test_runs_of_a_serverapp_apart_are_listed_and_shown_whether_a_server_answers_or_not(
-    server_place, apart, monkeypatch, answers
+    server_dir, apart, monkeypatch, answers
 ):
-    of_server(server_place, monkeypatch, answers=answers)
+    of_server(server_dir, monkeypatch, answers=answers)
 
-    listed = json.loads(out("runs", "list", server_place.root, "--json"))
+    listed = json.loads(out("runs", "list", server_dir.root, "--json"))
     assert [(run["id"], run["apart"]) for run in listed] == [("own", False), (apart, True)]
-    assert "failed (flwr run)" in out("runs", "list", server_place.root)
+    assert "failed (flwr run)" in out("runs", "list", server_dir.root)
 
-    shown = json.loads(out("runs", "show", server_place.root, apart, "--json"))
+    shown = json.loads(out("runs", "show", server_dir.root, apart, "--json"))
     assert (shown["state"], shown["apart"]) == ("failed", True)
     assert [record["robots"][0]["name"] for record in shown["closed"]] == ["r1"]
-    told = out("runs", "show", server_place.root, apart)
+    told = out("runs", "show", server_dir.root, apart)
     assert "run apart: failed (flwr run), 1 of 2 rounds" in told
     assert "round 1: 1/1 robots" in told
     assert "why" in told
-    assert "run own: finished, 1 of 1 rounds" in out("runs", "show", server_place.root, "own")
+    assert "run own: finished, 1 of 1 rounds" in out("runs", "show", server_dir.root, "own")
 
 
 @pytest.mark.parametrize("command", ["stop", "resume"])
 def test_a_run_of_a_serverapp_apart_is_stopped_and_resumed_with_flowers_commands(
-    server_place, apart, command
+    server_dir, apart, command
 ):
-    done = typed("runs", command, server_place.root, apart)
+    done = typed("runs", command, server_dir.root, apart)
 
     assert isinstance(done.exception, RoundError)
     assert "`flwr run` that has begun it goes on with it, `flwr stop` ends it" in str(
@@ -113,25 +113,25 @@ def test_a_run_of_a_serverapp_apart_is_stopped_and_resumed_with_flowers_commands
     )
 
 
-def test_a_run_that_nobody_knows_is_asked_of_the_server(server_place, apart):
-    done = typed("runs", "show", server_place.root, "20260101-000000")
+def test_a_run_that_nobody_knows_is_asked_of_the_server(server_dir, apart):
+    done = typed("runs", "show", server_dir.root, "20260101-000000")
 
     assert isinstance(done.exception, ConnectionFailed)
 
 
-def test_stopping_needs_a_server(server_place):
-    done = typed("runs", "stop", server_place.root, "20260101-000000")
+def test_stopping_needs_a_server(server_dir):
+    done = typed("runs", "stop", server_dir.root, "20260101-000000")
 
     assert isinstance(done.exception, ConnectionFailed)
     assert "is it running?" in str(done.exception)
 
 
-def test_the_schedule_is_shown_and_cleared_without_a_server(server_place):
-    root = server_place.root
+def test_the_schedule_is_shown_and_cleared_without_a_server(server_dir):
+    root = server_dir.root
     assert "no schedule" in out("schedule", "show", root)
     assert json.loads(out("schedule", "show", root, "--json")) is None
 
-    ScheduleFile(server_place.schedule).save(Schedule(rounds=3, every_s=86400.0, set_at=4e9))
+    ScheduleFile(server_dir.schedule).save(Schedule(rounds=3, every_s=86400.0, set_at=4e9))
 
     assert "3 rounds every 1d; the next run is due 2096-10-02" in out("schedule", "show", root)
     assert json.loads(out("schedule", "show", root, "--json"))["due_at"] == 4e9
@@ -146,10 +146,8 @@ def test_the_schedule_is_shown_and_cleared_without_a_server(server_place):
         (("--every", "5"), "30m, 24h or 7d"),
     ],
 )
-def test_options_that_make_no_sense_are_refused_before_anything_begins(
-    server_place, options, words
-):
-    done = typed("train", server_place.root, *options)
+def test_options_that_make_no_sense_are_refused_before_anything_begins(server_dir, options, words):
+    done = typed("train", server_dir.root, *options)
 
     assert isinstance(done.exception, SettingsError)
     assert words in str(done.exception)
@@ -181,7 +179,7 @@ def test_an_empty_table_has_its_columns(capsys):
 
 
 @pytest.fixture
-def large_round(server_place, monkeypatch):
+def large_round(server_dir, monkeypatch):
     """A run whose round had more robots than the server holds; return the line of the history."""
     robots = tuple(
         RobotRecord(name=f"r{number}", site="hall", outcome="accepted") for number in range(101)
@@ -191,7 +189,7 @@ def large_round(server_place, monkeypatch):
     record = RoundRecord(
         run="a", round=1, version=2, seconds=3.0, robots=robots, metrics=metrics
     ).as_json()
-    server_place.append_history(record)
+    server_dir.append_history(record)
     run = Run(id="a", rounds=1, started_at=1.0, state="finished", published_version=2)
     before = run.as_json()
     run.add(record)
@@ -209,42 +207,42 @@ def large_round(server_place, monkeypatch):
 
 @pytest.mark.parametrize("command", [("runs", "show"), ("train",)])
 def test_robots_that_the_server_does_not_hold_come_from_the_history(
-    server_place, large_round, command
+    server_dir, large_round, command
 ):
-    arguments = (server_place.root, "a") if command == ("runs", "show") else (server_place.root,)
+    arguments = (server_dir.root, "a") if command == ("runs", "show") else (server_dir.root,)
 
     shown = json.loads(out(*command, *arguments, "--json"))
 
     assert shown["closed"] == [large_round]
 
 
-def test_a_round_without_a_loss_after_it_is_told_all_the_same(server_place, large_round):
-    told = out("runs", "show", server_place.root, "a")
+def test_a_round_without_a_loss_after_it_is_told_all_the_same(server_dir, large_round):
+    told = out("runs", "show", server_dir.root, "a")
 
     assert "round 1: 101/101 robots, 3.0 s, held-out accuracy 0.250 -> 0.750" in told
 
 
 def test_a_followed_run_is_named_and_its_rounds_stay_on_their_lines(
-    server_place, large_round, monkeypatch
+    server_dir, large_round, monkeypatch
 ):
     monkeypatch.setenv("COLUMNS", "40")
-    done = typed("train", server_place.root)
+    done = typed("train", server_dir.root)
 
     assert done.exit_code == 0
     assert "run a has begun; it goes on without this command\n" in done.stderr
     assert "round 1: 101/101 robots, 3.0 s, held-out accuracy 0.250 -> 0.750\n" in done.stderr
 
 
-def test_ctrl_c_says_that_the_run_goes_on_and_how_to_end_it(server_place, large_round, monkeypatch):
+def test_ctrl_c_says_that_the_run_goes_on_and_how_to_end_it(server_dir, large_round, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_commands, "_look", interrupted)
 
-    done = typed("train", server_place.root)
+    done = typed("train", server_dir.root)
 
     assert done.exit_code == 130
     assert (
-        f"run a goes on on the server; `cloud-server runs stop {server_place.root} a` ends it\n"
+        f"run a goes on on the server; `cloud-server runs stop {server_dir.root} a` ends it\n"
         in done.stderr
     )

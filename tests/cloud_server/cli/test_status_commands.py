@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server import cli
-from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.robots.register import Register
+from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.round_record import NO_REPLY, RobotRecord, RoundRecord
 from fleet_model.protocol.proof import public_line
 
@@ -58,18 +58,18 @@ def closed(version, run="a"):
 
 
 @pytest.fixture(scope="module")
-def place(running_server):
+def server_dir(running_server):
     """A running server that knows two robots and has closed a round."""
-    register = Register(running_server.place.robots)
+    register = Register(running_server.server_dir.robots)
     for name in ("r1", "r2"):
         line = public_line(ec.generate_private_key(ec.SECP384R1()).public_key())
         register.add(name, "hall", line, pending=name == "r2")
-    running_server.place.append_history(closed(2).as_json())
-    return running_server.place
+    running_server.server_dir.append_history(closed(2).as_json())
+    return running_server.server_dir
 
 
-def test_status_shows_robots_and_says_what_happened(place, type_in):
-    out, err = type_in("status", place.root)
+def test_status_shows_robots_and_says_what_happened(server_dir, type_in):
+    out, err = type_in("status", server_dir.root)
 
     assert err == ""
     assert "approved" in out
@@ -78,14 +78,14 @@ def test_status_shows_robots_and_says_what_happened(place, type_in):
     assert "robot r2 waits for approval: cloud-server robots approve DIR r2" in out
 
 
-def test_a_long_reason_stays_on_its_line_and_is_no_markup(place, type_in):
-    out, _ = type_in("status", place.root)
+def test_a_long_reason_stays_on_its_line_and_is_no_markup(server_dir, type_in):
+    out, _ = type_in("status", server_dir.root)
 
     assert f"robot r3: refused: [bold]NaN[/bold] {'x' * 150}\n" in out
 
 
-def test_status_as_json_holds_everything(place, type_in):
-    out, _ = type_in("status", place.root, "--json")
+def test_status_as_json_holds_everything(server_dir, type_in):
+    out, _ = type_in("status", server_dir.root, "--json")
 
     answer = json.loads(out)
     assert [robot["name"] for robot in answer["robots"]] == ["r1", "r2"]
@@ -97,9 +97,9 @@ def test_status_as_json_holds_everything(place, type_in):
     assert any("waits for approval" in line for line in answer["words"])
 
 
-def test_watch_as_json_is_a_line_a_look_until_ctrl_c(place):
+def test_watch_as_json_is_a_line_a_look_until_ctrl_c(server_dir):
     process = subprocess.Popen(
-        command("status", place.root, "--watch", "--json"),
+        command("status", server_dir.root, "--watch", "--json"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     first, second = (json.loads(process.stdout.readline()) for _ in range(2))
@@ -113,9 +113,9 @@ def test_watch_as_json_is_a_line_a_look_until_ctrl_c(place):
     assert "Traceback" not in err
 
 
-def test_watch_into_a_pipe_folds_nothing(place):
+def test_watch_into_a_pipe_folds_nothing(server_dir):
     process = subprocess.Popen(
-        command("status", place.root, "--watch"), stdout=subprocess.PIPE, text=True,
+        command("status", server_dir.root, "--watch"), stdout=subprocess.PIPE, text=True,
         env={**os.environ, "COLUMNS": "40"},
     )  # fmt: skip
     wanted = "robot r2 waits for approval: cloud-server robots approve DIR r2\n"
@@ -126,10 +126,10 @@ def test_watch_into_a_pipe_folds_nothing(place):
     assert wanted in lines
 
 
-def test_watch_draws_on_a_terminal(place):
+def test_watch_draws_on_a_terminal(server_dir):
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        command("status", place.root, "--watch"), stdout=theirs, stderr=theirs,
+        command("status", server_dir.root, "--watch"), stdout=theirs, stderr=theirs,
         env={**os.environ, "COLUMNS": "160", "LINES": "50", "TERM": "xterm"},
     )  # fmt: skip
     os.close(theirs)
@@ -147,9 +147,9 @@ def test_watch_draws_on_a_terminal(place):
     assert b"\x1b[" in seen
 
 
-def test_watch_waits_for_a_server_that_is_away(server_place):
+def test_watch_waits_for_a_server_that_is_away(server_dir):
     process = subprocess.Popen(
-        command("status", server_place.root, "--watch", "--json"),
+        command("status", server_dir.root, "--watch", "--json"),
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     looks = [json.loads(process.stdout.readline()) for _ in range(2)]
@@ -162,15 +162,15 @@ def test_watch_waits_for_a_server_that_is_away(server_place):
 
 
 @pytest.fixture
-def quiet_place(server_place):
+def quiet_server_dir(server_dir):
     """A directory with two rounds of two runs; its server does not run."""
-    server_place.append_history(closed(2, run="a").as_json())
-    server_place.append_history(closed(3, run="b").as_json())
-    return server_place
+    server_dir.append_history(closed(2, run="a").as_json())
+    server_dir.append_history(closed(3, run="b").as_json())
+    return server_dir
 
 
-def test_history_is_a_table_of_rounds(quiet_place, type_in):
-    out, err = type_in("history", quiet_place.root)
+def test_history_is_a_table_of_rounds(quiet_server_dir, type_in):
+    out, err = type_in("history", quiet_server_dir.root)
 
     assert err == ""
     assert "loss 0.500 -> 0.250" in out
@@ -178,15 +178,15 @@ def test_history_is_a_table_of_rounds(quiet_place, type_in):
 
 
 def test_history_keeps_whole_lines_in_a_pipe_and_whole_words_within_80_columns(
-    quiet_place, type_in, monkeypatch
+    quiet_server_dir, type_in, monkeypatch
 ):
     record = closed(4, run="20260101-000000")
-    quiet_place.append_history(record.as_json())
+    quiet_server_dir.append_history(record.as_json())
     monkeypatch.setenv("COLUMNS", "80")
 
-    piped, _ = type_in("history", quiet_place.root)
+    piped, _ = type_in("history", quiet_server_dir.root)
     monkeypatch.setenv("FORCE_COLOR", "1")  # stdout counts as a terminal
-    shown, _ = type_in("history", quiet_place.root)
+    shown, _ = type_in("history", quiet_server_dir.root)
 
     (line,) = (line for line in piped.splitlines() if record.run in line)
     assert "1 of 3" in line
@@ -195,15 +195,15 @@ def test_history_keeps_whole_lines_in_a_pipe_and_whole_words_within_80_columns(
     assert len(shown.splitlines()[0]) <= 80  # the frame: it has no colors
 
 
-def test_history_as_json_is_every_round_with_its_robots(quiet_place, type_in):
-    out, _ = type_in("history", quiet_place.root, "--json")
+def test_history_as_json_is_every_round_with_its_robots(quiet_server_dir, type_in):
+    out, _ = type_in("history", quiet_server_dir.root, "--json")
 
     wanted = [closed(2, run="a"), closed(3, run="b")]
     assert json.loads(out) == json.loads(json.dumps([record.as_json() for record in wanted]))
 
 
-def test_history_as_csv_is_a_row_a_robot(quiet_place, type_in):
-    out, _ = type_in("history", quiet_place.root, "--csv")
+def test_history_as_csv_is_a_row_a_robot(quiet_server_dir, type_in):
+    out, _ = type_in("history", quiet_server_dir.root, "--csv")
 
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [(row["version"], row["robot"], row["verdict"]) for row in rows] == [
@@ -214,37 +214,37 @@ def test_history_as_csv_is_a_row_a_robot(quiet_place, type_in):
     assert rows[0]["loss_after"] == "0.25"
 
 
-def test_history_of_one_run(quiet_place, type_in):
-    out, _ = type_in("history", quiet_place.root, "--run", "b", "--json")
+def test_history_of_one_run(quiet_server_dir, type_in):
+    out, _ = type_in("history", quiet_server_dir.root, "--run", "b", "--json")
 
     assert [record["run"] for record in json.loads(out)] == ["b"]
 
 
-def test_history_of_an_unknown_run_is_an_error(quiet_place, type_in):
-    out, err = type_in("history", quiet_place.root, "--run", "c", "--csv", exit_code=2)
+def test_history_of_an_unknown_run_is_an_error(quiet_server_dir, type_in):
+    out, err = type_in("history", quiet_server_dir.root, "--run", "c", "--csv", exit_code=2)
 
     assert out == ""
     assert "--run c: no round of it has closed" in err
 
 
-def test_two_formats_at_once_are_refused(quiet_place, type_in):
-    _, err = type_in("history", quiet_place.root, "--json", "--csv", exit_code=2)
+def test_two_formats_at_once_are_refused(quiet_server_dir, type_in):
+    _, err = type_in("history", quiet_server_dir.root, "--json", "--csv", exit_code=2)
 
     assert "choose one" in err
 
 
-def test_a_server_without_rounds_has_an_empty_history(server_place, type_in):
-    out, _ = type_in("history", server_place.root, "--json")
+def test_a_server_without_rounds_has_an_empty_history(server_dir, type_in):
+    out, _ = type_in("history", server_dir.root, "--json")
 
     assert json.loads(out) == []
 
 
-def test_history_that_was_lost_comes_from_the_checkpoints(server_place, type_in):
-    checkpoints = Checkpoints(server_place.checkpoints)
+def test_history_that_was_lost_comes_from_the_checkpoints(server_dir, type_in):
+    checkpoints = Checkpoints(server_dir.checkpoints)
     latest = checkpoints.latest()
     checkpoints.save(type(latest)(version=2, weights=latest.weights, seed=latest.seed), closed(2))
 
-    out, _ = type_in("history", server_place.root, "--csv")
+    out, _ = type_in("history", server_dir.root, "--csv")
 
     assert out.count("\na,2,2,") == 3
 

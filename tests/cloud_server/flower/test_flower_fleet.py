@@ -8,13 +8,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.flower.flower_fleet import FlowerFleet
+from cloud_server.flower.flower_link import Arrived, LinkGrid
+from cloud_server.flower.flower_superlink import create_superlink
+from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register
-from cloud_server.robots.last_seen import Sightings
 from fleet_model.errors import SettingsError
-from edge_agent.link.flower_connection import Arrived, LinkGrid, create_superlink
 from fleet_model.protocol.proof import public_line
-from fleet_model.types import Checkpoint, TrainConfig, Update
 from fleet_model.protocol.wire import METRICS, TrainRequest, pack_update
+from fleet_model.types import Checkpoint, TrainConfig, Update
 
 WEIGHTS = {"w": np.ones(3, np.float32)}
 REQUEST = TrainRequest(
@@ -50,7 +51,7 @@ def register(tmp_path):
 
 @pytest.fixture
 def fleet(grid, register, tmp_path):
-    fleet = FlowerFleet(grid, register, Sightings(tmp_path / "seen.json"))
+    fleet = FlowerFleet(grid, register, LastSeen(tmp_path / "seen.json"))
     fleet.sync()
     return fleet
 
@@ -100,7 +101,7 @@ def test_robots_that_were_all_removed_while_the_server_was_down_are_forgotten(
     assert len(grid.registered()) == 2
     register._write(())
 
-    FlowerFleet(grid, register, Sightings(tmp_path / "seen.json")).sync()  # as after a restart
+    FlowerFleet(grid, register, LastSeen(tmp_path / "seen.json")).sync()  # as after a restart
 
     assert grid.registered() == {}
 
@@ -117,7 +118,7 @@ def test_a_typing_error_in_the_register_is_told_once_and_changes_nothing(
     assert [robot.name for robot in fleet.online()] == ["r1"]
     assert caplog.text.count("robots stay as they were until it is corrected") == 1
     with pytest.raises(SettingsError, match="correct it or restore it"):  # as after a restart
-        FlowerFleet(grid, Register(file), Sightings(tmp_path / "seen.json")).sync()
+        FlowerFleet(grid, Register(file), LastSeen(tmp_path / "seen.json")).sync()
 
     file.write_text(good.replace("hall-1", "hall-9"))
     assert {robot.site for robot in fleet.sync().values()} == {"hall-9", "hall-2"}

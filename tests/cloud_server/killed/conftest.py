@@ -16,13 +16,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.cli.admin_client import AdminClient
-from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.robots.register import Register
-from fleet_model.errors import ConnectionFailed, FleetError, RefusedError, UpdateError
+from cloud_server.state.checkpoints import Checkpoints
 from edge_agent.link.flower_connection import FleetConnection
+from fleet_model.errors import ConnectionFailed, FleetError, RefusedError, UpdateError
 from fleet_model.protocol.proof import public_line, sign, utc_now
-from fleet_model.types import Update
 from fleet_model.protocol.wire import pack_update, unpack_request
+from fleet_model.types import Update
 
 SCRIPT = Path(__file__).with_name("killing_server.py")
 HELLO = "/fleetlearn/v1/robot/hello"
@@ -126,22 +126,22 @@ def arithmetic(name, checkpoint):
 class KilledFleet:
     """One server directory, its robots, and as many server processes as it takes."""
 
-    def __init__(self, place, names=("r1", "r2")):
-        self.place = place
-        self.ca = place.certificates / "ca.crt"
+    def __init__(self, server_dir, names=("r1", "r2")):
+        self.server_dir = server_dir
+        self.ca = server_dir.certificates / "ca.crt"
         self.address = ""
         self.process = None
-        self.log = place.root / "server.log"
+        self.log = server_dir.root / "server.log"
         self.log.touch()
         self.logged = 0  # bytes, when the last server began
         self.robots = {name: Robot(self, name) for name in names}
-        register = Register(place.robots)
+        register = Register(server_dir.robots)
         for name, robot in self.robots.items():
             register.add(name, "hall", public_line(robot.key.public_key()))
         from cloud_server.state.settings import load_settings
 
-        self.address = f"127.0.0.1:{load_settings(place.settings, {}).network.port}"
-        self.client = AdminClient(place)
+        self.address = f"127.0.0.1:{load_settings(server_dir.settings, {}).network.port}"
+        self.client = AdminClient(server_dir)
 
     def start(self, step="close", nth=10**9, wait=True, **environment):
         settings = {
@@ -153,7 +153,7 @@ class KilledFleet:
         self.logged = self.log.stat().st_size
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(SCRIPT), str(self.place.root), step, str(nth)],
+                [sys.executable, str(SCRIPT), str(self.server_dir.root), step, str(nth)],
                 env={**os.environ, **settings, **environment},
                 stdout=log,
                 stderr=log,
@@ -206,7 +206,7 @@ class KilledFleet:
 
     def weights(self):
         """Return the bytes of the newest checkpoint, and its version."""
-        checkpoints = Checkpoints(self.place.checkpoints)
+        checkpoints = Checkpoints(self.server_dir.checkpoints)
         version = checkpoints.versions()[-1]
         folder = checkpoints.path(version).parent
         return version, [
@@ -226,16 +226,16 @@ class KilledFleet:
 
 
 @pytest.fixture
-def killed(server_place):
-    fleet = KilledFleet(server_place)
+def killed(server_dir):
+    fleet = KilledFleet(server_dir)
     yield fleet
     fleet.close()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, new_server_place):
+def undisturbed(tmp_path_factory, new_server_dir):
     """Return version and bytes after a run of three rounds that nobody disturbs."""
-    fleet = KilledFleet(new_server_place(tmp_path_factory.mktemp("calm") / "server"))
+    fleet = KilledFleet(new_server_dir(tmp_path_factory.mktemp("calm") / "server"))
     try:
         fleet.start()
         fleet.go()

@@ -71,19 +71,19 @@ def tear(stream: BinaryIO) -> None:
     os.truncate(stream.fileno(), stream.tell() - 7)
 
 
-def publish(place, settings, checkpoint, progress=None):
+def publish(server_dir, settings, checkpoint, progress=None):
     """Publish the tiny bundle as the checkpoint's version."""
     from cloud_server.state.model_store import DirectoryStore
     from fleet_model.bundle import MANIFEST, TRAINER, read_bundle
 
-    manifest = read_bundle(place.model).model_copy(update={"version": checkpoint.version})
-    aside = place.root / "bundle"
+    manifest = read_bundle(server_dir.model).model_copy(update={"version": checkpoint.version})
+    aside = server_dir.root / "bundle"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     for name in (*manifest.files, TRAINER):
-        shutil.copy(place.model / name, aside / name)
+        shutil.copy(server_dir.model / name, aside / name)
     (aside / MANIFEST).write_text(manifest.model_dump_json())
-    return DirectoryStore(place.store).publish(aside, settings.channel, place.model)
+    return DirectoryStore(server_dir.store).publish(aside, settings.channel, server_dir.model)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def test_a_server_that_is_killed_goes_on_and_ends_with_the_same_bits(
     assert (run["state"], run["error"], run["rounds_closed"]) == ("finished", "", 3)
     assert killed.weights() == undisturbed
     assert run["published_version"] == undisturbed[0]
-    lines = [json.loads(line) for line in killed.place.history.read_text().splitlines()]
+    lines = [json.loads(line) for line in killed.server_dir.history.read_text().splitlines()]
     assert [(line["run"], line["round"]) for line in lines] == [(run["id"], n) for n in (1, 2, 3)]
     assert all(r["outcome"] == "accepted" for line in lines for r in line["robots"])
     said = killed.said()
@@ -80,7 +80,7 @@ def test_a_second_kill_is_survived_as_well(killed, undisturbed):
     killed.go()
     run = killed.client.start_run(3)
     killed.until_killed()
-    (killed.place.root / "killed").unlink()
+    (killed.server_dir.root / "killed").unlink()
 
     killed.start("half a checkpoint", 2, wait=False)
     killed.until_killed()

@@ -4,17 +4,18 @@ import time
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.robots.offenses import Conduct
-from cloud_server.rounds.fleet import Participant
 from cloud_server.monitoring.fleet_status import Overview
-from cloud_server.state.model_store import DirectoryStore
+from cloud_server.monitoring.status_words import answer_of
+from cloud_server.monitoring.totals import Ledger
+from cloud_server.robots.last_seen import LastSeen
+from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.refused_answers import RefusedAnswers
 from cloud_server.robots.register import Register
-from cloud_server.state.round_record import RobotRecord, RoundRecord
+from cloud_server.rounds.fleet import Participant
 from cloud_server.rounds.round_loop import RoundProgress
 from cloud_server.runs.run_store import Run
-from cloud_server.robots.last_seen import Sightings
-from cloud_server.monitoring.totals import Ledger
+from cloud_server.state.model_store import DirectoryStore
+from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import public_line
 
@@ -51,8 +52,8 @@ def runs():
 
 
 @pytest.fixture
-def overview(server_place, runs):
-    register, seen = Register(server_place.robots), Sightings(server_place.seen)
+def overview(server_dir, runs):
+    register, seen = Register(server_dir.robots), LastSeen(server_dir.seen)
     register.add("r1", "hall", new_line())
     register.add("r2", "hall", new_line(), pending=True)
     seen.looked("r1", 1, None)
@@ -61,18 +62,18 @@ def overview(server_place, runs):
         fleet=OneOnline(),
         register=register,
         seen=seen,
-        conduct=Conduct(server_place.conduct, register, suspend_after=3),
+        offenses=Offenses(server_dir.offenses, register, suspend_after=3),
         runs=runs,
-        store=DirectoryStore(server_place.store),
-        ledger=Ledger(server_place.history),
+        store=DirectoryStore(server_dir.store),
+        ledger=Ledger(server_dir.history),
         refused=RefusedAnswers(lambda: {1: register.robots()[0]}),
     )
 
 
-def test_everybody_is_asked(overview, server_place):
+def test_everybody_is_asked(overview, server_dir):
     robot = RobotRecord(name="r1", site="hall", outcome="accepted")
     record = RoundRecord(run="a", round=1, version=2, seconds=3, robots=(robot,), metrics={})
-    server_place.append_history(record.as_json())
+    server_dir.append_history(record.as_json())
 
     status = overview.status()
 
@@ -99,7 +100,7 @@ def test_the_deadline_of_the_open_round_is_told_as_seconds_left(overview, runs):
 def test_a_status_is_json(overview, runs):
     runs.open_round = RoundProgress(run="a", round=2, asked=3, answered=1, good=1, deadline=0.0)
 
-    answer = json.loads(json.dumps(overview.status().as_json(), allow_nan=False))
+    answer = json.loads(json.dumps(answer_of(overview.status()), allow_nan=False))
 
     assert answer["open_round"]["asked"] == 3
     assert answer["last_round"] is None
@@ -126,7 +127,7 @@ def test_answers_that_no_round_has_seen_are_told(overview):
     overview.refused.add(1, "late")
     overview.refused.add(1, "repeated")
 
-    answer = overview.status().as_json()
+    answer = answer_of(overview.status())
 
     assert (answer["answered_again"], answer["answered_late"]) == ({"r1": 3}, {"r1": 1})
     assert (answer["repeated"], answer["taken_up"]) == ({"r1": 1}, {"a": 2})
@@ -137,8 +138,8 @@ def test_answers_that_no_round_has_seen_are_told(overview):
     ]
 
 
-def test_a_damaged_register_is_an_error(overview, server_place):
-    server_place.robots.write_text("{")
+def test_a_damaged_register_is_an_error(overview, server_dir):
+    server_dir.robots.write_text("{")
 
     with pytest.raises(SettingsError):
         overview.status()

@@ -6,9 +6,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from cloud_server.monitoring.fleet_status import FleetStatus, OpenRound
 from cloud_server.monitoring.metrics import make_registry
 from cloud_server.monitoring.robot_status import RobotStatus
-from cloud_server.state.round_record import NO_REPLY, RobotRecord, RoundRecord
-from cloud_server.runs.run_store import Run
 from cloud_server.monitoring.totals import Totals
+from cloud_server.runs.run_store import Run
+from cloud_server.state.round_record import NO_REPLY, RobotRecord, RoundRecord
 from fleet_model.errors import SettingsError
 
 NOW_S = 1_700_000_000.0
@@ -59,11 +59,11 @@ def busy_status():
 
 
 @pytest.fixture
-def scraped(server_place):
+def scraped(server_dir):
     """Return a scraper: (metric, value of its first label) -> value, as Prometheus parses it."""
 
     def scrape(status):
-        registry = make_registry(server_place, lambda: status, now_s=lambda: NOW_S)
+        registry = make_registry(server_dir, lambda: status, now_s=lambda: NOW_S)
         text = generate_latest(registry).decode()
         return {
             (sample.name, *list(sample.labels.values())[:1]): sample.value
@@ -141,9 +141,9 @@ def test_a_server_on_which_nothing_happened_can_be_scraped(scraped):
     assert ("fleetlearn_open_round_asked",) not in values
 
 
-def test_a_damaged_register_is_an_error_and_no_zero(server_place):
+def test_a_damaged_register_is_an_error_and_no_zero(server_dir):
     def damaged():
         raise SettingsError("robots.json: damaged")
 
     with pytest.raises(SettingsError):
-        generate_latest(make_registry(server_place, damaged))
+        generate_latest(make_registry(server_dir, damaged))

@@ -3,11 +3,11 @@ import json
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.robots.offenses import Conduct
 from cloud_server.monitoring.robot_status import robot_statuses, waiting_keys
+from cloud_server.robots.last_seen import LastSeen
+from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register
 from cloud_server.state.round_record import RobotRecord, RoundRecord
-from cloud_server.robots.last_seen import Sightings
 from fleet_model.protocol.proof import public_line
 from fleet_model.protocol.report import RobotReport
 
@@ -23,20 +23,20 @@ def register(tmp_path):
 
 @pytest.fixture
 def seen(tmp_path):
-    return Sightings(tmp_path / "seen.json", lambda: 1000.0)
+    return LastSeen(tmp_path / "seen.json", lambda: 1000.0)
 
 
 @pytest.fixture
-def conduct(tmp_path, register):
-    return Conduct(tmp_path / "conduct.json", register, suspend_after=2)
+def offenses(tmp_path, register):
+    return Offenses(tmp_path / "conduct.json", register, suspend_after=2)
 
 
 def test_a_robot_that_was_never_heard_of_is_shown_with_what_the_register_says(
-    register, seen, conduct
+    register, seen, offenses
 ):
     robot = register.add("r1", "hall", new_line(), labels=["gpu"])
 
-    (status,) = robot_statuses(register, seen, conduct, online=())
+    (status,) = robot_statuses(register, seen, offenses, online=())
 
     assert json.loads(json.dumps(status.as_json())) == {
         "name": "r1", "site": "hall", "state": "approved", "reason": "", "labels": ["gpu"],
@@ -45,19 +45,19 @@ def test_a_robot_that_was_never_heard_of_is_shown_with_what_the_register_says(
     }  # fmt: skip
 
 
-def test_everything_that_is_known_of_a_robot_stands_together(register, seen, conduct):
+def test_everything_that_is_known_of_a_robot_stands_together(register, seen, offenses):
     register.add("r1", "hall", new_line())
     register.add("r2", "hall", new_line())
     seen.looked("r1", None, RobotReport(model_version=4, battery=20, facts={"floor": 2}))
     for number in (1, 2):
         robots = (RobotRecord(name="r1", site="hall", outcome="refused: too long"),)
-        conduct.record(
+        offenses.record(
             RoundRecord(
                 run="run", round=number, version=number, seconds=1.0, robots=robots, metrics={}
             )
         )
 
-    first, second = robot_statuses(register, seen, conduct, online={"r1"})
+    first, second = robot_statuses(register, seen, offenses, online={"r1"})
 
     assert (first.name, first.online, first.last_seen_s, first.active_version) == (
         "r1", True, 0.0, 4,

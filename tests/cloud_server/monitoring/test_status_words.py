@@ -4,12 +4,18 @@ import pytest
 
 from cloud_server.monitoring.fleet_status import FleetStatus, OpenRound
 from cloud_server.monitoring.robot_status import RobotStatus
-from cloud_server.state.round_record import NO_REPLY, NOT_REACHED, RobotRecord, RoundRecord
-from cloud_server.runs.run_store import Run
 from cloud_server.monitoring.status_words import names, tell
 from cloud_server.monitoring.totals import Totals
+from cloud_server.runs.run_store import Run
+from cloud_server.state.round_record import (
+    NO_REPLY,
+    NOT_ADMITTED,
+    NOT_REACHED,
+    WENT_OFFLINE,
+    RobotRecord,
+    RoundRecord,
+)
 from cloud_server.state.verdict_log import NAMED
-from cloud_server.flower.flower_link import NOT_ADMITTED, WENT_OFFLINE
 
 
 def robot(name="r1", state="approved", **more):

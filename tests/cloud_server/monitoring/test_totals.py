@@ -1,6 +1,6 @@
+from cloud_server.monitoring.totals import Ledger
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.round_record import NO_REPLY, RobotRecord, RoundRecord
-from cloud_server.monitoring.totals import Ledger
 
 
 def closed(version, seconds=5.0):
@@ -20,11 +20,11 @@ def closed(version, seconds=5.0):
 
 
 def test_a_ledger_adds_up_what_was_appended_since_it_looked_last(tmp_path):
-    place = ServerDirectory(tmp_path)
-    ledger = Ledger(place.history)
-    place.append_history(closed(1, seconds=5.0).as_json())
+    server_dir = ServerDirectory(tmp_path)
+    ledger = Ledger(server_dir.history)
+    server_dir.append_history(closed(1, seconds=5.0).as_json())
     first = ledger.totals()
-    place.append_history(closed(2, seconds=100.0).as_json())
+    server_dir.append_history(closed(2, seconds=100.0).as_json())
     second = ledger.totals()
 
     assert (first.rounds, first.seconds, first.update_bytes, first.examples) == (1, 5.0, 150, 7)
@@ -41,11 +41,11 @@ def test_a_ledger_adds_up_what_was_appended_since_it_looked_last(tmp_path):
 
 
 def test_what_a_ledger_has_given_does_not_change_any_more(tmp_path):
-    place = ServerDirectory(tmp_path)
-    ledger = Ledger(place.history)
-    place.append_history(closed(1).as_json())
+    server_dir = ServerDirectory(tmp_path)
+    ledger = Ledger(server_dir.history)
+    server_dir.append_history(closed(1).as_json())
     first = ledger.totals()
-    place.append_history(closed(2).as_json())
+    server_dir.append_history(closed(2).as_json())
     ledger.totals()
 
     assert first.rounds == 1

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server import sightings
+from cloud_server import last_seen
+from cloud_server.robots.last_seen import MAX_WAITING, WAITING_S, WRITE_S, LastSeen
 from cloud_server.robots.register import Register
-from cloud_server.robots.last_seen import MAX_WAITING, WAITING_S, WRITE_S, Sightings
 from fleet_model.durable import write_durably
 from fleet_model.protocol.proof import public_line
 from fleet_model.protocol.report import RobotReport
@@ -48,7 +48,7 @@ def robots(tmp_path):
 
 @pytest.fixture
 def seen(path, hand):
-    return Sightings(path, hand)
+    return LastSeen(path, hand)
 
 
 def test_a_robot_that_never_asked_was_never_seen(seen):
@@ -90,7 +90,7 @@ def test_a_restart_forgets_nothing_that_was_written(seen, path, hand, robots):
     seen.save(robots)
     hand.now_s += 60
 
-    again = Sightings(path, hand)
+    again = LastSeen(path, hand)
 
     assert again.last_seen_s("r1") == 60.0
     assert again.report("r1") == seen.report("r1")
@@ -119,7 +119,7 @@ def test_it_is_written_at_once_when_a_robot_becomes_busy_or_free(seen, path, han
 
     for busy in ("paused", ""):
         seen.looked("r1", 3, RobotReport(battery=41, busy=busy))
-        assert Sightings(path, hand).report("r1").busy == busy
+        assert LastSeen(path, hand).report("r1").busy == busy
 
     path.unlink()
     seen.looked("r1", 3, RobotReport(battery=42))  # the rest waits until it is due
@@ -135,7 +135,7 @@ def test_robots_that_become_busy_together_share_a_writing(seen, path, hand, monk
         writings.append(arguments)
         write_durably(*arguments, **options)
 
-    monkeypatch.setattr(sightings, "write_durably", slowly)
+    monkeypatch.setattr(last_seen, "write_durably", slowly)
     with ThreadPoolExecutor(looks) as threads:
         for number in range(looks):
             threads.submit(seen.looked, f"r{number}", None, RobotReport(busy="paused"))
@@ -144,7 +144,7 @@ def test_robots_that_become_busy_together_share_a_writing(seen, path, hand, monk
         may_write.set()
 
     assert len(writings) <= 2
-    again = Sightings(path, hand)
+    again = LastSeen(path, hand)
     assert all(again.report(f"r{number}").busy == "paused" for number in range(looks))
 
 
@@ -202,16 +202,16 @@ def test_strangers_cannot_fill_the_memory(seen):
 def test_a_damaged_file_costs_the_memory_and_nothing_else(path, hand, robots, caplog, content):
     path.write_text(content)
 
-    seen = Sightings(path, hand)
+    seen = LastSeen(path, hand)
     seen.see("r1")
     seen.save(robots)
 
     assert "seen.json: not readable" in caplog.text
-    assert Sightings(path, hand).last_seen_s("r1") == 0.0
+    assert LastSeen(path, hand).last_seen_s("r1") == 0.0
 
 
 def test_a_disk_that_refuses_does_not_refuse_robots(tmp_path, hand, robots, caplog):
-    seen = Sightings(tmp_path / "robots.json" / "seen.json", hand)
+    seen = LastSeen(tmp_path / "robots.json" / "seen.json", hand)
     seen.see("r1")
 
     seen.save(robots)

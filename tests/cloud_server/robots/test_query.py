@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_server.rounds.fleet import Participant
 from cloud_server.robots.query import NAMES, facts_of, parse_query
+from cloud_server.rounds.fleet import Participant
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.report import RobotReport
 

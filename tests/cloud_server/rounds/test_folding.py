@@ -5,8 +5,8 @@ import pytest
 
 from cloud_server.rounds.folding import judge
 from cloud_server.rounds.reply_spool import Kept
-from cloud_server.state.round_record import ACCEPTED
 from cloud_server.rounds.update_checks import NORMS, Checks
+from cloud_server.state.round_record import ACCEPTED
 from fleet_model.types import Checkpoint
 
 CHECKS = Checks(max_examples_per_robot=100, max_update_mb=1.0, max_norm_ratio=10.0)

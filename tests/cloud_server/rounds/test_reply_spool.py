@@ -124,9 +124,9 @@ def test_any_flipped_bit_ends_the_file_before_its_reply(file):
     spool.keep([(REFUSED, None)])
     content = file.read_bytes()
 
-    for place in range(first, len(content)):
+    for server_dir in range(first, len(content)):
         flipped = bytearray(content)
-        flipped[place] ^= 1
+        flipped[server_dir] ^= 1
         file.write_bytes(flipped)
         assert ReplySpool(file).kept == (KEPT,)
 

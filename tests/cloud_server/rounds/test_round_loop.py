@@ -13,9 +13,16 @@ from hypothesis import strategies as st
 from timed_robots import CHECKS, REQUEST, RULES, START, Robots, of, outcomes, update
 
 from cloud_server.rounds.round_journal import DiskJournal, MemoryJournal
-from cloud_server.state.round_record import ACCEPTED, LATE, NO_REPLY, NOT_REACHED, VERDICTS, own_words
 from cloud_server.rounds.round_loop import QuorumError, Selection, mean_metrics
 from cloud_server.rounds.update_checks import NORMS
+from cloud_server.state.round_record import (
+    ACCEPTED,
+    LATE,
+    NO_REPLY,
+    NOT_REACHED,
+    VERDICTS,
+    own_words,
+)
 from fleet_model.errors import RoundError, StoppedError
 from fleet_model.protocol.report import RobotReport
 from fleet_model.types import Checkpoint

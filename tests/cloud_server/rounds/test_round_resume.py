@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from timed_robots import BUFFERED, CHECKS, REQUEST, START, Robots, outcomes, update
 from timed_robots import RULES as PATIENT
 
-from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.rounds.fleet import Reply
 from cloud_server.rounds.round_journal import DiskJournal
+from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.round_record import NO_REPLY
 from fleet_model.errors import StoppedError
 
@@ -286,8 +286,8 @@ def test_a_process_that_is_really_killed_ends_with_the_same_bits(undisturbed, tm
     (weights, _), _ = undisturbed
     folder = str(Path(__file__).parent)
     for after in (3, 17, 31, 1000):
-        place = [folder, str(tmp_path / str(after))]
-        command = [sys.executable, "-c", SERVE_AND_DIE, *place]
+        server_dir = [folder, str(tmp_path / str(after))]
+        command = [sys.executable, "-c", SERVE_AND_DIE, *server_dir]
         killed = subprocess.run([*command, str(after)], capture_output=True, text=True)
         assert killed.returncode == (0 if after == 1000 else -signal.SIGKILL), killed.stderr
         done = subprocess.run([*command, "-1"], capture_output=True, text=True)

@@ -8,8 +8,8 @@ from cloud_server.rounds.fleet import Participant
 from cloud_server.rounds.round_rules import RoundRules
 from cloud_server.rounds.round_state import RoundState
 from cloud_server.rounds.update_checks import Checks
-from fleet_model.types import Checkpoint, TrainConfig
 from fleet_model.protocol.wire import TrainRequest
+from fleet_model.types import Checkpoint, TrainConfig
 
 ROBOTS = [
     Participant(node_id=n, name=f"r{n:02d}", site="hall", labels=(), report=None) for n in range(30)

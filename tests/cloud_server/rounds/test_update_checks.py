@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timed_robots import START, update
 
-from cloud_server.state.settings import CheckSettings
 from cloud_server.rounds.update_checks import (
     NORMS,
     accepted_norms,
@@ -18,6 +17,7 @@ from cloud_server.rounds.update_checks import (
     remember_norms,
     weight_of,
 )
+from cloud_server.state.settings import CheckSettings
 from fleet_model.errors import UpdateError
 
 CHECKS = checks_of(CheckSettings())

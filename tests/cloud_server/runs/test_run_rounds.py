@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from cloud_server import run_rounds
-from cloud_server.state.checkpoints import Checkpoints
-from cloud_server.state.directory import ServerDirectory
 from cloud_server.rounds.fleet import Clock, Participant, Reply
 from cloud_server.rounds.round_journal import DiskJournal
 from cloud_server.runs.run_rounds import Span, close_rounds
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import RoundSettings, ServerSettings
 from fleet_model.errors import StoppedError, StorageError
 from fleet_model.types import Update
@@ -65,30 +65,30 @@ def fleet():
 
 
 @pytest.fixture
-def go(server_place, fleet):
+def go(server_dir, fleet):
     """Close three rounds; returns what was told."""
     told = []
 
     def close(**changes):
         given = {
             "settings": SETTINGS,
-            "span": Span(run="a", rounds=3, first_version=1, journal=server_place.runs / "a"),
+            "span": Span(run="a", rounds=3, first_version=1, journal=server_dir.runs / "a"),
             "closed": told.append,
             "clock": Clock(now=lambda: 0.0, sleep=lambda _: None),
             **changes,
         }
-        return close_rounds(fleet, server_place, **given)
+        return close_rounds(fleet, server_dir, **given)
 
     close.told = told
     return close
 
 
 @pytest.fixture
-def calm(new_server_place, tmp_path):
+def calm(new_server_dir, tmp_path):
     """Return the weights that an undisturbed run ends with."""
-    place = new_server_place(tmp_path / "calm")
-    span = Span(run="a", rounds=3, first_version=1, journal=place.runs / "a")
-    return close_rounds(Fleet(), place, SETTINGS, span, closed=lambda _: None)
+    server_dir = new_server_dir(tmp_path / "calm")
+    span = Span(run="a", rounds=3, first_version=1, journal=server_dir.runs / "a")
+    return close_rounds(Fleet(), server_dir, SETTINGS, span, closed=lambda _: None)
 
 
 def same(one, other):
@@ -99,22 +99,22 @@ def same(one, other):
             assert tensor.tobytes() == theirs[name].tobytes()
 
 
-def history(place):
-    return [(line["run"], line["round"], line["version"]) for line in place.read_history()]
+def history(server_dir):
+    return [(line["run"], line["round"], line["version"]) for line in server_dir.read_history()]
 
 
 WHOLE = [("a", 1, 2), ("a", 2, 3), ("a", 3, 4)]
 
 
-def test_rounds_close_one_by_one_and_leave_checkpoints_and_history(go, server_place, calm):
+def test_rounds_close_one_by_one_and_leave_checkpoints_and_history(go, server_dir, calm):
     checkpoint = go()
 
     same(checkpoint, calm)
-    assert history(server_place) == WHOLE
+    assert history(server_dir) == WHOLE
     assert [record.round for record in go.told] == [1, 2, 3]
     # the two newest, and version 1, which is published
-    assert Checkpoints(server_place.checkpoints).versions() == [1, 3, 4]
-    assert list((server_place.runs / "a").glob("*.spool")) == []
+    assert Checkpoints(server_dir.checkpoints).versions() == [1, 3, 4]
+    assert list((server_dir.runs / "a").glob("*.spool")) == []
 
 
 STEPS = [
@@ -130,7 +130,7 @@ STEPS = [
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("owner", "step"), STEPS, ids=[step for _, step in STEPS])
 def test_killed_at_any_durable_step_it_ends_with_the_same_bits(
-    go, fleet, server_place, calm, monkeypatch, owner, step, after
+    go, fleet, server_dir, calm, monkeypatch, owner, step, after
 ):
     real, calls = getattr(owner, step), []
 
@@ -149,7 +149,7 @@ def test_killed_at_any_durable_step_it_ends_with_the_same_bits(
     checkpoint = go()
 
     same(checkpoint, calm)
-    assert history(server_place) == WHOLE
+    assert history(server_dir) == WHOLE
     assert sorted({record.round for record in go.told}) == [1, 2, 3]
 
 
@@ -169,12 +169,12 @@ def test_a_stop_leaves_what_has_closed_and_the_next_call_goes_on(go, calm):
     same(go(), calm)
 
 
-def test_another_run_goes_on_from_the_newest_checkpoint(go, server_place):
+def test_another_run_goes_on_from_the_newest_checkpoint(go, server_dir):
     go()
-    other = Span(run="b", rounds=1, first_version=4, journal=server_place.runs / "b")
+    other = Span(run="b", rounds=1, first_version=4, journal=server_dir.runs / "b")
 
     assert go(span=other).version == 5
-    assert history(server_place) == [*WHOLE, ("b", 1, 5)]
+    assert history(server_dir) == [*WHOLE, ("b", 1, 5)]
 
 
 def test_a_full_disk_is_told_with_the_way_on(go, calm, monkeypatch):
@@ -189,8 +189,8 @@ def test_a_full_disk_is_told_with_the_way_on(go, calm, monkeypatch):
     same(go(), calm)
 
 
-def test_a_damaged_manifest_of_an_old_model_fails_no_round(go, server_place, calm):
-    (server_place.store / "versions" / "000001.json").write_text("{")
+def test_a_damaged_manifest_of_an_old_model_fails_no_round(go, server_dir, calm):
+    (server_dir.store / "versions" / "000001.json").write_text("{")
 
     same(go(), calm)
-    assert Checkpoints(server_place.checkpoints).versions() == [1, 3, 4]  # 1 is published
+    assert Checkpoints(server_dir.checkpoints).versions() == [1, 3, 4]  # 1 is published

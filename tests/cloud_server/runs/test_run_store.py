@@ -2,9 +2,9 @@
 
 import pytest
 
+from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.runs.run_store import Run, RunStore
 from fleet_model.errors import StorageError
-from edge_agent.link.flower_connection import FlowerRun
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from cloud_server import runs as runs_module
-from cloud_server.state.checkpoints import Checkpoints
-from cloud_server.state.directory import ServerDirectory
+from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.rounds.round_loop import Participant, Reply
 from cloud_server.runs.runs import Runs
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import RoundSettings, ServerSettings
 from fleet_model.bundle import read_bundle
 from fleet_model.errors import ExportError, RoundError, SettingsError
-from edge_agent.link.flower_connection import FlowerRun
 from fleet_model.types import Update
 
 SETTINGS = ServerSettings(rounds=RoundSettings(quorum=1, deadline_s=5.0, wait_s=0.0))
@@ -73,21 +73,21 @@ def fleet():
 
 
 @pytest.fixture
-def published(monkeypatch, server_place):
+def published(monkeypatch, server_dir):
     """Replace the export, which needs TensorFlow; return the checkpoints it was given."""
     given = []
 
-    def publish(place, settings, checkpoint):
+    def publish(server_dir, settings, checkpoint):
         given.append(checkpoint)
-        return read_bundle(server_place.model).model_copy(update={"version": checkpoint.version})
+        return read_bundle(server_dir.model).model_copy(update={"version": checkpoint.version})
 
     monkeypatch.setattr(runs_module, "publish", publish)
     return given
 
 
 @pytest.fixture
-def runs(server_place, fleet, published):
-    return Runs(server_place, SETTINGS, fleet)
+def runs(server_dir, fleet, published):
+    return Runs(server_dir, SETTINGS, fleet)
 
 
 def finished(run):
@@ -99,14 +99,14 @@ def finished(run):
 
 
 def test_a_run_closes_its_rounds_and_publishes_the_last_checkpoint(
-    runs, server_place, fleet, published
+    runs, server_dir, fleet, published
 ):
-    before = Checkpoints(server_place.checkpoints).latest()
+    before = Checkpoints(server_dir.checkpoints).latest()
 
     run = finished(runs.start(3))
 
     assert (run.state, run.exit_code, run.error, run.published_version) == ("finished", 0, "", 4)
-    after = Checkpoints(server_place.checkpoints).latest()
+    after = Checkpoints(server_dir.checkpoints).latest()
     assert after.version == before.version + 3 == published[0].version
     np.testing.assert_allclose(after.weights["head/bias"], before.weights["head/bias"] + 3)
     assert [request.round for request in fleet.requests] == [1, 2, 3]
@@ -115,19 +115,19 @@ def test_a_run_closes_its_rounds_and_publishes_the_last_checkpoint(
     assert fleet.ended == [True]
 
 
-def test_robots_are_named_the_trainer_of_the_model_directory(runs, server_place, fleet):
+def test_robots_are_named_the_trainer_of_the_model_directory(runs, server_dir, fleet):
     finished(runs.start(1))
 
-    manifest = read_bundle(server_place.model)
+    manifest = read_bundle(server_dir.model)
     assert fleet.requests[0].trainer == manifest.trainer.sha256
     assert fleet.requests[0].trainer_bytes == manifest.trainer.size_bytes
     assert fleet.requests[0].config.epochs == SETTINGS.training.epochs
 
 
-def test_every_closed_round_is_in_the_history_and_in_the_run(runs, server_place):
+def test_every_closed_round_is_in_the_history_and_in_the_run(runs, server_dir):
     run = finished(runs.start(2))
 
-    history = server_place.read_history()
+    history = server_dir.read_history()
     assert history == json.loads(json.dumps(run.closed))
     assert [(record["run"], record["round"], record["version"]) for record in history] == [
         (run.id, 1, 2),
@@ -162,7 +162,7 @@ def test_whoever_sees_a_run_ended_sees_the_rest_of_it(runs):
     assert run.published_version == 2
 
 
-def test_a_round_that_fails_ends_the_run_with_its_exit_code(runs, fleet, server_place):
+def test_a_round_that_fails_ends_the_run_with_its_exit_code(runs, fleet, server_dir):
     fleet.robots = []
 
     run = finished(runs.start(2))
@@ -171,12 +171,12 @@ def test_a_round_that_fails_ends_the_run_with_its_exit_code(runs, fleet, server_
     assert "0 robots online" in run.error
     assert run.published_version is None
     assert fleet.ended == [False]
-    assert Checkpoints(server_place.checkpoints).latest().version == 1
-    assert server_place.read_history() == []
+    assert Checkpoints(server_dir.checkpoints).latest().version == 1
+    assert server_dir.read_history() == []
 
 
 def test_a_round_that_closed_before_the_failure_is_kept_and_published(
-    runs, fleet, server_place, published, monkeypatch
+    runs, fleet, server_dir, published, monkeypatch
 ):
     online = fleet.online
     monkeypatch.setattr(fleet, "online", lambda: online() if not fleet.requests else [])
@@ -184,13 +184,13 @@ def test_a_round_that_closed_before_the_failure_is_kept_and_published(
     run = finished(runs.start(2))
 
     assert run.state == "failed"
-    assert Checkpoints(server_place.checkpoints).latest().version == 2
-    assert len(server_place.read_history()) == 1
+    assert Checkpoints(server_dir.checkpoints).latest().version == 2
+    assert len(server_dir.read_history()) == 1
     assert run.published_version == published[0].version == 2
 
 
 def test_an_export_that_fails_ends_the_run_with_its_exit_code(runs, monkeypatch, fleet):
-    def publish(place, settings, checkpoint):
+    def publish(server_dir, settings, checkpoint):
         raise ExportError("the files do not match")
 
     monkeypatch.setattr(runs_module, "publish", publish)
@@ -202,8 +202,8 @@ def test_an_export_that_fails_ends_the_run_with_its_exit_code(runs, monkeypatch,
     assert fleet.ended == [True]
 
 
-def test_a_damaged_checkpoint_ends_the_run_before_robots_are_asked(runs, server_place, fleet):
-    (Checkpoints(server_place.checkpoints).path(1)).write_bytes(b"damaged")
+def test_a_damaged_checkpoint_ends_the_run_before_robots_are_asked(runs, server_dir, fleet):
+    (Checkpoints(server_dir.checkpoints).path(1)).write_bytes(b"damaged")
 
     run = finished(runs.start(1))
 
@@ -222,11 +222,11 @@ def test_a_bug_ends_the_run_with_a_word_and_the_next_run_can_start(runs, fleet, 
     assert finished(runs.start(1)).state == "finished"
 
 
-def test_an_unknown_rule_is_a_settings_error_of_the_run(server_place, fleet, published):
+def test_an_unknown_rule_is_a_settings_error_of_the_run(server_dir, fleet, published):
     rounds = SETTINGS.rounds.model_copy(update={"aggregator": "fedavgg"})
     settings = SETTINGS.model_copy(update={"rounds": rounds})
 
-    run = finished(Runs(server_place, settings, fleet).start(1))
+    run = finished(Runs(server_dir, settings, fleet).start(1))
 
     assert run.exit_code == 2
     assert "unknown plug-in 'fedavgg'" in run.error
@@ -242,12 +242,12 @@ def test_what_the_operator_is_told_is_json(runs):
 
 
 @pytest.fixture
-def next_process(server_place, fleet, published):
+def next_process(server_dir, fleet, published):
     """Return the runs of a process that begins now, leaving at the end of the test."""
     made = []
 
     def begin(**changes):
-        made.append(Runs(server_place, SETTINGS.model_copy(update=changes), fleet))
+        made.append(Runs(server_dir, SETTINGS.model_copy(update=changes), fleet))
         return made[-1]
 
     yield begin
@@ -286,7 +286,7 @@ def one_at_a_time(fleet, monkeypatch):
 
 
 def test_the_next_process_goes_on_with_a_run_in_the_middle_of_a_round(
-    runs, fleet, next_process, one_at_a_time, published, server_place
+    runs, fleet, next_process, one_at_a_time, published, server_dir
 ):
     left = leave_in_the_middle(runs, fleet)
     assert left.active
@@ -300,7 +300,7 @@ def test_the_next_process_goes_on_with_a_run_in_the_middle_of_a_round(
     assert (run.state, run.rounds_closed, run.published_version) == ("finished", 2, 3)
     assert fleet.opened == [None, FLOWER]  # the same Flower run
     assert len(fleet.requests) == 2  # nobody was asked again
-    assert [line["round"] for line in server_place.read_history()] == [1, 2]
+    assert [line["round"] for line in server_dir.read_history()] == [1, 2]
     assert [record["round"] for record in run.closed] == [1, 2]
 
 
@@ -310,7 +310,7 @@ def test_a_process_that_ends_while_it_publishes_is_followed_by_one_that_publishe
     class GoneError(BaseException):
         pass
 
-    def gone(place, settings, checkpoint):
+    def gone(server_dir, settings, checkpoint):
         raise GoneError
 
     with monkeypatch.context() as patch:
@@ -350,7 +350,7 @@ def test_a_stop_ends_the_run_and_publishes_what_has_closed(runs, fleet, one_at_a
     assert fleet.ended == [False]
 
 
-def test_what_was_stopped_goes_on_at_its_next_round(runs, fleet, one_at_a_time, server_place):
+def test_what_was_stopped_goes_on_at_its_next_round(runs, fleet, one_at_a_time, server_dir):
     run = runs.start(3)
     until(lambda: len(fleet.requests) == 2)
     finished(runs.stop(run.id))
@@ -363,9 +363,7 @@ def test_what_was_stopped_goes_on_at_its_next_round(runs, fleet, one_at_a_time, 
 
     assert (resumed.state, resumed.error, resumed.rounds_closed) == ("finished", "", 3)
     assert resumed.published_version == 5
-    history = [
-        (line["run"], line["round"], line["version"]) for line in server_place.read_history()
-    ]
+    history = [(line["run"], line["round"], line["version"]) for line in server_dir.read_history()]
     assert history == [(run.id, 1, 2), (between.id, 1, 3), (run.id, 2, 4), (run.id, 3, 5)]
 
 
@@ -393,7 +391,7 @@ def test_what_cannot_be_stopped_or_resumed_says_why(runs, change):
 
 
 def test_a_schedule_begins_runs_by_itself_and_outlives_the_process(
-    runs, next_process, server_place, monkeypatch
+    runs, next_process, server_dir, monkeypatch
 ):
     first = finished(runs.repeat(1, 3600.0))
     assert first.scheduled
@@ -408,30 +406,30 @@ def test_a_schedule_begins_runs_by_itself_and_outlives_the_process(
     assert finished(after.all()[1]).scheduled
 
 
-def test_a_continuous_schedule_ends_with_a_run_that_is_stopped(runs, fleet, server_place):
+def test_a_continuous_schedule_ends_with_a_run_that_is_stopped(runs, fleet, server_dir):
     fleet.gate.clear()
     run = runs.repeat(1, None)
-    assert server_place.schedule.exists()
+    assert server_dir.schedule.exists()
 
     finished(runs.stop(run.id))
 
-    assert not server_place.schedule.exists()
+    assert not server_dir.schedule.exists()
 
 
-def test_a_daily_schedule_does_not(runs, fleet, server_place):
+def test_a_daily_schedule_does_not(runs, fleet, server_dir):
     fleet.gate.clear()
     run = runs.repeat(1, 86400.0)
 
     finished(runs.stop(run.id))
 
-    assert server_place.schedule.exists()
+    assert server_dir.schedule.exists()
 
 
 def test_whoever_wants_to_know_is_told_of_rounds_and_of_updates_that_failed_one(
-    server_place, fleet, published
+    server_dir, fleet, published
 ):
     told = []
-    runs = Runs(server_place, SETTINGS, fleet, told=[told.append])
+    runs = Runs(server_dir, SETTINGS, fleet, told=[told.append])
     finished(runs.start(1))
     fleet.metrics = {}
     fleet.replies = lambda tickets: [Reply(ticket=t, reason="disk full") for t in tickets]
@@ -455,16 +453,16 @@ def test_the_open_round_can_be_watched(runs, fleet):
 
 
 def test_a_round_that_is_durable_but_could_not_be_written_down_is_not_trained_again(
-    server_place, fleet, published, monkeypatch
+    server_dir, fleet, published, monkeypatch
 ):
     append, told = ServerDirectory.append_history, []
 
-    def full(place, record):
+    def full(server_dir, record):
         if record["round"] == 2:
             raise OSError(28, "No space left on device")
-        append(place, record)
+        append(server_dir, record)
 
-    runs = Runs(server_place, SETTINGS, fleet, told=[told.append])
+    runs = Runs(server_dir, SETTINGS, fleet, told=[told.append])
     with monkeypatch.context() as patch:
         patch.setattr(ServerDirectory, "append_history", full)
         run = finished(runs.start(3))
@@ -474,16 +472,16 @@ def test_a_round_that_is_durable_but_could_not_be_written_down_is_not_trained_ag
 
     assert (run.state, run.rounds_closed, run.published_version) == ("finished", 3, 4)
     assert [request.round for request in fleet.requests] == [1, 2, 3]
-    assert Checkpoints(server_place.checkpoints).versions() == [1, 2, 3, 4]
-    assert [line["round"] for line in server_place.read_history()] == [1, 2, 3]
+    assert Checkpoints(server_dir.checkpoints).versions() == [1, 2, 3, 4]
+    assert [line["round"] for line in server_dir.read_history()] == [1, 2, 3]
     assert [record.round for record in told] == [1, 2, 3]
 
 
 def test_a_damaged_description_of_the_newest_checkpoint_ends_the_run_before_robots_are_asked(
-    runs, server_place, fleet
+    runs, server_dir, fleet
 ):
     finished(runs.start(1))
-    (server_place.checkpoints / "000002" / "checkpoint.json").write_text("")
+    (server_dir.checkpoints / "000002" / "checkpoint.json").write_text("")
 
     run = finished(runs.start(1))
 
@@ -492,10 +490,10 @@ def test_a_damaged_description_of_the_newest_checkpoint_ends_the_run_before_robo
     assert len(fleet.requests) == 1  # version 2 is not made again with other weights
 
 
-def test_a_damaged_schedule_is_told_and_makes_no_run_unstoppable(runs, fleet, server_place):
+def test_a_damaged_schedule_is_told_and_makes_no_run_unstoppable(runs, fleet, server_dir):
     fleet.gate.clear()
     run = runs.repeat(1, None)
-    server_place.schedule.write_text("{")
+    server_dir.schedule.write_text("{")
 
     with pytest.raises(SettingsError, match="cloud-server schedule clear"):
         runs.stop(run.id)

@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from cloud_server.state.settings import ServerSettings
 from cloud_server.simulation import chart
 from cloud_server.simulation.chart import AMBER, TEAL, Bars, Lines, round_up, write_chart
 from cloud_server.simulation.picture import write_picture
 from cloud_server.simulation.population import Traits
 from cloud_server.simulation.simulate import Plan, RoundLine, Summary
+from cloud_server.state.settings import ServerSettings
 from fleet_model.errors import StorageError
 
 

@@ -13,8 +13,8 @@ from flwr.app import Context, Error, Message, MessageType, RecordDict
 from cloud_server.simulation import flower_apps
 from cloud_server.simulation.flower_apps import ActorFleet
 from cloud_server.simulation.learning import KERNEL, HeadTask
-from fleet_model.types import TrainConfig
 from fleet_model.protocol.wire import TrainRequest, unpack_update
+from fleet_model.types import TrainConfig
 
 MACHINE = (sys.version_info[:2], sys.platform, platform.machine())
 DEVELOPED_ON = ((3, 11), "linux", "x86_64")

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cloud_server.state.settings import ServerSettings
 from cloud_server.simulation import virtual_fleet
 from cloud_server.simulation.learning import BIAS, KERNEL, LABELS, WIDTH
 from cloud_server.simulation.population import Traits
 from cloud_server.simulation.simulate import Plan, Simulation
+from cloud_server.state.settings import ServerSettings
 from fleet_model.errors import SettingsError
 from fleet_model.types import Update
 

@@ -5,8 +5,8 @@ import pytest
 
 from cloud_server.simulation.population import Population, Traits
 from cloud_server.simulation.virtual_fleet import GONE_S, WENT_AWAY, VirtualFleet
-from fleet_model.types import Checkpoint, TrainConfig, Update
 from fleet_model.protocol.wire import TrainRequest
+from fleet_model.types import Checkpoint, TrainConfig, Update
 
 SIZE = 1000.0
 

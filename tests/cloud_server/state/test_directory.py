@@ -11,72 +11,72 @@ pytestmark = pytest.mark.base
 
 
 @pytest.fixture
-def place(tmp_path):
+def server_dir(tmp_path):
     return ServerDirectory(tmp_path)
 
 
-def test_a_folder_that_init_has_not_finished_is_refused_with_the_command(place):
+def test_a_folder_that_init_has_not_finished_is_refused_with_the_command(server_dir):
     with pytest.raises(SettingsError, match=r"not a server directory; make one with `cloud-server"):
-        place.require()
+        server_dir.require()
 
-    place.settings.touch()
-    place.require()
+    server_dir.settings.touch()
+    server_dir.require()
 
 
-def test_everything_lies_inside_the_root(place):
+def test_everything_lies_inside_the_root(server_dir):
     for name in ("settings", "secrets", "admin_token", "certificates", "kit", "robots", "model",
                  "checkpoints", "store", "history", "flower"):  # fmt: skip
-        assert place.root in getattr(place, name).parents
+        assert server_dir.root in getattr(server_dir, name).parents
 
 
-def test_a_second_holder_is_refused_while_the_first_lives(place):
+def test_a_second_holder_is_refused_while_the_first_lives(server_dir):
     script = (
         "import sys, pathlib; from cloud_server.state.directory import ServerDirectory\n"
         "with ServerDirectory(pathlib.Path(sys.argv[1])).locked('start'): print(); input()"
     )
     first = subprocess.Popen(
-        [sys.executable, "-c", script, str(place.root)],
+        [sys.executable, "-c", script, str(server_dir.root)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
     first.stdout.readline()
 
     with pytest.raises(SettingsError, match="another `cloud-server start` runs here"):
-        place.locked("start").__enter__()
-    with place.locked("other"):
+        server_dir.locked("start").__enter__()
+    with server_dir.locked("other"):
         pass
     first.kill()
     first.communicate()
-    with place.locked("start"):
+    with server_dir.locked("start"):
         pass
 
 
-def test_whoever_may_train_in_here_is_named(place):
+def test_whoever_may_train_in_here_is_named(server_dir):
     with (
-        place.locked("train"),
+        server_dir.locked("train"),
         pytest.raises(SettingsError, match=r"`cloud-server start`, or Flower's ServerApp.* stop"),
-        place.locked("train"),
+        server_dir.locked("train"),
     ):
         pass
 
 
-def test_a_history_that_was_never_written_is_empty(place):
-    assert place.read_history() == []
+def test_a_history_that_was_never_written_is_empty(server_dir):
+    assert server_dir.read_history() == []
 
 
-def test_rounds_are_read_back_in_order(place):
+def test_rounds_are_read_back_in_order(server_dir):
     for number in range(3):
-        place.append_history({"round": number})
+        server_dir.append_history({"round": number})
 
-    assert [record["round"] for record in place.read_history()] == [0, 1, 2]
-    assert len(place.history.read_text().splitlines()) == 3
+    assert [record["round"] for record in server_dir.read_history()] == [0, 1, 2]
+    assert len(server_dir.history.read_text().splitlines()) == 3
 
 
-def test_a_line_that_a_power_cut_has_torn_costs_no_other_round(place):
-    place.append_history({"round": 0})
-    with place.history.open("a") as stream:
+def test_a_line_that_a_power_cut_has_torn_costs_no_other_round(server_dir):
+    server_dir.append_history({"round": 0})
+    with server_dir.history.open("a") as stream:
         stream.write(json.dumps({"round": 1})[:-3])
 
-    assert place.read_history() == [{"round": 0}]
-    place.append_history({"round": 2})
-    assert place.read_history() == [{"round": 0}, {"round": 2}]
+    assert server_dir.read_history() == [{"round": 0}]
+    server_dir.append_history({"round": 2})
+    assert server_dir.read_history() == [{"round": 0}, {"round": 2}]

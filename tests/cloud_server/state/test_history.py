@@ -12,7 +12,7 @@ from cloud_server.state.round_record import NO_REPLY, RobotRecord, RoundRecord
 
 
 @pytest.fixture
-def place(tmp_path):
+def server_dir(tmp_path):
     return ServerDirectory(tmp_path)
 
 
@@ -38,91 +38,91 @@ def rows(*records):
     return list(csv.DictReader(io.StringIO(stream.getvalue())))
 
 
-def test_what_was_appended_is_read_back(place):
+def test_what_was_appended_is_read_back(server_dir):
     wanted = [closed(1, asked=3, late=1), closed(2, mode="buffered")]
     for record in wanted:
-        place.append_history(record.as_json())
+        server_dir.append_history(record.as_json())
 
-    assert closed_rounds(place) == wanted
+    assert closed_rounds(server_dir) == wanted
 
 
-def test_rounds_of_one_run_can_be_asked_for(place):
+def test_rounds_of_one_run_can_be_asked_for(server_dir):
     for version, run in ((1, "a"), (2, "b")):
-        place.append_history(closed(version, run=run).as_json())
+        server_dir.append_history(closed(version, run=run).as_json())
 
-    assert [record.version for record in closed_rounds(place, run="b")] == [2]
-
-
-def test_a_server_that_closed_no_round_has_no_history(place):
-    assert closed_rounds(place) == []
+    assert [record.version for record in closed_rounds(server_dir, run="b")] == [2]
 
 
-def test_a_line_of_an_older_version_is_read_with_what_it_has(place):
+def test_a_server_that_closed_no_round_has_no_history(server_dir):
+    assert closed_rounds(server_dir) == []
+
+
+def test_a_line_of_an_older_version_is_read_with_what_it_has(server_dir):
     line = closed(1).as_json()
     for name in ("asked", "late", "mode"):
         del line[name]
     for name in ("norm", "weight", "staleness", "capped"):
         del line["robots"][0][name]
     line["duplicates"] = 0  # was in every line once
-    place.append_history(line)
+    server_dir.append_history(line)
 
-    (record,) = closed_rounds(place)
+    (record,) = closed_rounds(server_dir)
 
     assert (record.asked, record.mode, record.robots[0].weight) == (0, "sync", 0)
 
 
-def test_a_line_that_is_there_twice_is_one_round(place):
-    place.append_history(closed(1).as_json())
-    place.append_history(closed(1).as_json())
+def test_a_line_that_is_there_twice_is_one_round(server_dir):
+    server_dir.append_history(closed(1).as_json())
+    server_dir.append_history(closed(1).as_json())
 
-    assert len(closed_rounds(place)) == 1
+    assert len(closed_rounds(server_dir)) == 1
 
 
-def test_a_torn_line_costs_only_itself(place):
-    place.append_history(closed(1).as_json())
-    place.history.write_bytes(place.history.read_bytes() + b'{"run": "a", "rou')
-    place.append_history(closed(3).as_json())
+def test_a_torn_line_costs_only_itself(server_dir):
+    server_dir.append_history(closed(1).as_json())
+    server_dir.history.write_bytes(server_dir.history.read_bytes() + b'{"run": "a", "rou')
+    server_dir.append_history(closed(3).as_json())
 
-    assert [record.version for record in closed_rounds(place)] == [1, 3]
+    assert [record.version for record in closed_rounds(server_dir)] == [1, 3]
 
 
 @pytest.mark.parametrize("line", ["[]", "null", "3", '{"run": 1}', "\ufffd", '{"a": NaN}'])
-def test_a_line_of_anything_else_is_left_out(place, line):
-    place.history.write_text(line + "\n")
+def test_a_line_of_anything_else_is_left_out(server_dir, line):
+    server_dir.history.write_text(line + "\n")
 
-    assert closed_rounds(place) == []
+    assert closed_rounds(server_dir) == []
 
 
-def test_a_follower_gives_every_round_once(place):
-    follower = Follower(place.history)
+def test_a_follower_gives_every_round_once(server_dir):
+    follower = Follower(server_dir.history)
     assert list(follower.new()) == []
-    place.append_history(closed(1).as_json())
+    server_dir.append_history(closed(1).as_json())
     assert [record.version for record in follower.new()] == [1]
     assert list(follower.new()) == []
-    place.append_history(closed(2).as_json())
+    server_dir.append_history(closed(2).as_json())
     assert [record.version for record in follower.new()] == [2]
 
 
-def test_a_follower_waits_for_the_end_of_a_line(place):
-    follower = Follower(place.history)
+def test_a_follower_waits_for_the_end_of_a_line(server_dir):
+    follower = Follower(server_dir.history)
     line = json.dumps(closed(1).as_json())
-    place.history.write_text(line[:50])
+    server_dir.history.write_text(line[:50])
     assert list(follower.new()) == []
-    place.history.write_text(line + "\n")
+    server_dir.history.write_text(line + "\n")
 
     assert [record.version for record in follower.new()] == [1]
 
 
-def test_a_follower_begins_again_with_a_history_that_was_replaced(place, tmp_path):
-    follower = Follower(place.history)
+def test_a_follower_begins_again_with_a_history_that_was_replaced(server_dir, tmp_path):
+    follower = Follower(server_dir.history)
     for version in (1, 2):
-        place.append_history(closed(version).as_json())
+        server_dir.append_history(closed(version).as_json())
     assert len(list(follower.new())) == 2
     other = ServerDirectory(tmp_path / "other")
     other.root.mkdir()
     other.append_history(closed(7).as_json())
 
-    other.history.replace(place.history)
+    other.history.replace(server_dir.history)
 
     assert [record.version for record in follower.new()] == [7]
 

@@ -109,38 +109,38 @@ def read_answer(connection: socket.socket, length: int = 2) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def keys_place(tmp_path_factory: pytest.TempPathFactory) -> ServerDirectory:
-    place = ServerDirectory(tmp_path_factory.mktemp("port"))
-    make_secrets(place, ("127.0.0.1",), datetime.now(timezone.utc))
-    return place
+def keys_server_dir(tmp_path_factory: pytest.TempPathFactory) -> ServerDirectory:
+    server_dir = ServerDirectory(tmp_path_factory.mktemp("port"))
+    make_secrets(server_dir, ("127.0.0.1",), datetime.now(timezone.utc))
+    return server_dir
 
 
 @pytest.fixture
-def open_port(keys_place: ServerDirectory, tmp_path: Path) -> Iterator[Callable[..., Port]]:
+def open_port(keys_server_dir: ServerDirectory, tmp_path: Path) -> Iterator[Callable[..., Port]]:
     """Return a function that serves a SmallApp with [limits] of its own."""
     with ExitStack() as servers:
         yield lambda **limits: servers.enter_context(
-            serving(keys_place, tmp_path, LimitSettings.model_construct(**limits))
+            serving(keys_server_dir, tmp_path, LimitSettings.model_construct(**limits))
         )
 
 
 @contextmanager
-def serving(place: ServerDirectory, spool: Path, limits: LimitSettings) -> Iterator[Port]:
+def serving(server_dir: ServerDirectory, spool: Path, limits: LimitSettings) -> Iterator[Port]:
     from cloud_server.robots.register import Register
     from cloud_server.web.fleet_keys import FleetKeys
     from cloud_server.web.guard import Bounds, Guard
 
     app, keys = SmallApp(), FleetKeys(Register(spool / "robots.json"))
     guarded = Guard(app, TOKEN, Bounds(limits=limits, keys=keys, spool=spool))
-    with listening(guarded, place, limits) as (number, server), ExitStack() as stack:
-        context = ssl.create_default_context(cafile=str(place.certificates / "ca.crt"))
+    with listening(guarded, server_dir, limits) as (number, server), ExitStack() as stack:
+        context = ssl.create_default_context(cafile=str(server_dir.certificates / "ca.crt"))
         stack.callback(app.hold.set)
         yield Port(number, app, context, server, stack)
 
 
 @contextmanager
 def listening(
-    app: object, place: ServerDirectory, limits: LimitSettings
+    app: object, server_dir: ServerDirectory, limits: LimitSettings
 ) -> Iterator[tuple[int, object]]:
     """Serve an app in a thread, over TLS with every limit; give the port and the server."""
     from cloud_server.web.limits import bounded_server
@@ -152,8 +152,8 @@ def listening(
         app,
         NetworkSettings(port=number),
         limits,
-        certificate=place.certificates / "server.crt",
-        key=place.secrets / "server.key",
+        certificate=server_dir.certificates / "server.crt",
+        key=server_dir.secrets / "server.key",
     )
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -12,9 +12,9 @@ from fleet_model.errors import RoundError
 
 @pytest.fixture
 def client(running_server):
-    client = AdminClient(running_server.place)
+    client = AdminClient(running_server.server_dir)
     yield client
-    ScheduleFile(running_server.place.schedule).clear()
+    ScheduleFile(running_server.server_dir.schedule).clear()
 
 
 def ended(client, run_id):
@@ -52,7 +52,7 @@ def test_a_run_that_nobody_knows_is_said_to_be_so(client, call):
 def test_a_run_with_a_period_sets_the_schedule(client, running_server):
     run = client.start_run(2, every_s=3600.0)
 
-    schedule = ScheduleFile(running_server.place.schedule).load()
+    schedule = ScheduleFile(running_server.server_dir.schedule).load()
     assert (schedule.rounds, schedule.every_s) == (2, 3600.0)
     assert run["scheduled"]
     ended(client, run["id"])
@@ -64,4 +64,4 @@ def test_a_run_with_a_period_sets_the_schedule(client, running_server):
 def test_a_schedule_that_makes_no_sense_is_refused(client, wrong, running_server):
     with pytest.raises(RoundError, match="422"):
         client.start_run(2, **wrong)
-    assert ScheduleFile(running_server.place.schedule).load() is None
+    assert ScheduleFile(running_server.server_dir.schedule).load() is None

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register
-from cloud_server.robots.last_seen import Sightings
 from fleet_model.bundle import MANIFEST, read_bundle
 from fleet_model.protocol.proof import public_line, sign, utc_now
 from fleet_model.protocol.report import (
@@ -28,8 +28,8 @@ ROBOT, ADMIN = "/fleetlearn/v1/robot", "/fleetlearn/v1/admin"
 @pytest.fixture(scope="module")
 def http(running_server):
     """A client that trusts the server and proves nothing."""
-    place = running_server.place
-    context = ssl.create_default_context(cafile=str(place.certificates / "ca.crt"))
+    server_dir = running_server.server_dir
+    context = ssl.create_default_context(cafile=str(server_dir.certificates / "ca.crt"))
     url = f"https://{running_server.address}"
     with httpx.Client(base_url=url, verify=context, timeout=20) as client:
         yield client
@@ -37,12 +37,12 @@ def http(running_server):
 
 @pytest.fixture(scope="module")
 def operator(running_server):
-    return {"authorization": f"Bearer {running_server.place.admin_token.read_text().strip()}"}
+    return {"authorization": f"Bearer {running_server.server_dir.admin_token.read_text().strip()}"}
 
 
 @pytest.fixture(scope="module")
 def register(running_server):
-    return Register(running_server.place.robots)
+    return Register(running_server.server_dir.robots)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_an_unknown_key_is_refused_with_the_command_that_admits_it(http, running
     assert response.status_code == 403
     line = public_line(key.public_key())
     assert f"cloud-server robots add DIR NAME --site SITE --key '{line}'" in response.text
-    Register(running_server.place.robots).add("r2", "hall-2", line)
+    Register(running_server.server_dir.robots).add("r2", "hall-2", line)
     assert http.get(path, headers=sign(key, "GET", path, utc_now())).json()["name"] == "r2"
 
 
@@ -159,7 +159,7 @@ def test_the_query_is_part_of_the_proof(robot):
 
 
 def test_the_newest_manifest_comes_once_and_then_304(robot, running_server):
-    published = (running_server.place.model / MANIFEST).read_bytes()
+    published = (running_server.server_dir.model / MANIFEST).read_bytes()
 
     first = robot(f"{ROBOT}/channels/stable")
     again = robot(f"{ROBOT}/channels/stable", **{"if-none-match": first.headers["etag"]})
@@ -172,11 +172,11 @@ def test_the_newest_manifest_comes_once_and_then_304(robot, running_server):
 
 
 def test_files_come_by_content(robot, running_server):
-    manifest = read_bundle(running_server.place.model)
+    manifest = read_bundle(running_server.server_dir.model)
 
     for name, entry in {**manifest.files, "trainer.json": manifest.trainer}.items():
         response = robot(f"{ROBOT}/objects/{entry.sha256}")
-        assert response.content == (running_server.place.model / name).read_bytes()
+        assert response.content == (running_server.server_dir.model / name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_a_body_that_would_fill_the_memory_is_refused_before_it_is_read(http):
 def test_a_damaged_register_is_told_to_the_operator_and_robots_try_again_later(
     http, operator, robot, running_server
 ):
-    path = running_server.place.robots
+    path = running_server.server_dir.robots
     good = path.read_text()
     path.write_text('{"robots": [')
 
@@ -387,7 +387,7 @@ def test_the_log_holds_no_traceback_and_no_secret(http, running_server):
     log = running_server.log.read_text()
 
     assert "Traceback" not in log
-    assert running_server.place.admin_token.read_text().strip() not in log
+    assert running_server.server_dir.admin_token.read_text().strip() not in log
     assert json.dumps("PRIVATE KEY")[1:-1] not in log
 
 
@@ -398,6 +398,6 @@ def test_a_server_that_ends_writes_down_whom_it_saw(running_server, robot):
     running_server.process.terminate()
     running_server.process.wait(30)
 
-    seen = Sightings(running_server.place.seen)
+    seen = LastSeen(running_server.server_dir.seen)
     assert seen.of("r1").active_version == 1
     assert seen.waiting() != []

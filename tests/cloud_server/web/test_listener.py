@@ -6,7 +6,7 @@ import pytest
 
 from cloud_server.state.settings import LimitSettings
 from cloud_server.web import listener
-from cloud_server.web.listener import Doors, listen
+from cloud_server.web.listener import ConnectionCount, listen
 from fleet_model.errors import SettingsError
 
 from .conftest import read_answer, request, rest
@@ -62,14 +62,14 @@ def test_the_server_goes_on_when_peers_end_in_the_handshake_or_reset(open_port):
 
 
 def test_doors_forget_an_address_that_has_left():
-    doors = Doors(LimitSettings(max_connections=8, max_connections_per_address=4))
+    connections = ConnectionCount(LimitSettings(max_connections=8, max_connections_per_address=4))
 
-    assert [doors.enter("a") for _ in range(5)] == [True] * 4 + [False]
-    assert [doors.enter(name) for name in "bcdef"] == [True] * 4 + [False]
+    assert [connections.enter("a") for _ in range(5)] == [True] * 4 + [False]
+    assert [connections.enter(name) for name in "bcdef"] == [True] * 4 + [False]
     for name in "aaaabcde":
-        doors.leave(name)
-    assert doors.open == 0
-    assert not doors._open
+        connections.leave(name)
+    assert connections.open == 0
+    assert not connections._open
 
 
 def test_a_port_that_is_taken_is_said_to_be_so():

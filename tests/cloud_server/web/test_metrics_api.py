@@ -13,14 +13,16 @@ PATHS = ["/metrics", "/fleetlearn/v1/admin/metrics"]
 
 @pytest.fixture(scope="module")
 def http(running_server):
-    context = ssl.create_default_context(cafile=str(running_server.place.certificates / "ca.crt"))
+    context = ssl.create_default_context(
+        cafile=str(running_server.server_dir.certificates / "ca.crt")
+    )
     with httpx.Client(base_url=f"https://{running_server.address}", verify=context) as client:
         yield client
 
 
 @pytest.fixture
 def operator(running_server):
-    return {"authorization": f"Bearer {running_server.place.admin_token.read_text().strip()}"}
+    return {"authorization": f"Bearer {running_server.server_dir.admin_token.read_text().strip()}"}
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -42,7 +44,7 @@ def test_a_round_that_closes_is_in_the_next_scrape(http, operator, running_serve
     robot = RobotRecord(name="r1", site="hall", outcome="accepted")
     record = RoundRecord(run="a", round=1, version=2, seconds=3, robots=(robot,), metrics={})
 
-    running_server.place.append_history(record.as_json())
+    running_server.server_dir.append_history(record.as_json())
 
     text = http.get("/metrics", headers=operator).text
     assert "fleetlearn_rounds_total 1.0" in text
@@ -51,11 +53,11 @@ def test_a_round_that_closes_is_in_the_next_scrape(http, operator, running_serve
 
 
 def test_a_damaged_register_is_said_to_be_so(http, operator, running_server):
-    running_server.place.robots.write_text("{")
+    running_server.server_dir.robots.write_text("{")
     try:
         response = http.get("/metrics", headers=operator)
     finally:
-        running_server.place.robots.unlink()
+        running_server.server_dir.robots.unlink()
 
     assert response.status_code == 500
     assert "robots.json" in response.json()["detail"]

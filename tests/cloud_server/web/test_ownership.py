@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cloud_server.flower.flower_link import LinkGrid
+from cloud_server.flower.flower_superlink import create_superlink
 from cloud_server.state.settings import LimitSettings
 from cloud_server.web.ownership import INTERNALS, add_ownership
+from edge_agent.link.flower_connection import FleetConnection
 from fleet_model.errors import RefusedError, UpdateError
-from edge_agent.link.flower_connection import FleetConnection, LinkGrid, create_superlink
 
 from .conftest import listening
 
@@ -24,7 +26,8 @@ MAX_REPLY_BYTES = 16_000
 def test_flower_has_the_internal(internal):
     module, name = internal.split(":")
     assert hasattr(import_module(module), name), (
-        f"Flower has moved or removed {internal}; see edge_agent/link/flower_connection.py for what to do"
+        f"Flower has moved or removed {internal}; tests/edge_agent/link/test_flower_connection.py "
+        "says what to do"
     )
 
 
@@ -68,23 +71,26 @@ class Robot:
 class Link:
     """An embedded SuperLink with the check, two robots online and a message to each."""
 
-    def __init__(self, number, app, place):
-        self.address, self.ca = f"127.0.0.1:{number}", (place.certificates / "ca.crt").read_bytes()
+    def __init__(self, number, app, server_dir):
+        self.address, self.ca = (
+            f"127.0.0.1:{number}",
+            (server_dir.certificates / "ca.crt").read_bytes(),
+        )
         self.grid = LinkGrid(app)
-        verify = ssl.create_default_context(cafile=str(place.certificates / "ca.crt"))
+        verify = ssl.create_default_context(cafile=str(server_dir.certificates / "ca.crt"))
         self.http = httpx.Client(base_url=f"https://{self.address}", verify=verify, timeout=30)
 
 
 @pytest.fixture(scope="module")
-def link(keys_place, tmp_path_factory):
+def link(keys_server_dir, tmp_path_factory):
     root = tmp_path_factory.mktemp("link")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLWR_HOME", str(root))
         app = create_superlink(str(root / "state.db"), "127.0.0.1", 1)
         refused = []
         add_ownership(app, MAX_REPLY_BYTES, refused=lambda *one: refused.append(one))
-        with listening(app, keys_place, LimitSettings()) as (number, _):
-            link = Link(number, app, keys_place)
+        with listening(app, keys_server_dir, LimitSettings()) as (number, _):
+            link = Link(number, app, keys_server_dir)
             link.run_id, link.refused = link.grid.open_run().run_id, refused
             with link.http:
                 yield link

@@ -25,9 +25,9 @@ class Stranger:
     def __init__(self, server):
         host, _, port = server.address.partition(":")
         self.at = host, int(port)
-        place = server.place
-        self.context = ssl.create_default_context(cafile=str(place.certificates / "ca.crt"))
-        self.token = place.admin_token.read_text().strip()
+        server_dir = server.server_dir
+        self.context = ssl.create_default_context(cafile=str(server_dir.certificates / "ca.crt"))
+        self.token = server_dir.admin_token.read_text().strip()
         self.operator = {"authorization": f"Bearer {self.token}"}
         self.base_url = f"https://{server.address}"
 
@@ -226,7 +226,7 @@ def test_who_knows_a_robots_public_key_reaches_nothing_with_it(
     stranger, running_server, routes, headers, tmp_path
 ):
     line = make_key(tmp_path / "robot.key")
-    Register(running_server.place.robots).add(f"r{len(headers)}-{tmp_path.name}", "hall", line)
+    Register(running_server.server_dir.robots).add(f"r{len(headers)}-{tmp_path.name}", "hall", line)
     key = [f"{name}: {value}" for name, value in headers.items()]
     types = import_module("flwr.supercore.protobuf.translation").PROTOBUF_REQUEST_TYPES
     for method, path in routes:
@@ -241,11 +241,11 @@ def test_who_knows_a_robots_public_key_reaches_nothing_with_it(
 
 def test_the_walk_has_left_no_traceback_no_secret_and_no_flood_in_the_log(running_server):
     log = running_server.log.read_text()
-    place = running_server.place
+    server_dir = running_server.server_dir
 
     assert "Traceback" not in log
-    assert place.admin_token.read_text().strip() not in log
-    for key in (place.secrets / "server.key", place.secrets / "ca.key"):
+    assert server_dir.admin_token.read_text().strip() not in log
+    for key in (server_dir.secrets / "server.key", server_dir.secrets / "ca.key"):
         assert key.read_text().splitlines()[1] not in log
     assert len(log) < 20_000
     assert json.dumps(log).count("refused a robot") < 100

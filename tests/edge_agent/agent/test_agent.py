@@ -19,11 +19,11 @@ import pytest
 
 from cloud_server.robots.register import Register
 from edge_agent.agent.agent import Agent
-from edge_agent.models.deploy import Models
+from edge_agent.agent.status import read_status
 from edge_agent.cli.enroll import enroll
+from edge_agent.models.deploy import Models
 from edge_agent.robot.pause import pause, resume
 from edge_agent.robot.settings import ExampleSettings, load_settings
-from edge_agent.agent.status import read_status
 from fleet_model.errors import ConnectionFailed, RefusedError
 from fleet_model.protocol.proof import fingerprint
 from fleet_model.protocol.report import unpack_report
@@ -349,7 +349,7 @@ def test_a_robot_that_was_killed_joins_again_at_once(server, robots, tmp_path, l
 def test_an_unknown_robot_is_told_why_waits_and_joins_when_it_is_admitted(
     shared_server, robots, tmp_path
 ):
-    line = enroll(shared_server.place.kit, tmp_path, ExampleSettings(), train=False)
+    line = enroll(shared_server.server_dir.kit, tmp_path, ExampleSettings(), train=False)
     robot = robots(tmp_path / "agent.toml").start()
     status = robot.wait(state="refused")
     mine = fingerprint(line)
@@ -357,7 +357,7 @@ def test_an_unknown_robot_is_told_why_waits_and_joins_when_it_is_admitted(
     assert "cloud-server robots add" in status["reason"]
     assert mine in shared_server.log.read_text()
     assert robot.process.poll() is None
-    Register(shared_server.place.robots).add("late", "hall", line)
+    Register(shared_server.server_dir.robots).add("late", "hall", line)
     status = robot.wait(state="idle", active_version=1)
     assert (status["name"], status["reason"], status["standing"]) == ("late", "", "approved")
     text = robot.log.read_text()
@@ -373,7 +373,7 @@ def test_a_robot_that_is_revoked_waits_and_comes_back_when_it_is_added_again(
     config = server.admit(tmp_path / "r1", train=True, examples=(labelled,))
     robot = robots(config).start()
     server.wait_until(lambda: server.online() == {"r1"})
-    register = Register(server.place.robots)
+    register = Register(server.server_dir.robots)
     register.revoke("r1", "stolen")
     status = robot.wait(state="refused")
     assert "stolen" in status["reason"]
@@ -393,7 +393,7 @@ def test_a_robot_that_is_suspended_follows_models_and_takes_no_part(
     config = server.admit(tmp_path / "r1", train=True, examples=(labelled,))
     robot = robots(config).start()
     server.wait_until(lambda: server.online() == {"r1"})
-    register = Register(server.place.robots)
+    register = Register(server.server_dir.robots)
     register.suspend("r1", "its camera is dirty")
     status = robot.wait(standing="suspended")
     assert (status["state"], status["standing_reason"]) == ("idle", "its camera is dirty")
@@ -455,7 +455,7 @@ def test_another_precision_in_the_settings_is_fetched_at_the_next_start(
 def test_a_model_that_cannot_be_installed_is_tried_less_and_less_often(
     shared_server, robots, tmp_path
 ):
-    store = shared_server.place.store
+    store = shared_server.server_dir.store
     damaged = (
         (store / "versions" / "000001.json").read_text().replace('"sha256": "', '"sha256": "0')
     )

@@ -5,11 +5,11 @@ import logging
 
 import pytest
 
+from edge_agent.agent.report import Reporter
+from edge_agent.agent.status import Status
 from edge_agent.robot.pause import pause
 from edge_agent.robot.power import Power
-from edge_agent.agent.report import Reporter
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, ReportSettings, ServerLink
-from edge_agent.agent.status import Status
 from fleet_model import __version__
 from fleet_model.protocol.report import unpack_report
 

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cloud_server.state.model_store import DirectoryStore
+from edge_agent.agent.status import Status, write_status
 from edge_agent.cli import app
 from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import load_settings
-from edge_agent.agent.status import Status, write_status
 from fleet_model import __version__
 from fleet_model.protocol.proof import fingerprint
 

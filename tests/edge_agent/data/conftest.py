@@ -39,12 +39,12 @@ SHARED_MEMORY_ONLY = """<?xml version="1.0" encoding="UTF-8" ?>
 @pytest.fixture(scope="session")
 def middleware(tmp_path_factory):
     """Return what the environment of every ROS process must hold."""
-    place = tmp_path_factory.mktemp("ros")
-    (place / "shared_memory.xml").write_text(SHARED_MEMORY_ONLY)
+    folder = tmp_path_factory.mktemp("ros")
+    (folder / "shared_memory.xml").write_text(SHARED_MEMORY_ONLY)
     yield {
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(place / "shared_memory.xml"),
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(folder / "shared_memory.xml"),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
-        "ROS_LOG_DIR": str(place / "log"),
+        "ROS_LOG_DIR": str(folder / "log"),
     }
     _remove_what_the_killed_left()
 
@@ -71,9 +71,9 @@ def domain(middleware, monkeypatch):
 class Camera:
     """Starts publishers."""
 
-    def __init__(self, bags, place):
+    def __init__(self, bags, folder):
         self._bags = bags
-        self._place = place
+        self._position = folder
 
     @contextmanager
     def publishing(
@@ -86,7 +86,7 @@ class Camera:
     ):
         name, files = "CompressedImage", []
         for message in messages:
-            files.append(self._place / f"{time.monotonic_ns()}.cdr")
+            files.append(self._position / f"{time.monotonic_ns()}.cdr")
             files[-1].write_bytes(self._bags.store.serialize_cdr(message, message.__msgtype__))
             name = message.__msgtype__.rpartition("/")[2]
         command = [sys.executable, PUBLISHER, topic, name, reliability, durability]
@@ -113,7 +113,7 @@ class Camera:
         from edge_agent.data.frames.damage import DamageLog
         from edge_agent.data.frames.source import frames_of
 
-        path = self._place / f"bag_{time.monotonic_ns()}"
+        path = self._position / f"bag_{time.monotonic_ns()}"
         recorded = [(TOPIC, START_NS + i, message) for i, message in enumerate(messages)]
         return list(frames_of(BagFrames(self._bags.write(path, recorded)), DamageLog()))
 

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from edge_agent.examples.example_store import ExampleStore
 from edge_agent.data.manifest import MANIFEST, ManifestRow, write_manifest
+from edge_agent.examples.example_store import ExampleStore
 from fleet_model.errors import FrameError, SettingsError
 from fleet_model.types import Box
 

@@ -12,6 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from edge_agent import fleet_client
 from edge_agent.link.fleet_client import FleetClient, answer
+from edge_agent.link.flower_connection import FleetConnection
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.robot.settings import PollSettings, load_settings
 from fleet_model.errors import (
@@ -21,9 +22,8 @@ from fleet_model.errors import (
     TrainingError,
     UpdateError,
 )
-from edge_agent.link.flower_connection import FleetConnection
-from fleet_model.types import Checkpoint, TrainConfig, Update
 from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
+from fleet_model.types import Checkpoint, TrainConfig, Update
 
 WEIGHTS = {"head/kernel": np.ones((8, 3), np.float32), "head/bias": np.zeros(3, np.float32)}
 REQUEST = TrainRequest(

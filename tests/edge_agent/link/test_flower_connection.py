@@ -11,17 +11,19 @@ import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cloud_server.flower import INTERNALS as SERVER_INTERNALS
+from cloud_server.flower.flower_link import STOCK_APP, LinkGrid
+from cloud_server.flower.flower_superlink import create_superlink
 from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
+from edge_agent.link.flower_connection import INTERNALS, FleetConnection
 from fleet_model.errors import ConnectionFailed, RefusedError, UpdateError
-from edge_agent.link.flower_connection import INTERNALS, FleetConnection, LinkGrid, create_superlink
-from cloud_server.flower.flower_link import STOCK_APP
 from fleet_model.protocol.wire import pack_weights, unpack_weights
 
 TTL_S = 60.0
 
 
-@pytest.mark.parametrize("internal", INTERNALS)
+@pytest.mark.parametrize("internal", [*INTERNALS, *SERVER_INTERNALS])
 def test_flower_has_the_internal(internal):
     module, name = internal.split(":")
     try:
@@ -30,7 +32,8 @@ def test_flower_has_the_internal(internal):
         found = False
     assert found, (
         f"Flower has moved or removed {internal}. Find what took its place in the new flwr, change "
-        "the functions of edge_agent/link/flower_connection.py that import it and its line in INTERNALS, "
+        "the functions that import it and its line in INTERNALS (robot: "
+        "edge_agent/link/flower_connection.py, server: cloud_server/flower), "
         "or go back to the flwr version that pyproject.toml allows."
     )
 
@@ -39,17 +42,17 @@ class Link:
     """An embedded SuperLink behind TLS, in this process."""
 
     def __init__(self, root):
-        self.place = ServerDirectory(root)
-        make_secrets(self.place, ("127.0.0.1",), datetime.now(timezone.utc))
-        self.ca = (self.place.certificates / "ca.crt").read_bytes()
+        self.server_dir = ServerDirectory(root)
+        make_secrets(self.server_dir, ("127.0.0.1",), datetime.now(timezone.utc))
+        self.ca = (self.server_dir.certificates / "ca.crt").read_bytes()
         self.app = create_superlink(str(root / "state.db"), "127.0.0.1", 1)
         self.grid = LinkGrid(self.app)
         self.server = uvicorn.Server(
             uvicorn.Config(
                 self.app,
                 port=0,
-                ssl_certfile=str(self.place.certificates / "server.crt"),
-                ssl_keyfile=str(self.place.secrets / "server.key"),
+                ssl_certfile=str(self.server_dir.certificates / "server.crt"),
+                ssl_keyfile=str(self.server_dir.secrets / "server.key"),
                 log_level="warning",
                 timeout_graceful_shutdown=1,
             )

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cloud_server.robots.register import Register
 from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.robots.register import Register
 from edge_agent import server_link
 from edge_agent.cli.enroll import enroll
 from edge_agent.link.server_link import HttpsStore
@@ -44,8 +44,8 @@ base = pytest.mark.base
 def link(running_server, tmp_path_factory) -> ServerLink:
     """Robot r1 of site hall: enrolled and admitted."""
     robot = tmp_path_factory.mktemp("r1")
-    line = enroll(running_server.place.kit, robot, ExampleSettings(), train=True)
-    Register(running_server.place.robots).add("r1", "hall", line)
+    line = enroll(running_server.server_dir.kit, robot, ExampleSettings(), train=True)
+    Register(running_server.server_dir.robots).add("r1", "hall", line)
     return load_settings(robot / "agent.toml", {}).server
 
 
@@ -113,9 +113,9 @@ def test_a_clock_that_is_off_is_told_by_how_much(link, offset_s, way):
 
 
 def test_another_servers_certificate_is_told_apart_from_no_answer(link, tmp_path):
-    place = ServerDirectory(tmp_path)
-    make_secrets(place, ["localhost"], datetime.now(timezone.utc))
-    store = HttpsStore(link.model_copy(update={"ca": place.certificates / "ca.crt"}))
+    server_dir = ServerDirectory(tmp_path)
+    make_secrets(server_dir, ["localhost"], datetime.now(timezone.utc))
+    store = HttpsStore(link.model_copy(update={"ca": server_dir.certificates / "ca.crt"}))
     with pytest.raises(ConnectionFailed, match="is not the server of this robot's kit"):
         store.hello()
 
@@ -123,7 +123,7 @@ def test_another_servers_certificate_is_told_apart_from_no_answer(link, tmp_path
 def test_a_report_is_taken_and_the_standing_comes_back(store, link, running_server):
     store.latest("stable", pack_report(RobotReport(battery=80.0, facts={"docked": True})))
     assert store.standing == Standing()
-    register = Register(running_server.place.robots)
+    register = Register(running_server.server_dir.robots)
     register.suspend("r1", "its camera is dirty")
     store.latest("stable")
     assert (store.standing.state, store.standing.reason) == ("suspended", "its camera is dirty")
@@ -194,12 +194,12 @@ class HostileServer(socketserver.ThreadingTCPServer):
 
     daemon_threads, allow_reuse_address = True, True
 
-    def __init__(self, place):
+    def __init__(self, server_dir):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        certificate, key = place.certificates / "server.crt", place.secrets / "server.key"
+        certificate, key = server_dir.certificates / "server.crt", server_dir.secrets / "server.key"
         self.context.load_cert_chain(certificate, key)
-        self.ca = place.certificates / "ca.crt"
+        self.ca = server_dir.certificates / "ca.crt"
         self.answer = lambda stream: None
 
     def handle_error(self, request, client_address):
@@ -217,9 +217,9 @@ class _Handler(socketserver.BaseRequestHandler):
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    place = ServerDirectory(tmp_path_factory.mktemp("hostile"))
-    make_secrets(place, ["127.0.0.1"], datetime.now(timezone.utc))
-    with HostileServer(place) as server:
+    server_dir = ServerDirectory(tmp_path_factory.mktemp("hostile"))
+    make_secrets(server_dir, ["127.0.0.1"], datetime.now(timezone.utc))
+    with HostileServer(server_dir) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()

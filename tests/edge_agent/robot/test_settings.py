@@ -193,7 +193,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, kind):
 
 def test_names_in_utf8_are_read_whatever_the_locale_says(tmp_path):
     (tmp_path / "agent.toml").write_text('state = "zustände"\n' + SERVER, encoding="utf-8")
-    code = "import sys; from pathlib import Path; from edge_agent.robot.settings import load_settings\n"
+    code = "import sys; from pathlib import Path\n"
+    code += "from edge_agent.robot.settings import load_settings\n"
     code += "print(ascii(load_settings(Path(sys.argv[1])).state.name))"
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(

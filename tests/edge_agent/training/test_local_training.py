@@ -7,13 +7,13 @@ import pytest
 
 from cloud_server.state.model_store import DirectoryStore
 from edge_agent.models.deploy import Models
-from edge_agent.training.local_training import LocalTraining, open_store
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink, TrainSettings
+from edge_agent.training.local_training import LocalTraining, open_store
 from edge_agent.training.training_process import TrainingProcess
 from fleet_model.errors import BundleError, UpdateError
+from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Checkpoint, TrainConfig
 from fleet_model.weights import read_weights
-from fleet_model.protocol.wire import TrainRequest
 
 TINY = Path(__file__).parents[2] / "data" / "tiny_bundle"
 WEIGHTS = read_weights(TINY / "weights.safetensors")

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from fleet_model.errors import UpdateError
-from edge_agent.link.flower_connection import quiet
-from fleet_model.types import Checkpoint, TrainConfig, Update
+from fleet_model.flower import quiet
 from fleet_model.protocol.wire import (
     ARRAYS,
     CONFIG,
@@ -28,6 +27,7 @@ from fleet_model.protocol.wire import (
     unpack_update,
     unpack_weights,
 )
+from fleet_model.types import Checkpoint, TrainConfig, Update
 
 quiet()
 WEIGHTS = {"head/kernel": np.full((4, 2), 0.5, np.float32), "head/bias": np.zeros(2, np.float32)}

@@ -57,7 +57,7 @@ class CocoFormat:
                 image = image._replace(time_ns=picture.stamp_ns)
             yield entry_of(image, partial(_load, root, image, listed, damage))
 
-    def place(self, row: ManifestRow) -> str:
+    def path_of(self, row: ManifestRow) -> str:
         """Return images/name."""
         return f"images/{row.file}"
 
@@ -85,8 +85,13 @@ def _json_files(path: Path) -> list[Path]:
         return [path] if path.suffix == ".json" and _looks_right(path) else []
     if not path.is_dir():
         return []
-    places = (path / "annotations", path)
-    found = [file for place in places if place.is_dir() for file in sorted(place.glob("*.json"))]
+    positions = (path / "annotations", path)
+    found = [
+        file
+        for position in positions
+        if position.is_dir()
+        for file in sorted(position.glob("*.json"))
+    ]
     found += sorted(path.glob(f"*/{_ROBOFLOW}"))
     found = [file for file in found if not file.name.startswith(".") and _looks_right(file)]
     return [file for file in found if file.name.startswith(_INSTANCES)] or found
@@ -123,7 +128,7 @@ def _known_images(
 def _load(
     root: Path, image: ImageRow, listed: tuple[_Listed, ...], damage: DamageLog
 ) -> LabelledFrame:
-    boxes = tuple(box for place in listed for box in place.file.boxes(place.image_id))
+    boxes = tuple(box for position in listed for box in position.file.boxes(position.image_id))
     picture = listed[0].picture if listed else Picture(image.name)
     row = image.row
     if row is None and (picture.topic or picture.source):

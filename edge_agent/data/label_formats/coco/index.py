@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.label_formats.coco.json_stream import read_members
 from edge_agent.data.label_formats.data_set import clean_text, inside
 from edge_agent.data.label_formats.exact_numbers import coco_box, exact
-from edge_agent.data.label_formats.coco.json_stream import read_members
 from fleet_model.errors import FrameError
 from fleet_model.types import Box
 
@@ -102,9 +102,9 @@ class CocoIndex:
             raise ValueError(f"{len(numbers)} numbers in bbox")
         box = coco_box("", numbers)
         slot = self._image_slots.setdefault(item["image_id"], len(self._image_slots))
-        place = self._class_slots.setdefault(item["category_id"], len(self._class_slots))
+        position = self._class_slots.setdefault(item["category_id"], len(self._class_slots))
         self._slots.append(slot)
-        self._classes.append(place)
+        self._classes.append(position)
         self._corners.extend((box.x0, box.y0, box.x1, box.y1))
 
     def _sort(self) -> None:

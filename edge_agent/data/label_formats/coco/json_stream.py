@@ -76,9 +76,9 @@ class _Text:
 
     def damaged(self, why: str) -> FrameError:
         """Return the error for what is wrong here."""
-        place = self._dropped + self._at
+        position = self._dropped + self._at
         kind = "cut file" if self._ended and self._at >= len(self._text) else "damaged file"
-        return FrameError(f"{self._name} at character {place}: {why}", kind)
+        return FrameError(f"{self._name} at character {position}: {why}", kind)
 
     def _more(self) -> bool:
         rest = self._text[self._at :]

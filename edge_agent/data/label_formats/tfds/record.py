@@ -14,9 +14,9 @@ from edge_agent.data.label_formats.data_set import LabelledFrame, inside, larges
 from edge_agent.data.label_formats.exact_numbers import rounded
 from edge_agent.data.label_formats.image_rows import sound_boxes
 from edge_agent.data.label_formats.picture_size import size_of
-from edge_agent.data.label_formats.tfds.tf_example import Features, Values, read_example
 from edge_agent.data.label_formats.tfds.info import Shard, TfdsInfo
-from edge_agent.data.label_formats.tfds.tfrecord import RecordPlace, read_record
+from edge_agent.data.label_formats.tfds.tf_example import Features, Values, read_example
+from edge_agent.data.label_formats.tfds.tfrecord import RecordPosition, read_record
 from edge_agent.data.manifest import ManifestRow, encode_text
 from fleet_model.errors import FrameError
 from fleet_model.types import Box
@@ -48,20 +48,22 @@ class OpenShard(NamedTuple):
         return f"{self.root.name}/{self.shard.name}"
 
 
-def load_record(opened: OpenShard, place: RecordPlace, number: int, spare_ns: int) -> LabelledFrame:
+def load_record(
+    opened: OpenShard, position: RecordPosition, number: int, spare_ns: int
+) -> LabelledFrame:
     """Return what a record holds.
 
     Args:
         opened: its file.
-        place: where in the file.
+        position: where in the file.
         number: of the record in its split, for its name where it has none.
         spare_ns: stamp of a record that has none.
 
     Raises:
         FrameError: the record or its picture is damaged.
     """
-    example = _read(opened, place)
-    info, where = opened.info, f"{opened.where} record at byte {place.at}"
+    example = _read(opened, position)
+    info, where = opened.info, f"{opened.where} record at byte {position.at}"
     pictures = example.get(info.image, ())
     if not pictures or not isinstance(pictures[0], bytes):
         raise FrameError(f"{where}: no picture in {info.image!r}", "empty")
@@ -80,10 +82,10 @@ def load_record(opened: OpenShard, place: RecordPlace, number: int, spare_ns: in
     return LabelledFrame(frame, label or largest_label(boxes), boxes)
 
 
-def read_stamp(opened: OpenShard, place: RecordPlace, spare_ns: int) -> int:
+def read_stamp(opened: OpenShard, position: RecordPosition, spare_ns: int) -> int:
     """Return the stamp that a record holds; the time of its file if it is damaged or has none."""
     try:
-        example = _read(opened, place)
+        example = _read(opened, position)
     except FrameError:
         return spare_ns
     return _integer(example, "stamp_ns", spare_ns)
@@ -115,12 +117,12 @@ def record_of(
     return features.record(), _kind(content)
 
 
-def _read(opened: OpenShard, place: RecordPlace) -> Mapping[str, Values]:
-    record = read_record(opened.root / opened.shard.name, place, opened.where)
+def _read(opened: OpenShard, position: RecordPosition) -> Mapping[str, Values]:
+    record = read_record(opened.root / opened.shard.name, position, opened.where)
     try:
         return read_example(record)
     except FrameError as error:
-        message = f"{opened.where}: the record at byte {place.at} {error}"
+        message = f"{opened.where}: the record at byte {position.at} {error}"
         raise FrameError(message, error.reason) from None
 
 

@@ -24,7 +24,7 @@ from edge_agent.data.label_formats.tfds.info import (
 )
 from edge_agent.data.label_formats.tfds.record import OpenShard, load_record, read_stamp, record_of
 from edge_agent.data.label_formats.tfds.tfrecord import (
-    record_places,
+    record_positions,
     write_record,
 )
 from edge_agent.data.manifest import MANIFEST, Manifest, ManifestRow
@@ -59,7 +59,7 @@ class TfdsFormat:
             yield from _shard_entries(OpenShard(root, info, shard, first, damage), stamps)
             first += shard.length
 
-    def place(self, row: ManifestRow) -> str:
+    def path_of(self, row: ManifestRow) -> str:
         """Return images/name: where the picture waits for `finish`."""
         return f"images/{row.file}"
 
@@ -131,7 +131,7 @@ def _shard_entries(opened: OpenShard, stamps: list[int]) -> Iterator[LabelledEnt
     root, _, shard, first, damage = opened
     try:
         path = inside(root, shard.name)
-        places = list(record_places(path, opened.where, damage))
+        positions = list(record_positions(path, opened.where, damage))
         written_ns = path.stat().st_mtime_ns
     except FrameError as error:
         damage.add(error.reason, str(error))
@@ -139,14 +139,16 @@ def _shard_entries(opened: OpenShard, stamps: list[int]) -> Iterator[LabelledEnt
     except OSError as error:
         damage.add("unreadable", f"{opened.where}: {error.strerror}")
         return
-    if len(places) < shard.length:
-        missing = shard.length - len(places)
+    if len(positions) < shard.length:
+        missing = shard.length - len(positions)
         damage.add("missing records", f"{opened.where}, by its index", missing)
-    known = len(stamps) == len(places)
-    for number, place in enumerate(places):
+    known = len(stamps) == len(positions)
+    for number, position in enumerate(positions):
         spare_ns = written_ns + first + number
-        load = partial(load_record, opened, place, first + number, spare_ns)
-        yield LabelledEntry(stamps[number] if known else read_stamp(opened, place, spare_ns), load)
+        load = partial(load_record, opened, position, first + number, spare_ns)
+        yield LabelledEntry(
+            stamps[number] if known else read_stamp(opened, position, spare_ns), load
+        )
 
 
 def _total_bytes(out: Path, rows: Iterable[ManifestRow]) -> int:

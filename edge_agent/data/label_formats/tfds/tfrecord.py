@@ -25,7 +25,7 @@ _GZIP = b"\x1f\x8b"
 _BLOCK = 1 << 20
 
 
-class RecordPlace(NamedTuple):
+class RecordPosition(NamedTuple):
     """Where a record lies in its file."""
 
     at: int  # byte of its first header
@@ -40,7 +40,7 @@ def write_record(stream: BinaryIO, record: bytes) -> None:
     stream.write(_CRC.pack(_masked_crc(record)))
 
 
-def record_places(path: Path, where: str, damage: DamageLog) -> Iterator[RecordPlace]:
+def record_positions(path: Path, where: str, damage: DamageLog) -> Iterator[RecordPosition]:
     """Yield the places of all records; reads 12 bytes of each.
 
     Behind a damaged header the next good one is looked for; both losses and the end of a file
@@ -51,12 +51,12 @@ def record_places(path: Path, where: str, damage: DamageLog) -> Iterator[RecordP
     """
     try:
         with path.open("rb", buffering=0) as stream:
-            yield from _places(stream.fileno(), where, damage)
+            yield from _positions(stream.fileno(), where, damage)
     except OSError as error:
         raise unreadable(where, error) from None
 
 
-def read_record(path: Path, place: RecordPlace, where: str) -> bytes:
+def read_record(path: Path, position: RecordPosition, where: str) -> bytes:
     """Return one record.
 
     Raises:
@@ -64,20 +64,20 @@ def read_record(path: Path, place: RecordPlace, where: str) -> bytes:
     """
     try:
         with path.open("rb", buffering=0) as stream:
-            start = place.at + _HEAD.size
-            content = os.pread(stream.fileno(), place.size + _CRC.size, start)
+            start = position.at + _HEAD.size
+            content = os.pread(stream.fileno(), position.size + _CRC.size, start)
     except OSError as error:
         raise unreadable(where, error) from None
-    record, tail = content[: place.size], content[place.size :]
+    record, tail = content[: position.size], content[position.size :]
     if len(tail) != _CRC.size:
-        raise FrameError(f"{where}: cut in the record at byte {place.at}", "cut file")
+        raise FrameError(f"{where}: cut in the record at byte {position.at}", "cut file")
     if _CRC.unpack(tail)[0] != _masked_crc(record):
-        message = f"{where}: wrong checksum of the record at byte {place.at}"
+        message = f"{where}: wrong checksum of the record at byte {position.at}"
         raise FrameError(message, "record checksum")
     return record
 
 
-def _places(descriptor: int, where: str, damage: DamageLog) -> Iterator[RecordPlace]:
+def _positions(descriptor: int, where: str, damage: DamageLog) -> Iterator[RecordPosition]:
     size, at = os.fstat(descriptor).st_size, 0
     if os.pread(descriptor, 2, 0) == _GZIP:
         raise FrameError(f"{where}: is packed with gzip; unpack it first", "unknown format")
@@ -95,7 +95,7 @@ def _places(descriptor: int, where: str, damage: DamageLog) -> Iterator[RecordPl
             damage.add("cut file", f"{where} in the record at byte {at}")
             return
         else:
-            yield RecordPlace(at, length)
+            yield RecordPosition(at, length)
             at = following
 
 
@@ -104,24 +104,26 @@ def _next_record(descriptor: int, at: int, size: int) -> int:
     tables = _crc_tables()
     while at + _HEAD.size <= size:
         block = np.frombuffer(os.pread(descriptor, _BLOCK, at), np.uint8)
-        places = len(block) - _HEAD.size + 1
-        if places <= 0:
+        positions = len(block) - _HEAD.size + 1
+        if positions <= 0:
             break
-        crcs = np.full(places, 0xFFFFFFFF, np.uint32)  # (places,): of the 8 bytes from each on
-        stored = np.zeros(places, np.uint32)  # (places,): of the 4 bytes behind them
+        crcs = np.full(
+            positions, 0xFFFFFFFF, np.uint32
+        )  # (positions,): of the 8 bytes from each on
+        stored = np.zeros(positions, np.uint32)  # (positions,): of the 4 bytes behind them
         for number in range(8):
             # The register starts with ones, which meet the first four bytes.
             ones = np.uint8(0xFF if number < 4 else 0)
-            crcs ^= tables[7 - number][block[number : number + places] ^ ones]
+            crcs ^= tables[7 - number][block[number : number + positions] ^ ones]
         for number in range(4):
-            byte = block[8 + number : 8 + number + places].astype(np.uint32)
+            byte = block[8 + number : 8 + number + positions].astype(np.uint32)
             stored |= byte << np.uint32(8 * number)
         masked = (crcs >> np.uint32(15) | crcs << np.uint32(17)) + np.uint32(_MASK)
         for offset in map(int, np.flatnonzero(masked == stored)):
             length = int.from_bytes(block[offset : offset + 8].tobytes(), "little")
             if at + offset + _HEAD.size + length + _CRC.size <= size:
                 return at + offset
-        at += places
+        at += positions
     return size
 
 

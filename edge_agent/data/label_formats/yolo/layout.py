@@ -136,7 +136,7 @@ def _has_labels(path: Path) -> bool:
 
 def _names_of(root: Path, split: str, damage: DamageLog) -> Iterator[str]:
     """Yield the images of one split by name."""
-    name = _place(root, split)
+    name = _path_of(root, split)
     if name is None:
         damage.add("missing file", f"{root.name}: {split[:80]!r}, which its YAML file lists")
         return
@@ -153,7 +153,7 @@ def _names_of(root: Path, split: str, damage: DamageLog) -> Iterator[str]:
         damage.add(error.reason, str(error))
 
 
-def _place(root: Path, split: str) -> str | None:
+def _path_of(root: Path, split: str) -> str | None:
     """Return where a split is below the root; None where it is not.
 
     Published data sets were moved since their YAML file was written, so their paths begin with

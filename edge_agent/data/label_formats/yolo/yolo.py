@@ -48,7 +48,7 @@ class YoloFormat:
         for image in image_rows(layout.root, names, damage):
             yield entry_of(image, partial(_load, layout, image, damage))
 
-    def place(self, row: ManifestRow) -> str:
+    def path_of(self, row: ManifestRow) -> str:
         """Return images/name."""
         return f"images/{row.file}"
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage import Stored, Topic
-from edge_agent.data.storage.db3.positions import Place, Places, find_places
+from edge_agent.data.storage.db3.positions import Position, Positions, find_positions
 from edge_agent.data.storage.db3.rows import read_message_row
 from edge_agent.data.storage.db3.schema import read_schema
 from edge_agent.data.storage.read_buffers import ReadBuffers
@@ -35,7 +35,7 @@ class Db3File:
         self._pages = Pages(path)
         self._buffers = ReadBuffers()
         self._damage = DamageLog()
-        self._places: Places | None = None
+        self._positions: Positions | None = None
         try:
             self._schema = read_schema(self._pages)
         except BaseException:
@@ -56,26 +56,26 @@ class Db3File:
     def messages(self, topics: Collection[str], damage: DamageLog) -> Iterator[Stored]:
         """Yield the messages of topics by time, then by row; see StorageFile."""
         wanted = frozenset(i for i, t in enumerate(self._schema.topics) if t.name in topics)
-        places = self._find(wanted)
+        positions = self._find(wanted)
         declared = self.topics()
         for log in (self._pages.damage, self._damage):
             for loss in log.all():
                 damage.add(loss.kind, loss.begins, loss.count)
-        chosen = np.flatnonzero(np.isin(places.rows["topic"], list(wanted)))
+        chosen = np.flatnonzero(np.isin(positions.rows["topic"], list(wanted)))
         for first in range(0, len(chosen), _BLOCK):
-            for row in places.rows[chosen[first : first + _BLOCK]].tolist():
-                place = Place(*row)
-                load = partial(self._load, place, places)
-                yield Stored(place.stamp_ns, declared[place.topic], load)
+            for row in positions.rows[chosen[first : first + _BLOCK]].tolist():
+                position = Position(*row)
+                load = partial(self._load, position, positions)
+                yield Stored(position.stamp_ns, declared[position.topic], load)
 
-    def _load(self, place: Place, places: Places) -> memoryview:
+    def _load(self, position: Position, positions: Positions) -> memoryview:
         pages = self._pages
-        where = pages.place(place.page)
-        page = pages.page(place.page)
-        row = read_message_row(page, place.offset, pages.usable)
-        if place.overflow in places.shared:
+        where = pages.position(position.page)
+        page = pages.page(position.page)
+        row = read_message_row(page, position.offset, pages.usable)
+        if position.overflow in positions.shared:
             raise FrameError(f"{where}: its pages are another message's too", "damaged file")
-        known = place.rowid, place.stamp_ns, place.overflow
+        known = position.rowid, position.stamp_ns, position.overflow
         if (row.rowid, row.stamp_ns, row.overflow) != known:
             raise FrameError(f"{where}: changed while it was read", "damaged file")
         if row.size > pages.count * pages.page_size:
@@ -84,15 +84,15 @@ class Db3File:
         local = row.end - row.begin
         data[:local] = page[row.begin : row.end]
         if row.overflow:
-            pages.chain(row.overflow, data[local:], places.starts)
+            pages.chain(row.overflow, data[local:], positions.starts)
         return data.toreadonly()
 
-    def _find(self, wanted: frozenset[int]) -> Places:
+    def _find(self, wanted: frozenset[int]) -> Positions:
         """Return the places of at least these topics."""
-        if self._places is None:
+        if self._positions is None:
             if not (self._pages.has_header and self._schema.whole):
-                self._damage.add("damaged file", self._pages.place(1))
-            self._places = find_places(self._pages, self._schema, wanted, self._damage)
-        elif not wanted <= self._places.topics:
-            self._places = find_places(self._pages, self._schema, wanted, DamageLog())
-        return self._places
+                self._damage.add("damaged file", self._pages.position(1))
+            self._positions = find_positions(self._pages, self._schema, wanted, self._damage)
+        elif not wanted <= self._positions.topics:
+            self._positions = find_positions(self._pages, self._schema, wanted, DamageLog())
+        return self._positions

@@ -31,7 +31,7 @@ _BYTES_AT_ONCE = 2**20  # of pages
 _SPARE_BYTES = 2**21  # of places that nobody asked for yet: 40 minutes of a camera at 30 Hz
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a message is; a row of `Places.rows`."""
 
     stamp_ns: int
@@ -42,11 +42,11 @@ class Place(NamedTuple):
     overflow: int  # page that the message goes on at; 0: none
 
 
-_ROW = np.dtype(list(zip(Place._fields, ("i8", "i8", "u4", "u2", "u2", "u4"), strict=True)))
-_PAGE, _TOPIC = map(Place._fields.index, ("page", "topic"))
+_ROW = np.dtype(list(zip(Position._fields, ("i8", "i8", "u4", "u2", "u2", "u4"), strict=True)))
+_PAGE, _TOPIC = map(Position._fields.index, ("page", "topic"))
 
 
-class Places(NamedTuple):
+class Positions(NamedTuple):
     """What one pass over the file finds."""
 
     rows: _Rows  # (messages of `topics`,) by time, those of equal time by row id
@@ -57,7 +57,9 @@ class Places(NamedTuple):
     shared: frozenset[int]
 
 
-def find_places(pages: Pages, schema: Schema, wanted: Collection[int], damage: DamageLog) -> Places:
+def find_positions(
+    pages: Pages, schema: Schema, wanted: Collection[int], damage: DamageLog
+) -> Positions:
     """Return the places of the wanted topics (by index), and what is to be known of the others.
 
     What cannot be found any more is added to `damage`: counted by row id, which recorders give
@@ -78,12 +80,12 @@ def find_places(pages: Pages, schema: Schema, wanted: Collection[int], damage: D
         more = more[np.unique(more["rowid"], return_index=True)[1]]
         found.add(more)
         if not (lost or bad_rows) and indexed not in (None, found.count):
-            place = pages.place(schema.index_root)
-            damage.add("damaged file", f"{place}: counts {indexed} messages")
+            position = pages.position(schema.index_root)
+            damage.add("damaged file", f"{position}: counts {indexed} messages")
         for loss in bad_rows.all():
             damage.add(loss.kind, loss.begins, loss.count)
         _count(lost, np.sort(np.concatenate([known, more["rowid"]])), pages, damage)
-    return found.places()
+    return found.positions()
 
 
 class _Found:
@@ -119,14 +121,14 @@ class _Found:
         self._rows = bytearray(rows[self._is_kept[rows["topic"]]].tobytes())
         return True
 
-    def places(self) -> Places:
+    def positions(self) -> Positions:
         rows = np.frombuffer(self._rows, _ROW)
         if not _is_in_order(rows):
             rows = rows[np.lexsort((rows["rowid"], rows["stamp_ns"]))]
         starts, claims = np.unique(np.frombuffer(self._starts, np.int64), return_counts=True)
         shared = frozenset(starts[claims > 1].tolist())
         topics = frozenset(np.flatnonzero(self._is_kept).tolist())
-        return Places(rows, topics, self._counts, starts[claims == 1], shared)
+        return Positions(rows, topics, self._counts, starts[claims == 1], shared)
 
 
 def _is_in_order(rows: _Rows) -> bool:
@@ -164,12 +166,12 @@ def _read(
         known = np.isin(read[:, _TOPIC], ids)
         damaged += np.bincount(read[~known, _PAGE], minlength=len(batch))
         for i in np.flatnonzero(damaged).tolist():
-            damage.add("damaged file", pages.place(batch[i][0]), int(damaged[i]))
+            damage.add("damaged file", pages.position(batch[i][0]), int(damaged[i]))
         read = read[known]
         read[:, _TOPIC] = topics[np.searchsorted(ids, read[:, _TOPIC])]
         read[:, _PAGE] = numbers[read[:, _PAGE]]
         rows = np.empty(len(read), _ROW)
-        for name, column in zip(Place._fields, read.T, strict=True):
+        for name, column in zip(Position._fields, read.T, strict=True):
             rows[name] = column
         yield rows
 
@@ -196,4 +198,4 @@ def _count(lost: list[Lost], rowids: _Numbers, pages: Pages, damage: DamageLog) 
         if part.up_to is not None and 0 <= part.after < part.up_to < 2**62:
             first, last = np.searchsorted(rowids, [part.after, part.up_to], side="right")
             missing = part.up_to - part.after - int(last - first)
-        damage.add(part.reason, pages.place(part.page), missing if 1 <= missing <= most else 1)
+        damage.add(part.reason, pages.position(part.page), missing if 1 <= missing <= most else 1)

@@ -316,7 +316,9 @@ def _part(content: bytes, at: int, count: int) -> bytes:
 def _is_possible(index: Index, chunk: Chunk) -> bool:
     if chunk.channels is not None and chunk.channels != index.keys():
         return False
-    places = [at for entries in index.values() for _, at in entries]
-    if not places:
+    positions = [at for entries in index.values() for _, at in entries]
+    if not positions:
         return True
-    return max(places) + MESSAGE_HEAD.size <= chunk.size and len(set(places)) == len(places)
+    return max(positions) + MESSAGE_HEAD.size <= chunk.size and len(set(positions)) == len(
+        positions
+    )

@@ -19,7 +19,7 @@ class Chunk(NamedTuple):
     whole: bool = True  # False: the file ends in it
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a message is in its chunk."""
 
     stamp_ns: int

@@ -1,7 +1,7 @@
 """The content of one chunk of a ROS 1 bag, decompressed once: messages are taken out of it."""
 
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.storage.ros1.chunk import Chunk, Place, chunk_reader
+from edge_agent.data.storage.ros1.chunk import Chunk, Position, chunk_reader
 from edge_agent.data.storage.ros1.records import MESSAGE, Read, Record, read_record
 from edge_agent.data.storage.ros1.scan import Scan
 from fleet_model.errors import FrameError
@@ -21,14 +21,14 @@ class Content:
         except FrameError as error:
             self._failure = FrameError(f"{self._where}: {error}", error.reason)
 
-    def message(self, place: Place) -> bytes:
+    def message(self, position: Position) -> bytes:
         """Return the serialized message; raises FrameError."""
         if self._failure is not None:
             raise FrameError(str(self._failure), self._failure.reason)
-        record = self._record(place, place.offset)
+        record = self._record(position, position.offset)
         if record is None:  # the index may be wrong, and the message all right
-            elsewhere = self._find(place)
-            record = self._record(place, elsewhere[0]) if len(elsewhere) == 1 else None
+            elsewhere = self._find(position)
+            record = self._record(position, elsewhere[0]) if len(elsewhere) == 1 else None
         if record is None:
             raise FrameError(f"{self._where}: not the message that the index says", "damaged file")
         if record.end > self._size:
@@ -39,7 +39,7 @@ class Content:
             raise FrameError(f"{self._where}: the file became shorter", "cut file")
         return data
 
-    def _record(self, place: Place, offset: int) -> Record | None:
+    def _record(self, position: Position, offset: int) -> Record | None:
         """Return the record at `offset` if it is a message of the connection.
 
         Its time may differ: no two places of an index have the same offset, so then the time in the
@@ -49,17 +49,17 @@ class Content:
             record = read_record(self._read, offset)
         except FrameError:
             return None
-        if record.op != MESSAGE or record.number(b"conn") != place.connection:
+        if record.op != MESSAGE or record.number(b"conn") != position.connection:
             return None
         return record
 
-    def _find(self, place: Place) -> list[int]:
+    def _find(self, position: Position) -> list[int]:
         """Return where else messages of this connection and time are, at most a few."""
         if self._offsets is None:
             self._offsets = {}
             scan = Scan(self._read, "", DamageLog())
             scan.take(Chunk(0, self._size, b"none"))
-            for i in range(0, len(scan.places), 4):
-                _, stamp_ns, connection, offset = scan.places[i : i + 4]
+            for i in range(0, len(scan.positions), 4):
+                _, stamp_ns, connection, offset = scan.positions[i : i + 4]
                 self._offsets.setdefault((stamp_ns, connection), []).append(offset)
-        return self._offsets.get((place.stamp_ns, place.connection), [])
+        return self._offsets.get((position.stamp_ns, position.connection), [])

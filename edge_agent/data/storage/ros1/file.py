@@ -10,14 +10,14 @@ import numpy as np
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage import Stored, Topic
-from edge_agent.data.storage.ros1.chunk import Chunk, Place
+from edge_agent.data.storage.ros1.chunk import Chunk, Position
 from edge_agent.data.storage.ros1.content import Content
 from edge_agent.data.storage.ros1.index import (
     ChunkInfo,
     Index,
     find_chunk,
     read_index,
-    read_places,
+    read_positions,
 )
 from edge_agent.data.storage.ros1.records import BAG_HEADER, read_record
 from edge_agent.data.storage.ros1.scan import Scan
@@ -82,14 +82,14 @@ class Ros1File:
                 continue
             try:
                 chunk, end = find_chunk(self._read, info)
-                places = read_places(self._read, info, end, wanted)
+                positions = read_positions(self._read, info, end, wanted)
             except FrameError as error:
                 damage.add(error.reason, self._where(info.begin))
                 yield from self._scanned(self._scan_of(info, damage), wanted)
                 continue
-            for place in places:
-                topic = wanted[place.connection]
-                yield Stored(place.stamp_ns, topic, partial(self._load, chunk, place))
+            for position in positions:
+                topic = wanted[position.connection]
+                yield Stored(position.stamp_ns, topic, partial(self._load, chunk, position))
 
     def _open(self) -> None:
         """Read the index; without one, all records."""
@@ -117,19 +117,19 @@ class Ros1File:
         if self._index is not None:
             return self._index.connections, self._index.counts
         assert self._scan is not None
-        found = np.array(self._scan.places, np.int64).reshape(-1, 4)
+        found = np.array(self._scan.positions, np.int64).reshape(-1, 4)
         return self._scan.connections, Counter(found[:, 2].tolist())
 
     def _scanned(self, scan: Scan, wanted: dict[int, Topic]) -> Iterator[Stored]:
         """Yield what a scan found, by time."""
-        found = np.array(scan.places, np.int64).reshape(-1, 4)
+        found = np.array(scan.positions, np.int64).reshape(-1, 4)
         found = found[np.isin(found[:, 2], list(wanted))]
         found = found[np.argsort(found[:, 1], kind="stable")]
         for first in range(0, len(found), _BLOCK):
             for ordinal, *fields in found[first : first + _BLOCK].tolist():
-                place = Place(*fields)
-                load = partial(self._load, scan.chunks[ordinal], place)
-                yield Stored(place.stamp_ns, wanted[place.connection], load)
+                position = Position(*fields)
+                load = partial(self._load, scan.chunks[ordinal], position)
+                yield Stored(position.stamp_ns, wanted[position.connection], load)
 
     def _scan_of(self, info: ChunkInfo, damage: DamageLog) -> Scan:
         """Find the messages of a chunk whose index is wrong."""
@@ -137,11 +137,11 @@ class Ros1File:
         scan.take(Chunk(info.begin, info.end - info.begin, b"none"))
         return scan
 
-    def _load(self, chunk: Chunk, place: Place) -> bytes:
+    def _load(self, chunk: Chunk, position: Position) -> bytes:
         content = self._content
         if content is None or content.chunk != chunk:
             content = self._content = Content(self._read, chunk, self._name)
-        return content.message(place)
+        return content.message(position)
 
     def _read(self, at: int, size: int) -> bytes:
         try:

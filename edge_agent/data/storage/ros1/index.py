@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from edge_agent.data.storage import Topic
-from edge_agent.data.storage.ros1.chunk import Chunk, Place
+from edge_agent.data.storage.ros1.chunk import Chunk, Position
 from edge_agent.data.storage.ros1.records import (
     CHUNK,
     CHUNK_INFO,
@@ -87,7 +87,7 @@ def find_chunk(read: Read, info: ChunkInfo) -> tuple[Chunk, int]:
     return chunk, record.end
 
 
-def read_places(read: Read, info: ChunkInfo, at: int, wanted: Collection[int]) -> list[Place]:
+def read_positions(read: Read, info: ChunkInfo, at: int, wanted: Collection[int]) -> list[Position]:
     """Return the places of the wanted connections' messages in one chunk, by time.
 
     Args:
@@ -99,7 +99,7 @@ def read_places(read: Read, info: ChunkInfo, at: int, wanted: Collection[int]) -
     Raises:
         FrameError: the chunk's own index is not what `info` says.
     """
-    places: list[Place] = []
+    positions: list[Position] = []
     missing = set(info.counts)
     while missing:
         record = read_record(read, at)
@@ -111,24 +111,24 @@ def read_places(read: Read, info: ChunkInfo, at: int, wanted: Collection[int]) -
         if record.end - record.data != count * _ENTRY.size or record.end > info.end:
             raise FrameError("the index of a chunk has another length", "damaged file")
         if connection in wanted:
-            places += _entries(read(record.data, count * _ENTRY.size), connection)
+            positions += _entries(read(record.data, count * _ENTRY.size), connection)
         at = record.end
-    stamps = [place.stamp_ns for place in places]
-    distinct = {place.offset for place in places}
+    stamps = [position.stamp_ns for position in positions]
+    distinct = {position.offset for position in positions}
     if (
-        len(distinct) != len(places)
+        len(distinct) != len(positions)
         or min(stamps, default=info.start_ns) < info.start_ns
         or max(stamps, default=info.end_ns) > info.end_ns
     ):
         raise FrameError("the index of a chunk contradicts itself", "damaged file")
-    return sorted(places, key=lambda place: (place.stamp_ns, place.offset))
+    return sorted(positions, key=lambda position: (position.stamp_ns, position.offset))
 
 
-def _entries(data: bytes, connection: int) -> Iterator[Place]:
+def _entries(data: bytes, connection: int) -> Iterator[Position]:
     if len(data) % _ENTRY.size:
         raise FrameError("the index of a chunk was cut", "cut file")
     for stamp, offset in _ENTRY.iter_unpack(data):
-        yield Place(time_ns(stamp), connection, offset)
+        yield Position(time_ns(stamp), connection, offset)
 
 
 def _chunk_info(read: Read, record: Record) -> ChunkInfo:

@@ -32,7 +32,7 @@ class Scan:
         """Keep how to read the file, its name for people, and where losses are told."""
         self.chunks: list[Chunk] = []
         self.connections: dict[int, Topic] = {}
-        self.places = array("q")  # of each message: index into `chunks`, then its Place
+        self.positions = array("q")  # of each message: index into `chunks`, then its Place
         self._read = read
         self._name = name
         self._damage = damage
@@ -64,7 +64,7 @@ class Scan:
             retry = record.data
             if record.op == MESSAGE:
                 stamp_ns, connection = record.time_ns(b"time"), record.number(b"conn")
-                self.places.extend((ordinal, stamp_ns, connection, at))
+                self.positions.extend((ordinal, stamp_ns, connection, at))
             elif record.op == CONNECTION:
                 self._connect(read, record)
             elif record.op == CHUNK and chunk.compression == b"none":

@@ -78,12 +78,12 @@ class Pages:
         try:
             data = os.pread(self._fd, self.page_size, (number - 1) * self.page_size)
         except OSError as error:
-            raise FrameError(f"{self.place(number)}: {error.strerror}") from None
+            raise FrameError(f"{self.position(number)}: {error.strerror}") from None
         if len(data) != self.page_size:
-            raise FrameError(f"{self.place(number)}: it became shorter", "cut file")
+            raise FrameError(f"{self.position(number)}: it became shorter", "cut file")
         return data
 
-    def place(self, number: int) -> str:
+    def position(self, number: int) -> str:
         """Return where a page is, for people."""
         return f"{self.name} at byte {(number - 1) * self.page_size}"
 
@@ -102,11 +102,13 @@ class Pages:
         content = self.usable - 4
         guess = -(-len(out) // content)  # pages; most chains lie in one piece
         if guess > self.count:
-            raise FrameError(f"{self.place(first)}: claims more pages than there are", "cut file")
+            raise FrameError(
+                f"{self.position(first)}: claims more pages than there are", "cut file"
+            )
         number, at = first, 0
         while at < len(out):
             if number == 0:
-                raise FrameError(f"{self.place(first)}: the message ends early", "damaged file")
+                raise FrameError(f"{self.position(first)}: the message ends early", "damaged file")
             begin = number
             if self._wal.offsets:
                 read, number = self._one(begin, out[at:])
@@ -115,9 +117,13 @@ class Pages:
             guess = max(1, 2 * read)
             at += read * content
             if number not in (0, begin + read) and self._is_of_another(number, starts):
-                raise FrameError(f"{self.place(first)}: leads into another message", "damaged file")
+                raise FrameError(
+                    f"{self.position(first)}: leads into another message", "damaged file"
+                )
         if number:
-            raise FrameError(f"{self.place(first)}: the message goes on too long", "damaged file")
+            raise FrameError(
+                f"{self.position(first)}: the message goes on too long", "damaged file"
+            )
 
     def _is_of_another(self, number: int, starts: NDArray[np.int64]) -> bool:
         """Return whether a page that does not follow the one before it belongs to another chain.
@@ -147,9 +153,9 @@ class Pages:
         try:
             size = os.preadv(self._fd, [pages.data], (number - 1) * self.page_size)
         except OSError as error:
-            raise FrameError(f"{self.place(number)}: {error.strerror}") from None
+            raise FrameError(f"{self.position(number)}: {error.strerror}") from None
         if size != pages.nbytes:
-            raise FrameError(f"{self.place(number)}: it became shorter", "cut file")
+            raise FrameError(f"{self.position(number)}: it became shorter", "cut file")
         following = pages[:, :4].copy().view(">u4")[:, 0]
         jumps = np.flatnonzero(following != np.arange(number + 1, number + 1 + len(pages)))
         linked = int(jumps[0]) + 1 if len(jumps) else len(pages)

@@ -117,21 +117,21 @@ def count_index_entries(pages: Pages, root: int) -> int | None:
             seen[number] = 1
             entries += count
             if kind == _INDEX_INTERIOR:
-                places = struct.unpack_from(f">{count}H", page, 12)
-                stack += [int(struct.unpack_from(">I", page, at)[0]) for at in (8, *places)]
+                positions = struct.unpack_from(f">{count}H", page, 12)
+                stack += [int(struct.unpack_from(">I", page, at)[0]) for at in (8, *positions)]
     except (FrameError, struct.error):
         return None
     return entries
 
 
-def cell_places(pages: Pages, number: int, page: bytes) -> tuple[int, ...]:
+def cell_positions(pages: Pages, number: int, page: bytes) -> tuple[int, ...]:
     """Return where the cells of a leaf page are; raises FrameError."""
     begin = _begin(number)
     try:
         (count,) = struct.unpack_from(">H", page, begin + 3)
         return struct.unpack_from(f">{count}H", page, begin + 8)
     except struct.error:
-        raise FrameError(f"{pages.place(number)}: too many rows", "damaged file") from None
+        raise FrameError(f"{pages.position(number)}: too many rows", "damaged file") from None
 
 
 def read_cell(pages: Pages, page: bytes, at: int) -> Cell:
@@ -186,10 +186,10 @@ def small_rows(
     left = MOST_BYTES
     for number, page in leaves:
         try:
-            places = cell_places(pages, number, page)
+            positions = cell_positions(pages, number, page)
         except FrameError:
             continue
-        for at in places:
+        for at in positions:
             try:
                 cell = read_cell(pages, page, at)
                 if not wanted(cell):

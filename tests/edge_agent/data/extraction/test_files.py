@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.extraction.files import FrameNames, image_file, passes_through, require_image_format
+from edge_agent.data.extraction.files import (
+    FrameNames,
+    image_file,
+    passes_through,
+    require_image_format,
+)
 from fleet_model.errors import FrameError, SettingsError
 from fleet_model.types import Frame
 

@@ -62,10 +62,10 @@ def test_a_png_is_read_sample_by_sample(channels, sample, height, width):
 
 
 def test_a_palette_becomes_its_colors():
-    palette, places = noise(7, 3), noise(5, 6) % 7
-    content = png(places, palette)
-    assert np.array_equal(pixels_compressed(content, "", "bag"), palette[places])
-    assert np.array_equal(decode_compressed(content, "", "bag"), palette[places])
+    palette, positions = noise(7, 3), noise(5, 6) % 7
+    content = png(positions, palette)
+    assert np.array_equal(pixels_compressed(content, "", "bag"), palette[positions])
+    assert np.array_equal(decode_compressed(content, "", "bag"), palette[positions])
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])

@@ -143,11 +143,11 @@ def test_a_picture_of_one_color_is_not_taken_for_one_that_claims_too_much():
 def test_every_flipped_bit_of_a_png_is_found(at):
     content = bytearray(FILES["png"][0])
     for bit in range(8):
-        for place in range(at, len(content), 61):
-            content[place] ^= 1 << bit
+        for position in range(at, len(content), 61):
+            content[position] ^= 1 << bit
             with pytest.raises(FrameError):
                 read_header(bytes(content))
-            content[place] ^= 1 << bit
+            content[position] ^= 1 << bit
 
 
 @pytest.mark.parametrize(

@@ -156,13 +156,13 @@ def test_a_flipped_bit_never_shifts_the_rows_that_are_there(bags, stored):
     """Every row of a picture that is still given begins where a row began."""
     rows = np.arange(6 * 20, dtype=np.uint8).reshape(6, 20)  # 2 bytes of padding each
     content = bytearray(stored(bags.raw(7, rows, "rgb8", width=6)))
-    for place in range(len(content) - rows.size):
+    for position in range(len(content) - rows.size):
         for bit in range(8):
-            content[place] ^= 1 << bit
+            content[position] ^= 1 << bit
             try:
                 picture = frame_of(bytes(content), RAW, "run_1", BAG_NS).pixels()
             except FrameError:
                 picture = np.zeros((0, 6, 3))
-            content[place] ^= 1 << bit
+            content[position] ^= 1 << bit
             starts = [int(row.reshape(-1)[:3].min()) for row in picture]
-            assert all(after - before == 20 for before, after in pairwise(starts)), (place, bit)
+            assert all(after - before == 20 for before, after in pairwise(starts)), (position, bit)

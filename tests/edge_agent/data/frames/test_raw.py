@@ -49,8 +49,8 @@ def demosaic(mosaic, pattern):
     rows, columns = np.indices(mosaic.shape)
     red, blue = BAYER[pattern]
 
-    def at(place):
-        return (rows % 2 == place[0]) & (columns % 2 == place[1])
+    def at(position):
+        return (rows % 2 == position[0]) & (columns % 2 == position[1])
 
     def average(*offsets):
         total = sum(np.roll(values, offset, (0, 1)) for offset in offsets)
@@ -176,9 +176,9 @@ def test_bayer_pictures_may_have_any_size(pattern, sample, height, width, paddin
     ],
 )
 @given(height=sizes, pairs=sizes, padding=st.integers(0, 5))
-def test_packed_yuv_pixels_share_their_color_in_pairs(encoding, places, height, pairs, padding):
+def test_packed_yuv_pixels_share_their_color_in_pairs(encoding, positions, height, pairs, padding):
     samples = noise(height, pairs, 4)
-    y_at, u_at, v_at = places
+    y_at, u_at, v_at = positions
     y = samples[..., [y_at, y_at + 2]].reshape(height, 2 * pairs)
     expected = bt601(y, samples[..., u_at].repeat(2, axis=1), samples[..., v_at].repeat(2, axis=1))
     data, layout = image(samples.reshape(height, 2 * pairs, 2), encoding, padding)

@@ -45,7 +45,7 @@ class DataSetWriter:
     def write(self, form, rows, name="set", pictures=None, manifest=True):
         """Return the directory and the rows as placed."""
         out, kind = self.root / name, open_format(form)
-        placed = [replace(row, file=kind.place(row)) for row in rows]
+        placed = [replace(row, file=kind.path_of(row)) for row in rows]
         for index, row in enumerate(placed):
             (out / row.file).parent.mkdir(parents=True, exist_ok=True)
             content = pictures[index] if pictures else picture(index)

@@ -48,11 +48,11 @@ def test_a_box_survives_coco_numbers_to_the_last_bit(found):
 
 
 @given(st.integers(0, 10**6), st.integers(0, 6), sizes)
-def test_a_share_that_somebody_typed_is_found_again(digits, places, whole):
-    typed = Fraction(digits, 10**places)
+def test_a_share_that_somebody_typed_is_found_again(digits, decimals, whole):
+    typed = Fraction(digits, 10**decimals)
     found = shortest_share(rounded(typed * whole), whole)
-    assert found.places <= places
-    assert abs(Fraction(found.digits, 10**found.places) - typed) * whole < 1e-6
+    assert found.decimals <= decimals
+    assert abs(Fraction(found.digits, 10**found.decimals) - typed) * whole < 1e-6
 
 
 def test_yolo_text_of_a_whole_picture_is_short():

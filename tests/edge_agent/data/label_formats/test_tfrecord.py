@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.tfds.tf_example import Features, read_example
-from edge_agent.data.label_formats.tfds.tfrecord import read_record, record_places, write_record
+from edge_agent.data.label_formats.tfds.tfrecord import read_record, record_positions, write_record
 from fleet_model.errors import FrameError
 
 pytestmark = pytest.mark.base
@@ -26,9 +26,9 @@ def write(tmp_path):
 
 def read_all(path, damage):
     found = []
-    for place in record_places(path, "r", damage):
+    for position in record_positions(path, "r", damage):
         try:
-            found.append(read_record(path, place, "r"))
+            found.append(read_record(path, position, "r"))
         except FrameError as error:
             damage.add(error.reason, str(error))
     return found
@@ -90,7 +90,7 @@ def test_a_cut_file_gives_what_is_whole(write):
 def test_a_packed_file_is_refused_with_a_reason(tmp_path):
     (tmp_path / "r").write_bytes(b"\x1f\x8b\x08" + bytes(50))
     with pytest.raises(FrameError, match="packed with gzip"):
-        list(record_places(tmp_path / "r", "r", DamageLog()))
+        list(record_positions(tmp_path / "r", "r", DamageLog()))
 
 
 integers = st.lists(st.integers(-(2**63), 2**63 - 1))

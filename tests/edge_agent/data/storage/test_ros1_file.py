@@ -66,11 +66,11 @@ def change(path, at, new):
 
 
 def find_all(data, pattern):
-    places, at = [], data.find(pattern)
+    positions, at = [], data.find(pattern)
     while at >= 0:
-        places.append(at)
+        positions.append(at)
         at = data.find(pattern, at + 1)
-    return places
+    return positions
 
 
 def chunks(path):

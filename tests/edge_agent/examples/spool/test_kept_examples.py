@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from edge_agent.data.manifest import MANIFEST, Manifest, ManifestRow, write_manifest
 from edge_agent.examples.spool import kept_examples
-from edge_agent.examples.spool.kept_examples import BatchNote, Held, KeptExamples, choose_evicted, keep_rows
+from edge_agent.examples.spool.kept_examples import (
+    BatchNote,
+    Held,
+    KeptExamples,
+    choose_evicted,
+    keep_rows,
+)
 
 pytestmark = pytest.mark.base
 

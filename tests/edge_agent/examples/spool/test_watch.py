@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink, StoreSettings
 from edge_agent.examples.spool import watch as spool_watch
 from edge_agent.examples.spool.watch import SpoolWatch
+from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink, StoreSettings
 
 pytestmark = [pytest.mark.base, pytest.mark.slow]
 
