@@ -47,13 +47,21 @@ class Box:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Example:
-    """One labelled input of a workload. It never leaves the robot."""
+    """One input of a workload with what its source knows about it. It never leaves the robot.
 
-    raw: Any  # what Workload.encode takes: a Frame for image workloads
-    label: str  # one of Workload.labels
+    A source leaves out no example for lack of a label or of boxes, unless the workload takes one
+    label per example: the workload decides what it can learn from.
+    """
+
+    # What the workload reads: a Frame for image workloads, anything for a source of your own. The
+    # payload of a Frame is read when it is first asked for, so an example whose features are cached
+    # costs no reading.
+    raw: Any
     key: str  # unique on this robot and stable between rounds: names cached features
     held_out: bool = False  # True: measured with, never trained on
-    boxes: tuple[Box, ...] = ()  # for detection; `label` is then the largest one's
+    label: str | None = None  # of the whole input; with boxes, the largest one's; None: not known
+    boxes: tuple[Box, ...] = ()  # for detection
+    targets: Mapping[str, Any] = field(default_factory=dict)  # by name: whatever else is known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -216,7 +216,7 @@ def _encode(learner: Learner, examples: Iterable[Example]) -> tuple[_Rows, _Rows
 def _encode_one(learner: Learner, example: Example) -> _Encoded:
     """Decode and encode an example in a thread of `map_ahead`."""
     try:
-        target = learner.workload.target(example.label)
+        target = learner.workload.target(example.label or "")
         cached = example.key in learner.cache
         inputs = None if cached else learner.workload.encode(example.raw)
     except FrameError as error:

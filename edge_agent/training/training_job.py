@@ -1,6 +1,6 @@
 """What agent and training process tell each other: a job one way, an update or an error back.
 
-Both travel as frames: two lengths, a JSON header, a safetensors body (never pickle).
+Both travel as packets: two lengths, a JSON header, a safetensors body (never pickle).
 """
 
 import json
@@ -18,7 +18,7 @@ from fleet_model.errors import FleetError, TrainingError
 from fleet_model.loading import load_plugin
 from fleet_model.types import Checkpoint, Example, TrainConfig, Update, Weights
 
-WireFrame: TypeAlias = tuple[dict[str, Any], bytes]  # (JSON header, safetensors body)
+Packet: TypeAlias = tuple[dict[str, Any], bytes]  # (JSON header, safetensors body)
 LENGTHS = struct.Struct(">IQ")  # header bytes, body bytes
 
 
@@ -51,16 +51,16 @@ class TrainingJob:
     config: TrainConfig
 
 
-def write_frame(stream: IO[bytes], frame: WireFrame) -> None:
-    """Write a whole frame; raises BrokenPipeError when the other side has gone."""
-    header, body = json.dumps(frame[0]).encode(), frame[1]
+def write_packet(stream: IO[bytes], packet: Packet) -> None:
+    """Write a whole packet; raises BrokenPipeError when the other side has gone."""
+    header, body = json.dumps(packet[0]).encode(), packet[1]
     stream.write(LENGTHS.pack(len(header), len(body)) + header)
     stream.write(body)
     stream.flush()
 
 
-def read_frame(stream: IO[bytes]) -> WireFrame | None:
-    """Return the next frame; None at the end of the stream, also in the middle of a frame."""
+def read_packet(stream: IO[bytes]) -> Packet | None:
+    """Return the next packet; None at the end of the stream, also in the middle of a packet."""
     lengths = stream.read(LENGTHS.size)
     if len(lengths) < LENGTHS.size:
         return None
@@ -71,7 +71,7 @@ def read_frame(stream: IO[bytes]) -> WireFrame | None:
     return json.loads(header), body
 
 
-def pack_job(job: TrainingJob) -> WireFrame:
+def pack_job(job: TrainingJob) -> Packet:
     """Agent's side."""
     header = {
         "trainer": job.trainer,
@@ -84,9 +84,9 @@ def pack_job(job: TrainingJob) -> WireFrame:
     return header, _save(job.checkpoint.weights)
 
 
-def unpack_job(frame: WireFrame) -> TrainingJob:
+def unpack_job(packet: Packet) -> TrainingJob:
     """Training process's side."""
-    header, body = frame
+    header, body = packet
     return TrainingJob(
         trainer=header["trainer"],
         spec=TrainerSpec.model_validate(header["spec"]),
@@ -97,7 +97,7 @@ def unpack_job(frame: WireFrame) -> TrainingJob:
     )
 
 
-def pack_update(update: Update) -> WireFrame:
+def pack_update(update: Update) -> Packet:
     """Training process's side."""
     header = {
         "base_version": update.base_version,
@@ -108,14 +108,14 @@ def pack_update(update: Update) -> WireFrame:
     return header, _save(update.weights)
 
 
-def pack_error(error: FleetError) -> WireFrame:
+def pack_error(error: FleetError) -> Packet:
     """Training process's side: what is raised at the agent instead of an update."""
     return {"error": type(error).__name__, "message": str(error)}, b""
 
 
-def unpack_update(frame: WireFrame) -> Update:
+def unpack_update(packet: Packet) -> Update:
     """Agent's side; raises the error that the training process ended the job with."""
-    header, body = frame
+    header, body = packet
     if "error" in header:
         raise getattr(errors, header["error"], TrainingError)(header["message"])
     return Update(robot="", weights=_load(body), **header)

@@ -25,15 +25,15 @@ from typing import BinaryIO, NoReturn
 from edge_agent.training.trainer import TRAINERS, Trainer
 from edge_agent.training.training_job import (
     ExampleSource,
+    Packet,
     TrainingJob,
-    WireFrame,
     pack_error,
     pack_job,
     pack_update,
-    read_frame,
+    read_packet,
     unpack_job,
     unpack_update,
-    write_frame,
+    write_packet,
 )
 from fleet_model.errors import FleetError, TrainingError
 from fleet_model.loading import load_plugin
@@ -83,12 +83,12 @@ class TrainingProcess:
                 died. The next call starts a new child.
             FleetError: whatever else the trainer or the example store raised on purpose.
         """
-        frame = pack_job(job)
+        packet = pack_job(job)
         with self._busy:
             self._stop_reason = ""
             for _ in range(2):
                 child = self._running()
-                answer = self._exchange(child, frame, timeout_s)
+                answer = self._exchange(child, packet, timeout_s)
                 if answer:
                     return unpack_update(answer)
                 if child.wait() != 0 or self._stop_reason:
@@ -129,8 +129,8 @@ class TrainingProcess:
         return self._child
 
     def _exchange(
-        self, child: "subprocess.Popen[bytes]", frame: WireFrame, timeout_s: float | None
-    ) -> WireFrame | None:
+        self, child: "subprocess.Popen[bytes]", packet: Packet, timeout_s: float | None
+    ) -> Packet | None:
         """Return the child's answer; None if it ended without one."""
         assert child.stdin is not None
         assert child.stdout is not None
@@ -139,8 +139,8 @@ class TrainingProcess:
         if timeout_s is not None:
             timer.start()
         try:
-            write_frame(child.stdin, frame)
-            return read_frame(child.stdout)
+            write_packet(child.stdin, packet)
+            return read_packet(child.stdout)
         except BrokenPipeError:
             return None
         except BaseException:
@@ -194,14 +194,14 @@ def main() -> NoReturn:
     logging.basicConfig(level=logging.INFO)  # to stderr
     inbound, outbound = _take_pipes()
     _step_aside()
-    frames: queue.SimpleQueue[WireFrame] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(inbound, frames), daemon=True).start()
+    packets: queue.SimpleQueue[Packet] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(inbound, packets), daemon=True).start()
     warm = _WarmTrainer()
-    frame = frames.get()  # no limit: a child is started because a job is on its way
+    packet = packets.get()  # no limit: a child is started because a job is on its way
     while True:
-        write_frame(outbound, _answer(warm, frame))
+        write_packet(outbound, _answer(warm, packet))
         try:
-            frame = frames.get(timeout=idle_s)
+            packet = packets.get(timeout=idle_s)
         except queue.Empty:
             os._exit(0)  # at once: the thread above cannot be joined
 
@@ -225,9 +225,9 @@ class _WarmTrainer:
         self._trainer = None
 
 
-def _answer(warm: _WarmTrainer, frame: WireFrame) -> WireFrame:
+def _answer(warm: _WarmTrainer, packet: Packet) -> Packet:
     try:
-        job = unpack_job(frame)
+        job = unpack_job(packet)
         update = warm.of(job).fit(job.checkpoint, job.examples.open(), job.config)
         return pack_update(replace(update, metrics={**update.metrics, **_process_metrics()}))
     except FleetError as error:
@@ -249,10 +249,10 @@ def _process_metrics() -> Mapping[str, float]:
     }
 
 
-def _receive(inbound: BinaryIO, frames: "queue.SimpleQueue[WireFrame]") -> None:
+def _receive(inbound: BinaryIO, packets: "queue.SimpleQueue[Packet]") -> None:
     """Read on while the trainer works, to learn at once that the parent has gone."""
-    while frame := read_frame(inbound):
-        frames.put(frame)
+    while packet := read_packet(inbound):
+        packets.put(packet)
     os._exit(0)
 
 
