@@ -119,5 +119,6 @@ def _answer(stdout: IO[str], code: int, last_lines: Sequence[str]) -> ExportResu
             f"the export process ended with {how}; its last lines: {' | '.join(last_lines)}"
         ) from None
     if isinstance(answer, Failure):
-        raise getattr(errors, answer.error)(answer.message)
+        # The class may be a plug-in's own, which only the child has loaded.
+        raise getattr(errors, answer.error, ExportError)(answer.message)
     return answer
