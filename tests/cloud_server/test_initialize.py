@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cloud_server import initialize as initialize_module
-from cloud_server import publish as publish_module
 from cloud_server.initialize import Plan, initialize, renew_certificate
+from cloud_server.models import publish as publish_module
 from cloud_server.models.export import BundleJob, ExportResult
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory

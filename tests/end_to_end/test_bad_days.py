@@ -19,7 +19,7 @@ DEADLINE_S = 200.0  # of rounds in which all robots come back: a busy machine mu
 # An agent whose clock is off by as many seconds as a file says.
 SKEWED = """
 import datetime, pathlib, sys
-from fleet_model import proof
+from fleet_model.protocol import proof
 now = proof.utc_now
 offset = pathlib.Path(sys.argv.pop(1))
 proof.utc_now = lambda: now() + datetime.timedelta(seconds=float(offset.read_text()))

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parent))
 import damaging
 
-from edge_agent.data.storage import db3_places
+from edge_agent.data.storage.db3 import positions as db3_positions
 from edge_agent.data.storage.db3.file import Db3File
 
 T0 = 1_760_000_000_000_000_000
@@ -62,5 +62,5 @@ def check(name, mutate, messages, written, losses):
 
 
 if __name__ == "__main__":
-    db3_places._SPARE_BYTES = 300  # so that the longer files are read in two passes
+    db3_positions._SPARE_BYTES = 300  # so that the longer files are read in two passes
     sys.exit(damaging.main(Db3File, seeds, check))

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cloud_server import doctor
-from cloud_server.cli import app
+from cloud_server.cli import app, doctor
 from cloud_server.cli.doctor import examine
 from cloud_server.robots.register import Register
 from cloud_server.state.settings import load_settings

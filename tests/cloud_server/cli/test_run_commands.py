@@ -5,8 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from cloud_server import run_commands, terminal
-from cloud_server.cli import app
+from cloud_server.cli import app, run_commands, terminal
 from cloud_server.runs.run_store import Run, RunStore
 from cloud_server.runs.schedule import Schedule, ScheduleFile
 from cloud_server.state.round_record import RobotRecord, RoundRecord

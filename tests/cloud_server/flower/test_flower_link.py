@@ -9,9 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from cloud_server.flower import flower_link, flower_superlink
 from cloud_server.flower.flower_link import LinkGrid
 from cloud_server.flower.flower_superlink import create_superlink
-from fleet_model import flower_link, flower_superlink
 from fleet_model.protocol.wire import pack_weights, unpack_weights
 
 TTL_S = 600.0

@@ -30,7 +30,7 @@ TORN = "half kept+"
 
 def main() -> None:
     directory, step, nth = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    from cloud_server import runs
+    from cloud_server.runs import runs
 
     runs.publish = publish
     mark = directory / "killed"

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server import last_seen
+from cloud_server.robots import last_seen
 from cloud_server.robots.last_seen import MAX_WAITING, WAITING_S, WRITE_S, LastSeen
 from cloud_server.robots.register import Register
 from fleet_model.durable import write_durably

@@ -284,7 +284,7 @@ print(last.weights["w"].tobytes().hex())
 def test_a_process_that_is_really_killed_ends_with_the_same_bits(undisturbed, tmp_path):
     """Here the questions die with the process: robots are asked again."""
     (weights, _), _ = undisturbed
-    folder = str(Path(__file__).parent)
+    folder = str(Path(__file__).parents[1])
     for after in (3, 17, 31, 1000):
         server_dir = [folder, str(tmp_path / str(after))]
         command = [sys.executable, "-c", SERVE_AND_DIE, *server_dir]

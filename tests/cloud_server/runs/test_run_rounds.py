@@ -6,9 +6,9 @@ A process that dies is an exception at one of its durable steps; what comes afte
 import numpy as np
 import pytest
 
-from cloud_server import run_rounds
 from cloud_server.rounds.fleet import Clock, Participant, Reply
 from cloud_server.rounds.round_journal import DiskJournal
+from cloud_server.runs import run_rounds
 from cloud_server.runs.run_rounds import Span, close_rounds
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory

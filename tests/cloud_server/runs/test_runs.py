@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from cloud_server import runs as runs_module
 from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.rounds.round_loop import Participant, Reply
+from cloud_server.runs import runs as runs_module
 from cloud_server.runs.runs import Runs
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory

@@ -2,7 +2,7 @@ import ctypes
 
 import pytest
 
-from cloud_server import clock
+from cloud_server.state import clock
 from cloud_server.state.clock import STA_UNSYNC, STATUS_AT, TIME_ERROR, is_synchronized
 
 

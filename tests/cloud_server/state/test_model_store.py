@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud_server import model_store
+from cloud_server.state import model_store
 from cloud_server.state.model_store import DirectoryStore
 from fleet_model.bundle import MANIFEST, TRAINER, read_bundle, sha256_of
 from fleet_model.errors import BundleError

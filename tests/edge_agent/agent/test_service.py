@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from edge_agent import service
+from edge_agent.agent import service
 from edge_agent.robot.settings import AgentSettings, ServerLink
 from fleet_model.errors import SettingsError
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.base
 HOLDER = """
 import subprocess, sys, time
 from pathlib import Path
-from edge_agent import service
+from edge_agent.agent import service
 
 class Agent:
     def __init__(self, settings):

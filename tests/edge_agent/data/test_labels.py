@@ -162,7 +162,7 @@ def test_a_table_of_files_is_no_label_source_of_a_bag_and_neither_is_a_bag(extra
 
 
 def test_a_live_topic_has_no_labels(bags, tmp_path, monkeypatch):
-    from edge_agent import labels as module
+    from edge_agent.data import labels as module
     from edge_agent.data.frames.source import open_frames
 
     path = bags.drive(tmp_path / "r1", ["star"])

@@ -10,7 +10,7 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from edge_agent import fleet_client
+from edge_agent.link import fleet_client
 from edge_agent.link.fleet_client import FleetClient, answer
 from edge_agent.link.flower_connection import FleetConnection
 from edge_agent.link.server_link import HttpsStore

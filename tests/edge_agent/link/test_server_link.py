@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from cloud_server.robots.register import Register
 from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
-from edge_agent import server_link
 from edge_agent.cli.enroll import enroll
+from edge_agent.link import server_link
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.robot.settings import ExampleSettings, ServerLink, load_settings
 from fleet_model.bundle import entry_of, sha256_of, to_json

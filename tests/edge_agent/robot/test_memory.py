@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from edge_agent import memory
+from edge_agent.robot import memory
 from edge_agent.robot.memory import MemoryWatch, tree_pss_mb
 
 pytestmark = pytest.mark.base

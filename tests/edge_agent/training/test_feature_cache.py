@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edge_agent import feature_cache
+from edge_agent.training import feature_cache
 from edge_agent.training.feature_cache import FeatureCache
 
 pytestmark = pytest.mark.base

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent import trainer
+from edge_agent.training import trainer
 from edge_agent.training.feature_cache import FeatureCache
 from edge_agent.training.trainer import Learner, fit, threads_from_environment
 from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.label_formats import json_stream
+from edge_agent.data.label_formats.coco import json_stream
 from edge_agent.data.label_formats.coco.json_stream import read_members
 from fleet_model.errors import FrameError
 

@@ -13,7 +13,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from edge_agent.data.frames.damage import Damage, DamageLog
-from edge_agent.data.storage import Topic, db3_places
+from edge_agent.data.storage import Topic
+from edge_agent.data.storage.db3 import positions as db3_positions
 from edge_agent.data.storage.db3.file import Db3File
 from fleet_model.errors import FrameError
 
@@ -434,7 +435,7 @@ def test_memory_does_not_grow_with_the_messages_of_other_topics(tmp_path):
 @pytest.mark.parametrize("late", [0, 25])
 def test_topics_may_be_asked_for_one_after_the_other(tmp_path, monkeypatch, spare, damaged, late):
     """Places that nobody asked for are kept while there is room, else found again."""
-    monkeypatch.setattr(db3_places, "_SPARE_BYTES", spare)
+    monkeypatch.setattr(db3_positions, "_SPARE_BYTES", spare)
     path = tmp_path / "a.db3"
     rows = [
         (1 + i % 2, T0 + 10 * i - late * (i % 3), payload(i, 900 if i % 4 else 9000))

@@ -311,7 +311,7 @@ def test_sizes_that_damage_claims_are_never_allocated(read):
 
 
 def test_a_chunk_is_unpacked_once_for_all_its_messages(tmp_path, monkeypatch):
-    from edge_agent.data.storage import mcap_chunk
+    from edge_agent.data.storage.mcap import chunk as mcap_chunk
 
     unpacked = []
 

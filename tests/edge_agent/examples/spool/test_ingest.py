@@ -361,10 +361,10 @@ KILLER = """
 import json, os, random, sys, time
 from collections import Counter
 import cv2, numpy
-from edge_agent import labels
+from edge_agent.data import labels
 from edge_agent.data.extraction import extract
 from edge_agent.data.frames import bag
-from edge_agent.data.storage import mcap_file
+from edge_agent.data.storage.mcap import file as mcap_file
 from edge_agent.examples.spool import ingest
 from edge_agent.examples.spool.kept_examples import KeptExamples
 
