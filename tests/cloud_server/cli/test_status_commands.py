@@ -58,7 +58,7 @@ def closed(version, run="a"):
 
 
 @pytest.fixture(scope="module")
-def server_dir(running_server):
+def running_dir(running_server):
     """A running server that knows two robots and has closed a round."""
     register = Register(running_server.server_dir.robots)
     for name in ("r1", "r2"):
@@ -68,8 +68,8 @@ def server_dir(running_server):
     return running_server.server_dir
 
 
-def test_status_shows_robots_and_says_what_happened(server_dir, type_in):
-    out, err = type_in("status", server_dir.root)
+def test_status_shows_robots_and_says_what_happened(running_dir, type_in):
+    out, err = type_in("status", running_dir.root)
 
     assert err == ""
     assert "approved" in out
@@ -78,14 +78,14 @@ def test_status_shows_robots_and_says_what_happened(server_dir, type_in):
     assert "robot r2 waits for approval: cloud-server robots approve DIR r2" in out
 
 
-def test_a_long_reason_stays_on_its_line_and_is_no_markup(server_dir, type_in):
-    out, _ = type_in("status", server_dir.root)
+def test_a_long_reason_stays_on_its_line_and_is_no_markup(running_dir, type_in):
+    out, _ = type_in("status", running_dir.root)
 
     assert f"robot r3: refused: [bold]NaN[/bold] {'x' * 150}\n" in out
 
 
-def test_status_as_json_holds_everything(server_dir, type_in):
-    out, _ = type_in("status", server_dir.root, "--json")
+def test_status_as_json_holds_everything(running_dir, type_in):
+    out, _ = type_in("status", running_dir.root, "--json")
 
     answer = json.loads(out)
     assert [robot["name"] for robot in answer["robots"]] == ["r1", "r2"]
@@ -97,9 +97,9 @@ def test_status_as_json_holds_everything(server_dir, type_in):
     assert any("waits for approval" in line for line in answer["words"])
 
 
-def test_watch_as_json_is_a_line_a_look_until_ctrl_c(server_dir):
+def test_watch_as_json_is_a_line_a_look_until_ctrl_c(running_dir):
     process = subprocess.Popen(
-        command("status", server_dir.root, "--watch", "--json"),
+        command("status", running_dir.root, "--watch", "--json"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     first, second = (json.loads(process.stdout.readline()) for _ in range(2))
@@ -113,9 +113,9 @@ def test_watch_as_json_is_a_line_a_look_until_ctrl_c(server_dir):
     assert "Traceback" not in err
 
 
-def test_watch_into_a_pipe_folds_nothing(server_dir):
+def test_watch_into_a_pipe_folds_nothing(running_dir):
     process = subprocess.Popen(
-        command("status", server_dir.root, "--watch"), stdout=subprocess.PIPE, text=True,
+        command("status", running_dir.root, "--watch"), stdout=subprocess.PIPE, text=True,
         env={**os.environ, "COLUMNS": "40"},
     )  # fmt: skip
     wanted = "robot r2 waits for approval: cloud-server robots approve DIR r2\n"
@@ -126,10 +126,10 @@ def test_watch_into_a_pipe_folds_nothing(server_dir):
     assert wanted in lines
 
 
-def test_watch_draws_on_a_terminal(server_dir):
+def test_watch_draws_on_a_terminal(running_dir):
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        command("status", server_dir.root, "--watch"), stdout=theirs, stderr=theirs,
+        command("status", running_dir.root, "--watch"), stdout=theirs, stderr=theirs,
         env={**os.environ, "COLUMNS": "160", "LINES": "50", "TERM": "xterm"},
     )  # fmt: skip
     os.close(theirs)

@@ -130,8 +130,8 @@ def test_the_server_loads_no_tensorflow_for_it(server_dir):
     code = (
         "import sys; from pathlib import Path\n"
         "from cloud_server.state.directory import ServerDirectory\n"
-        "from cloud_server.monitoring.tensorboard import Boards\n"
-        f"Boards(ServerDirectory(Path({str(server_dir.root)!r}))).catch_up()\n"
+        "from cloud_server.monitoring.tensorboard import TensorBoardWriter\n"
+        f"TensorBoardWriter(ServerDirectory(Path({str(server_dir.root)!r}))).catch_up()\n"
         "print('tensorflow' in sys.modules, 'tensorboard.summary' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

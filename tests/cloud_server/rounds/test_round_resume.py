@@ -260,7 +260,7 @@ SERVE_AND_DIE = """
 import os, sys
 from pathlib import Path
 
-sys.path.append(sys.argv[1])
+sys.path += [sys.argv[1], str(Path(sys.argv[1]).parent)]
 from test_round_resume import fleet, serve
 
 left = int(sys.argv[3])
@@ -284,10 +284,9 @@ print(last.weights["w"].tobytes().hex())
 def test_a_process_that_is_really_killed_ends_with_the_same_bits(undisturbed, tmp_path):
     """Here the questions die with the process: robots are asked again."""
     (weights, _), _ = undisturbed
-    folder = str(Path(__file__).parents[1])
+    folder = str(Path(__file__).parent)
     for after in (3, 17, 31, 1000):
-        server_dir = [folder, str(tmp_path / str(after))]
-        command = [sys.executable, "-c", SERVE_AND_DIE, *server_dir]
+        command = [sys.executable, "-c", SERVE_AND_DIE, folder, str(tmp_path / str(after))]
         killed = subprocess.run([*command, str(after)], capture_output=True, text=True)
         assert killed.returncode == (0 if after == 1000 else -signal.SIGKILL), killed.stderr
         done = subprocess.run([*command, "-1"], capture_output=True, text=True)
