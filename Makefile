@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 BASE_VENV := .venv-3.10
 ROS_VENV := .venv-ros
 TOOLS_VENV := .venv-tools
+# The oldest flwr that the extra `agent` allows; VENV has the newest, by constraints.txt.
+OLDEST_FLWR := $(shell sed -n 's/^agent = .*flwr>=\([0-9.]*\),.*/\1/p' pyproject.toml)
+FLWR_VENV := .venv-flwr-$(OLDEST_FLWR)
 UV := $(TOOLS_VENV)/bin/uv
 EXTRAS := agent keras server tensorboard simulation demo ros-dev test dev
 
@@ -33,14 +36,14 @@ find_python = for candidate in python$(1) python3 python "$$HOME"/.pyenv/version
 	if "$$candidate" -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(1)")' 2>/dev/null; \
 	then echo "$$candidate"; break; fi; done
 
-# $(call install,VENV,EXTRAS): the project, editable, at the versions of constraints.txt. Compiled at
-# once: many processes that each compile TensorFlow while they start take minutes.
+# $(call install,VENV,EXTRAS[,FILE,MORE]): the project, editable, at the versions of constraints.txt or
+# FILE. Compiled at once: many processes that each compile TensorFlow while they start take minutes.
 comma := ,
 install = if test -x $(UV); \
-	then $(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --editable ".[$(2)]" --constraint constraints.txt; \
-	else $(1)/bin/python -m pip install --quiet --editable ".[$(2)]" --constraint constraints.txt; fi
+	then $(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --editable ".[$(2)]" --constraint $(or $(3),constraints.txt) $(4); \
+	else $(1)/bin/python -m pip install --quiet --editable ".[$(2)]" --constraint $(or $(3),constraints.txt) $(4); fi
 
-.PHONY: help setup demo test check static test-base test-ros fuzz soak bench constraints clean
+.PHONY: help setup demo test check static test-base test-ros test-flwr fuzz soak bench constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; \
@@ -52,12 +55,13 @@ setup: $(VENV)/.installed ## make .venv with edge-agent, cloud-server and all to
 demo: $(VENV)/.installed ## a server and several robots on this machine, camera frame to prediction
 	@$(BIN)/python deploy/demo/demo.py
 
-test: static ## everything: check, slow tests, resolution for robots, the base on Python 3.10
+test: static ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr
 	@if test -x $(UV); then $(BIN)/python -m pytest $(PARALLEL); \
 	else echo "left out: the resolution checks of tests/packaging need uv, which could not be installed"; \
 	$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/packaging/test_resolution.py; fi
 	@$(MAKE) --no-print-directory test-base
 	@$(MAKE) --no-print-directory test-ros
+	@$(MAKE) --no-print-directory test-flwr
 
 check: static ## format, lint, types, import contracts, fast tests
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
@@ -82,6 +86,11 @@ test-ros: $(ROS_VENV)/.installed
 	$(ROS_VENV)/bin/python -m pytest --numprocesses 2 -m ros $$(grep -rlE 'mark\.ros\b' tests --include='test_*.py'); \
 	else echo "left out: the ROS tests, ROS 2 has wheels only for Python 3.11 on x86-64"; fi
 
+# Only files that use the marker are collected, as above.
+test-flwr: $(FLWR_VENV)/.installed
+	@$(FLWR_VENV)/bin/python -c 'from importlib.metadata import version; print("contract tests with flwr", version("flwr"))'
+	@$(FLWR_VENV)/bin/python -m pytest $(PARALLEL) -m "flower and not slow" $$(grep -rlE 'mark\.flower\b' tests --include='test_*.py')
+
 # The readers' fuzzers (FUZZ_INPUTS each), then the property tests with a hundred times the examples
 # (tests/conftest.py) and everything else as usual. Logs of past runs: docs/soak.md.
 FUZZ_INPUTS := 1000000
@@ -102,7 +111,7 @@ constraints: | $(UV) ## resolve pyproject.toml again into constraints.txt (needs
 	$(foreach extra,$(EXTRAS),--extra $(extra)) --output-file constraints.txt
 
 clean: ## remove environments, builds and caches; data stays
-	@rm -rf $(VENV) $(BASE_VENV) $(ROS_VENV) $(TOOLS_VENV) build dist *.egg-info \
+	@rm -rf $(VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(TOOLS_VENV) build dist *.egg-info \
 	.mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
@@ -136,3 +145,11 @@ $(ROS_VENV)/.installed: pyproject.toml constraints.txt | $(UV)
 	test -x $(ROS_VENV)/bin/python || "$$python" -m venv $(ROS_VENV); \
 	$(call install,$(ROS_VENV),ros-dev$(comma)test); \
 	touch $@; fi
+
+# No TensorFlow: what the contract with Flower needs. The other versions are those of constraints.txt.
+$(FLWR_VENV)/.installed: pyproject.toml constraints.txt | $(UV)
+	@python="$$($(call find_python,3.11))"; \
+	test -x $(FLWR_VENV)/bin/python || "$$python" -m venv $(FLWR_VENV); \
+	grep -v '^flwr==' constraints.txt > $(FLWR_VENV)/constraints.txt; \
+	$(call install,$(FLWR_VENV),agent$(comma)test,$(FLWR_VENV)/constraints.txt,"flwr==$(OLDEST_FLWR).*")
+	@touch $@

@@ -19,7 +19,7 @@ from benchmarks.measure import say
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / "build" / "bench-envs"
 TENSORFLOW = "tensorflow-cpu" if sys.platform == "linux" else "tensorflow"
-STOCK = ("flwr>=1.41,<1.42", TENSORFLOW, "keras", "opencv-python-headless", "rosbags")
+STOCK = ("flwr>=1.41,<1.43", TENSORFLOW, "keras", "opencv-python-headless", "rosbags")
 BAGS = (".", "rosbags", "mcap>=1.6", "mcap-ros2-support>=0.6")
 REQUIREMENTS = {"agent": (".[agent]",), "keras": (".[keras]",), "stock": STOCK, "bags": BAGS}
 SOURCES = ("fleet_model", "edge_agent", "cloud_server")

@@ -144,7 +144,7 @@ class _Question:
 
 
 class GridFleet:
-    """Ask robots through a SuperLink: public Flower only, so any SuperLink of 1.41 will do.
+    """Ask robots through a SuperLink: public Flower only, so any SuperLink of 1.41 or 1.42 will do.
 
     Its questions end with this process: a reply that nobody has taken by then is lost, and its
     robot is asked again.

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,25 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def require_internal() -> Callable[[str, str], None]:
+    """Return what fails unless the installed flwr has "module:name", which `user` imports."""
+
+    def require(internal: str, user: str) -> None:
+        module, name = internal.split(":")
+        try:
+            found = hasattr(import_module(module), name)
+        except ImportError:
+            found = False
+        assert found, (
+            f"Flower has moved or removed {internal}. Find what took its place in the new flwr, "
+            f"change the functions that import it and its line in INTERNALS of {user}, or go back "
+            "to the flwr versions that pyproject.toml allows."
+        )
+
+    return require
 
 
 def make_server_dir(root: Path) -> ServerDirectory:

@@ -1,6 +1,7 @@
 """The embedded SuperLink on Flower's internals: its app, its tables, the round loop's link."""
 
 INTERNALS = (  # "module:name" of everything used here, for the contract test
+    "alembic.util:CommandError",
     "flwr.app.message:remove_content_from_message",
     "flwr.cli.build:build_fab_from_files",
     "flwr.common.constant:HEARTBEAT_DEFAULT_INTERVAL",

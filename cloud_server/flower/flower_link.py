@@ -34,7 +34,7 @@ name = "fleetlearn"
 version = "1.0.0"
 description = "Thin app: names the ClientApp that the robot has installed"
 license = "Apache-2.0"
-dependencies = ["flwr>=1.41,<1.42"]
+dependencies = ["flwr>=1.41,<1.43"]
 [tool.flwr.app]
 publisher = "fleetlearn"
 [tool.flwr.app.components]

@@ -1,8 +1,8 @@
 """What Flower's SQLite state must keep over a restart, and its own calls would lose.
 
 Flower's calls hand a message out once and forget it, drop the reply of a robot that went offline
-after it had sent it, and fail a run whose server was away for a minute. All of that stands in a few
-columns, which are read and written here; the tables are those of flwr 1.41.
+after it had sent it, and fail a run whose server was away for a minute. All of that is in a few
+columns, which are read and written here; the tables are those of flwr 1.41 and 1.42.
 """
 
 from collections.abc import Collection

@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from fleet_model.errors import SettingsError
@@ -27,9 +28,11 @@ def create_superlink(database: str, host: str, port: int) -> "FastAPI":
         port: as `host`.
 
     Raises:
-        SettingsError: the file is damaged or cannot be opened.
+        SettingsError: the file is damaged, cannot be opened, or is of a newer flwr. The file of an
+            older flwr is taken over; that flwr cannot read it afterwards.
     """
     quiet()
+    from alembic.util import CommandError
     from flwr.supercore import sql_mixin
     from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
     from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
@@ -45,7 +48,7 @@ def create_superlink(database: str, host: str, port: int) -> "FastAPI":
     flower.handlers.clear()  # its own writes beside the process's log, in a form of its own
     flower.addFilter(_say_plainly)
     config = SuperLinkLifespanConfig(
-        control_address="127.0.0.1:0",  # unused in 1.41: every API is served by the app
+        control_address="127.0.0.1:0",  # unused since 1.41: every API is served by the app
         health_server_address=None,
         host=host,
         port=port,
@@ -74,6 +77,12 @@ def create_superlink(database: str, host: str, port: int) -> "FastAPI":
         raise SettingsError(
             f"{database}: cannot be used ({error.orig}); if it is damaged, move it away, its -wal "
             "and -shm too: it holds only open questions, which are then asked again"
+        ) from None
+    except CommandError:  # a revision of the tables that this flwr does not know
+        raise SettingsError(
+            f"{database}: was written by a newer flwr than {version('flwr')}; install that version "
+            "of flwr again, or move the file away, its -wal and -shm too: it holds only open "
+            "questions, which are then asked again"
         ) from None
 
 

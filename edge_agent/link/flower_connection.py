@@ -1,7 +1,7 @@
-"""The robot's link to a fleet, on Flower's internals (flwr 1.41).
+"""The robot's link to a fleet, on Flower's internals (flwr 1.41 and 1.42).
 
 Public Flower has no way to take part in a fleet without executing code that the server sends. It is
-small on top of what 1.41 has inside; the contract test beside this module's tests names the piece
+small on top of what is inside; the contract test beside this module's tests names the piece
 that moved when flwr changes. Flower is imported when a connection is made. The server's part is
 cloud_server/flower.
 """

@@ -1,4 +1,4 @@
-"""timed_robots.py is imported by name by several test files."""
+"""timed_robots.py and scripted_nodes.py are imported by name by several test files."""
 
 import sys
 from pathlib import Path

@@ -45,7 +45,7 @@ def test_on_python_3_10_the_base_takes_numpy_1_and_opencv_4() -> None:
 
 def test_the_agent_has_aarch64_wheels_without_a_training_stack() -> None:
     versions = wheels_for(JETSON_OR_PI, "3.11", "agent")
-    assert versions["flwr"].startswith("1.41.")
+    assert versions["flwr"].startswith("1.42.")
     assert not versions.keys() & TRAINING_STACK
 
 

@@ -17,6 +17,7 @@ from fleet_model.protocol.proof import public_line
 from fleet_model.protocol.wire import METRICS, TrainRequest, pack_update
 from fleet_model.types import Checkpoint, TrainConfig, Update
 
+pytestmark = pytest.mark.flower
 WEIGHTS = {"w": np.ones(3, np.float32)}
 REQUEST = TrainRequest(
     deadline_s=60.0,

@@ -2,18 +2,17 @@
 
 import time
 from datetime import timedelta
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import ConfigRecord, Message, RecordDict
+from scripted_nodes import admit, content, objects, receive, reply
 
 from cloud_server.flower import flower_link, flower_superlink
 from cloud_server.flower.flower_link import LinkGrid
 from cloud_server.flower.flower_superlink import create_superlink
-from fleet_model.protocol.wire import pack_weights, unpack_weights
+from fleet_model.protocol.wire import unpack_weights
 
+pytestmark = pytest.mark.flower
 TTL_S = 600.0
 
 
@@ -47,71 +46,6 @@ def grid(database, clock):
 def again(database, clock):
     """Return a grid as the next process has it."""
     return lambda: LinkGrid(create_superlink(database, "127.0.0.1", 1), clock)
-
-
-def content(value=1.0, size=4):
-    weights = {"w": np.full(size, value, np.float32)}
-    return RecordDict({"arrays": pack_weights(weights), "config": ConfigRecord({"round": 3})})
-
-
-def admit(grid, name="r1"):
-    key = ec.generate_private_key(ec.SECP384R1()).public_key()
-    node_id = grid.register(key, name)
-    grid._state.activate_node(node_id, 30.0)
-    return SimpleNamespace(key=key, node_id=node_id)
-
-
-def receive(grid, node_id, confirm=True):
-    """Do what Flower's fleet API does when a robot asks."""
-    messages = grid._state.get_message_ins(node_id=node_id, limit=1)
-    if not messages:
-        return None
-    message = messages[0]
-    root = message.metadata.message_id
-    contents = whole(grid, root)
-    if confirm:
-        grid._state.object_store.delete(root)
-    from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-
-    received = inflate_object_from_contents(root, contents)
-    received.metadata.__dict__["_message_id"] = root
-    return received
-
-
-def whole(grid, root):
-    from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-
-    tree = grid._state.object_store.get_object_tree(root)
-    ids = [item.object_id for item in iterate_object_tree(tree)]
-    return {i: grid._state.get_object(grid._run.run_id, i) for i in ids}
-
-
-def reply(grid, received, value=2.0, size=4, objects=None):
-    """Send a reply, or only its first objects."""
-    from flwr.app.message import remove_content_from_message
-    from flwr.supercore.inflatable.inflatable_object import (
-        get_all_nested_objects,
-        get_object_tree,
-        no_object_id_recompute,
-    )
-
-    message = Message(content(value, size), reply_to=received)
-    message.metadata.__dict__["_src_node_id"] = received.metadata.dst_node_id
-    message.metadata.__dict__["_message_id"] = message.object_id
-    state, run_id = grid._state, grid._run.run_id
-    with no_object_id_recompute():
-        nested = get_all_nested_objects(message)
-        session = state.start_session(run_id)
-        stored, missing = state.store_message_and_object_tree(
-            remove_content_from_message(message), get_object_tree(message), session
-        )
-        for object_id in missing[:objects]:
-            assert state.store_object(run_id, session, object_id, nested[object_id].deflate())
-    return stored
-
-
-def objects(grid):
-    return len(grid._state.object_store)
 
 
 def test_a_reply_that_nobody_has_made_safe_is_handed_to_the_next_process(grid, again):

@@ -3,7 +3,6 @@
 import base64
 import ssl
 import time
-from importlib import import_module
 
 import httpx
 import numpy as np
@@ -19,16 +18,13 @@ from fleet_model.errors import RefusedError, UpdateError
 
 from .conftest import listening
 
+pytestmark = pytest.mark.flower
 MAX_REPLY_BYTES = 16_000
 
 
 @pytest.mark.parametrize("internal", INTERNALS)
-def test_flower_has_the_internal(internal):
-    module, name = internal.split(":")
-    assert hasattr(import_module(module), name), (
-        f"Flower has moved or removed {internal}; tests/edge_agent/link/test_flower_connection.py "
-        "says what to do"
-    )
+def test_flower_has_the_internal(internal, require_internal):
+    require_internal(internal, "cloud_server/web/ownership.py")
 
 
 class Robot:

@@ -1,18 +1,16 @@
-"""Two contracts: Flower's internals are where we think, and a message makes the whole way."""
+"""Two contracts: Flower's internals are in their places, and a message travels both ways."""
 
 import logging
 import threading
 import time
 from datetime import datetime, timezone
-from importlib import import_module
 
 import numpy as np
 import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.flower import INTERNALS as SERVER_INTERNALS
-from cloud_server.flower.flower_link import STOCK_APP, LinkGrid
+from cloud_server.flower.flower_link import LinkGrid
 from cloud_server.flower.flower_superlink import create_superlink
 from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
@@ -20,22 +18,13 @@ from edge_agent.link.flower_connection import INTERNALS, FleetConnection
 from fleet_model.errors import ConnectionFailed, RefusedError, UpdateError
 from fleet_model.protocol.wire import pack_weights, unpack_weights
 
+pytestmark = pytest.mark.flower
 TTL_S = 60.0
 
 
-@pytest.mark.parametrize("internal", [*INTERNALS, *SERVER_INTERNALS])
-def test_flower_has_the_internal(internal):
-    module, name = internal.split(":")
-    try:
-        found = hasattr(import_module(module), name)
-    except ImportError:
-        found = False
-    assert found, (
-        f"Flower has moved or removed {internal}. Find what took its place in the new flwr, change "
-        "the functions that import it and its line in INTERNALS (robot: "
-        "edge_agent/link/flower_connection.py, server: cloud_server/flower), "
-        "or go back to the flwr version that pyproject.toml allows."
-    )
+@pytest.mark.parametrize("internal", INTERNALS)
+def test_flower_has_the_internal(internal, require_internal):
+    require_internal(internal, "edge_agent/link/flower_connection.py")
 
 
 class Link:
@@ -518,13 +507,3 @@ def test_a_server_with_another_authority_is_not_trusted(link, key, tmp_path):
     with pytest.raises(ConnectionFailed, match="CERTIFICATE_VERIFY_FAILED"):
         connection.activate()
     connection.close()
-
-
-def test_the_fallback_for_stock_supernodes_names_code_that_exists():
-    import tomllib
-
-    from fleet_model.loading import load_plugin
-
-    app = tomllib.loads(STOCK_APP.decode())["tool"]["flwr"]["app"]
-
-    assert load_plugin({}, app["components"]["clientapp"]) is not None
