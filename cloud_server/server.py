@@ -53,6 +53,7 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
     """Put the pieces together: register -> fleet -> runs -> routes behind the guard -> TLS."""
     from cloud_server.flower.flower_fleet import FlowerFleet
     from cloud_server.flower.flower_link import LinkGrid
+    from cloud_server.models.older_agents import OlderAgents
     from cloud_server.monitoring.fleet_status import Overview
     from cloud_server.monitoring.metrics import make_registry
     from cloud_server.monitoring.status_words import answer_of
@@ -87,7 +88,9 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
     )
     ledger, refused = Ledger(server_dir.history), RefusedAnswers(fleet.sync)
     overview = Overview(fleet, register, seen, offenses, runs, store, ledger, refused)
-    app.include_router(robot_routes(authenticator, store, fleet.restarted))
+    app.include_router(
+        robot_routes(authenticator, store, OlderAgents(server_dir.model), fleet.restarted)
+    )
     app.include_router(admin_routes(runs, lambda: answer_of(overview.status())))
     app.include_router(metrics_routes(make_registry(server_dir, overview.status)))
     # What is a little too long is taken, and then refused with words for its robot.

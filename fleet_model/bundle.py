@@ -5,20 +5,30 @@ new version costs the bytes of a new head. A bundle directory holds `manifest.js
 
   manifest.json --files--> trunk.tflite, head.tflite, ... (engines, one list of stages a precision)
        '--------trainer--> trainer.json --files--> trunk.tflite, trainer.tflite | frozen.safetensors
+
+Both JSON files can gain fields. A reader keeps and ignores a field that it does not know, unless
+the file names it in `critical`; a file of a higher `protocol` than its own it refuses.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fleet_model import __version__
 from fleet_model.errors import BundleError
+from fleet_model.protocol.version import FIRST_PROTOCOL, MAX_PROTOCOL, PROTOCOL, too_new
 
 MANIFEST = "manifest.json"
 TRAINER = "trainer.json"
 MAX_JSON_BYTES = 1_000_000  # a manifest is about 2 kB
+# The lowest protocol that understands the files that are written here: it stays behind PROTOCOL
+# when only messages change, or agents would refuse models that they can run.
+WRITTEN_PROTOCOL = 2
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # A plain name: no separator, no leading dot, so a manifest can never point outside its directory.
@@ -29,7 +39,16 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class _Published(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A field of a newer server is kept, so that nothing is lost where a file is written again.
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class _File(_Published):
+    """What both JSON files have."""
+
+    format: Literal[1] = 1
+    protocol: int = Field(default=FIRST_PROTOCOL, ge=1, le=MAX_PROTOCOL)  # lowest that reads it
+    critical: tuple[str, ...] = ()  # fields that a reader must know, or refuse the file
 
 
 class FileEntry(_Published):
@@ -53,13 +72,12 @@ class WorkloadSpec(_Published):
     config: dict[str, Any]
 
 
-class TrainerSpec(_Published):
+class TrainerSpec(_File):
     """How robots train: named in every train message by the sha256 of its JSON.
 
-    `litert` is None where the gradient cannot be exported (last block, whole model).
+    The part "litert" is missing where the gradient cannot be exported (last block, whole model).
     """
 
-    format: Literal[1] = 1
     workload: WorkloadSpec
     trainable: str  # "head", "last-block" or "all"
     tensors: dict[str, TensorSpec]  # what travels, by variable path
@@ -68,10 +86,9 @@ class TrainerSpec(_Published):
     parts: dict[str, tuple[FileName, ...]]  # "litert" or "keras" -> the files that one needs
 
 
-class Manifest(_Published):
+class Manifest(_File):
     """Describe one published model."""
 
-    format: Literal[1] = 1
     version: int = Field(ge=0)  # Checkpoint.version that it was exported from
     created_at: str  # UTC, ISO 8601
     workload: WorkloadSpec
@@ -96,11 +113,28 @@ class Manifest(_Published):
         return {name: self.files[name] for name in self.engines[precision]}
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A manifest with the bytes that it came as.
+
+    They are stored as they are: a signature covers bytes, and JSON can be written in many ways.
+    """
+
+    content: bytes
+    manifest: Manifest
+
+
+def read_offer(content: bytes) -> Offer:
+    """Check the bytes of a manifest and keep them; raises BundleError as `parse_manifest` does."""
+    return Offer(content, parse_manifest(content))
+
+
 def parse_manifest(content: bytes) -> Manifest:
     """Check and return a manifest.
 
     Raises:
-        BundleError: it is too long, not JSON, or has missing, wrong or unknown fields.
+        BundleError: it is too long, not JSON, has missing or wrong fields, is of a higher protocol,
+            or names a critical field that this version does not know.
     """
     manifest = _parse(Manifest, content, MANIFEST)
     for precision, stages in manifest.engines.items():
@@ -119,8 +153,11 @@ def parse_trainer(content: bytes) -> TrainerSpec:
 
 
 def to_json(value: BaseModel) -> bytes:
-    """Return the canonical JSON of a manifest or trainer: equal values give equal hashes."""
-    return value.model_dump_json(indent=1).encode() + b"\n"
+    """Return the JSON of a manifest or trainer that is made here: equal values, equal hashes.
+
+    What was not set is left out. A file that came from elsewhere is kept as its own bytes.
+    """
+    return value.model_dump_json(indent=1, exclude_unset=True).encode() + b"\n"
 
 
 def sha256_of(content: bytes) -> str:
@@ -183,9 +220,36 @@ def _digest(stream: BinaryIO) -> str:  # hashlib.file_digest needs Python 3.11
 def _parse(model: type[_Model], content: bytes, name: str) -> _Model:
     if len(content) > MAX_JSON_BYTES:
         raise BundleError(f"{name}: {len(content)} bytes, expected at most {MAX_JSON_BYTES}")
+    _require_understood(model, content, name)
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise BundleError(f"{name}: {where}: {first['msg']}") from None
+
+
+def _require_understood(model: type[BaseModel], content: bytes, name: str) -> None:
+    """Refuse what only a newer version can read, whatever else such a file may hold."""
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError):
+        return  # the model says what is wrong
+    if not isinstance(fields, dict):
+        return
+    for key, known in (("protocol", PROTOCOL), ("format", 1)):
+        number = fields.get(key)
+        if isinstance(number, int) and number > known:
+            words = (
+                too_new(name, number)
+                if key == "protocol"
+                else (f"{name} has format {str(number)[:20]}, expected {known}: update the agent")
+            )
+            raise BundleError(words)
+    critical = fields.get("critical")
+    for field in critical if isinstance(critical, list) else ():
+        if field not in model.model_fields:
+            raise BundleError(
+                f"{name}: its field {ascii(field)[:60]} is critical, and fleetlearn {__version__} "
+                "does not know it: update the agent"
+            )

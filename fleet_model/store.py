@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Protocol
 
-from fleet_model.bundle import Manifest
+from fleet_model.bundle import Offer
 
 
 class ModelStore(Protocol):
-    """Publish bundles to a channel, look at its newest one, fetch files by content.
+    """Look at the newest bundle of a channel, fetch files by content.
 
-    Implementations: a directory on the server, HTTPS on robots (which cannot publish).
+    Implementations: a directory on the server, HTTPS on robots.
     """
 
-    def latest(self, channel: str) -> Manifest | None:
+    def latest(self, channel: str) -> Offer | None:
         """Return what `channel` offers now; None if nothing was published."""
         ...
 

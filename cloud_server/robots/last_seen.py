@@ -32,6 +32,7 @@ class Seen(BaseModel):
     at_s: float  # Unix time
     report: RobotReport | None = None  # None: an agent that sends none, or not yet
     active_version: int | None = None  # that it predicts with
+    protocol: int | None = None  # None: an agent that announces none
 
     @property
     def busy(self) -> bool:
@@ -83,11 +84,18 @@ class LastSeen:
         """Remember that a robot asked for something."""
         self._put(name, {})
 
-    def looked(self, name: str, active_version: int | None, report: RobotReport | None) -> None:
-        """Remember what a robot told with its look at a channel."""
+    def looked(
+        self,
+        name: str,
+        active_version: int | None,
+        report: RobotReport | None,
+        protocol: int | None = None,
+    ) -> None:
+        """Remember what a robot reported with its look at a channel."""
         if report is not None and report.model_version is not None:
             active_version = report.model_version
-        self._put(name, {"active_version": active_version, "report": report})
+        told = {"active_version": active_version, "report": report, "protocol": protocol}
+        self._put(name, told)
         if self._urgent:
             with self._writing:
                 if self._urgent:  # else the thread before has written this look, too
@@ -129,6 +137,11 @@ class LastSeen:
         """Return what a robot reported last."""
         seen = self._seen.get(name)
         return None if seen is None else seen.report
+
+    def protocol(self, name: str) -> int | None:
+        """Return the protocol number that a robot announced last, None if it announces none."""
+        seen = self._seen.get(name)
+        return None if seen is None else seen.protocol
 
     def waiting(self, known: Sequence[str] = ()) -> list[Waiting]:
         """Return the unknown keys of the last day, the newest first, without those `known` now."""

@@ -9,9 +9,11 @@ from fleet_model.bundle import (
     TRAINER,
     FileEntry,
     Manifest,
+    Offer,
     parse_manifest,
     parse_trainer,
     read_bundle,
+    read_offer,
     require_file,
 )
 from fleet_model.durable import write_durably, writing
@@ -55,10 +57,10 @@ class DirectoryStore:
             return None
         return (self._root / "versions" / f"{version:06d}.json").read_bytes()
 
-    def latest(self, channel: str) -> Manifest | None:
+    def latest(self, channel: str) -> Offer | None:
         """Return the newest manifest of a channel."""
         content = self.latest_bytes(channel)
-        return None if content is None else parse_manifest(content)
+        return None if content is None else read_offer(content)
 
     def versions(self) -> list[Manifest]:
         """Return every published manifest, oldest first."""

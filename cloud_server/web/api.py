@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 
+from cloud_server.models.older_agents import OlderAgents
 from cloud_server.robots.last_seen import LastSeen, admit_command
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register, Robot
@@ -22,6 +23,7 @@ from cloud_server.state.model_store import DirectoryStore
 from fleet_model.errors import RefusedError, SettingsError, UpdateError
 from fleet_model.protocol.proof import TIME_HEADER, check, fingerprint, utc_now
 from fleet_model.protocol.report import MAX_INT, STANDING_HEADER, pack_standing, unpack_report
+from fleet_model.protocol.version import FIRST_PROTOCOL, MAX_PROTOCOL
 
 ROBOT, ADMIN = "/fleetlearn/v1/robot", "/fleetlearn/v1/admin"
 CHANNEL, SHA256 = re.compile(r"[a-z][a-z0-9-]{0,30}"), re.compile(r"[0-9a-f]{64}")
@@ -138,7 +140,10 @@ def _first(error: RequestValidationError) -> str:
 
 
 def robot_routes(
-    authenticator: Authenticator, store: DirectoryStore, restarted: Callable[[Robot], None]
+    authenticator: Authenticator,
+    store: DirectoryStore,
+    older: OlderAgents,
+    restarted: Callable[[Robot], None],
 ) -> APIRouter:
     """Return the routes for robots; every one asks for proof of the robot's key."""
 
@@ -163,12 +168,22 @@ def robot_routes(
         """Tell a robot who it is here."""
         return {"name": robot.name, "site": robot.site}
 
+    _add_model_routes(router, authenticator, store, older)
+    return router
+
+
+def _add_model_routes(
+    router: APIRouter, authenticator: Authenticator, store: DirectoryStore, older: OlderAgents
+) -> None:
+    known = Annotated[Robot, Depends(authenticator.robot)]
+
     @router.get("/channels/{channel}")
     def channel_manifest(
         channel: str,
         robot: known,
         request: Request,
         active: Annotated[int | None, Query(ge=0, le=MAX_INT)] = None,
+        protocol: Annotated[int | None, Query(ge=1, le=MAX_PROTOCOL)] = None,
         report: str | None = None,
     ) -> Response:
         """Take the robot's report; return the newest manifest, 304 when the robot has it."""
@@ -176,10 +191,12 @@ def robot_routes(
             told = None if report is None else unpack_report(report)
         except UpdateError as error:
             raise HTTPException(400, str(error)) from None
-        authenticator.seen.looked(robot.name, active, told)
+        authenticator.seen.looked(robot.name, active, told, protocol)
         content = store.latest_bytes(channel) if CHANNEL.fullmatch(channel) else None
         if content is None:
             raise HTTPException(404, f"nothing is published on channel {channel[:31]}")
+        if (protocol or FIRST_PROTOCOL) == FIRST_PROTOCOL:
+            content = older.manifest(content)
         tag = f'"{hashlib.sha256(content).hexdigest()}"'
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"etag": tag})
@@ -189,8 +206,9 @@ def robot_routes(
     def model_object(sha256: str, robot: known) -> Response:
         """Return one file by content."""
         path = store.object(sha256) if SHA256.fullmatch(sha256) else None
-        if path is None:
+        if path is not None:
+            return FileResponse(path, media_type="application/octet-stream")
+        content = older.object(sha256)
+        if content is None:
             raise HTTPException(404, f"no object {sha256[:12]}")
-        return FileResponse(path, media_type="application/octet-stream")
-
-    return router
+        return Response(content, media_type="application/octet-stream")

@@ -21,7 +21,7 @@ from edge_agent.robot.settings import AgentSettings
 from fleet_model.errors import BundleError, FleetError, RefusedError, StorageError
 
 if TYPE_CHECKING:
-    from fleet_model.bundle import Manifest
+    from fleet_model.bundle import Offer
 
 MOST_REFUSED_S = 300.0  # between two tries of a robot that a person has to admit
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Agent:
         self._settings = settings
         self._store = HttpsStore(settings.server)
         self._models = Models(settings.state / "models")
-        self._active: Manifest | None = None
+        self._active: Offer | None = None
         self._file = StatusFile(settings.state, settings.training.trainer)
         self._reporter = Reporter(settings)
         self._participation: Participation | None = None
@@ -93,9 +93,9 @@ class Agent:
         except (BundleError, StorageError) as error:
             log.warning("the active model is not whole: %s", error)
 
-    def _activate(self, manifest: "Manifest | None") -> None:
-        self._active = manifest
-        version = None if manifest is None else manifest.version
+    def _activate(self, offer: "Offer | None") -> None:
+        self._active = offer
+        version = None if offer is None else offer.manifest.version
         self._file.status.active_version = self._store.active_version = version
 
     def _hello(self) -> None:
@@ -135,21 +135,24 @@ class Agent:
         self._look_at = time.monotonic() + self._settings.poll.idle_s  # also while a run goes on
         before, status = self._store.bytes_down, self._file.status
         try:
-            report = self._reporter.packed(status)
-            manifest = self._store.latest(self._settings.server.channel, report)
+            report = self._reporter.packed(status, self._store.standing.protocol)
+            offer = self._store.latest(self._settings.server.channel, report)
             self._file.heed(self._store.standing)
-            if manifest is None or manifest == self._active:
+            if offer is None or offer == self._active:
+                self._file.complain("")
                 return
-            self._models.install(self._store, manifest, self._settings.engine.precision)
+            self._models.install(self._store, offer, self._settings.engine.precision)
         except (BundleError, StorageError) as error:
             log.error("the newest model is not installed: %s", error)
+            self._file.complain(str(error))
             self._look_at = time.monotonic() + self._install_backoff.next_s()
             return
         self._install_backoff.reset()
-        received = self._store.bytes_down - before
-        log.info("version %d is active, %d bytes fetched", manifest.version, received)
-        self._activate(manifest)
-        status.publishes.append({"version": manifest.version, "bytes_down": received})
+        received, version = self._store.bytes_down - before, offer.manifest.version
+        log.info("version %d is active, %d bytes fetched", version, received)
+        self._activate(offer)
+        status.not_installed = ""
+        status.publishes.append({"version": version, "bytes_down": received})
         self._file.say("idle")
 
     def _until_done(self, action: Callable[[], None]) -> None:

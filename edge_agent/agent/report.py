@@ -10,11 +10,14 @@ from pydantic import ValidationError
 from edge_agent.agent.status import Status
 from edge_agent.robot.pause import pause_reason
 from edge_agent.robot.power import read_power
+from edge_agent.robot.reasons import without_paths
 from edge_agent.robot.settings import AgentSettings
 from fleet_model import __version__
 from fleet_model.errors import UpdateError
 from fleet_model.protocol.report import Fact, RobotReport, pack_report
+from fleet_model.protocol.version import FIRST_PROTOCOL
 
+MAX_REASON = 200  # characters, as RobotReport.not_installed
 MAX_FACTS_BYTES = 10_000  # of the file; far more than fits into a report
 log = logging.getLogger(__name__)
 
@@ -27,9 +30,11 @@ class Reporter:
         self._settings = settings
         self._complaint = ""
 
-    def packed(self, status: Status) -> str:
-        """Return the report of this moment as it travels."""
+    def packed(self, status: Status, server_protocol: int = FIRST_PROTOCOL) -> str:
+        """Return the report of this moment as it travels to a server of that protocol."""
         report = self._gather(status)
+        if server_protocol == FIRST_PROTOCOL:  # it would refuse the whole report
+            report = report.model_copy(update={"not_installed": ""})
         try:
             text = pack_report(report)
         except UpdateError as error:
@@ -49,6 +54,7 @@ class Reporter:
             examples=status.examples,
             trainer=settings.training.trainer[:100] if trains else "",
             software=__version__,
+            not_installed=_words(status.not_installed),
             facts=self._facts(),
         )
 
@@ -75,6 +81,12 @@ class Reporter:
         if text != self._complaint:
             self._complaint = text
             log.warning("%s", text)
+
+
+def _words(reason: str) -> str:
+    """Return a reason as it may leave the robot: no path, one short line."""
+    line = "".join(c if c.isprintable() else " " for c in without_paths(reason))
+    return line[:MAX_REASON]
 
 
 def _free_mb(folder: Path) -> int | None:

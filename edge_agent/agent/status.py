@@ -34,6 +34,7 @@ class Status:
     trainer: str = ""
     examples: int | None = None  # to learn from, as far as is known
     active_version: int | None = None
+    not_installed: str = ""  # why the newest model is not the active one
     tensorflow_loaded: bool = False  # in the agent or its training process, ever
     idle_mb: float = 0.0  # summed PSS of the process tree
     peak_mb: float = 0.0
@@ -88,6 +89,12 @@ class StatusFile:
         if standing.notice_id and standing.notice_id != status.last_notice_id:
             log.warning("the server on this robot's update: %s", standing.notice)
             status.last_notice, status.last_notice_id = standing.notice, standing.notice_id
+            self.write()
+
+    def complain(self, reason: str) -> None:
+        """Keep why the newest model is not installed, "" if it is."""
+        if reason != self.status.not_installed:
+            self.status.not_installed = reason
             self.write()
 
     def count_ingest(self, totals: Mapping[str, Any]) -> None:

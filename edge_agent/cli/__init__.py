@@ -220,6 +220,8 @@ def _status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"paused   {given}no training until `edge-agent resume`"
     version = answer["active_version"]
     yield f"version  {'none yet' if version is None else version}"
+    if reason := answer.get("not_installed"):
+        yield f"newest   not installed: {reason}"
     yield f"memory   {answer['idle_mb']:.0f} MB idle, {answer['peak_mb']:.0f} MB peak"
     if ingest := answer.get("ingest"):
         yield (

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.robot.settings import ServerLink
-from fleet_model.bundle import MAX_JSON_BYTES, Manifest, parse_manifest
+from fleet_model.bundle import MAX_JSON_BYTES, Offer, read_offer
 from fleet_model.durable import writing
 from fleet_model.errors import (
     BundleError,
@@ -26,6 +26,7 @@ from fleet_model.errors import (
 )
 from fleet_model.protocol.proof import fingerprint, public_line, read_key, sign, utc_now
 from fleet_model.protocol.report import REPORT_PARAMETER, STANDING_HEADER, Standing, unpack_standing
+from fleet_model.protocol.version import PROTOCOL, PROTOCOL_PARAMETER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +76,7 @@ class HttpsStore:
             )
         except (httpx.InvalidURL, ValueError) as error:
             raise SettingsError(f"server.address {link.address}: {error}") from None
-        self._tag, self._newest = "", None  # type: str, Manifest | None
+        self._tag, self._newest = "", None  # type: str, Offer | None
         self._report_after = 0.0  # monotonic: no report before
         self.active_version: int | None = None  # told to the server with every look
         self.standing = Standing()  # what the server thinks of this robot, of its last answer
@@ -95,7 +96,7 @@ class HttpsStore:
         """Return name and site without touching the session; raises as `hello` does."""
         return self._identity("GET", f"{ROBOT}/whoami")
 
-    def latest(self, channel: str, report: str = "") -> Manifest | None:
+    def latest(self, channel: str, report: str = "") -> Offer | None:
         """Return the newest manifest; costs a few hundred bytes while nothing is new.
 
         Args:
@@ -114,7 +115,7 @@ class HttpsStore:
             return self._newest
         if answer.status == 404:
             return None
-        self._newest, self._tag = parse_manifest(answer.content), answer.tag
+        self._newest, self._tag = read_offer(answer.content), answer.tag
         return self._newest
 
     def fetch(self, sha256: str, size_bytes: int, into: Path) -> int:
@@ -147,6 +148,7 @@ class HttpsStore:
     def _look(self, channel: str, report: str) -> _Answer:
         told = {
             "active": "" if self.active_version is None else str(self.active_version),
+            PROTOCOL_PARAMETER: str(PROTOCOL),  # a server that knows no numbers ignores it
             REPORT_PARAMETER: report,
         }
         query = "&".join(f"{name}={value}" for name, value in told.items() if value)

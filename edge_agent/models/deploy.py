@@ -19,13 +19,13 @@ from fleet_model.bundle import (
     MANIFEST,
     TRAINER,
     FileEntry,
-    Manifest,
+    Offer,
     TrainerSpec,
     parse_trainer,
     read_bundle,
+    read_offer,
     require_file,
     sha256_of,
-    to_json,
 )
 from fleet_model.durable import fsync_directory, point_durably, write_durably
 from fleet_model.errors import BundleError, StorageError
@@ -43,8 +43,8 @@ class Models:
         """The directory of the active bundle."""
         return self._root / "current"
 
-    def active(self, precision: str) -> Manifest | None:
-        """Return the active manifest; None before the first install.
+    def active(self, precision: str) -> Offer | None:
+        """Return the active manifest with its bytes; None before the first install.
 
         Raises:
             BundleError: a file that `precision` needs is damaged or missing; `install` repairs it.
@@ -53,23 +53,25 @@ class Models:
         with self._disk():
             if not (self.current / MANIFEST).exists():
                 return None
-            return read_bundle(self.current, read_bundle(self.current, ()).needed(precision))
+            offer = read_offer((self.current / MANIFEST).read_bytes())
+            read_bundle(self.current, offer.manifest.needed(precision))
+            return offer
 
-    def install(self, store: ModelStore, manifest: Manifest, precision: str) -> None:
-        """Fetch what is missing, verify everything, switch.
+    def install(self, store: ModelStore, offer: Offer, precision: str) -> None:
+        """Fetch what is missing, verify everything, switch; the manifest is kept as it came.
 
         Raises:
             BundleError: a file is not what the manifest says; the active version stays.
             ConnectionFailed: the server went away; what was fetched is kept for the next try.
             StorageError: the disk is full or cannot be written; the active version stays.
         """
-        needed, content = manifest.needed(precision), to_json(manifest)
-        name = f"{manifest.version:06d}-{sha256_of(content)[:8]}"
+        needed = offer.manifest.needed(precision)
+        name = f"{offer.manifest.version:06d}-{sha256_of(offer.content)[:8]}"
         directory = self._root / "versions" / name
         before = self.current.resolve().name
         with self._disk():
             self._assemble(directory, needed, store)
-            write_durably(directory / MANIFEST, content)
+            write_durably(directory / MANIFEST, offer.content)
             fsync_directory(directory.parent)
             read_bundle(directory, needed)
             point_durably(self.current, f"versions/{name}")

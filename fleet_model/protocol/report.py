@@ -1,5 +1,7 @@
-"""What a robot tells about itself with every look at the server, and what it is told back.
+"""What a robot reports about itself with every look at the server, and what the server answers.
 
+Either side ignores fields of a newer one. Servers of protocol 1 refuse a report with a field that
+they do not know, so a robot sends newer fields only to servers that announce a higher number.
 Neither holds frames, paths or labels: numbers, yes or no, and short words.
 """
 
@@ -18,6 +20,7 @@ from pydantic import (
 )
 
 from fleet_model.errors import UpdateError
+from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL
 
 MAX_INT = 2**53  # exact as a float, too, as metrics and other languages need it
 
@@ -46,7 +49,7 @@ STANDING_HEADER = "x-robot-standing"
 class RobotReport(BaseModel):
     """One robot's state, in its own words; the server chooses robots by it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     model_version: _Count | None = None  # that it predicts with
     busy: Annotated[_Words, StringConstraints(max_length=100)] = ""  # why it wants no training now
@@ -56,6 +59,8 @@ class RobotReport(BaseModel):
     examples: _Count | None = None
     trainer: Annotated[_Words, StringConstraints(max_length=100)] = ""
     software: Annotated[_Words, StringConstraints(max_length=40)] = ""  # fleetlearn's version
+    # Protocol 2: why the newest published model is not the one that it predicts with.
+    not_installed: Annotated[_Words, StringConstraints(max_length=200)] = ""
     # The operator's own facts, from a file on the robot: {"docked": true, "floor": 2}
     facts: Annotated[
         dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")], Fact],
@@ -66,12 +71,13 @@ class RobotReport(BaseModel):
 class Standing(BaseModel):
     """What the server thinks of one robot."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")  # an older robot reads a newer server
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     state: Literal["pending", "approved", "suspended"] = "approved"
     reason: str = ""  # why it is not approved
     notice: str = ""  # the last verdict on an update of it, when that was not "accepted"
     notice_id: str = ""  # changes with every new notice
+    protocol: int = FIRST_PROTOCOL  # of the server
 
 
 def pack_report(report: RobotReport) -> str:
@@ -98,7 +104,7 @@ def unpack_report(text: str) -> RobotReport:
 
 def pack_standing(standing: Standing) -> str:
     """Server side: the value of the header, ASCII."""
-    return json.dumps(standing.model_dump(exclude_defaults=True))
+    return json.dumps({**standing.model_dump(exclude_defaults=True), "protocol": PROTOCOL})
 
 
 def unpack_standing(text: str) -> Standing:

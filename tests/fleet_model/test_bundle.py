@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet_model import __version__
 from fleet_model.bundle import (
     MANIFEST,
     MAX_JSON_BYTES,
@@ -15,11 +16,13 @@ from fleet_model.bundle import (
     parse_manifest,
     parse_trainer,
     read_bundle,
+    read_offer,
     require_file,
     sha256_of,
     to_json,
 )
 from fleet_model.errors import BundleError
+from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL
 
 pytestmark = pytest.mark.base
 
@@ -66,13 +69,13 @@ def test_a_stage_never_leaves_the_bundle(name):
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        (lambda values: values.update(surprise=1), "surprise: Extra inputs"),
         (lambda values: values.pop("workload"), "workload: Field required"),
-        (lambda values: values.update(format=2), "format: "),
+        (lambda values: values.update(format=0), "format: "),
+        (lambda values: values.update(protocol="2x"), "protocol: "),
+        (lambda values: values.update(critical="files"), "critical: "),
         (lambda values: values["files"].update(x={"sha256": "0" * 63, "size_bytes": 1}), "sha256"),
         (lambda values: values["files"].update(x={"sha256": "A" * 64, "size_bytes": 1}), "sha256"),
         (lambda values: values["files"].update(x={**ENTRY, "size_bytes": -1}), "size_bytes"),
-        (lambda values: values["files"].update(x={**ENTRY, "mode": 1}), "mode: Extra inputs"),
     ],
 )
 def test_a_wrong_field_is_named(file, change, where):
@@ -80,6 +83,63 @@ def test_a_wrong_field_is_named(file, change, where):
 
     with pytest.raises(BundleError, match=f"^{file}: .*{where}"):
         parse(content)
+
+
+@pytest.mark.parametrize("file", PARSERS)
+def test_a_field_of_a_newer_server_is_kept_and_ignored(file):
+    def change(values):
+        values["surprise"] = {"a": [1]}
+        values["files"]["x"] = {**ENTRY, "mode": 1}
+
+    content, parse = changed(file, change)
+    known = parse(content)
+    assert known.files["x"].size_bytes == 1
+    written = json.loads(to_json(known))
+    assert written["surprise"] == {"a": [1]}
+    assert written["files"]["x"]["mode"] == 1
+
+
+@pytest.mark.parametrize("file", PARSERS)
+def test_a_field_that_is_critical_must_be_known(file):
+    content, parse = changed(file, lambda values: values.update(critical=["files", "workload"]))
+    assert parse(content).critical == ("files", "workload")
+
+    content, parse = changed(file, lambda values: values.update(critical=["files", "cipher"]))
+    with pytest.raises(BundleError) as caught:
+        parse(content)
+    assert str(caught.value) == (
+        f"{file}: its field 'cipher' is critical, and fleetlearn {__version__} does not know it: "
+        "update the agent"
+    )
+
+
+@pytest.mark.parametrize("file", PARSERS)
+def test_a_file_of_a_higher_protocol_is_refused_whatever_else_it_holds(file):
+    newer = {"protocol": PROTOCOL + 1, "format": 7, "files": "elsewhere"}
+    with pytest.raises(BundleError) as caught:
+        PARSERS[file](json.dumps(newer).encode())
+    assert str(caught.value) == (
+        f"{file} is of protocol {PROTOCOL + 1}, fleetlearn {__version__} knows protocols up to "
+        f"{PROTOCOL}: update the agent"
+    )
+
+
+@pytest.mark.parametrize("file", PARSERS)
+def test_another_format_says_update_the_agent(file):
+    content, parse = changed(file, lambda values: values.update(format=2))
+    with pytest.raises(BundleError, match="has format 2, expected 1: update the agent"):
+        parse(content)
+
+
+@pytest.mark.parametrize("file", PARSERS)
+def test_a_file_without_a_number_is_of_the_first_protocol(file):
+    assert PARSERS[file]((TINY / file).read_bytes()).protocol == FIRST_PROTOCOL
+
+
+def test_an_offer_keeps_the_bytes_that_came():
+    spelled = json.dumps(json.loads((TINY / MANIFEST).read_text()), indent=7).encode()
+    assert read_offer(spelled).content == spelled
+    assert read_offer(spelled).manifest == read_bundle(TINY)
 
 
 def test_a_negative_version_is_refused():

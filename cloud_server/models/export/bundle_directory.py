@@ -20,6 +20,7 @@ from cloud_server.models.export.parity_gate import (
 from fleet_model.bundle import (
     MANIFEST,
     TRAINER,
+    WRITTEN_PROTOCOL,
     Manifest,
     TensorSpec,
     TrainerSpec,
@@ -63,6 +64,8 @@ def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
     write_durably(job.directory / TRAINER, trainer)
     names = sorted({name for stages in engines.values() for name in stages})
     manifest = Manifest(
+        format=1,
+        protocol=WRITTEN_PROTOCOL,
         version=job.version,
         created_at=job.created_at,
         workload=spec.workload,

@@ -17,7 +17,15 @@ from cloud_server.models.export.parity_gate import (
     require_same_training,
     require_usable_int8,
 )
-from fleet_model.bundle import TRAINER, TensorSpec, TrainerSpec, WorkloadSpec, entry_of, to_json
+from fleet_model.bundle import (
+    TRAINER,
+    WRITTEN_PROTOCOL,
+    TensorSpec,
+    TrainerSpec,
+    WorkloadSpec,
+    entry_of,
+    to_json,
+)
 from fleet_model.durable import write_durably
 from fleet_model.stages import cut, frozen_variables
 from fleet_model.types import Metrics, Tensor, Weights
@@ -93,6 +101,8 @@ def _spec(
 ) -> TrainerSpec:
     names = sorted({name for files in parts.values() for name in files})
     return TrainerSpec(
+        format=1,
+        protocol=WRITTEN_PROTOCOL,
         workload=WorkloadSpec(name=job.workload.name, config=dict(workload.config)),
         trainable=job.trainable,
         tensors={path: TensorSpec(shape=value.shape) for path, value in weights.items()},

@@ -46,7 +46,7 @@ def test_nothing_is_offered_before_something_is_published(tmp_path):
 
 def test_what_is_published_is_offered_byte_for_byte(store):
     assert store.latest_bytes("stable") == (TINY / MANIFEST).read_bytes()
-    assert store.latest("stable") == FIRST
+    assert store.latest("stable").manifest == FIRST
     assert store.latest("canary") is None
 
 
@@ -66,7 +66,7 @@ def test_every_file_can_be_fetched_by_content(store, tmp_path):
 def test_a_newer_version_takes_the_channel_and_the_old_one_stays_in_the_list(store, second):
     store.publish(second, "stable", TINY)
 
-    assert store.latest("stable").version == 2
+    assert store.latest("stable").manifest.version == 2
     assert [manifest.version for manifest in store.versions()] == [1, 2]
     assert store.channels() == {"stable": 2}
 
@@ -151,7 +151,7 @@ def test_a_crash_before_the_channel_is_written_leaves_the_old_version(
         store.publish(second, "stable", TINY)
     except PowerCut:
         assert writes < 3
-        assert store.latest("stable") == FIRST
+        assert store.latest("stable").manifest == FIRST
     else:
         assert writes == 3
-        assert store.latest("stable").version == 2
+        assert store.latest("stable").manifest.version == 2

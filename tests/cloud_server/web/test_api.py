@@ -21,6 +21,7 @@ from fleet_model.protocol.report import (
     pack_report,
     unpack_standing,
 )
+from fleet_model.protocol.version import PROTOCOL
 
 ROBOT, ADMIN = "/fleetlearn/v1/robot", "/fleetlearn/v1/admin"
 
@@ -235,6 +236,18 @@ def test_the_operator_sees_what_a_robot_reports_its_state_and_its_labels(
     assert (seen["offenses"], seen["verdict"]) == (0, "")
 
 
+def test_a_manifest_is_cut_for_agents_that_announce_no_number(robot, running_server):
+    store = running_server.server_dir.store
+    stored = json.loads((running_server.server_dir.model / MANIFEST).read_text())
+    newer = json.dumps({**stored, "protocol": 2, "task": {}}).encode()
+    (store / "versions" / "000777.json").write_bytes(newer)
+    (store / "channels" / "newer.json").write_text('{"version": 777}')
+    old, new = (robot(f"{ROBOT}/channels/newer{query}") for query in ("", "?protocol=2"))
+    assert (new.content, old.json()) == (newer, stored)
+    for answer in (old, new):
+        assert answer.headers["etag"] == f'"{hashlib.sha256(answer.content).hexdigest()}"'
+
+
 @pytest.mark.parametrize(
     ("query", "message"),
     [
@@ -242,9 +255,10 @@ def test_the_operator_sees_what_a_robot_reports_its_state_and_its_labels(
         ("report=AAAA", "report: not base64 of a JSON object"),
         ("report=" + "A" * 3000, "expected at most 2000"),
         ("report=eyJiYXR0ZXJ5IjogNTAwfQ", "report: 'battery'"),
-        ("report=eyJcdWQ4MDAiOiAxfQ", "report: "),
         ("active=many", "active: "),
         ("active=-1", "active: "),
+        ("protocol=0", "protocol: "),
+        ("protocol=two", "protocol: "),
         ("active=" + "9" * 50, "active: "),
     ],
 )
@@ -254,14 +268,14 @@ def test_a_report_that_makes_no_sense_is_400_with_the_reason(robot, query, messa
     assert response.status_code == 400
     assert message in response.json()["detail"]
     assert len(response.content) < 500
-    assert standing_of(response) == Standing()
+    assert standing_of(response) == Standing(protocol=PROTOCOL)
 
 
 def test_every_answer_to_a_robot_tells_its_standing(caller, register):
     robot = caller("r6")
     tag = robot(f"{ROBOT}/channels/stable").headers["etag"]
     register.suspend("r6", "ünder repair")
-    standing = Standing(state="suspended", reason="ünder repair")
+    standing = Standing(state="suspended", reason="ünder repair", protocol=PROTOCOL)
 
     answers = [
         robot(f"{ROBOT}/whoami"),
@@ -285,7 +299,7 @@ def test_a_pending_robot_follows_models_and_is_told_what_it_waits_for(caller, re
     assert standing_of(answer).state == "pending"
     assert "cloud-server robots approve DIR r7" in standing_of(answer).reason
     register.approve("r7")
-    assert standing_of(robot(f"{ROBOT}/whoami")) == Standing()
+    assert standing_of(robot(f"{ROBOT}/whoami")) == Standing(protocol=PROTOCOL)
 
 
 def test_a_revoked_robot_is_refused_everywhere_with_the_reason(caller, register):

@@ -129,7 +129,7 @@ def test_a_robot_joins_installs_stays_lean_and_ends_on_sigterm(
     loaded = Path(f"/proc/{robot.process.pid}/maps").read_text()
     heavy = [n for n in ("tensorflow", "cv2", "ai_edge_litert", "rosbags", "keras") if n in loaded]
     assert heavy == []
-    assert Models(robot.state / "models").active("fp32").version == 1
+    assert Models(robot.state / "models").active("fp32").manifest.version == 1
     assert ended_cleanly(robot)
     assert shared_server.online() == set()  # robots that follow only take no part
 
@@ -436,7 +436,7 @@ def test_a_damaged_model_is_repaired_at_the_next_start(shared_server, robots, tm
     (models.current / "head.tflite").write_bytes(b"damaged")
     (models.current / "manifest.json").write_bytes(b"")
     robot.start().wait(active_version=1)
-    assert models.active("fp32").version == 1
+    assert models.active("fp32").manifest.version == 1
     assert ended_cleanly(robot)
 
 
@@ -448,7 +448,7 @@ def test_another_precision_in_the_settings_is_fetched_at_the_next_start(
     robot.terminate()
     robot.environment["EDGE_AGENT_ENGINE__PRECISION"] = "int8"
     robot.start().wait_until(lambda status: status.get("publishes"))
-    assert Models(robot.state / "models").active("int8").version == 1
+    assert Models(robot.state / "models").active("int8").manifest.version == 1
     assert ended_cleanly(robot)
 
 

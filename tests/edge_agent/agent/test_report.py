@@ -1,5 +1,6 @@
 """What a robot tells about itself, from real files."""
 
+import base64
 import json
 import logging
 
@@ -12,6 +13,7 @@ from edge_agent.robot.power import Power
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, ReportSettings, ServerLink
 from fleet_model import __version__
 from fleet_model.protocol.report import unpack_report
+from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL
 
 pytestmark = pytest.mark.base
 
@@ -48,7 +50,26 @@ def test_what_is_not_known_is_left_out(settings, monkeypatch):
     settings = settings.model_copy(update={"state": settings.state / "not yet"})
     report = reported(settings)
     assert report.model_dump(exclude_none=True) == {
-        "busy": "", "trainer": "litert", "software": __version__, "facts": {}
+        "busy": "", "trainer": "litert", "software": __version__, "not_installed": "", "facts": {}
+    }  # fmt: skip
+
+
+def test_why_the_newest_model_is_not_installed_travels_without_paths(settings):
+    status = Status(
+        not_installed="manifest.json: /var/lib/x/y is full;\nupdate the agent " + "x" * 900
+    )
+    text = Reporter(settings).packed(status, PROTOCOL)
+    reason = unpack_report(text).not_installed
+    assert reason.startswith("manifest.json: <path> is full; update the agent xxx")
+    assert len(reason) == 200
+
+
+def test_a_server_of_the_first_protocol_gets_no_field_that_it_would_refuse(settings):
+    text = Reporter(settings).packed(Status(not_installed="the disk is full"), FIRST_PROTOCOL)
+    fields = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    assert fields.keys() <= {
+        "model_version", "busy", "battery", "charging", "free_disk_mb", "examples", "trainer",
+        "software", "facts",
     }  # fmt: skip
 
 

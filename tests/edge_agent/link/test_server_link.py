@@ -22,7 +22,7 @@ from edge_agent.cli.enroll import enroll
 from edge_agent.link import server_link
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.robot.settings import ExampleSettings, ServerLink, load_settings
-from fleet_model.bundle import entry_of, sha256_of, to_json
+from fleet_model.bundle import entry_of, sha256_of
 from fleet_model.errors import (
     BundleError,
     ConnectionFailed,
@@ -32,6 +32,7 @@ from fleet_model.errors import (
 )
 from fleet_model.protocol.proof import fingerprint, make_key, utc_now
 from fleet_model.protocol.report import RobotReport, Standing, pack_report
+from fleet_model.protocol.version import PROTOCOL
 
 TINY = Path(__file__).parents[2] / "data" / "tiny_bundle"
 base = pytest.mark.base
@@ -61,12 +62,12 @@ def test_hello_tells_name_and_site(store):
 
 
 def test_the_newest_manifest_costs_its_bytes_once(store):
-    manifest = store.latest("stable")
-    assert to_json(manifest) == (TINY / "manifest.json").read_bytes()
+    offer = store.latest("stable")
+    assert offer.content == (TINY / "manifest.json").read_bytes()
     assert 0 < store.bytes_down < 3000
     before = store.bytes_down
     store.active_version = 1
-    assert store.latest("stable") == manifest
+    assert store.latest("stable") == offer
     assert store.bytes_down == before
 
 
@@ -75,7 +76,7 @@ def test_nothing_on_a_channel_is_none(store):
 
 
 def test_a_file_arrives_whole(store, tmp_path):
-    entry = store.latest("stable").files["trunk.tflite"]
+    entry = store.latest("stable").manifest.files["trunk.tflite"]
     before = store.bytes_down
     assert store.fetch(entry.sha256, entry.size_bytes, tmp_path / "file") == entry.size_bytes
     assert (tmp_path / "file").read_bytes() == (TINY / "trunk.tflite").read_bytes()
@@ -89,7 +90,7 @@ def test_an_object_that_the_server_lacks_says_publish_again(store, tmp_path):
 
 
 def test_a_file_longer_than_announced_is_cut_off(store, tmp_path):
-    entry = store.latest("stable").files["trunk.tflite"]
+    entry = store.latest("stable").manifest.files["trunk.tflite"]
     with pytest.raises(BundleError, match="more than the 10 bytes of its entry"):
         store.fetch(entry.sha256, 10, tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
@@ -122,19 +123,19 @@ def test_another_servers_certificate_is_told_apart_from_no_answer(link, tmp_path
 
 def test_a_report_is_taken_and_the_standing_comes_back(store, link, running_server):
     store.latest("stable", pack_report(RobotReport(battery=80.0, facts={"docked": True})))
-    assert store.standing == Standing()
+    assert store.standing == Standing(protocol=PROTOCOL)
     register = Register(running_server.server_dir.robots)
     register.suspend("r1", "its camera is dirty")
     store.latest("stable")
     assert (store.standing.state, store.standing.reason) == ("suspended", "its camera is dirty")
     register.approve("r1")
     store.whoami()
-    assert store.standing == Standing()
+    assert store.standing == Standing(protocol=PROTOCOL)
 
 
 def test_a_report_that_the_server_does_not_take_is_left_out_for_a_while(store, caplog):
     for _ in range(3):
-        assert store.latest("stable", "nonsense").version == 1
+        assert store.latest("stable", "nonsense").manifest.version == 1
     assert caplog.text.count("does not take this robot's report: report: ") == 1
 
 

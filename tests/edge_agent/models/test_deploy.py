@@ -15,13 +15,16 @@ from cloud_server.state.model_store import DirectoryStore
 from edge_agent.models.deploy import Models
 from fleet_model.bundle import (
     Manifest,
+    Offer,
     TensorSpec,
     WorkloadSpec,
     entry_of,
     parse_manifest,
     parse_trainer,
     read_bundle,
+    read_offer,
     sha256_of,
+    to_json,
 )
 from fleet_model.durable import write_durably
 from fleet_model.errors import BundleError, ConnectionFailed, StorageError
@@ -32,10 +35,10 @@ TINY = Path(__file__).parents[2] / "data" / "tiny_bundle"
 TRUNK = b"trunk " * 5000
 
 
-def manifest(version, **contents) -> Manifest:
+def offer(version, **contents) -> Offer:
     """Describe a version whose engines are named by precision: fp32={"head.tflite": b"..."}."""
     files = {name: entry_of(data) for engine in contents.values() for name, data in engine.items()}
-    return Manifest(
+    described = Manifest(
         version=version,
         created_at="2025-11-22T00:00:00+00:00",
         workload=WorkloadSpec(name="image-classifier", config={"labels": ["cup", "fork"]}),
@@ -45,12 +48,13 @@ def manifest(version, **contents) -> Manifest:
         trainer=entry_of(b"trainer"),
         files=files,
     )
+    return read_offer(to_json(described))
 
 
-def version(number, head) -> tuple[Manifest, list[bytes]]:
+def version(number, head) -> tuple[Offer, list[bytes]]:
     int8 = {"trunk_int8.tflite": TRUNK[:1000], "head_int8.tflite": head[:3]}
     fp32 = {"trunk.tflite": TRUNK, "head.tflite": head}
-    return manifest(number, fp32=fp32, int8=int8), [*fp32.values(), *int8.values()]
+    return offer(number, fp32=fp32, int8=int8), [*fp32.values(), *int8.values()]
 
 
 ONE, TWO, THREE, FOUR = (version(n, f"head {n}".encode() * 300) for n in (1, 2, 3, 4))
@@ -97,12 +101,21 @@ def test_nothing_is_active_before_the_first_install(models):
     assert not models.current.exists()
 
 
+def test_a_manifest_is_stored_as_the_bytes_that_came(models, shelf):
+    spelled = to_json(ONE[0].manifest).replace(b"\n", b"\r\n\t").replace(b'"cup"', rb'"\u0063up"')
+    came = read_offer(spelled.replace(b"{", b'{"new": 1e0,', 1))
+    models.install(shelf, came, "fp32")
+    assert (models.current / "manifest.json").read_bytes() == came.content
+    assert models.active("fp32") == came
+    assert models.current.resolve().name == f"000001-{sha256_of(came.content)[:8]}"
+
+
 def test_an_installed_version_is_whole_and_active(models, shelf):
     install(models, shelf, ONE)
     assert models.active("fp32") == ONE[0]
     names = sorted(path.name for path in models.current.iterdir())
     assert names == ["head.tflite", "manifest.json", "trunk.tflite"]
-    assert read_bundle(models.current, ["trunk.tflite", "head.tflite"]) == ONE[0]
+    assert read_bundle(models.current, ["trunk.tflite", "head.tflite"]) == ONE[0].manifest
 
 
 def test_only_what_is_missing_is_fetched(models, shelf):
@@ -145,7 +158,7 @@ def test_the_same_number_with_other_content_never_touches_the_active_files(model
     before = models.current.resolve()
     install(models, shelf, ONE_AGAIN)
     assert models.active("fp32") == ONE_AGAIN[0]
-    assert read_bundle(before, ["trunk.tflite", "head.tflite"]) == ONE[0]
+    assert read_bundle(before, ["trunk.tflite", "head.tflite"]) == ONE[0].manifest
 
 
 def test_a_repair_does_not_cost_the_previous_version(models, shelf, tmp_path):
@@ -206,16 +219,16 @@ def test_a_damaged_manifest_is_noticed_and_repaired(models, shelf):
 
 
 def test_a_manifest_that_names_an_engine_file_like_itself_is_refused(models):
-    hostile = manifest(5, fp32={"manifest.json": b"{}"})
+    hostile = offer(5, fp32={"manifest.json": b"{}"})
     with pytest.raises(BundleError, match=r"manifest\.json"):
         models.install(Shelf((hostile, [b"{}"])), hostile, "fp32")
     assert models.active("fp32") is None
 
 
 def test_a_manifest_without_files_installs_without_a_traceback(models, shelf):
-    models.install(shelf, manifest(5, fp32={}), "fp32")
-    models.install(shelf, manifest(6, fp32={}), "fp32")
-    assert models.active("fp32").version == 6
+    models.install(shelf, offer(5, fp32={}), "fp32")
+    models.install(shelf, offer(6, fp32={}), "fp32")
+    assert models.active("fp32").manifest.version == 6
 
 
 def test_what_was_fetched_before_the_server_went_away_is_kept(models, shelf):
@@ -354,7 +367,7 @@ def published(tmp_path):
 
 
 def test_a_trainer_shares_the_trunk_with_the_engine(models, published):
-    models.install(published, published.manifest, "fp32")
+    models.install(published, published.latest("stable"), "fp32")
     published.fetched.clear()
     spec, directory = models.trainer(published, published.manifest.trainer, "litert")
     assert spec == published.spec

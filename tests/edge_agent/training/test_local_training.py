@@ -28,7 +28,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def request_for(store):
-    entry = store.latest("stable").trainer
+    entry = store.latest("stable").manifest.trainer
 
     def _request(seed=5, trainer=entry.sha256, trainer_bytes=entry.size_bytes) -> TrainRequest:
         return TrainRequest(

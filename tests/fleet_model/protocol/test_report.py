@@ -17,6 +17,7 @@ from fleet_model.protocol.report import (
     unpack_report,
     unpack_standing,
 )
+from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL
 
 pytestmark = pytest.mark.base
 
@@ -29,6 +30,7 @@ FULL = RobotReport(
     examples=0,
     trainer="my_package:Trainer",
     software="0.4.0",
+    not_installed="manifest.json is of protocol 9: update the agent",
     facts={"docked": True, "floor": -2, "speed": 0.5, "shift": "früh"},
 )
 
@@ -56,7 +58,6 @@ def test_an_idle_robots_report_is_short():
     ("value", "message"),
     [
         ([], "report: "),
-        ({"frames": 1}, "'frames': Extra inputs"),
         ({"battery": 101}, "'battery'"),
         ({"battery": "much"}, "'battery'"),
         ({"battery": math.inf}, "'battery'"),
@@ -74,9 +75,8 @@ def test_an_idle_robots_report_is_short():
         ({"facts": {"picture": "x" * 65}}, "'facts.picture"),
         ({"facts": {"picture": "\x1b[2J"}}, "'facts.picture"),
         ({"facts": {f"f{n}": 1 for n in range(17)}}, "'facts'"),
-        ({"\ud800": 1}, "unable to parse raw data as a unicode string"),
-        ({"ü\x1b": 1}, r"'\xfc\x1b'"),
-        ({"x" * 900: 1}, "'xxxx"),
+        ({"facts": {"ü\x1b": 1}}, r"'facts.\xfc\x1b"),
+        ({"facts": {"x" * 900: 1}}, "'facts.xxxx"),
     ],
 )
 def test_a_wrong_field_is_named_in_a_line_without_strange_characters(value, message):
@@ -87,6 +87,11 @@ def test_a_wrong_field_is_named_in_a_line_without_strange_characters(value, mess
     assert str(caught.value).isascii()
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["frames", "ü\x1b", "\ud800", "x" * 900])
+def test_a_field_of_a_newer_robot_is_not_kept(name):
+    assert unpack_report(packed({name: 1, "battery": 50})) == RobotReport(battery=50)
 
 
 @pytest.mark.parametrize("text", ["", "A", "äöü", "AAAA", packed("[" * 900), "W1tb" * 400])
@@ -123,12 +128,16 @@ def test_a_standing_arrives_as_it_was_sent(standing):
 
     assert text.isascii()
     assert "\n" not in text
-    assert unpack_standing(text) == standing
+    assert unpack_standing(text) == standing.model_copy(update={"protocol": PROTOCOL})
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "king"}', "[" * 7000, "\x00"])
 def test_a_standing_that_makes_no_sense_is_the_default(text):
     assert unpack_standing(text) == Standing()
+
+
+def test_a_server_that_announces_no_number_speaks_the_first_protocol():
+    assert unpack_standing('{"state": "pending"}').protocol == FIRST_PROTOCOL
 
 
 def test_a_newer_servers_standing_is_read_without_what_is_new():
