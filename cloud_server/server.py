@@ -63,6 +63,7 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
     from cloud_server.robots.refused_answers import RefusedAnswers
     from cloud_server.robots.register import Register
     from cloud_server.runs.runs import Runs
+    from cloud_server.state.certificates import server_names
     from cloud_server.state.model_store import DirectoryStore
     from cloud_server.web.admin_api import admin_routes
     from cloud_server.web.api import Authenticator, robot_routes
@@ -84,7 +85,7 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
     )
     store, authenticator = (
         DirectoryStore(server_dir.store),
-        Authenticator(register, seen, offenses, fleet.sync),
+        Authenticator(register, seen, offenses, fleet.sync, server_names(server_dir)),
     )
     ledger, refused = Ledger(server_dir.history), RefusedAnswers(fleet.sync)
     overview = Overview(fleet, register, seen, offenses, runs, store, ledger, refused)

@@ -88,10 +88,18 @@ def robots_label(
 @app.command("list")
 def robots_list(directory: Directory, json_output: Json = False) -> None:
     """List the robots of the register, and the unknown keys that asked in the last day."""
+    from cloud_server.monitoring.status_words import name_no_server
+    from cloud_server.robots.last_seen import LastSeen
     from cloud_server.state.directory import ServerDirectory
 
     server_dir = ServerDirectory(directory)
     robots, waiting = _register(directory).robots(), _waiting(server_dir)
+    seen = LastSeen(server_dir.seen)
+    older = [
+        robot.name
+        for robot in robots
+        if robot.state != "revoked" and seen.of(robot.name) and not seen.has_named_server(robot)
+    ]
     if json_output:
         typer.echo(json.dumps([*(robot.model_dump() for robot in robots), *waiting]))
         return
@@ -100,6 +108,8 @@ def robots_list(directory: Directory, json_output: Json = False) -> None:
         for r in robots
     ]
     table(("robot", "site", "state", "labels", "key", "added (UTC)", "reason"), rows)
+    for line in name_no_server(older):
+        typer.echo(line)
     for one in waiting:
         command = one["reason"].replace(" DIR ", f" {server_dir.root} ", 1)
         typer.echo(f"waiting: {one['fingerprint']}, seen {one['last_seen_s']:.0f} s ago; {command}")

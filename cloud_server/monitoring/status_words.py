@@ -49,6 +49,9 @@ def tell(status: FleetStatus) -> list[str]:
     lines += _answers("replies that came again, which count once at most", status.repeated)
     for robot in status.robots:
         lines += _robot(robot)
+    lines += name_no_server(
+        [r.name for r in status.robots if r.names_server is False and r.state != "revoked"]
+    )
     for key in status.waiting[:MAX_WAITING]:
         lines.append(f"unknown key {key.fingerprint} asks to take part; to admit it: {key.reason}")
     if (more := len(status.waiting) - MAX_WAITING) > 0:
@@ -107,6 +110,16 @@ def _answers(what: str, counts: Mapping[str, int]) -> list[str]:
         return []
     told = names(f"{name} ({count})" for name, count in counts.items())
     return [f"{what}, since the server started: {told}"]
+
+
+def name_no_server(robots: Sequence[str]) -> list[str]:
+    """Return a sentence about robots whose proofs do not name this server, if there are any."""
+    if not robots:
+        return []
+    return [
+        f"requests of {names(robots)} do not name this server: another server where the same key "
+        "is admitted could repeat them here; update the agents"
+    ]
 
 
 def _robot(robot: RobotStatus) -> list[str]:

@@ -1,8 +1,9 @@
 """When robots were last seen, what they reported, and which unknown keys asked.
 
 Kept over a restart: a robot that was seen a minute before it is not "never seen" after it. The file
-is written at most every WRITE_S, so a crash forgets that much and no more; and at once when a robot
-becomes busy or free, for a ServerApp apart chooses robots by the file.
+is written at most every WRITE_S, so a crash forgets that much and no more. It is written
+immediately when a robot becomes busy or free, because a ServerApp apart chooses robots by the file,
+and when a proof names this server for the first time.
 """
 
 import logging
@@ -33,6 +34,8 @@ class Seen(BaseModel):
     report: RobotReport | None = None  # None: an agent that sends none, or not yet
     active_version: int | None = None  # that it predicts with
     protocol: int | None = None  # None: an agent that announces none
+    # The key and the approval under which its proofs named this server; "": never.
+    named_server: str = ""
 
     @property
     def busy(self) -> bool:
@@ -96,10 +99,7 @@ class LastSeen:
             active_version = report.model_version
         told = {"active_version": active_version, "report": report, "protocol": protocol}
         self._put(name, told)
-        if self._urgent:
-            with self._writing:
-                if self._urgent:  # else the thread before has written this look, too
-                    self._write()
+        self._write_if_urgent()
 
     def wait(self, key: str) -> None:
         """Remember an unknown key; of too many the one that asked longest ago is dropped."""
@@ -110,6 +110,17 @@ class LastSeen:
             if len(self._waiting) > MAX_WAITING:
                 del self._waiting[next(iter(self._waiting))]
             self._changed = True
+
+    def names_server(self, robot: Robot) -> None:
+        """Remember that a robot's proof named this server, also over a crash."""
+        if not self.has_named_server(robot):
+            self._put(robot.name, {"named_server": _approval(robot)})
+            self._write_if_urgent()
+
+    def has_named_server(self, robot: Robot) -> bool:
+        """Return whether it did, with this key and since an operator approved it last."""
+        seen = self._seen.get(robot.name)
+        return seen is not None and seen.named_server == _approval(robot)
 
     def refuse(self, name: str, reason: str) -> None:
         """Remember why a robot of the register was refused, until it is seen; not on disk."""
@@ -168,6 +179,12 @@ class LastSeen:
                 self._refusals = {n: why for n, why in self._refusals.items() if n in names}
             self._write()
 
+    def _write_if_urgent(self) -> None:
+        if self._urgent:
+            with self._writing:
+                if self._urgent:  # else the thread before has written this change, too
+                    self._write()
+
     def _write(self) -> None:
         """Write all there is; the caller holds `_writing`."""
         with self._lock:
@@ -185,12 +202,16 @@ class LastSeen:
             now = before.model_copy(update={"at_s": self._now_s(), **changes})
             self._seen[name] = now
             self._changed = True
-            self._urgent |= now.busy != before.busy
+            self._urgent |= now.busy != before.busy or now.named_server != before.named_server
 
 
 def admit_command(key: str) -> str:
     """Return the command that admits a key, with what the operator has to fill in."""
     return f"cloud-server robots add DIR NAME --site SITE --key '{key}'"
+
+
+def _approval(robot: Robot) -> str:
+    return f"{robot.fingerprint} {robot.counted_from}"
 
 
 def _read(path: Path) -> _File:

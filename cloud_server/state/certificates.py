@@ -1,6 +1,7 @@
 """The server's own certificate authority: made at init, trusted by robots through the kit."""
 
 import ipaddress
+import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cloud_server.state.directory import ServerDirectory
 from fleet_model.durable import write_durably
 from fleet_model.errors import SettingsError
+from fleet_model.protocol.proof import server_name
 
+log = logging.getLogger(__name__)
 CA_DAYS, SERVER_DAYS = 3650, 825  # 825 days is the longest that common clients accept
 
 
@@ -98,6 +101,17 @@ def read_certificates(server_dir: ServerDirectory) -> Certificates:
         names=tuple(str(one.value) for one in names),
         fits=fits,
     )
+
+
+def server_names(server_dir: ServerDirectory) -> frozenset[str]:
+    """Return the names that robots' proofs may give this server: of the kit, and of its own."""
+    names = set()
+    for path in (server_dir.kit / "ca.crt", server_dir.certificates / "ca.crt"):
+        try:
+            names.add(server_name(path.read_bytes()))
+        except (OSError, ValueError) as error:  # robots that name the other one still get in
+            log.warning("%s: not a readable certificate (%s)", path, error)
+    return frozenset(names)
 
 
 def _read(path: Path) -> x509.Certificate:

@@ -21,7 +21,7 @@ from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register, Robot
 from cloud_server.state.model_store import DirectoryStore
 from fleet_model.errors import RefusedError, SettingsError, UpdateError
-from fleet_model.protocol.proof import TIME_HEADER, check, fingerprint, utc_now
+from fleet_model.protocol.proof import TIME_HEADER, Proof, check, fingerprint, utc_now
 from fleet_model.protocol.report import MAX_INT, STANDING_HEADER, pack_standing, unpack_report
 from fleet_model.protocol.version import FIRST_PROTOCOL, MAX_PROTOCOL
 
@@ -39,6 +39,7 @@ class Authenticator:
     seen: LastSeen
     offenses: Offenses
     changed: Callable[[], object]  # called when the register is another than at the last request
+    servers: frozenset[str]  # the names of this server in proofs
     _robots: tuple[Robot, ...] | None = None
     _refused: dict[str, float] = field(default_factory=dict)
 
@@ -57,14 +58,14 @@ class Authenticator:
         self.seen.see(robot.name)
         return robot
 
-    def _proven(self, request: Request, path: str) -> str:
-        """Return the key that a request proves; of a robot whose clock is off, tell its name."""
+    def _proven(self, request: Request, path: str) -> Proof:
+        """Return what a request proves; of a robot whose clock is off, tell its name."""
         try:
-            return check(request.headers, request.method, path, utc_now())
+            return check(request.headers, request.method, path, utc_now(), self.servers)
         except RefusedError as error:
             try:  # right but for its time? Then it is known who asks.
                 then = datetime.fromisoformat(request.headers[TIME_HEADER])
-                line = check(request.headers, request.method, path, then)
+                line = check(request.headers, request.method, path, then, self.servers).line
             except (RefusedError, KeyError, ValueError):
                 raise error from None
             robot = self.register.by_key(line)
@@ -74,7 +75,8 @@ class Authenticator:
             self.seen.refuse(robot.name, reason)
             raise RefusedError(f"robot {robot.name}: {reason}") from None
 
-    def _admitted(self, line: str) -> Robot:
+    def _admitted(self, proof: Proof) -> Robot:
+        line = proof.line
         robots = self.register.robots()
         self.seen.save_if_due(robots)
         if robots is not self._robots:  # revoked robots lose Flower's paths, too, and at once
@@ -91,7 +93,21 @@ class Authenticator:
             raise RefusedError(
                 f"robot {robot.name} is revoked ({robot.reason}); ask the operator of the server"
             )
+        self._require_no_downgrade(robot, proof)
         return robot
+
+    def _require_no_downgrade(self, robot: Robot, proof: Proof) -> None:
+        """Refuse a proof without the server's name from a robot that has given one before."""
+        if proof.names_server:
+            self.seen.names_server(robot)
+        elif self.seen.has_named_server(robot):
+            reason = (
+                "its proof does not name this server any more: its agent is older than before, or "
+                "another server repeats its request; update the agent, or let the older one in by "
+                f"`cloud-server robots approve DIR {robot.name}`"
+            )
+            self.seen.refuse(robot.name, reason)
+            raise RefusedError(f"robot {robot.name}: {reason}")
 
     def save(self) -> None:
         """Write down who was seen: at the end of the server."""

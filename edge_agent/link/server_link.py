@@ -24,7 +24,14 @@ from fleet_model.errors import (
     SettingsError,
     UpdateError,
 )
-from fleet_model.protocol.proof import fingerprint, public_line, read_key, sign, utc_now
+from fleet_model.protocol.proof import (
+    fingerprint,
+    public_line,
+    read_key,
+    server_name,
+    sign,
+    utc_now,
+)
 from fleet_model.protocol.report import REPORT_PARAMETER, STANDING_HEADER, Standing, unpack_standing
 from fleet_model.protocol.version import PROTOCOL, PROTOCOL_PARAMETER
 
@@ -67,7 +74,8 @@ class HttpsStore:
         self.key = read_key(link.key)
         try:
             context = ssl.create_default_context(cafile=str(link.ca))
-        except (OSError, ssl.SSLError) as error:
+            self._server = server_name(link.ca.read_bytes())
+        except (OSError, ssl.SSLError, ValueError) as error:
             raise SettingsError(f"{link.ca}: not a CA certificate ({error})") from None
         self._address, self._now = link.address, now
         try:
@@ -192,7 +200,7 @@ class HttpsStore:
         import httpx
 
         begin = self._now()
-        proof = sign(self.key, method, path, begin)
+        proof = sign(self.key, method, path, begin, self._server)
         try:
             with self._client.stream(
                 method, path, headers={**(headers or {}), **proof, "accept-encoding": "identity"}

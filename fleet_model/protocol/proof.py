@@ -1,17 +1,24 @@
 """Prove to the server which robot asks: a signature with the robot's own key on every request.
 
 The key is the one that Flower knows the robot by (NIST P-384, OpenSSH format). The signature covers
-method, path with query, and time, so that it cannot be used for another request; TLS keeps it from
-being read. Robots whose clock is off learn by how much instead of a bare 401.
+the server's name, method, path with query, and time, so that it cannot be used for another request
+or at another server; TLS keeps it from being read. Robots whose clock is off learn by how much
+instead of a bare 401.
+
+A server's name is its certificate authority's key, which the robot has from its kit: a server with
+another authority cannot pass for it. Agents before this form sign without the name. Newer ones send
+both signatures, because an older server reads the older one; see docs/decisions/0013.
 """
 
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -20,6 +27,7 @@ from fleet_model.durable import write_durably
 from fleet_model.errors import RefusedError, SettingsError
 
 KEY_HEADER, TIME_HEADER, SIGNATURE_HEADER = "x-robot-key", "x-robot-time", "x-robot-signature"
+SERVER_HEADER, NAMED_SIGNATURE_HEADER = "x-robot-server", "x-robot-server-signature"
 # Flower refuses signatures from more than 5 s ahead (SYSTEM_TIME_TOLERANCE, flwr 1.41): be no
 # laxer, or a robot would pass here and fail there without a reason.
 MAX_AHEAD_S, MAX_BEHIND_S = 5.0, 300.0
@@ -80,40 +88,85 @@ def fingerprint(line: str) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
-def sign(
-    key: ec.EllipticCurvePrivateKey, method: str, path: str, now: datetime
-) -> Mapping[str, str]:
-    """Return the headers that prove who asks for `method` `path` (with query) at `now` (UTC)."""
-    stamp = now.isoformat()
-    signature = key.sign(_signed(method, path, stamp), ec.ECDSA(hashes.SHA256()))
-    return {
-        KEY_HEADER: public_line(key.public_key()).split()[1],
-        TIME_HEADER: stamp,
-        SIGNATURE_HEADER: base64.b64encode(signature).decode(),
-    }
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a request has proven."""
+
+    line: str  # the public line of the key that signed it
+    names_server: bool  # False: an older agent's, which another server could repeat
 
 
-def check(headers: Mapping[str, str], method: str, path: str, now: datetime) -> str:
-    """Return the public line of whoever signed this request.
+def server_name(ca_pem: bytes) -> str:
+    """Return the name of the server whose authority this is: 64 hexadecimal digits.
+
+    Of several certificates (an authority that is being replaced) all make the name together. A new
+    certificate of the same key changes nothing.
 
     Raises:
-        RefusedError: no proof, a wrong signature, or a clock that is off, with the reason.
+        ValueError: the bytes hold no certificate in PEM form.
+    """
+    keys = (one.public_key() for one in x509.load_pem_x509_certificates(ca_pem))
+    der, info = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    digests = sorted({hashlib.sha256(key.public_bytes(der, info)).digest() for key in keys})
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def sign(
+    key: ec.EllipticCurvePrivateKey, method: str, path: str, now: datetime, server: str = ""
+) -> Mapping[str, str]:
+    """Return the headers that prove who asks for `method` `path` (with query) at `now` (UTC).
+
+    Args:
+        key: the robot's.
+        method: of the request.
+        path: with query, as it is sent.
+        now: the robot's time.
+        server: what `server_name` returns; "" signs as agents did that named no server.
+    """
+    stamp = now.isoformat()
+    headers = {
+        KEY_HEADER: public_line(key.public_key()).split()[1],
+        TIME_HEADER: stamp,
+        SIGNATURE_HEADER: _signature(key, _signed(method, path, stamp)),
+    }
+    if server:
+        headers[SERVER_HEADER] = server
+        headers[NAMED_SIGNATURE_HEADER] = _signature(key, _signed(method, path, stamp, server))
+    return headers
+
+
+def check(
+    headers: Mapping[str, str], method: str, path: str, now: datetime, servers: Collection[str] = ()
+) -> Proof:
+    """Return who signed this request, and whether for one of `servers`, the names of this server.
+
+    Raises:
+        RefusedError: no proof, a wrong signature, another server's name, or a clock that is off,
+            with the reason.
     """
     try:
         key = parse_public("ecdsa-sha2-nistp384 " + headers[KEY_HEADER])
-        stamp, signature = headers[TIME_HEADER], base64.b64decode(headers[SIGNATURE_HEADER])
+        stamp, server = headers[TIME_HEADER], headers.get(SERVER_HEADER, "")
+        signature = base64.b64decode(
+            headers[NAMED_SIGNATURE_HEADER if server else SIGNATURE_HEADER]
+        )
         age_s = (now - datetime.fromisoformat(stamp)).total_seconds()
-        key.verify(signature, _signed(method, path, stamp), ec.ECDSA(hashes.SHA256()))
+        key.verify(signature, _signed(method, path, stamp, server), ec.ECDSA(hashes.SHA256()))
     except KeyError:
         raise RefusedError("this path is for enrolled robots: the request proves no key") from None
     except (SettingsError, ValueError, TypeError, binascii.Error, InvalidSignature):
         raise RefusedError("the request's signature does not fit its key") from None
+    if server and server not in servers:
+        raise RefusedError(
+            "the request was signed for another server; copy kit/ca.crt of this server to the robot"
+        )
     if not -MAX_AHEAD_S < age_s < MAX_BEHIND_S:
         way = "behind" if age_s > 0 else "ahead"
         raise RefusedError(
             f"the robot's clock is {abs(age_s):.0f} s {way} of the server's; set it (NTP, chrony)"
         )
-    return public_line(key)  # made anew: a stranger's header must not end up in a log or a shell
+    # The line is written again: a stranger's header must not end up in a log or a shell.
+    return Proof(public_line(key), names_server=bool(server))
 
 
 def utc_now() -> datetime:
@@ -121,5 +174,11 @@ def utc_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def _signed(method: str, path: str, stamp: str) -> bytes:
-    return f"fleetlearn\n{method.upper()}\n{path}\n{stamp}".encode()
+def _signature(key: ec.EllipticCurvePrivateKey, signed: bytes) -> str:
+    return base64.b64encode(key.sign(signed, ec.ECDSA(hashes.SHA256()))).decode()
+
+
+def _signed(method: str, path: str, stamp: str, server: str = "") -> bytes:
+    """Return the signed text; the first line tells the two forms apart."""
+    form = f"fleetlearn 2\n{server}" if server else "fleetlearn"
+    return f"{form}\n{method.upper()}\n{path}\n{stamp}".encode()

@@ -134,6 +134,21 @@ def test_unknown_keys_that_a_stopped_server_wrote_down_are_listed_with_the_comma
     assert text.splitlines()[-1].endswith(command)
 
 
+def test_robots_that_do_not_name_the_server_are_listed_as_such(robots, server_dir):
+    register, seen = Register(server_dir.robots), LastSeen(server_dir.seen)
+    for name in ("newer", "older", "unseen"):
+        robot = register.add(name, "hall", new_line())
+        if name != "unseen":
+            seen.see(name)
+        if name == "newer":
+            seen.names_server(robot)
+    seen.save(register.robots())
+
+    _, text, _ = robots("list")
+
+    assert "requests of older do not name this server" in " ".join(text.split())
+
+
 @pytest.fixture
 def stranger_asks(running_server):
     """Return a call that asks the running server with a key that it does not know."""

@@ -104,8 +104,9 @@ def test_a_status_is_json(overview, runs):
 
     assert answer["open_round"]["asked"] == 3
     assert answer["last_round"] is None
-    # The open round, the run that was taken up, r2 waits for approval, an unknown key.
-    assert len(answer["words"]) == 4
+    # The open round, the run that was taken up, r2 waits for approval, a robot whose proofs name no
+    # server, an unknown key.
+    assert len(answer["words"]) == 5
 
 
 def test_a_status_tells_of_closed_rounds_without_their_robots(overview, runs, monkeypatch):

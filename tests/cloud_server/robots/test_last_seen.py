@@ -218,3 +218,21 @@ def test_a_disk_that_refuses_does_not_refuse_robots(tmp_path, hand, robots, capl
 
     assert "cannot be written" in caplog.text
     assert seen.last_seen_s("r1") == 0.0
+
+
+def test_a_robot_that_has_named_the_server_is_known_for_it_after_a_crash(seen, path, robots):
+    r1, r2 = robots
+    assert not seen.has_named_server(r1)
+
+    seen.names_server(r1)  # and the process is killed
+
+    after = LastSeen(path)
+    assert (after.has_named_server(r1), after.has_named_server(r2)) == (True, False)
+
+
+def test_another_key_under_the_same_name_and_an_approved_robot_begin_again(seen, robots, tmp_path):
+    r1, _ = robots
+    seen.names_server(r1)
+
+    assert not seen.has_named_server(r1.model_copy(update={"key": new_line()}))
+    assert not seen.has_named_server(Register(tmp_path / "robots.json").approve("r1"))

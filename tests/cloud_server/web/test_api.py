@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register
 from fleet_model.bundle import MANIFEST, read_bundle
-from fleet_model.protocol.proof import public_line, sign, utc_now
+from fleet_model.protocol.proof import public_line, server_name, sign, utc_now
 from fleet_model.protocol.report import (
     STANDING_HEADER,
     RobotReport,
@@ -150,6 +150,57 @@ def test_a_known_robot_that_is_refused_is_told_to_the_operator_until_it_is_let_i
     assert words() == [second]
     register.forget("sold")
     assert words() == []
+
+
+@pytest.fixture
+def signed(http, register, running_server):
+    """Admit a robot; return a caller that signs for a server: this one, another, or none."""
+    ca = (running_server.server_dir.kit / "ca.crt").read_bytes()
+    names = {"this": server_name(ca), "another": "ab" * 32, "none": ""}
+
+    def admit(name):
+        key = ec.generate_private_key(ec.SECP384R1())
+        register.add(name, "hall-1", public_line(key.public_key()))
+        path = f"{ROBOT}/whoami"
+        return lambda server: http.get(
+            path, headers=sign(key, "GET", path, utc_now(), names[server])
+        )
+
+    return admit
+
+
+def test_a_request_that_was_signed_for_another_server_is_refused(signed):
+    ask = signed("twofold")
+
+    refused = ask("another")
+
+    assert refused.status_code == 403
+    assert "signed for another server" in refused.text
+    assert ask("this").status_code == 200
+
+
+def test_a_robot_that_has_named_the_server_is_held_to_it_until_an_operator_approves_it(
+    http, operator, signed, register
+):
+    ask = signed("updated")
+
+    def status():
+        answer = http.get(f"{ADMIN}/status", headers=operator).json()
+        (robot,) = [robot for robot in answer["robots"] if robot["name"] == "updated"]
+        words = " ".join(answer["words"])
+        return robot["names_server"], "updated" in words and "do not name this server" in words
+
+    assert ask("none").status_code == 200  # an agent that is older than the server
+    assert status() == (False, True)
+    assert ask("this").status_code == 200
+    assert status() == (True, False)
+    refused = ask("none")
+    assert refused.status_code == 403
+    assert "robot updated: its proof does not name this server any more" in refused.text
+    register.approve("updated")
+    assert ask("none").status_code == 200
+    assert ask("this").status_code == 200
+    assert ask("none").status_code == 403
 
 
 def test_the_query_is_part_of_the_proof(robot):

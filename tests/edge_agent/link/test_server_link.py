@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register
 from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
@@ -59,6 +60,14 @@ def store(link):
 
 def test_hello_tells_name_and_site(store):
     assert store.hello() == store.whoami() == ("r1", "hall")
+
+
+def test_its_requests_name_the_server_that_they_are_for(store, running_server):
+    store.hello()
+
+    server_dir = running_server.server_dir
+    (robot,) = [r for r in Register(server_dir.robots).robots() if r.name == "r1"]
+    assert LastSeen(server_dir.seen).has_named_server(robot)
 
 
 def test_the_newest_manifest_costs_its_bytes_once(store):

@@ -5,6 +5,7 @@ import subprocess
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from hypothesis import given
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from fleet_model.errors import RefusedError, SettingsError
 from fleet_model.protocol.proof import (
     KEY_HEADER,
+    NAMED_SIGNATURE_HEADER,
+    SERVER_HEADER,
     SIGNATURE_HEADER,
     TIME_HEADER,
     check,
@@ -21,6 +24,7 @@ from fleet_model.protocol.proof import (
     parse_public,
     public_line,
     read_key,
+    server_name,
     sign,
     utc_now,
 )
@@ -32,10 +36,78 @@ KEY, OTHER = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
 LINE = public_line(KEY.public_key())
 PATH = "/fleetlearn/v1/robot/channels/stable?active=3"
 HEADERS = dict(sign(KEY, "GET", PATH, NOW))
+HERE, THERE = "ab" * 32, "cd" * 32  # two servers
+NAMED = dict(sign(KEY, "GET", PATH, NOW, HERE))
 
 
 def test_a_signed_request_names_its_key():
-    assert check(HEADERS, "GET", PATH, NOW) == LINE
+    assert check(HEADERS, "GET", PATH, NOW).line == LINE
+
+
+def test_an_agent_that_names_no_server_signs_method_path_and_time_only():
+    assert SERVER_HEADER not in HEADERS
+    assert not check(HEADERS, "GET", PATH, NOW, {HERE}).names_server
+    signed = f"fleetlearn\nGET\n{PATH}\n{NOW.isoformat()}".encode()  # since the first agents
+    signature = base64.b64decode(HEADERS[SIGNATURE_HEADER])
+    KEY.public_key().verify(signature, signed, ec.ECDSA(hashes.SHA256()))
+
+
+def test_a_request_that_names_this_server_is_taken_and_seen_to_name_it():
+    proof = check(NAMED, "GET", PATH, NOW, {THERE, HERE})
+
+    assert (proof.line, proof.names_server) == (LINE, True)
+
+
+def test_a_request_that_another_server_repeats_here_is_refused():
+    with pytest.raises(RefusedError, match=r"signed for another server; copy kit/ca\.crt"):
+        check(NAMED, "GET", PATH, NOW, {THERE})
+
+
+def test_a_name_that_is_put_in_or_taken_out_later_is_of_no_use():
+    renamed = {**NAMED, SERVER_HEADER: THERE}
+    with pytest.raises(RefusedError, match="signature does not fit"):
+        check(renamed, "GET", PATH, NOW, {THERE})
+    moved = {**NAMED, SIGNATURE_HEADER: NAMED[NAMED_SIGNATURE_HEADER], SERVER_HEADER: ""}
+    with pytest.raises(RefusedError, match="signature does not fit"):
+        check(moved, "GET", PATH, NOW, {HERE})
+    claimed = {**HEADERS, SERVER_HEADER: HERE, NAMED_SIGNATURE_HEADER: HEADERS[SIGNATURE_HEADER]}
+    with pytest.raises(RefusedError, match="signature does not fit"):
+        check(claimed, "GET", PATH, NOW, {HERE})
+
+
+def test_an_older_server_finds_the_signature_that_it_knows():
+    older = {name: NAMED[name] for name in (KEY_HEADER, TIME_HEADER, SIGNATURE_HEADER)}
+
+    assert check(older, "GET", PATH, NOW).line == LINE
+
+
+def authority(key, days):
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a server")])
+    certificate = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), NOW, NOW + timedelta(days=days)
+    ).sign(key, hashes.SHA384())
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def test_a_servers_name_is_its_authoritys_key():
+    name = server_name(authority(KEY, 10))
+
+    assert len(bytes.fromhex(name)) == 32
+    assert server_name(authority(KEY, 20)) == name != server_name(authority(OTHER, 10))
+
+
+def test_two_authorities_make_one_name_in_any_order_that_neither_has_alone():
+    first, second = authority(KEY, 10), authority(OTHER, 10)
+
+    both = server_name(first + second)
+
+    assert both == server_name(second + first + first)
+    assert both not in {server_name(first), server_name(second)}
+
+
+def test_a_file_without_a_certificate_names_no_server():
+    with pytest.raises(ValueError, match="PEM"):
+        server_name(b"-----BEGIN NOTHING-----")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +164,7 @@ def test_a_robot_whose_clock_is_off_learns_by_how_much(seconds, message):
 def test_a_clock_that_is_a_little_off_is_accepted(seconds):
     headers = sign(KEY, "GET", PATH, NOW + timedelta(seconds=seconds))
 
-    assert check(headers, "GET", PATH, NOW) == LINE
+    assert check(headers, "GET", PATH, NOW).line == LINE
 
 
 def test_a_time_without_zone_is_refused():
@@ -106,7 +178,7 @@ def test_what_a_stranger_adds_to_the_key_never_comes_out():
     """The line is logged in a command that the operator may paste into a shell."""
     stranger = {**HEADERS, KEY_HEADER: HEADERS[KEY_HEADER] + " '; rm -rf ~; '"}
 
-    assert check(stranger, "GET", PATH, NOW) == LINE
+    assert check(stranger, "GET", PATH, NOW).line == LINE
 
 
 def test_a_key_of_another_curve_is_refused():
