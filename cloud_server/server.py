@@ -87,7 +87,7 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
         DirectoryStore(server_dir.store),
         Authenticator(register, seen, offenses, fleet.sync, server_names(server_dir)),
     )
-    ledger, refused = Ledger(server_dir.history), RefusedAnswers(fleet.sync)
+    ledger, refused = Ledger(server_dir.history, server_dir.totals), RefusedAnswers(fleet.sync)
     overview = Overview(fleet, register, seen, offenses, runs, store, ledger, refused)
     app.include_router(
         robot_routes(authenticator, store, OlderAgents(server_dir.model), fleet.restarted)

@@ -170,6 +170,17 @@ def entry_of(content: bytes) -> FileEntry:
     return FileEntry(sha256=sha256_of(content), size_bytes=len(content))
 
 
+def sha256_of_file(path: Path) -> str:
+    """Return the hex digest of a file, which is never in memory as a whole."""
+    with path.open("rb") as stream:
+        return _digest(stream)
+
+
+def entry_of_file(path: Path) -> FileEntry:
+    """Return the entry of a file."""
+    return FileEntry(sha256=sha256_of_file(path), size_bytes=path.stat().st_size)
+
+
 def require_file(path: Path, entry: FileEntry) -> None:
     """Raise BundleError unless the file at `path` is what `entry` says."""
     try:
@@ -178,8 +189,7 @@ def require_file(path: Path, entry: FileEntry) -> None:
             raise BundleError(
                 f"{path.name}: {size} bytes, expected {entry.size_bytes}; fetch it again"
             )
-        with path.open("rb") as stream:
-            actual = _digest(stream)
+        actual = sha256_of_file(path)
     except FileNotFoundError:
         raise BundleError(
             f"{path.name}: missing; `edge-agent run` fetches what engine.precision names"

@@ -1,12 +1,48 @@
 """Check, combine, read, write named tensors."""
 
+import json
+import math
+import mmap
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from fleet_model.durable import write_durably
+from fleet_model.durable import writing
 from fleet_model.errors import CheckpointError, FleetError, UpdateError
-from fleet_model.types import Weights
+from fleet_model.types import Tensor, Weights
+
+_DTYPES = {  # name in a safetensors file -> NumPy's
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "U64": "<u8", "I32": "<i4",
+    "U32": "<u4", "I16": "<i2", "U16": "<u2", "I8": "i1", "U8": "u1", "BOOL": "?", "C64": "<c8",
+}  # fmt: skip
+Content: TypeAlias = bytes | mmap.mmap
+_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+_MAX_TABLE_BYTES = 100_000_000  # the format's own limit
+
+
+class _Entry(BaseModel):
+    """Where one tensor lies in a safetensors file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    dtype: Literal[tuple(_DTYPES)]  # type: ignore[valid-type]
+    shape: list[Annotated[int, Field(ge=0, lt=2**40)]]
+    data_offsets: tuple[int, int]  # from the end of the table
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(_DTYPES[self.dtype]).itemsize
+
+    def of(self, content: Content, table_end: int) -> Tensor:
+        """Return the tensor as a view."""
+        count, offset = math.prod(self.shape), table_end + self.data_offsets[0]
+        return np.frombuffer(content, _DTYPES[self.dtype], count, offset).reshape(self.shape)
+
+
+_TABLE = TypeAdapter(dict[str, _Entry | dict[str, str]])  # "__metadata__" holds free texts
 
 
 def require_same_tensors(
@@ -53,26 +89,84 @@ def size_bytes(weights: Weights) -> int:
 
 
 def write_weights(path: Path, weights: Weights) -> None:
-    """Write a safetensors file in one step."""
-    from safetensors.numpy import save
-
-    write_durably(path, save({name: np.asarray(w, order="C") for name, w in weights.items()}))
+    """Write a safetensors file in one step; no second copy of the tensors is made."""
+    ordered = sorted(weights.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
+    with writing(path) as stream:
+        stream.writelines(safetensors_pieces(dict(ordered)))
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a safetensors file.
+    """Read a safetensors file; the tensors are read-only views of the mapped file.
+
+    The kernel reads a tensor when it is used and may drop it again: a file of 2 GB needs no 2 GB of
+    memory. Replace such a file by renaming, never by writing into it, while it may be in use.
 
     Raises:
         CheckpointError: it is missing or damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     try:
-        return load(path.read_bytes())
+        with path.open("rb") as stream:
+            content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        return view_safetensors(content)
     except FileNotFoundError:
         raise CheckpointError(f"{path.name}: no such file") from None
-    except (SafetensorError, ValueError, KeyError) as reason:
+    except (ValueError, OSError) as reason:
         raise CheckpointError(
             f"{path.name}: not a readable safetensors file ({reason}); restore it from a backup"
         ) from None
+
+
+def safetensors_pieces(weights: Weights) -> list[memoryview]:
+    """Return a safetensors file in pieces, most of them the tensors' own memory.
+
+    The format is a length of 8 bytes, a JSON table padded to 8 bytes, and the tensors' bytes one
+    after another (https://github.com/huggingface/safetensors). `safetensors.numpy.save` holds two
+    copies of all tensors at once.
+
+    Raises:
+        ValueError: a tensor's dtype has no name in the format.
+    """
+    table, tensors, end = {}, [], 0
+    for name, tensor in weights.items():
+        tensor = np.asarray(tensor, order="C")
+        shape, dtype = list(tensor.shape), _NAMES.get(tensor.dtype)
+        if dtype is None:
+            raise ValueError(f"{name} is {tensor.dtype}, which a safetensors file cannot hold")
+        begin, end = end, end + tensor.nbytes
+        table[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+        tensors.append(tensor.reshape(-1).view(np.uint8).data)
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return [memoryview(len(text).to_bytes(8, "little") + text), *tensors]
+
+
+def view_safetensors(content: Content) -> Weights:
+    """Return the tensors of a safetensors file as views of its bytes, in the order of the table.
+
+    Raises:
+        ValueError: the bytes are no such file, or the table does not fit them exactly.
+    """
+    size = len(content)
+    begin = 8 + int.from_bytes(content[:8], "little")
+    if not 8 < begin <= min(size, _MAX_TABLE_BYTES):
+        raise ValueError(f"{size} bytes cannot hold its table")
+    try:
+        table = _TABLE.validate_json(content[8:begin])
+    except ValidationError as error:
+        raise ValueError(f"its table is damaged: {error.errors()[0]['msg']}") from None
+    table.pop("__metadata__", None)
+    entries = {name: entry for name, entry in table.items() if isinstance(entry, _Entry)}
+    if len(entries) < len(table):
+        raise ValueError("its table has a tensor without shape")
+    _require_no_gaps(entries.values(), size - begin)
+    return {name: entry.of(content, begin) for name, entry in entries.items()}
+
+
+def _require_no_gaps(entries: Iterable[_Entry], size: int) -> None:
+    end = 0
+    for first, last, tensor_bytes in sorted((*e.data_offsets, e.bytes) for e in entries):
+        if first != end or last != first + tensor_bytes:
+            raise ValueError("its tensors overlap or leave gaps")
+        end = last
+    if end != size:
+        raise ValueError(f"its tensors have {size} bytes, expected {end}")

@@ -173,7 +173,7 @@ def _known_runs(directory: Any) -> list[dict[str, Any]]:
 def _known_run(directory: Any, run_id: str) -> dict[str, Any]:
     """Return one run as `_known_runs` does, with its closed rounds."""
     from cloud_server.runs.run_store import RunStore
-    from cloud_server.state.history import closed_rounds
+    from cloud_server.state.history import ClosedRounds
 
     server_dir = _place(directory)
     apart = run = _apart(directory, run_id)
@@ -184,7 +184,7 @@ def _known_run(directory: Any, run_id: str) -> dict[str, Any]:
             run = RunStore(server_dir.runs).get(run_id)
             if run is None:
                 raise
-    for record in closed_rounds(server_dir, run_id):
+    for record in ClosedRounds(server_dir, run_id):
         run.add(record.as_json())
     return {**run.as_json(), "apart": apart is not None}
 
@@ -209,11 +209,11 @@ def _state(run: dict[str, Any]) -> str:
 
 def _with_robots(directory: Any, run: dict[str, Any]) -> dict[str, Any]:
     """Return a run with robots' records in every round; the server holds those of small rounds."""
-    from cloud_server.state.history import closed_rounds
+    from cloud_server.state.history import ClosedRounds
 
     if all("robots" in record for record in run["closed"]):
         return run
-    rounds = {r.round: r.as_json() for r in closed_rounds(_place(directory), run["id"])}
+    rounds = {r.round: r.as_json() for r in ClosedRounds(_place(directory), run["id"])}
     return {**run, "closed": [rounds.get(one["round"], one) for one in run["closed"]]}
 
 

@@ -10,6 +10,7 @@ import typer
 from cloud_server.cli.terminal import (
     Directory,
     Json,
+    console,
     data_console,
     held_out,
     made_table,
@@ -19,7 +20,7 @@ from cloud_server.cli.terminal import (
 from fleet_model.errors import ConnectionFailed, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rich.console import Console, RenderableType
     from rich.table import Table
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 WATCH_S = 1.0  # between looks
 RUNS_SHOWN = 5
+ROUNDS_SHOWN = 50
 
 
 def status(
@@ -53,21 +55,24 @@ def status(
 def history(
     directory: Directory,
     run: Annotated[str | None, typer.Option(help="only the rounds of this run")] = None,
+    last: Annotated[int, typer.Option(min=1, help="how many of the newest rounds")] = ROUNDS_SHOWN,
+    all_rounds: Annotated[bool, typer.Option("--all", help="show every round")] = False,
     json_output: Json = False,
     csv_output: Annotated[
-        bool, typer.Option("--csv", help="print CSV to stdout, a row a robot of a round")
+        bool, typer.Option("--csv", help="print CSV to stdout: one row per robot of each round")
     ] = False,
 ) -> None:
-    """Show the closed rounds; the server need not run."""
+    """Show the newest closed rounds; --json and --csv give all. The server need not run."""
     from cloud_server.state.directory import ServerDirectory
-    from cloud_server.state.history import closed_rounds, write_csv
+    from cloud_server.state.history import ClosedRounds, write_csv
 
     if json_output and csv_output:
         raise SettingsError("--json and --csv: choose one")
     server_dir = ServerDirectory(directory)
     server_dir.require()
-    records = closed_rounds(server_dir, run)
-    if run is not None and not records:
+    everything = all_rounds or json_output or csv_output
+    records = ClosedRounds(server_dir, run, newest=None if everything else last)
+    if run is not None and next(iter(records), None) is None:
         raise SettingsError(
             f"--run {run}: no round of it has closed; `cloud-server history {directory}` shows "
             "the runs"
@@ -75,10 +80,22 @@ def history(
     if csv_output:
         write_csv(records, sys.stdout)
     elif json_output:
-        typer.echo(json.dumps([record.as_json() for record in records]))
+        _print_json(records)
     else:
         columns = ("run", "round", "version", "accepted", "late", "seconds", "held out")
-        table(columns, [_row(record) for record in records])
+        rows = [_row(record) for record in records]
+        table(columns, rows)
+        if not everything and len(rows) >= last:
+            console().print(f"the newest {last} rounds; --all shows every round")
+
+
+def _print_json(records: "Iterable[RoundRecord]") -> None:
+    """Print one JSON array, a round at a time."""
+    between = "["
+    for record in records:
+        typer.echo(between + json.dumps(record.as_json()), nl=False)
+        between = ", "
+    typer.echo("[]" if between == "[" else "]")
 
 
 def _row(record: "RoundRecord") -> tuple[str, ...]:

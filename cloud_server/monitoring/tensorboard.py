@@ -1,8 +1,9 @@
-"""Closed rounds as event files for TensorBoard: DIR/tensorboard/<run>, one point a model version.
+"""Closed rounds as event files for TensorBoard: DIR/tensorboard/<run>, one point per model version.
 
-The files are drawn from the history, so they can be removed at any time, or switched on late, and a
-round that a crash kept out of them is added after the next one. TensorBoard's own EventFileWriter
-loads TensorFlow where that is installed; this server must not, and writes the records itself.
+The files are drawn from the history, so the folder can be removed at any time, or switched on late,
+and a round that a crash kept out of them is added after the next one. TensorBoard's own
+EventFileWriter loads TensorFlow where that is installed; this server must not, and writes the
+records itself.
 """
 
 import logging
@@ -17,7 +18,8 @@ from typing import Any, BinaryIO
 from google_crc32c import value as crc32c
 
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.state.history import Follower, kind_of
+from cloud_server.state.history import kind_of
+from cloud_server.state.history_file import START, Follower, Position, newest_lines
 from cloud_server.state.round_record import ACCEPTED, RoundRecord
 from fleet_model.errors import SettingsError
 
@@ -41,29 +43,47 @@ class TensorBoardWriter:
             ) from None
         self._event = Event
         self._root = server_dir.tensorboard
-        self._history = Follower(server_dir.history)
+        self._path = server_dir.history
+        self._history: Follower | None = None  # until the first look
         self._now_s = now_s
         self._last: dict[str, int] = {}  # run -> the newest version in its file
 
     def catch_up(self) -> None:
         """Add the rounds that the history has and the files have not; never fails a run."""
         try:
+            if self._history is None:
+                self._history = Follower(self._path, self._drawn())
             for record in self._history.new():
                 self._add(record)
         except OSError as error:
             log.warning("%s: cannot be written (%s)", self._root, error)
 
-    def _add(self, record: RoundRecord) -> None:
-        path = self._root / Path(record.run).name / EVENTS
-        if record.run not in self._last:
+    def _drawn(self) -> Position:
+        """Return how far earlier processes have drawn: behind the newest round that has a point."""
+        for line in newest_lines(self._path):
+            key = line.key()
+            if key is not None and key[2] <= self._newest(key[0]):
+                return line.position()
+        return START
+
+    def _newest(self, run: str) -> int:
+        """Return the newest version in a run's file, -1 for none; the file is there afterwards."""
+        if run not in self._last:
+            path = self._file(run)
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._last[record.run] = self._resume(path)
-        if record.version <= self._last[record.run]:
+            self._last[run] = self._resume(path)
+        return self._last[run]
+
+    def _file(self, run: str) -> Path:
+        return self._root / Path(run).name / EVENTS
+
+    def _add(self, record: RoundRecord) -> None:
+        if record.version <= self._newest(record.run):
             return
         event = self._event(wall_time=self._now_s(), step=record.version)
         for tag, value in scalars(record).items():
             event.summary.value.add(tag=tag, simple_value=value)
-        with path.open("ab") as stream:
+        with self._file(record.run).open("ab") as stream:
             _write(stream, event.SerializeToString())
         self._last[record.run] = record.version
 

@@ -6,7 +6,6 @@ robots are asked again.
 """
 
 import hashlib
-import json
 import logging
 import os
 import struct
@@ -15,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from fleet_model.durable import fsync_directory
 from fleet_model.errors import StorageError
-from fleet_model.types import Metrics, Update, Weights
+from fleet_model.types import Metrics, Update
+from fleet_model.weights import safetensors_pieces, view_safetensors
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +97,8 @@ class ReplySpool:
         if found.digest() != digest:
             raise self._damaged(kept)
         try:
-            weights = _tensors(tensors)
-        except (ValueError, TypeError, KeyError) as error:
+            weights = view_safetensors(tensors)
+        except ValueError as error:
             raise self._damaged(kept) from error
         return Update(
             robot=kept.robot,
@@ -134,7 +133,7 @@ class ReplySpool:
 
 def _append(stream: BinaryIO, kept: Kept, update: Update | None) -> None:
     header = _KEPT.dump_json(kept)
-    pieces = [] if update is None else _safetensors(update.weights)
+    pieces = [] if update is None else safetensors_pieces(update.weights)
     digest = hashlib.sha256(header)
     for piece in pieces:
         digest.update(piece)
@@ -142,35 +141,6 @@ def _append(stream: BinaryIO, kept: Kept, update: Update | None) -> None:
     stream.write(_HEAD.pack(len(header), size, digest.digest()))
     stream.write(header)
     stream.writelines(pieces)
-
-
-def _safetensors(weights: Weights) -> list[memoryview]:
-    """Return a safetensors file in pieces that are the tensors' own memory.
-
-    `safetensors.numpy.save` holds two copies of all tensors at once; the format is a length, a JSON
-    table padded to 8 bytes, and the tensors' bytes one after another.
-    """
-    table, tensors, end = {}, [], 0
-    for name, tensor in weights.items():
-        tensor = np.asarray(tensor, np.float32, order="C")
-        begin, end = end, end + tensor.nbytes
-        shape = list(tensor.shape)
-        table[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
-        tensors.append(tensor.reshape(-1).view(np.uint8).data)
-    text = json.dumps(table).encode()
-    text += b" " * (-len(text) % 8)
-    return [memoryview(len(text).to_bytes(8, "little") + text), *tensors]
-
-
-def _tensors(content: bytes) -> Weights:
-    """Return what `_safetensors` wrote as views, read-only: `safetensors.numpy.load` copies it."""
-    begin = 8 + int.from_bytes(content[:8], "little")
-    weights = {}
-    for name, entry in json.loads(content[8:begin]).items():
-        first, last = entry["data_offsets"]
-        piece = memoryview(content)[begin + first : begin + last]
-        weights[name] = np.frombuffer(piece, np.float32).reshape(entry["shape"])
-    return weights
 
 
 def _scan(stream: BinaryIO) -> Kept | None:

@@ -82,10 +82,10 @@ def close_rounds(
         checkpoints.prune(settings.rounds.keep_checkpoints, _published(server_dir))
 
     checkpoint = checkpoints.latest()
-    for record in checkpoints.records()[-1:]:
-        if record.run == span.run and record.version == checkpoint.version:
-            with _on_disk(server_dir):
-                finish(record)
+    newest = checkpoints.record(checkpoint.version)
+    if newest is not None and newest.run == span.run and newest.version == checkpoint.version:
+        with _on_disk(server_dir):
+            finish(newest)
     while (number := checkpoint.version - span.first_version + 1) <= span.rounds:
         request = _request(server_dir, settings, span.run, number, checkpoint)
         checkpoint, record = run_round(

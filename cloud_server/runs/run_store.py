@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.history import kind_of
+from cloud_server.state.history_file import newest_lines
 from fleet_model.durable import write_durably
 from fleet_model.errors import StorageError
 
@@ -76,7 +77,9 @@ class Run(BaseModel):
         Raises CheckpointError if the newest checkpoint is damaged.
         """
         newest = checkpoints.latest().version
-        own = (record.round for record in checkpoints.records() if record.run == self.id)
+        # Rounds that it knows of made versions up to this one, whatever other runs have made since.
+        known = self.first_version + self.rounds_closed
+        own = (r.round for r in checkpoints.records(after=known) if r.run == self.id)
         self.rounds_closed = max([self.rounds_closed, *own])
         self.first_version = newest - self.rounds_closed
         self.error, self.exit_code = "", 0
@@ -100,6 +103,29 @@ def brief(record: dict[str, Any]) -> dict[str, Any]:
     verdicts = Counter(kind_of(robot["outcome"]) for robot in record["robots"])
     rest = {name: value for name, value in record.items() if name != "robots"}
     return {**rest, "verdicts": dict(verdicts)}
+
+
+def recall(history: Path, runs: Sequence[Run]) -> None:
+    """Read the newest closed rounds of runs that were loaded; the file is read from its end.
+
+    Only lines of these runs are parsed, and no more of them than a run holds.
+    """
+    missing = {run.id for run in runs if run.active or run.rounds_closed}
+    found: dict[str, dict[int, dict[str, Any]]] = {run.id: {} for run in runs}
+    for line in newest_lines(history) if missing else ():
+        key = line.key()
+        if key is None or key[0] not in missing or key[1] in found[key[0]]:
+            continue
+        run_id, number, _ = key
+        if (record := line.record()) is not None:
+            found[run_id][number] = record.as_json()
+        if number == 1 or len(found[run_id]) == MAX_CLOSED:
+            missing.discard(run_id)
+            if not missing:
+                break
+    for run in runs:
+        for one in reversed(found[run.id].values()):
+            run.add(one)
 
 
 class RunStore:
@@ -131,20 +157,27 @@ class RunStore:
 
     def load(self) -> list[Run]:
         """Return every run, oldest first; a damaged file is left out with a line in the log."""
-        runs = []
-        for file in self._root.glob("*/run.json"):
-            try:
-                runs.append(Run.model_validate_json(file.read_bytes()))
-            except (OSError, ValidationError) as error:
-                log.warning("%s is left out: %s", file, error)
+        found = [_read(file) for file in self._root.glob("*/run.json")]
+        runs = [run for run in found if run is not None]
         return sorted(runs, key=lambda run: (run.started_at, run.id))
 
     def get(self, run_id: str) -> Run | None:
         """Return one run, None if there is none."""
-        return next((run for run in self.load() if run.id == run_id), None)
+        file = self._root / run_id / "run.json"
+        if Path(run_id).name != run_id or not file.exists():  # no path of a user's leads elsewhere
+            return None
+        return _read(file)
 
     def forget(self, runs: Iterable[Run]) -> None:
         """Remove runs that have ended."""
         for run in runs:
             if not run.active:
                 shutil.rmtree(self.directory(run.id), ignore_errors=True)
+
+
+def _read(file: Path) -> Run | None:
+    try:
+        return Run.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        log.warning("%s is left out: %s", file, error)
+        return None

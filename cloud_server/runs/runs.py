@@ -15,11 +15,10 @@ from cloud_server.models.publish import publish
 from cloud_server.rounds.fleet import Fleet
 from cloud_server.rounds.round_loop import QuorumError, RoundProgress
 from cloud_server.runs.run_rounds import Span, close_rounds
-from cloud_server.runs.run_store import KEPT_RUNS, Run, RunStore
+from cloud_server.runs.run_store import KEPT_RUNS, Run, RunStore, recall
 from cloud_server.runs.schedule import Schedule, ScheduleFile, follow
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.state.history import Follower
 from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import ServerSettings
 from fleet_model.errors import ExportError, FleetError, RoundError, StoppedError, StorageError
@@ -75,15 +74,14 @@ class Runs:
         self._schedule = ScheduleFile(server_dir.schedule)
         self._runs = self._store.load()
         self._lock = threading.Lock()
+        self._recalling = threading.Lock()
         self._leaving = threading.Event()
         self._threads: list[threading.Thread] = []
         self._progress: RoundProgress | None = None
         self._taken_up: dict[str, int] = {}
         self._began = 0.0  # monotonic; less what earlier processes have worked on the run
-        by_id = {run.id: run for run in self._runs}
-        for record in Follower(server_dir.history).new():
-            if record.run in by_id:
-                by_id[record.run].add(record.as_json())
+        self._recalled: set[str] = set()  # runs whose rounds are in memory, as far as they may be
+        self._recall([run for run in self._runs if run.active])
 
     def go_on(self) -> None:
         """Take up a run that a process before this one has not ended, and follow the schedule."""
@@ -116,6 +114,7 @@ class Runs:
                 scheduled=scheduled,
             )
             self._store.save(run)
+            self._recalled.add(run.id)
             self._runs.append(run)
             self._store.forget(self._runs[:-KEPT_RUNS])
             self._runs = [r for r in self._runs[:-KEPT_RUNS] if r.active] + self._runs[-KEPT_RUNS:]
@@ -164,11 +163,16 @@ class Runs:
 
     def get(self, run_id: str) -> Run | None:
         """Return one run."""
-        return next((run for run in self._runs if run.id == run_id), None)
+        run = next((run for run in self._runs if run.id == run_id), None)
+        if run is not None:
+            self._recall([run])
+        return run
 
     def all(self) -> list[Run]:
         """Return the newest runs, oldest first."""
-        return self._runs[-SHOWN_RUNS:]
+        shown = self._runs[-SHOWN_RUNS:]
+        self._recall(shown)
+        return shown
 
     def taken_up(self) -> dict[str, int]:
         """Return the run that this process has taken up, if any -> rounds closed before it."""
@@ -303,6 +307,13 @@ class Runs:
     def _tell(self, record: RoundRecord) -> None:
         for tell in self._told:
             tell(record)
+
+    def _recall(self, runs: Sequence[Run]) -> None:
+        """Give runs of earlier processes their closed rounds, read from the history's end."""
+        with self._recalling:
+            new = [run for run in runs if run.id not in self._recalled]
+            recall(self._place.history, new)
+            self._recalled |= {run.id for run in new}
 
     def _require(self, run_id: str) -> Run:
         run = self.get(run_id)

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cloud_server.state.round_record import RoundRecord, parse_record
-from fleet_model.bundle import sha256_of
+from fleet_model.bundle import sha256_of, sha256_of_file
 from fleet_model.durable import fsync_directory, write_durably
 from fleet_model.errors import CheckpointError
 from fleet_model.types import Checkpoint
@@ -37,11 +37,11 @@ class Checkpoints:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._told: set[str] = set()  # damaged folders that the log has been told of
+        self._told: set[int] = set()  # damaged versions that the log has been told of
 
     def save(self, checkpoint: Checkpoint, record: RoundRecord | None = None) -> None:
         """Write a checkpoint; after a power cut it is there as a whole or not at all."""
-        final = self._root / f"{checkpoint.version:06d}"
+        final = self._folder(checkpoint.version)
         aside = self._root / f".{final.name}.new"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -51,7 +51,7 @@ class Checkpoints:
             (SERVER_STATE, checkpoint.server_state),
         ):
             write_weights(aside / name, weights)
-            digests[name] = sha256_of((aside / name).read_bytes())
+            digests[name] = sha256_of_file(aside / name)
         if record is not None:
             content = json.dumps(record.as_json(), allow_nan=False).encode()
             write_durably(aside / RECORD, content)
@@ -65,36 +65,49 @@ class Checkpoints:
 
     def versions(self) -> list[int]:
         """Return the versions on disk, oldest first; the log tells of damaged ones, left out."""
-        return [int(folder.name) for folder in self._folders() if self._is_whole(folder)]
+        return [version for version in self.saved() if self._is_whole(version)]
+
+    def saved(self) -> list[int]:
+        """Return what has a folder, oldest first, whole or damaged: no file is read."""
+        names = [path.name for path in self._root.iterdir()] if self._root.exists() else []
+        return sorted(int(name) for name in names if name.isdecimal() and name.isascii())
 
     def newest(self) -> int | None:
         """Return the highest version that was ever saved and not removed, whole or damaged."""
-        folders = self._folders()
-        return int(folders[-1].name) if folders else None
+        return max(self.saved(), default=None)
 
-    def records(self) -> list[RoundRecord]:
-        """Return the history as the checkpoints hold it, oldest first; a damaged one is left out.
+    def records(self, after: int = -1) -> list[RoundRecord]:
+        """Return the records of versions above `after`, oldest first; damaged ones are left out.
 
-        It is shorter than history.jsonl once old checkpoints are pruned, and never torn.
+        They are a shorter history than history.jsonl once old checkpoints are pruned, never torn.
+        Reading 3,000 records of 50 robots takes seconds: ask for what is needed.
         """
-        found = [self._record(version) for version in self.versions()]
-        return [record for record in found if record is not None]
+        versions = [v for v in self.saved() if v > after and self._is_whole(v)]
+        return [record for v in versions if (record := self._record(v)) is not None]
+
+    def record(self, version: int) -> RoundRecord | None:
+        """Return what the round that made a version left; None if none did, or it is damaged."""
+        return self._record(version) if self._is_whole(version) else None
 
     def prune(self, keep: int, also: Collection[int] = ()) -> list[int]:
         """Delete all but the newest `keep` versions and those in `also`; return what is gone.
 
-        Folders that cannot be read do not count, and stay for someone to look at.
+        Folders that cannot be read do not count, and stay for someone to look at. Only those that
+        may be deleted are read, so the cost does not grow with the number of `also`.
         """
-        gone = [v for v in self.versions()[:-keep] if v not in also]
+        saved = self.saved()
+        while saved and keep:
+            keep -= self._is_whole(saved.pop())
+        gone = [v for v in saved if v not in also and self._is_whole(v)]
         for version in gone:
-            self._remove(self._root / f"{version:06d}")
+            self._remove(self._folder(version))
         for leftover in self._root.glob(".*.old"):  # also of a process that was killed here
             shutil.rmtree(leftover, ignore_errors=True)
         return gone
 
     def path(self, version: int) -> Path:
         """Return the weights file of a version."""
-        return self._root / f"{version:06d}" / WEIGHTS
+        return self._folder(version) / WEIGHTS
 
     def latest(self) -> Checkpoint:
         """Read the newest checkpoint; raises CheckpointError if there is none or it is damaged.
@@ -109,7 +122,7 @@ class Checkpoints:
 
     def load(self, version: int) -> Checkpoint:
         """Read one checkpoint; raises CheckpointError that names the damaged file."""
-        folder = self._root / f"{version:06d}"
+        folder = self._folder(version)
         try:
             about = _About.model_validate_json((folder / ABOUT).read_bytes())
             if about.version != version:
@@ -132,10 +145,8 @@ class Checkpoints:
             seed=about.seed,
         )
 
-    def _folders(self) -> list[Path]:
-        """Return what was saved, oldest first; what is being saved has another name."""
-        folders = (p for p in self._root.glob("[0-9]*") if p.name.isdigit())
-        return sorted(folders, key=lambda folder: int(folder.name))
+    def _folder(self, version: int) -> Path:
+        return self._root / f"{version:06d}"
 
     def _remove(self, folder: Path) -> None:
         """Delete a checkpoint, by another name first: half deleted it must not look like one."""
@@ -144,19 +155,20 @@ class Checkpoints:
         folder.rename(old)
         shutil.rmtree(old, ignore_errors=True)
 
-    def _is_whole(self, folder: Path) -> bool:
+    def _is_whole(self, version: int) -> bool:
+        folder = self._folder(version)
         try:
             about = _About.model_validate_json((folder / ABOUT).read_bytes())
-            problem = "" if about.version == int(folder.name) else f"is of {about.version}"
+            problem = "" if about.version == version else f"is of {about.version}"
         except (OSError, ValidationError):
             problem = "is missing or damaged"
-        if problem and folder.name not in self._told:
+        if problem and version not in self._told:
             log.warning("checkpoint %s is left out: its %s %s", folder.name, ABOUT, problem)
-            self._told.add(folder.name)
+            self._told.add(version)
         return not problem
 
     def _record(self, version: int) -> RoundRecord | None:
-        folder = self._root / f"{version:06d}"
+        folder = self._folder(version)
         try:
             about = _About.model_validate_json((folder / ABOUT).read_bytes())
             if RECORD not in about.sha256:
@@ -172,6 +184,6 @@ class Checkpoints:
 
 def _digest(file: Path) -> str:
     try:
-        return sha256_of(file.read_bytes())
+        return sha256_of_file(file)
     except OSError:
         return "missing or unreadable"

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloud_server.state.history_file import newest_lines
 from fleet_model.errors import SettingsError
 
 HOLDERS = {  # of a lock that more than one command takes
@@ -29,7 +30,8 @@ class ServerDirectory:
     model/           trainer files and initial weights; written once by init
     checkpoints/     one folder a closed round
     store/           published models: objects by sha256, versions, channels
-    history.jsonl    one line a closed round
+    history.jsonl    one line per closed round
+    totals.json      sums over the history, made again if it is removed
     runs/            one folder a run: how far it is, and its open round
     runs-apart/      the same of a ServerApp beside a SuperLink of its own
     schedule.json    when runs begin by themselves
@@ -100,6 +102,10 @@ class ServerDirectory:
         return self.root / "history.jsonl"
 
     @property
+    def totals(self) -> Path:  # noqa: D102
+        return self.root / "totals.json"
+
+    @property
     def tensorboard(self) -> Path:  # noqa: D102
         return self.root / "tensorboard"
 
@@ -139,20 +145,10 @@ class ServerDirectory:
 
     def last_of_history(self) -> dict[str, object] | None:
         """Return the newest closed round, without reading the file from its start."""
-        if not self.history.exists():
-            return None
-        with self.history.open("rb") as stream:
-            size, block = stream.seek(0, os.SEEK_END), 1 << 16
-            while True:
-                begin = max(size - block, 0)
-                stream.seek(begin)
-                lines = stream.read(size - begin).split(b"\n")
-                for line in reversed(lines[begin > 0 :]):  # the first may have begun before
-                    with suppress(ValueError):  # torn, or the nothing after the last line
-                        return dict(json.loads(line))
-                if begin == 0:
-                    return None
-                block *= 4
+        for line in newest_lines(self.history):
+            with suppress(ValueError):  # torn
+                return dict(json.loads(line.content))
+        return None
 
     def read_history(self) -> list[dict[str, object]]:
         """Return one object a closed round, oldest first; a torn last line is left out."""

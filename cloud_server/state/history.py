@@ -1,13 +1,12 @@
 """What closed rounds have left behind: read from the history, listed for people and programs."""
 
 import csv
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import IO
 
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.history_file import all_lines, newest_lines, read_line
 from cloud_server.state.round_record import (
     ACCEPTED,
     LATE,
@@ -18,7 +17,6 @@ from cloud_server.state.round_record import (
     WENT_OFFLINE,
     RobotRecord,
     RoundRecord,
-    parse_record,
 )
 
 # How an outcome begins -> its kind. Whatever a robot said in its own words is "failed".
@@ -40,13 +38,48 @@ ROBOT_COLUMNS = (
 )  # fmt: skip
 
 
-def closed_rounds(server_dir: ServerDirectory, run: str | None = None) -> list[RoundRecord]:
-    """Return the rounds by version; those that the history lost come from their checkpoints."""
-    records = {(r.run, r.round, r.version): r for r in Follower(server_dir.history).new()}
-    for record in Checkpoints(server_dir.checkpoints).records():
-        records.setdefault((record.run, record.round, record.version), record)
-    chosen = (r for r in records.values() if run is None or r.run == run)
-    return sorted(chosen, key=lambda record: record.version)
+class ClosedRounds:
+    """The closed rounds of a server by version, each read from disk when its turn comes.
+
+    Those that the history lost come from their checkpoints. It can be gone over again and again.
+    """
+
+    def __init__(
+        self, server_dir: ServerDirectory, run: str | None = None, *, newest: int | None = None
+    ) -> None:
+        """Find where they are; `newest` of them, all if it is None.
+
+        Args:
+            server_dir: its server may run.
+            run: only this run's rounds.
+            newest: so many; the history is then read from its end.
+        """
+        self._file = server_dir.history
+        self._checkpoints = Checkpoints(server_dir.checkpoints)
+        self._run = run
+        lines = all_lines(self._file) if newest is None else newest_lines(self._file)
+        self._places: dict[tuple[str, int, int], int] = {}  # run, round, version -> offset
+        known: set[int] = set()
+        for line in lines:
+            if (key := line.key()) is None:
+                continue
+            known.add(key[2])
+            if run in (None, key[0]):
+                self._places.setdefault(key, line.offset)
+            if newest is not None and len(self._places) >= newest:
+                break
+        oldest = -1 if newest is None or len(self._places) < newest else min(known)
+        self._lost = [v for v in self._checkpoints.saved() if v > oldest and v not in known]
+
+    def __iter__(self) -> Iterator[RoundRecord]:
+        """Yield them, oldest first."""
+        places = [(version, offset) for (_, _, version), offset in self._places.items()]
+        places += [(version, -1) for version in self._lost]
+        for version, offset in sorted(places):
+            record = read_line(self._file, offset).record() if offset >= 0 else None
+            record = record or self._checkpoints.record(version)
+            if record is not None and self._run in (None, record.run):
+                yield record
 
 
 def kind_of(outcome: str) -> str:
@@ -54,50 +87,17 @@ def kind_of(outcome: str) -> str:
     return next((kind for begin, kind in KINDS.items() if outcome.startswith(begin)), FAILED)
 
 
-def write_csv(records: Sequence[RoundRecord], stream: IO[str]) -> None:
-    """Write one row a robot of a round; the robots' metrics are the last columns, by name."""
+def write_csv(records: Iterable[RoundRecord], stream: IO[str]) -> None:
+    """Write one row per robot of a round; the robots' metrics are the last columns, by name.
+
+    `records` are gone over twice: first for the names of the metrics.
+    """
     metrics = sorted({name for r in records for robot in r.robots for name in robot.metrics})
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow((*ROUND_COLUMNS, *ROBOT_COLUMNS, *map(_text, metrics)))
     for record in records:
         for robot in record.robots:
             writer.writerow((*_round_cells(record), *_robot_cells(robot, metrics)))
-
-
-class Follower:
-    """Read the rounds that were added to a history file since the last look.
-
-    A line that a power cut has torn is left out; a file that was replaced is read from its start.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._inode = 0
-        self._offset = 0
-
-    def new(self) -> Iterator[RoundRecord]:
-        """Yield the records of whole lines."""
-        try:
-            stream = self._path.open("rb")
-        except FileNotFoundError:
-            return
-        with stream:
-            status = os.fstat(stream.fileno())
-            if status.st_ino != self._inode or status.st_size < self._offset:
-                self._inode, self._offset = status.st_ino, 0
-            stream.seek(self._offset)
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    return  # somebody is writing it
-                self._offset += len(line)
-                yield from _parsed(line)
-
-
-def _parsed(line: bytes) -> Iterator[RoundRecord]:
-    try:
-        yield parse_record(line)
-    except ValueError:
-        return  # torn: the round's checkpoint holds the record, too
 
 
 def _round_cells(record: RoundRecord) -> Iterable[object]:

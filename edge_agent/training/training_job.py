@@ -10,13 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeAlias
 
-import numpy as np
-
 from fleet_model import errors
 from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import FleetError, TrainingError
 from fleet_model.loading import load_plugin
-from fleet_model.types import Checkpoint, Example, TrainConfig, Update, Weights
+from fleet_model.types import Checkpoint, Example, TrainConfig, Update
+from fleet_model.weights import safetensors_pieces, view_safetensors
 
 Packet: TypeAlias = tuple[dict[str, Any], bytes]  # (JSON header, safetensors body)
 LENGTHS = struct.Struct(">IQ")  # header bytes, body bytes
@@ -81,7 +80,7 @@ def pack_job(job: TrainingJob) -> Packet:
         "version": job.checkpoint.version,
         "config": asdict(job.config),
     }
-    return header, _save(job.checkpoint.weights)
+    return header, b"".join(safetensors_pieces(job.checkpoint.weights))
 
 
 def unpack_job(packet: Packet) -> TrainingJob:
@@ -92,7 +91,7 @@ def unpack_job(packet: Packet) -> TrainingJob:
         spec=TrainerSpec.model_validate(header["spec"]),
         directory=Path(header["directory"]),
         examples=ExampleSource(**header["examples"]),
-        checkpoint=Checkpoint(version=header["version"], weights=_load(body)),
+        checkpoint=Checkpoint(version=header["version"], weights=view_safetensors(body)),
         config=TrainConfig(**header["config"]),
     )
 
@@ -105,7 +104,7 @@ def pack_update(update: Update) -> Packet:
         "num_steps": update.num_steps,
         "metrics": dict(update.metrics),
     }
-    return header, _save(update.weights)
+    return header, b"".join(safetensors_pieces(update.weights))
 
 
 def pack_error(error: FleetError) -> Packet:
@@ -118,16 +117,4 @@ def unpack_update(packet: Packet) -> Update:
     header, body = packet
     if "error" in header:
         raise getattr(errors, header["error"], TrainingError)(header["message"])
-    return Update(robot="", weights=_load(body), **header)
-
-
-def _save(weights: Weights) -> bytes:
-    from safetensors.numpy import save
-
-    return save({name: np.ascontiguousarray(tensor) for name, tensor in weights.items()})
-
-
-def _load(body: bytes) -> Weights:
-    from safetensors.numpy import load
-
-    return load(body)
+    return Update(robot="", weights=view_safetensors(body), **header)

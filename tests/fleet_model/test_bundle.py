@@ -13,6 +13,7 @@ from fleet_model.bundle import (
     TRAINER,
     FileEntry,
     entry_of,
+    entry_of_file,
     parse_manifest,
     parse_trainer,
     read_bundle,
@@ -260,3 +261,9 @@ def test_an_entry_fits_its_content_and_no_other(tmp_path_factory, content):
     wrong = FileEntry(sha256=sha256_of(content + b"x"), size_bytes=len(content))
     with pytest.raises(BundleError):
         require_file(path, wrong)
+
+
+def test_a_file_is_described_as_its_content_is(tmp_path):
+    (tmp_path / "file").write_bytes(b"x" * 3_000_000)
+
+    assert entry_of_file(tmp_path / "file") == entry_of(b"x" * 3_000_000)

@@ -1,5 +1,8 @@
+import json
+
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -120,3 +123,95 @@ def test_no_file_of_random_bytes_raises_anything_else(tmp_path_factory, content)
 
     with pytest.raises(CheckpointError):
         read_weights(path)
+
+
+def test_the_file_is_what_the_safetensors_library_writes(tmp_path):
+    weights = {
+        "b": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "a/\u00e9": np.zeros((0, 3), np.float32),
+        "scalar": np.asarray(3, np.float32),
+    }
+
+    write_weights(tmp_path / "w.safetensors", weights)
+
+    assert (tmp_path / "w.safetensors").read_bytes() == safetensors.numpy.save(weights)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i8", "u8", "i4", "u2", "i1", "u1", "?", "c8"])
+def test_every_kind_of_number_is_read_as_the_library_reads_it(tmp_path, dtype):
+    path, tensor = tmp_path / "w.safetensors", np.arange(6).astype(dtype).reshape(3, 2)
+
+    write_weights(path, {"w": tensor, "x": np.zeros(3, np.float32)})
+    read, theirs = read_weights(path), safetensors.numpy.load_file(path)
+
+    assert read["w"].dtype == theirs["w"].dtype == tensor.dtype
+    np.testing.assert_array_equal(read["w"], tensor)
+    np.testing.assert_array_equal(theirs["w"], tensor)
+
+
+def test_a_file_with_free_text_is_read(tmp_path):
+    path = tmp_path / "w.safetensors"
+    safetensors.numpy.save_file({"w": np.ones(2, np.float32)}, path, {"made by": "somebody"})
+
+    assert list(read_weights(path)) == ["w"]
+
+
+def test_a_tensor_that_the_format_cannot_hold_is_named(tmp_path):
+    with pytest.raises(ValueError, match="w is <U1, which a safetensors file cannot hold"):
+        write_weights(tmp_path / "w.safetensors", {"w": np.array(["a"])})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensors_are_views_of_the_mapped_file_and_cannot_be_changed(tmp_path):
+    write_weights(tmp_path / "w.safetensors", EXPECTED)
+
+    for tensor in read_weights(tmp_path / "w.safetensors").values():
+        assert not tensor.flags.owndata
+        with pytest.raises(ValueError, match="read-only"):
+            tensor += 1
+
+
+TABLES = [
+    {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}},  # too short
+    {"w": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}},  # a gap
+    {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},  # bytes left over
+    {n: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} for n in "wx"},  # overlapping
+    {"w": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}},
+    {"w": {"dtype": "F32", "shape": [0, 2**70], "data_offsets": [0, 0]}},
+    {"w": {"dtype": "BF16", "shape": [4], "data_offsets": [0, 8]}},
+    {"w": {"dtype": "F32", "shape": ["2"], "data_offsets": [0, 8]}},
+    {"w": {"shape": "2"}},
+    {"w": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}},
+    [],
+]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_that_does_not_fit_its_bytes_is_refused(tmp_path, table):
+    path, text = tmp_path / "w.safetensors", json.dumps(table).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+        read_weights(path)
+
+
+@given(content=st.data())
+def test_a_damaged_file_is_refused_or_has_the_tensors_that_the_library_finds(
+    tmp_path_factory, content
+):
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    write_weights(path, EXPECTED)
+    damaged = bytearray(path.read_bytes())
+    table_end = 8 + int.from_bytes(damaged[:8], "little")
+    at = content.draw(st.integers(0, table_end - 1))
+    damaged[at] ^= 1 << content.draw(st.integers(0, 7))
+    path.write_bytes(damaged)
+
+    try:
+        read = read_weights(path)
+    except CheckpointError:
+        return
+    theirs = safetensors.numpy.load_file(path)
+    assert read.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert read[name].tobytes() == tensor.tobytes()

@@ -25,6 +25,7 @@ from fleet_model.bundle import (
     TensorSpec,
     TrainerSpec,
     entry_of,
+    entry_of_file,
     parse_trainer,
     require_file,
     to_json,
@@ -73,7 +74,7 @@ def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
         inputs={x.name: TensorSpec(shape=tuple(x.shape[1:])) for x in model.inputs},
         engines=engines,
         trainer=entry_of(trainer),
-        files={name: entry_of((job.directory / name).read_bytes()) for name in names},
+        files={name: entry_of_file(job.directory / name) for name in names},
         metrics=metrics,
     )
     write_durably(job.directory / MANIFEST, to_json(manifest))

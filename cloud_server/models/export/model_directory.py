@@ -23,7 +23,7 @@ from fleet_model.bundle import (
     TensorSpec,
     TrainerSpec,
     WorkloadSpec,
-    entry_of,
+    entry_of_file,
     to_json,
 )
 from fleet_model.durable import write_durably
@@ -107,6 +107,6 @@ def _spec(
         trainable=job.trainable,
         tensors={path: TensorSpec(shape=value.shape) for path, value in weights.items()},
         batch_size=job.batch_size,
-        files={name: entry_of((job.directory / name).read_bytes()) for name in names},
+        files={name: entry_of_file(job.directory / name) for name in names},
         parts=dict(parts),
     )

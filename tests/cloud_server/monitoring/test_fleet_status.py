@@ -65,7 +65,7 @@ def overview(server_dir, runs):
         offenses=Offenses(server_dir.offenses, register, suspend_after=3),
         runs=runs,
         store=DirectoryStore(server_dir.store),
-        ledger=Ledger(server_dir.history),
+        ledger=Ledger(server_dir.history, server_dir.totals),
         refused=RefusedAnswers(lambda: {1: register.robots()[0]}),
     )
 

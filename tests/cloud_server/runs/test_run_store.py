@@ -3,7 +3,11 @@
 import pytest
 
 from cloud_server.flower.flower_link import FlowerRun
-from cloud_server.runs.run_store import Run, RunStore
+from cloud_server.runs import run_store
+from cloud_server.runs.run_store import Run, RunStore, recall
+from cloud_server.state import history_file
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.errors import StorageError
 
 
@@ -105,3 +109,53 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path):
 
     with pytest.raises(StorageError, match=r"run\.json cannot be written"):
         RunStore(tmp_path / "runs").save(Run(id="a", rounds=1, started_at=1))
+
+
+@pytest.fixture
+def history(tmp_path):
+    """Rounds of three runs; the second was resumed after the third."""
+    server_dir = ServerDirectory(tmp_path)
+    for version, (run, number) in enumerate(
+        [*(("a", n) for n in range(1, 121)), ("b", 1), ("c", 1), ("b", 2)], start=1
+    ):
+        robots = (RobotRecord(name="r1", site="hall", outcome="accepted"),)
+        record = RoundRecord(
+            run=run, round=number, version=version, seconds=1.0, robots=robots, metrics={}
+        )
+        server_dir.append_history(record.as_json())
+    return server_dir.history
+
+
+def test_runs_of_an_earlier_process_get_their_newest_rounds_back(history):
+    runs = [Run(id=name, rounds=200, started_at=0.0, rounds_closed=1) for name in "abcd"]
+
+    recall(history, runs)
+
+    closed = [[record["round"] for record in run.closed] for run in runs]
+    assert closed == [list(range(21, 121)), [1, 2], [1], []]
+    assert [run.rounds_closed for run in runs] == [120, 2, 1, 1]
+
+
+def test_only_the_lines_of_the_runs_asked_for_are_parsed(history, monkeypatch):
+    parsed, parse = [], history_file.parse_record
+    monkeypatch.setattr(
+        history_file, "parse_record", lambda line: parsed.append(line) or parse(line)
+    )
+    run = Run(id="b", rounds=2, started_at=0.0, rounds_closed=2)
+
+    recall(history, [run])
+
+    assert len(parsed) == len(run.closed) == 2
+
+
+def test_a_run_that_closed_nothing_reads_nothing(history, monkeypatch):
+    monkeypatch.delattr(run_store, "newest_lines")
+
+    recall(history, [Run(id="z", rounds=2, started_at=0.0, state="failed")])
+
+
+def test_a_run_is_found_by_its_name_alone(store, tmp_path):
+    store.save(Run(id="a", rounds=1, started_at=0.0))
+
+    assert store.get("a").id == "a"
+    assert store.get("b") is store.get("../runs/a") is store.get("") is store.get(".") is None

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from cloud_server.state import checkpoints as checkpoints_module
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.errors import CheckpointError
@@ -62,6 +63,7 @@ SAVE_AND_DIE = """
 import os, sys
 from pathlib import Path
 import numpy as np
+from cloud_server.state import checkpoints as checkpoints_module
 from cloud_server.state.checkpoints import Checkpoints
 from fleet_model.types import Checkpoint
 
@@ -255,3 +257,43 @@ def test_a_half_deleted_checkpoint_is_none_and_is_deleted_the_next_time(root, mo
     assert Checkpoints(root).versions() == [1]
     Checkpoints(root).prune(1)
     assert [path.name for path in root.iterdir()] == ["000001"]
+
+
+def test_pruning_reads_only_what_it_may_delete(root, monkeypatch):
+    checkpoints, looked_at = Checkpoints(root), []
+    for version in range(1, 30):
+        checkpoints.save(checkpoint(version))
+    whole = Checkpoints._is_whole
+    monkeypatch.setattr(
+        Checkpoints, "_is_whole", lambda self, v: looked_at.append(v) or whole(self, v)
+    )
+
+    assert checkpoints.prune(2, also=range(1, 25)) == [0, 25, 26, 27]
+    assert sorted(looked_at) == [0, 25, 26, 27, 28, 29]
+
+
+def test_a_damaged_checkpoint_counts_for_none_of_those_that_are_kept(root):
+    checkpoints = Checkpoints(root)
+    for version in range(1, 6):
+        checkpoints.save(checkpoint(version))
+    (root / "000005" / "checkpoint.json").write_text("{")
+    (root / "000001" / "checkpoint.json").unlink()
+
+    assert checkpoints.prune(2) == [0, 2]
+    assert checkpoints.saved() == [1, 3, 4, 5]
+
+
+def test_records_after_a_version_are_read_and_no_others(root, monkeypatch):
+    for version in range(1, 9):
+        Checkpoints(root).save(checkpoint(version), record(version))
+    read = []
+    parse = checkpoints_module.parse_record
+    monkeypatch.setattr(
+        checkpoints_module, "parse_record", lambda content: read.append(content) or parse(content)
+    )
+
+    assert Checkpoints(root).records(after=6) == [record(7), record(8)]
+    assert Checkpoints(root).record(3) == record(3)
+    assert Checkpoints(root).record(0) is None
+    assert Checkpoints(root).record(77) is None
+    assert len(read) == 3

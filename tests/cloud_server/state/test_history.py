@@ -1,14 +1,17 @@
 import csv
 import io
-import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloud_server.state import history_file
+from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.state.history import Follower, closed_rounds, kind_of, write_csv
-from cloud_server.state.round_record import NO_REPLY, RobotRecord, RoundRecord
+from cloud_server.state.history import ClosedRounds, kind_of, write_csv
+from cloud_server.state.round_record import NO_REPLY, RobotRecord, RoundRecord, parse_record
+from fleet_model.types import Checkpoint
 
 
 @pytest.fixture
@@ -43,18 +46,18 @@ def test_what_was_appended_is_read_back(server_dir):
     for record in wanted:
         server_dir.append_history(record.as_json())
 
-    assert closed_rounds(server_dir) == wanted
+    assert list(ClosedRounds(server_dir)) == wanted
 
 
 def test_rounds_of_one_run_can_be_asked_for(server_dir):
     for version, run in ((1, "a"), (2, "b")):
         server_dir.append_history(closed(version, run=run).as_json())
 
-    assert [record.version for record in closed_rounds(server_dir, run="b")] == [2]
+    assert [record.version for record in list(ClosedRounds(server_dir, run="b"))] == [2]
 
 
 def test_a_server_that_closed_no_round_has_no_history(server_dir):
-    assert closed_rounds(server_dir) == []
+    assert list(ClosedRounds(server_dir)) == []
 
 
 def test_a_line_of_an_older_version_is_read_with_what_it_has(server_dir):
@@ -66,7 +69,7 @@ def test_a_line_of_an_older_version_is_read_with_what_it_has(server_dir):
     line["duplicates"] = 0  # was in every line once
     server_dir.append_history(line)
 
-    (record,) = closed_rounds(server_dir)
+    (record,) = list(ClosedRounds(server_dir))
 
     assert (record.asked, record.mode, record.robots[0].weight) == (0, "sync", 0)
 
@@ -75,7 +78,7 @@ def test_a_line_that_is_there_twice_is_one_round(server_dir):
     server_dir.append_history(closed(1).as_json())
     server_dir.append_history(closed(1).as_json())
 
-    assert len(closed_rounds(server_dir)) == 1
+    assert len(list(ClosedRounds(server_dir))) == 1
 
 
 def test_a_torn_line_costs_only_itself(server_dir):
@@ -83,48 +86,14 @@ def test_a_torn_line_costs_only_itself(server_dir):
     server_dir.history.write_bytes(server_dir.history.read_bytes() + b'{"run": "a", "rou')
     server_dir.append_history(closed(3).as_json())
 
-    assert [record.version for record in closed_rounds(server_dir)] == [1, 3]
+    assert [record.version for record in list(ClosedRounds(server_dir))] == [1, 3]
 
 
 @pytest.mark.parametrize("line", ["[]", "null", "3", '{"run": 1}', "\ufffd", '{"a": NaN}'])
 def test_a_line_of_anything_else_is_left_out(server_dir, line):
     server_dir.history.write_text(line + "\n")
 
-    assert closed_rounds(server_dir) == []
-
-
-def test_a_follower_gives_every_round_once(server_dir):
-    follower = Follower(server_dir.history)
-    assert list(follower.new()) == []
-    server_dir.append_history(closed(1).as_json())
-    assert [record.version for record in follower.new()] == [1]
-    assert list(follower.new()) == []
-    server_dir.append_history(closed(2).as_json())
-    assert [record.version for record in follower.new()] == [2]
-
-
-def test_a_follower_waits_for_the_end_of_a_line(server_dir):
-    follower = Follower(server_dir.history)
-    line = json.dumps(closed(1).as_json())
-    server_dir.history.write_text(line[:50])
-    assert list(follower.new()) == []
-    server_dir.history.write_text(line + "\n")
-
-    assert [record.version for record in follower.new()] == [1]
-
-
-def test_a_follower_begins_again_with_a_history_that_was_replaced(server_dir, tmp_path):
-    follower = Follower(server_dir.history)
-    for version in (1, 2):
-        server_dir.append_history(closed(version).as_json())
-    assert len(list(follower.new())) == 2
-    other = ServerDirectory(tmp_path / "other")
-    other.root.mkdir()
-    other.append_history(closed(7).as_json())
-
-    other.history.replace(server_dir.history)
-
-    assert [record.version for record in follower.new()] == [7]
+    assert list(ClosedRounds(server_dir)) == []
 
 
 def test_the_csv_has_a_row_a_robot_of_a_round():
@@ -180,3 +149,39 @@ def test_a_robots_words_are_no_formula_and_no_line_of_their_own(words):
 )
 def test_every_outcome_has_a_kind(outcome, kind):
     assert kind_of(outcome) == kind
+
+
+def test_the_newest_rounds_are_read_without_parsing_the_older_ones(server_dir, monkeypatch):
+    for version in range(1, 31):
+        server_dir.append_history(closed(version, run="ab"[version % 2]).as_json())
+    parsed = []
+    monkeypatch.setattr(
+        history_file, "parse_record", lambda line: parsed.append(line) or parse_record(line)
+    )
+
+    assert [r.version for r in ClosedRounds(server_dir, newest=3)] == [28, 29, 30]
+    assert [r.version for r in ClosedRounds(server_dir, "a", newest=2)] == [28, 30]
+    assert len(parsed) == 5
+
+
+@pytest.mark.parametrize("newest", [None, 2, 9])
+def test_a_round_that_the_history_lost_comes_from_its_checkpoint(server_dir, newest):
+    for version in (1, 2, 3, 4):
+        checkpoint = Checkpoint(version=version, weights={"w": np.zeros(1, np.float32)})
+        Checkpoints(server_dir.checkpoints).save(checkpoint, closed(version))
+        if version != 3:
+            server_dir.append_history(closed(version).as_json())
+    expected = [1, 2, 3, 4] if newest != 2 else [3, 4]
+
+    found = ClosedRounds(server_dir, newest=newest)
+
+    assert [r.version for r in found][-len(expected) :] == expected
+    assert list(found) == list(found)
+    assert [r.version for r in ClosedRounds(server_dir, "b", newest=newest)] == []
+
+
+def test_rounds_are_in_the_order_of_their_versions_whatever_the_order_of_lines(server_dir):
+    for version in (3, 1, 2):
+        server_dir.append_history(closed(version).as_json())
+
+    assert [record.version for record in ClosedRounds(server_dir)] == [1, 2, 3]
