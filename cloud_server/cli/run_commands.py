@@ -199,7 +199,7 @@ def _require_of_server(directory: Any, run_id: str) -> None:
     if _apart(directory, run_id) is not None:
         raise RoundError(
             f"run {run_id} is of a separate SuperLink: the same `flwr run` that has begun it goes "
-            "on with it, `flwr stop` ends it (docs/operations.md)"
+            "on with it, `flwr stop` ends it (docs/separate-superlink.md)"
         )
 
 

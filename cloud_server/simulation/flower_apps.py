@@ -2,7 +2,7 @@
 
 `cloud-server simulate` does the same rounds in one process, under a clock that jumps. These run in
 real time on all cores, or on a Ray cluster: the way to go where a training takes long.
-docs/operations.md shows how. Run config: `num-server-rounds`, `seed`.
+docs/simulate.md shows how. Run config: `num-server-rounds`, `seed`.
 """
 
 import logging
