@@ -1,4 +1,4 @@
-"""Our rounds as a Flower ServerApp, for a SuperLink that runs on its own (docs/separate-superlink.md).
+"""Our rounds as a Flower ServerApp, for a separate SuperLink (docs/separate-superlink.md).
 
 The SuperLink carries messages and knows robots by their keys; everything that must last lies in a
 server directory on the ServerApp's machine: register, settings, checkpoints, history, models. A
