@@ -18,10 +18,12 @@ from pathlib import Path
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.app import Context, Message, MessageType
 from flwr.serverapp import Grid, ServerApp
 
 from cloud_server.flower.flower_superlink import is_half_sent
+from cloud_server.flower.participants import Approved, participant_of
+from cloud_server.flower.replies import content_of, reply_of
 from cloud_server.models.publish import publish
 from cloud_server.monitoring.tensorboard import TensorBoardWriter
 from cloud_server.robots.last_seen import LastSeen
@@ -34,17 +36,11 @@ from cloud_server.runs.run_store import KEPT_RUNS, Run, RunStore
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.logs import log_to_stderr
-from cloud_server.state.round_record import (
-    MAX_REASON,
-    NOT_ADMITTED,
-    REFUSED,
-    RoundRecord,
-    own_words,
-)
+from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import ServerSettings, load_settings
-from fleet_model.errors import FleetError, SettingsError, UpdateError
+from fleet_model.errors import FleetError, SettingsError
 from fleet_model.protocol.proof import public_line
-from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
+from fleet_model.protocol.wire import TrainRequest, pack_request
 from fleet_model.weights import size_bytes
 
 DIRECTORY, ROUNDS = "fleetlearn-directory", "num-server-rounds"
@@ -159,10 +155,8 @@ class GridFleet:
             seen: file of the server that robots tell about themselves; may not be there.
         """
         self._grid = grid
-        self._register = register
         self._seen = seen
-        self._listed: tuple[Robot, ...] | None = None  # as read last; None: not looked yet
-        self._approved: Mapping[str, Robot] = {}  # by key
+        self._approved = Approved(register, _by_key)
         self._lines: dict[bytes, str] = {}  # public key as Flower sends it -> as in the register
         self._keys: dict[int, str] = {}  # node id -> key, of robots that were online
         self._online: Sequence[Participant] = ()
@@ -220,27 +214,12 @@ class GridFleet:
         return {t for t in tickets if t in self._open and now < self._open[t].until}
 
     def _look(self) -> Iterator[Participant]:
-        approved, seen = self._sync(), LastSeen(self._seen)
+        approved, seen = self._approved.newest(), LastSeen(self._seen)
         for node in self._grid.get_nodes():
             robot = approved.get(self._line(node.public_key))
             if robot is not None and node.status == ONLINE:
                 self._keys[node.node_id] = robot.key
-                yield Participant(
-                    node_id=node.node_id,
-                    name=robot.name,
-                    site=robot.site,
-                    labels=robot.labels,
-                    report=seen.report(robot.name),
-                    last_seen_s=seen.last_seen_s(robot.name),
-                )
-
-    def _sync(self) -> Mapping[str, Robot]:
-        """Return the approved robots by key; see Register.last_readable."""
-        listed = self._register.last_readable()
-        if listed is not self._listed:  # the register is parsed when it has changed only
-            self._approved = {r.key: r for r in listed if r.state == "approved"}
-            self._listed = listed
-        return self._approved
+                yield participant_of(node.node_id, robot, seen)
 
     def _line(self, pem: bytes) -> str:
         """Return a node's key as the register holds it, "" if it is none of a robot."""
@@ -255,17 +234,13 @@ class GridFleet:
     def _reply(self, message: Message) -> Reply:
         ticket = message.metadata.reply_to_message_id
         question = self._open.pop(ticket)
-        if message.has_error():
-            return Reply(ticket=ticket, reason=own_words(message.error.reason or ""))
-        robot = self._sync().get(question.key)
-        if robot is None or robot.name != question.robot.name:
-            return Reply(ticket=ticket, reason=NOT_ADMITTED)
-        try:
-            if not isinstance(message.content, RecordDict):
-                raise UpdateError(f"the reply holds {type(message.content).__name__}")
-            return Reply(ticket=ticket, update=unpack_update(message.content, robot.name))
-        except UpdateError as error:
-            return Reply(ticket=ticket, reason=f"{REFUSED}{error}"[:MAX_REASON])
+        robot = self._approved.newest().get(question.key)
+        known = robot is not None and robot.name == question.robot.name
+        return reply_of(ticket, content_of(message), question.robot.name if known else None)
+
+
+def _by_key(approved: Sequence[Robot]) -> Mapping[str, Robot]:
+    return {robot.key: robot for robot in approved}
 
 
 def _directory(context: Context) -> Path:

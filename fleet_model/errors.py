@@ -15,6 +15,7 @@ TrainingError          11   local training failed; nothing is sent
 StorageError           12   this machine's disk is full, read-only or damaged
 LossError              13   done, but a part of the input was damaged and is left out
 StoppedError           14   the operator stopped a run; what it has closed stays
+BusyError              15   a robot does not want to train now; nothing is sent
 """
 
 
@@ -108,3 +109,9 @@ class StoppedError(FleetError):
     """The operator stopped a run; what it has closed stays, and it can be resumed."""
 
     exit_code = 14
+
+
+class BusyError(FleetError):
+    """A robot does not want to train now; nothing is sent."""
+
+    exit_code = 15

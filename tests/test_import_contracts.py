@@ -48,7 +48,7 @@ OFFENCES = [
     Offence(
         "cloud_server reads top to bottom",
         "cloud_server/state/settings.py",
-        "import cloud_server.state.checkpoints",
+        "import cloud_server.robots.register",
     ),
     Offence(
         "Inference and deployment load no training or federation stack",

@@ -99,9 +99,7 @@ def _print_json(records: "Iterable[RoundRecord]") -> None:
 
 
 def _row(record: "RoundRecord") -> tuple[str, ...]:
-    from cloud_server.state.round_record import ACCEPTED
-
-    accepted = sum(robot.outcome == ACCEPTED for robot in record.robots)
+    accepted = sum(robot.accepted for robot in record.robots)
     numbers = (record.round, record.version, f"{accepted} of {record.asked}", record.late)
     return record.run, *map(str, numbers), f"{record.seconds:.1f}", held_out(record.metrics)
 

@@ -1,16 +1,15 @@
 """The round loop's fleet over Flower: robots are nodes, requests and updates are messages."""
 
-import threading
 from collections.abc import Collection, Mapping, Sequence
 
-from cloud_server.flower.flower_link import Arrived, FlowerRun, LinkGrid
+from cloud_server.flower.flower_link import FlowerRun, LinkGrid
+from cloud_server.flower.participants import Approved, participant_of
+from cloud_server.flower.replies import reply_of
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register, Robot
 from cloud_server.rounds.fleet import Participant, Reply
-from cloud_server.state.round_record import MAX_REASON, NOT_ADMITTED, REFUSED, own_words
-from fleet_model.errors import UpdateError
 from fleet_model.protocol.proof import parse_public
-from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
+from fleet_model.protocol.wire import TrainRequest, pack_request
 
 
 class FlowerFleet:
@@ -18,23 +17,16 @@ class FlowerFleet:
 
     def __init__(self, grid: LinkGrid, register: Register, seen: LastSeen) -> None:
         self._grid = grid
-        self._register = register
         self._seen = seen
-        self._listed: tuple[Robot, ...] | None = None  # as read last; None: not looked yet
         self._robots: Mapping[int, Robot] = {}
-        self._sync = threading.Lock()  # requests and the run come from different threads
+        self._approved = Approved(register, self._admit)
 
     def sync(self) -> Mapping[int, Robot]:
         """Admit robots that are newly approved, forget the others; return node id -> robot.
 
         While the register is damaged robots stay as they were; see Register.last_readable.
         """
-        with self._sync:
-            listed = self._register.last_readable()
-            if listed is not self._listed:  # the register is parsed when it has changed only
-                self._robots = self._admit([r for r in listed if r.state == "approved"])
-                self._listed = listed
-            return self._robots
+        return self._approved.newest()
 
     def restarted(self, robot: Robot) -> None:
         """Let a robot's new process in at once, and ask it again what it has not answered."""
@@ -54,14 +46,7 @@ class FlowerFleet:
         """Return approved robots that are online, with what they last reported."""
         robots = self.sync()
         return [
-            Participant(
-                node_id=node_id,
-                name=robot.name,
-                site=robot.site,
-                labels=robot.labels,
-                report=self._seen.report(robot.name),
-                last_seen_s=self._seen.last_seen_s(robot.name),
-            )
+            participant_of(node_id, robot, self._seen)
             for node_id in self._grid.online()
             if (robot := robots.get(node_id)) is not None
         ]
@@ -80,7 +65,8 @@ class FlowerFleet:
         if not arrived:
             return []
         robots = self.sync()
-        return [_reply(one, robots.get(one.node_id)) for one in arrived]
+        names = {node_id: robot.name for node_id, robot in robots.items()}
+        return [reply_of(one.message_id, one.content, names.get(one.node_id)) for one in arrived]
 
     def still_open(self, tickets: Collection[str]) -> set[str]:
         """Return those that can be answered, or are; see Fleet."""
@@ -97,18 +83,5 @@ class FlowerFleet:
             admitted[node_id] = robot
         for node_id in self._grid.registered().keys() - admitted.keys():
             self._grid.unregister(node_id)
+        self._robots = admitted
         return admitted
-
-
-def _reply(arrived: Arrived, robot: Robot | None) -> Reply:
-    ticket = arrived.message_id
-    if arrived.content is None:
-        reason = own_words(arrived.reason) if arrived.own_words else arrived.reason
-        return Reply(ticket=ticket, reason=reason)
-    if robot is None:
-        return Reply(ticket=ticket, reason=NOT_ADMITTED)
-    try:
-        update = unpack_update(arrived.content, robot.name)
-    except UpdateError as error:
-        return Reply(ticket=ticket, reason=f"{REFUSED}{error}"[:MAX_REASON])
-    return Reply(ticket=ticket, update=update)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cloud_server.flower.flower_state import FlowerState, Question
-from cloud_server.state.round_record import NOT_ADMITTED, WENT_OFFLINE
 from fleet_model.errors import RoundError
 from fleet_model.memory import give_back
+from fleet_model.protocol.outcome import NO_REPLY, NOT_ADMITTED, Outcome, unpack_failure
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -53,13 +53,11 @@ class FlowerRun:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Arrived:
-    """A whole reply. Whom it is from stands in the server's records: believe nothing in it."""
+    """A whole reply. Its sender is taken from the server's records; its content is not trusted."""
 
     message_id: str  # of the message that it answers
     node_id: int  # that was asked; 0 if nothing is known of the message any more
-    content: "RecordDict | None" = None
-    reason: str = ""  # why there is no content
-    own_words: bool = False  # whether the robot says so, and not this server
+    content: "RecordDict | Outcome"  # the outcome: why there are no records
 
 
 class LinkGrid:
@@ -224,7 +222,7 @@ class LinkGrid:
         run_id = self._run.run_id
         self._unknown -= set(message_ids)
         questions, replies = self._messages.questions(run_id), self._messages.answered(run_id)
-        return {i for i in message_ids if i in replies or not self._hopeless(questions.get(i))}
+        return {i for i in message_ids if i in replies or self._hopeless(questions.get(i)) is None}
 
     def _look(
         self, message_id: str, question: Question | None, reply_id: str | None
@@ -233,49 +231,43 @@ class LinkGrid:
         if question is not None and question.admitted and reply_id is not None:
             self.is_unpacking = True
             try:
-                content, reason, size_bytes = self._unpack(reply_id)
+                content, size_bytes = self._unpack(reply_id)
                 if size_bytes > LARGE_BYTES:
                     give_back()
             finally:
                 self.is_unpacking = False
-            if content is not None or reason:
+            if content is not None:
                 node_id = question.node_id
-                return Arrived(
-                    message_id=message_id,
-                    node_id=node_id,
-                    content=content,
-                    reason=reason,
-                    own_words=content is None,
-                ), size_bytes
-        if not (reason := self._hopeless(question)):
+                return Arrived(message_id=message_id, node_id=node_id, content=content), size_bytes
+        if (lost := self._hopeless(question)) is None:
             return None, 0
         node_id = question.node_id if question is not None else 0
-        return Arrived(message_id=message_id, node_id=node_id, reason=reason), 0
+        return Arrived(message_id=message_id, node_id=node_id, content=lost), 0
 
-    def _hopeless(self, question: Question | None) -> str:
-        """Return why no reply will come any more, "" while one may."""
+    def _hopeless(self, question: Question | None) -> Outcome | None:
+        """Return why no reply will come any more, None while one may."""
         if question is None or question.expires_at <= self._now():
-            return "no reply by the deadline"
+            return NO_REPLY
         if not question.admitted:
             return NOT_ADMITTED
         # While this process was away, nobody could send a heartbeat.
         away_s = self._now() - max(question.online_until, self._began_at)
-        return f"{WENT_OFFLINE} within {GONE_S:.0f} s" * (away_s > GONE_S)
+        return Outcome("offline", f" within {GONE_S:.0f} s") if away_s > GONE_S else None
 
-    def _unpack(self, reply_id: str) -> "tuple[RecordDict | None, str, int]":
-        """Return content, or a reason why there is none, and bytes; neither while it is coming."""
+    def _unpack(self, reply_id: str) -> "tuple[RecordDict | Outcome | None, int]":
+        """Return what a reply holds, None while it is still coming, and its bytes."""
         from flwr.app import RecordDict
         from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
         reply = self._messages.reply(reply_id)
         if reply is None:
-            return None, "", 0
+            return None, 0
         if reply.has_error():
-            return None, reply.error.reason or "an error without a reason", 0
+            return unpack_failure(reply.error.code, reply.error.reason or ""), 0
         try:
             contents = self._contents(reply_id)
             if contents is None:
-                return None, "", 0
+                return None, 0
             size_bytes = sum(map(len, contents.values()))  # inflating lets go of them
             message: Any = inflate_object_from_contents(reply_id, contents)
             content = message.content
@@ -283,8 +275,8 @@ class LinkGrid:
                 raise TypeError(f"content is {type(content).__name__}")
         except Exception as error:  # robots are not trusted: one bad reply must not end the round
             log.warning("unreadable reply", exc_info=True)
-            return None, f"unreadable reply ({type(error).__name__})", 0
-        return content, "", size_bytes
+            return Outcome("failed", f"unreadable reply ({type(error).__name__})"), 0
+        return content, size_bytes
 
     def _contents(self, root: str) -> dict[str, bytes] | None:
         """Return object id -> bytes of a whole tree, or None while one is missing."""

@@ -23,6 +23,7 @@ from cloud_server.robots.register import State
 from cloud_server.runs.run_store import RunState
 from cloud_server.state.directory import ServerDirectory
 from fleet_model import __version__
+from fleet_model.protocol.outcome import KINDS
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 P = "fleetlearn_"
 ROBOT_STATES = get_args(State)
 RUN_STATES = get_args(RunState)
-UPDATES = ("accepted", "refused", "no_reply", "not_reached", "busy", "failed")
 
 
 def make_registry(
@@ -92,7 +92,7 @@ def _rounds(totals: Totals) -> Iterator[Metric]:
     updates = CounterMetricFamily(
         f"{P}updates", "What became of robots that were asked, by verdict.", labels=("verdict",)
     )
-    for verdict in UPDATES:
+    for verdict in KINDS:
         updates.add_metric((verdict,), totals.updates[verdict])
     yield updates
     for name, about, value in (

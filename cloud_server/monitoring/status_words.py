@@ -7,26 +7,19 @@ from cloud_server.monitoring.fleet_status import FleetStatus, OpenRound
 from cloud_server.monitoring.robot_status import RobotStatus
 from cloud_server.runs.runs import Run
 from cloud_server.state.logs import one_line
-from cloud_server.state.round_record import (
-    ACCEPTED,
-    NO_REPLY,
-    NOT_ADMITTED,
-    NOT_REACHED,
-    WENT_OFFLINE,
-    RobotRecord,
-    RoundRecord,
-    nameless,
-)
+from cloud_server.state.round_record import RobotRecord, RoundRecord
 from cloud_server.state.verdict_log import NAMED, names, not_counted
+from fleet_model.protocol.outcome import OutcomeKind
 
 MAX_WAITING = 5  # unknown keys: strangers must not push everything else off the screen
-SAID = {  # how an outcome begins -> how a sentence about such robots begins
-    ACCEPTED: "accepted",
+# Robots that need no reason each -> how the sentence about them begins.
+GROUPS: Mapping[OutcomeKind, str] = {
+    "accepted": "accepted",
     "busy": "busy",
-    NO_REPLY: "no reply from",
-    WENT_OFFLINE: "gone offline",
-    NOT_ADMITTED: "suspended, revoked or forgotten at work",
-    NOT_REACHED: "not reached",
+    "no_reply": "no reply from",
+    "offline": "gone offline",
+    "not_admitted": "suspended, revoked or forgotten at work",
+    "not_reached": "not reached",
 }
 
 
@@ -69,10 +62,10 @@ def _open_round(now: OpenRound) -> str:
 def _last_round(record: RoundRecord) -> list[str]:
     robots = record.robots
     groups = {
-        said: [robot.name for robot in robots if robot.outcome.startswith(begin)]
-        for begin, said in SAID.items()
+        begin: [robot.name for robot in robots if robot.outcome.kind == kind]
+        for kind, begin in GROUPS.items()
     }
-    told = "; ".join(f"{said} {names(group)}" for said, group in groups.items() if group)
+    told = "; ".join(f"{begin} {names(group)}" for begin, group in groups.items() if group)
     late = f"; {record.late} updates came too late" if record.late else ""
     lines = [
         f"run {record.run} round {record.round} closed in {record.seconds:.1f} s with version "
@@ -81,13 +74,13 @@ def _last_round(record: RoundRecord) -> list[str]:
     if capped := not_counted(record):
         told = names(f"{name} ({words})" for name, words in capped)
         lines.append(f"accepted for fewer examples than claimed: {told}")
-    others = [robot for robot in robots if not robot.outcome.startswith(tuple(SAID))]
+    others = [robot for robot in robots if robot.outcome.kind not in GROUPS]
     return lines + _one_by_one(others)
 
 
 def _one_by_one(robots: Sequence[RobotRecord]) -> list[str]:
     """Tell each reason: a refused or late update or a failure differs from robot to robot."""
-    lines = [f"robot {r.name}: {nameless(r.outcome, r.name)}" for r in robots[:NAMED]]
+    lines = [f"robot {r.name}: {r.outcome.text}" for r in robots[:NAMED]]
     if (rest := len(robots) - NAMED) > 0:
         lines.append(f"{rest} more robots were refused, late or failed; see `cloud-server history`")
     return lines

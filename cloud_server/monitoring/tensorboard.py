@@ -18,9 +18,8 @@ from typing import Any, BinaryIO
 from google_crc32c import value as crc32c
 
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.state.history import kind_of
 from cloud_server.state.history_file import START, Follower, Position, newest_lines
-from cloud_server.state.round_record import ACCEPTED, RoundRecord
+from cloud_server.state.round_record import RoundRecord
 from fleet_model.errors import SettingsError
 
 EVENTS = "events.out.tfevents.fleetlearn"  # TensorBoard looks for "tfevents" in the name
@@ -107,8 +106,8 @@ class TensorBoardWriter:
 def scalars(record: RoundRecord) -> Mapping[str, float]:
     """Return tag -> value of one round."""
     robots = record.robots
-    norms = [robot.norm for robot in robots if robot.outcome == ACCEPTED]
-    kinds = Counter(kind_of(robot.outcome) for robot in robots)
+    norms = [robot.norm for robot in robots if robot.accepted]
+    kinds = Counter(robot.outcome.kind for robot in robots)
     return {
         **{f"held_out/{name}": value for name, value in record.metrics.items()},
         "round/seconds": record.seconds,

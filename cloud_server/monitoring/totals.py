@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from cloud_server.state.history import kind_of
 from cloud_server.state.history_file import START, Follower, Position, read_line
 from cloud_server.state.round_record import RoundRecord
 from fleet_model.durable import write_durably
@@ -36,7 +35,7 @@ class Totals:
         self.rounds += 1
         self.seconds += record.seconds
         self.within.update(bound for bound in SECONDS if record.seconds <= bound)
-        self.updates.update(kind_of(robot.outcome) for robot in record.robots)
+        self.updates.update(robot.outcome.kind for robot in record.robots)
         self.late += record.late
         self.update_bytes += sum(robot.update_bytes for robot in record.robots)
         self.examples += sum(robot.weight for robot in record.robots)

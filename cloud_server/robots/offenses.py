@@ -11,17 +11,19 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cloud_server.robots.register import MAX_REASON, Register, Robot
-from cloud_server.state.round_record import ACCEPTED, REFUSED, RobotRecord, RoundRecord
+from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.durable import write_durably
 from fleet_model.errors import SettingsError
+from fleet_model.protocol.outcome import Outcome, parse_outcome
 from fleet_model.protocol.report import Standing
 
 log = logging.getLogger(__name__)
+FORMER_NAME = "conduct.json"
 _Stamp: TypeAlias = tuple[int, int, int]  # of a file: changes with every writing
 
 
@@ -34,12 +36,12 @@ class Entry(BaseModel):
     offenses: int = 0  # refused updates in a row
     run: str
     round: int
-    verdict: str  # ACCEPTED, or why not; one line
+    verdict: Annotated[Outcome, BeforeValidator(parse_outcome)]  # its words are on one line
 
     @property
     def text(self) -> str:
         """Return the last verdict with its place."""
-        return f"run {self.run} round {self.round}: {self.verdict}"
+        return f"run {self.run} round {self.round}: {self.verdict.text}"
 
 
 class _File(BaseModel):
@@ -66,6 +68,7 @@ class Offenses:
         self._reading = threading.Lock()  # of the two below
         self._file = _File()
         self._stamp: _Stamp | None = None
+        _adopt(path)
         self._newest()
 
     def record(self, record: RoundRecord) -> None:
@@ -106,7 +109,7 @@ class Offenses:
         state, entry = robot.state, self._entry(robot)
         if state == "revoked":  # such a robot is refused before it is told anything
             raise SettingsError(f"robot {robot.name} is revoked; it has no standing")
-        refused = entry is not None and entry.verdict.startswith(REFUSED)
+        refused = entry is not None and entry.verdict.kind == "refused"
         return Standing(
             state=state,
             reason=robot.reason or _WAYS_BACK[state].format(name=robot.name),
@@ -125,7 +128,7 @@ class Offenses:
         offenses = 0
         if before is not None and before.counted_from == robot.counted_from:
             offenses = before.offenses
-        if one.outcome == ACCEPTED:
+        if one.accepted:
             offenses = 0
         elif one.refused:
             offenses += 1
@@ -134,7 +137,7 @@ class Offenses:
             offenses=offenses,
             run=record.run,
             round=record.round,
-            verdict=_one_line(one.outcome),
+            verdict=Outcome(one.outcome.kind, _one_line(one.outcome.words)),
         )
 
     def _judge(self, robot: Robot, entry: Entry) -> None:
@@ -181,6 +184,22 @@ _WAYS_BACK: Mapping[str, str] = {
     "pending": "waits for the operator: cloud-server robots approve DIR {name}",
     "suspended": "suspended by the operator",
 }
+
+
+def _adopt(path: Path) -> None:
+    """Give the file of an older release its new name.
+
+    One rename: killed at any moment, or raced by another process, the counts are there once.
+    """
+    former = path.with_name(FORMER_NAME)
+    try:
+        if former.exists() and not path.exists():
+            former.rename(path)
+            log.info("%s is now called %s", FORMER_NAME, path.name)
+    except FileNotFoundError:  # another process has just done it
+        pass
+    except OSError as error:
+        log.error("%s cannot be renamed to %s (%s); its counts are not used", former, path, error)
 
 
 def _one_line(words: str) -> str:

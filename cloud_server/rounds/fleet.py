@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from fleet_model.protocol.outcome import FAILED, Outcome
 from fleet_model.protocol.report import RobotReport
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Update
@@ -28,11 +29,11 @@ class Participant:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Reply:
-    """What came back for one ticket: an update, or the reason why there is none."""
+    """What came back for one ticket: an update, or the outcome without one."""
 
     ticket: str
     update: Update | None = None
-    reason: str = ""
+    outcome: Outcome = FAILED  # counts only where there is no update
 
 
 class Fleet(Protocol):

@@ -15,8 +15,9 @@ from cloud_server.rounds.update_checks import (
     remember_norms,
     weight_of,
 )
-from cloud_server.state.round_record import ACCEPTED, MAX_REASON, REFUSED, RobotRecord
+from cloud_server.state.round_record import RobotRecord
 from fleet_model.errors import RoundError
+from fleet_model.protocol.outcome import ACCEPTED, Outcome
 from fleet_model.types import Checkpoint
 from fleet_model.weights import require_same_tensors
 
@@ -97,10 +98,11 @@ def _record(kept: Kept, version: int, checks: Checks) -> RobotRecord:
     )
 
 
-def _too_long(kept: Kept, largest: float, checks: Checks) -> str:
+def _too_long(kept: Kept, largest: float, checks: Checks) -> Outcome:
     median = largest / checks.max_norm_ratio
-    return (
-        f"{REFUSED}robot {kept.robot}: its length (L2) {kept.norm:.4g} is {kept.norm / median:.4g} "
-        f"times the median {median:.4g} of recent updates, expected at most "
-        f"{checks.max_norm_ratio:g} times (checks.max_norm_ratio)"
-    )[:MAX_REASON]
+    return Outcome(
+        "refused",
+        f"its length (L2) {kept.norm:.4g} is {kept.norm / median:.4g} times the median "
+        f"{median:.4g} of recent updates, expected at most {checks.max_norm_ratio:g} times "
+        "(checks.max_norm_ratio)",
+    )

@@ -12,12 +12,13 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from fleet_model.durable import fsync_directory
 from fleet_model.errors import StorageError
+from fleet_model.protocol.outcome import Outcome, parse_outcome
 from fleet_model.types import Metrics, Update
 from fleet_model.weights import safetensors_pieces, view_safetensors
 
@@ -35,7 +36,7 @@ class Kept:
     robot: str
     site: str
     round: int  # in which the robot was asked
-    verdict: str  # ACCEPTED until its length is judged, or the reason why not
+    verdict: Annotated[Outcome, BeforeValidator(parse_outcome)]  # ACCEPTED until judged
     base_version: int = 0
     num_examples: int = 0
     num_steps: int = 0

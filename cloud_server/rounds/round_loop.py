@@ -21,22 +21,15 @@ from cloud_server.rounds.round_journal import RoundJournal
 from cloud_server.rounds.round_rules import RoundRules, rules_of
 from cloud_server.rounds.round_state import RoundState
 from cloud_server.rounds.update_checks import Checks
-from cloud_server.state.round_record import (
-    ACCEPTED,
-    MAX_REASON,
-    NO_REPLY,
-    RobotRecord,
-    RoundRecord,
-    mean_metrics,
-    nameless,
-)
+from cloud_server.state.round_record import RobotRecord, RoundRecord, mean_metrics
 from cloud_server.state.verdict_log import NAMED, few, names, tell_verdicts
 from fleet_model.errors import RoundError, StoppedError
+from fleet_model.protocol.outcome import ACCEPTED, NO_REPLY
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Checkpoint
 
 __all__ = [  # all that users of the loop need, from one place
-    "ACCEPTED", "MAX_REASON", "Checks", "Clock", "Fleet", "Participant", "QuorumError", "Reply",
+    "Checks", "Clock", "Fleet", "Participant", "QuorumError", "Reply",
     "RobotRecord", "RoundProgress", "RoundRecord", "RoundRules", "Selection", "mean_metrics",
     "rules_of", "run_round",
 ]  # fmt: skip
@@ -238,7 +231,7 @@ class _Loop:
             self.journal.keep(taken)
         for kept, _ in taken:
             good = kept.verdict == ACCEPTED
-            words = "update received" if good else nameless(kept.verdict, kept.robot)
+            words = "update received" if good else kept.verdict.text
             about = self._about(robot=kept.robot)
             log.info("round %d: robot %s: %s", about["round"], kept.robot, words, extra=about)
         return bool(replies)
@@ -247,7 +240,7 @@ class _Loop:
         """Answer for questions that can no longer be answered."""
         alive = self.fleet.still_open(self.state.awaited.keys())
         return [
-            Reply(ticket=ticket, reason=NO_REPLY)
+            Reply(ticket=ticket, outcome=NO_REPLY)
             for ticket in self.state.awaited
             if ticket not in alive
         ]
@@ -292,5 +285,5 @@ def _outcomes(record: RoundRecord) -> str:
     """Return who did what; where not all can be named, those that failed come first."""
     robots = list(record.robots)
     if len(robots) > NAMED:
-        robots.sort(key=lambda robot: robot.outcome == ACCEPTED)
-    return "; ".join(few([f"{robot.name}: {robot.outcome}" for robot in robots]))
+        robots.sort(key=lambda robot: robot.accepted)
+    return "; ".join(few([f"{robot.name}: {robot.outcome.text}" for robot in robots]))

@@ -16,27 +16,15 @@ from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import OpenRound, Ticket
 from cloud_server.rounds.round_rules import RoundRules
 from cloud_server.rounds.update_checks import Checks, check_update, norm_of
-from cloud_server.state.round_record import (
-    ACCEPTED,
-    LATE,
-    MAX_REASON,
-    NO_REPLY,
-    NOT_REACHED,
-    OF_FLEETS,
-    REFUSED,
-    VERDICTS,
-    RobotRecord,
-    RoundRecord,
-    mean_metrics,
-    own_words,
-)
+from cloud_server.state.round_record import RobotRecord, RoundRecord, mean_metrics
 from fleet_model.errors import UpdateError
+from fleet_model.protocol.outcome import ACCEPTED, FAILED, NO_REPLY, NOT_REACHED, Outcome
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Update
 from fleet_model.weights import size_bytes
 
-# What only the round itself may say of a robot.
-_OURS = tuple(verdict for verdict in VERDICTS if verdict not in OF_FLEETS)
+# What only the round itself may say of a robot, never a fleet.
+_OF_ROUNDS = ("accepted", "late", "not_reached")
 
 
 @dataclass(slots=True)
@@ -115,7 +103,7 @@ class RoundState:
             ticket = self.awaited.pop(reply.ticket, None)
             if ticket is None:
                 continue
-            if ticket.id in self.inherited and reply.reason == NO_REPLY:
+            if ticket.id in self.inherited and reply.outcome.kind == "no_reply":
                 self.unasked.add(ticket.robot.name)  # there is time to ask it once more
                 continue
             kept = self._check(ticket, reply)
@@ -153,7 +141,7 @@ class RoundState:
             robots=robots,
             metrics=mean_metrics(robots),
             asked=self.asked(),
-            late=sum(one.verdict.startswith(LATE) for one in self.kept),
+            late=sum(one.verdict.kind == "late" for one in self.kept),
             mode=self.rules.mode,
         )
 
@@ -181,7 +169,7 @@ class RoundState:
             robot=ticket.robot.name,
             site=ticket.robot.site,
             round=ticket.round,
-            verdict=own_words(reply.reason, _OURS),
+            verdict=_of_fleet(reply.outcome),
         )
         if (update := reply.update) is None:
             return kept
@@ -195,12 +183,12 @@ class RoundState:
             metrics={n: float(v) for n, v in update.metrics.items() if math.isfinite(v)},
         )
         if late := self._why_late(kept, ticket):
-            return replace(kept, verdict=f"{LATE}{late}")
+            return replace(kept, verdict=Outcome("late", late))
         try:
             start, update = self.request.checkpoint, replace(update, robot=kept.robot)
             check_update(update, start, ticket.version, self.checks)
         except UpdateError as error:
-            return replace(kept, verdict=f"{REFUSED}{error}"[:MAX_REASON])
+            return replace(kept, verdict=Outcome("refused", str(error)))
         return replace(kept, norm=norm_of(update.weights))
 
     def _why_late(self, kept: Kept, ticket: Ticket) -> str:
@@ -211,7 +199,7 @@ class RoundState:
         if not self.buffered or staleness <= most or kept.base_version != ticket.version:
             return ""
         return (
-            f"robot {kept.robot}: its update is {staleness} versions old, expected at most {most} "
+            f"its update is {staleness} versions old, expected at most {most} "
             "(rounds.max_staleness)"
         )
 
@@ -226,8 +214,12 @@ class RoundState:
         """Return whether a reply belongs to this round."""
         return self.buffered or kept.round == self.request.round
 
-    def _why_silent(self, name: str) -> str:
+    def _why_silent(self, name: str) -> Outcome:
         return NOT_REACHED if name in self.unasked else NO_REPLY
+
+
+def _of_fleet(outcome: Outcome) -> Outcome:
+    return FAILED if outcome.kind in _OF_ROUNDS else outcome
 
 
 def _bare(robot: Participant) -> Participant:

@@ -36,25 +36,22 @@ def checks_of(settings: CheckSettings) -> Checks:
 def check_update(
     update: Update, checkpoint: Checkpoint, asked_version: int, checks: Checks
 ) -> None:
-    """Raise UpdateError that says who and why, unless the update fits the checkpoint.
+    """Raise UpdateError that says why, not of whom, unless the update fits the checkpoint.
 
     `asked_version` is the version that the robot was sent; that it is old is no fault of the
     robot's, and not looked at here. Nor is the length: that depends on the others, and is judged
     when the round closes, so that arrival order cannot matter.
     """
-    who = f"robot {update.robot}"
     if update.base_version != asked_version:
-        raise UpdateError(
-            f"{who}: trained from version {update.base_version}, expected {asked_version}"
-        )
+        raise UpdateError(f"trained from version {update.base_version}, expected {asked_version}")
     if update.num_examples <= 0:
-        raise UpdateError(f"{who}: trained on {update.num_examples} examples, expected > 0")
+        raise UpdateError(f"trained on {update.num_examples} examples, expected > 0")
     if (size_mb := size_bytes(update.weights) / 1e6) > checks.max_update_mb:
         raise UpdateError(
-            f"{who}: its update has {size_mb:.1f} MB, expected at most {checks.max_update_mb:g} "
+            f"it has {size_mb:.1f} MB, expected at most {checks.max_update_mb:g} "
             "(checks.max_update_mb)"
         )
-    require_same_tensors(checkpoint.weights, update.weights, sender=who)
+    require_same_tensors(checkpoint.weights, update.weights, sender="the update")
 
 
 def weight_of(num_examples: int, checks: Checks) -> int:

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.state.checkpoints import Checkpoints
-from cloud_server.state.history import kind_of
 from cloud_server.state.history_file import newest_lines
 from fleet_model.durable import write_durably
 from fleet_model.errors import StorageError
@@ -100,7 +99,7 @@ def brief(record: dict[str, Any]) -> dict[str, Any]:
     """Return a closed round with counts of its robots' verdicts in place of their records."""
     if "robots" not in record:
         return record
-    verdicts = Counter(kind_of(robot["outcome"]) for robot in record["robots"])
+    verdicts = Counter(robot["verdict"] for robot in record["robots"])
     rest = {name: value for name, value in record.items() if name != "robots"}
     return {**rest, "verdicts": dict(verdicts)}
 

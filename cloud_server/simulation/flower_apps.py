@@ -14,19 +14,18 @@ from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from cloud_server.flower.replies import content_of, reply_of
 from cloud_server.rounds.fleet import Clock, Participant, Reply
 from cloud_server.simulation.learning import LABELS, HeadTask
 from cloud_server.simulation.population import Population, Traits
 from cloud_server.simulation.simulate import Plan, course, train
 from cloud_server.simulation.virtual_fleet import SITE
 from cloud_server.state.settings import ServerSettings
-from fleet_model.errors import UpdateError
 from fleet_model.protocol.wire import (
     TrainRequest,
     pack_request,
     pack_update,
     unpack_request,
-    unpack_update,
 )
 
 ROUNDS, SEED = "num-server-rounds", "seed"
@@ -100,12 +99,7 @@ class ActorFleet:
     def _reply(self, message: Message) -> Reply:
         ticket = message.metadata.reply_to_message_id
         robot = self._robots.pop(ticket)
-        if message.has_error() or not isinstance(message.content, RecordDict):
-            return Reply(ticket=ticket, reason=message.error.reason or "an error without a reason")
-        try:
-            return Reply(ticket=ticket, update=unpack_update(message.content, robot.name))
-        except UpdateError as error:
-            return Reply(ticket=ticket, reason=str(error))
+        return reply_of(ticket, content_of(message), robot.name)
 
 
 @lru_cache(maxsize=1)

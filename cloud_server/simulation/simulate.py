@@ -12,8 +12,8 @@ from cloud_server.rounds.round_loop import QuorumError, Selection, rules_of, run
 from cloud_server.rounds.update_checks import checks_of
 from cloud_server.simulation.learning import LABELS, HeadTask
 from cloud_server.simulation.population import Population, Traits
-from cloud_server.simulation.virtual_fleet import WENT_AWAY, VirtualFleet
-from cloud_server.state.round_record import ACCEPTED, NO_REPLY, RoundRecord
+from cloud_server.simulation.virtual_fleet import VirtualFleet
+from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import ServerSettings
 from fleet_model.errors import RoundError, SettingsError
 from fleet_model.loading import load_plugin
@@ -183,12 +183,12 @@ def _request(number: int, checkpoint: Checkpoint, settings: ServerSettings) -> T
 
 
 def _counted(line: RoundLine, record: RoundRecord) -> RoundLine:
-    outcomes = Counter(robot.outcome for robot in record.robots)
+    kinds = Counter(robot.outcome.kind for robot in record.robots)
     return replace(
         line,
         asked=record.asked,
-        accepted=outcomes[ACCEPTED],
-        refused=sum(robot.refused for robot in record.robots),
-        gone=outcomes[WENT_AWAY],
-        late=outcomes[NO_REPLY],
+        accepted=kinds["accepted"],
+        refused=kinds["refused"],
+        gone=kinds["offline"],
+        late=kinds["no_reply"],
     )

@@ -14,6 +14,7 @@ import numpy as np
 
 from cloud_server.rounds.fleet import Clock, Participant, Reply
 from cloud_server.simulation.population import Population
+from fleet_model.protocol.outcome import Outcome
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Update
 
@@ -25,7 +26,6 @@ LONGEST_JUMP_S = 30.0  # robots that are switched on meanwhile are noticed so la
 # for 60 s, and then does not come back (cloud_server/flower/flower_link.py).
 GONE_S = 60.0 - 20.0 / 2 + 120.0
 SITE = "virtual"
-WENT_AWAY = "went away before it had answered"
 
 
 class _End(Enum):
@@ -126,7 +126,7 @@ class VirtualFleet:
 
     def _reply(self, ticket: str, question: _Question) -> Reply:
         if question.end is _End.GONE:
-            return Reply(ticket=ticket, reason=WENT_AWAY)
+            return Reply(ticket=ticket, outcome=Outcome("offline"))
         update = self._work(question.robot, question.request)
         name = self._participants[question.robot].name
         return Reply(ticket=ticket, update=replace(update, robot=name))

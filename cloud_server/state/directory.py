@@ -25,7 +25,7 @@ class ServerDirectory:
     certificates/    ca.crt, server.crt
     kit/             what a robot needs to enroll; nothing secret
     robots.json      the register: who may take part, under which name, at which site
-    conduct.json     refused updates in a row, last verdicts
+    offenses.json    refused updates in a row, last verdicts
     seen.json        when robots were last seen, unknown keys that asked
     model/           trainer files and initial weights; written once by init
     checkpoints/     one folder a closed round
@@ -67,7 +67,7 @@ class ServerDirectory:
 
     @property
     def offenses(self) -> Path:  # noqa: D102
-        return self.root / "conduct.json"
+        return self.root / "offenses.json"
 
     @property
     def seen(self) -> Path:  # noqa: D102

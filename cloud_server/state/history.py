@@ -7,30 +7,8 @@ from typing import IO
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.history_file import all_lines, newest_lines, read_line
-from cloud_server.state.round_record import (
-    ACCEPTED,
-    LATE,
-    NO_REPLY,
-    NOT_ADMITTED,
-    NOT_REACHED,
-    REFUSED,
-    WENT_OFFLINE,
-    RobotRecord,
-    RoundRecord,
-)
+from cloud_server.state.round_record import RobotRecord, RoundRecord
 
-# How an outcome begins -> its kind. Whatever a robot said in its own words is "failed".
-KINDS = {
-    ACCEPTED: "accepted",
-    REFUSED: "refused",
-    NO_REPLY: "no_reply",
-    LATE: "no_reply",
-    WENT_OFFLINE: "no_reply",
-    NOT_ADMITTED: "no_reply",
-    NOT_REACHED: "not_reached",
-    "busy": "busy",
-}
-FAILED = "failed"
 ROUND_COLUMNS = ("run", "round", "version", "mode", "seconds", "asked", "late")
 ROBOT_COLUMNS = (
     "robot", "site", "verdict", "outcome", "num_examples", "weight", "capped", "num_steps",
@@ -82,13 +60,8 @@ class ClosedRounds:
                 yield record
 
 
-def kind_of(outcome: str) -> str:
-    """Return accepted, refused, no_reply, not_reached, busy or failed."""
-    return next((kind for begin, kind in KINDS.items() if outcome.startswith(begin)), FAILED)
-
-
 def write_csv(records: Iterable[RoundRecord], stream: IO[str]) -> None:
-    """Write one row per robot of a round; the robots' metrics are the last columns, by name.
+    """Write one row per robot and round; the robots' metrics are the last columns, by name.
 
     `records` are gone over twice: first for the names of the metrics.
     """
@@ -109,7 +82,7 @@ def _round_cells(record: RoundRecord) -> Iterable[object]:
 
 def _robot_cells(robot: RobotRecord, metrics: Sequence[str]) -> Iterable[object]:
     return (
-        _text(robot.name), _text(robot.site), kind_of(robot.outcome), _text(robot.outcome),
+        _text(robot.name), _text(robot.site), robot.outcome.kind, _text(robot.outcome.text),
         robot.num_examples, robot.weight, str(robot.capped).lower(), robot.num_steps,
         robot.staleness, robot.norm, robot.update_bytes,
         *(robot.metrics.get(name, "") for name in metrics),

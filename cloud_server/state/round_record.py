@@ -1,26 +1,16 @@
-"""What a closed round leaves behind for people: a line of the history, one entry a robot."""
+"""What a closed round leaves behind for people: a line of the history, one entry per robot."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
+from fleet_model.protocol.outcome import KINDS, Outcome, outcome_of, parse_outcome
 from fleet_model.types import Metrics
 
 Mode = Literal["sync", "buffered"]
-ACCEPTED = "accepted"
-REFUSED = "refused: "  # an outcome that begins so is the server's verdict on an update
-NO_REPLY = "no reply by the deadline"
-WENT_OFFLINE = "it went offline and did not come back"
-NOT_ADMITTED = "it was suspended, revoked or forgotten while it worked"
-NOT_REACHED = "could not be reached by the deadline"
-LATE = "late: "  # an outcome that begins so: the update came too late to be folded in, no offense
-MAX_REASON = 300  # characters of an outcome that are kept: it may be a robot's own words
-# What a fleet may answer in a robot's place. Every other verdict is the round's own.
-OF_FLEETS = (REFUSED, NO_REPLY)
-VERDICTS = (ACCEPTED, NOT_REACHED, LATE, *OF_FLEETS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +19,7 @@ class RobotRecord:
 
     name: str
     site: str
-    outcome: str  # ACCEPTED, or the reason why not
+    outcome: Annotated[Outcome, BeforeValidator(parse_outcome)]
     num_examples: int = 0  # as the robot counts them
     num_steps: int = 0
     update_bytes: int = 0
@@ -40,9 +30,30 @@ class RobotRecord:
     capped: bool = False  # it claimed more than checks.max_examples_per_robot
 
     @property
+    def accepted(self) -> bool:
+        """Return whether its update was folded in."""
+        return self.outcome.kind == "accepted"
+
+    @property
     def refused(self) -> bool:
         """Return whether the server refused an update of it."""
-        return self.outcome.startswith(REFUSED)
+        return self.outcome.kind == "refused"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values: `verdict` is the kind of the outcome, `outcome` its text."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {**values, "outcome": self.outcome.text, "verdict": self.outcome.kind}
+
+
+def _read_robot(value: Any) -> Any:
+    """Put the kind and the text of `RobotRecord.as_json` together again.
+
+    Histories of releases before kinds have the text only; see `parse_outcome`.
+    """
+    if not isinstance(value, dict) or not isinstance(value.get("outcome"), str):
+        return value
+    kind = value.get("verdict")
+    return {**value, "outcome": outcome_of(kind, value["outcome"])} if kind in KINDS else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +63,8 @@ class RoundRecord:
     run: str
     round: int
     version: int  # of the checkpoint that the round made
-    seconds: float  # since this process took the round up
-    robots: tuple[RobotRecord, ...]  # by name
+    seconds: float  # since this process opened or resumed the round
+    robots: tuple[Annotated[RobotRecord, BeforeValidator(_read_robot)], ...]  # by name
     metrics: Metrics  # means over accepted robots, weighted by held-out examples
     asked: int = 0  # robots that had a ticket in this round
     late: int = 0  # updates for a round that had closed: dropped
@@ -61,18 +72,8 @@ class RoundRecord:
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values."""
-        return asdict(self)
-
-
-def own_words(reason: str, verdicts: tuple[str, ...] = VERDICTS) -> str:
-    """Return why a robot sent no update, such that its words can be taken for no verdict."""
-    said = f"it said: {reason}" if reason.startswith(verdicts) else reason
-    return said[:MAX_REASON] or "an error without a reason"
-
-
-def nameless(outcome: str, name: str) -> str:
-    """Return an outcome for a sentence that begins with the robot's name."""
-    return outcome.replace(f"robot {name}: ", "", 1)
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {**values, "robots": [robot.as_json() for robot in self.robots]}
 
 
 _RECORD = TypeAdapter(RoundRecord)
@@ -90,7 +91,7 @@ def mean_metrics(records: Sequence[RobotRecord]) -> Metrics:
         pairs = [
             (r.metrics[name], max(r.metrics.get("held_out", 0.0), 0.0))
             for r in records
-            if r.outcome == ACCEPTED and name in r.metrics
+            if r.accepted and name in r.metrics
         ]
         if total := sum(weight for _, weight in pairs):
             mean = sum(value * weight for value, weight in pairs) / total

@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Collection, Iterable, Sequence
 
-from cloud_server.state.round_record import ACCEPTED, RoundRecord, nameless
+from cloud_server.state.round_record import RoundRecord
+from fleet_model.protocol.outcome import Outcome
 
 NAMED = 12  # robots that a message names; 10,000 of them would be megabytes in every status
 log = logging.getLogger(__name__)
 
 
-def tell_verdicts(record: RoundRecord, told: Collection[tuple[str, str]]) -> None:
+def tell_verdicts(record: RoundRecord, told: Collection[tuple[str, Outcome]]) -> None:
     """Log who was not accepted and why, and whose examples do not all count.
 
     `told` holds (robot, verdict) as they were logged when answers came: they are not repeated.
@@ -17,10 +18,10 @@ def tell_verdicts(record: RoundRecord, told: Collection[tuple[str, str]]) -> Non
     failed = [
         robot
         for robot in record.robots
-        if robot.outcome != ACCEPTED and (robot.name, robot.outcome) not in told
+        if not robot.accepted and (robot.name, robot.outcome) not in told
     ]
     failed.sort(key=lambda robot: not robot.refused)  # silence is the lesser news
-    why = [(robot.name, nameless(robot.outcome, robot.name)) for robot in failed]
+    why = [(robot.name, robot.outcome.text) for robot in failed]
     _tell(record, why, "were not accepted")
     _tell(record, not_counted(record), "have examples that do not count")
 
@@ -30,7 +31,7 @@ def not_counted(record: RoundRecord) -> list[tuple[str, str]]:
     return [
         (robot.name, f"{robot.num_examples} examples count as {robot.weight}")
         for robot in record.robots
-        if robot.outcome == ACCEPTED and robot.capped
+        if robot.accepted and robot.capped
     ]
 
 

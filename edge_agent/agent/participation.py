@@ -9,7 +9,7 @@ from edge_agent.link.server_link import HttpsStore
 from edge_agent.models.deploy import Models
 from edge_agent.robot.pause import pause_reason
 from edge_agent.robot.settings import AgentSettings
-from fleet_model.errors import SettingsError, TrainingError
+from fleet_model.errors import BusyError, SettingsError
 
 if TYPE_CHECKING:  # each loads Flower: only robots that train need it
     from edge_agent.link.flower_connection import FleetConnection
@@ -98,7 +98,7 @@ class Participation:
     def _train(self, request: "TrainRequest") -> "Update":
         """Train, and remember what it cost."""
         if reason := pause_reason(self._settings.state):  # the server asked before it heard of it
-            raise TrainingError(f"busy: {reason}")
+            raise BusyError(reason)
         status, memory = self._file.status, self._file.memory
         self._file.say("training")
         memory.busy(True)

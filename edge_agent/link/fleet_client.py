@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from flwr.app import Error, Message, RecordDict
 
 from edge_agent.link.flower_connection import FleetConnection
-from edge_agent.robot.reasons import reason_of
+from edge_agent.robot.reasons import outcome_of
 from edge_agent.robot.settings import PollSettings
 from fleet_model.errors import ConnectionFailed, FleetError, RefusedError, UpdateError
+from fleet_model.protocol.outcome import Outcome, pack_failure
 from fleet_model.protocol.wire import TrainRequest, pack_update, unpack_request
 from fleet_model.types import Update
 
 HEARTBEAT_S = 20.0  # the server takes a robot for gone 60 s after the last one
 SLOWER = 1.25  # each look that finds nothing: twenty robots that waited for a slow one at ten looks
 # a second each would keep the server from the slow one's reply: each goes through all of Flower
-FAILED = 2  # Flower's code of an exception in a ClientApp
 LATE = "this work is abandoned: the server waits for it no longer"
 log = logging.getLogger(__name__)
 
@@ -47,14 +47,19 @@ def answer(message: Message, train: Train, left_s: float = float("inf")) -> Mess
             request = replace(request, deadline_s=min(request.deadline_s, left_s))
             content = pack_update(train(request))
         else:
-            content = Error(FAILED, "this robot answers train messages only")
+            content = _failure(Outcome("failed", "this robot answers train messages only"))
     except ConnectionFailed:
         raise
-    except Exception as error:  # noqa: BLE001  (logged by reason_of)
-        content = Error(FAILED, reason_of(error))
+    except Exception as error:  # noqa: BLE001  (logged by outcome_of)
+        content = _failure(outcome_of(error))
     if time.monotonic() - begin >= left_s:
         raise UpdateError(LATE)
     return Message(content, reply_to=message)
+
+
+def _failure(outcome: Outcome) -> Error:
+    code, reason = pack_failure(outcome)
+    return Error(code, reason)
 
 
 @dataclass(slots=True)

@@ -101,13 +101,13 @@ def unpack_update(content: RecordDict, robot: str) -> Update:
     try:
         metrics, arrays = content.metric_records[METRICS], content.array_records[ARRAYS]
     except KeyError as error:
-        raise UpdateError(f"robot {robot}: the reply lacks the record {error}") from None
+        raise UpdateError(f"the reply lacks the record {error}") from None
     counts = {key: int(_number(metrics, key, int)) for key in (NUM_EXAMPLES, NUM_STEPS, VERSION)}
     if counts[NUM_EXAMPLES] <= 0:
-        raise UpdateError(f"robot {robot}: {NUM_EXAMPLES} is {counts[NUM_EXAMPLES]}, expected > 0")
+        raise UpdateError(f"{NUM_EXAMPLES} is {counts[NUM_EXAMPLES]}, expected > 0")
     if len(metrics) > MAX_METRICS or max(map(len, metrics)) > MAX_METRIC_NAME:
         raise UpdateError(
-            f"robot {robot}: expected at most {MAX_METRICS} metrics with names of at most "
+            f"expected at most {MAX_METRICS} metrics with names of at most "
             f"{MAX_METRIC_NAME} characters"
         )
     return Update(

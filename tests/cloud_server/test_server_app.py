@@ -23,8 +23,8 @@ from cloud_server.robots.register import Register
 from cloud_server.runs.run_store import KEPT_RUNS, Run, RunStore
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.state.round_record import NOT_ADMITTED
 from fleet_model.errors import RoundError, SettingsError
+from fleet_model.protocol.outcome import ACCEPTED, NOT_ADMITTED, Outcome
 from fleet_model.protocol.proof import make_key, parse_public
 from fleet_model.protocol.report import RobotReport
 from fleet_model.protocol.wire import TrainRequest, pack_update, unpack_request
@@ -200,8 +200,8 @@ def test_an_error_and_a_reply_that_is_no_update_carry_their_reasons(server_dir, 
     fleet = fleet_of(server_dir, grid)
     sent = fleet.send(fleet.online(), request(server_dir), 60.0)
     replies = {sent[reply.ticket].name: reply for reply in fleet.replies(list(sent))}
-    assert replies["r1"].reason == "busy: charging"
-    assert replies["r2"].reason.startswith("refused: robot r2: the reply lacks the record")
+    assert replies["r1"].outcome == Outcome("busy", "charging")
+    assert replies["r2"].outcome.text.startswith("refused: the reply lacks the record")
     assert all(reply.update is None for reply in replies.values())
 
 
@@ -234,7 +234,7 @@ def test_an_update_of_a_robot_that_is_no_longer_admitted_is_not_taken(server_dir
     )  # as the operator's command does, in another process
 
     replies = {sent[reply.ticket].name: reply for reply in fleet.replies(list(sent))}
-    assert (replies["r1"].update, replies["r1"].reason) == (None, NOT_ADMITTED)
+    assert (replies["r1"].update, replies["r1"].outcome) == (None, NOT_ADMITTED)
     assert replies["r2"].update is not None
 
 
@@ -252,7 +252,7 @@ def test_a_robot_that_is_revoked_in_mid_round_changes_no_weight(server_dir, grid
 
     (record,) = Checkpoints(server_dir.checkpoints).records()
     assert {robot.name: robot.outcome for robot in record.robots} == {
-        "r1": NOT_ADMITTED, "r2": "accepted",
+        "r1": NOT_ADMITTED, "r2": ACCEPTED,
     }  # fmt: skip
 
 
@@ -323,7 +323,7 @@ def test_a_run_whose_round_failed_publishes_what_has_closed_and_goes_on_later(se
         return answer(message)
 
     grid.answer = refuse
-    with pytest.raises(RoundError, match="r1: no examples; r2: no examples"):
+    with pytest.raises(RoundError, match="r1: failed: no examples; r2: failed: no examples"):
         start(server_dir, grid, 2)
     (run,) = RunStore(server_dir.runs_apart).load()
     assert (run.state, run.published_version) == ("failed", 2)

@@ -10,6 +10,7 @@ from cloud_server.rounds.round_journal import MemoryJournal
 from cloud_server.rounds.round_loop import Clock, Participant, Reply, rules_of, run_round
 from cloud_server.rounds.update_checks import checks_of
 from cloud_server.state.settings import CheckSettings, RoundSettings
+from fleet_model.protocol.outcome import Outcome
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Checkpoint, TrainConfig, Update
 
@@ -92,8 +93,8 @@ class Robots:
         for ticket in tickets:
             answered_at, _, answer = self.tickets[ticket]
             if self.now >= answered_at:
-                given = {"reason" if isinstance(answer, str) else "update": answer}
-                arrived.append((answered_at, Reply(ticket=ticket, **given)))
+                given = "outcome" if isinstance(answer, Outcome) else "update"
+                arrived.append((answered_at, Reply(ticket=ticket, **{given: answer})))
         self.last = {reply.ticket for _, reply in arrived}
         return [reply for _, reply in sorted(arrived, key=lambda one: one[0])]
 
@@ -124,7 +125,7 @@ class Robots:
 
 
 def outcomes(record):
-    return {robot.name: robot.outcome for robot in record.robots}
+    return {robot.name: robot.outcome.text for robot in record.robots}
 
 
 def of(record, name):

@@ -10,6 +10,7 @@ from cloud_server.runs.run_store import Run, RunStore
 from cloud_server.runs.schedule import Schedule, ScheduleFile
 from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.errors import ConnectionFailed, RoundError, SettingsError
+from fleet_model.protocol.outcome import ACCEPTED
 
 
 def typed(*command):
@@ -55,7 +56,7 @@ def test_runs_are_listed_without_a_server(server_dir):
 @pytest.fixture
 def apart(server_dir):
     """The name of a run of a ServerApp apart, with one closed round."""
-    robots = (RobotRecord(name="r1", site="hall", outcome="accepted"),)
+    robots = (RobotRecord(name="r1", site="hall", outcome=ACCEPTED),)
     record = RoundRecord(run="apart", round=1, version=2, seconds=3.0, robots=robots, metrics={})
     server_dir.append_history(record.as_json())
     run = Run(id="apart", rounds=2, started_at=2.0, state="failed", error="why", rounds_closed=1)
@@ -181,7 +182,7 @@ def test_an_empty_table_has_its_columns(capsys):
 def large_round(server_dir, monkeypatch):
     """A run whose round had more robots than the server holds; return the line of the history."""
     robots = tuple(
-        RobotRecord(name=f"r{number}", site="hall", outcome="accepted") for number in range(101)
+        RobotRecord(name=f"r{number}", site="hall", outcome=ACCEPTED) for number in range(101)
     )
     # a loss after it that is not finite is dropped by whoever reads an update
     metrics = {"loss_before": 0.5, "accuracy_before": 0.25, "accuracy_after": 0.75}

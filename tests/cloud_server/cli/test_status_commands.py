@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud_server import cli
 from cloud_server.robots.register import Register
 from cloud_server.state.checkpoints import Checkpoints
-from cloud_server.state.round_record import NO_REPLY, RobotRecord, RoundRecord
+from cloud_server.state.round_record import RobotRecord, RoundRecord
+from fleet_model.protocol.outcome import ACCEPTED, NO_REPLY, Outcome
 from fleet_model.protocol.proof import public_line
 
 
@@ -47,9 +48,11 @@ def closed(version, run="a"):
         version=version,
         seconds=1.5,
         robots=(
-            RobotRecord(name="r1", site="hall", outcome="accepted", metrics={"loss_after": 0.25}),
+            RobotRecord(name="r1", site="hall", outcome=ACCEPTED, metrics={"loss_after": 0.25}),
             RobotRecord(name="r2", site="hall", outcome=NO_REPLY),
-            RobotRecord(name="r3", site="hall", outcome="refused: [bold]NaN[/bold] " + "x" * 150),
+            RobotRecord(
+                name="r3", site="hall", outcome=Outcome("refused", "[bold]NaN[/bold] " + "x" * 150)
+            ),
         ),
         metrics={"loss_before": 0.5, "loss_after": 0.25},
         asked=3,

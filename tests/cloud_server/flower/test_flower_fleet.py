@@ -13,6 +13,7 @@ from cloud_server.flower.flower_superlink import create_superlink
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register
 from fleet_model.errors import SettingsError
+from fleet_model.protocol.outcome import Outcome
 from fleet_model.protocol.proof import public_line
 from fleet_model.protocol.wire import METRICS, TrainRequest, pack_update
 from fleet_model.types import Checkpoint, TrainConfig, Update
@@ -234,29 +235,20 @@ def test_an_update_carries_the_name_of_the_register_not_the_robots_own(asked):
 
 
 def test_a_robots_reason_is_kept_but_not_at_any_length(asked):
-    reply = asked.arrive("r1", reason="disk full " * 1000, own_words=True)
+    reply = asked.arrive("r1", content=Outcome("failed", "disk full " * 1000))
 
     assert reply.update is None
-    assert reply.reason.startswith("disk full")
-    assert len(reply.reason) == 300
-
-
-@pytest.mark.parametrize("words", ["accepted", "no reply by the deadline", "refused: r2: NaN"])
-def test_a_robots_own_words_are_no_verdict_of_the_server(asked, words):
-    said = asked.arrive("r1", reason=words, own_words=True).reason
-    ours = asked.arrive("r1", reason=words).reason
-
-    assert (said, ours) == (f"it said: {words}", words)
+    assert reply.outcome.words.startswith("disk full")
+    assert len(reply.outcome.words) == 300
 
 
 def test_an_update_that_cannot_be_read_is_a_reason(asked):
     content = update()
     del content[METRICS]
 
-    assert asked.arrive("r1", content=content).reason == (
-        "refused: robot r1: the reply lacks the record 'metrics'"
-    )
+    outcome = asked.arrive("r1", content=content).outcome
+    assert outcome == Outcome("refused", "the reply lacks the record 'metrics'")
 
 
 def test_an_update_of_nothing_is_a_reason(asked):
-    assert "expected > 0" in asked.arrive("r1", content=update(num_examples=0)).reason
+    assert "expected > 0" in asked.arrive("r1", content=update(num_examples=0)).outcome.text

@@ -17,6 +17,7 @@ from cloud_server.runs.run_store import Run
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.errors import SettingsError
+from fleet_model.protocol.outcome import ACCEPTED
 from fleet_model.protocol.proof import public_line
 
 
@@ -71,7 +72,7 @@ def overview(server_dir, runs):
 
 
 def test_everybody_is_asked(overview, server_dir):
-    robot = RobotRecord(name="r1", site="hall", outcome="accepted")
+    robot = RobotRecord(name="r1", site="hall", outcome=ACCEPTED)
     record = RoundRecord(run="a", round=1, version=2, seconds=3, robots=(robot,), metrics={})
     server_dir.append_history(record.as_json())
 
@@ -110,7 +111,7 @@ def test_a_status_is_json(overview, runs):
 
 
 def test_a_status_tells_of_closed_rounds_without_their_robots(overview, runs, monkeypatch):
-    robot = RobotRecord(name="r1", site="hall", outcome="accepted")
+    robot = RobotRecord(name="r1", site="hall", outcome=ACCEPTED)
     record = RoundRecord(run="a", round=1, version=2, seconds=3, robots=(robot,), metrics={})
     (run,) = runs.all()
     run.add(record.as_json())

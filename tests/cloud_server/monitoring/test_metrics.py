@@ -8,10 +8,13 @@ from cloud_server.monitoring.metrics import make_registry
 from cloud_server.monitoring.robot_status import RobotStatus
 from cloud_server.monitoring.totals import Totals
 from cloud_server.runs.run_store import Run
-from cloud_server.state.round_record import NO_REPLY, RobotRecord, RoundRecord
+from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.errors import SettingsError
+from fleet_model.protocol.outcome import ACCEPTED, NO_REPLY, Outcome
 
 NOW_S = 1_700_000_000.0
+
+REFUSED = Outcome("refused", "NaN")
 
 
 def robot(name, state="approved", **more):
@@ -32,8 +35,8 @@ def busy_status():
                 run="a", round=1, version=2, seconds=seconds, late=1,
                 metrics={"accuracy_after": 0.75},
                 robots=(
-                    RobotRecord(name="r1", site="h", outcome="accepted", weight=9, update_bytes=50),
-                    RobotRecord(name="r2", site="h", outcome="refused: NaN", update_bytes=50),
+                    RobotRecord(name="r1", site="h", outcome=ACCEPTED, weight=9, update_bytes=50),
+                    RobotRecord(name="r2", site="h", outcome=REFUSED, update_bytes=50),
                     RobotRecord(name="r3", site="h", outcome=NO_REPLY),
                 ),
             )

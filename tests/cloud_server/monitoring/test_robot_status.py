@@ -8,6 +8,7 @@ from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register
 from cloud_server.state.round_record import RobotRecord, RoundRecord
+from fleet_model.protocol.outcome import Outcome
 from fleet_model.protocol.proof import public_line
 from fleet_model.protocol.report import RobotReport
 
@@ -28,7 +29,7 @@ def seen(tmp_path):
 
 @pytest.fixture
 def offenses(tmp_path, register):
-    return Offenses(tmp_path / "conduct.json", register, suspend_after=2)
+    return Offenses(tmp_path / "offenses.json", register, suspend_after=2)
 
 
 def test_a_robot_that_was_never_heard_of_is_shown_with_what_the_register_says(
@@ -51,7 +52,7 @@ def test_everything_that_is_known_of_a_robot_stands_together(register, seen, off
     register.add("r2", "hall", new_line())
     seen.looked("r1", None, RobotReport(model_version=4, battery=20, facts={"floor": 2}))
     for number in (1, 2):
-        robots = (RobotRecord(name="r1", site="hall", outcome="refused: too long"),)
+        robots = (RobotRecord(name="r1", site="hall", outcome=Outcome("refused", "too long")),)
         offenses.record(
             RoundRecord(
                 run="run", round=number, version=number, seconds=1.0, robots=robots, metrics={}

@@ -7,15 +7,16 @@ from cloud_server.monitoring.robot_status import RobotStatus
 from cloud_server.monitoring.status_words import names, tell
 from cloud_server.monitoring.totals import Totals
 from cloud_server.runs.run_store import Run
-from cloud_server.state.round_record import (
+from cloud_server.state.round_record import RobotRecord, RoundRecord
+from cloud_server.state.verdict_log import NAMED
+from fleet_model.protocol.outcome import (
+    ACCEPTED,
     NO_REPLY,
     NOT_ADMITTED,
     NOT_REACHED,
-    WENT_OFFLINE,
-    RobotRecord,
-    RoundRecord,
+    Outcome,
+    parse_outcome,
 )
-from cloud_server.state.verdict_log import NAMED
 
 
 def robot(name="r1", state="approved", **more):
@@ -36,7 +37,9 @@ def told(**more):
 
 
 def last_round(late=0, **outcomes):
-    robots = tuple(RobotRecord(name=n, site="hall", outcome=o) for n, o in outcomes.items())
+    robots = tuple(
+        RobotRecord(name=n, site="hall", outcome=parse_outcome(o)) for n, o in outcomes.items()
+    )
     record = RoundRecord(
         run="a", round=3, version=8, seconds=12.34, robots=robots, metrics={}, late=late
     )
@@ -59,8 +62,8 @@ def test_the_last_round_says_who_was_accepted_and_why_the_others_were_not():
     first, *others = told(
         **last_round(
             late=2, r1="accepted", r2="accepted", r3=NO_REPLY, r4=NOT_REACHED, r5="busy: driving",
-            r6="refused: robot r6: head/kernel holds NaN", r7="no space left",
-            r8=f"{WENT_OFFLINE} within 120 s", r9=NOT_ADMITTED,
+            r6="refused: head/kernel holds NaN", r7="no space left",
+            r8=Outcome("offline", " within 120 s"), r9=NOT_ADMITTED,
         )
     )  # fmt: skip
 
@@ -69,13 +72,11 @@ def test_the_last_round_says_who_was_accepted_and_why_the_others_were_not():
         "no reply from r3; gone offline r8; suspended, revoked or forgotten at work r9; "
         "not reached r4; 2 updates came too late"
     )
-    assert others == ["robot r6: refused: head/kernel holds NaN", "robot r7: no space left"]
+    assert others == ["robot r6: refused: head/kernel holds NaN", "robot r7: failed: no space left"]
 
 
 def test_an_update_that_came_too_late_is_no_silence():
-    first, late = told(
-        **last_round(late=1, r1="accepted", r2="late: robot r2: its update is 3 versions old")
-    )
+    first, late = told(**last_round(late=1, r1="accepted", r2="late: its update is 3 versions old"))
 
     assert first.endswith("with version 8: accepted r1; 1 updates came too late")
     assert late == "robot r2: late: its update is 3 versions old"
@@ -83,7 +84,7 @@ def test_an_update_that_came_too_late_is_no_silence():
 
 def test_a_robot_whose_examples_do_not_all_count_is_named():
     robot = RobotRecord(
-        name="r1", site="hall", outcome="accepted", num_examples=10**9, weight=10_000, capped=True
+        name="r1", site="hall", outcome=ACCEPTED, num_examples=10**9, weight=10_000, capped=True
     )
     given = last_round(r2="accepted")["totals"].last
     record = replace(given, robots=(robot, *given.robots))
@@ -167,4 +168,4 @@ def test_thousands_of_reasons_are_cut():
 def test_a_robots_words_cannot_write_over_the_screen():
     _, line = told(**last_round(r1="\x1b[2J\nrobot r2: accepted"))
 
-    assert line == "robot r1: \\x1b[2J\\nrobot r2: accepted"
+    assert line == "robot r1: failed: \\x1b[2J\\nrobot r2: accepted"

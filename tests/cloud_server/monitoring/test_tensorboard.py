@@ -7,6 +7,7 @@ import pytest
 from cloud_server.monitoring.tensorboard import EVENTS, TensorBoardWriter
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.round_record import RobotRecord, RoundRecord
+from fleet_model.protocol.outcome import ACCEPTED, Outcome
 
 # TensorBoard then reads files by itself, without loading TensorFlow for it.
 sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
@@ -18,10 +19,14 @@ def server_dir(tmp_path):
     return ServerDirectory(tmp_path)
 
 
-def robot(name, outcome="accepted", norm=1.0):
-    accepted = outcome == "accepted"
+def robot(name, outcome=ACCEPTED, norm=1.0):
     return RobotRecord(
-        name=name, site="hall", outcome=outcome, norm=norm, weight=5 * accepted, update_bytes=10**6
+        name=name,
+        site="hall",
+        outcome=outcome,
+        norm=norm,
+        weight=5 * (outcome == ACCEPTED),
+        update_bytes=10**6,
     )
 
 
@@ -31,7 +36,11 @@ def close(server_dir, version, run="a", accuracy=0.5):
         round=version,
         version=version,
         seconds=1.5,
-        robots=(robot("r1"), robot("r2", norm=3.0), robot("r3", "refused: x", norm=1000.0)),
+        robots=(
+            robot("r1"),
+            robot("r2", norm=3.0),
+            robot("r3", Outcome("refused", "x"), norm=1000.0),
+        ),
         metrics={"accuracy_after": accuracy},
         asked=3,
     )

@@ -4,7 +4,8 @@ from cloud_server.monitoring import totals as totals_module
 from cloud_server.monitoring.totals import Ledger
 from cloud_server.state import history_file
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.state.round_record import NO_REPLY, RobotRecord, RoundRecord
+from cloud_server.state.round_record import RobotRecord, RoundRecord
+from fleet_model.protocol.outcome import ACCEPTED, NO_REPLY, Outcome
 
 
 def closed(version, seconds=5.0):
@@ -14,8 +15,8 @@ def closed(version, seconds=5.0):
         version=version,
         seconds=seconds,
         robots=(
-            RobotRecord(name="r1", site="s", outcome="accepted", update_bytes=100, weight=7),
-            RobotRecord(name="r2", site="s", outcome="refused: x", update_bytes=50),
+            RobotRecord(name="r1", site="s", outcome=ACCEPTED, update_bytes=100, weight=7),
+            RobotRecord(name="r2", site="s", outcome=Outcome("refused", "x"), update_bytes=50),
             RobotRecord(name="r3", site="s", outcome=NO_REPLY),
         ),
         metrics={},

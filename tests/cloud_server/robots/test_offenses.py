@@ -1,18 +1,22 @@
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register
-from cloud_server.state.round_record import ACCEPTED, NO_REPLY, RobotRecord, RoundRecord
+from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.errors import SettingsError
+from fleet_model.protocol.outcome import ACCEPTED, NO_REPLY, Outcome
 from fleet_model.protocol.proof import public_line
 from fleet_model.protocol.report import Standing, pack_standing, unpack_standing
 
-BAD = "refused: head/kernel is not finite"
+RECORDED = Path(__file__).with_name("recorded")
+BAD = Outcome("refused", "head/kernel is not finite")
 
 
 def new_line():
@@ -29,7 +33,7 @@ def register(tmp_path):
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "conduct.json"
+    return tmp_path / "offenses.json"
 
 
 @pytest.fixture
@@ -63,7 +67,7 @@ def test_a_refused_update_is_told_to_its_robot_and_to_nobody_else(offenses, regi
     offenses.record(closed(1, r1=BAD, r2=ACCEPTED))
 
     standing = offenses.standing(register.by_name("r1"))
-    assert standing == Standing(notice=f"run run round 1: {BAD}", notice_id="run/1")
+    assert standing == Standing(notice=f"run run round 1: {BAD.text}", notice_id="run/1")
     assert unpack_standing(pack_standing(standing)) == standing
     assert offenses.standing(register.by_name("r2")) == Standing()
     assert offenses.verdict(register.by_name("r2")) == "run run round 1: accepted"
@@ -77,7 +81,7 @@ def test_refused_updates_in_a_row_suspend_with_the_reason(offenses, register):
     offenses.record(closed(3, r1=BAD, r2=ACCEPTED))
 
     robot = register.by_name("r1")
-    reason = f"3 refused updates in a row, the last: run run round 3: {BAD}"
+    reason = f"3 refused updates in a row, the last: run run round 3: {BAD.text}"
     assert (robot.state, robot.reason) == ("suspended", reason)
     assert offenses.standing(robot).reason == reason
     assert register.by_name("r2").state == "approved"
@@ -91,14 +95,16 @@ def test_an_accepted_update_ends_the_row(offenses, register):
     assert offenses.in_a_row(register.by_name("r1")) == 2
 
 
-@pytest.mark.parametrize("outcome", [NO_REPLY, "busy: paused", "disk full"])
+@pytest.mark.parametrize(
+    "outcome", [NO_REPLY, Outcome("busy", "paused"), Outcome("failed", "disk full")]
+)
 def test_a_round_without_an_update_is_no_offense_and_no_pardon(offenses, register, outcome):
     offenses.record(closed(1, r1=BAD))
     offenses.record(closed(2, r1=outcome))
 
     robot = register.by_name("r1")
     assert offenses.in_a_row(robot) == 1
-    assert offenses.verdict(robot) == f"run run round 2: {outcome}"
+    assert offenses.verdict(robot) == f"run run round 2: {outcome.text}"
     assert offenses.standing(robot).notice == ""
 
 
@@ -140,7 +146,7 @@ def test_what_another_process_has_counted_is_neither_missed_nor_overwritten(
 
     r1, r2 = register.by_name("r1"), register.by_name("r2")
     assert [one.in_a_row(r1) for one in (offenses, apart)] == [2, 2]
-    assert offenses.verdict(r1) == f"run run round 2: {BAD}"
+    assert offenses.verdict(r1) == f"run run round 2: {BAD.text}"
     assert apart.in_a_row(r2) == 1
     offenses.record(closed(3, r1=BAD))
     assert register.by_name("r1").state == "suspended"
@@ -238,7 +244,7 @@ def test_a_damaged_register_fails_no_round(offenses, register, tmp_path, caplog)
 
 
 def test_a_full_disk_fails_no_round(tmp_path, register, caplog):
-    offenses = Offenses(tmp_path / "robots.json" / "conduct.json", register, suspend_after=2)
+    offenses = Offenses(tmp_path / "robots.json" / "offenses.json", register, suspend_after=2)
 
     for number in (1, 2):
         offenses.record(closed(number, r1=BAD))
@@ -254,12 +260,12 @@ def test_a_damaged_file_costs_the_counts_and_nothing_else(path, register, caplog
     offenses = Offenses(path, register, suspend_after=3)
     offenses.record(closed(1, r1=BAD))
 
-    assert "conduct.json: not readable" in caplog.text
+    assert "offenses.json: not readable" in caplog.text
     assert Offenses(path, register, suspend_after=3).in_a_row(register.by_name("r1")) == 1
 
 
 def test_words_of_a_robot_reach_register_and_header_without_control_characters(offenses, register):
-    outcome = "refused: \x1b[2J\r\n" + "ü" * 500
+    outcome = Outcome("refused", "\x1b[2J\r\n" + "ü" * 500)
     for number in (1, 2, 3):
         offenses.record(closed(number, r1=outcome))
 
@@ -289,6 +295,55 @@ def test_pending_and_suspended_robots_are_told_the_way_back(offenses, register):
         state="pending", reason="waits for the operator: cloud-server robots approve DIR r3"
     )
     assert offenses.standing(suspended) == Standing(state="suspended", reason="in the workshop")
+
+
+@pytest.fixture
+def old_directory(tmp_path):
+    """Return a folder with what commit 87262d4 has written: r2 was refused twice in a row."""
+    for name in ("robots.json", "conduct.json"):
+        shutil.copy(RECORDED / name, tmp_path)
+    return tmp_path
+
+
+def test_the_counts_of_an_older_release_are_continued_under_the_new_name(old_directory):
+    register, path = Register(old_directory / "robots.json"), old_directory / "offenses.json"
+
+    offenses = Offenses(path, register, suspend_after=3)
+
+    assert not (old_directory / "conduct.json").exists()
+    counts = {robot.name: offenses.in_a_row(robot) for robot in register.robots()}
+    assert counts == {"r1": 0, "r2": 2, "r3": 0}
+    assert offenses.standing(register.by_name("r2")) == Standing(
+        notice="run a round 2: refused: w holds NaN or infinity, expected finite numbers",
+        notice_id="a/2",
+    )
+    again = replace(closed(2, r2=BAD), run="a", seconds=1.5)  # told once more, after a crash
+    replayed = replace(again, version=3)
+    offenses.record(replayed)
+    assert offenses.in_a_row(register.by_name("r2")) == 2
+    offenses.record(replace(replayed, round=3, version=4))
+    assert register.by_name("r2").state == "suspended"
+
+
+def test_two_processes_adopt_the_counts_of_an_older_release_once(old_directory):
+    register, path = Register(old_directory / "robots.json"), old_directory / "offenses.json"
+    server = Offenses(path, register, suspend_after=0)
+    server.record(replace(closed(3, r2=BAD), run="a"))
+
+    apart = Offenses(path, register, suspend_after=0)
+    apart.record(replace(closed(4, r2=BAD), run="a"))
+
+    assert [one.in_a_row(register.by_name("r2")) for one in (server, apart)] == [4, 4]
+
+
+def test_a_file_of_the_new_name_is_not_replaced_by_one_of_the_old_name(old_directory):
+    register, path = Register(old_directory / "robots.json"), old_directory / "offenses.json"
+    Offenses(path, register, suspend_after=0).record(closed(3, r1=BAD))
+    shutil.copy(RECORDED / "conduct.json", old_directory)
+
+    offenses = Offenses(path, register, suspend_after=0)
+
+    assert offenses.in_a_row(register.by_name("r1")) == 1
 
 
 def test_a_revoked_robot_has_no_standing(offenses, register):

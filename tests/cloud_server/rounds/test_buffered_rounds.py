@@ -72,8 +72,8 @@ def test_an_update_that_is_too_old_is_dropped_and_the_robot_is_asked_anew():
 
     _, records = robots.rounds(4, replace(BUFFERED, max_staleness=2))
 
-    outcome = of(records[3], "slow").outcome
-    assert outcome.startswith("late: robot slow: its update is 3 versions old, expected at most 2")
+    outcome = of(records[3], "slow").outcome.text
+    assert outcome.startswith("late: its update is 3 versions old, expected at most 2")
     assert [record.late for record in records] == [0, 0, 0, 1]
     assert robots.sent[-1][1] == ["slow"]
     assert robots.sent[-1][0].checkpoint.version == 10
@@ -98,7 +98,7 @@ def test_an_old_update_is_no_offense_but_a_lie_about_its_base_is_one():
     assert not of(records[3], "slow").refused
     for name, by in lies.items():
         assert of(records[3], name).refused
-        assert f"trained from version {7 + by}, expected 7" in of(records[3], name).outcome
+        assert f"trained from version {7 + by}, expected 7" in of(records[3], name).outcome.words
     assert records[3].late == 1
 
 

@@ -6,7 +6,7 @@ import pytest
 from cloud_server.rounds.folding import judge
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.update_checks import NORMS, Checks
-from cloud_server.state.round_record import ACCEPTED
+from fleet_model.protocol.outcome import ACCEPTED
 from fleet_model.types import Checkpoint
 
 CHECKS = Checks(max_examples_per_robot=100, max_update_mb=1.0, max_norm_ratio=10.0)
@@ -37,8 +37,8 @@ def test_a_length_is_good_up_to_ten_times_the_median(length, good):
 def test_whoever_is_too_long_is_told_by_how_much():
     (other,) = judged(2.0, 2.0, 20.2).others
 
-    assert other.verdict == (
-        "refused: robot r2: its length (L2) 20.2 is 10.1 times the median 2 of recent updates, "
+    assert other.verdict.text == (
+        "refused: its length (L2) 20.2 is 10.1 times the median 2 of recent updates, "
         "expected at most 10 times (checks.max_norm_ratio)"
     )
 

@@ -1,7 +1,9 @@
 import errno
 import math
 import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from cloud_server.rounds.reply_spool import Kept, ReplySpool
 from fleet_model.errors import StorageError
+from fleet_model.protocol.outcome import ACCEPTED, Outcome
 from fleet_model.types import Update
 
 KEPT = Kept(
@@ -17,7 +20,7 @@ KEPT = Kept(
     robot="hall-1",
     site="hall",
     round=3,
-    verdict="accepted",
+    verdict=ACCEPTED,
     base_version=7,
     num_examples=11,
     num_steps=2,
@@ -33,7 +36,9 @@ UPDATE = Update(
     num_steps=2,
     metrics={"loss_after": 0.1},
 )
-REFUSED = Kept(ticket="t2", robot="yard-1", site="yard", round=3, verdict="refused: w holds NaN")
+REFUSED = Kept(
+    ticket="t2", robot="yard-1", site="yard", round=3, verdict=Outcome("refused", "w holds NaN")
+)
 
 
 @pytest.fixture
@@ -65,6 +70,21 @@ def test_a_tensor_that_lies_otherwise_in_memory_is_the_same_tensor(file):
     spool.keep([(KEPT, replace(UPDATE, weights=weights))])
 
     np.testing.assert_array_equal(spool.read(KEPT).weights["w"], [[0, 1, 2], [3, 4, 5]])
+
+
+def test_the_replies_of_an_older_release_are_taken_over_with_their_kinds(file):
+    shutil.copy(Path(__file__).parent / "recorded" / "replies-87262d4.spool", file)
+
+    spool = ReplySpool(file)
+
+    assert [kept.verdict for kept in spool.kept] == [
+        ACCEPTED,
+        Outcome("refused", "w holds NaN or infinity, expected finite numbers"),
+        Outcome("late", "its round had closed"),
+        Outcome("busy", "charging"),
+        Outcome("failed", "it said: refused: by me"),
+    ]
+    assert spool.read(spool.kept[0]).weights["w"].tolist() == [1.5, -2]
 
 
 @given(norm=st.floats(0, allow_infinity=False, allow_nan=False))

@@ -10,6 +10,7 @@ from cloud_server.rounds.fleet import Participant
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import DiskJournal, MemoryJournal, OpenRound, Ticket
 from fleet_model.errors import StorageError
+from fleet_model.protocol.outcome import ACCEPTED, Outcome
 
 ROBOTS = tuple(Participant(node_id=2**63 + i, name=f"r{i}", site="hall") for i in range(3))
 TICKETS = tuple(Ticket(id=f"t{i}", robot=r, round=1, version=7) for i, r in enumerate(ROBOTS))
@@ -19,7 +20,7 @@ ROUND = OpenRound(
 
 
 def kept(number):
-    return Kept(ticket=f"t{number}", robot=f"r{number}", site="hall", round=1, verdict="accepted")
+    return Kept(ticket=f"t{number}", robot=f"r{number}", site="hall", round=1, verdict=ACCEPTED)
 
 
 @pytest.fixture(params=["memory", "disk"])
@@ -41,10 +42,15 @@ def test_nothing_is_open_at_first(journal):
 
 def test_what_is_written_and_kept_is_there(journal):
     journal.write(ROUND)
-    journal.keep([(kept(0), update(2.0)), (replace(kept(1), verdict="disk full"), None)])
+    journal.keep(
+        [(kept(0), update(2.0)), (replace(kept(1), verdict=Outcome("failed", "disk full")), None)]
+    )
 
     assert journal.load() == ROUND
-    assert list(journal.kept()) == [kept(0), replace(kept(1), verdict="disk full")]
+    assert list(journal.kept()) == [
+        kept(0),
+        replace(kept(1), verdict=Outcome("failed", "disk full")),
+    ]
     np.testing.assert_array_equal(journal.read(kept(0)).weights["w"], [2, 2, 2])
 
 

@@ -15,17 +15,12 @@ from timed_robots import CHECKS, REQUEST, RULES, START, Robots, of, outcomes, up
 from cloud_server.rounds.round_journal import DiskJournal, MemoryJournal
 from cloud_server.rounds.round_loop import QuorumError, Selection, mean_metrics
 from cloud_server.rounds.update_checks import NORMS
-from cloud_server.state.round_record import (
-    ACCEPTED,
-    LATE,
-    NO_REPLY,
-    NOT_REACHED,
-    VERDICTS,
-    own_words,
-)
 from fleet_model.errors import RoundError, StoppedError
+from fleet_model.protocol.outcome import ACCEPTED, FAILED, NO_REPLY, NOT_REACHED, Outcome
 from fleet_model.protocol.report import RobotReport
 from fleet_model.types import Checkpoint
+
+FULL = Outcome("failed", "disk full")
 
 
 def test_a_round_closes_as_soon_as_everybody_has_replied():
@@ -92,12 +87,15 @@ def test_a_wait_for_robots_says_at_once_and_at_most_once_a_minute_whom_it_waits_
 
 
 def test_a_message_about_very_many_robots_names_twelve_and_the_record_all():
-    fleet = {f"r{i:03}": {"answer": "disk full"} for i in range(40)} | {"a": {}, "b": {}}
+    fleet = {f"r{i:03}": {"answer": FULL} for i in range(40)} | {
+        "a": {},
+        "b": {},
+    }
 
     with pytest.raises(QuorumError) as error:
         Robots(fleet).round(replace(RULES, quorum=3))
 
-    named = "; ".join(f"r{i:03}: disk full" for i in range(12))
+    named = "; ".join(f"r{i:03}: failed: disk full" for i in range(12))
     assert str(error.value) == f"round 1: 2 good updates, expected 3 ({named}; and 30 more)"
     assert len(error.value.record.robots) == 42
 
@@ -120,7 +118,7 @@ def test_too_few_good_updates_fail_the_round_and_say_who_and_why():
     robots = Robots(
         {
             "a": {},
-            "broken": {"answer": "no frames in /camera"},
+            "broken": {"answer": Outcome("failed", "no frames in /camera")},
             "lost": {"lost": True},
             "slow": {"after": 1000},
         }
@@ -130,10 +128,10 @@ def test_too_few_good_updates_fail_the_round_and_say_who_and_why():
         robots.round()
 
     assert str(error.value) == (
-        "round 1: 1 good updates, expected 2 (a: accepted; broken: no frames in /camera; "
+        "round 1: 1 good updates, expected 2 (a: accepted; broken: failed: no frames in /camera; "
         "lost: could not be reached by the deadline; slow: no reply by the deadline)"
     )
-    assert outcomes(error.value.record)["broken"] == "no frames in /camera"
+    assert outcomes(error.value.record)["broken"] == "failed: no frames in /camera"
     assert error.value.record.asked == 3
 
 
@@ -145,22 +143,13 @@ def test_a_round_in_which_nobody_could_be_reached_says_so():
     assert 100 <= robots.now - robots.begin < 101
 
 
-@pytest.mark.parametrize("verdict", VERDICTS)
-def test_a_robots_own_words_are_no_verdict(verdict):
-    said = own_words(f"{verdict} by me")
-
-    assert said == f"it said: {verdict} by me"
-    assert len(own_words(verdict + "x" * 999)) == 300
-    assert own_words("busy: driving") == "busy: driving"
-
-
-@pytest.mark.parametrize("words", [ACCEPTED, NOT_REACHED, f"{LATE}its round had closed"])
-def test_a_robot_that_answers_with_the_words_of_the_round_has_sent_no_update(words, tmp_path):
-    robots = Robots({"a": {}, "b": {}, "sly": {"answer": words}})
+@pytest.mark.parametrize("outcome", [ACCEPTED, NOT_REACHED, Outcome("late", "by me")])
+def test_a_fleet_cannot_give_a_verdict_of_the_round(outcome, tmp_path):
+    robots = Robots({"a": {}, "b": {}, "sly": {"answer": outcome}})
 
     checkpoint, record = robots.round(journal=DiskJournal(tmp_path))
 
-    assert of(record, "sly").outcome == f"it said: {words}"
+    assert of(record, "sly").outcome == FAILED
     assert record.late == 0
     np.testing.assert_array_equal(checkpoint.weights["w"], [1, 1, 1])
 
@@ -192,8 +181,8 @@ def test_a_bad_update_is_refused_and_the_others_count(bad, reason):
     refused = of(record, "bad")
     assert refused.refused
     assert refused.weight == 0
-    assert len(refused.outcome) <= 300
-    assert re.search(reason, refused.outcome)
+    assert len(refused.outcome.words) <= 300
+    assert re.search(reason, refused.outcome.words)
     assert record.metrics == {"accuracy_after": 0.5}
 
 
@@ -243,7 +232,7 @@ def test_the_record_is_json_and_says_what_each_robot_did():
     measured = update(
         num_examples=30, num_steps=6, metrics={"accuracy_after": 0.75, "held_out": 8.0}
     )
-    robots = Robots({"b": {"answer": measured}, "a": {}, "c": {"answer": "disk full"}})
+    robots = Robots({"b": {"answer": measured}, "a": {}, "c": {"answer": FULL}})
 
     _, record = robots.round()
     line = json.loads(json.dumps(record.as_json(), allow_nan=False))
@@ -254,6 +243,7 @@ def test_the_record_is_json_and_says_what_each_robot_did():
         "name": "b",
         "site": "hall",
         "outcome": "accepted",
+        "verdict": "accepted",
         "num_examples": 30,
         "num_steps": 6,
         "update_bytes": 12,
@@ -263,7 +253,8 @@ def test_the_record_is_json_and_says_what_each_robot_did():
         "staleness": 0,
         "capped": False,
     }
-    assert line["robots"][2]["outcome"] == "disk full"
+    assert line["robots"][2]["outcome"] == "failed: disk full"
+    assert line["robots"][2]["verdict"] == "failed"
     assert line["metrics"] == {"accuracy_after": 0.75}
     assert [line[key] for key in ("asked", "late", "mode")] == [3, 0, "sync"]
 
@@ -337,7 +328,7 @@ def test_a_round_that_has_failed_draws_other_robots_at_the_next_attempt(tmp_path
     """One dead robot must not fail it for ever; the journal counts, also over a restart."""
 
     def attempts(directory):
-        robots = Robots({f"r{i}": {"answer": "disk full"} for i in range(8)})
+        robots = Robots({f"r{i}": {"answer": FULL} for i in range(8)})
         for _ in range(5):
             with pytest.raises(QuorumError):
                 robots.round(replace(RULES, target=3), journal=DiskJournal(directory))
@@ -379,7 +370,7 @@ def test_a_thousandfold_update_is_refused_with_its_length_and_the_others_count()
 
     np.testing.assert_array_equal(checkpoint.weights["w"], [1, 1, 1])
     assert of(record, "d").refused
-    assert "its length (L2) 1732 is 1000 times the median 1.732" in of(record, "d").outcome
+    assert "its length (L2) 1732 is 1000 times the median 1.732" in of(record, "d").outcome.words
     np.testing.assert_array_equal(checkpoint.server_state[NORMS], [math.sqrt(3)] * 3)
 
 
@@ -420,7 +411,7 @@ def test_replies_that_lie_there_at_the_deadline_are_still_taken():
 
     _, record = robots.round()
 
-    assert outcomes(record) == {**dict.fromkeys("abcd", "accepted"), "slow": NO_REPLY}
+    assert outcomes(record) == {**dict.fromkeys("abcd", "accepted"), "slow": NO_REPLY.text}
 
 
 def test_a_stop_is_heeded_while_the_last_replies_are_taken():
@@ -491,7 +482,10 @@ def test_a_stop_ends_the_wait_for_robots():
 
 
 def test_a_failed_round_begins_anew_when_it_is_called_again():
-    robots, journal = Robots({"a": {}, "b": {"answer": "no examples"}}), MemoryJournal()
+    robots, journal = (
+        Robots({"a": {}, "b": {"answer": FULL}}),
+        MemoryJournal(),
+    )
     with pytest.raises(QuorumError):
         robots.round(journal=journal)
     robots.robots["b"] = {}
@@ -504,7 +498,7 @@ def test_a_failed_round_begins_anew_when_it_is_called_again():
 def test_whoever_watches_is_told_who_was_asked_and_has_answered():
     told = []
 
-    Robots({"a": {}, "b": {"after": 5, "answer": "disk full"}, "c": {}}).round(watch=told.append)
+    Robots({"a": {}, "b": {"after": 5, "answer": FULL}, "c": {}}).round(watch=told.append)
 
     counts = dict.fromkeys((p.asked, p.answered, p.good) for p in told)
     assert list(counts) == [(3, 0, 0), (3, 2, 2), (3, 3, 2)]
@@ -515,7 +509,7 @@ def test_the_log_says_once_what_became_of_whoever_was_not_accepted(caplog):
     caplog.set_level("INFO", logger="cloud_server")
     robots = Robots(
         {
-            "a": {}, "b": {}, "full": {"answer": "disk full"}, "slow": {"after": 1e6},
+            "a": {}, "b": {}, "full": {"answer": FULL}, "slow": {"after": 1e6},
             "long": {"answer": update(9.0)},
             "rich": {"answer": update(num_examples=10**9)},
             "wrong": {"answer": update(num_examples=0)},
@@ -526,7 +520,7 @@ def test_the_log_says_once_what_became_of_whoever_was_not_accepted(caplog):
 
     lines = [(line.robot, line.getMessage()) for line in caplog.records if hasattr(line, "robot")]
     at_arrival, at_close = lines[:6], lines[6:]
-    assert ("full", "round 1: robot full: disk full") in at_arrival
+    assert ("full", "round 1: robot full: failed: disk full") in at_arrival
     assert ("wrong", "round 1: robot wrong: refused: trained on 0 examples, expected > 0") in lines
     assert at_close == [
         ("long", "round 1: robot long: refused: its length (L2) 15.59 is 9 times the median 1.732 "

@@ -20,8 +20,8 @@ from timed_robots import RULES as PATIENT
 from cloud_server.rounds.fleet import Reply
 from cloud_server.rounds.round_journal import DiskJournal
 from cloud_server.state.checkpoints import Checkpoints
-from cloud_server.state.round_record import NO_REPLY
 from fleet_model.errors import StoppedError
+from fleet_model.protocol.outcome import NO_REPLY, Outcome
 
 ROUNDS = 3
 RULES = replace(PATIENT, deadline_s=12.0)  # each round has a straggler
@@ -43,7 +43,9 @@ def trained_by(name):
 
 def fleet(delays):
     robots = {n: {"after": d, "answer": trained_by(n)} for n, d in delays.items()}
-    return Robots({**robots, "sick": {"answer": "no frames"}, "gone": {"after": 1e6}})
+    return Robots(
+        {**robots, "sick": {"answer": Outcome("failed", "no frames")}, "gone": {"after": 1e6}}
+    )
 
 
 class Killed(BaseException):
@@ -161,7 +163,7 @@ def test_buffered_rounds_fold_no_update_twice_however_often_they_are_killed(kill
         (robot.name, record.version - robot.staleness)
         for record in records
         for robot in record.robots
-        if robot.outcome == "accepted"
+        if robot.accepted
     ]
     assert len(folded) == len(set(folded)) >= ROUNDS * BUFFERED.quorum
 
@@ -195,7 +197,7 @@ class Telling(Robots):
         arrived = super().replies(tickets)
         lost = set(tickets) - self.still_open(tickets)
         self.last |= lost
-        return [*arrived, *(Reply(ticket=ticket, reason=NO_REPLY) for ticket in lost)]
+        return [*arrived, *(Reply(ticket=ticket, outcome=NO_REPLY) for ticket in lost)]
 
 
 @pytest.mark.parametrize("kind", [Robots, Telling])
@@ -210,7 +212,7 @@ def test_a_question_that_expires_before_the_new_deadline_is_asked_once_more(tmp_
 
     _, record = robots.round(rules, journal=DiskJournal(tmp_path))
 
-    assert outcomes(record) == {"a": "accepted", "b": "accepted", "deaf": NO_REPLY}
+    assert outcomes(record) == {"a": "accepted", "b": "accepted", "deaf": NO_REPLY.text}
     assert [names for _, names, _ in robots.sent] == [["a", "b", "deaf"], ["b", "deaf"]]
     assert 35 < robots.sent[1][2] < 51
     assert record.asked == 3
@@ -227,7 +229,7 @@ def test_a_question_that_is_known_to_have_expired_after_the_deadline_was_asked(t
     robots.sleep = sleep
     _, record = robots.round(PATIENT, journal=DiskJournal(tmp_path))
 
-    assert outcomes(record)["deaf"] == NO_REPLY
+    assert outcomes(record)["deaf"] == NO_REPLY.text
     assert record.asked == 3
 
 

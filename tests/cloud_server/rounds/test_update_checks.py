@@ -29,25 +29,25 @@ def named(**changes):
 
 
 BAD = {
-    "another base": (named(base_version=6), "robot r1: trained from version 6, expected 7"),
-    "no examples": (named(num_examples=0), "robot r1: trained on 0 examples, expected > 0"),
-    "negative": (named(num_examples=-5), "robot r1: trained on -5 examples, expected > 0"),
+    "another base": (named(base_version=6), "trained from version 6, expected 7"),
+    "no examples": (named(num_examples=0), "trained on 0 examples, expected > 0"),
+    "negative": (named(num_examples=-5), "trained on -5 examples, expected > 0"),
     "too large": (
         named(weights={"w": np.zeros(200_000_000, np.float32)}),
-        r"its update has 800.0 MB, expected at most 512 \(checks.max_update_mb\)",
+        r"it has 800.0 MB, expected at most 512 \(checks.max_update_mb\)",
     ),
     "shape": (
         named(weights={"w": np.zeros((3, 1), np.float32)}),
-        r"robot r1: w has shape \(3, 1\), expected \(3,\); was it built from the same workload",
+        r"the update: w has shape \(3, 1\), expected \(3,\); was it built from the same workload",
     ),
-    "dtype": (named(weights={"w": np.zeros(3)}), "robot r1: w is float64, expected float32"),
-    "lacking": (named(weights={}), "robot r1: lacks w"),
+    "dtype": (named(weights={"w": np.zeros(3)}), "the update: w is float64, expected float32"),
+    "lacking": (named(weights={}), "the update: lacks w"),
     "unknown": (
         named(weights={"w": np.zeros(3, np.float32), "v": np.zeros(1, np.float32)}),
-        "robot r1: has the unknown tensor v",
+        "the update: has the unknown tensor v",
     ),
-    "nan": (named(weights=update(math.nan).weights), "robot r1: w holds NaN or infinity"),
-    "infinity": (named(weights=update(-math.inf).weights), "robot r1: w holds NaN or infinity"),
+    "nan": (named(weights=update(math.nan).weights), "the update: w holds NaN or infinity"),
+    "infinity": (named(weights=update(-math.inf).weights), "the update: w holds NaN or infinity"),
 }
 
 

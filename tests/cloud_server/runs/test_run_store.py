@@ -9,6 +9,7 @@ from cloud_server.state import history_file
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.errors import StorageError
+from fleet_model.protocol.outcome import ACCEPTED
 
 
 @pytest.fixture
@@ -50,8 +51,8 @@ def test_only_the_newest_rounds_are_held_and_fewer_are_told():
 
 def large(number, robots):
     """Return a closed round as JSON."""
-    one = {"name": "r1", "site": "hall", "outcome": "accepted"}
-    return {"round": number, "robots": [one] * (robots - 1) + [{**one, "outcome": "busy: x"}]}
+    one = {"name": "r1", "site": "hall", "verdict": "accepted"}
+    return {"round": number, "robots": [one] * (robots - 1) + [{**one, "verdict": "busy"}]}
 
 
 def test_robots_of_the_newest_small_rounds_are_held_and_of_the_others_their_verdicts():
@@ -118,7 +119,7 @@ def history(tmp_path):
     for version, (run, number) in enumerate(
         [*(("a", n) for n in range(1, 121)), ("b", 1), ("c", 1), ("b", 2)], start=1
     ):
-        robots = (RobotRecord(name="r1", site="hall", outcome="accepted"),)
+        robots = (RobotRecord(name="r1", site="hall", outcome=ACCEPTED),)
         record = RoundRecord(
             run=run, round=number, version=version, seconds=1.0, robots=robots, metrics={}
         )

@@ -16,6 +16,7 @@ from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import RoundSettings, ServerSettings
 from fleet_model.bundle import read_bundle
 from fleet_model.errors import ExportError, RoundError, SettingsError
+from fleet_model.protocol.outcome import Outcome
 from fleet_model.types import Update
 
 SETTINGS = ServerSettings(rounds=RoundSettings(quorum=1, deadline_s=5.0, wait_s=0.0))
@@ -432,12 +433,14 @@ def test_whoever_wants_to_know_is_told_of_rounds_and_of_updates_that_failed_one(
     runs = Runs(server_dir, SETTINGS, fleet, told=[told.append])
     finished(runs.start(1))
     fleet.metrics = {}
-    fleet.replies = lambda tickets: [Reply(ticket=t, reason="disk full") for t in tickets]
+    fleet.replies = lambda tickets: [
+        Reply(ticket=t, outcome=Outcome("failed", "disk full")) for t in tickets
+    ]
 
     run = finished(runs.start(1))
 
     assert "disk full" in run.error
-    assert [record.robots[0].outcome for record in told] == ["accepted", "disk full"]
+    assert [record.robots[0].outcome.kind for record in told] == ["accepted", "failed"]
 
 
 def test_the_open_round_can_be_watched(runs, fleet):

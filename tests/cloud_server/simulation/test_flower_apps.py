@@ -13,6 +13,7 @@ from flwr.app import Context, Error, Message, MessageType, RecordDict
 from cloud_server.simulation import flower_apps
 from cloud_server.simulation.flower_apps import ActorFleet
 from cloud_server.simulation.learning import KERNEL, HeadTask
+from fleet_model.protocol.outcome import Outcome
 from fleet_model.protocol.wire import TrainRequest, unpack_update
 from fleet_model.types import TrainConfig
 
@@ -94,7 +95,7 @@ def test_nodes_answer_with_the_updates_of_their_robots_and_a_failure_is_a_reason
     tickets = fleet.send(fleet.online(), request(), ttl_s=60.0)
     assert fleet.still_open([*tickets, "another"]) == tickets.keys()
     replies = {tickets[reply.ticket].name: reply for reply in fleet.replies(tickets)}
-    assert replies["node-9"].reason == "out of memory"
+    assert replies["node-9"].outcome == Outcome("failed", "out of memory")
     first, second = (replies[name].update for name in ("node-7", "node-8"))
     assert (first.robot, second.robot) == ("node-7", "node-8")
     assert not np.array_equal(first.weights[KERNEL], second.weights[KERNEL])

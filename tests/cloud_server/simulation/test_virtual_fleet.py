@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cloud_server.simulation.population import Population, Traits
-from cloud_server.simulation.virtual_fleet import GONE_S, WENT_AWAY, VirtualFleet
+from cloud_server.simulation.virtual_fleet import GONE_S, VirtualFleet
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Checkpoint, TrainConfig, Update
 
@@ -93,7 +93,7 @@ def test_a_robot_that_goes_away_is_noticed_after_the_heartbeat():
     while not (replies := fleet.replies([ticket])):
         fleet.clock.sleep(0.05)
     assert GONE_S <= fleet.clock.now() <= GONE_S + seconds(population, 0)
-    assert (replies[0].update, replies[0].reason) == (None, WENT_AWAY)
+    assert (replies[0].update, replies[0].outcome.kind) == (None, "offline")
     assert work.done == []
 
 

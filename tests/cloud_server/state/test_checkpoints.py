@@ -11,6 +11,7 @@ from cloud_server.state import checkpoints as checkpoints_module
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.errors import CheckpointError
+from fleet_model.protocol.outcome import ACCEPTED
 from fleet_model.types import Checkpoint
 
 pytestmark = pytest.mark.base
@@ -156,7 +157,7 @@ def test_a_version_is_replaced_as_a_whole(root):
 
 
 def record(version):
-    robots = (RobotRecord(name="a", site="hall", outcome="accepted", norm=0.1),)
+    robots = (RobotRecord(name="a", site="hall", outcome=ACCEPTED, norm=0.1),)
     return RoundRecord(
         run="r", round=1, version=version, seconds=2.5, robots=robots, metrics={"loss_after": 0.25}
     )

@@ -8,6 +8,7 @@ from cloud_server.state import history_file
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.history_file import Follower, all_lines, newest_lines, read_line
 from cloud_server.state.round_record import RobotRecord, RoundRecord
+from fleet_model.protocol.outcome import ACCEPTED
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def server_dir(tmp_path):
 
 
 def closed(version, run="a"):
-    robots = (RobotRecord(name="r1", site="hall", outcome="accepted"),)
+    robots = (RobotRecord(name="r1", site="hall", outcome=ACCEPTED),)
     return RoundRecord(
         run=run, round=version, version=version, seconds=1.5, robots=robots, metrics={}
     )

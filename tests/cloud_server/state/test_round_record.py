@@ -1,8 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from cloud_server.state.round_record import RobotRecord, RoundRecord, parse_record
+from fleet_model.protocol.outcome import ACCEPTED, Outcome
 
 pytestmark = pytest.mark.base
 
@@ -12,8 +14,8 @@ RECORD = RoundRecord(
     version=9,
     seconds=12.5,
     robots=(
-        RobotRecord(name="a", site="hall", outcome="accepted", norm=0.1 + 0.2, weight=3),
-        RobotRecord(name="b", site="yard", outcome="refused: w holds NaN", capped=True),
+        RobotRecord(name="a", site="hall", outcome=ACCEPTED, norm=0.1 + 0.2, weight=3),
+        RobotRecord(name="b", site="yard", outcome=Outcome("refused", "w holds NaN"), capped=True),
     ),
     metrics={"loss_after": 0.1},
     asked=2,
@@ -27,11 +29,39 @@ def test_a_record_is_read_back_from_its_json():
 
 
 def test_a_line_of_an_older_release_is_read():
-    line = {"run": "r", "round": 1, "version": 2, "seconds": 1.0, "robots": [], "metrics": {}}
+    texts = {
+        "a": "accepted",
+        "b": "refused: robot b: w holds NaN",
+        "c": "it said: refused: by me",
+        "d": "it went offline and did not come back within 120 s",
+    }
+    robots = [{"name": name, "site": "s", "outcome": text} for name, text in texts.items()]
+    line = {"run": "r", "round": 1, "version": 2, "seconds": 1.0, "robots": robots, "metrics": {}}
 
-    assert parse_record(json.dumps(line)) == RoundRecord(
-        run="r", round=1, version=2, seconds=1.0, robots=(), metrics={}
-    )
+    record = parse_record(json.dumps(line))
+
+    assert (record.run, record.asked, record.mode) == ("r", 0, "sync")
+    assert [robot.outcome for robot in record.robots] == [
+        ACCEPTED,
+        Outcome("refused", "w holds NaN"),
+        Outcome("failed", "it said: refused: by me"),
+        Outcome("offline", " within 120 s"),
+    ]
+
+
+def test_a_robots_words_do_not_become_a_verdict_when_its_line_is_read_back():
+    forged = replace(RECORD.robots[0], outcome=Outcome("failed", "accepted"))
+    record = replace(RECORD, robots=(forged,))
+
+    assert parse_record(json.dumps(record.as_json())) == record
+
+
+def test_a_line_with_a_kind_that_this_release_does_not_know_is_not_lost():
+    line = RECORD.as_json()
+    line["robots"] = [{**line["robots"][0], "verdict": "abducted", "outcome": "by aliens"}]
+
+    (robot,) = parse_record(json.dumps(line)).robots
+    assert robot.outcome == Outcome("failed", "by aliens")
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"run": "r"', b"[]", b"\xff"])

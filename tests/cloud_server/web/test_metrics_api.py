@@ -7,6 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cloud_server.state.round_record import RobotRecord, RoundRecord
+from fleet_model.protocol.outcome import ACCEPTED
 
 PATHS = ["/metrics", "/fleetlearn/v1/admin/metrics"]
 
@@ -41,7 +42,7 @@ def test_the_operator_gets_what_prometheus_parses(http, operator, path):
 
 
 def test_a_round_that_closes_is_in_the_next_scrape(http, operator, running_server):
-    robot = RobotRecord(name="r1", site="hall", outcome="accepted")
+    robot = RobotRecord(name="r1", site="hall", outcome=ACCEPTED)
     record = RoundRecord(run="a", round=1, version=2, seconds=3, robots=(robot,), metrics={})
 
     running_server.server_dir.append_history(record.as_json())

@@ -22,6 +22,7 @@ from fleet_model.errors import (
     TrainingError,
     UpdateError,
 )
+from fleet_model.protocol.outcome import Outcome, unpack_failure
 from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
 from fleet_model.types import Checkpoint, TrainConfig, Update
 
@@ -90,13 +91,15 @@ def test_training_sees_what_the_server_sent():
 def test_an_error_becomes_its_reason():
     reply = answer(message(), failing(TrainingError("no examples; record some")))
     assert reply.has_error()
-    assert reply.error.reason == "no examples; record some"
+    assert unpack_failure(reply.error.code, reply.error.reason) == Outcome(
+        "failed", "no examples; record some"
+    )
 
 
 def test_a_bug_is_answered_without_its_words_and_logged(caplog):
     reply = answer(message(), failing(ZeroDivisionError("/home/bob/secret")))
     assert reply.error.reason == (
-        "training failed with ZeroDivisionError; details are in the robot's log"
+        "failed: training failed with ZeroDivisionError; details are in the robot's log"
     )
     assert "secret" in caplog.text
 
@@ -114,7 +117,7 @@ def test_an_update_that_cannot_be_sent_is_answered():
 @pytest.mark.parametrize("kind", ["query", "evaluate", "system"])
 def test_other_messages_are_declined(kind):
     reply = answer(message(kind=kind), failing(AssertionError("trained")))
-    assert reply.error.reason == "this robot answers train messages only"
+    assert reply.error.reason == "failed: this robot answers train messages only"
 
 
 # ------------------------------------------------------------------------------- the deadline

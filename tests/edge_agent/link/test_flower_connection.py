@@ -16,6 +16,7 @@ from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
 from edge_agent.link.flower_connection import INTERNALS, FleetConnection
 from fleet_model.errors import ConnectionFailed, RefusedError, UpdateError
+from fleet_model.protocol.outcome import NO_REPLY, Outcome
 from fleet_model.protocol.wire import pack_weights, unpack_weights
 
 pytestmark = pytest.mark.flower
@@ -136,7 +137,7 @@ def test_tensors_travel_to_the_robot_and_back_unchanged(run, robot):
     assert run.pull([ticket]) == []
     answer(connection, received, content(head_kernel=-small, large=-large))
     (arrived,) = run.pull([ticket])
-    assert (arrived.message_id, arrived.reason) == (ticket, "")
+    assert arrived.message_id == ticket
     weights = unpack_weights(arrived.content["arrays"])
     np.testing.assert_array_equal(weights["head/kernel"], -small)
     np.testing.assert_array_equal(weights["large"], -large)
@@ -185,7 +186,7 @@ def test_an_error_of_the_robot_arrives_with_its_reason(run, robot):
 
     (arrived,) = run.pull([ticket])
 
-    assert (arrived.content, arrived.reason) == (None, "no frames today")
+    assert arrived.content == Outcome("failed", "no frames today")
 
 
 def test_a_key_that_nobody_admitted_is_refused(link, key):
@@ -274,7 +275,7 @@ def test_a_message_outlives_its_time_neither_here_nor_there(run, robot):
     assert connection.receive() is None
     arrived = run.pull([ticket, unread])
     assert {reply.message_id for reply in arrived} == {ticket, unread}
-    assert all(reply.content is None and reply.reason for reply in arrived)
+    assert all(reply.content == NO_REPLY for reply in arrived)
 
 
 def test_a_reply_that_the_server_awaits_no_longer_is_told_so(run, robot):
@@ -485,8 +486,7 @@ def test_a_reply_that_cannot_be_read_is_an_answer_and_not_the_end_of_the_run(
     (arrived,) = run.pull([ticket])
 
     assert arrived.message_id == ticket
-    assert arrived.content is None
-    assert arrived.reason.startswith("unreadable reply")
+    assert arrived.content.text.startswith("failed: unreadable reply")
 
 
 def test_a_server_that_is_away_is_a_connection_failure(link, key):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.robot.reasons import reason_of, without_paths
+from edge_agent.robot.reasons import outcome_of, without_paths
 from fleet_model.errors import BundleError, FrameError
 
 pytestmark = pytest.mark.base
@@ -31,7 +31,7 @@ SENTENCES = st.sampled_from(
 
 @given(path=PATHS, sentence=SENTENCES)
 def test_no_path_leaves_the_robot(path, sentence):
-    reason = reason_of(BundleError(sentence.format(path, path)))
+    reason = outcome_of(BundleError(sentence.format(path, path))).words
     names = PurePosixPath(path).parts[1:]
     assert "<path>" in reason
     assert path not in reason
@@ -40,7 +40,7 @@ def test_no_path_leaves_the_robot(path, sentence):
 
 def test_what_a_frame_error_names_stays_on_the_robot():
     # A folder's name is the label of its pictures.
-    reason = reason_of(FrameError("photos/circle/0001.jpg: a damaged jpeg"))
+    reason = outcome_of(FrameError("photos/circle/0001.jpg: a damaged jpeg")).words
     assert reason == "its recordings cannot be read; details are in the robot's log"
 
 
@@ -74,7 +74,7 @@ def test_homes_and_drives_are_paths_too(path):
 def test_a_bug_is_told_without_its_words_and_logged(caplog):
     with pytest.raises(ZeroDivisionError) as caught:
         raise ZeroDivisionError("/home/bob/secret")
-    assert reason_of(caught.value) == (
+    assert outcome_of(caught.value).words == (
         "training failed with ZeroDivisionError; details are in the robot's log"
     )
     assert "secret" in caplog.text

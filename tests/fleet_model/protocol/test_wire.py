@@ -156,13 +156,13 @@ def test_an_update_without_a_record_names_robot_and_record(name):
     content = pack_update(UPDATE)
     del content[name]
 
-    with pytest.raises(UpdateError, match=f"robot r1: the reply lacks the record '{name}'"):
+    with pytest.raises(UpdateError, match=f"the reply lacks the record '{name}'"):
         unpack_update(content, "r1")
 
 
 @pytest.mark.parametrize("count", [0, -3])
 def test_an_update_of_no_examples_is_refused(count):
-    with pytest.raises(UpdateError, match=f"robot r1: num-examples is {count}, expected > 0"):
+    with pytest.raises(UpdateError, match=f"num-examples is {count}, expected > 0"):
         unpack_update(update_with(**{NUM_EXAMPLES: count}), "r1")
 
 
