@@ -1,11 +1,16 @@
 """Write files so that a power cut leaves the old or the new one, never half of one."""
 
 import ctypes
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+# How file systems say that they have no links (FAT, exFAT), or none between these two files.
+NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK}
 
 
 def fsync_directory(path: Path) -> None:
@@ -47,12 +52,46 @@ def write_durably(path: Path, content: bytes | str, *, mode: int = 0o644) -> Non
 
 
 def point_durably(link: Path, target: str) -> None:
-    """Make the symbolic link `link` name `target` in one step."""
+    """Make the symbolic link `link` name `target` in one step; read it with `pointed`.
+
+    On a file system without symbolic links, `link` is a file that holds `target` as text.
+    """
     aside = link.with_name(f".{link.name}.{os.getpid()}.new")
     aside.unlink(missing_ok=True)
-    aside.symlink_to(target)
+    try:
+        aside.symlink_to(target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        write_durably(link, target)
+        return
     aside.replace(link)
     fsync_directory(link.parent)
+
+
+def pointed(link: Path) -> Path:
+    """Return what `point_durably` made `link` name; `link` itself if that is no such file."""
+    if link.is_symlink() or not link.is_file():
+        return link
+    try:
+        target = link.read_text()
+    except ValueError:  # not text: damaged
+        return link
+    return link.parent / target if target and target.isprintable() else link
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file that never changes a second name; where there are no hard links, copy it.
+
+    A copy is durable; a link is once its directory is synced.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        with source.open("rb") as content, writing(target) as stream:
+            shutil.copyfileobj(content, stream, 1 << 20)
 
 
 def sync_file_system(path: Path) -> None:

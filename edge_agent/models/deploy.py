@@ -4,12 +4,15 @@
   <models>/versions/000005-<manifest>/   manifest.json, the engine's files (hard links to objects)
   <models>/current -> versions/000005-<manifest>
 
+On FAT and exFAT there are no links. Files are copied, `current` is a file that holds the name, and
+objects are only kept until they are copied.
+
 A power cut at any point leaves `current` on a complete, verified version. <manifest> is the start
 of the manifest's own sha256: a server that was made anew counts its versions from 0 again, and its
 version must never be put together inside the active one.
 """
 
-import os
+import errno
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,9 +30,18 @@ from fleet_model.bundle import (
     require_file,
     sha256_of,
 )
-from fleet_model.durable import fsync_directory, point_durably, write_durably
+from fleet_model.durable import fsync_directory, link_or_copy, point_durably, pointed, write_durably
 from fleet_model.errors import BundleError, StorageError
 from fleet_model.store import ModelStore
+
+PERMIT = "let the agent's user write there"
+ADVICE = {
+    errno.ENOSPC: "make room on its disk",
+    errno.EDQUOT: "make room in the quota of the agent's user",
+    errno.EACCES: PERMIT,
+    errno.EPERM: PERMIT,
+    errno.EROFS: "mount its disk so that the agent's user can write there",
+}
 
 
 class Models:
@@ -41,7 +53,7 @@ class Models:
     @property
     def current(self) -> Path:
         """The directory of the active bundle."""
-        return self._root / "current"
+        return pointed(self._root / "current")
 
     def active(self, precision: str) -> Offer | None:
         """Return the active manifest with its bytes; None before the first install.
@@ -74,7 +86,7 @@ class Models:
             write_durably(directory / MANIFEST, offer.content)
             fsync_directory(directory.parent)
             read_bundle(directory, needed)
-            point_durably(self.current, f"versions/{name}")
+            point_durably(self._root / "current", f"versions/{name}")
             if name != before:  # else it was repaired
                 self._collect(keep=(name, before))
 
@@ -112,9 +124,12 @@ class Models:
         try:
             yield
         except OSError as error:
+            advice = ADVICE.get(
+                error.errno or 0, "check that disk, and that the agent's user may write there"
+            )
             raise StorageError(
-                f"the robot's model directory: {error.strerror or error}; make room on its disk or "
-                "let the agent's user write there. The active version stays"
+                f"the robot's model directory: {error.strerror or error}; {advice}. The active "
+                "version stays"
             ) from error
 
     def _assemble(self, directory: Path, files: Mapping[str, FileEntry], store: ModelStore) -> None:
@@ -126,11 +141,30 @@ class Models:
             if _intact(target, entry):
                 continue
             if not _intact(source, entry):
-                store.fetch(entry.sha256, entry.size_bytes, source)
-                require_file(source, entry)
+                self._restore(source, entry, store)
             target.unlink(missing_ok=True)
-            os.link(source, target)
+            link_or_copy(source, target)
         fsync_directory(directory)
+
+    def _restore(self, source: Path, entry: FileEntry, store: ModelStore) -> None:
+        """Put a missing object in its place: from an installed version, else from the store."""
+        for installed in self._installed(entry):
+            source.unlink(missing_ok=True)
+            link_or_copy(installed, source)
+            return
+        store.fetch(entry.sha256, entry.size_bytes, source)
+        require_file(source, entry)
+
+    def _installed(self, entry: FileEntry) -> Iterator[Path]:
+        """Yield intact files of installed versions that are this object."""
+        for path in (self._root / "versions").glob(f"*/{MANIFEST}"):
+            try:
+                files = read_offer(path.read_bytes()).manifest.files
+            except BundleError:  # a version that was never whole
+                continue
+            for name, other in files.items():
+                if other == entry and _intact(path.with_name(name), entry):
+                    yield path.with_name(name)
 
     def _collect(self, keep: tuple[str, str]) -> None:
         """Remove versions but the active and the one before, and objects nothing links to."""

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import stat
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet_model.durable import point_durably, write_durably, writing
+from fleet_model.durable import link_or_copy, point_durably, pointed, write_durably, writing
 
 pytestmark = pytest.mark.base
 
@@ -108,3 +109,37 @@ def test_a_link_is_moved_to_another_target(tmp_path):
     point_durably(tmp_path / "current", "versions/000002")
 
     assert str((tmp_path / "current").readlink()) == "versions/000002"
+
+
+def refuse(code):
+    def refused(*_):
+        raise OSError(code, os.strerror(code))
+
+    return refused
+
+
+def test_a_file_system_without_links_gets_copies_and_a_file_that_names_the_target(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(os, "link", refuse(errno.EPERM))
+    monkeypatch.setattr(Path, "symlink_to", refuse(errno.ENOSYS))
+    source, link = tmp_path / "1" / "file", tmp_path / "current"
+    write_durably(source, b"content")
+
+    link_or_copy(source, tmp_path / "copy")
+    for target in ("2", "1"):
+        point_durably(link, target)
+
+    assert (tmp_path / "copy").read_bytes() == b"content"
+    assert not (tmp_path / "copy").samefile(source)
+    assert link.read_text() == "1"
+    assert (pointed(link) / "file").read_bytes() == b"content"
+
+
+def test_a_link_that_fails_for_another_reason_is_not_copied(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"content")
+    monkeypatch.setattr(os, "link", refuse(errno.EROFS))
+
+    with pytest.raises(OSError, match="Read-only"):
+        link_or_copy(tmp_path / "file", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()

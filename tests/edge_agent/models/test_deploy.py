@@ -278,17 +278,87 @@ def test_a_model_directory_that_cannot_be_made_is_a_clear_error(tmp_path, shelf)
         install(Models(tmp_path / "file" / "models"), shelf, ONE)
 
 
+# ------------------------------------------------------------------------------- FAT and exFAT
+
+
+def forbid_links(patch, link=errno.EPERM, symlink=errno.EPERM):
+    """Answer as a file system without links does."""
+
+    def refuse(code):
+        def refused(*_):
+            raise OSError(code, os.strerror(code))
+
+        return refused
+
+    patch.setattr(os, "link", refuse(link))
+    patch.setattr(Path, "symlink_to", refuse(symlink))
+
+
+@pytest.fixture
+def without_links(monkeypatch):
+    forbid_links(monkeypatch, symlink=errno.ENOSYS)  # as exFAT over FUSE
+
+
+def test_without_links_every_version_is_whole_and_nothing_is_fetched_twice(
+    without_links, models, shelf, tmp_path
+):
+    for what in (ONE, TWO, THREE):
+        install(models, shelf, what)
+        assert Models(tmp_path / "models").active("fp32") == what[0]
+    assert len(shelf.fetched) == 4  # the trunk once, three heads
+    versions = sorted(path.name[:6] for path in (tmp_path / "models" / "versions").iterdir())
+    assert versions == ["000002", "000003"]
+    assert list((tmp_path / "models" / "objects").iterdir()) == []
+
+
+def test_without_links_a_pointer_that_is_damaged_means_nothing_is_active_until_the_next_install(
+    without_links, models, shelf, tmp_path
+):
+    install(models, shelf, ONE)
+    for damage in (b"", b"\xff\xfe", b"versions/\0", b"versions/gone"):
+        (tmp_path / "models" / "current").write_bytes(damage)
+        assert models.active("fp32") is None
+    install(models, shelf, ONE)
+    assert models.active("fp32") == ONE[0]
+    assert len(shelf.fetched) == 2
+
+
+def test_a_directory_that_moves_between_file_systems_goes_on(monkeypatch, models, shelf):
+    install(models, shelf, ONE)
+    with monkeypatch.context() as patch:
+        forbid_links(patch)
+        install(models, shelf, TWO)
+        assert models.active("fp32") == TWO[0]
+    install(models, shelf, THREE)
+    assert models.active("fp32") == THREE[0]
+    assert models.current.is_symlink()
+
+
+def test_another_failure_of_a_link_is_not_taken_for_a_missing_feature(monkeypatch, models, shelf):
+    install(models, shelf, ONE)
+    forbid_links(monkeypatch, link=errno.EROFS)
+    with pytest.raises(StorageError, match="Read-only file system; mount its disk so that"):
+        install(models, shelf, TWO)
+    assert models.active("fp32") == ONE[0]
+
+
 # ------------------------------------------------------------------------------- power cuts
 
 STEPS = {"os.link", "os.rename", "os.symlink", "os.mkdir", "os.remove", "os.rmdir", "open"}
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no-links"])
 @pytest.mark.parametrize(
     ("installed", "next_one"),
     [((), ONE), ((ONE,), TWO), ((ONE, TWO), THREE), ((ONE,), ONE_AGAIN)],
     ids=["first", "second", "collects", "same-number"],
 )
-def test_a_power_cut_at_any_step_leaves_a_whole_version(tmp_path, installed, next_one):
+def test_a_power_cut_at_any_step_leaves_a_whole_version(
+    tmp_path, monkeypatch, installed, next_one, links
+):
+    copy = os.link if links else shutil.copyfile
+    if not links:
+        forbid_links(monkeypatch)
     start = tmp_path / "start"
     for what in installed:
         install(Models(start), Shelf(*EVERYTHING), what)
@@ -297,7 +367,7 @@ def test_a_power_cut_at_any_step_leaves_a_whole_version(tmp_path, installed, nex
     for step in count(1):
         root = tmp_path / f"cut-{step}"
         if installed:
-            shutil.copytree(start, root, symlinks=True, copy_function=os.link)
+            shutil.copytree(start, root, symlinks=True, copy_function=copy)
         code = in_child(lambda at=root, n=step: cut_at(n, at, next_one))
         left = Models(root).active("fp32")
         assert left in possible
