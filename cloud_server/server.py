@@ -31,6 +31,8 @@ def serve(server_dir: ServerDirectory) -> None:
     """
     server_dir.require()
     settings = load_settings(server_dir.settings)
+    if settings.moved:
+        log.warning("%s: %s", server_dir.settings, settings.moved)
     with server_dir.locked("start"):
         _require_free_port(settings)
         _tidy(server_dir)
@@ -114,14 +116,13 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
 
 def require_sound(settings: ServerSettings) -> None:
     """Raise SettingsError for what is wrong though it reads well: now, not in the first round."""
-    from cloud_server.aggregation.aggregator import AGGREGATORS
+    from cloud_server.aggregation.aggregator import build_aggregator
     from cloud_server.robots.query import parse_query
     from cloud_server.rounds.round_rules import rules_of
-    from fleet_model.loading import load_plugin
 
     parse_query(settings.rounds.query)
     rules_of(settings.rounds)
-    load_plugin(AGGREGATORS, settings.rounds.aggregator)
+    build_aggregator(settings.aggregation.rule, settings.aggregation.options)
 
 
 def _admin_token(server_dir: ServerDirectory) -> str:

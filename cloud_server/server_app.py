@@ -59,6 +59,8 @@ def main(grid: Grid, context: Context) -> None:
     server_dir.require()
     settings = load_settings(server_dir.settings)
     log_to_stderr(settings.log)
+    if settings.moved:
+        log.warning("%s: %s", server_dir.settings, settings.moved)
     rounds = context.run_config.get(ROUNDS)
     if not isinstance(rounds, int) or rounds < 1:
         raise SettingsError(f"run config {ROUNDS} is {rounds!r}, expected a number of rounds")

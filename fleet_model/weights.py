@@ -3,9 +3,9 @@
 import json
 import math
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -23,7 +23,7 @@ _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _MAX_TABLE_BYTES = 100_000_000  # the format's own limit
 
 
-class _Entry(BaseModel):
+class Entry(BaseModel):
     """Where one tensor lies in a safetensors file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -34,15 +34,21 @@ class _Entry(BaseModel):
 
     @property
     def bytes(self) -> int:
-        return math.prod(self.shape) * np.dtype(_DTYPES[self.dtype]).itemsize
+        """Return its length in the file."""
+        return math.prod(self.shape) * self.numpy_dtype.itemsize
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """Return the type of its elements."""
+        return np.dtype(_DTYPES[self.dtype])
 
     def of(self, content: Content, table_end: int) -> Tensor:
         """Return the tensor as a view."""
         count, offset = math.prod(self.shape), table_end + self.data_offsets[0]
-        return np.frombuffer(content, _DTYPES[self.dtype], count, offset).reshape(self.shape)
+        return np.frombuffer(content, self.numpy_dtype, count, offset).reshape(self.shape)
 
 
-_TABLE = TypeAdapter(dict[str, _Entry | dict[str, str]])  # "__metadata__" holds free texts
+_TABLE = TypeAdapter(dict[str, Entry | dict[str, str]])  # "__metadata__" holds free texts
 
 
 def require_same_tensors(
@@ -150,19 +156,29 @@ def view_safetensors(content: Content) -> Weights:
     begin = 8 + int.from_bytes(content[:8], "little")
     if not 8 < begin <= min(size, _MAX_TABLE_BYTES):
         raise ValueError(f"{size} bytes cannot hold its table")
-    try:
-        table = _TABLE.validate_json(content[8:begin])
-    except ValidationError as error:
-        raise ValueError(f"its table is damaged: {error.errors()[0]['msg']}") from None
-    table.pop("__metadata__", None)
-    entries = {name: entry for name, entry in table.items() if isinstance(entry, _Entry)}
-    if len(entries) < len(table):
-        raise ValueError("its table has a tensor without shape")
-    _require_no_gaps(entries.values(), size - begin)
+    entries = parse_table(content[8:begin], size - begin)
     return {name: entry.of(content, begin) for name, entry in entries.items()}
 
 
-def _require_no_gaps(entries: Iterable[_Entry], size: int) -> None:
+def parse_table(text: bytes, size: int) -> Mapping[str, Entry]:
+    """Return the table of a safetensors file, whose tensors have `size` bytes together.
+
+    Raises:
+        ValueError: it is no table, or does not fit them exactly.
+    """
+    try:
+        table = _TABLE.validate_json(text)
+    except ValidationError as error:
+        raise ValueError(f"its table is damaged: {error.errors()[0]['msg']}") from None
+    table.pop("__metadata__", None)
+    entries = {name: entry for name, entry in table.items() if isinstance(entry, Entry)}
+    if len(entries) < len(table):
+        raise ValueError("its table has a tensor without shape")
+    _require_no_gaps(entries.values(), size)
+    return entries
+
+
+def _require_no_gaps(entries: Iterable[Entry], size: int) -> None:
     end = 0
     for first, last, tensor_bytes in sorted((*e.data_offsets, e.bytes) for e in entries):
         if first != end or last != first + tensor_bytes:

@@ -1,28 +1,79 @@
-"""The one interface every aggregation rule has."""
+"""The one interface every aggregation rule has, and how one is built from the settings."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from fleet_model.types import Checkpoint, Update
+from cloud_server.aggregation.contributions import Contributions
+from cloud_server.aggregation.options import checked_options
+from fleet_model.errors import SettingsError
+from fleet_model.loading import load_plugin
+from fleet_model.types import Checkpoint
 
 AGGREGATORS = {
     "fedavg": "cloud_server.aggregation.fedavg:FedAvg",
+    "median": "cloud_server.aggregation.median:Median",
 }
+_OF_EARLIER_RELEASES = ("begin", "add", "finish")
 
 
 class Aggregator(Protocol):
     """Turn a checkpoint and the updates of one round into the next checkpoint.
 
-    Called `begin`, `add` once per update in an order that does not depend on arrival, `finish`.
+    Built as Rule(**options) when the server starts, to check the options, and again for every run.
+    Nothing of it survives a restart: what a rule must remember from round to round belongs into
+    Checkpoint.server_state, under names that begin with the rule's own and a slash.
     """
 
-    def begin(self, checkpoint: Checkpoint) -> None:
-        """Start a round from `checkpoint`, which is never changed."""
+    def fold(self, checkpoint: Checkpoint, contributions: Contributions) -> Checkpoint:
+        """Return the next checkpoint: version + 1, and finite weights of the same shapes.
+
+        Args:
+            checkpoint: what the round started from. It must not be changed.
+            contributions: the accepted updates; see Contributions for what may be read how often.
+
+        Raises:
+            RoundError: these updates give no checkpoint; the round fails, and is tried again.
+        """
         ...
 
-    def add(self, update: Update) -> None:
-        """Take one checked update."""
-        ...
 
-    def finish(self) -> Checkpoint:
-        """Return the next checkpoint: version + 1."""
-        ...
+def build_aggregator(rule: str, options: Mapping[str, Any]) -> Aggregator:
+    """Return the rule of [aggregation] in server.toml.
+
+    Args:
+        rule: a name from AGGREGATORS, or "module:Class".
+        options: arguments of its constructor. Values are converted to the types that it declares.
+
+    Raises:
+        SettingsError: no such rule, a class without `fold`, an unknown, missing or wrong option.
+    """
+    try:
+        made = load_plugin(AGGREGATORS, rule)
+    except SettingsError as error:
+        raise SettingsError(f"aggregation.rule: {error}") from None
+    _require_interface(rule, made)
+    arguments = checked_options(rule, made, options)
+    try:
+        aggregator: Aggregator = made(**arguments)
+    except SettingsError as error:
+        raise SettingsError(f"aggregation.options of rule {rule}: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise SettingsError(
+            f"aggregation.options of rule {rule}: {error} (got {dict(options)})"
+        ) from error
+    return aggregator
+
+
+def _require_interface(rule: str, made: Any) -> None:
+    if callable(getattr(made, "fold", None)):
+        return
+    if all(hasattr(made, method) for method in _OF_EARLIER_RELEASES):
+        raise SettingsError(
+            f"aggregation.rule {rule} has the methods begin, add and finish, which this release no "
+            "longer calls; replace them by one method fold(checkpoint, contributions): "
+            "docs/decisions/0011-aggregation-seam.md shows how"
+        )
+    raise SettingsError(
+        f"aggregation.rule {rule} is no aggregation rule, expected a class with a method "
+        "fold(checkpoint, contributions)"
+    )

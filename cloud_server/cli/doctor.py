@@ -62,6 +62,8 @@ def examine(server_dir: ServerDirectory, now: datetime) -> list[Finding]:
     try:
         require_sound(settings)
         found = [Finding("settings", "ok", f"{server_dir.settings} is readable")]
+        if settings.moved:
+            found = [Finding("settings", "warn", settings.moved, "correct server.toml")]
     except SettingsError as error:
         found = [Finding("settings", "fail", str(error), CORRECT)]
     for look in _LOOKS:

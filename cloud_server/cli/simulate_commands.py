@@ -35,6 +35,10 @@ def simulate(
     deadline: Annotated[
         float | None, typer.Option(help="rounds.deadline_s: seconds until a round closes")
     ] = None,
+    rule: Annotated[str | None, typer.Option(help="aggregation.rule: fedavg, median, ..")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="one of aggregation.options")
+    ] = None,
     off: Annotated[
         float, typer.Option(min=0, max=1, help="share of the time a robot is switched off")
     ] = 0.1,
@@ -70,7 +74,7 @@ def simulate(
             mbit_per_s=bandwidth,
             seed=seed,
         ),
-        settings=_settings(directory, {k: v for k, v in given.items() if v is not None}),
+        settings=_settings(directory, given, rule, option or []),
         rounds=rounds,
         model_mb=model_mb,
     )
@@ -93,23 +97,47 @@ def simulate(
         typer.echo(_closing(summary))
 
 
-def _settings(directory: Path | None, given: dict[str, Any]) -> "ServerSettings":
-    """Return the directory's settings, or the defaults, with the flags over [rounds]."""
+def _settings(
+    directory: Path | None, given: dict[str, Any], rule: str | None, options: list[str]
+) -> "ServerSettings":
+    """Return the directory's settings, or the defaults, with the flags that were given over them.
+
+    Another rule than the directory's begins without options.
+    """
     from pydantic import ValidationError
 
     from cloud_server.state.directory import ServerDirectory
-    from cloud_server.state.settings import RoundSettings, ServerSettings, load_settings
+    from cloud_server.state.settings import (
+        AggregationSettings,
+        RoundSettings,
+        ServerSettings,
+        load_settings,
+    )
 
     settings = ServerSettings()
     if directory is not None:
         settings = load_settings(ServerDirectory(directory).settings)
+    given = {key: value for key, value in given.items() if value is not None}
     try:
         rounds = RoundSettings.model_validate({**settings.rounds.model_dump(), **given})
     except ValidationError as error:
         first = error.errors()[0]
         flag = str(first["loc"][0]).removesuffix("_s")
         raise SettingsError(f"--{flag}: {first['msg']} (got {first['input']!r})") from None
-    return settings.model_copy(update={"rounds": rounds})
+    before = settings.aggregation
+    kept = before.options if rule in (None, before.rule) else {}
+    aggregation = AggregationSettings(
+        rule=rule or before.rule, options={**kept, **dict(map(_option, options))}
+    )
+    return settings.model_copy(update={"rounds": rounds, "aggregation": aggregation})
+
+
+def _option(text: str) -> tuple[str, str]:
+    """Return name and value; the rule's constructor says which type the value is converted to."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise SettingsError(f"--option {text}: expected NAME=VALUE, e.g. memory_mb=32")
+    return name.strip(), value.strip()
 
 
 def _row(line: "RoundLine") -> str:

@@ -1,10 +1,11 @@
-"""The end of a round: judge what was kept, then fold one update at a time in name order."""
+"""The end of a round: judge what was kept, then let the rule fold it, in the order of names."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cloud_server.aggregation.aggregator import Aggregator
-from cloud_server.aggregation.staleness import scaled
+from cloud_server.aggregation.contributions import Contribution
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import RoundJournal
 from cloud_server.rounds.update_checks import (
@@ -18,7 +19,7 @@ from cloud_server.rounds.update_checks import (
 from cloud_server.state.round_record import RobotRecord
 from fleet_model.errors import RoundError
 from fleet_model.protocol.outcome import ACCEPTED, Outcome
-from fleet_model.types import Checkpoint
+from fleet_model.types import Checkpoint, Tensor, Update
 from fleet_model.weights import require_same_tensors
 
 
@@ -28,6 +29,49 @@ class Judged:
 
     accepted: tuple[Kept, ...]
     others: tuple[Kept, ...]
+
+
+class KeptContributions:
+    """The accepted replies of a journal as a rule sees them. No update is held in here."""
+
+    def __init__(
+        self,
+        journal: RoundJournal,
+        accepted: Iterable[Kept],
+        checkpoint: Checkpoint,
+        checks: Checks,
+    ) -> None:
+        """Take the replies in the order in which the rule is to see them."""
+        self._journal = journal
+        self._shapes = {name: weights.shape for name, weights in checkpoint.weights.items()}
+        self._kept = {
+            Contribution(
+                robot=one.robot,
+                site=one.site,
+                examples=weight_of(one.num_examples, checks),
+                staleness=checkpoint.version - one.base_version,
+                norm=one.norm,
+            ): one
+            for one in accepted
+        }
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[Contribution]:
+        return iter(self._kept)
+
+    def update(self, one: Contribution) -> Update:
+        """As Contributions says; so are the others."""
+        return replace(self._journal.read(self._kept[one]), num_examples=one.examples)
+
+    def tensor(self, one: Contribution, name: str) -> Tensor:  # noqa: D102
+        shape = self._shapes[name]
+        return self.numbers(one, name, 0, math.prod(shape)).reshape(shape)
+
+    def numbers(self, one: Contribution, name: str, start: int, stop: int) -> Tensor:  # noqa: D102
+        start, stop, _ = slice(start, stop).indices(math.prod(self._shapes[name]))
+        return self._journal.numbers(self._kept[one], name, start, stop)
 
 
 def judge(kept: Iterable[Kept], checkpoint: Checkpoint, checks: Checks) -> Judged:
@@ -53,17 +97,14 @@ def fold(
     checkpoint: Checkpoint,
     checks: Checks,
 ) -> Checkpoint:
-    """Return the next checkpoint; only one update is in memory at a time.
+    """Return the next checkpoint.
 
     Raises:
         RoundError: the rule has made something that is not finite or does not fit.
+        StorageError: a kept update is damaged on disk.
     """
-    aggregator.begin(checkpoint)
-    for one in accepted:
-        update = replace(journal.read(one), num_examples=weight_of(one.num_examples, checks))
-        aggregator.add(scaled(update, checkpoint.version - one.base_version))
-        del update  # before the next one is read
-    result = aggregator.finish()
+    contributions = KeptContributions(journal, accepted, checkpoint, checks)
+    result = aggregator.fold(checkpoint, contributions)
     require_same_tensors(  # finite updates may add up to infinity; the rule may be the user's own
         checkpoint.weights, result.weights, sender="aggregator", error=RoundError
     )

@@ -1,31 +1,35 @@
-"""The replies of one round in one append-only file: kept as they arrive, read back one by one.
+"""The replies of one round in one append-only file: kept as they arrive, read back in any order.
 
 A record is a head (two lengths, a digest), a JSON header and the tensors as safetensors. After a
 power cut the file ends with whole records: what was not yet synced is cut off at opening, and its
-robots are asked again.
+robots are asked again. A piece of one tensor is read without the rest of its record.
 """
 
 import hashlib
 import logging
 import os
 import struct
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+import numpy as np
+from pydantic import BeforeValidator, TypeAdapter
 
 from fleet_model.durable import fsync_directory
 from fleet_model.errors import StorageError
 from fleet_model.protocol.outcome import Outcome, parse_outcome
-from fleet_model.types import Metrics, Update
-from fleet_model.weights import safetensors_pieces, view_safetensors
+from fleet_model.types import Metrics, Tensor, Update
+from fleet_model.weights import Entry, parse_table, safetensors_pieces, view_safetensors
 
 log = logging.getLogger(__name__)
 
 _HEAD = struct.Struct("<IQ32s")  # bytes of the header, bytes of the tensors, sha256 of both
 _CHUNK = 1 << 20
+_UNREADABLE = (ValueError, TypeError, KeyError, IndexError, struct.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,23 @@ class Kept:
 _KEPT = TypeAdapter(Kept)
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a tensor is among the tensors of its record."""
+
+    index: int  # of its checksum
+    entry: Entry
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Record:
+    """Where a record begins, and what its tensors must be: a few bytes per tensor in memory."""
+
+    begin: int
+    checksums: Tensor  # (tensors,) uint32: CRC-32 of each, taken when the digest of all was checked
+    checked: bytearray  # 1: this process has compared the tensor with its checksum
+
+
 class ReplySpool:
     """One file; one process writes it. OSError where the disk fails."""
 
@@ -55,7 +76,7 @@ class ReplySpool:
         """Take up what is there."""
         self._file = file
         self._kept: list[Kept] = []
-        self._places: dict[str, int] = {}  # ticket -> where its record begins
+        self._records: dict[str, _Record] = {}  # by ticket
         self._end = 0  # of the last whole record
         if file.exists():
             self._take_up()
@@ -67,12 +88,11 @@ class ReplySpool:
 
     def keep(self, replies: Sequence[tuple[Kept, Update | None]]) -> None:
         """Append with one fsync for all; after an error the file is as it was before."""
-        places = []
+        records = []
         try:
             with self._file.open("ab") as stream:
                 for kept, update in replies:
-                    places.append((kept, stream.tell()))
-                    _append(stream, kept, update)
+                    records.append((kept, _append(stream, kept, update)))
                 stream.flush()
                 os.fsync(stream.fileno())
                 end = stream.tell()
@@ -83,23 +103,23 @@ class ReplySpool:
         if self._end == 0:
             fsync_directory(self._file.parent)
         self._end = end
-        for kept, server_dir in places:
+        for kept, record in records:
             self._kept.append(kept)
-            self._places[kept.ticket] = server_dir
+            self._records[kept.ticket] = record
 
     def read(self, kept: Kept) -> Update:
         """Return one update, bit for bit; raises StorageError if it is not what was written."""
-        with self._file.open("rb") as stream:
-            stream.seek(self._places[kept.ticket])
-            header_bytes, tensor_bytes, digest = _HEAD.unpack(stream.read(_HEAD.size))
-            found = hashlib.sha256(stream.read(header_bytes))
-            tensors = stream.read(tensor_bytes)
-        found.update(tensors)
-        if found.digest() != digest:
-            raise self._damaged(kept)
         try:
+            with self._file.open("rb") as stream:
+                stream.seek(self._records[kept.ticket].begin)
+                header_bytes, tensor_bytes, digest = _HEAD.unpack(stream.read(_HEAD.size))
+                found = hashlib.sha256(stream.read(header_bytes))
+                tensors = stream.read(tensor_bytes)
+            found.update(tensors)
+            if found.digest() != digest:
+                raise self._damaged(kept)
             weights = view_safetensors(tensors)
-        except ValueError as error:
+        except _UNREADABLE as error:
             raise self._damaged(kept) from error
         return Update(
             robot=kept.robot,
@@ -110,9 +130,26 @@ class ReplySpool:
             metrics=kept.metrics,
         )
 
-    def remove(self) -> None:
-        """Delete the file."""
-        self._file.unlink(missing_ok=True)
+    def numbers(self, kept: Kept, name: str, start: int, stop: int) -> Tensor:
+        """Return elements start to stop of one tensor, in C order: shape (n,), read-only.
+
+        The first call for a tensor compares all of it with its checksum, 1 MB at a time; later ones
+        read what is asked for. Raises StorageError if the tensor is not what was written.
+        """
+        record = self._records[kept.ticket]
+        try:
+            with self._file.open("rb") as stream:
+                begin, place = _find(stream, record.begin, name)
+                if not record.checked[place.index]:
+                    if _checksum(stream, place.entry.bytes) != record.checksums[place.index]:
+                        raise self._damaged(kept)
+                    record.checked[place.index] = 1
+                dtype = place.entry.numpy_dtype
+                stream.seek(begin + dtype.itemsize * start)
+                content = stream.read(dtype.itemsize * (stop - start))
+            return np.frombuffer(content, dtype, stop - start)
+        except _UNREADABLE as error:
+            raise self._damaged(kept) from error
 
     def _damaged(self, kept: Kept) -> StorageError:
         return StorageError(
@@ -123,17 +160,18 @@ class ReplySpool:
     def _take_up(self) -> None:
         """Find the whole records, and cut off what follows them."""
         with self._file.open("rb") as stream:
-            while (kept := _scan(stream)) is not None:
+            while (found := _scan(stream)) is not None:
+                kept, record = found
                 self._kept.append(kept)
-                self._places[kept.ticket] = self._end
+                self._records[kept.ticket] = record
                 self._end = stream.tell()
         if torn := self._file.stat().st_size - self._end:
             log.warning("%s: %d bytes of an unfinished reply are dropped", self._file.name, torn)
             os.truncate(self._file, self._end)
 
 
-def _append(stream: BinaryIO, kept: Kept, update: Update | None) -> None:
-    header = _KEPT.dump_json(kept)
+def _append(stream: BinaryIO, kept: Kept, update: Update | None) -> _Record:
+    header, begin = _KEPT.dump_json(kept), stream.tell()
     pieces = [] if update is None else safetensors_pieces(update.weights)
     digest = hashlib.sha256(header)
     for piece in pieces:
@@ -142,11 +180,52 @@ def _append(stream: BinaryIO, kept: Kept, update: Update | None) -> None:
     stream.write(_HEAD.pack(len(header), size, digest.digest()))
     stream.write(header)
     stream.writelines(pieces)
+    return _record(begin, [zlib.crc32(piece) for piece in pieces[1:]])
 
 
-def _scan(stream: BinaryIO) -> Kept | None:
+def _record(begin: int, checksums: Sequence[int]) -> _Record:
+    return _Record(begin, np.array(checksums, np.uint32), bytearray(len(checksums)))
+
+
+@lru_cache(maxsize=8)  # all updates of a round have the same table
+def _places(table: bytes, size: int) -> Mapping[str, _Place]:
+    """Return where each tensor is; raises ValueError if this is no table of `size` bytes."""
+    entries = parse_table(table, size).items()
+    return {name: _Place(index, entry) for index, (name, entry) in enumerate(entries)}
+
+
+def _read_places(stream: BinaryIO, size: int) -> tuple[bytes, Mapping[str, _Place]]:
+    """Read the table that a record's tensors begin with; return its bytes and what it says."""
+    prefix = stream.read(8)
+    table = stream.read(min(int.from_bytes(prefix, "little"), size))
+    return prefix + table, _places(table, size - len(prefix) - len(table))
+
+
+def _find(stream: BinaryIO, record: int, name: str) -> tuple[int, _Place]:
+    """Go to the first byte of a tensor; return where that is in the file, and its place."""
+    stream.seek(record)
+    header_bytes, tensor_bytes, _ = _HEAD.unpack(stream.read(_HEAD.size))
+    stream.seek(header_bytes, os.SEEK_CUR)
+    _, places = _read_places(stream, tensor_bytes)
+    begin = stream.seek(places[name].entry.data_offsets[0], os.SEEK_CUR)
+    return begin, places[name]
+
+
+def _checksum(stream: BinaryIO, size: int, also: Callable[[bytes], object] = lambda _: None) -> int:
+    """Return the CRC-32 of the next `size` bytes; `also` gets them, piece by piece."""
+    checksum = 0
+    while size > 0:
+        chunk = stream.read(min(_CHUNK, size))
+        if not chunk:
+            raise ValueError("the file ends here")
+        also(chunk)
+        checksum, size = zlib.crc32(chunk, checksum), size - len(chunk)
+    return checksum
+
+
+def _scan(stream: BinaryIO) -> tuple[Kept, _Record] | None:
     """Read one record without holding its tensors; None if it is not whole."""
-    head = stream.read(_HEAD.size)
+    begin, head = stream.tell(), stream.read(_HEAD.size)
     if len(head) < _HEAD.size:
         return None
     header_bytes, tensor_bytes, expected = _HEAD.unpack(head)
@@ -155,13 +234,20 @@ def _scan(stream: BinaryIO) -> Kept | None:
         return None
     header = stream.read(header_bytes)
     digest = hashlib.sha256(header)
-    while tensor_bytes:
-        chunk = stream.read(min(_CHUNK, tensor_bytes))
-        digest.update(chunk)
-        tensor_bytes -= len(chunk)
-    if digest.digest() != expected:
-        return None
     try:
-        return _KEPT.validate_json(header)
-    except ValidationError:  # written by another release
+        checksums = _checksums(stream, tensor_bytes, digest.update)
+        if digest.digest() != expected:
+            return None
+        return _KEPT.validate_json(header), _record(begin, checksums)
+    except _UNREADABLE:  # torn, or written by another release (ValidationError is a ValueError)
         return None
+
+
+def _checksums(stream: BinaryIO, size: int, also: Callable[[bytes], object]) -> list[int]:
+    """Return the CRC-32 of each tensor of a record; `also` gets every byte of them all."""
+    if size == 0:  # a reply without an update
+        return []
+    table, places = _read_places(stream, size)
+    also(table)
+    # The tensors follow each other in the order of the table.
+    return [_checksum(stream, place.entry.bytes, also) for place in places.values()]

@@ -20,7 +20,7 @@ from cloud_server.rounds.reply_spool import Kept, ReplySpool
 from cloud_server.state.round_record import Mode
 from fleet_model.durable import write_durably
 from fleet_model.errors import StorageError
-from fleet_model.types import Update
+from fleet_model.types import Tensor, Update
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,10 @@ class RoundJournal(Protocol):
         """Return the update of one kept reply, bit for bit."""
         ...
 
+    def numbers(self, kept: Kept, name: str, start: int, stop: int) -> Tensor:
+        """Return elements start to stop of one of its tensors, in C order: float32, shape (n,)."""
+        ...
+
     def close(self, round: int) -> None:
         """Drop the round's replies, keep its unanswered tickets; nothing if it is not open.
 
@@ -113,6 +117,9 @@ class MemoryJournal:
 
     def read(self, kept: Kept) -> Update:  # noqa: D102
         return self._updates[kept.ticket]
+
+    def numbers(self, kept: Kept, name: str, start: int, stop: int) -> Tensor:  # noqa: D102
+        return self._updates[kept.ticket].weights[name].reshape(-1)[start:stop]
 
     def close(self, round: int) -> None:  # noqa: D102
         if self._open is not None and self._open.round == round:
@@ -158,6 +165,10 @@ class DiskJournal:
     def read(self, kept: Kept) -> Update:  # noqa: D102
         with _telling(self._directory):
             return self._opened().read(kept)
+
+    def numbers(self, kept: Kept, name: str, start: int, stop: int) -> Tensor:  # noqa: D102
+        with _telling(self._directory):
+            return self._opened().numbers(kept, name, start, stop)
 
     def close(self, round: int) -> None:  # noqa: D102
         if self._open is not None and self._open.round == round:

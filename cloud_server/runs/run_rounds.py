@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloud_server.aggregation.aggregator import AGGREGATORS, Aggregator
+from cloud_server.aggregation.aggregator import build_aggregator
 from cloud_server.rounds.fleet import Clock, Fleet
 from cloud_server.rounds.round_journal import DiskJournal
 from cloud_server.rounds.round_loop import RoundProgress, run_round
@@ -25,7 +25,6 @@ from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import ServerSettings
 from fleet_model.bundle import TRAINER, entry_of
 from fleet_model.errors import StorageError
-from fleet_model.loading import load_plugin
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Checkpoint, TrainConfig
 
@@ -69,11 +68,11 @@ def close_rounds(
     Raises:
         RoundError, StoppedError, StorageError: as run_round; what has closed stays.
         CheckpointError: the newest checkpoint is damaged.
-        SettingsError: a wrong setting of rounds.
+        SettingsError: a wrong setting of rounds or aggregation.
     """
     checkpoints, journal = Checkpoints(server_dir.checkpoints), DiskJournal(span.journal)
     rules, checks = rules_of(settings.rounds), checks_of(settings.checks)
-    aggregator: Aggregator = load_plugin(AGGREGATORS, settings.rounds.aggregator)()
+    aggregator = build_aggregator(settings.aggregation.rule, settings.aggregation.options)
 
     def finish(record: RoundRecord) -> None:
         _remember(server_dir, record)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from cloud_server.aggregation.aggregator import AGGREGATORS
+from cloud_server.aggregation.aggregator import build_aggregator
 from cloud_server.rounds.fleet import Clock, Fleet
 from cloud_server.rounds.round_journal import MemoryJournal
 from cloud_server.rounds.round_loop import QuorumError, Selection, rules_of, run_round
@@ -16,7 +16,6 @@ from cloud_server.simulation.virtual_fleet import VirtualFleet
 from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import ServerSettings
 from fleet_model.errors import RoundError, SettingsError
-from fleet_model.loading import load_plugin
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Checkpoint, TrainConfig, Update
 from fleet_model.weights import size_bytes
@@ -30,7 +29,7 @@ class Plan:
     """What is simulated."""
 
     traits: Traits
-    settings: ServerSettings  # the sections rounds, checks, training are used
+    settings: ServerSettings  # the sections rounds, aggregation, checks, training are used
     rounds: int
     model_mb: float = 0.0  # what travels each way; 0: what the virtual robots learn, 0.026 MB
 
@@ -142,7 +141,7 @@ def course(fleet: Fleet, clock: Clock, task: HeadTask, plan: Plan) -> Iterator[R
         SettingsError: the settings contradict each other.
     """
     settings = plan.settings
-    aggregator = load_plugin(AGGREGATORS, settings.rounds.aggregator)()
+    aggregator = build_aggregator(settings.aggregation.rule, settings.aggregation.options)
     rules = replace(rules_of(settings.rounds), selection=Selection())
     checks, journal = checks_of(settings.checks), MemoryJournal()
     checkpoint, begin_s = task.start(), clock.now()

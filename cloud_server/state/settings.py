@@ -63,7 +63,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 class RoundSettings(Section):
     """Who takes part in a round and when it closes."""
 
-    aggregator: str = "fedavg"  # a name from AGGREGATORS or "module:Class"
+    aggregator: str = ""  # of files of earlier releases: now [aggregation] rule
     mode: Literal["sync", "buffered"] = "sync"  # buffered: FedBuff (arXiv:2106.06639)
     robots: Names = ()  # names; none: every robot that is approved, online and not busy
     sites: Names = ()
@@ -75,6 +75,24 @@ class RoundSettings(Section):
     wait_s: float = Field(default=300.0, ge=0)  # for the quorum to come online
     max_staleness: int = Field(default=20, ge=0)  # buffered: an older update is dropped
     keep_checkpoints: int = Field(default=20, ge=2)  # the newest; published ones stay, too
+
+
+def _table(value: Any) -> Any:
+    """Return the table that a variable of the environment holds as text: {memory_mb = 8}."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return tomllib.loads(f"options = {value}")["options"]
+    except tomllib.TOMLDecodeError:
+        raise ValueError("expected a table as in the file: {name = value}") from None
+
+
+class AggregationSettings(Section):
+    """How the updates of a round become the next checkpoint."""
+
+    rule: str = "fedavg"  # a name from AGGREGATORS or "module:Class"
+    # What its constructor takes. A variable of the environment holds them as the file does.
+    options: Annotated[dict[str, Any], BeforeValidator(_table)] = {}
 
 
 class CheckSettings(Section):
@@ -118,10 +136,21 @@ class ServerSettings(Section):
     network: NetworkSettings = NetworkSettings()
     training: TrainingSettings = TrainingSettings()
     rounds: RoundSettings = RoundSettings()
+    aggregation: AggregationSettings = AggregationSettings()
     checks: CheckSettings = CheckSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
     publish: PublishSettings = PublishSettings()
+
+    @property
+    def moved(self) -> str:
+        """Return what the operator is to change in server.toml because a setting has moved."""
+        if not self.rounds.aggregator:
+            return ""
+        rule = json.dumps(self.rounds.aggregator)
+        return (
+            f"rounds.aggregator has moved; remove it and write under [aggregation]: rule = {rule}"
+        )
 
 
 def url_host(name: str) -> str:
@@ -146,6 +175,7 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
     for name, value in environment.items():
         if name.startswith(ENVIRONMENT):
             _put(values, name.removeprefix(ENVIRONMENT).lower().split("__"), value, name)
+    _move_aggregator(values, path)
     try:
         return ServerSettings.model_validate(values)
     except ValidationError as error:
@@ -154,6 +184,17 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
         variable = ENVIRONMENT + "__".join(keys[:2]).upper()
         where = variable if variable in environment else f"{path}: {'.'.join(keys)}"
         raise SettingsError(f"{where}: {first['msg']} (got {first['input']!r})") from None
+
+
+def _move_aggregator(values: dict[str, Any], path: Path) -> None:
+    """Read rounds.aggregator of earlier releases as aggregation.rule."""
+    rounds, aggregation = values.get("rounds"), values.setdefault("aggregation", {})
+    old = rounds.get("aggregator") if isinstance(rounds, dict) else None
+    if old and isinstance(aggregation, dict) and aggregation.setdefault("rule", old) != old:
+        raise SettingsError(
+            f"{path}: rounds.aggregator is {old!r} and aggregation.rule is "
+            f"{aggregation['rule']!r}; remove rounds.aggregator, it has moved to aggregation.rule"
+        )
 
 
 def _put(values: dict[str, Any], keys: list[str], value: str, name: str) -> None:
@@ -168,7 +209,7 @@ def initial_toml(
     """Return the commented server.toml that `init` writes."""
     own = "" if calibration is None else f"calibration = {json.dumps(str(calibration))}"
     names = ", ".join(json.dumps(name) for name in network.names)
-    rounds, publish = RoundSettings(), PublishSettings()
+    rounds, aggregation, publish = RoundSettings(), AggregationSettings(), PublishSettings()
     checks, limits, log = CheckSettings(), LimitSettings(), LogSettings()
     return f"""\
 # Settings of this server. Unknown keys are refused at start.
@@ -188,7 +229,6 @@ proximal_mu = {training.proximal_mu}         # FedProx: above 0 keeps very diffe
 clip_norm = {training.clip_norm}           # above 0 bounds the length of a gradient
 
 [rounds]
-aggregator = "{rounds.aggregator}"
 mode = "{rounds.mode}"             # or "buffered": a round closes with every `quorum` updates
 robots = []               # only these names; empty: all that are approved, online and not busy
 sites = []                # only these sites
@@ -200,6 +240,10 @@ deadline_s = {rounds.deadline_s}        # then it closes with the updates it has
 wait_s = {rounds.wait_s}            # how long it waits for the quorum to come online
 max_staleness = {rounds.max_staleness}        # buffered: updates from more versions ago are dropped
 keep_checkpoints = {rounds.keep_checkpoints}     # the newest; published versions stay, too
+
+[aggregation]             # how the updates of a round become the next model
+rule = "{aggregation.rule}"           # or "median"; your own class as "module:Class"
+options = {{}}              # of the rule, e.g. {{memory_mb = 32}} of "median"
 
 [checks]                  # an update that fails one is refused, and the robot is told
 max_examples_per_robot = {checks.max_examples_per_robot}  # a larger count weighs no more than this

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from summary import name_of
 
+from cloud_server.aggregation.contributions import Contribution, UpdatesInMemory
 from cloud_server.aggregation.fedavg import FedAvg
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
@@ -104,9 +105,9 @@ def train_alone(
     aggregator = FedAvg()
     for _ in range(rounds):
         seed = checkpoint.version ^ zlib.crc32(name_of(robot).encode())  # as the agent's
-        aggregator.begin(checkpoint)
-        aggregator.add(trainer.fit(checkpoint, examples, replace(config, seed=seed)))
-        checkpoint = aggregator.finish()
+        update = trainer.fit(checkpoint, examples, replace(config, seed=seed))
+        alone = Contribution(robot=robot, site="", examples=update.num_examples)
+        checkpoint = aggregator.fold(checkpoint, UpdatesInMemory([(alone, update)]))
     return checkpoint.weights
 
 

@@ -42,11 +42,28 @@ def test_a_wrong_query_is_found_at_start_with_its_position(server_dir, monkeypat
         serve(server_dir)
 
 
-def test_an_unknown_aggregator_is_found_at_start(server_dir, monkeypatch):
-    monkeypatch.setenv("FLEETLEARN_ROUNDS__AGGREGATOR", "fedavgg")
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("RULE", "fedavgg", r"aggregation\.rule: unknown plug-in 'fedavgg'; choose fedavg, median"),
+        ("OPTIONS", "{beta = 1}", r"rule fedavg has no option beta, it has no options"),
+    ],
+)
+def test_a_wrong_rule_or_option_is_found_at_start(server_dir, monkeypatch, key, value, message):
+    monkeypatch.setenv(f"FLEETLEARN_AGGREGATION__{key}", value)
 
-    with pytest.raises(SettingsError, match=r"unknown plug-in 'fedavgg'; choose .*fedavg"):
+    with pytest.raises(SettingsError, match=message):
         serve(server_dir)
+
+
+def test_a_setting_that_has_moved_is_named_in_the_log(server_dir, monkeypatch, caplog):
+    monkeypatch.setenv("FLEETLEARN_ROUNDS__AGGREGATOR", "fedavg")
+    server_dir.admin_token.unlink()  # the start ends there
+
+    with pytest.raises(SettingsError, match=r"admin\.token"):
+        serve(server_dir)
+
+    assert "rounds.aggregator has moved; remove it and write under [aggregation]" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cloud_server.aggregation.contributions import Contribution, UpdatesInMemory
 from cloud_server.aggregation.fedavg import FedAvg
 from fleet_model.errors import RoundError
 from fleet_model.types import Checkpoint, Update
@@ -30,11 +31,12 @@ def update(kernel, bias=(0.0,), num_examples=1):
 
 
 def average(start, updates):
-    rule = FedAvg()
-    rule.begin(start)
-    for one in updates:
-        rule.add(one)
-    return rule.finish()
+    """Fold updates of one robot each."""
+    pairs = [
+        (Contribution(robot=f"r{n:03}", site="hall", examples=one.num_examples), one)
+        for n, one in enumerate(updates)
+    ]
+    return FedAvg().fold(start, UpdatesInMemory(pairs))
 
 
 def test_the_mean_is_weighted_by_examples():
@@ -66,13 +68,54 @@ def test_the_checkpoint_that_the_round_starts_from_is_not_changed():
 
 
 def test_a_second_round_remembers_nothing_of_the_first():
-    rule = FedAvg()
-    rule.begin(checkpoint([0]))
-    rule.add(update([100]))
-    rule.begin(checkpoint([1]))
-    rule.add(update([2]))
+    rule, one = FedAvg(), Contribution(robot="r", site="", examples=1)
+    rule.fold(checkpoint([0]), UpdatesInMemory([(one, update([100]))]))
 
-    np.testing.assert_array_equal(rule.finish().weights["head/kernel"], [3])
+    result = rule.fold(checkpoint([1]), UpdatesInMemory([(one, update([2]))]))
+
+    np.testing.assert_array_equal(result.weights["head/kernel"], [3])
+
+
+def aged(pairs):
+    """Fold updates of (kernel, examples, staleness)."""
+    return (
+        FedAvg()
+        .fold(
+            checkpoint([0]),
+            UpdatesInMemory(
+                [
+                    (
+                        Contribution(robot=f"r{n}", site="", examples=count, staleness=age),
+                        update([value]),
+                    )
+                    for n, (value, count, age) in enumerate(pairs)
+                ]
+            ),
+        )
+        .weights["head/kernel"]
+    )
+
+
+def test_an_old_update_pulls_less_and_its_examples_still_count_in_the_mean():
+    """(7 * 2 + 7 * 2 / 2) / 14 = 1.5: age 3 halves the update and not its examples."""
+    np.testing.assert_array_equal(aged([(2.0, 7, 0), (2.0, 7, 3)]), [1.5])
+
+
+@given(
+    pairs=st.lists(
+        st.tuples(st.floats(-100, 100, width=32), st.integers(1, 100_000), st.integers(0, 40)),
+        min_size=1, max_size=8,
+    )
+)  # fmt: skip
+def test_an_old_update_is_discounted_to_the_bits_of_earlier_releases(pairs):
+    """They scaled the update in float32 before the rule saw it, and summed in float64."""
+    total = np.zeros(1)
+    for value, count, age in pairs:
+        scaled = np.array([value], np.float32) * np.float32(1 / np.sqrt(1 + age))
+        total += scaled.astype(np.float64) * count
+    expected = (total / sum(count for _, count, _ in pairs)).astype(np.float32)
+
+    assert aged(pairs).tobytes() == (np.zeros(1, np.float32) + expected).tobytes()
 
 
 def test_nothing_to_average_is_a_round_error():

@@ -204,13 +204,25 @@ def test_nothing_is_changed(good):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("QUERY", "battery >> 3", "rounds.query"),
-        ("TARGET", "1", "rounds.target is 1"),
-        ("AGGREGATOR", "fedavgg", "unknown plug-in 'fedavgg'"),
+        ("ROUNDS__QUERY", "battery >> 3", "rounds.query"),
+        ("ROUNDS__TARGET", "1", "rounds.target is 1"),
+        ("AGGREGATION__RULE", "fedavgg", "unknown plug-in 'fedavgg'"),
+        ("AGGREGATION__OPTIONS", "{beta = 1}", "has no option beta"),
     ],
 )
 def test_settings_that_start_refuses_are_found(good, monkeypatch, name, value, message):
-    monkeypatch.setenv(f"FLEETLEARN_ROUNDS__{name}", value)
+    monkeypatch.setenv(f"FLEETLEARN_{name}", value)
 
     assert message in told(good, "settings").text
     assert states(good)["secrets"] == "ok"
+
+
+def test_a_setting_that_has_moved_is_named_with_what_to_write_instead(good, monkeypatch):
+    monkeypatch.setenv("FLEETLEARN_ROUNDS__AGGREGATOR", "fedavg")
+
+    found = told(good, "settings")
+
+    assert found.state == "warn"
+    assert found.text == (
+        'rounds.aggregator has moved; remove it and write under [aggregation]: rule = "fedavg"'
+    )

@@ -80,3 +80,33 @@ def test_wrong_settings_are_named(words, message):
     done = simulate(*words)
     assert isinstance(done.exception, SettingsError)
     assert message in str(done.exception)
+
+
+def test_a_rule_with_its_options_is_simulated(tmp_path):
+    (tmp_path / "server.toml").write_text('[aggregation]\nrule = "median"\n')
+    sure = "--off", "0", "--drop", "0"
+    by_flags = answer(*sure, "--rule", "median", "--option", "memory_mb=0.0001")["rounds"]
+
+    assert by_flags == answer(str(tmp_path), *sure)["rounds"]  # in other pieces, with the same bits
+    assert by_flags != answer(*sure)["rounds"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--option", "beta"), "--option beta: expected NAME=VALUE"),
+        (
+            ("--rule", "median", "--option", "beta=1"),
+            "median has no option beta, expected memory_mb",
+        ),
+        (
+            ("--rule", "median", "--option", "memory_mb=x"),
+            "memory_mb of rule median is 'x', expected",
+        ),
+    ],
+)
+def test_a_wrong_option_is_named(words, message):
+    done = simulate(*words)
+
+    assert isinstance(done.exception, SettingsError)
+    assert message in str(done.exception)

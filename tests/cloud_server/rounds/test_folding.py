@@ -1,13 +1,18 @@
-"""The end of a round: which lengths are folded in."""
+"""The end of a round: which lengths are folded in, and what a rule is given."""
+
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from cloud_server.rounds.folding import judge
+from cloud_server.aggregation.fedavg import FedAvg
+from cloud_server.aggregation.median import Median
+from cloud_server.rounds.folding import KeptContributions, fold, judge
 from cloud_server.rounds.reply_spool import Kept
+from cloud_server.rounds.round_journal import DiskJournal, MemoryJournal, OpenRound
 from cloud_server.rounds.update_checks import NORMS, Checks
 from fleet_model.protocol.outcome import ACCEPTED
-from fleet_model.types import Checkpoint
+from fleet_model.types import Checkpoint, Update
 
 CHECKS = Checks(max_examples_per_robot=100, max_update_mb=1.0, max_norm_ratio=10.0)
 
@@ -45,3 +50,83 @@ def test_whoever_is_too_long_is_told_by_how_much():
 
 def test_lengths_of_rounds_before_count_for_the_median():
     assert [one.robot for one in judged(19.8, 20.2, before=(2.0,) * 4).accepted] == ["r0"]
+
+
+NUMBERS = 500_000  # of the wide tensor: 2 MB
+WIDE = Checkpoint(
+    version=9,
+    weights={"w": np.zeros((2, 3), np.float32), "wide": np.zeros(NUMBERS, np.float32)},
+    server_state={"rule/own": np.ones(1)},
+)
+
+
+def answered(journal, robots, order=1):
+    """Keep one update of each robot: robot n sends n + 1 everywhere."""
+    journal.write(OpenRound(run="r", round=1, base_version=9, mode="sync"))
+    accepted = []
+    for number in range(robots):
+        one = Kept(
+            ticket=f"t{number}", robot=f"r{number:02}", site=f"s{number % 2}", round=1,
+            verdict=ACCEPTED, base_version=9 - number % 2, num_examples=60 + 60 * number,
+            norm=float(number),
+        )  # fmt: skip
+        weights = {name: np.full_like(w, number + 1) for name, w in WIDE.weights.items()}
+        update = Update(robot="", base_version=9, weights=weights, num_examples=7, num_steps=1)
+        journal.keep([(one, update)])
+        accepted.append(one)
+    return accepted
+
+
+@pytest.fixture(params=["memory", "disk"])
+def journal(request, tmp_path):
+    return MemoryJournal() if request.param == "memory" else DiskJournal(tmp_path / "run")
+
+
+def test_a_rule_is_given_who_contributes_and_each_update_as_it_was_sent(journal):
+    given = KeptContributions(journal, answered(journal, 2), WIDE, CHECKS)
+
+    for _ in range(2):
+        first, second = given
+    assert len(given) == 2
+    assert (first.robot, first.site, first.examples, first.norm) == ("r00", "s0", 60, 0.0)
+    assert (second.robot, second.site, second.norm) == ("r01", "s1", 1.0)
+    assert (second.examples, second.staleness) == (100, 1)  # capped, and not scaled:
+    assert given.update(second).num_examples == 100
+    np.testing.assert_array_equal(given.update(second).weights["w"], np.full((2, 3), 2))
+    np.testing.assert_array_equal(given.tensor(second, "w"), np.full((2, 3), 2))
+    np.testing.assert_array_equal(given.numbers(first, "w", 4, 99), [1, 1])
+    with pytest.raises(KeyError):
+        given.numbers(first, "no such tensor", 0, 1)
+
+
+def test_the_next_checkpoint_has_what_the_rule_keeps_and_the_lengths(journal):
+    class Rule:
+        def fold(self, checkpoint, contributions):
+            return Checkpoint(version=10, weights=checkpoint.weights, server_state={"mine": ONE})
+
+    accepted = answered(journal, 3)
+    result = fold(Rule(), journal, accepted, WIDE, CHECKS)
+
+    assert set(result.server_state) == {"mine", NORMS}
+    np.testing.assert_array_equal(result.server_state[NORMS], [0, 1, 2])
+
+
+ONE = np.ones(1)
+
+
+@pytest.mark.parametrize("rule", [FedAvg(), Median(memory_mb=0.5)], ids=["fedavg", "median"])
+def test_memory_does_not_grow_with_robots(rule, tmp_path):
+    peaks = []
+    for robots in (3, 24):
+        journal = DiskJournal(tmp_path / str(robots))
+        accepted = answered(journal, robots)
+        tracemalloc.start()
+        try:
+            fold(rule, journal, accepted, WIDE, CHECKS)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+
+    one_update = 4 * NUMBERS
+    assert peaks[0] < 6 * one_update  # it holds some models
+    assert peaks[1] - peaks[0] < one_update / 4

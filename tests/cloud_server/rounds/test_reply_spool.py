@@ -85,6 +85,7 @@ def test_the_replies_of_an_older_release_are_taken_over_with_their_kinds(file):
         Outcome("failed", "it said: refused: by me"),
     ]
     assert spool.read(spool.kept[0]).weights["w"].tolist() == [1.5, -2]
+    assert spool.numbers(spool.kept[0], "w", 1, 2).tolist() == [-2]
 
 
 @given(norm=st.floats(0, allow_infinity=False, allow_nan=False))
@@ -190,10 +191,89 @@ def test_a_full_disk_leaves_the_file_as_it_was(file, monkeypatch):
     assert ReplySpool(file).kept == (KEPT, REFUSED)
 
 
-def test_it_can_be_removed_also_twice(file):
+WIDE = replace(
+    UPDATE,
+    weights={
+        "head/bias": np.array(2.5, np.float32),
+        "trunk": np.arange(1_000_000, dtype=np.float32).reshape(1000, 1000),
+        "none": np.zeros((0, 2), np.float32),
+        "head/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),
+    },
+)
+
+
+def test_a_piece_of_any_tensor_is_read_by_this_process_and_the_next(file):
+    spool = ReplySpool(file)
+    spool.keep([(REFUSED, None), (KEPT, WIDE), (replace(KEPT, ticket="t3"), UPDATE)])
+
+    for one in (spool, ReplySpool(file)):
+        for name, tensor in WIDE.weights.items():
+            whole = one.numbers(KEPT, name, 0, tensor.size)
+            assert whole.tobytes() == tensor.tobytes()
+        np.testing.assert_array_equal(one.numbers(KEPT, "head/kernel", 5, 8), [5, 6, 7])
+        np.testing.assert_array_equal(one.numbers(KEPT, "trunk", 999_999, 1_000_000), [999_999])
+
+
+class Counting:
+    """A stream that adds up what is read."""
+
+    def __init__(self, stream, counts):
+        self._stream, self._counts = stream, counts
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._stream.close()
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def read(self, size=-1):
+        content = self._stream.read(size)
+        self._counts.append(len(content))
+        return content
+
+
+def test_one_tensor_is_read_without_the_rest_of_the_update(file, monkeypatch):
+    spool, counts, opened = ReplySpool(file), [], type(file).open
+    spool.keep([(KEPT, WIDE)])
+    monkeypatch.setattr(type(file), "open", lambda *a, **k: Counting(opened(*a, **k), counts))
+
+    spool.numbers(KEPT, "head/kernel", 0, 12)
+    small = sum(counts)
+    spool.numbers(KEPT, "trunk", 0, 10)
+    first = sum(counts) - small
+    spool.numbers(KEPT, "trunk", 500, 510)
+
+    assert small < 2000
+    assert 4_000_000 < first < 4_002_000  # compared with its checksum, in chunks
+    assert max(counts) <= 1 << 20
+    assert sum(counts) - small - first < 2000  # compared once
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_damage_of_a_tensor_is_told_with_the_robot_and_other_tensors_are_still_read(file, reopened):
+    spool = ReplySpool(file)
+    spool.keep([(KEPT, WIDE)])
+    spool = ReplySpool(file) if reopened else spool
+    content = bytearray(file.read_bytes())
+    content[-48 - 4_000] ^= 1  # in the last kilobytes of the trunk
+    file.write_bytes(content)
+
+    with pytest.raises(StorageError, match="reply of robot hall-1 is damaged"):
+        spool.numbers(KEPT, "trunk", 0, 1)
+    np.testing.assert_array_equal(spool.numbers(KEPT, "head/kernel", 0, 2), [0, 1])
+
+
+@pytest.mark.parametrize("read", [lambda s: s.read(KEPT), lambda s: s.numbers(KEPT, "w", 0, 3)])
+def test_a_file_that_was_cut_after_opening_is_told_with_the_robot_wherever_it_ends(file, read):
     spool = ReplySpool(file)
     spool.keep([(KEPT, UPDATE)])
-    spool.remove()
-    spool.remove()
+    content = file.read_bytes()
 
-    assert not file.exists()
+    read(spool)  # it was good, and is compared with its checksum once
+    for length in range(0, len(content), 7):
+        file.write_bytes(content[:length])
+        with pytest.raises(StorageError, match="reply of robot hall-1 is damaged"):
+            read(spool)

@@ -52,6 +52,7 @@ def test_what_is_written_and_kept_is_there(journal):
         replace(kept(1), verdict=Outcome("failed", "disk full")),
     ]
     np.testing.assert_array_equal(journal.read(kept(0)).weights["w"], [2, 2, 2])
+    np.testing.assert_array_equal(journal.numbers(kept(0), "w", 1, 3), [2, 2])
 
 
 def test_writing_the_same_round_again_keeps_its_replies(journal):

@@ -200,14 +200,11 @@ def test_updates_that_add_up_to_infinity_do_not_become_a_checkpoint():
 class Float32Sum:
     """A rule in which the order of updates shows: it rounds after every one."""
 
-    def begin(self, checkpoint):
-        self.sum = checkpoint.weights["w"]
-
-    def add(self, update):
-        self.sum = self.sum + update.weights["w"]
-
-    def finish(self):
-        return Checkpoint(version=8, weights={"w": self.sum})
+    def fold(self, checkpoint, contributions):
+        total = checkpoint.weights["w"]
+        for one in contributions:
+            total = total + contributions.tensor(one, "w")
+        return Checkpoint(version=8, weights={"w": total})
 
 
 @given(delays=st.permutations(range(6)))

@@ -13,7 +13,7 @@ from cloud_server.runs import runs as runs_module
 from cloud_server.runs.runs import Runs
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.state.settings import RoundSettings, ServerSettings
+from cloud_server.state.settings import AggregationSettings, RoundSettings, ServerSettings
 from fleet_model.bundle import read_bundle
 from fleet_model.errors import ExportError, RoundError, SettingsError
 from fleet_model.protocol.outcome import Outcome
@@ -224,8 +224,8 @@ def test_a_bug_ends_the_run_with_a_word_and_the_next_run_can_start(runs, fleet, 
 
 
 def test_an_unknown_rule_is_a_settings_error_of_the_run(server_dir, fleet, published):
-    rounds = SETTINGS.rounds.model_copy(update={"aggregator": "fedavgg"})
-    settings = SETTINGS.model_copy(update={"rounds": rounds})
+    wrong = AggregationSettings(rule="fedavgg")
+    settings = SETTINGS.model_copy(update={"aggregation": wrong})
 
     run = finished(Runs(server_dir, settings, fleet).start(1))
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cloud_server.aggregation.contributions import Contribution, UpdatesInMemory
 from cloud_server.aggregation.fedavg import FedAvg
 from cloud_server.simulation import learning
 from cloud_server.simulation.learning import BIAS, KERNEL, LABELS, LATENT, WIDTH, HeadTask
@@ -92,11 +93,16 @@ def test_robots_with_one_label_each_learn_together_what_none_learns_alone(task):
     mixes = np.eye(LABELS)
     checkpoint = start
     for _ in range(15):
-        rule = FedAvg()
-        rule.begin(checkpoint)
-        for robot, mix in enumerate(mixes):
-            rule.add(task.fit(robot, 200, mix, checkpoint, config))
-        checkpoint = rule.finish()
+        updates = UpdatesInMemory(
+            [
+                (
+                    Contribution(robot=str(robot), site="", examples=200),
+                    task.fit(robot, 200, mix, checkpoint, config),
+                )
+                for robot, mix in enumerate(mixes)
+            ]
+        )
+        checkpoint = FedAvg().fold(checkpoint, updates)
     alone = add(start.weights, task.fit(0, 200, mixes[0], start, config).weights)
     assert task.score(alone)[1] < 0.3
     assert task.score(checkpoint.weights)[1] > 0.6

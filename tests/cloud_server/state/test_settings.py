@@ -107,6 +107,43 @@ def test_every_key_of_the_file_can_be_overridden(toml):
             assert isinstance(load_settings(path, {name: text}), ServerSettings), name
 
 
+OWN = '[aggregation]\nrule = "mine:Rule"\noptions = {beta = 0.2, names = ["a"]}'
+
+
+def test_a_rule_is_given_with_its_options_in_the_file_or_the_environment(toml):
+    written = load_settings(toml(OWN), {}).aggregation
+    variables = {
+        "FLEETLEARN_AGGREGATION__RULE": "mine:Rule",
+        "FLEETLEARN_AGGREGATION__OPTIONS": '{beta = 0.2, names = ["a"]}',
+    }
+
+    assert written == load_settings(toml(), variables).aggregation
+    assert (written.rule, written.options) == ("mine:Rule", {"beta": 0.2, "names": ["a"]})
+
+
+def test_options_that_are_no_table_are_refused_with_what_is_expected(toml):
+    variables = {"FLEETLEARN_AGGREGATION__OPTIONS": "beta=0.2"}
+
+    with pytest.raises(SettingsError, match=r"__OPTIONS: .*a table as in the file: \{name = value"):
+        load_settings(toml(), variables)
+
+
+@pytest.mark.parametrize("beside", ["", OWN])
+def test_the_rule_of_an_older_file_holds_and_its_new_place_is_named(toml, beside):
+    old = load_settings(toml(f'[rounds]\naggregator = "mine:Rule"\n{beside}'), {})
+
+    assert old.aggregation.rule == "mine:Rule"
+    assert 'write under [aggregation]: rule = "mine:Rule"' in old.moved
+    assert not load_settings(toml(OWN), {}).moved
+
+
+def test_two_rules_in_two_places_are_refused(toml):
+    with pytest.raises(
+        SettingsError, match=r"rounds.aggregator is 'fedavg' and aggregation.rule is 'mine:Rule'"
+    ):
+        load_settings(toml(f'[rounds]\naggregator = "fedavg"\n{OWN}'), {})
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
