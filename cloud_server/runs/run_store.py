@@ -22,7 +22,7 @@ Ending: TypeAlias = Literal["finished", "failed", "stopped"]
 ENDED = ("finished", "failed", "stopped")
 MAX_CLOSED = 100  # rounds of a run that are held in memory
 MAX_ROBOTS = 100  # records of robots in them; those of larger rounds are in the history only
-KEPT_RUNS = 200  # older ones that have ended are forgotten; their rounds stay in the history
+KEPT_RUNS = 100  # older ones that have ended are forgotten; their rounds stay in the history
 log = logging.getLogger(__name__)
 
 
