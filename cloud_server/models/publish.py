@@ -3,6 +3,7 @@
 import logging
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from cloud_server.models.export import BundleJob, Progress, run_export
@@ -24,11 +25,13 @@ def publish(
     settings: PublishSettings,
     checkpoint: Checkpoint,
     progress: Progress = lambda line: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Manifest:
     """Export `checkpoint` in a child process and make it the newest model of the channel.
 
     Raises:
         ExportError: the exported files do not match the model; the channel keeps its version.
+        StoppedError: `stop` returned true; the channel keeps its version.
     """
     server_dir.store.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".bundle-", dir=server_dir.store))
@@ -41,7 +44,7 @@ def publish(
             directory=aside,
             calibration=settings.calibration,
         )
-        run_export(job, progress)
+        run_export(job, progress, stop)
         store = DirectoryStore(server_dir.store)
         manifest = store.publish(aside, settings.channel, server_dir.model)
     finally:
