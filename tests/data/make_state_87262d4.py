@@ -1,6 +1,6 @@
 """Make tests/data/state_87262d4.tar.xz: directories and messages as commit 87262d4 leaves them.
 
-    git worktree add /tmp/old 87262d4 && cd /tmp/old      # and an environment with its extras agent, server
+    git worktree add OLD_TREE 87262d4 && cd OLD_TREE    # in an environment with its extras
     PYTHONPATH=. python NEW_TREE/tests/data/make_state_87262d4.py NEW_TREE/tests/data
 
 A real server and two real agents of that commit train on the tiny bundle. A run of two rounds is
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -73,6 +74,7 @@ def main(out: Path) -> None:
 def make_server(root: Path):
     """Return the directory of a new server on PORT with the tiny bundle as its model."""
     import conftest
+
     from cloud_server.robots import Register
 
     conftest.free_port = lambda: PORT
@@ -83,9 +85,10 @@ def make_server(root: Path):
 
 def make_robot(place, root: Path, number: int) -> None:
     """Enroll a robot with labelled pictures of its own, and admit it."""
-    from cloud_server.robots import Register
     from edge_agent.enroll import enroll
     from edge_agent.settings import ExampleSettings
+
+    from cloud_server.robots import Register
 
     pictures = root / "pictures"
     random = np.random.default_rng(number)
@@ -108,6 +111,8 @@ def start(place, step: str, nth: int):
     """Start a server that publishes the tiny bundle and dies at the nth call of a step."""
     from cloud_server.admin_client import AdminClient
 
+    from fleet_model.errors import FleetError
+
     (place.root / "killed").unlink(missing_ok=True)
     log = (place.root.parent / "server.log").open("a")
     process = subprocess.Popen(
@@ -117,11 +122,9 @@ def start(place, step: str, nth: int):
     client = AdminClient(place)
 
     def answers() -> bool:
-        try:
-            client.status()
-        except Exception:  # it is not up yet
-            return False
-        return True
+        with suppress(FleetError):  # it is not up yet
+            return bool(client.status())
+        return False
 
     wait_for(answers, "server")
     return client, process
@@ -171,13 +174,15 @@ def write_expected(work: Path, run: str) -> None:
 
 def messages(folder: Path) -> None:
     """Write a request and an update as that commit's code packs them."""
-    from fleet_model.types import Checkpoint, TrainConfig, Update
     from fleet_model.wire import TrainRequest, pack_request, pack_update
+
+    from fleet_model.types import Checkpoint, TrainConfig, Update
 
     folder.mkdir()
     kernel = np.arange(24, dtype=np.float32).reshape(8, 3) / 7
     request = TrainRequest(
-        run="20261122-160000", round=2, checkpoint=Checkpoint(version=4, weights={"head/kernel": kernel}),
+        run="20261122-160000", round=2,
+        checkpoint=Checkpoint(version=4, weights={"head/kernel": kernel}),
         config=TrainConfig(epochs=3, momentum=0.5, seed=4), trainer="a" * 64, trainer_bytes=927,
         deadline_s=60.0,
     )  # fmt: skip
@@ -206,7 +211,7 @@ def pack(folder: Path, file: Path) -> None:
         junk.unlink()
     with tarfile.open(file, "w:xz") as archive:
         archive.add(folder, arcname="")
-    print(file, file.stat().st_size)
+    sys.stdout.write(f"{file} {file.stat().st_size}\n")
 
 
 if __name__ == "__main__":
