@@ -37,7 +37,7 @@ TINY = Path(__file__).parents[2] / "data" / "tiny_bundle"
 def export(monkeypatch):
     """Give every version a head of its own, of the same length."""
 
-    def run_export(job, progress):
+    def run_export(job, progress, stop):
         shutil.copytree(TINY, job.directory, dirs_exist_ok=True)
         head = b"head %06d" % job.version
         (job.directory / "head.tflite").write_bytes(head)
