@@ -157,26 +157,6 @@ def open_recording(path: Path, settings: LabelSettings) -> Recording:
     return Recording(own, partial(_bag_entries, bag, settings if own else None))
 
 
-def sealed_files(path: Path) -> list[Path] | None:
-    """Return the files that decide what a recording lists, where listing it reads frames.
-
-    None for images in folders: they are listed without reading one.
-
-    Raises:
-        FrameError: nothing is there, or it cannot be listed.
-    """
-    try:
-        if _is_bag(path):
-            folder = path if path.is_dir() else path.parent
-            begins = "" if path.is_dir() else path.name  # of one file, also the log beside it
-            return [f for f in sorted(folder.iterdir()) if f.name.startswith(begins)]
-        if open_format("tfds").recognizes(path):
-            return sorted(file for file in path.rglob("*") if file.is_file())
-    except OSError as error:
-        raise FrameError(f"{path.name}: {error.strerror}; who may read it?") from None
-    return None
-
-
 def _bag_entries(
     bag: BagFrames, labels: LabelSettings | None, damage: DamageLog
 ) -> Iterator[LabelledEntry]:
