@@ -316,7 +316,7 @@ def test_a_picture_that_is_replaced_while_it_is_used_is_refused(
     found, _ = listed(path)
     first = path / "star" / "0.jpg"
     first.write_bytes(picture_bytes(77))
-    with pytest.raises(FrameError, match="r1/c at .*: was replaced while it was used"):
+    with pytest.raises(FrameError, match=r"r1/c at .*: was replaced while it was used"):
         found[0].frame.decode()
     first.unlink()
     with pytest.raises(FrameError, match=r"star/0.jpg: No such file"):
