@@ -18,7 +18,7 @@ from pathlib import Path
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import Context, Message, MessageType
+from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from cloud_server.flower.flower_link import FlowerRun
@@ -38,7 +38,7 @@ from cloud_server.state.logs import log_to_stderr
 from cloud_server.state.settings import ServerSettings, load_settings
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import public_line
-from fleet_model.protocol.wire import TrainRequest, pack_request
+from fleet_model.protocol.wire import TrainRequest, message_type, pack_request
 from fleet_model.weights import size_bytes
 
 DIRECTORY, ROUNDS = "fleetlearn-directory", "num-server-rounds"
@@ -156,9 +156,10 @@ class GridFleet:
         self, participants: Sequence[Participant], request: TrainRequest, ttl_s: float
     ) -> Mapping[str, Participant]:
         """Ask robots; messages that outlive their time are dropped by Flower."""
-        content, group = pack_request(request), f"{request.run}/{request.round}"
+        kind, group = message_type(request.kind), f"{request.run}/{request.round}"
+        contents = {p: pack_request(request, p) for p in {r.protocol for r in participants}}
         messages = [
-            Message(content, robot.node_id, MessageType.TRAIN, ttl=ttl_s, group_id=group)
+            Message(contents[robot.protocol], robot.node_id, kind, ttl=ttl_s, group_id=group)
             for robot in participants
         ]
         try:

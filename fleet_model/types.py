@@ -11,6 +11,7 @@ Tensor: TypeAlias = NDArray[Any]
 RgbImage: TypeAlias = NDArray[np.uint8]  # (height, width, 3)
 Weights: TypeAlias = Mapping[str, Tensor]  # variable path, e.g. "head/kernel" -> tensor
 Metrics: TypeAlias = Mapping[str, float]
+TRAIN, EVALUATE = "train", "evaluate"  # kinds of requests and of their replies
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -89,14 +90,19 @@ class Checkpoint:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Update:
-    """What one robot sends back: the difference to the checkpoint, never frames."""
+    """What one robot sends back: the difference to the checkpoint, or what else was asked.
 
+    Never frames. `kind` is that of the request; rounds/reply_kinds.py says what each kind holds.
+    """
+
+    kind: str = TRAIN
     robot: str  # name from the server's register; "" until the server has looked it up
     base_version: int  # Checkpoint.version that it started from
     weights: Weights  # trained minus received, float32, same names and shapes
     num_examples: int  # training examples used
     num_steps: int  # optimizer steps taken
     metrics: Metrics = field(default_factory=dict)
+    groups: Mapping[str, Weights] = field(default_factory=dict)  # further float32 tensors, by group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
