@@ -19,7 +19,7 @@ from cloud_server.models.publish import publish
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register
 from cloud_server.rounds.fleet import Clock, Participant, Reply
-from cloud_server.runs import run_store
+from cloud_server.runs import lifecycle, run_store
 from cloud_server.runs import runs as runs_module
 from cloud_server.runs.run_rounds import close_rounds
 from cloud_server.runs.runs import Runs
@@ -132,13 +132,13 @@ def test_a_store_that_cannot_be_pruned_publishes_all_the_same(server_dir, caplog
 def test_a_server_takes_no_more_room_after_300_versions_than_after_100(server_dir, monkeypatch):
     """Runs, rounds, checkpoints and models; only the history, for which it is made, grows."""
     ticks = itertools.count(1_800_000_000)  # seconds: every time has the same number of digits
-    for module in (runs_module, run_store):
+    for module in (runs_module, lifecycle, run_store):
         monkeypatch.setattr(module, "time", SimpleNamespace(
             time=lambda: float(next(ticks)), monotonic=lambda: 4.0,
             strftime=time.strftime, gmtime=time.gmtime,
         ))  # fmt: skip
     clock = Clock(now=lambda: 0.0, sleep=lambda _: None)
-    monkeypatch.setattr(runs_module, "close_rounds", partial(close_rounds, clock=clock))
+    monkeypatch.setattr(lifecycle, "close_rounds", partial(close_rounds, clock=clock))
     monkeypatch.setattr(os, "fsync", lambda _: None)  # this test is not about power cuts
     publish_version(server_dir, 1000, PublishSettings())  # then all versions have four digits
     DirectoryStore(server_dir.store).pin(1000)
