@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,16 +122,10 @@ class SmallFleet:
         subprocess.run([str(part) for part in command], check=True, capture_output=True)
         return self.root / "bags" / robot
 
-    def start(
-        self,
-        name: str,
-        *command: object,
-        environment: Any = None,
-        python: Sequence[str] = (sys.executable,),
-    ) -> None:
+    def start(self, name: str, *command: object, environment: Any = None) -> None:
         with (self.root / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [*python, *map(str, command)],
+                [sys.executable, *map(str, command)],
                 env={**ENVIRONMENT, **(environment or {})},
                 stdout=log,
                 stderr=log,

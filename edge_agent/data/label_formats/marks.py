@@ -4,8 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from edge_agent.data.frames.source import FrameFacts
-from fleet_model.types import Box
+from fleet_model.types import Box, Frame
 
 _NS_PER_S = 1_000_000_000
 T = TypeVar("T")
@@ -21,7 +20,7 @@ class Mark(NamedTuple):
 class Marks(Protocol):
     """Where a frame's label is looked up."""
 
-    def find(self, bag_ns: int, frame: FrameFacts) -> Mark | None:
+    def find(self, bag_ns: int, frame: Frame) -> Mark | None:
         """Return the mark of a frame that the recorder received at `bag_ns`; None without one."""
         ...
 
@@ -59,6 +58,6 @@ class StampMarks:
         self._all = Nearest(everything, tolerance_s)
         self._by_topic = {topic: Nearest(listed, tolerance_s) for topic, listed in by_topic.items()}
 
-    def find(self, bag_ns: int, frame: FrameFacts) -> Mark | None:
+    def find(self, bag_ns: int, frame: Frame) -> Mark | None:
         """Return the mark nearest to the frame's stamp."""
         return self._by_topic.get(frame.topic, self._all).at(frame.stamp_ns)
