@@ -11,6 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BASE_VENV := .venv-3.10
 ROS_VENV := .venv-ros
+OLD_VENV := .venv-old
 TOOLS_VENV := .venv-tools
 # The oldest flwr that the extra `agent` allows; VENV has the newest, by constraints.txt.
 OLDEST_FLWR := $(shell sed -n 's/^agent = .*flwr>=\([0-9.]*\),.*/\1/p' pyproject.toml)
@@ -55,7 +56,7 @@ setup: $(VENV)/.installed ## make .venv with edge-agent, cloud-server and all to
 demo: $(VENV)/.installed ## a server and several robots on this machine, camera frame to prediction
 	@$(BIN)/python deploy/demo/demo.py
 
-test: static ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr
+test: static $(OLD_VENV)/.installed ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr
 	@if test -x $(UV); then $(BIN)/python -m pytest $(PARALLEL); \
 	else echo "left out: the resolution checks of tests/packaging need uv, which could not be installed"; \
 	$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/packaging/test_resolution.py; fi
@@ -110,8 +111,24 @@ constraints: | $(UV) ## resolve pyproject.toml again into constraints.txt (needs
 	--no-annotate --custom-compile-command "make constraints" \
 	$(foreach extra,$(EXTRAS),--extra $(extra)) --output-file constraints.txt
 
+# An agent of the last version without a protocol number, from this repository's own history, for
+# tests/end_to_end/test_old_agent.py. A clone without that commit makes nothing, and the test says so.
+OLD_COMMIT := 87262d47c3b432608a8b89c7c5d88c29ab07b004
+OLD_FILES := fleet_model edge_agent cloud_server pyproject.toml constraints.txt README.md LICENSE
+$(OLD_VENV)/.installed: | $(UV)
+	@if git cat-file -e $(OLD_COMMIT) 2>/dev/null; then \
+	python="$$($(call find_python,3.11))"; \
+	test -x $(OLD_VENV)/bin/python || "$$python" -m venv $(OLD_VENV); \
+	rm -rf $(OLD_VENV)/tree; mkdir $(OLD_VENV)/tree; \
+	git archive $(OLD_COMMIT) $(OLD_FILES) | tar -x -C $(OLD_VENV)/tree; \
+	if test -x $(UV); \
+	then $(UV) pip install --quiet --python $(OLD_VENV)/bin/python "$(OLD_VENV)/tree[agent]" --constraint $(OLD_VENV)/tree/constraints.txt; \
+	else $(OLD_VENV)/bin/python -m pip install --quiet "$(OLD_VENV)/tree[agent]" --constraint $(OLD_VENV)/tree/constraints.txt; fi; \
+	touch $@; \
+	else echo "left out: the test with an old agent, this clone's history lacks commit $(OLD_COMMIT)"; fi
+
 clean: ## remove environments, builds and caches; data stays
-	@rm -rf $(VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(TOOLS_VENV) build dist *.egg-info \
+	@rm -rf $(VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(OLD_VENV) $(TOOLS_VENV) build dist *.egg-info \
 	.mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 

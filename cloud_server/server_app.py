@@ -10,7 +10,7 @@ Run config: `fleetlearn-directory` (DIR), `num-server-rounds`.
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,29 +18,27 @@ from pathlib import Path
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import Context, Message, MessageType
+from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
+from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.flower.flower_superlink import is_half_sent
 from cloud_server.flower.participants import Approved, participant_of
 from cloud_server.flower.replies import content_of, reply_of
-from cloud_server.models.publish import publish
 from cloud_server.monitoring.tensorboard import TensorBoardWriter
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register, Robot
 from cloud_server.rounds.fleet import Participant, Reply
-from cloud_server.rounds.round_loop import QuorumError
-from cloud_server.runs.run_rounds import Span, close_rounds
+from cloud_server.runs.lifecycle import Lifecycle, Tell
 from cloud_server.runs.run_store import KEPT_RUNS, Run, RunStore
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.logs import log_to_stderr
-from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import ServerSettings, load_settings
-from fleet_model.errors import FleetError, SettingsError
+from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import public_line
-from fleet_model.protocol.wire import TrainRequest, pack_request
+from fleet_model.protocol.wire import TrainRequest, message_type, pack_request
 from fleet_model.weights import size_bytes
 
 DIRECTORY, ROUNDS = "fleetlearn-directory", "num-server-rounds"
@@ -54,7 +52,7 @@ log = logging.getLogger(__name__)
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Take up the newest run of DIR if it has not finished, else begin one; publish at its end."""
+    """Resume the newest run of DIR if it has not finished, else begin one; publish at its end."""
     server_dir = ServerDirectory(_directory(context))
     server_dir.require()
     settings = load_settings(server_dir.settings)
@@ -80,58 +78,33 @@ def take_up(store: RunStore, checkpoints: Checkpoints, rounds: int, now: float) 
         store.save(run)
         store.forget([*runs, run][:-KEPT_RUNS])
         return run
-    last.go_on_from(checkpoints)
-    log.info("run %s goes on after round %d of %d", last.id, last.rounds_closed, last.rounds)
+    if not last.active:
+        last.begin_again()
+    log.info("run %s continues after round %d of %d", last.id, last.rounds_closed, last.rounds)
     return last
 
 
 def work(
     run: Run, store: RunStore, grid: Grid, server_dir: ServerDirectory, settings: ServerSettings
 ) -> None:
-    """Close the run's rounds; whatever has closed is published, also if a later round fails."""
+    """Bring a run to its end; raises what ended it, so that Flower's run fails, too."""
     register = Register(server_dir.robots)
-    fleet = GridFleet(grid, register, server_dir.seen)
     offenses = Offenses(server_dir.offenses, register, settings.checks.suspend_after)
-    writer = TensorBoardWriter(server_dir) if settings.log.tensorboard else None
-    began = time.monotonic() - run.seconds  # less what earlier processes have worked on the run
-    span = Span(
-        run=run.id,
-        rounds=run.rounds,
-        first_version=run.first_version,
-        journal=store.directory(run.id),
+    told: list[Tell] = [offenses.record]
+    if settings.log.tensorboard:
+        writer = TensorBoardWriter(server_dir)
+        told.append(lambda _: writer.catch_up())
+    lifecycle = Lifecycle(
+        server_dir,
+        settings,
+        GridFleet(grid, register, server_dir.seen),
+        store,
+        told=told,
+        exclusive=nullcontext,  # the caller holds the directory
+        details="`flwr log` shows details",
     )
-
-    def closed(record: RoundRecord) -> None:
-        offenses.record(record)
-        run.add(record.as_json())
-        run.seconds = time.monotonic() - began
-        store.save(run)
-        if writer is not None:
-            writer.catch_up()
-
-    run.state = "running"
-    try:
-        try:
-            close_rounds(fleet, server_dir, settings, span, closed=closed)
-        except QuorumError as error:  # its refusals count as those of a round that closes
-            offenses.record(error.record)
-            raise
-        finally:
-            if run.version is not None and run.version != run.published_version:
-                checkpoint = Checkpoints(server_dir.checkpoints).latest()
-                run.published_version = publish(server_dir, settings.publish, checkpoint).version
-        run.state = "finished"
-    except FleetError as error:
-        run.state, run.error, run.exit_code = "failed", str(error), error.exit_code
-        log.error("run %s failed: %s", run.id, error)
-        raise
-    except Exception as error:
-        run.state, run.exit_code = "failed", FleetError.exit_code
-        run.error = f"{type(error).__name__} in Flower's ServerApp; `flwr log` shows details"
-        raise
-    finally:
-        run.seconds, run.ended_at = time.monotonic() - began, time.time()
-        store.save(run)
+    if (error := lifecycle.bring_to_end(run)) is not None:
+        raise error
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +139,12 @@ class GridFleet:
         self._open: dict[str, _Question] = {}
         self._slice = 1  # replies that are asked for at once
 
+    def open_run(self, resume: FlowerRun | None) -> None:
+        """Do nothing: the Flower run is the one that this ServerApp was started for."""
+
+    def close_run(self, *, completed: bool) -> None:
+        """Do nothing: Flower closes the run when the ServerApp ends."""
+
     def online(self) -> Sequence[Participant]:
         """Return approved robots whose node is online; looked up at most every second."""
         if time.monotonic() - self._looked_at >= LOOK_S:
@@ -177,9 +156,10 @@ class GridFleet:
         self, participants: Sequence[Participant], request: TrainRequest, ttl_s: float
     ) -> Mapping[str, Participant]:
         """Ask robots; messages that outlive their time are dropped by Flower."""
-        content, group = pack_request(request), f"{request.run}/{request.round}"
+        kind, group = message_type(request.kind), f"{request.run}/{request.round}"
+        contents = {p: pack_request(request, p) for p in {r.protocol for r in participants}}
         messages = [
-            Message(content, robot.node_id, MessageType.TRAIN, ttl=ttl_s, group_id=group)
+            Message(contents[robot.protocol], robot.node_id, kind, ttl=ttl_s, group_id=group)
             for robot in participants
         ]
         try:

@@ -45,6 +45,14 @@ def writing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     fsync_directory(path.parent)
 
 
+def name_durably(aside: Path, path: Path) -> None:
+    """Give a file that was written aside, maybe by several processes, its name in one step."""
+    with aside.open("rb") as stream:
+        os.fsync(stream.fileno())
+    aside.replace(path)
+    fsync_directory(path.parent)
+
+
 def write_durably(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
     """Replace `path` by `content` in one step."""
     with writing(path, mode=mode) as stream:

@@ -5,6 +5,9 @@ from typing import Protocol
 
 from fleet_model.bundle import Offer
 
+# Of a file, `.<sha256>.part`, that has not arrived as a whole: the next fetch continues it.
+PART = ".part"
+
 
 class ModelStore(Protocol):
     """Look at the newest bundle of a channel, fetch files by content.
@@ -17,5 +20,8 @@ class ModelStore(Protocol):
         ...
 
     def fetch(self, sha256: str, size_bytes: int, into: Path) -> int:
-        """Write one file by content to `into`, verified; return the bytes transferred."""
+        """Write one file by content to `into`, verified; return the bytes transferred.
+
+        After a break a part may lie beside `into`: called again, the fetch continues it.
+        """
         ...

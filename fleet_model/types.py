@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 Tensor: TypeAlias = NDArray[Any]
 RgbImage: TypeAlias = NDArray[np.uint8]  # (height, width, 3)
-Tensors: TypeAlias = Mapping[str, Tensor]  # by name, of one example or with a batch axis
 Weights: TypeAlias = Mapping[str, Tensor]  # variable path, e.g. "head/kernel" -> tensor
 Metrics: TypeAlias = Mapping[str, float]
+TRAIN, EVALUATE = "train", "evaluate"  # kinds of requests and of their replies
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -65,22 +65,6 @@ class Example:
     targets: Mapping[str, Any] = field(default_factory=dict)  # by name: whatever else is known
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Encoded:
-    """A raw input as the model takes it."""
-
-    inputs: Tensors  # names, shapes, dtypes of Task.inputs; no batch axis
-    context: Any = None  # what Workload.decode needs, such as the picture's size and the cut
-
-
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Target:
-    """The truth of one example as the loss takes it."""
-
-    tensors: Tensors  # names, shapes, dtypes of Task.targets; no batch axis
-    weight: float = 1.0  # what it counts in the loss and in the average: frames, boxes or tokens
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """What the server asks of every robot in one round."""
@@ -106,21 +90,25 @@ class Checkpoint:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Update:
-    """What one robot sends back: the difference to the checkpoint, never frames."""
+    """What one robot sends back: the difference to the checkpoint, or what else was asked.
 
+    Never frames. `kind` is that of the request; rounds/reply_kinds.py says what each kind holds.
+    """
+
+    kind: str = TRAIN
     robot: str  # name from the server's register; "" until the server has looked it up
     base_version: int  # Checkpoint.version that it started from
     weights: Weights  # trained minus received, float32, same names and shapes
     num_examples: int  # training examples used
     num_steps: int  # optimizer steps taken
     metrics: Metrics = field(default_factory=dict)
+    groups: Mapping[str, Weights] = field(default_factory=dict)  # further float32 tensors, by group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """One thing the engine found: a class of the whole input, one thing in it, or a text."""
+    """One thing the engine found: a class for a whole input, a box for a detector."""
 
-    label: str = ""  # one of Task.classes; "" for a text
-    score: float = 1.0  # 0..1
-    box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1 in the input's own pixels
-    text: str = ""
+    label: str
+    score: float  # 0..1
+    box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1 in pixels

@@ -1,49 +1,35 @@
-"""What data mean to a model: the part of a workload that robots, server and `predict` share.
+"""What is learned: one model family with its inputs, outputs, loss."""
 
-NumPy only. What computes, the model itself, is defined once for each framework beside it: see
-`fleet_model.keras_model`. Robots that train with LiteRT or only predict never import that.
-"""
-
-import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from fleet_model.bundle import Task, TensorSpec, WorkloadSpec
-from fleet_model.errors import BundleError, SettingsError, TrainingError
+from fleet_model.bundle import WorkloadSpec
+from fleet_model.errors import BundleError, SettingsError
 from fleet_model.loading import load_plugin
-from fleet_model.types import (
-    Encoded,
-    Example,
-    Metrics,
-    Prediction,
-    Target,
-    Tensors,
-    TrainConfig,
-)
+from fleet_model.types import Metrics, Prediction, Tensor, TrainConfig
+
+if TYPE_CHECKING:
+    import keras
 
 WORKLOADS = {
     "image-classifier": "fleet_model.workloads.image_classifier:ImageClassifier",
 }
 
 
-class Sample(NamedTuple):
-    """An input that the server may look at, with its truth where that is known."""
-
-    encoded: Encoded
-    target: Target | None = None
-
-
 class Workload(Protocol):
-    """Encode what goes in, know the truth, decode and measure what comes out.
+    """Build the model, encode raw input for it, decode what it answers.
 
-    Built as `Workload(**config)`; SettingsError for a wrong value.
+    Only `build` and `loss` need Keras; robots that train with LiteRT or only predict never call
+    them. Model outputs are logits.
     """
 
+    name: str
+    labels: tuple[str, ...]
+
     @property
-    def task(self) -> Task:
-        """Return the names, shapes and dtypes of all tensors, the measures, the classes."""
+    def training(self) -> TrainConfig:
+        """Return how this model trains well: what `init` writes into the server's settings."""
         ...
 
     @property
@@ -51,48 +37,38 @@ class Workload(Protocol):
         """Return the keyword arguments that rebuild this workload; JSON values only."""
         ...
 
-    @property
-    def training(self) -> TrainConfig:
-        """Return how this model trains well: what `init` writes into the server's settings."""
-        ...
-
-    def encode(self, raw: Any) -> Encoded:
-        """Turn raw input into what the model takes; raises FrameError if it cannot be read."""
-        ...
-
-    def target(self, example: Example) -> Target:
-        """Return the truth of an example; raises FrameError if it is none that can be learned.
-
-        It is called in every round, also for examples whose features are cached: it should not
-        decode the input where it can do without.
-        """
-        ...
-
-    def samples(self, folder: Path | None) -> Iterator[Sample]:
-        """Yield inputs that set the ranges of int8 engines and that exports are checked with.
+    def build(self, *, initial_weights: bool = True) -> "keras.Model":
+        """Return the model; variable paths are unique and the same at every call.
 
         Args:
-            folder: the operator's own; None: those that come with the workload.
-
-        Raises:
-            SettingsError: the folder is missing or holds nothing that can be used.
+            initial_weights: True sets the weights that learning starts from, the same ones at every
+                call. False leaves arbitrary ones for a caller that sets all of them, such as a
+                robot that was sent the server's: the packages with the weights are then not needed.
         """
         ...
 
-    def decode(self, outputs: Tensors, context: Any) -> Sequence[Prediction]:
-        """Turn the outputs for one input into what they say: nothing, one or many predictions.
-
-        Args:
-            outputs: as Task.outputs names them; no batch axis.
-            context: `Encoded.context` of the same input.
-
-        Returns:
-            Those about the whole input best first: they are alternatives, the first is the answer.
-        """
+    def trainable(self, model: "keras.Model", scope: str) -> Sequence[str]:
+        """Return the variable paths that `scope` trains: "head", "last-block" or "all"."""
         ...
 
-    def measure(self, outputs: Tensors, targets: Tensors) -> Metrics:
-        """Return every measure of Task.measures over a batch of at least one row."""
+    def encode(self, raw: Any) -> Mapping[str, Tensor]:
+        """Turn raw input into named input tensors without the batch axis."""
+        ...
+
+    def target(self, label: str) -> int:
+        """Turn a label into what the loss takes; raises FrameError for an unknown one."""
+        ...
+
+    def loss(self, targets: Any, outputs: Any, sample_weight: Any) -> Any:
+        """Return the weighted mean loss (scalar) in keras.ops, for every framework."""
+        ...
+
+    def decode(self, output: Tensor) -> Sequence[Prediction]:
+        """Turn one row of model output into predictions, best first."""
+        ...
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
+        """Return scores of a batch, with at least "accuracy" and "loss", in NumPy."""
         ...
 
 
@@ -102,19 +78,16 @@ def known_workloads() -> Mapping[str, str]:
     A name in a manifest comes over the network: it may choose among what the owner of this machine
     has installed (entry points of the group "fleetlearn.workloads"), never name a module itself.
     """
-    return {**installed("fleetlearn.workloads"), **WORKLOADS}
+    installed = {point.name: point.value for point in entry_points(group="fleetlearn.workloads")}
+    return {**installed, **WORKLOADS}
 
 
-def installed(group: str) -> Mapping[str, str]:
-    """Return name -> "module:attribute" of the entry points of installed packages."""
-    return {point.name: point.value for point in entry_points(group=group)}
-
-
-def build_workload(spec: WorkloadSpec) -> Workload:
-    """Return the workload that an operator has asked for.
+def rebuild(spec: WorkloadSpec) -> Workload:
+    """Return the workload that a manifest or trainer was made for.
 
     Raises:
-        SettingsError: there is no such workload here, or a key or value of its config is wrong.
+        SettingsError: there is no such workload here, or a value of its config is wrong.
+        BundleError: its config has a field that this version does not know, or lacks one.
     """
     table = known_workloads()
     if spec.name not in table:
@@ -122,61 +95,11 @@ def build_workload(spec: WorkloadSpec) -> Workload:
             f"unknown workload {spec.name!r}; installed here: {', '.join(sorted(table))}"
         )
     kind = load_plugin(table, spec.name)
-    known = inspect.signature(kind).parameters
-    if unknown := sorted(spec.config.keys() - known.keys()):
-        raise SettingsError(
-            f"workload {spec.name!r} has no setting {unknown[0]!r}; it knows {', '.join(known)}"
-        )
-    needed = [name for name, parameter in known.items() if parameter.default is parameter.empty]
-    if missing := [name for name in needed if name not in spec.config]:
-        raise SettingsError(
-            f"workload {spec.name!r} needs the setting {missing[0]!r}; it knows {', '.join(known)}"
-        )
     try:
         workload: Workload = kind(**spec.config)
-    except (TypeError, ValueError) as reason:
-        raise SettingsError(
-            f"workload {spec.name!r}: a setting is wrong: {reason}; it knows {', '.join(known)}"
-        ) from None
-    return workload
-
-
-def rebuild(spec: WorkloadSpec) -> Workload:
-    """Return the workload that a manifest or trainer was made for.
-
-    Raises:
-        SettingsError: there is no such workload here.
-        BundleError: its config is one that this version does not know.
-    """
-    if spec.name not in known_workloads():
-        return build_workload(spec)
-    try:
-        return build_workload(spec)
-    except SettingsError as reason:
+    except TypeError as reason:
         raise BundleError(
             f"workload {spec.name!r} cannot be rebuilt: {reason}; do both sides run the same "
             "version of fleetlearn?"
         ) from None
-
-
-def require_same_task(workload: Workload, published: Task | None, where: str) -> None:
-    """Raise BundleError unless a workload still has the tensors that it was published with."""
-    here = workload.task
-    for role in ("inputs", "targets", "outputs"):
-        theirs, ours = (_listed(getattr(task, role)) for task in (published or here, here))
-        if theirs != ours:
-            raise BundleError(
-                f"{where}: its {role} are {theirs}, but its workload has {ours} here; do both "
-                "sides run the same version of fleetlearn?"
-            )
-
-
-def _listed(specs: Mapping[str, TensorSpec]) -> str:
-    return ", ".join(f"{n} {s.shape} {s.dtype}" for n, s in sorted(specs.items()))
-
-
-def require_tensors(expected: Mapping[str, TensorSpec], actual: Tensors, whose: str) -> None:
-    """Raise TrainingError unless a workload gives the tensors that its task names."""
-    shapes = {name: spec.shape for name, spec in expected.items()}
-    if (found := {name: tensor.shape for name, tensor in actual.items()}) != shapes:
-        raise TrainingError(f"{whose} are {found}, but the workload's task says {shapes}")
+    return workload

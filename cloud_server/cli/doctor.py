@@ -5,8 +5,10 @@ import shutil
 import socket
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from cloud_server.cli.admin_client import AdminClient
@@ -191,7 +193,32 @@ def _disk(server_dir: ServerDirectory, settings: ServerSettings, _: datetime) ->
         yield Finding("disk", "ok", text)
     else:
         state: State = "warn" if free >= needed else "fail"
-        yield Finding("disk", state, text, "free space, or lower rounds.keep_checkpoints or target")
+        yield Finding("disk", state, text, _make_room(server_dir))
+
+
+def _make_room(server_dir: ServerDirectory) -> str:
+    """Return what makes room in the parts of the directory that take most, the largest first."""
+    steps = {
+        server_dir.checkpoints: "lower rounds.keep_checkpoints",
+        server_dir.store: "lower publish.keep_versions, or `cloud-server models unpin DIR VERSION`",
+        server_dir.history: "stop the server and move the file away: status counts from 0 again",
+        server_dir.tensorboard: "remove it: it is drawn again from the history",
+        server_dir.flower: "lower rounds.target: fewer robots are asked at once",
+    }
+    sizes = {path: _size_bytes(path) for path in steps}
+    largest = sorted(sizes, key=lambda path: -sizes[path])[:3]
+    return "free space on the disk, or:\n" + "\n".join(
+        f"{path.name} ({sizes[path] >> 20} MB): {steps[path]}" for path in largest
+    )
+
+
+def _size_bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    total = 0
+    for file in files:
+        with suppress(FileNotFoundError):  # the server has just pruned it
+            total += file.lstat().st_size
+    return total
 
 
 def _port(server_dir: ServerDirectory, settings: ServerSettings, _: datetime) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register, Robot
 from cloud_server.rounds.fleet import Participant, Reply
 from fleet_model.protocol.proof import parse_public
-from fleet_model.protocol.wire import TrainRequest, pack_request
+from fleet_model.protocol.wire import TrainRequest, message_type, pack_request
 
 
 class FlowerFleet:
@@ -56,7 +56,10 @@ class FlowerFleet:
     ) -> Mapping[str, Participant]:
         """Ask robots; messages that outlive their time are dropped by Flower."""
         by_node = {robot.node_id: robot for robot in participants}
-        sent = self._grid.push(pack_request(request), list(by_node), ttl_s)
+        kind, sent = message_type(request.kind), dict[str, int]()
+        for protocol in {robot.protocol for robot in participants}:
+            nodes = [node for node, robot in by_node.items() if robot.protocol == protocol]
+            sent |= self._grid.push(pack_request(request, protocol), nodes, ttl_s, kind)
         return {ticket: by_node[node_id] for ticket, node_id in sent.items()}
 
     def replies(self, tickets: Collection[str]) -> Sequence[Reply]:

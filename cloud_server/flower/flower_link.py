@@ -155,12 +155,18 @@ class LinkGrid:
         self._state.finish_task(self._run.task_id, status, "")
         self._messages.forget(self._run.run_id)
 
-    def push(self, content: "RecordDict", node_ids: Sequence[int], ttl_s: float) -> dict[str, int]:
+    def push(
+        self,
+        content: "RecordDict",
+        node_ids: Sequence[int],
+        ttl_s: float,
+        message_type: str = "train",
+    ) -> dict[str, int]:
         """Send the same content to nodes; return message id -> node id of those accepted.
 
         What a process that was killed has sent and did not write down is withdrawn first.
         """
-        from flwr.app import Message, MessageType
+        from flwr.app import Message
         from flwr.app.message import remove_content_from_message
         from flwr.supercore.inflatable.inflatable_object import (
             get_all_nested_objects,
@@ -178,7 +184,7 @@ class LinkGrid:
         missing: set[str] = set()
         with no_object_id_recompute():
             for node_id in node_ids:
-                message = Message(content, node_id, MessageType.TRAIN, ttl=ttl_s)
+                message = Message(content, node_id, message_type, ttl=ttl_s)
                 message.metadata.__dict__["_message_id"] = message.object_id
                 bare = remove_content_from_message(message)  # content travels as objects
                 stored, absent = self._state.store_message_and_object_tree(

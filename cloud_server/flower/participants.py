@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register, Robot
 from cloud_server.rounds.fleet import Participant
+from fleet_model.protocol.version import FIRST_PROTOCOL
 
 T = TypeVar("T")
 
@@ -49,4 +50,5 @@ def participant_of(node_id: int, robot: Robot, seen: LastSeen) -> Participant:
         labels=robot.labels,
         report=seen.report(robot.name),
         last_seen_s=seen.last_seen_s(robot.name),
+        protocol=seen.protocol(robot.name) or FIRST_PROTOCOL,
     )

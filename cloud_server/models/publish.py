@@ -1,17 +1,23 @@
-"""Checkpoint -> exported bundle -> model store -> channel."""
+"""Checkpoint -> exported bundle -> model store -> channel; versions that are too old go."""
 
+import logging
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from cloud_server.models.export import BundleJob, Progress, run_export
+from cloud_server.robots.last_seen import installed_versions
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import PublishSettings
 from fleet_model.bundle import Manifest
+from fleet_model.errors import BundleError
 from fleet_model.protocol.proof import utc_now
 from fleet_model.types import Checkpoint
+
+log = logging.getLogger(__name__)
 
 
 def publish(
@@ -19,11 +25,13 @@ def publish(
     settings: PublishSettings,
     checkpoint: Checkpoint,
     progress: Progress = lambda line: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Manifest:
     """Export `checkpoint` in a child process and make it the newest model of the channel.
 
     Raises:
         ExportError: the exported files do not match the model; the channel keeps its version.
+        StoppedError: `stop` returned true; the channel keeps its version.
     """
     server_dir.store.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".bundle-", dir=server_dir.store))
@@ -36,7 +44,25 @@ def publish(
             directory=aside,
             calibration=settings.calibration,
         )
-        run_export(job, progress)
-        return DirectoryStore(server_dir.store).publish(aside, settings.channel, server_dir.model)
+        run_export(job, progress, stop)
+        store = DirectoryStore(server_dir.store)
+        manifest = store.publish(aside, settings.channel, server_dir.model)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    prune(server_dir, settings)
+    return manifest
+
+
+def prune(server_dir: ServerDirectory, settings: PublishSettings) -> None:
+    """Delete versions that are too old; what goes wrong is logged, and tried again next time.
+
+    What robots have installed stays: a robot that was away for long can still repair its files.
+    """
+    try:
+        installed = installed_versions(server_dir.seen)
+        gone = DirectoryStore(server_dir.store).prune(settings.keep_versions, also=installed)
+    except (BundleError, OSError, ValueError) as error:
+        log.warning("old versions are not deleted: %s", error)
+        return
+    if gone:
+        log.info("%d old versions are deleted, the newest of them %d", len(gone), gone[-1])

@@ -214,6 +214,12 @@ def _approval(robot: Robot) -> str:
     return f"{robot.fingerprint} {robot.counted_from}"
 
 
+def installed_versions(path: Path) -> set[int]:
+    """Return the versions that robots predict with, as a server wrote them down WRITE_S ago."""
+    robots = _read(path).robots.values()
+    return {seen.active_version for seen in robots if seen.active_version is not None}
+
+
 def _read(path: Path) -> _File:
     """Return what was written; a damaged file costs only the memory of who was seen."""
     try:

@@ -19,7 +19,7 @@ from fleet_model.protocol.report import Fact, RobotReport
 Known: TypeAlias = Fact | tuple[str, ...]  # a tuple: the labels
 NAMES = (
     "name", "site", "labels", "online", "last_seen_s", "model_version", "busy", "battery",
-    "charging", "free_disk_mb", "examples", "trainer", "software",
+    "charging", "free_disk_mb", "examples", "trainer", "software", "protocol",
 )  # fmt: skip
 MAX_CHARACTERS, MAX_DEPTH = 500, 20
 MAX_REASON = 200  # characters of a robot's own words in a reason
@@ -51,6 +51,8 @@ class Described(Protocol):
     def report(self) -> RobotReport | None: ...  # noqa: D102
     @property
     def last_seen_s(self) -> float | None: ...  # noqa: D102
+    @property
+    def protocol(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -109,6 +111,7 @@ def facts_of(robot: Described, *, online: bool = True) -> Mapping[str, Known]:
     """
     facts: dict[str, Known] = {
         "name": robot.name, "site": robot.site, "labels": robot.labels, "online": online,
+        "protocol": robot.protocol,
     }  # fmt: skip
     if robot.last_seen_s is not None:
         facts["last_seen_s"] = robot.last_seen_s

@@ -8,6 +8,7 @@ import numpy as np
 
 from cloud_server.robots.query import Query, facts_of, parse_query
 from cloud_server.rounds.fleet import Participant
+from fleet_model.protocol.version import FIRST_PROTOCOL
 
 NOT_DRAWN = "not drawn this time (rounds.target)"
 
@@ -19,7 +20,8 @@ class Selection:
     names: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()  # a robot needs all of them
-    query: str = ""  # see robot_query.py
+    query: str = ""  # see cloud_server/robots/query.py
+    protocol: int = FIRST_PROTOCOL  # the lowest number of an agent that understands the request
 
 
 def choose(
@@ -46,6 +48,11 @@ def choose(
 
 def unfit(robot: Participant, selection: Selection) -> str:
     """Return why a robot may not be asked now; "" if it may."""
+    if robot.protocol < selection.protocol:
+        return (
+            f"its agent speaks protocol {robot.protocol}, this request needs {selection.protocol}: "
+            "update the agent"
+        )
     if robot.busy:
         return f"busy: {robot.busy}"
     if selection.names and robot.name not in selection.names:

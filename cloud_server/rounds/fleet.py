@@ -6,6 +6,7 @@ from typing import Protocol
 
 from fleet_model.protocol.outcome import FAILED, Outcome
 from fleet_model.protocol.report import RobotReport
+from fleet_model.protocol.version import FIRST_PROTOCOL
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Update
 
@@ -20,6 +21,7 @@ class Participant:
     labels: tuple[str, ...] = ()
     report: RobotReport | None = None  # what it last told about itself
     last_seen_s: float | None = None  # seconds since its last look at the server
+    protocol: int = FIRST_PROTOCOL  # that its agent speaks
 
     @property
     def busy(self) -> str:

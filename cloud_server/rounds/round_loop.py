@@ -186,7 +186,7 @@ class _Loop:
         while True:
             self._require_going_on()
             online = self.fleet.online()
-            fit, left_out = choose(state.idle(online), rules.selection, 0, ())
+            fit, left_out = choose(state.idle(online), state.selection, 0, ())
             able = {robot.name for robot in fit} | (state.at_work() if state.buffered else set())
             if len(able) >= rules.quorum:
                 break

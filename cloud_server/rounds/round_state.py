@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cloud_server.rounds.choosing import choose
+from cloud_server.rounds.choosing import Selection, choose
 from cloud_server.rounds.fleet import Participant, Reply
 from cloud_server.rounds.folding import Judged, judge, robot_records
 from cloud_server.rounds.reply_spool import Kept
@@ -46,6 +46,11 @@ class RoundState:
     inherited: set[str] = field(default_factory=set)
 
     @property
+    def selection(self) -> Selection:
+        """Return which robots may be asked: those that understand the request."""
+        return replace(self.rules.selection, protocol=self.request.lowest_protocol)
+
+    @property
     def buffered(self) -> bool:
         """Return whether tickets live on over rounds."""
         return self.rules.mode == "buffered"
@@ -80,7 +85,7 @@ class RoundState:
         # Another draw in every attempt: one dead robot must not fail a round for ever.
         run = zlib.crc32(request.run.encode())
         seed = (start.seed, start.version, run, request.round, self.attempt)
-        chosen, _ = choose(self.idle(online), self.rules.selection, slots, seed)
+        chosen, _ = choose(self.idle(online), self.selection, slots, seed)
         for robot in chosen:
             self.robots[robot.name] = _bare(robot)
             self.unasked.add(robot.name)

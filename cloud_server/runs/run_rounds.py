@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloud_server.aggregation.aggregator import build_aggregator
+from cloud_server.models.older_agents import OlderAgents
 from cloud_server.rounds.fleet import Clock, Fleet
 from cloud_server.rounds.round_journal import DiskJournal
 from cloud_server.rounds.round_loop import RoundProgress, run_round
@@ -25,6 +26,7 @@ from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import ServerSettings
 from fleet_model.bundle import TRAINER, entry_of
 from fleet_model.errors import StorageError
+from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Checkpoint, TrainConfig
 
@@ -119,6 +121,7 @@ def _request(
     checkpoint: Checkpoint,
 ) -> TrainRequest:
     trainer = entry_of((server_dir.model / TRAINER).read_bytes())
+    first = OlderAgents(server_dir.model).trainer()
     return TrainRequest(
         run=run,
         round=number,
@@ -127,6 +130,8 @@ def _request(
         trainer=trainer.sha256,
         trainer_bytes=trainer.size_bytes,
         deadline_s=settings.rounds.deadline_s,
+        first_trainer=None if first is None else (first.sha256, first.size_bytes),
+        trainer_protocol=PROTOCOL if first is None else FIRST_PROTOCOL,
     )
 
 

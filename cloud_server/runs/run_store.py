@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -22,12 +23,16 @@ Ending: TypeAlias = Literal["finished", "failed", "stopped"]
 ENDED = ("finished", "failed", "stopped")
 MAX_CLOSED = 100  # rounds of a run that are held in memory
 MAX_ROBOTS = 100  # records of robots in them; those of larger rounds are in the history only
-KEPT_RUNS = 200  # older ones that have ended are forgotten; their rounds stay in the history
+KEPT_RUNS = 100  # older ones that have ended are forgotten; their rounds stay in the history
 log = logging.getLogger(__name__)
 
 
 class Run(BaseModel):
-    """One run: what a crash must leave of it. Changed by the thread that works on it only."""
+    """One run: what a crash must leave of it.
+
+    The thread that works on it and the operator's requests change it, each inside
+    `RunStore.changing`.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -69,19 +74,23 @@ class Run(BaseModel):
             if room < 0:
                 self.closed[server_dir] = brief(self.closed[server_dir])
 
-    def go_on_from(self, checkpoints: Checkpoints) -> None:
+    def begin_again(self) -> None:
+        """Make a run that has ended wait for its thread."""
+        self.stopping, self.ended_at = False, None
+        self.error, self.exit_code = "", 0
+        self.state, self.ending = "waiting", "finished"
+
+    def catch_up(self, checkpoints: Checkpoints) -> None:
         """Let the next round start from the newest checkpoint; other runs may have made it.
 
         Rounds that are durable count, also when the run could not write down that they had closed.
-        Raises CheckpointError if the newest checkpoint is damaged.
         """
-        newest = checkpoints.latest().version
+        newest = checkpoints.newest() or 0
         # Rounds that it knows of made versions up to this one, whatever other runs have made since.
         known = self.first_version + self.rounds_closed
         own = (r.round for r in checkpoints.records(after=known) if r.run == self.id)
         self.rounds_closed = max([self.rounds_closed, *own])
         self.first_version = newest - self.rounds_closed
-        self.error, self.exit_code = "", 0
 
     def as_json(self, rounds: int = 10, *, robots: bool = True) -> dict[str, Any]:
         """Return JSON values.
@@ -132,7 +141,7 @@ class RunStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._saving = threading.Lock()  # the run's thread and the operator's requests
+        self._changing = threading.RLock()
 
     def directory(self, run_id: str) -> Path:
         """Return where a run keeps its open round."""
@@ -145,11 +154,15 @@ class RunStore:
             run_id += "b"
         return run_id
 
+    def changing(self) -> AbstractContextManager[object]:
+        """Let one thread at a time change a run and save it."""
+        return self._changing
+
     def save(self, run: Run) -> None:
         """Replace what is known of a run in one step; raises StorageError if the disk is full."""
         file = self.directory(run.id) / "run.json"
         try:
-            with self._saving:
+            with self._changing:
                 write_durably(file, run.model_dump_json(indent=1) + "\n")
         except OSError as error:
             raise StorageError(f"{file} cannot be written: {error.strerror}") from None

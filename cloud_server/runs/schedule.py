@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,6 +16,7 @@ from fleet_model.errors import FleetError, SettingsError, StorageError
 BACKOFF_S, MAX_BACKOFF_S = 60.0, 3600.0  # after failures in a row: 1 min, 2 min, ... 1 h
 MIN_EVERY_S = 60.0
 TICK_S = 1.0  # between looks at the file
+NO_LOCK = nullcontext()
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 log = logging.getLogger(__name__)
 
@@ -112,14 +114,19 @@ def follow(
     runs: Callable[[], list[Run]],
     start: Callable[[int], object],
     pause: Callable[[float], bool],
+    lock: AbstractContextManager[object] = NO_LOCK,
 ) -> None:
-    """Start runs when they are due, until `pause` returns true."""
+    """Start runs when they are due, until `pause` returns true.
+
+    A look and the start that follows from it happen inside `lock`.
+    """
     complaint = ""
     while not pause(TICK_S):
         try:
-            _begin_if_due(file, runs(), start, time.time())
+            with lock:
+                _begin_if_due(file, runs(), start, time.time())
             complaint = ""
-        except (FleetError, OSError) as error:  # whatever it is, the thread goes on looking
+        except (FleetError, OSError) as error:  # whatever it is, the thread continues to look
             if str(error) != complaint:
                 log.error("schedule: %s", error)
             complaint = str(error)

@@ -74,7 +74,7 @@ class RoundSettings(Section):
     deadline_s: float = Field(default=600.0, gt=0)  # a round closes with what it has by then
     wait_s: float = Field(default=300.0, ge=0)  # for the quorum to come online
     max_staleness: int = Field(default=20, ge=0)  # buffered: an older update is dropped
-    keep_checkpoints: int = Field(default=20, ge=2)  # the newest; published ones stay, too
+    keep_checkpoints: int = Field(default=20, ge=2)  # the newest; those of kept versions stay, too
 
 
 def _table(value: Any) -> Any:
@@ -128,6 +128,8 @@ class PublishSettings(Section):
 
     channel: str = Field(default="stable", pattern=r"^[a-z][a-z0-9-]{0,30}$")
     calibration: Path | None = None  # folder of your own photos for int8; None = shipped ones
+    # The newest versions; what is pinned, offered by a channel or installed on a robot stays, too.
+    keep_versions: int = Field(default=20, ge=2)
 
 
 class ServerSettings(Section):
@@ -239,7 +241,7 @@ quorum = {rounds.quorum}                # a round waits for so many robots and g
 deadline_s = {rounds.deadline_s}        # then it closes with the updates it has
 wait_s = {rounds.wait_s}            # how long it waits for the quorum to come online
 max_staleness = {rounds.max_staleness}        # buffered: updates from more versions ago are dropped
-keep_checkpoints = {rounds.keep_checkpoints}     # the newest; published versions stay, too
+keep_checkpoints = {rounds.keep_checkpoints}     # the newest; those of published versions stay, too
 
 [aggregation]             # how the updates of a round become the next model
 rule = "{aggregation.rule}"           # or "median"; your own class as "module:Class"
@@ -266,5 +268,6 @@ tensorboard = {json.dumps(log.tensorboard)}  # event files in DIR/tensorboard; e
 
 [publish]
 channel = "{publish.channel}"        # robots follow this channel
+keep_versions = {publish.keep_versions}        # the newest; pinned and installed ones stay, too
 {own or '# calibration = "/photos"'}  # own images for int8: cloud-server init --calibration
 """

@@ -220,11 +220,12 @@ def _add_model_routes(
 
     @router.get("/objects/{sha256}")
     def model_object(sha256: str, robot: known) -> Response:
-        """Return one file by content."""
+        """Return one file by content, or the rest of it (Range, If-Range)."""
         path = store.object(sha256) if SHA256.fullmatch(sha256) else None
         if path is not None:
-            return FileResponse(path, media_type="application/octet-stream")
+            tag = {"etag": f'"{sha256}"'}
+            return FileResponse(path, media_type="application/octet-stream", headers=tag)
         content = older.object(sha256)
         if content is None:
-            raise HTTPException(404, f"no object {sha256[:12]}")
+            raise HTTPException(404, f"object {sha256[:12]} is no longer published")
         return Response(content, media_type="application/octet-stream")

@@ -8,6 +8,7 @@ robots' messages. (Reproduced in tests/cloud_server/web/test_ownership.py.)
 
 import asyncio
 import json
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -93,6 +94,8 @@ class Records:
         self._state = state
         self._max_reply_bytes = max_reply_bytes
         self._refused = refused
+        # Each request is checked in a thread of its own: what follows is changed under the lock.
+        self._lock = threading.Lock()
         # Robot and question -> its first answer, as hashes: what is unknown here is of any length.
         self._answers: OrderedDict[int, int] = OrderedDict()
         self._uploaded: OrderedDict[str, int] = OrderedDict()  # session id -> bytes
@@ -124,7 +127,9 @@ class Records:
         # Not known (any more): Flower says so itself, but stores nothing that is no reply.
         if question is None and (not asked or self._exists(asked)):
             raise RefusedError("a robot answers messages to itself only")
-        if why := self._why_refused(hash((node_id, asked)), reply, question or GONE):
+        with self._lock:
+            why = self._why_refused(hash((node_id, asked)), reply, question or GONE)
+        if why:
             self._refused(node_id, why)
 
     def _why_refused(self, key: int, reply: str, question: _Question) -> Why | None:
@@ -187,19 +192,22 @@ class Records:
             found = set(session.scalars(owners))
         if not request.session_id or found - {uint64_to_int64(node_id)}:
             raise RefusedError("a robot uploads to its own replies only")
-        sent = self._uploaded.pop(request.session_id, 0) + len(request.object_content)
-        self._uploaded[request.session_id] = sent
-        if len(self._uploaded) > MAX_UPLOADS:
-            self._uploaded.popitem(last=False)
+        with self._lock:
+            sent = self._uploaded.pop(request.session_id, 0) + len(request.object_content)
+            self._uploaded[request.session_id] = sent
+            if len(self._uploaded) > MAX_UPLOADS:
+                self._uploaded.popitem(last=False)
         if sent > self._max_reply_bytes:
             raise RefusedError(f"a reply is longer than {self._max_reply_bytes} bytes")
 
     def _require_own_object(self, request: Any, node_id: int) -> None:
         known = self._objects.get(node_id, frozenset())
         if request.object_id not in known:
-            known = self._objects[node_id] = self._objects_for(node_id)
-            if len(self._objects) > MAX_NODES:
-                self._objects.popitem(last=False)
+            known = self._objects_for(node_id)
+            with self._lock:
+                self._objects[node_id] = known
+                if len(self._objects) > MAX_NODES:
+                    self._objects.popitem(last=False)
         if request.object_id not in known and request.object_id in self._state.object_store:
             raise RefusedError("a robot pulls objects of its own messages only")
 

@@ -1,15 +1,16 @@
 """Where a frame's label comes from: a topic of its bag, files beside it, its folder's name."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import (
     IMAGE_SUFFIXES,
     Entry,
+    FrameFacts,
     is_bag,
     is_live,
     open_frames,
@@ -40,12 +41,14 @@ __all__ = [
     "LabelSettings",
     "LabelledEntry",
     "LabelledFrame",
+    "Recording",
     "labelled_entries",
     "labelled_frames",
     "open_format",
     "require_label_source",
 ]
 
+Labelled: TypeAlias = tuple[FrameFacts, str, tuple[Box, ...]]
 TOLERANCE_S = 0.1  # an annotator answers within milliseconds; three periods of a 30 Hz camera
 
 
@@ -75,10 +78,13 @@ def labelled_entries(
     """
     if is_live(path):
         yield from _live_entries(path, settings, damage)
-    elif _is_bag(path):
-        yield from _bag_entries(path, settings, damage)
-    else:
-        yield from _data_set_entries(path, settings, damage)
+        return
+    recording = open_recording(path, settings)
+    if recording.has_own_topic:
+        yield from recording.entries(damage)
+        return
+    corrections = Corrections(path, settings, damage)
+    yield from map(corrections.applied, recording.entries(damage))
 
 
 def labelled_frames(
@@ -130,22 +136,58 @@ def _live_entries(
             f"{path.as_posix()}: is live and has no labels; record a bag of both topics"
         )
     for entry in open_frames(path, settings.topic).entries(damage):
-        yield LabelledEntry(entry.time_ns, partial(_load, entry, None, damage))
+        yield _entry_of(entry, _no_mark)
 
 
-def _bag_entries(path: Path, settings: LabelSettings, damage: DamageLog) -> Iterator[LabelledEntry]:
+class Recording(NamedTuple):
+    """A bag or a data set with the labels that it holds itself."""
+
+    # Labels come from a topic of the bag, so no other file replaces them.
+    has_own_topic: bool
+    entries: Callable[[DamageLog], Iterator[LabelledEntry]]  # as labelled_entries
+
+
+def open_recording(path: Path, settings: LabelSettings) -> Recording:
+    """Return what lies at `path`; raises FrameError if nothing there can be read."""
+    if not _is_bag(path):
+        return Recording(False, partial(_data_set_entries, path, settings))
     bag = BagFrames(path, settings.topic)
-    marks = _bag_marks(bag, settings, damage) if settings.label_topic else None
+    named = settings.label_topic
+    own = bool(named) and not (Path(named).exists() and not has_topic(bag, named))
+    return Recording(own, partial(_bag_entries, bag, settings if own else None))
+
+
+def _bag_entries(
+    bag: BagFrames, labels: LabelSettings | None, damage: DamageLog
+) -> Iterator[LabelledEntry]:
+    marks = _topic_marks(bag, labels, damage) if labels else None
+    mark_of = partial(_found_mark, marks, damage) if marks else None
     for entry in bag.entries(damage):
-        yield LabelledEntry(entry.time_ns, partial(_load, entry, marks, damage))
+        yield _entry_of(entry, partial(mark_of, entry.time_ns) if mark_of else _no_mark)
 
 
-def _bag_marks(bag: BagFrames, settings: LabelSettings, damage: DamageLog) -> Marks | None:
-    files = Path(settings.label_topic)
-    if files.exists() and not has_topic(bag, settings.label_topic):
-        return _file_marks(files, settings.tolerance_s, damage)
+def _entry_of(entry: Entry, mark: Callable[[FrameFacts], Mark]) -> LabelledEntry:
+    load = partial(_load, entry.load, mark)
+    return LabelledEntry(entry.time_ns, load, entry.topic, place=entry.place, mark=mark)
+
+
+def _load(load: Callable[[], Frame], mark: Callable[[FrameFacts], Mark]) -> LabelledFrame:
+    frame = load()
+    return LabelledFrame(frame, *mark(frame))
+
+
+def _no_mark(_: FrameFacts) -> Mark:
+    return Mark("")
+
+
+def _found_mark(marks: Marks, damage: DamageLog, time_ns: int, facts: FrameFacts) -> Mark:
+    mark = marks.find(time_ns, facts)
+    return _sound(mark, facts, damage) if mark else Mark("")
+
+
+def _topic_marks(bag: BagFrames, labels: LabelSettings, damage: DamageLog) -> Marks | None:
     try:
-        return TopicMarks(bag, settings.label_topic, settings.tolerance_s, damage)
+        return TopicMarks(bag, labels.label_topic, labels.tolerance_s, damage)
     except FrameError as error:
         if not _is_damaged(bag):
             raise
@@ -160,16 +202,9 @@ def _is_damaged(bag: BagFrames) -> bool:
     return bool(found)
 
 
-def _load(entry: Entry, marks: Marks | None, damage: DamageLog) -> LabelledFrame:
-    frame = entry.load()
-    mark = marks.find(entry.time_ns, frame) if marks else None
-    return _marked(frame, mark.label, mark.boxes, damage) if mark else LabelledFrame(frame, "")
-
-
 def _data_set_entries(
     path: Path, settings: LabelSettings, damage: DamageLog
 ) -> Iterator[LabelledEntry]:
-    corrections = _corrections(settings, damage)
     others: dict[str, None] = {}
     count = 0
     try:
@@ -178,7 +213,7 @@ def _data_set_entries(
                 others[entry.topic] = None
                 continue
             count += 1
-            yield entry._replace(load=partial(_reload, entry, corrections, damage))
+            yield entry
     except OSError as error:
         raise FrameError(f"{path.name}: {error.strerror}; who may read it?") from None
     if others and not count:
@@ -196,60 +231,81 @@ def _format_of(path: Path) -> DataSetFormat:
     return found
 
 
-class _Corrections(NamedTuple):
-    by_name: Mapping[str, Labels]  # of images
-    by_stamp: StampMarks | None
+class Corrections:
+    """The labels of another file, which replace those of a recording."""
 
+    def __init__(
+        self,
+        path: Path,
+        settings: LabelSettings,
+        damage: DamageLog,
+        listed: Callable[[Path, LabelSettings, DamageLog], Iterable[Labelled]] = labelled_frames,
+    ) -> None:
+        """Read the file; there are none where the setting names no file.
 
-def _corrections(settings: LabelSettings, damage: DamageLog) -> _Corrections:
-    """Return the labels of another file; none where the setting names a bag's topic."""
-    files = Path(settings.label_topic)
-    if not settings.label_topic or not files.exists():
-        return _Corrections({}, None)
-    if files.is_file() and files.suffix != ".json" and names_files(files):
-        return _Corrections(labels_by_file(files, damage), None)
-    return _Corrections({}, _file_marks(files, settings.tolerance_s, damage))
+        Args:
+            path: the recording.
+            settings: its `label_topic` may name the file.
+            damage: told about labels that cannot be read.
+            listed: how the frames of a data set are listed whose labels are taken.
 
-
-def _reload(entry: LabelledEntry, corrections: _Corrections, damage: DamageLog) -> LabelledFrame:
-    labelled = entry.load()
-    frame = labelled.frame
-    corrected: Labels | Mark | None = corrections.by_name.get(entry.name)
-    if corrected is None and corrections.by_stamp is not None:
-        corrected = corrections.by_stamp.find(entry.time_ns, frame)
-    if corrected is None:
-        return labelled
-    return _marked(frame, corrected.label, corrected.boxes, damage)
-
-
-def _file_marks(files: Path, tolerance_s: float, damage: DamageLog) -> StampMarks:
-    """Return the labels of a CSV file or of a data set, by stamp."""
-    if files.is_file() and files.suffix != ".json":
-        if names_files(files):
+        Raises:
+            FrameError: the file cannot be read, or it names images and the recording is a bag.
+        """
+        self._damage, self._listed = damage, listed
+        self._by_name: Mapping[str, Labels] = {}  # of images
+        self._by_stamp: StampMarks | None = None
+        file = Path(settings.label_topic)
+        if not settings.label_topic or not file.exists():
+            return
+        if not (file.is_file() and file.suffix != ".json"):
+            self._by_stamp = StampMarks(self._marks_of(file), settings.tolerance_s)
+        elif not names_files(file):
+            rows = labels_by_stamp(file, damage)
+            found = ((stamp, each.topic, Mark(each.label, each.boxes)) for stamp, each in rows)
+            self._by_stamp = StampMarks(found, settings.tolerance_s)
+        elif _is_bag(path):
             expected = "expected the columns stamp_ns,label and for boxes x0,y0,x1,y1"
-            raise FrameError(f"{files.name}: names files, which a bag has not; {expected}")
-        table = labels_by_stamp(files, damage)
-        found = ((stamp_ns, each.topic, Mark(each.label, each.boxes)) for stamp_ns, each in table)
-        return StampMarks(found, tolerance_s)
-    return StampMarks(_data_set_marks(files, damage), tolerance_s)
+            raise FrameError(f"{file.name}: names files, which a bag has not; {expected}")
+        else:
+            self._by_name = labels_by_file(file, damage)
+
+    def __bool__(self) -> bool:
+        return bool(self._by_name) or self._by_stamp is not None
+
+    def find(self, name: str, time_ns: int, facts: FrameFacts) -> Mark | None:
+        """Return the mark that replaces a frame's own; None without one."""
+        labels = self._by_name.get(name)
+        mark = Mark(labels.label, labels.boxes) if labels else None
+        if mark is None and self._by_stamp is not None:
+            mark = self._by_stamp.find(time_ns, facts)
+        return _sound(mark, facts, self._damage) if mark else None
+
+    def applied(self, entry: LabelledEntry) -> LabelledEntry:
+        """Return the entry with the label that this file gives it."""
+        return entry._replace(load=partial(self._reload, entry)) if self else entry
+
+    def _reload(self, entry: LabelledEntry) -> LabelledFrame:
+        labelled = entry.load()
+        mark = self.find(entry.name, entry.time_ns, labelled.frame)
+        return LabelledFrame(labelled.frame, *mark) if mark else labelled
+
+    def _marks_of(self, path: Path) -> Iterator[tuple[int, str, Mark]]:
+        if is_bag(path):
+            raise FrameError(f"{path.name}: is a bag; labels of a bag come from its own topics")
+        count = 0
+        for facts, label, boxes in self._listed(path, LabelSettings(), self._damage):
+            if facts.topic.lower().endswith(IMAGE_SUFFIXES):  # a file's own name: no stamp
+                continue
+            count += 1
+            yield facts.stamp_ns, facts.topic, Mark(label, boxes)
+        if not count:
+            expected = "expected a data set that was extracted from a bag, with its manifest.csv"
+            raise FrameError(f"{path.name}: nothing tells when its frames were taken; {expected}")
 
 
-def _data_set_marks(path: Path, damage: DamageLog) -> Iterator[tuple[int, str, Mark]]:
-    if is_bag(path):
-        raise FrameError(f"{path.name}: is a bag; labels of a bag come from its own topics")
-    count = 0
-    for frame, label, boxes in labelled_frames(path, LabelSettings(), damage):
-        if frame.topic.lower().endswith(IMAGE_SUFFIXES):  # a file's own name: no topic, no stamp
-            continue
-        count += 1
-        yield frame.stamp_ns, frame.topic, Mark(label, boxes)
-    if not count:
-        expected = "expected a data set that was extracted from a bag, with its manifest.csv"
-        raise FrameError(f"{path.name}: nothing tells when its frames were taken; {expected}")
-
-
-def _marked(frame: Frame, label: str, boxes: tuple[Box, ...], damage: DamageLog) -> LabelledFrame:
-    if boxes:
-        where = f"{frame.source}/{frame.topic.lstrip('/')} at {frame.stamp_ns}"
-        boxes = sound_boxes(boxes, frame.width, frame.height, where, damage)
-    return LabelledFrame(frame, label, boxes)
+def _sound(mark: Mark, facts: FrameFacts, damage: DamageLog) -> Mark:
+    if not mark.boxes:
+        return mark
+    where = f"{facts.source}/{facts.topic.lstrip('/')} at {facts.stamp_ns}"
+    return Mark(mark.label, sound_boxes(mark.boxes, facts.width, facts.height, where, damage))

@@ -1,21 +1,24 @@
 """Labelled frames kept on the robot; they never leave it."""
 
 import logging
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from sys import intern
 from typing import NamedTuple
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import IMAGE_SUFFIXES, find_bags
-from edge_agent.data.labels import TOLERANCE_S, LabelledFrame, LabelSettings, labelled_frames
+from edge_agent.data.labels import TOLERANCE_S, LabelSettings
+from edge_agent.examples.frame_index import FrameIndex
 from edge_agent.examples.held_out import HeldOutSplit, Moment
+from edge_agent.examples.known_frames import KnownFrames, KnownLabelled
+from edge_agent.examples.lazy_frame import LazyFrame
 from edge_agent.examples.spool.kept_examples import KeptExamples
 from edge_agent.examples.trained_moments import TrainedMoments
 from fleet_model.errors import FrameError
-from fleet_model.types import Example
+from fleet_model.types import Box, Example
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +35,11 @@ class StoreSummary:
 
 
 class ExampleStore:
-    """The examples in bags, data sets and the robot's own store, read anew at every call.
+    """The examples in bags, data sets and the robot's own store, listed again at every call.
 
-    Examples are streamed; what stays in memory is a key and a stamp for each. A path may also be a
-    directory of bags, at any depth. Frames without a label of `labels` are skipped and counted, and
-    so is whatever is damaged; `HeldOutSplit` tells how a share is held out.
+    A path may also be a directory of bags, at any depth. Frames without a label of `labels` are
+    skipped and counted, and so is whatever is damaged; `HeldOutSplit` decides which share is held
+    out. The bytes of a frame are read once: later calls list what is known of it, see KnownFrames.
 
     `Example.key` is source, topic, stamp and a checksum of the frame's bytes: it stays the same
     wherever the recording lies and whatever is recorded beside it, and a picture that replaces
@@ -52,6 +55,7 @@ class ExampleStore:
         *,
         kept: Path | None = None,
         trained: Path | None = None,
+        index: Path | None = None,
         held_out: float = 0.2,
         segment_s: float = 10.0,
         tolerance_s: float = TOLERANCE_S,
@@ -63,9 +67,11 @@ class ExampleStore:
                 directories of bags.
             topic: camera topic of bags; "" takes the only one of each.
             label_topic: topic of the bags with labels, or a CSV file or data set that has them.
-            labels: those of the workload.
+            labels: those of the workload; none takes every frame, with a label or without.
             kept: folder of KeptExamples, read as well; it may be empty or not there yet.
             trained: file that remembers what was trained on, so that it is never held out.
+            index: folder that remembers which frames were read; without it they are read in every
+                call.
             held_out: share of the examples to measure with, 0 to 0.5.
             segment_s: length of a time segment that is held out as a whole.
             tolerance_s: how far a label may lie from its frame.
@@ -76,13 +82,15 @@ class ExampleStore:
         self._paths, self._kept = tuple(paths), kept
         self._settings = LabelSettings(topic, label_topic, tolerance_s)
         self._labels = tuple(labels)
+        self._known = KnownFrames(FrameIndex(index))
+        self._skipped = Counter[str]()
         self._held_out, self._segment_s = held_out, segment_s
         self._reported: set[str] = set()
         HeldOutSplit((), held_out, segment_s)  # raises before the first round, not in it
         self._trained = TrainedMoments(trained, segment_s)
 
     def examples(self) -> Iterator[Example]:
-        """Yield the examples, recording by recording. All are looked at first, to split them.
+        """Yield the examples, recording by recording. All are listed first, to split them.
 
         A picture whose damage only decoding shows is yielded: `decode` raises FrameError. The
         training ones count as trained on from here on.
@@ -90,35 +98,41 @@ class ExampleStore:
         Raises:
             FrameError: there are recordings, and none of them can be read.
         """
-        moments, split, _ = self._scan()
-        self._trained.add(sorted(m for m in moments if not split.holds_out(m)))
-        for labelled, key in self._labelled(Counter()):
-            moment = _moment(labelled)
+        found, split = self._scan()
+        moments = (each.moment for each in found if not split.holds_out(each.moment))
+        self._trained.add(sorted(moments))
+        for frame, label, boxes, key, moment in found:
             if split.between(moment):
                 continue
             yield Example(
-                raw=labelled.frame,
-                label=labelled.label,
+                raw=frame,
+                label=label or None,
                 key=key,
                 held_out=split.holds_out(moment),
-                boxes=labelled.boxes,
+                boxes=boxes,
             )
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Reason -> frames that the last listing has left out; see StoreSummary."""
+        return dict(self._skipped)
 
     def summary(self) -> StoreSummary:
         """Count what `examples` would yield now; raises as it does."""
-        found, split, skipped = self._scan()
-        moments = [moment for moment in found if not split.between(moment)]
+        found, split = self._scan()
+        moments = [each.moment for each in found if not split.between(each.moment)]
         counts = Counter(moment.label for moment in moments)
         return StoreSummary(
             examples=len(moments),
             held_out=sum(map(split.holds_out, moments)),
-            labels={label: counts[label] for label in self._labels},
-            skipped=dict(skipped),
+            labels={label: counts[label] for label in self._labels or sorted(counts)},
+            skipped=self.left_out,
         )
 
-    def _scan(self) -> "_Scan":
-        skipped = Counter[str]()
-        moments = [_moment(labelled) for labelled, _ in self._labelled(skipped)]
+    def _scan(self) -> "tuple[list[_Found], HeldOutSplit]":
+        skipped = self._skipped = Counter[str]()
+        found = list(self._labelled(skipped))
+        moments = [each.moment for each in found]
         split = HeldOutSplit(moments, self._held_out, self._segment_s, self._trained)
         if between := sum(map(split.between, moments)):
             skipped["between training and held out"] = between
@@ -130,31 +144,31 @@ class ExampleStore:
         if skipped:
             listed = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
             self._report(f"{len(moments) - between} examples; skipped: {listed}")
-        return _Scan(moments, split, skipped)
+        return found, split
 
-    def _labelled(self, skipped: Counter[str]) -> Iterator[tuple[LabelledFrame, str]]:
+    def _labelled(self, skipped: Counter[str]) -> "Iterator[_Found]":
         """Yield the frames that are examples with their keys; count the others by reason."""
         keys: set[str] = set()
-        for labelled in self._frames(skipped):
-            if not labelled.label:
+        for frame, label, boxes in self._frames(skipped):
+            if self._labels and not label:
                 skipped["without a label"] += 1
                 continue
-            if labelled.label not in self._labels:
-                skipped[f"labelled {labelled.label!r}, which is not learned"] += 1
+            if self._labels and label not in self._labels:
+                skipped[f"labelled {label!r}, which is not learned"] += 1
                 continue
-            key = _key(labelled)
+            key = _key(frame)
             if key in keys:
                 skipped["a copy of another frame"] += 1
                 continue
             keys.add(key)
-            yield labelled, key
+            yield _Found(frame, label, boxes, key, _moment(frame, label))
 
-    def _frames(self, skipped: Counter[str]) -> Iterator[LabelledFrame]:
+    def _frames(self, skipped: Counter[str]) -> Iterator[KnownLabelled]:
         """Yield every frame that can be read; damage is counted by its kind."""
         frames, failures, damage = 0, list[FrameError](), DamageLog()
         for recording, settings in self._recordings(failures):
             try:
-                for labelled in labelled_frames(recording, settings, damage):
+                for labelled in self._known.labelled(recording, settings, damage):
                     frames += 1
                     yield labelled
             except FrameError as error:
@@ -165,6 +179,7 @@ class ExampleStore:
         for loss in damage.all():
             skipped[loss.kind] += loss.count
             self._report(f"{loss.kind}: {loss.begins}")
+        self._known.end()
         if failures and not frames:
             raise FrameError(f"no frame of any recording can be read: {failures[0]}")
 
@@ -187,21 +202,23 @@ class ExampleStore:
             log.warning("%s", text)
 
 
-class _Scan(NamedTuple):
-    moments: list[Moment]
-    split: HeldOutSplit
-    skipped: Counter[str]
+class _Found(NamedTuple):
+    """A frame that is an example."""
+
+    frame: LazyFrame
+    label: str
+    boxes: tuple[Box, ...]
+    key: str
+    moment: Moment
 
 
-def _moment(labelled: LabelledFrame) -> Moment:
-    frame = labelled.frame
-    name = f"{frame.source}/{frame.topic}"
+def _moment(frame: LazyFrame, label: str) -> Moment:
+    name = intern(f"{frame.source}/{frame.topic}")
     # Bags that follow each other have one camera; a picture that is its own topic has none.
     camera = "" if frame.topic.lower().endswith(IMAGE_SUFFIXES) else frame.topic
-    return Moment(frame.stamp_ns, name, labelled.label, camera)
+    return Moment(frame.stamp_ns, name, label, camera)
 
 
-def _key(labelled: LabelledFrame) -> str:
-    frame = labelled.frame
+def _key(frame: LazyFrame) -> str:
     name = f"{frame.source}/{frame.topic.lstrip('/')}"
-    return f"{name}/{frame.stamp_ns}-{zlib.crc32(frame.data):08x}"
+    return f"{name}/{frame.stamp_ns}-{frame.checksum:08x}"

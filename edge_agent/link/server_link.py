@@ -1,6 +1,5 @@
 """The robot's side of our own HTTPS routes: who am I, which model is newest, give me that file."""
 
-import hashlib
 import json
 import logging
 import ssl
@@ -13,9 +12,9 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_agent.link.download import Download
 from edge_agent.robot.settings import ServerLink
-from fleet_model.bundle import MAX_JSON_BYTES, Offer, read_offer
-from fleet_model.durable import writing
+from fleet_model.bundle import MAX_JSON_BYTES, FileEntry, Offer, read_offer
 from fleet_model.errors import (
     BundleError,
     ConnectionFailed,
@@ -45,6 +44,7 @@ SILENCE_S = 30.0  # a server that says nothing for so long is gone
 PATIENCE_S, SLOWEST_BYTES_S = 60.0, 1000  # an answer that trickles in more slowly is given up
 MAX_REASON = 1000  # characters of the server's own words; a refusal with the key is about 450
 REPORT_AGAIN_S = 600.0  # after a server did not take a report
+WHOLE, PARTS = (200, 304, 404), (200, 206, 404, 416)  # statuses that are answers
 SAME_TIME_S = 2.0  # an answer's date is of whole seconds, and may be one old
 log = logging.getLogger(__name__)
 
@@ -127,27 +127,62 @@ class HttpsStore:
         return self._newest
 
     def fetch(self, sha256: str, size_bytes: int, into: Path) -> int:
-        """Write one file by content, checked while it arrives; return the bytes transferred."""
-        digest, received = hashlib.sha256(), 0
-        with self._open("GET", f"{ROBOT}/objects/{sha256}") as response:
-            if response.status_code != 200:
-                raise BundleError(f"the server has no object {sha256[:12]}; publish again")
-            with writing(into) as target:
-                for block in self._blocks(response, size_bytes):
-                    received += len(block)
-                    self.bytes_down += len(block)
-                    if received > size_bytes:
-                        raise BundleError(
-                            f"object {sha256[:12]}: more than the {size_bytes} bytes of its entry"
-                        )
-                    digest.update(block)
-                    target.write(block)
-                if digest.hexdigest() != sha256:
-                    raise BundleError(
-                        f"object {sha256[:12]}: arrived with sha256 {digest.hexdigest()[:12]}; it "
-                        "was changed or damaged on the way, the active model stays"
-                    )
-        return received
+        """Write one file by content, checked at its end; return the bytes transferred.
+
+        A fetch that broke off is continued where it ended, also by another process. If what came
+        in pieces is not the file, it is fetched once more from its start.
+
+        Raises:
+            BundleError: it is no longer published, or was changed on the way; the part is removed.
+            ConnectionFailed: it broke off; the part stays.
+        """
+        download = Download(FileEntry(sha256=sha256, size_bytes=size_bytes), into)
+        before = self.bytes_down
+        in_pieces = download.size > 0
+        digest = self._whole(download)
+        if digest != sha256 and in_pieces:
+            log.warning("object %s: its pieces do not fit; fetching it from the start", sha256[:12])
+            digest = self._whole(download)
+        if digest != sha256:
+            raise BundleError(
+                f"object {sha256[:12]}: arrived with sha256 {digest[:12]}; it was changed or "
+                "damaged on the way, the active model stays"
+            )
+        return self.bytes_down - before
+
+    def _whole(self, download: Download) -> str:
+        """Fetch what is missing of a file, if anything is; return the sha256 of all that came."""
+        if not download.has_all:
+            entry = download.entry
+            path = f"{ROBOT}/objects/{entry.sha256}"
+            with self._open("GET", path, download.headers()) as response:
+                self._require_expected(response, download)
+                download.append(self._counted(response, entry.size_bytes))
+            if not download.has_all:
+                raise ConnectionFailed(
+                    f"{self._address} sent {download.size} of the {entry.size_bytes} bytes of "
+                    f"object {entry.sha256[:12]}"
+                )
+        return download.finish()
+
+    def _require_expected(self, response: "httpx.Response", download: Download) -> None:
+        """Raise unless the answer continues what has arrived, or is the whole file."""
+        status = response.status_code
+        if status == 206 and download.is_continued(response.headers.get("content-range", "")):
+            return
+        download.discard()
+        if status == 404:
+            raise BundleError(
+                f"object {download.entry.sha256[:12]} is no longer published; the newest model is "
+                "asked for again"
+            )
+        if status != 200:
+            raise self._stranger(f"status {status} for a part of a file")
+
+    def _counted(self, response: "httpx.Response", size_bytes: int) -> "Iterator[bytes]":
+        for block in self._blocks(response, size_bytes):
+            self.bytes_down += len(block)
+            yield block
 
     def close(self) -> None:
         """Close the connection."""
@@ -213,7 +248,7 @@ class HttpsStore:
                 if response.status_code == 429 or response.status_code >= 500:
                     detail = _detail(response.status_code, self._read(response))
                     raise ConnectionFailed(f"{self._address} cannot answer now: {detail}")
-                if response.status_code not in (200, 304, 404):
+                if response.status_code not in (PARTS if "range" in (headers or {}) else WHOLE):
                     raise self._stranger(f"status {response.status_code}")
                 self.standing = unpack_standing(response.headers.get(STANDING_HEADER, ""))
                 yield response

@@ -14,6 +14,7 @@ version must never be put together inside the active one.
 
 import errno
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ from fleet_model.bundle import (
 )
 from fleet_model.durable import fsync_directory, link_or_copy, point_durably, pointed, write_durably
 from fleet_model.errors import BundleError, StorageError
-from fleet_model.store import ModelStore
+from fleet_model.store import PART, ModelStore
 
 PERMIT = "let the agent's user write there"
 ADVICE = {
@@ -42,6 +43,7 @@ ADVICE = {
     errno.EPERM: PERMIT,
     errno.EROFS: "mount its disk so that the agent's user can write there",
 }
+PART_KEPT_S = 7 * 86400.0  # since the last byte of a download
 
 
 class Models:
@@ -167,12 +169,17 @@ class Models:
                     yield path.with_name(name)
 
     def _collect(self, keep: tuple[str, str]) -> None:
-        """Remove versions but the active and the one before, and objects nothing links to."""
+        """Remove versions but the active and the one before, and objects nothing links to.
+
+        A part of the trainer's files stays, for its download to be continued; an old one goes.
+        """
         for path in (self._root / "versions").iterdir():
             if path.name not in keep:
                 shutil.rmtree(path)
         for path in (self._root / "objects").iterdir():
-            if path.stat().st_nlink == 1:
+            status = path.stat()
+            is_young = time.time() - status.st_mtime < PART_KEPT_S
+            if status.st_nlink == 1 and not (path.suffix == PART and is_young):
                 path.unlink()
 
 

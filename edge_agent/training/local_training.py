@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from fleet_model.protocol.wire import TrainRequest
     from fleet_model.types import Update
 
-TRAINED = "trained.json"  # in the state directory
+TRAINED, INDEX = "trained.json", "known-frames"  # in the state directory
 STORE = "edge_agent.training.local_training:open_store"
 
 
 def open_store(
-    paths: Iterable[str], *, kept: str = "", trained: str = "", **arguments: Any
+    paths: Iterable[str], *, kept: str = "", trained: str = "", index: str = "", **arguments: Any
 ) -> "ExampleStore":
     """Open the example store in the training process, from JSON values; "" is no path."""
     from edge_agent.examples.example_store import ExampleStore  # not in the agent: it stays small
@@ -38,6 +38,7 @@ def open_store(
         paths=[Path(path) for path in paths],
         kept=Path(kept) if kept else None,
         trained=Path(trained) if trained else None,
+        index=Path(index) if index else None,
         **arguments,
     )
 
@@ -84,6 +85,7 @@ class LocalTraining:
                 "paths": [str(path) for path in examples.paths],
                 "kept": str(self._settings.state / KEPT) if examples.spool else "",
                 "trained": str(self._settings.state / TRAINED),
+                "index": str(self._settings.state / INDEX),
                 "topic": examples.topic,
                 "label_topic": examples.label_topic,
                 "labels": spec.workload.config.get("labels", ()),

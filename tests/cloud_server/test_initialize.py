@@ -47,7 +47,7 @@ def export(monkeypatch):
     """Return the jobs that were asked for."""
     jobs = []
 
-    def run_export(job, progress=lambda line: None):
+    def run_export(job, progress=lambda line: None, stop=lambda: False):
         jobs.append(job)
         shutil.copytree(TINY, job.directory, dirs_exist_ok=True)
         if isinstance(job, BundleJob):

@@ -20,6 +20,7 @@ from cloud_server.monitoring.tensorboard import EVENTS
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register
+from cloud_server.runs import lifecycle
 from cloud_server.runs.run_store import KEPT_RUNS, Run, RunStore
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
@@ -94,11 +95,12 @@ def answer(message: Message) -> Message:
 
 @pytest.fixture
 def server_dir(server_dir: ServerDirectory, monkeypatch: pytest.MonkeyPatch) -> ServerDirectory:
-    def publish(*_: Any) -> Any:  # exporting needs TensorFlow; test_separate_superlink.py does it
+    # Exporting needs TensorFlow; test_separate_superlink.py does it.
+    def publish(*_: Any, **__: Any) -> Any:
         version = Checkpoints(server_dir.checkpoints).versions()[-1]
         return type("Manifest", (), {"version": version})
 
-    monkeypatch.setattr(server_app, "publish", publish)
+    monkeypatch.setattr(lifecycle, "publish", publish)
     monkeypatch.setattr(server_app, "log_to_stderr", lambda _: None)  # it is of the process
     monkeypatch.setattr(server_app, "SWEEP_S", 0.0)
     monkeypatch.setattr(server_app, "LOOK_S", 0.0)
@@ -316,6 +318,27 @@ def test_a_serverapp_that_was_killed_goes_on_with_its_own_rounds(server_dir, gri
     assert versions(server_dir) == [2, 3, 4]
 
 
+def test_a_serverapp_that_died_while_it_published_is_followed_by_one_that_publishes(
+    server_dir, grid, monkeypatch
+):
+    def die(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lifecycle, "publish", die)
+        with pytest.raises(KeyboardInterrupt):
+            start(server_dir, grid, 2)
+    (run,) = RunStore(server_dir.runs_apart).load()
+    assert (run.state, run.rounds_closed) == ("publishing", 2)
+    asked = len(grid.sent)
+
+    start(server_dir, grid, 2)
+
+    (run,) = RunStore(server_dir.runs_apart).load()
+    assert (run.state, run.published_version) == ("finished", 3)
+    assert len(grid.sent) == asked
+
+
 def test_a_run_whose_round_failed_publishes_what_has_closed_and_goes_on_later(server_dir, grid):
     def refuse(message: Message) -> Message:
         if len(Checkpoints(server_dir.checkpoints).versions()) == 2:
@@ -367,7 +390,7 @@ def test_a_run_that_a_bug_has_ended_says_so_and_goes_on_later(server_dir, grid):
         start(server_dir, grid, 1)
     (run,) = RunStore(server_dir.runs_apart).load()
     assert (run.state, run.exit_code) == ("failed", 1)
-    assert run.error.startswith("ZeroDivisionError in Flower's ServerApp")
+    assert run.error == "unexpected ZeroDivisionError; `flwr log` shows details"
     grid.answer = answer
     start(server_dir, grid, 1)
     (run,) = RunStore(server_dir.runs_apart).load()

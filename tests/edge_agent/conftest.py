@@ -142,7 +142,7 @@ def gray_engine():
 
         return SimpleNamespace(
             predict=predict,
-            workload=SimpleNamespace(task=SimpleNamespace(classes=tuple(labels))),
+            workload=SimpleNamespace(labels=tuple(labels)),
             manifest=SimpleNamespace(version=version),
         )
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +122,16 @@ class SmallFleet:
         subprocess.run([str(part) for part in command], check=True, capture_output=True)
         return self.root / "bags" / robot
 
-    def start(self, name: str, *command: object, environment: Any = None) -> None:
+    def start(
+        self,
+        name: str,
+        *command: object,
+        environment: Any = None,
+        python: Sequence[str] = (sys.executable,),
+    ) -> None:
         with (self.root / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, *map(str, command)],
+                [*python, *map(str, command)],
                 env={**ENVIRONMENT, **(environment or {})},
                 stdout=log,
                 stderr=log,

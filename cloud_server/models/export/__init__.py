@@ -1,34 +1,37 @@
-"""Start exports in a process of their own, so that the server itself loads no ML framework.
+"""Start exports in a process of their own, so that the server itself never loads TensorFlow.
 
     python -m cloud_server.models.export '{"job": "init", ...}'
 
 Progress goes to stderr, one line of JSON to stdout: the result, or the class and text of an error.
 
     __main__.py          the child process
-    model_directory.py   job "init": the trainer, its files, the initial weights
+    model_directory.py   job "init": trunk, trainer, initial and frozen weights
     bundle_directory.py  job "bundle": the engines and the manifest of one version
-
-What computes is a backend's, see cloud_server/models/backend.py.
+    litert_graphs.py     Keras -> .tflite
+    parity_gate.py       refuses a .tflite that does not compute what Keras computes
 """
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from cloud_server.models.backend import Progress
 from fleet_model import errors
 from fleet_model.bundle import WorkloadSpec
-from fleet_model.errors import ExportError
+from fleet_model.errors import ExportError, StoppedError
 
-PROGRESS = "export: "  # tells our lines from those of a framework
+Progress = Callable[[str], None]
 
-__all__ = ["PROGRESS", "BundleJob", "ExportResult", "Failure", "InitJob", "Progress", "run_export"]
+STOP_S = 0.2
+PROGRESS = "export: "  # tells our lines from TensorFlow's
 
 
 class _Message(BaseModel):
@@ -38,20 +41,21 @@ class _Message(BaseModel):
 class InitJob(_Message):
     """Write what does not change between rounds into a model directory.
 
-    The files of the backend, weights.safetensors (where training starts), and trainer.json last.
+    weights.safetensors (initial, trainable), frozen.safetensors, trunk.tflite, trunk_int8.tflite
+    (unless everything is trained), trainer.tflite (scope "head"), and trainer.json last.
     """
 
     job: Literal["init"] = "init"
     workload: WorkloadSpec
-    trainable: str  # a scope that the workload's model knows, e.g. "head"
-    batch_size: int = Field(default=32, ge=1)  # static in exported graphs
+    trainable: str  # "head", "last-block" or "all"
+    batch_size: int = Field(default=32, ge=1)  # static in trainer.tflite
     directory: Path
-    checkpoint: Path | None = None  # a user's own file; None = the workload's initial weights
-    calibration: Path | None = None  # folder of samples for int8; None = the workload's own
+    checkpoint: Path | None = None  # a user's own .keras or .npz; None = the backbone's weights
+    calibration: Path | None = None  # folder of pictures for int8; None = the shipped ones
 
 
 class BundleJob(_Message):
-    """Write a bundle directory: the engines of one version, and manifest.json last."""
+    """Write a bundle directory: the head's stages, links to the trunk's, manifest.json last."""
 
     job: Literal["bundle"] = "bundle"
     model: Path  # directory that an InitJob has written
@@ -75,35 +79,80 @@ class Failure(_Message):
     message: str
 
 
-def run_export(job: InitJob | BundleJob, progress: Progress = lambda line: None) -> ExportResult:
+def run_export(
+    job: InitJob | BundleJob,
+    progress: Progress = lambda line: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> ExportResult:
     """Run a job in a child process and wait for it.
+
+    The child has a session of its own: Ctrl-C in a terminal reaches only the parent, which then
+    decides. The child ends when its parent does, however that happens (see parent.py).
 
     Args:
         job: what to export; the directory is complete once this returns.
         progress: is given one line for each file.
+        stop: asked five times a second; the child is killed when it returns true.
 
     Raises:
         FleetError: the class that the child raised, e.g. CheckpointError for a wrong file, or
-            ExportError if the child died.
+            ExportError if the child died, or StoppedError if `stop` returned true.
     """
     command = [sys.executable, "-m", "cloud_server.models.export", job.model_dump_json()]
-    last_lines: deque[str] = deque(maxlen=5)
     with (
         tempfile.TemporaryFile("w+") as stdout,
-        subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True) as child,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as child,
     ):
+        assert child.stderr is not None
+        lines = _Lines(child.stderr, progress)
         try:
-            assert child.stderr is not None
-            for line in child.stderr:
-                if line.startswith(PROGRESS):
-                    progress(line.removeprefix(PROGRESS).rstrip())
-                elif line.strip():
-                    last_lines.append(line.rstrip())
+            while not _has_ended(child):
+                if lines.error is not None:
+                    raise lines.error
+                if stop():
+                    raise StoppedError("the export was stopped; nothing is published")
         except BaseException:
-            child.kill()
+            os.killpg(child.pid, signal.SIGKILL)  # it is not waited for yet: no other has its id
             raise
-        code = child.wait()
-        return _answer(stdout, code, list(last_lines))
+        finally:
+            lines.join()
+        return _answer(stdout, child.returncode, list(lines.last))
+
+
+class _Lines(threading.Thread):
+    """Reads what a child says on stderr until its end."""
+
+    def __init__(self, stream: IO[str], progress: Progress) -> None:
+        super().__init__(name="export", daemon=True)
+        self._stream, self._progress = stream, progress
+        self.last: deque[str] = deque(maxlen=5)  # that are no progress
+        self.error: Exception | None = None  # of `progress`
+        self.start()
+
+    def run(self) -> None:
+        try:
+            for line in self._stream:
+                if line.startswith(PROGRESS):
+                    self._progress(line.removeprefix(PROGRESS).rstrip())
+                elif line.strip():
+                    self.last.append(line.rstrip())
+        except Exception as error:  # noqa: BLE001  (raised by run_export)
+            self.error = error
+
+
+def _has_ended(child: "subprocess.Popen[str]") -> bool:
+    try:
+        child.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _answer(stdout: IO[str], code: int, last_lines: Sequence[str]) -> ExportResult:

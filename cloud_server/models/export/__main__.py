@@ -1,5 +1,6 @@
-"""The export process: the only part of the server that loads an ML framework."""
+"""The export process: the only part of the server that loads TensorFlow."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -9,6 +10,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 from cloud_server.models.export import PROGRESS, BundleJob, Failure, InitJob
 from cloud_server.models.export.bundle_directory import write_bundle_directory
 from cloud_server.models.export.model_directory import write_model_directory
+from cloud_server.models.export.parent import end_with_parent
 from fleet_model.errors import FleetError
 
 
@@ -33,4 +35,7 @@ def _report(line: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.exit(main(sys.argv[1:]))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.message import CAMERA_TYPES, frame_of
-from edge_agent.data.frames.source import Entry, storage_suffix
+from edge_agent.data.frames.source import Entry, Place, storage_suffix
 from edge_agent.data.storage import Stored, Topic
 from edge_agent.data.storage.open_storage import OpenStorage
 from fleet_model.errors import FrameError
@@ -41,9 +41,10 @@ class BagFrames:
         """Yield every frame of the camera topic; see FrameSource."""
         chosen = self.choose_topic()
         source = self.path.name
-        for stored in self.stored((chosen.name,), damage):
+        for file, at, stored in self._numbered((chosen.name,), damage):
             if stored.topic.type in CAMERA_TYPES:
-                yield Entry(stored.bag_ns, partial(_load_frame, stored, source))
+                load = partial(_load_frame, stored, source)
+                yield Entry(stored.bag_ns, load, chosen.name, Place(file, at))
 
     def stored(self, topics: Collection[str], damage: DamageLog) -> Iterator[Stored]:
         """Yield the messages of topics (by name) over all files, file after file.
@@ -51,10 +52,8 @@ class BagFrames:
         Raises:
             FrameError: no file of the bag can be read.
         """
-        for name in _missing_files(self.path, self._files()):
-            damage.add("missing file", f"{self.path.name}/{name}, which metadata.yaml lists")
-        for opened in self._readable(damage):
-            yield from opened.messages(topics, damage)
+        for _, _, stored in self._numbered(topics, damage):
+            yield stored
 
     def topics(self) -> list[Topic]:
         """Return every topic of every readable file by name, the messages of all files counted.
@@ -92,6 +91,16 @@ class BagFrames:
             missing = f"camera topic {self.topic}".strip()
             raise FrameError(f"{self.path.name}: no {missing}; it has {listed or 'none at all'}")
         raise FrameError(f"{self.path.name}: name one camera topic with --topic: {listed}")
+
+    def _numbered(
+        self, topics: Collection[str], damage: DamageLog
+    ) -> Iterator[tuple[Path, int, Stored]]:
+        """Yield the messages with their file and their number in it."""
+        for name in _missing_files(self.path, self._files()):
+            damage.add("missing file", f"{self.path.name}/{name}, which metadata.yaml lists")
+        for opened in self._readable(damage):
+            for at, stored in enumerate(opened.messages(topics, damage)):
+                yield opened.path, at, stored
 
     def _files(self) -> list[Path]:
         """Return the storage files in the order of their numbers."""

@@ -21,6 +21,39 @@ BAG_SUFFIXES = (".mcap", ".mcap.zstd", ".db3", ".db3.zstd", ".bag", ".bag.active
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
+class FrameFacts(Protocol):
+    """What labels are found by: a Frame, or what is known of one without its payload."""
+
+    @property
+    def source(self) -> str:
+        """As in Frame."""
+
+    @property
+    def topic(self) -> str:
+        """As in Frame."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """As in Frame."""
+
+    @property
+    def width(self) -> int:
+        """As in Frame."""
+
+    @property
+    def height(self) -> int:
+        """As in Frame."""
+
+
+class Place(NamedTuple):
+    """Where the bytes of a frame are. As long as the file is unchanged, so is the frame."""
+
+    file: Path  # absolute
+    at: int = 0  # the number of the frame in its file; in a bag, of its topic
+    # Source, topic and stamp of an image, which other files tell; None: they are in the bytes.
+    given: tuple[str, str, int] | None = None
+
+
 class Entry(NamedTuple):
     """One frame that was not yet read."""
 
@@ -28,6 +61,8 @@ class Entry(NamedTuple):
     # Reads header and payload. Raises FrameError (with `reason`) for whatever is wrong and can be
     # seen without decoding: sizes that do not fit, a JPEG that was cut, an unknown encoding.
     load: Callable[[], Frame]
+    topic: str = ""  # where it is known without reading the frame
+    place: Place | None = None  # None: live, it comes once
 
 
 class FrameSource(Protocol):

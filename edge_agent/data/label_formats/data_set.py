@@ -6,6 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol, cast
 
 from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.source import FrameFacts, Place
+from edge_agent.data.label_formats.marks import Mark
 from edge_agent.data.manifest import ManifestRow
 from fleet_model.errors import FrameError, SettingsError
 from fleet_model.loading import load_plugin
@@ -35,6 +37,10 @@ class LabelledEntry(NamedTuple):
     load: Callable[[], LabelledFrame]  # raises FrameError (with `reason`) as Entry.load does
     topic: str = ""  # where it is known without reading the frame
     name: str = ""  # of the image in its data set
+    place: Place | None = None  # None: nothing tells whether the frame was read before
+    # The label of a frame that was read before; it reads label files, but no frame. None: only
+    # `load` finds it.
+    mark: Callable[[FrameFacts], Mark] | None = None
 
 
 class DataSetFormat(Protocol):

@@ -7,15 +7,15 @@ from pathlib import Path, PurePosixPath
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.folder import image_names
-from edge_agent.data.frames.source import image_files
-from edge_agent.data.label_formats.data_set import LabelledEntry, LabelledFrame
+from edge_agent.data.frames.source import FrameFacts, image_files
+from edge_agent.data.label_formats.data_set import LabelledEntry
 from edge_agent.data.label_formats.image_rows import (
     ImageRow,
     entry_of,
     image_rows,
-    load_image,
     sound_boxes,
 )
+from edge_agent.data.label_formats.marks import Mark
 from edge_agent.data.label_formats.table import Labels, labels_by_file
 from edge_agent.data.manifest import ManifestRow
 from fleet_model.errors import FrameError
@@ -45,8 +45,7 @@ class FolderFormat:
         root = path if path.is_dir() else path.parent
         table = _table(root, damage)
         for image in image_rows(root, image_names(path, damage), damage):
-            load = partial(_load, root, image, table.get(image.name), damage)
-            yield entry_of(image, load)
+            yield entry_of(root, image, partial(_mark, root, image, table.get(image.name), damage))
 
     def path_of(self, row: ManifestRow) -> str:
         """Return label/name."""
@@ -85,11 +84,12 @@ def _table(root: Path, damage: DamageLog) -> dict[str, Labels]:
         return {}
 
 
-def _load(root: Path, image: ImageRow, by_hand: Labels | None, damage: DamageLog) -> LabelledFrame:
-    frame = load_image(root, image)
+def _mark(
+    root: Path, image: ImageRow, by_hand: Labels | None, damage: DamageLog, facts: FrameFacts
+) -> Mark:
     label, boxes = _labels_of(root, image, by_hand)
     where = f"{root.name}/{image.name}"
-    return LabelledFrame(frame, label, sound_boxes(boxes, frame.width, frame.height, where, damage))
+    return Mark(label, sound_boxes(boxes, facts.width, facts.height, where, damage))
 
 
 def _labels_of(root: Path, image: ImageRow, by_hand: Labels | None) -> tuple[str, tuple[Box, ...]]:

@@ -2,21 +2,24 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.folder import read_image, unreadable
 from edge_agent.data.frames.image_file import image_frame
+from edge_agent.data.frames.source import FrameFacts, Place
 from edge_agent.data.label_formats.data_set import (
     LabelledEntry,
     LabelledFrame,
     inside,
     largest_label,
 )
+from edge_agent.data.label_formats.marks import Mark
 from edge_agent.data.manifest import MANIFEST, Manifest, ManifestRow
 from fleet_model.errors import FrameError
-from fleet_model.types import Box, Frame
+from fleet_model.types import Box
 
 
 class ImageRow(NamedTuple):
@@ -60,23 +63,23 @@ def image_rows(root: Path, names: Iterable[str], damage: DamageLog) -> Iterator[
         damage.add("missing file", f"{root.name}/{row.file}, which {MANIFEST} lists")
 
 
-def entry_of(image: ImageRow, load: Callable[[], LabelledFrame]) -> LabelledEntry:
-    """Return the entry of an image."""
-    return LabelledEntry(image.time_ns, load, image.row.topic if image.row else "", image.name)
+def entry_of(root: Path, image: ImageRow, mark: Callable[[FrameFacts], Mark]) -> LabelledEntry:
+    """Return the entry of an image: the frame that it was when the manifest was written."""
+    row = image.row
+    source, topic = (row.source, row.topic) if row else ("", "")
+    given = source or root.name, topic or image.name, image.time_ns
+    return LabelledEntry(
+        image.time_ns,
+        partial(_load, root, image.name, given, mark),
+        row.topic if row else "",
+        image.name,
+        Place(root / image.name, 0, given),
+        mark,
+    )
 
 
-def load_image(root: Path, image: ImageRow) -> Frame:
-    """Read an image as the frame that it was when the manifest was written; raises FrameError."""
-    row, where = image.row, f"{root.name}/{image.name}"
-    content = read_image(root / image.name, where)
-    source, topic = (row.source, row.topic) if row else (root.name, image.name)
-    return image_frame(content, source or root.name, topic or image.name, image.time_ns, where)
-
-
-def with_boxes(
-    frame: Frame, boxes: tuple[Box, ...], row: ManifestRow | None, label: str = ""
-) -> LabelledFrame:
-    """Return the frame with the boxes that its label file has.
+def mark_of(boxes: tuple[Box, ...], row: ManifestRow | None, label: str = "") -> Mark:
+    """Return the mark of a frame with the boxes that its label file has.
 
     The manifest's label counts as long as its boxes are the label file's: somebody who draws
     other boxes with another tool does not edit the manifest. Then, and without a manifest, it is
@@ -84,7 +87,7 @@ def with_boxes(
     """
     if row is not None:
         label = row.label if row.boxes == boxes else ""
-    return LabelledFrame(frame, label or largest_label(boxes), boxes)
+    return Mark(label or largest_label(boxes), boxes)
 
 
 def sound_boxes(
@@ -112,6 +115,14 @@ def sound_boxes(
         else:
             sound.append(box)
     return tuple(sound)
+
+
+def _load(
+    root: Path, name: str, given: tuple[str, str, int], mark: Callable[[FrameFacts], Mark]
+) -> LabelledFrame:
+    where = f"{root.name}/{name}"
+    frame = image_frame(read_image(root / name, where), *given, where)
+    return LabelledFrame(frame, *mark(frame))
 
 
 def _rows(root: Path, damage: DamageLog) -> Iterator[ManifestRow]:

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.cdr import parse_text
 from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.source import FrameFacts
 from edge_agent.data.label_formats.data_set import clean_text, largest_label
 from edge_agent.data.label_formats.definition import MessageReader
 from edge_agent.data.label_formats.exact_numbers import rounded
 from edge_agent.data.label_formats.marks import Mark, Nearest
 from edge_agent.data.storage import Stored, Topic
 from fleet_model.errors import FrameError
-from fleet_model.types import Box, Frame
+from fleet_model.types import Box
 
 _NS_PER_S = 1_000_000_000
 _TEXT = "std_msgs/String"
@@ -52,7 +53,7 @@ class TopicMarks:
         self._by_stamp = Nearest(marks, tolerance_s)
         self._by_bag = Nearest(by_bag, tolerance_s)
 
-    def find(self, bag_ns: int, frame: Frame) -> Mark | None:
+    def find(self, bag_ns: int, frame: FrameFacts) -> Mark | None:
         """Return the mark of a frame."""
         found = self._by_stamp.at(frame.stamp_ns) or self._by_bag.at(bag_ns)
         return found or self._by_bag.at(frame.stamp_ns)

@@ -4,7 +4,8 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from fleet_model.types import Box, Frame
+from edge_agent.data.frames.source import FrameFacts
+from fleet_model.types import Box
 
 _NS_PER_S = 1_000_000_000
 T = TypeVar("T")
@@ -20,7 +21,7 @@ class Mark(NamedTuple):
 class Marks(Protocol):
     """Where a frame's label is looked up."""
 
-    def find(self, bag_ns: int, frame: Frame) -> Mark | None:
+    def find(self, bag_ns: int, frame: FrameFacts) -> Mark | None:
         """Return the mark of a frame that the recorder received at `bag_ns`; None without one."""
         ...
 
@@ -58,6 +59,6 @@ class StampMarks:
         self._all = Nearest(everything, tolerance_s)
         self._by_topic = {topic: Nearest(listed, tolerance_s) for topic, listed in by_topic.items()}
 
-    def find(self, bag_ns: int, frame: Frame) -> Mark | None:
+    def find(self, bag_ns: int, frame: FrameFacts) -> Mark | None:
         """Return the mark nearest to the frame's stamp."""
         return self._by_topic.get(frame.topic, self._all).at(frame.stamp_ns)

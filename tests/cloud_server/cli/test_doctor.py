@@ -153,7 +153,11 @@ def test_a_disk_that_will_be_full_is_found_before_it_is(good, monkeypatch):
     monkeypatch.setattr(doctor, "SPARE_BYTES", shutil.disk_usage(good.root).free * 2 // 3)
     assert told(good, "disk").state == "warn"
     monkeypatch.setattr(doctor, "SPARE_BYTES", 1 << 60)
-    assert told(good, "disk").state == "fail"
+    failed = told(good, "disk")
+    assert failed.state == "fail"
+    assert "store (0 MB): lower publish.keep_versions, or `cloud-server models unpin" in (
+        failed.next_step
+    )
 
 
 def test_a_port_that_another_program_has_is_found(good):

@@ -23,16 +23,16 @@ STEPS = {
     "close": ("cloud_server.rounds.round_journal", "DiskJournal.close"),
     "run file": ("cloud_server.runs.run_store", "RunStore.save"),
     "prune": ("cloud_server.state.checkpoints", "Checkpoints.prune"),
-    "publish": ("cloud_server.runs.runs", "publish"),
+    "publish": ("cloud_server.runs.lifecycle", "publish"),
 }
 TORN = "half kept+"
 
 
 def main() -> None:
     directory, step, nth = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    from cloud_server.runs import runs
+    from cloud_server.runs import lifecycle
 
-    runs.publish = publish
+    lifecycle.publish = publish
     mark = directory / "killed"
     if not mark.exists():
         arm(step, nth, mark)
@@ -71,7 +71,7 @@ def tear(stream: BinaryIO) -> None:
     os.truncate(stream.fileno(), stream.tell() - 7)
 
 
-def publish(server_dir, settings, checkpoint, progress=None):
+def publish(server_dir, settings, checkpoint, progress=None, stop=None):
     """Publish the tiny bundle as the checkpoint's version."""
     from cloud_server.state.model_store import DirectoryStore
     from fleet_model.bundle import MANIFEST, TRAINER, read_bundle

@@ -49,7 +49,7 @@ def test_a_server_that_is_killed_goes_on_and_ends_with_the_same_bits(
     assert [(line["run"], line["round"]) for line in lines] == [(run["id"], n) for n in (1, 2, 3)]
     assert all(r["outcome"] == "accepted" for line in lines for r in line["robots"])
     said = killed.said()
-    assert f"run {run['id']} goes on after round" in said
+    assert f"run {run['id']} continues after round" in said
     assert re.findall(r"round (\d+) is taken up again", said) == [str(left_open)] * bool(left_open)
     assert ("bytes of an unfinished reply are dropped" in said) == (step == "half kept+")
     last, again = killed.words()

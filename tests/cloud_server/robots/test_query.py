@@ -162,7 +162,9 @@ def participant(**fields):
 def test_facts_of_a_robot_that_reports_nothing_are_the_registers():
     facts = facts_of(participant(labels=("gpu",)))
 
-    assert facts == {"name": "r1", "site": "hall-1", "labels": ("gpu",), "online": True}
+    assert facts == {
+        "name": "r1", "site": "hall-1", "labels": ("gpu",), "online": True, "protocol": 1
+    }  # fmt: skip
 
 
 def test_facts_are_what_a_robot_reports_and_nothing_that_it_does_not():
@@ -172,6 +174,7 @@ def test_facts_are_what_a_robot_reports_and_nothing_that_it_does_not():
 
     assert facts == {
         "name": "r1", "site": "hall-1", "labels": (), "online": False, "last_seen_s": 3.5,
+        "protocol": 1,
         "busy": "", "battery": 12.0, "charging": False, "trainer": "keras", "floor": 2,
     }  # fmt: skip
 

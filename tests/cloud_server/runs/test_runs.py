@@ -3,19 +3,22 @@
 import json
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.rounds.round_loop import Participant, Reply
-from cloud_server.runs import runs as runs_module
+from cloud_server.runs import lifecycle, schedule
+from cloud_server.runs.run_store import RunStore
 from cloud_server.runs.runs import Runs
+from cloud_server.runs.schedule import ScheduleFile
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import AggregationSettings, RoundSettings, ServerSettings
 from fleet_model.bundle import read_bundle
-from fleet_model.errors import ExportError, RoundError, SettingsError
+from fleet_model.errors import ExportError, RoundError, SettingsError, StoppedError
 from fleet_model.protocol.outcome import Outcome
 from fleet_model.types import Update
 
@@ -78,11 +81,11 @@ def published(monkeypatch, server_dir):
     """Replace the export, which needs TensorFlow; return the checkpoints it was given."""
     given = []
 
-    def publish(server_dir, settings, checkpoint):
+    def publish(server_dir, settings, checkpoint, stop):
         given.append(checkpoint)
         return read_bundle(server_dir.model).model_copy(update={"version": checkpoint.version})
 
-    monkeypatch.setattr(runs_module, "publish", publish)
+    monkeypatch.setattr(lifecycle, "publish", publish)
     return given
 
 
@@ -191,10 +194,10 @@ def test_a_round_that_closed_before_the_failure_is_kept_and_published(
 
 
 def test_an_export_that_fails_ends_the_run_with_its_exit_code(runs, monkeypatch, fleet):
-    def publish(server_dir, settings, checkpoint):
+    def publish(server_dir, settings, checkpoint, stop):
         raise ExportError("the files do not match")
 
-    monkeypatch.setattr(runs_module, "publish", publish)
+    monkeypatch.setattr(lifecycle, "publish", publish)
 
     run = finished(runs.start(1))
 
@@ -311,11 +314,11 @@ def test_a_process_that_ends_while_it_publishes_is_followed_by_one_that_publishe
     class GoneError(BaseException):
         pass
 
-    def gone(server_dir, settings, checkpoint):
+    def gone(server_dir, settings, checkpoint, stop):
         raise GoneError
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs_module, "publish", gone)
+        patch.setattr(lifecycle, "publish", gone)
         patch.setattr(threading, "excepthook", lambda _: None)
         run = runs.start(1)
         until(lambda: run.state == "publishing" and threading.active_count() < 20)
@@ -327,6 +330,31 @@ def test_a_process_that_ends_while_it_publishes_is_followed_by_one_that_publishe
     after.go_on()
 
     assert finished(after.get(run.id)).published_version == published[0].version == 2
+    assert len(fleet.requests) == 1
+
+
+def test_a_process_that_is_told_to_end_while_it_exports_does_not_wait_for_the_export(
+    runs, fleet, next_process, published, monkeypatch
+):
+    begun = threading.Event()
+
+    def export(server_dir, settings, checkpoint, stop):
+        begun.set()
+        until(stop)
+        raise StoppedError("the export was stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lifecycle, "publish", export)
+        run = runs.start(1)
+        assert begun.wait(60)
+        runs.leave()
+    after = next_process()
+    left = after.get(run.id)
+    assert (left.state, left.error) == ("publishing", "")
+
+    after.go_on()
+
+    assert finished(after.get(run.id)).state == "finished"
     assert len(fleet.requests) == 1
 
 
@@ -491,6 +519,72 @@ def test_a_damaged_description_of_the_newest_checkpoint_ends_the_run_before_robo
     assert run.exit_code == 8
     assert "remove the folder 000002" in run.error
     assert len(fleet.requests) == 1  # version 2 is not made again with other weights
+
+
+def test_a_stop_that_comes_while_its_run_ends_does_not_bring_the_run_back(
+    runs, fleet, server_dir, monkeypatch
+):
+    fleet.gate.clear()
+    run, load = runs.start(1), ScheduleFile.load
+
+    def while_it_ends(self):
+        fleet.gate.set()
+        finished(run)
+        return load(self)
+
+    monkeypatch.setattr(ScheduleFile, "load", while_it_ends)
+
+    with pytest.raises(RoundError, match=r"has ended already \(finished\)"):
+        runs.stop(run.id)
+    (saved,) = RunStore(server_dir.runs).load()
+    assert (saved.state, saved.stopping) == ("finished", False)
+
+
+def test_a_schedule_that_is_set_with_its_first_run_is_not_due_before_that_run(
+    runs, fleet, monkeypatch, caplog
+):
+    fleet.gate.clear()
+    save, load, looked = ScheduleFile.save, ScheduleFile.load, threading.Event()
+
+    def save_and_let_the_follower_look(self, schedule):
+        save(self, schedule)
+        looked.clear()
+        looked.wait(0.3)  # it looks every millisecond, unless it has to wait for the run
+
+    def seen(self):
+        looked.set()
+        return load(self)
+
+    monkeypatch.setattr(schedule, "TICK_S", 0.001)
+    monkeypatch.setattr(ScheduleFile, "save", save_and_let_the_follower_look)
+    monkeypatch.setattr(ScheduleFile, "load", seen)
+    runs.go_on()
+
+    run = runs.repeat(1, None)
+
+    looked.clear()
+    assert looked.wait(60)
+    runs.leave()
+    assert runs.all() == [run]
+    assert "schedule: run" not in caplog.text
+
+
+def test_rounds_that_a_serverapp_closed_in_between_are_not_counted_as_its_own(
+    runs, fleet, next_process, one_at_a_time, published, server_dir, monkeypatch
+):
+    left = leave_in_the_middle(runs, fleet)
+    monkeypatch.setattr(fleet, "send", Fleet().send.__func__.__get__(fleet))
+    checkpoints = Checkpoints(server_dir.checkpoints)
+    newest = checkpoints.latest()
+    checkpoints.save(replace(newest, version=newest.version + 5))
+
+    after = next_process()
+    fleet.gate.set()
+    after.go_on()
+    run = finished(after.get(left.id))
+
+    assert (run.state, run.rounds_closed) == ("finished", 2)
+    assert fleet.requests[-1].checkpoint.version == newest.version + 5
 
 
 def test_a_damaged_schedule_is_told_and_makes_no_run_unstoppable(runs, fleet, server_dir):

@@ -1,5 +1,8 @@
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from fleet_model.errors import BundleError
 
 pytestmark = pytest.mark.base
 
+ROOT = Path(__file__).parents[3]
 TINY = Path(__file__).parents[2] / "data" / "tiny_bundle"
 FIRST = read_bundle(TINY)
 
@@ -155,3 +159,162 @@ def test_a_crash_before_the_channel_is_written_leaves_the_old_version(
     else:
         assert writes == 3
         assert store.latest("stable").manifest.version == 2
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Versions 1 to 6, each with a head of its own; 6 is on channel stable."""
+    store = DirectoryStore(tmp_path / "many")
+    for version in range(1, 7):
+        publish(store, version, tmp_path / f"bundle-{version}")
+    return store
+
+
+def publish(store, version, bundle, channel="stable"):
+    shutil.copytree(TINY, bundle)
+    head = f"the head of version {version}".encode()
+    (bundle / "head.tflite").write_bytes(head)
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    manifest["version"] = version
+    manifest["files"]["head.tflite"] = {"sha256": sha256_of(head), "size_bytes": len(head)}
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    store.publish(bundle, channel, TINY)
+
+
+def kept(store):
+    return [manifest.version for manifest in store.versions()]
+
+
+def require_whole(store, root):
+    """Every version has all its files, and there are no others."""
+    needed = set()
+    for manifest in store.versions():
+        trainer = json.loads(store.object(manifest.trainer.sha256).read_text())
+        needed |= {entry.sha256 for entry in manifest.files.values()}
+        needed |= {manifest.trainer.sha256, *(e["sha256"] for e in trainer["files"].values())}
+    assert {path.name for path in (root / "objects").iterdir()} == needed
+
+
+def test_the_newest_versions_stay_and_the_files_of_others_go(many, tmp_path):
+    assert many.prune(2) == [1, 2, 3, 4]
+
+    assert kept(many) == [5, 6]
+    require_whole(many, tmp_path / "many")
+    assert many.prune(2) == []
+
+
+def test_what_is_pinned_offered_or_installed_stays(many, tmp_path):
+    publish(many, 7, tmp_path / "seven", channel="canary")
+    publish(many, 8, tmp_path / "eight", channel="canary")
+    many.pin(2)
+
+    assert many.prune(2, also={4, 99}) == [1, 3, 5]
+
+    assert kept(many) == [2, 4, 6, 7, 8]  # 6 is what channel stable offers
+    require_whole(many, tmp_path / "many")
+
+
+def test_a_pin_outlives_the_process_and_ends_when_it_is_taken_back(many, tmp_path):
+    many.pin(1)
+    many.pin(3)
+    again = DirectoryStore(tmp_path / "many")
+    assert again.pins() == {1, 3}
+    again.unpin(1)
+
+    assert many.prune(1) == [1, 2, 4, 5]
+    assert many.pins() == {3}
+
+
+def test_only_a_published_version_is_pinned_and_only_a_pinned_one_unpinned(many):
+    with pytest.raises(BundleError, match="version 9 is not published; `cloud-server models list"):
+        many.pin(9)
+    with pytest.raises(BundleError, match="version 3 is not pinned"):
+        many.unpin(3)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"versions": 3}', '{"versions": ["x"]}'])
+def test_damaged_pins_delete_nothing(many, tmp_path, content):
+    (tmp_path / "many" / "pins.json").write_text(content)
+
+    with pytest.raises(BundleError, match=r"pins\.json: damaged; restore it"):
+        many.prune(2)
+    assert kept(many) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("part", ["manifest", "trainer"])
+def test_what_a_damaged_version_needs_is_not_guessed(many, tmp_path, part):
+    path = tmp_path / "many" / "versions" / "000006.json"
+    if part == "trainer":
+        path = many.object(FIRST.trainer.sha256)
+    path.write_text("{")
+    objects = len(list((tmp_path / "many" / "objects").iterdir()))
+
+    with pytest.raises(BundleError):
+        many.prune(2)
+    assert len(list((tmp_path / "many" / "objects").iterdir())) == objects
+
+
+@pytest.mark.parametrize("unlinks", range(9))
+def test_a_crash_while_versions_are_deleted_leaves_whole_ones_and_the_next_time_ends_it(
+    many, tmp_path, monkeypatch, unlinks
+):
+    left, unlink = unlinks, Path.unlink
+
+    def counted(path, **options):
+        nonlocal left
+        if path.parent.name in ("versions", "objects"):
+            left -= 1
+            if left < 0:
+                raise PowerCut
+        unlink(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", counted)
+        try:
+            many.prune(2)
+        except PowerCut:
+            assert unlinks < 8  # four manifests, four heads
+    for manifest in many.versions():
+        for entry in manifest.files.values():
+            assert many.object(entry.sha256) is not None
+    many.prune(2)
+
+    assert kept(many) == [5, 6]
+    require_whole(many, tmp_path / "many")
+
+
+def test_what_a_killed_process_wrote_aside_is_deleted(many, tmp_path):
+    (tmp_path / "many" / "objects" / ".abc.123.new").write_bytes(b"half")
+
+    many.prune(6)
+
+    require_whole(many, tmp_path / "many")
+
+
+def test_nothing_is_pruned_while_another_process_publishes(many, tmp_path):
+    code = (
+        "import sys, pathlib; from cloud_server.state.model_store import DirectoryStore\n"
+        "DirectoryStore(pathlib.Path(sys.argv[1])).prune(2); print('pruned')"
+    )
+    with many._changing():
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "many")],
+            stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        )  # fmt: skip
+        until_it_waits_for_a_lock(child.pid)
+        assert kept(many) == [1, 2, 3, 4, 5, 6]
+    assert child.communicate(timeout=60)[0] == "pruned\n"
+    assert kept(many) == [5, 6]
+
+
+def until_it_waits_for_a_lock(pid):
+    end = time.monotonic() + 60
+    while f" {pid} " not in waiting_locks():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def waiting_locks():
+    return "".join(
+        line for line in Path("/proc/locks").read_text().splitlines(keepends=True) if "->" in line
+    )

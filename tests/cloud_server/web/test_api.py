@@ -231,6 +231,25 @@ def test_files_come_by_content(robot, running_server):
         assert response.content == (running_server.server_dir.model / name).read_bytes()
 
 
+def test_a_robot_gets_the_rest_of_the_file_that_it_began_with_and_else_the_whole(
+    robot, running_server
+):
+    manifest = read_bundle(running_server.server_dir.model)
+    path = f"{ROBOT}/objects/{manifest.files['trunk.tflite'].sha256}"
+    content = (running_server.server_dir.model / "trunk.tflite").read_bytes()
+    tag = robot(path).headers["etag"]
+
+    rest = robot(path, **{"range": "bytes=1000-", "if-range": tag})
+    other = robot(path, **{"range": "bytes=1000-", "if-range": '"another"'})
+    behind = robot(path, **{"range": f"bytes={len(content)}-", "if-range": tag})
+
+    assert tag == f'"{manifest.files["trunk.tflite"].sha256}"'
+    assert (rest.status_code, rest.content) == (206, content[1000:])
+    assert rest.headers["content-range"] == f"bytes 1000-{len(content) - 1}/{len(content)}"
+    assert (other.status_code, other.content) == (200, content)
+    assert behind.status_code == 416
+
+
 @pytest.mark.parametrize(
     "path",
     [

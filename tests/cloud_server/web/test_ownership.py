@@ -2,7 +2,9 @@
 
 import base64
 import ssl
+import threading
 import time
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -12,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud_server.flower.flower_link import LinkGrid
 from cloud_server.flower.flower_superlink import create_superlink
 from cloud_server.state.settings import LimitSettings
-from cloud_server.web.ownership import INTERNALS, add_ownership
+from cloud_server.web.ownership import INTERNALS, Records, add_ownership
 from edge_agent.link.flower_connection import FleetConnection
 from fleet_model.errors import RefusedError, UpdateError
 
@@ -72,7 +74,7 @@ class Link:
             f"127.0.0.1:{number}",
             (server_dir.certificates / "ca.crt").read_bytes(),
         )
-        self.grid = LinkGrid(app)
+        self.app, self.grid = app, LinkGrid(app)
         verify = ssl.create_default_context(cafile=str(server_dir.certificates / "ca.crt"))
         self.http = httpx.Client(base_url=f"https://{self.address}", verify=verify, timeout=30)
 
@@ -367,6 +369,39 @@ def test_a_reply_that_is_too_long_in_all_is_refused_before_it_is_whole(link, rob
 
     with pytest.raises(RefusedError, match=f"longer than {MAX_REPLY_BYTES} bytes"):
         mine.connection.reply(Message(long, reply_to=received), 0.5)
+
+
+class PushObjectRequest(SimpleNamespace):
+    """As much of Flower's request as is looked at."""
+
+
+class Meanwhile:
+    """The bytes of an upload; while they are counted, another upload arrives."""
+
+    def __init__(self, size, arrive):
+        self.size, self.other = size, threading.Thread(target=arrive)
+
+    def __len__(self):
+        self.other.start()
+        self.other.join(0.5)  # it ends in here, unless it has to wait for its turn
+        return self.size
+
+
+def test_two_uploads_of_one_reply_at_the_same_time_are_both_counted(link, robots):
+    mine, _ = robots
+    records = Records(link.app.state.linkstate_factory.state(), 100, refused=lambda *_: None)
+
+    def upload(content):
+        records.require_own(
+            PushObjectRequest(node=mine.node, session_id="s", object_content=content)
+        )
+
+    meanwhile = Meanwhile(60, lambda: upload(b"x" * 40))
+    upload(meanwhile)
+    meanwhile.other.join()
+
+    with pytest.raises(RefusedError, match="longer than 100 bytes"):
+        upload(b"x")
 
 
 def test_a_message_that_is_gone_is_told_by_flower_as_ever(link, robots):

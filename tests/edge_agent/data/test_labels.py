@@ -115,7 +115,7 @@ def extracted(bags, tmp_path, picture_bytes):
                 height=frame.height,
                 boxes=boxes * index,
             )
-            rows.append(replace(row, file=kind.position(row)))
+            rows.append(replace(row, file=kind.path_of(row)))
             (out / rows[-1].file).parent.mkdir(parents=True, exist_ok=True)
             (out / rows[-1].file).write_bytes(frame.data)
         kind.finish(out, rows)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import socket
 import socketserver
@@ -21,9 +22,10 @@ from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
 from edge_agent.cli.enroll import enroll
 from edge_agent.link import server_link
+from edge_agent.link.download import Download
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.robot.settings import ExampleSettings, ServerLink, load_settings
-from fleet_model.bundle import entry_of, sha256_of
+from fleet_model.bundle import entry_of, sha256_of, sha256_of_file
 from fleet_model.errors import (
     BundleError,
     ConnectionFailed,
@@ -92,8 +94,56 @@ def test_a_file_arrives_whole(store, tmp_path):
     assert store.bytes_down - before == entry.size_bytes
 
 
+def test_the_real_server_sends_the_rest_of_a_file(store, tmp_path):
+    entry = store.latest("stable").manifest.files["trunk.tflite"]
+    content = (TINY / "trunk.tflite").read_bytes()
+    begin = len(content) * 99 // 100
+    (tmp_path / f".{entry.sha256}.part").write_bytes(content[:begin])
+
+    received = store.fetch(entry.sha256, entry.size_bytes, tmp_path / "file")
+
+    assert received == len(content) - begin
+    assert (tmp_path / "file").read_bytes() == content
+
+
+@pytest.mark.slow
+def test_a_large_file_lies_in_the_memory_of_neither_side(
+    store, running_server, tmp_path, monkeypatch
+):
+    size = 200_000_000
+    large = tmp_path / "large"
+    with large.open("wb") as stream:
+        stream.truncate(size)
+    digest = sha256_of_file(large)
+    large.rename(running_server.server_dir.store / "objects" / digest)
+    server, samples = running_server.process.pid, []
+    idle = [anonymous_bytes(server), anonymous_bytes(os.getpid())]
+    blocks = HttpsStore._blocks
+
+    def watched(self, response, size_bytes):
+        for number, block in enumerate(blocks(self, response, size_bytes)):
+            if number % 100 == 0:
+                samples.append([anonymous_bytes(server), anonymous_bytes(os.getpid())])
+            yield block
+
+    monkeypatch.setattr(HttpsStore, "_blocks", watched)
+
+    assert store.fetch(digest, size, tmp_path / "file") == size
+
+    assert len(samples) > 10
+    for side, before in enumerate(idle):
+        assert max(sample[side] for sample in samples) - before < size / 5
+
+
+def anonymous_bytes(pid):
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) * 1024
+
+
 def test_an_object_that_the_server_lacks_says_publish_again(store, tmp_path):
-    with pytest.raises(BundleError, match="has no object 000000000000; publish again"):
+    with pytest.raises(
+        BundleError, match="object 000000000000 is no longer published; the newest model is"
+    ):
         store.fetch("0" * 64, 1, tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
 
@@ -211,6 +261,7 @@ class HostileServer(socketserver.ThreadingTCPServer):
         self.context.load_cert_chain(certificate, key)
         self.ca = server_dir.certificates / "ca.crt"
         self.answer = lambda stream: None
+        self.requests = []  # their heads
 
     def handle_error(self, request, client_address):
         pass  # the robot has hung up: that is what it should do
@@ -222,6 +273,7 @@ class _Handler(socketserver.BaseRequestHandler):
             request = b""
             while b"\r\n\r\n" not in request:
                 request += stream.recv(65536)
+            self.server.requests.append(request.decode().lower())
             self.server.answer(stream)
 
 
@@ -300,6 +352,15 @@ CALLS = {
     "latest": lambda store, folder: store.latest("stable"),
     "fetch": lambda store, folder: store.fetch("0" * 64, 100_000, folder / "file"),
 }
+
+
+def require_parts_only(folder):
+    """What a bad server sent never gets the file's name, and is no longer than the file."""
+    for path in folder.iterdir():
+        assert path.name == f".{'0' * 64}.part"
+        assert 0 < path.stat().st_size <= 100_000
+
+
 QUIET = {("nothing new, unasked", "latest"), ("not found", "latest")}  # None: nothing is offered
 
 
@@ -323,7 +384,7 @@ def test_a_bad_server_gets_nothing_but_our_own_errors(
         assert len(str(caught.value)) < 1500
     assert time.monotonic() - begin < 30  # its answers would last for hours
     assert store.bytes_down < 3_000_000
-    assert list(tmp_path.iterdir()) == []
+    require_parts_only(tmp_path)
     store.close()
 
 
@@ -332,7 +393,7 @@ def test_a_bad_server_gets_nothing_but_our_own_errors(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    status=st.sampled_from([200, 200, 201, 204, 206, 301, 304, 400, 401, 403, 404, 418, 503]),
+    status=st.sampled_from([200, 200, 201, 204, 206, 301, 304, 400, 401, 403, 404, 416, 418, 503]),
     body=st.binary(max_size=300) | st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(max_size=5),
         lambda inner: st.lists(inner, max_size=3)
@@ -350,7 +411,7 @@ def test_whatever_a_server_says_the_robot_keeps_its_composure(
         except FleetError:
             continue
         assert result is None or {type(part) for part in result} == {str}
-    assert list(tmp_path.iterdir()) == []
+    require_parts_only(tmp_path)
     store.close()
 
 
@@ -366,6 +427,150 @@ def test_bytes_that_are_not_what_was_asked_for_never_get_the_name(hostile, link_
     hostile.answer = lambda stream: stream.sendall(http(200, good))
     assert store.fetch(entry.sha256, entry.size_bytes, tmp_path / "file") == len(good)
     assert sha256_of((tmp_path / "file").read_bytes()) == entry.sha256
+
+
+CONTENT = bytes(range(256)) * 400
+ENTRY = entry_of(CONTENT)
+REST = 1024  # what lacks after a break at 99 %
+PART_NAME = f".{ENTRY.sha256}.part"
+
+
+def rest_of(content, begin):
+    """Answer with the end of a file."""
+    last = len(content) - 1
+    headers = (f"content-range: bytes {begin}-{last}/{len(content)}",)
+    return lambda stream: stream.sendall(http(206, content[begin:], *headers))
+
+
+def fetch_by_another_process(hostile, link_to, into):
+    store = HttpsStore(link_to(hostile))
+    try:
+        return store.fetch(ENTRY.sha256, ENTRY.size_bytes, into)
+    finally:
+        store.close()
+
+
+@pytest.fixture
+def broken_off(hostile, link_to, tmp_path):
+    """Return where a file is to be of which 99 % have arrived."""
+    begin = len(CONTENT) - REST
+    hostile.answer = lambda stream: stream.sendall(
+        http(200, CONTENT[:begin], "connection: close", length=len(CONTENT))
+    )
+    with pytest.raises(ConnectionFailed):
+        fetch_by_another_process(hostile, link_to, tmp_path / "file")
+    assert {path.name for path in tmp_path.iterdir()} == {PART_NAME}
+    hostile.requests.clear()
+    return tmp_path / "file"
+
+
+@base
+def test_a_download_that_broke_at_99_percent_continues_there(hostile, link_to, broken_off):
+    hostile.answer = rest_of(CONTENT, len(CONTENT) - REST)
+
+    assert fetch_by_another_process(hostile, link_to, broken_off) == REST
+
+    assert broken_off.read_bytes() == CONTENT
+    assert [path.name for path in broken_off.parent.iterdir()] == ["file"]
+    (request,) = hostile.requests
+    assert f"range: bytes={len(CONTENT) - REST}-\r\n" in request
+    assert f'if-range: "{ENTRY.sha256}"\r\n' in request
+
+
+@base
+def test_a_server_that_knows_no_parts_sends_the_whole_file(hostile, link_to, broken_off):
+    hostile.answer = lambda stream: stream.sendall(http(200, CONTENT))
+
+    assert fetch_by_another_process(hostile, link_to, broken_off) == len(CONTENT)
+    assert broken_off.read_bytes() == CONTENT
+
+
+@base
+def test_pieces_that_do_not_fit_are_discarded_once_and_the_file_is_fetched_from_0(
+    hostile, link_to, broken_off
+):
+    part = broken_off.with_name(PART_NAME)
+    part.write_bytes(bytes(len(CONTENT) - REST))  # as a power cut may leave it
+    answers = [rest_of(CONTENT, len(CONTENT) - REST), lambda s: s.sendall(http(200, CONTENT))]
+    hostile.answer = lambda stream: answers.pop(0)(stream)
+
+    assert fetch_by_another_process(hostile, link_to, broken_off) == REST + len(CONTENT)
+    assert broken_off.read_bytes() == CONTENT
+    assert "range:" not in hostile.requests[1]
+
+
+@base
+def test_a_file_that_is_wrong_also_from_0_is_given_up(hostile, link_to, broken_off):
+    answers = [rest_of(CONTENT[::-1], len(CONTENT) - REST)]
+    answers += [lambda stream: stream.sendall(http(200, CONTENT[::-1]))]
+    hostile.answer = lambda stream: answers.pop(0)(stream)
+
+    with pytest.raises(BundleError, match="changed or damaged on the way"):
+        fetch_by_another_process(hostile, link_to, broken_off)
+    assert list(broken_off.parent.iterdir()) == []
+
+
+@base
+@pytest.mark.parametrize("part", [CONTENT, CONTENT[::-1], CONTENT + b"x"])
+def test_a_part_that_is_as_long_as_the_file_is_it_or_is_fetched_again(
+    hostile, link_to, broken_off, part
+):
+    broken_off.with_name(PART_NAME).write_bytes(part)
+    hostile.answer = lambda stream: stream.sendall(http(200, CONTENT))
+
+    received = fetch_by_another_process(hostile, link_to, broken_off)
+
+    assert received == (0 if part == CONTENT else len(CONTENT))
+    assert broken_off.read_bytes() == CONTENT
+    assert [path.name for path in broken_off.parent.iterdir()] == ["file"]
+
+
+@base
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [
+        (rest_of(CONTENT, 5), ConnectionFailed, "status 206 for a part of a file"),
+        (lambda s: s.sendall(http(416)), ConnectionFailed, "status 416 for a part of a file"),
+        (lambda s: s.sendall(http(404)), BundleError, "is no longer published"),
+        (lambda s: s.sendall(http(200, CONTENT + b"x")), BundleError, "more than the"),
+    ],
+    ids=["another part", "no such part", "not published", "too long"],
+)
+def test_an_answer_that_does_not_continue_the_part_ends_it(
+    hostile, link_to, broken_off, answer, error, words
+):
+    hostile.answer = answer
+
+    with pytest.raises(error, match=words):
+        fetch_by_another_process(hostile, link_to, broken_off)
+    assert list(broken_off.parent.iterdir()) == []
+
+
+@base
+def test_a_break_in_the_rest_keeps_what_came_of_it(hostile, link_to, broken_off):
+    begin = len(CONTENT) - REST
+    head = f"content-range: bytes {begin}-{len(CONTENT) - 1}/{len(CONTENT)}"
+    hostile.answer = lambda stream: stream.sendall(
+        http(206, CONTENT[begin : begin + 100], head, "connection: close", length=REST)
+    )
+    with pytest.raises(ConnectionFailed):
+        fetch_by_another_process(hostile, link_to, broken_off)
+    hostile.answer = rest_of(CONTENT, begin + 100)
+
+    assert fetch_by_another_process(hostile, link_to, broken_off) == REST - 100
+
+
+@base
+def test_a_full_disk_is_given_its_room_back(tmp_path):
+    download = Download(ENTRY, tmp_path / "file")
+
+    def blocks():
+        yield CONTENT[:1000]
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        download.append(blocks())
+    assert list(tmp_path.iterdir()) == []
 
 
 @base

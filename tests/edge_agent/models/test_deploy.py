@@ -6,6 +6,7 @@ import resource
 import shutil
 import signal
 import sys
+import time
 from itertools import count
 from pathlib import Path
 
@@ -490,3 +491,17 @@ def test_a_full_disk_says_so_for_trainers_too(models, shelf):
     shelf.spoil = full
     with pytest.raises(StorageError, match="No space left"):
         models.trainer(shelf, entry_of(TRUNK), "litert")
+
+
+def test_a_part_of_another_file_outlives_an_install_until_it_is_old(models, shelf, tmp_path):
+    install(models, shelf, ONE)
+    young = tmp_path / "models" / "objects" / f".{'0' * 64}.part"
+    old = tmp_path / "models" / "objects" / f".{'1' * 64}.part"
+    for part in (young, old):
+        part.write_bytes(b"half a trainer")
+    os.utime(old, (time.time() - 8 * 86400,) * 2)
+
+    install(models, shelf, TWO)
+
+    assert young.exists()
+    assert not old.exists()

@@ -1,23 +1,32 @@
+import base64
 import io
 import json
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from fleet_model import __version__
 from fleet_model.errors import UpdateError
 from fleet_model.flower import quiet
+from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL
 from fleet_model.protocol.wire import (
     ARRAYS,
+    CODEC,
     CONFIG,
+    KIND,
     METRICS,
     NUM_EXAMPLES,
     NUM_STEPS,
+    NUMBER,
+    OPTIONS,
     VERSION,
     TrainRequest,
     pack_request,
@@ -30,6 +39,7 @@ from fleet_model.protocol.wire import (
 from fleet_model.types import Checkpoint, TrainConfig, Update
 
 quiet()
+OLD_MESSAGES = Path(__file__).parents[2] / "data" / "messages_87262d4.json"  # make_old_messages.py
 WEIGHTS = {"head/kernel": np.full((4, 2), 0.5, np.float32), "head/bias": np.zeros(2, np.float32)}
 UPDATE = Update(
     robot="the robot's own words",
@@ -82,9 +92,10 @@ def test_a_request_arrives_as_it_was_sent():
     arrived = unpack_request(pack_request(REQUEST))
 
     assert replace(arrived, checkpoint=REQUEST.checkpoint) != arrived  # eq=False: by identity
-    for name in ("run", "round", "config", "trainer", "trainer_bytes"):
+    for name in ("kind", "run", "round", "config", "trainer", "trainer_bytes", "deadline_s"):
         assert getattr(arrived, name) == getattr(REQUEST, name)
     assert arrived.checkpoint.version == 3
+    assert arrived.groups == {}
     np.testing.assert_array_equal(arrived.checkpoint.weights["head/kernel"], WEIGHTS["head/kernel"])
 
 
@@ -92,7 +103,7 @@ def test_an_update_arrives_under_the_name_of_the_register():
     arrived = unpack_update(pack_update(UPDATE), "hall-1")
 
     assert arrived.robot == "hall-1"
-    for name in ("base_version", "num_examples", "num_steps", "metrics"):
+    for name in ("kind", "base_version", "num_examples", "num_steps", "metrics"):
         assert getattr(arrived, name) == getattr(UPDATE, name)
     np.testing.assert_array_equal(arrived.weights["head/kernel"], WEIGHTS["head/kernel"])
 
@@ -100,7 +111,7 @@ def test_an_update_arrives_under_the_name_of_the_register():
 def test_stock_flower_finds_its_own_names():
     content = pack_update(UPDATE)
 
-    assert set(content) == {"arrays", "metrics"}
+    assert set(content) == {"arrays", "metrics", "config"}
     assert content.metric_records["metrics"]["num-examples"] == 20
 
 
@@ -113,21 +124,174 @@ def test_an_update_of_a_head_for_four_classes_is_at_most_60_kb():
     assert 20_000 < arrays_bytes + metrics_bytes <= 60_000
 
 
-def request_with(**changes):
-    content = pack_request(REQUEST)
-    record = {**content.config_records[CONFIG], **changes}
-    record = ConfigRecord({key: value for key, value in record.items() if value is not None})
-    return RecordDict({ARRAYS: content.array_records[ARRAYS], CONFIG: record})
+def with_changes(content, record, **changes):
+    """Change entries of one config record of a message; None removes an entry."""
+    values = {**content.config_records[record], **changes}
+    content[record] = ConfigRecord({k: v for k, v in values.items() if v is not None})
+    return content
 
 
-@pytest.mark.parametrize("key", list(pack_request(REQUEST).config_records[CONFIG]))
+FIRST_REQUEST = replace(REQUEST, first_trainer=("cd" * 32, 900))
+
+
+def of_first_protocol():
+    return pack_request(FIRST_REQUEST, FIRST_PROTOCOL)
+
+
+@pytest.mark.parametrize("key", list(of_first_protocol().config_records[CONFIG]))
 @pytest.mark.parametrize("value", [None, [1], b"x", True])
 def test_a_request_with_a_missing_or_ill_typed_field_names_it(key, value):
+    content = with_changes(of_first_protocol(), CONFIG, **{key: value})
     with pytest.raises(UpdateError, match=f"the message has {key}=.*same version of fleetlearn"):
-        unpack_request(request_with(**{key: value}))
+        unpack_request(content)
 
 
-@pytest.mark.parametrize("name", [ARRAYS, CONFIG])
+@pytest.mark.parametrize("key", set(pack_request(REQUEST).config_records[CONFIG]) - {NUMBER})
+@pytest.mark.parametrize("value", [None, [1], b"x", True])
+def test_so_does_a_request_with_a_number(key, value):
+    content = with_changes(pack_request(REQUEST), CONFIG, **{key: value})
+    with pytest.raises(UpdateError, match=f"the message has {key}=.*same version of fleetlearn"):
+        unpack_request(content)
+
+
+def test_agents_without_a_number_are_sent_the_old_layout_with_their_own_trainer():
+    content = of_first_protocol()
+    assert set(content) == {ARRAYS, CONFIG}
+    assert set(content.config_records[CONFIG]) == {
+        "run", "server-round", "checkpoint-version", "trainer-sha256", "trainer-bytes",
+        "deadline-s", "epochs", "batch_size", "learning_rate", "momentum", "proximal_mu",
+        "clip_norm", "seed",
+    }  # fmt: skip
+    arrived = unpack_request(content)
+    assert (arrived.kind, arrived.config) == ("train", REQUEST.config)
+    assert (arrived.trainer, arrived.trainer_bytes) == ("cd" * 32, 900)
+
+
+@pytest.mark.parametrize("name", ["request", "update"])
+def test_messages_that_commit_87262d4_packed_are_read(name):
+    recorded = json.loads(OLD_MESSAGES.read_text())[name]
+    objects = {i: base64.b64decode(content) for i, content in recorded["objects"].items()}
+    content = inflate_object_from_contents(recorded["root"], objects)
+    weights = np.linspace(-1, 1, 8, dtype=np.float32).reshape(4, 2)
+    if name == "request":
+        arrived = unpack_request(content)
+        assert (arrived.kind, arrived.run, arrived.round) == ("train", "20251122-000000", 2)
+        assert (arrived.trainer, arrived.trainer_bytes) == ("ab" * 32, 927)
+        assert (arrived.deadline_s, arrived.checkpoint.version) == (60.0, 3)
+        assert arrived.config == TrainConfig(
+            epochs=2, learning_rate=0.5, proximal_mu=0.1, clip_norm=2.0, seed=9
+        )
+        np.testing.assert_array_equal(arrived.checkpoint.weights["head/kernel"], weights)
+    else:
+        arrived = unpack_update(content, "r1")
+        assert (arrived.kind, arrived.robot, arrived.base_version) == ("train", "r1", 3)
+        assert (arrived.num_examples, arrived.num_steps) == (20, 5)
+        assert arrived.metrics == {"loss_after": 0.25, "held_out": 4.0}
+        np.testing.assert_array_equal(arrived.weights["head/kernel"], weights)
+
+
+def test_a_training_option_that_the_agent_does_not_know_is_refused_by_name():
+    content = with_changes(pack_request(REQUEST), OPTIONS, sharpness=0.5)
+    with pytest.raises(UpdateError) as caught:
+        unpack_request(content)
+    assert str(caught.value) == (
+        "this agent does not know the training option sharpness; update the agent or remove the "
+        "option from [training] in the server's server.toml"
+    )
+
+
+def test_an_option_that_an_older_server_does_not_send_has_its_default():
+    content = with_changes(pack_request(REQUEST), OPTIONS, clip_norm=None)
+    assert unpack_request(content).config == replace(REQUEST.config, clip_norm=0.0)
+
+
+@pytest.mark.parametrize("value", [True, "0.5", [0.5], 1])
+def test_an_option_of_another_type_is_named(value):
+    content = with_changes(pack_request(REQUEST), OPTIONS, momentum=value)
+    with pytest.raises(UpdateError, match=r"the message has momentum=.*expected float"):
+        unpack_request(content)
+
+
+MESSAGES = {
+    "the server's message": (lambda: pack_request(REQUEST), unpack_request),
+    "the reply": (lambda: pack_update(UPDATE), lambda c: unpack_update(c, "r1")),
+}
+
+
+@pytest.mark.parametrize("what", MESSAGES)
+def test_a_message_of_a_higher_protocol_says_update(what):
+    pack, unpack = MESSAGES[what]
+    with pytest.raises(UpdateError) as caught:
+        unpack(with_changes(pack(), CONFIG, **{NUMBER: PROTOCOL + 1, CODEC: "int8"}))
+    assert str(caught.value) == (
+        f"{what} is of protocol {PROTOCOL + 1}, fleetlearn {__version__} knows protocols up to "
+        f"{PROTOCOL}: update the agent"
+    )
+
+
+@pytest.mark.parametrize("what", MESSAGES)
+def test_another_codec_says_update(what):
+    pack, unpack = MESSAGES[what]
+    with pytest.raises(UpdateError, match=f"{what} has the codec 'int8', .* update the agent"):
+        unpack(with_changes(pack(), CONFIG, **{CODEC: "int8"}))
+
+
+@pytest.mark.parametrize("what", MESSAGES)
+@pytest.mark.parametrize("kind", ["", "Train", "a b", "../x", "x" * 33])
+def test_a_kind_is_a_short_name(what, kind):
+    pack, unpack = MESSAGES[what]
+    with pytest.raises(UpdateError, match=f"{what} is of kind"):
+        unpack(with_changes(pack(), CONFIG, **{KIND: kind}))
+
+
+GROUPS = {
+    "control": {"head/bias": np.ones(2, np.float32)},
+    "sums": {"n": np.float32(3).reshape(())},
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "there"),
+    [
+        (
+            replace(REQUEST, kind="calibrate", groups=GROUPS),
+            lambda v: unpack_request(pack_request(v)),
+        ),
+        (
+            replace(UPDATE, kind="calibrate", weights={}, groups=GROUPS),
+            lambda v: unpack_update(pack_update(v), "r1"),
+        ),
+    ],
+    ids=["request", "reply"],
+)
+def test_other_kinds_with_further_groups_of_tensors_arrive(value, there):
+    arrived = there(value)
+    assert arrived.kind == "calibrate"
+    assert {g: set(tensors) for g, tensors in arrived.groups.items()} == {
+        "control": {"head/bias"}, "sums": {"n"}
+    }  # fmt: skip
+    np.testing.assert_array_equal(arrived.groups["control"]["head/bias"], np.ones(2, np.float32))
+    assert arrived.groups["sums"]["n"] == 3
+
+
+@pytest.mark.parametrize(
+    "names", [["arrays."], ["arrays.A/b"], ["other"], [f"arrays.g{n}" for n in range(9)]]
+)
+def test_a_robot_cannot_send_groups_of_any_name_and_number(names):
+    content = pack_update(UPDATE)
+    for name in names:
+        content[name] = content.array_records[ARRAYS]
+    with pytest.raises(UpdateError, match=r"groups? of tensors"):
+        unpack_update(content, "r1")
+
+
+def test_what_protocol_an_agent_needs_follows_from_the_request():
+    assert FIRST_REQUEST.lowest_protocol == FIRST_PROTOCOL
+    for needs in ({"kind": "evaluate"}, {"groups": GROUPS}, {"trainer_protocol": 2}):
+        assert replace(FIRST_REQUEST, **needs).lowest_protocol == PROTOCOL
+
+
+@pytest.mark.parametrize("name", [ARRAYS, CONFIG, OPTIONS])
 def test_a_request_without_a_record_names_it(name):
     content = pack_request(REQUEST)
     del content[name]
@@ -140,7 +304,8 @@ def update_with(**changes):
     content = pack_update(UPDATE)
     record = {**content.metric_records[METRICS], **changes}
     record = MetricRecord({key: value for key, value in record.items() if value is not None})
-    return RecordDict({ARRAYS: content.array_records[ARRAYS], METRICS: record})
+    content[METRICS] = record
+    return content
 
 
 @pytest.mark.parametrize("key", [NUM_EXAMPLES, NUM_STEPS, VERSION])

@@ -9,21 +9,23 @@ from typing import Any, BinaryIO, NamedTuple
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.folder import image_names
+from edge_agent.data.frames.source import FrameFacts
 from edge_agent.data.label_formats.coco.index import CocoIndex, ImageFinder, Picture
-from edge_agent.data.label_formats.data_set import LabelledEntry, LabelledFrame
+from edge_agent.data.label_formats.data_set import LabelledEntry
 from edge_agent.data.label_formats.exact_numbers import coco_numbers
 from edge_agent.data.label_formats.image_rows import (
     ImageRow,
     entry_of,
     image_rows,
-    load_image,
+    mark_of,
     sound_boxes,
-    with_boxes,
 )
+from edge_agent.data.label_formats.marks import Mark
 from edge_agent.data.label_formats.picture_size import class_names, size_of
 from edge_agent.data.manifest import ManifestRow
 from fleet_model.durable import writing
 from fleet_model.errors import FrameError
+from fleet_model.types import Box
 
 _ANNOTATIONS = "annotations/instances.json"
 _INSTANCES = "instances"  # keypoints_*.json repeat the boxes of instances_*.json
@@ -52,10 +54,10 @@ class CocoFormat:
         names = [*known, *image_names(root, damage)] if path.is_dir() else list(known)
         for image in image_rows(root, names, damage):
             listed = known.get(image.name, ())
-            picture = listed[0].picture if listed else None
-            if image.row is None and picture is not None and picture.stamp_ns is not None:
-                image = image._replace(time_ns=picture.stamp_ns)
-            yield entry_of(image, partial(_load, root, image, listed, damage))
+            told = _told(image, listed) if listed and image.row is None else image
+            mark = partial(_mark, root, told, listed, damage)
+            topic = image.row.topic if image.row else ""
+            yield entry_of(root, told, mark)._replace(topic=topic)
 
     def path_of(self, row: ManifestRow) -> str:
         """Return images/name."""
@@ -125,25 +127,36 @@ def _known_images(
     return known
 
 
-def _load(
-    root: Path, image: ImageRow, listed: tuple[_Listed, ...], damage: DamageLog
-) -> LabelledFrame:
-    boxes = tuple(box for position in listed for box in position.file.boxes(position.image_id))
-    picture = listed[0].picture if listed else Picture(image.name)
-    row = image.row
-    if row is None and (picture.topic or picture.source):
+def _told(image: ImageRow, listed: tuple[_Listed, ...]) -> ImageRow:
+    """Return an image that no manifest knows with what the JSON files tell about it."""
+    picture, row = listed[0].picture, None
+    time_ns = image.time_ns if picture.stamp_ns is None else picture.stamp_ns
+    if picture.topic or picture.source:
         row = ManifestRow(
             file=image.name,
             topic=picture.topic,
-            stamp_ns=image.time_ns,
+            stamp_ns=time_ns,
             source=picture.source,
             label=picture.label,
-            boxes=boxes,
+            boxes=_boxes(listed),
         )
-    frame = load_image(root, image._replace(row=row))
+    return image._replace(time_ns=time_ns, row=row)
+
+
+def _mark(
+    root: Path,
+    image: ImageRow,
+    listed: tuple[_Listed, ...],
+    damage: DamageLog,
+    facts: FrameFacts,
+) -> Mark:
     where = f"{root.name}/{image.name}"
-    sound = sound_boxes(boxes, frame.width, frame.height, where, damage)
-    return with_boxes(frame, sound, row, picture.label)
+    sound = sound_boxes(_boxes(listed), facts.width, facts.height, where, damage)
+    return mark_of(sound, image.row, listed[0].picture.label if listed else "")
+
+
+def _boxes(listed: Iterable[_Listed]) -> tuple[Box, ...]:
+    return tuple(box for position in listed for box in position.file.boxes(position.image_id))
 
 
 def _write_items(stream: BinaryIO, texts: Iterable[str]) -> None:

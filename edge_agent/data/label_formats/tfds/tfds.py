@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.image_header import ImageHeader
+from edge_agent.data.frames.source import Place
 from edge_agent.data.label_formats.data_set import (
     LabelledEntry,
     inside,
@@ -147,7 +148,9 @@ def _shard_entries(opened: OpenShard, stamps: list[int]) -> Iterator[LabelledEnt
         spare_ns = written_ns + first + number
         load = partial(load_record, opened, position, first + number, spare_ns)
         yield LabelledEntry(
-            stamps[number] if known else read_stamp(opened, position, spare_ns), load
+            stamps[number] if known else read_stamp(opened, position, spare_ns),
+            load,
+            place=Place(path, number),
         )
 
 

@@ -6,22 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.label_formats.data_set import LabelledEntry, LabelledFrame, inside
+from edge_agent.data.frames.source import FrameFacts
+from edge_agent.data.label_formats.data_set import LabelledEntry, inside
 from edge_agent.data.label_formats.exact_numbers import exact, yolo_box, yolo_numbers
 from edge_agent.data.label_formats.image_rows import (
     ImageRow,
     entry_of,
     image_rows,
-    load_image,
+    mark_of,
     sound_boxes,
-    with_boxes,
 )
+from edge_agent.data.label_formats.marks import Mark
 from edge_agent.data.label_formats.picture_size import class_names, size_of
 from edge_agent.data.label_formats.yolo.layout import YoloLayout, find_layout, label_file
 from edge_agent.data.manifest import ManifestRow
 from fleet_model.durable import sync_file_system, write_durably
 from fleet_model.errors import FrameError
-from fleet_model.types import Box, Frame
+from fleet_model.types import Box
 
 _LARGEST_FILE = 64 << 20  # bytes of one label file; 500,000 boxes
 
@@ -46,7 +47,7 @@ class YoloFormat:
             raise FrameError(f"{path.name}: is no YOLO data set; expected data.yaml or images/")
         names = layout.image_names(damage)
         for image in image_rows(layout.root, names, damage):
-            yield entry_of(image, partial(_load, layout, image, damage))
+            yield entry_of(layout.root, image, partial(_mark, layout, image, damage))
 
     def path_of(self, row: ManifestRow) -> str:
         """Return images/name."""
@@ -91,26 +92,25 @@ def _write_labels(out: Path, row: ManifestRow, numbers: Mapping[str, int]) -> No
     aside.replace(file)
 
 
-def _load(layout: YoloLayout, image: ImageRow, damage: DamageLog) -> LabelledFrame:
-    frame = load_image(layout.root, image)
+def _mark(layout: YoloLayout, image: ImageRow, damage: DamageLog, facts: FrameFacts) -> Mark:
     name = label_file(image.name)
     try:
         with (layout.root / name).open("rb") as stream:
             text = stream.read(_LARGEST_FILE).decode("utf-8-sig", "replace")
     except FileNotFoundError:
         if image.row is None or not image.row.boxes:
-            return with_boxes(frame, (), image.row)
+            return mark_of((), image.row)
         damage.add("missing label file", f"{layout.root.name}/{name}; the manifest's boxes count")
-        return LabelledFrame(frame, image.row.label, image.row.boxes)
+        return Mark(image.row.label, image.row.boxes)
     except OSError as error:
         damage.add("bad label file", f"{layout.root.name}/{name}: {error.strerror}")
-        return with_boxes(frame, (), None)
-    boxes = tuple(_boxes(text, frame, layout, name, damage))
-    return with_boxes(frame, boxes, image.row)
+        return mark_of((), None)
+    boxes = tuple(_boxes(text, facts, layout, name, damage))
+    return mark_of(boxes, image.row)
 
 
 def _boxes(
-    text: str, frame: Frame, layout: YoloLayout, name: str, damage: DamageLog
+    text: str, facts: FrameFacts, layout: YoloLayout, name: str, damage: DamageLog
 ) -> Iterator[Box]:
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
@@ -123,17 +123,17 @@ def _boxes(
             damage.add("unknown class", f"{where}: class {words[0][:40]}")
             continue
         try:
-            box = _box(label, words[1:], frame)
+            box = _box(label, words[1:], facts)
         except ValueError as error:
             damage.add("bad label line", f"{where}: {error}")
             continue
-        yield from sound_boxes((box,), frame.width, frame.height, where, damage)
+        yield from sound_boxes((box,), facts.width, facts.height, where, damage)
 
 
-def _box(label: str, words: list[str], frame: Frame) -> Box:
+def _box(label: str, words: list[str], facts: FrameFacts) -> Box:
     numbers = tuple(map(exact, words))
     if len(numbers) in (4, 5):  # the fifth is a score
-        return yolo_box(label, numbers[:4], frame.width, frame.height)
+        return yolo_box(label, numbers[:4], facts.width, facts.height)
     if len(numbers) < 6 or len(numbers) % 2:
         raise ValueError(f"{len(words)} numbers, expected x_center y_center width height")
     xs, ys = numbers[::2], numbers[1::2]
@@ -143,4 +143,4 @@ def _box(label: str, words: list[str], frame: Frame) -> Box:
         max(xs) - min(xs),
         max(ys) - min(ys),
     )
-    return yolo_box(label, around, frame.width, frame.height)
+    return yolo_box(label, around, facts.width, facts.height)

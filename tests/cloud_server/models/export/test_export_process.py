@@ -1,11 +1,13 @@
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from cloud_server.models.export import BundleJob, run_export
-from fleet_model.errors import ExportError, SettingsError
+from fleet_model.errors import ExportError, SettingsError, StoppedError
 
 
 @pytest.fixture
@@ -41,3 +43,52 @@ def test_an_error_class_that_only_a_plugin_knows_is_an_export_error(job, child_d
 
     with pytest.raises(raised, match=r"^the gate refused it$"):
         run_export(job)
+
+
+def test_ctrl_c_in_a_terminal_does_not_reach_the_child(job, child_does):
+    child_does("""echo "{\\"metrics\\": {\\"session\\": $(ps -o sid= -p $$)}}" """)
+
+    assert run_export(job).metrics["session"] != os.getsid(0)
+
+
+def test_a_stop_ends_the_child_and_what_it_has_started(job, child_does, tmp_path):
+    child_does(f"sleep 600 & echo $! > {tmp_path}/grandchild; echo 'export: begun' >&2; wait")
+    begun = []
+
+    with pytest.raises(StoppedError):
+        run_export(job, begun.append, stop=lambda: bool(begun))
+    assert not is_alive(int((tmp_path / "grandchild").read_text()))
+
+
+def test_an_error_of_whoever_is_told_of_progress_ends_the_child(job, child_does):
+    child_does("echo 'export: begun' >&2; exec sleep 600")
+
+    def broken(line):
+        raise BrokenPipeError(line)
+
+    with pytest.raises(BrokenPipeError, match="begun"):
+        run_export(job, broken)
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["parent gone", "parent there"])
+def test_the_child_ends_with_its_parent_even_if_that_was_killed(closes):
+    script = (
+        "from cloud_server.models.export.parent import end_with_parent; import time;"
+        "end_with_parent(); print('watching', flush=True); time.sleep(600 if {} else 0.1)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script.format(closes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with child:
+        assert child.stdout.readline() == b"watching\n"
+        if closes:
+            child.stdin.close()  # as the kernel does for a parent that was killed
+        assert child.wait(60) == int(closes)
+
+
+def is_alive(pid):
+    """Return whether a process runs; one that nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

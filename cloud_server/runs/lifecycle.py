@@ -1,0 +1,194 @@
+"""One run from wherever it is to its end: close rounds, publish, say how it ended.
+
+Used by the server (runs.py) and by a ServerApp apart (server_app.py). Each step is on disk before
+the next begins, so another process can continue after a crash at any point, also while publishing.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from cloud_server.flower.flower_link import FlowerRun
+from cloud_server.models.publish import publish
+from cloud_server.rounds.fleet import Fleet
+from cloud_server.rounds.round_loop import QuorumError, RoundProgress
+from cloud_server.runs.run_rounds import Span, close_rounds
+from cloud_server.runs.run_store import Run, RunStore
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.round_record import RoundRecord
+from cloud_server.state.settings import ServerSettings
+from fleet_model.errors import FleetError, StoppedError, StorageError
+
+log = logging.getLogger(__name__)
+Tell = Callable[[RoundRecord], None]
+
+
+class RunFleet(Fleet, Protocol):
+    """A fleet whose questions belong to a Flower run."""
+
+    def open_run(self, resume: FlowerRun | None) -> FlowerRun | None:
+        """Resume `resume` if it has not ended, else begin a new one.
+
+        Returns None if the Flower run is not this process's to begin and end.
+        """
+        ...
+
+    def close_run(self, *, completed: bool) -> None:
+        """Withdraw what is unanswered."""
+        ...
+
+
+class LeavingError(Exception):
+    """The process ends: nothing more is written, the next process continues from the disk."""
+
+
+class Lifecycle:
+    """Works on one run at a time, in the thread of the caller."""
+
+    def __init__(
+        self,
+        server_dir: ServerDirectory,
+        settings: ServerSettings,
+        fleet: RunFleet,
+        store: RunStore,
+        *,
+        told: Sequence[Tell],
+        exclusive: Callable[[], AbstractContextManager[None]],
+        details: str,
+        leaving: threading.Event | None = None,
+    ) -> None:
+        """Do nothing yet.
+
+        Args:
+            server_dir: checkpoints, history and models are there.
+            settings: who takes part, how they train, where models go.
+            fleet: carries messages.
+            store: where the run is saved.
+            told: each is called with every closed round when it is durable, after a crash with the
+                last one again, and with a round that failed for its updates. They must not raise.
+            exclusive: keeps others from training in the directory while rounds close.
+            details: where a person finds more about an unexpected error.
+            leaving: set when the process ends.
+        """
+        self._server_dir, self._settings = server_dir, settings
+        self._fleet, self._store, self._told = fleet, store, told
+        self._exclusive, self._details = exclusive, details
+        self._leaving = leaving or threading.Event()
+        self._began = 0.0  # monotonic; less what earlier processes have worked on the run
+        self.progress: RoundProgress | None = None  # of the open round; None between rounds
+
+    def bring_to_end(self, run: Run) -> Exception | None:
+        """Work until the run has ended; return the error that ended it, if any.
+
+        Raises:
+            LeavingError: the process ends first.
+        """
+        self._began = time.monotonic() - run.seconds
+        failed = None if run.state == "publishing" else self._close_rounds(run)
+        failed = self._trying(run, lambda: self._publish(run)) or failed
+        with self._store.changing():
+            run.seconds, run.ended_at = time.monotonic() - self._began, time.time()
+            self._save(run.model_copy(update={"state": run.ending}))
+            run.state = run.ending  # last: who sees it ended may read the rest, also on disk
+        log.info("run %s: %s after %.1f s", run.id, run.state, run.seconds, extra={"run": run.id})
+        return failed
+
+    def _close_rounds(self, run: Run) -> Exception | None:
+        """Close what is left; however that ends, publishing comes next."""
+        with self._store.changing():
+            run.state = "running"
+        failed = self._trying(run, lambda: self._rounds(run))
+        self.progress = None
+        completed = failed is None
+        failed = self._trying(run, lambda: self._fleet.close_run(completed=completed)) or failed
+        with self._store.changing():
+            run.flower, run.state = None, "publishing"
+            self._save(run)
+        return failed
+
+    def _rounds(self, run: Run) -> None:
+        with self._exclusive():
+            flower = self._fleet.open_run(run.flower)
+            with self._store.changing():
+                run.catch_up(Checkpoints(self._server_dir.checkpoints))
+                run.flower = flower
+                self._store.save(run)
+            span = Span(
+                run=run.id,
+                rounds=run.rounds,
+                first_version=run.first_version,
+                journal=self._store.directory(run.id),
+            )
+            close_rounds(
+                self._fleet,
+                self._server_dir,
+                self._settings,
+                span,
+                closed=lambda record: self._closed(run, record),
+                stop=lambda: run.stopping or self._leaving.is_set(),
+                watch=self._watch,
+            )
+
+    def _publish(self, run: Run) -> None:
+        """Publish what has closed, also when a later round failed or was stopped."""
+        if run.version is None or run.version == run.published_version:
+            return
+        checkpoint = Checkpoints(self._server_dir.checkpoints).latest()
+        manifest = publish(
+            self._server_dir, self._settings.publish, checkpoint, stop=self._leaving.is_set
+        )
+        with self._store.changing():
+            run.published_version = manifest.version
+
+    def _trying(self, run: Run, step: Callable[[], None]) -> Exception | None:
+        """Do a step of a run; return how it failed, which becomes the run's ending."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001  (a run must never end without a word)
+            if self._leaving.is_set():
+                raise LeavingError from None
+            if isinstance(error, QuorumError):
+                self._tell(error.record)
+            with self._store.changing():
+                self._fail(run, error)
+            return error
+        return None
+
+    def _fail(self, run: Run, error: Exception) -> None:
+        if isinstance(error, StoppedError):
+            run.ending = "stopped"
+        elif run.ending != "stopped":
+            run.ending = "failed"
+        if isinstance(error, FleetError):
+            run.error, run.exit_code = str(error), error.exit_code
+        else:
+            log.error("run %s", run.id, exc_info=error)
+            run.error = f"unexpected {type(error).__name__}; {self._details}"
+            run.exit_code = FleetError.exit_code
+        log.error("run %s %s: %s", run.id, run.ending, run.error, extra={"run": run.id})
+
+    def _closed(self, run: Run, record: RoundRecord) -> None:
+        self.progress = None
+        self._tell(record)
+        with self._store.changing():
+            run.add(record.as_json())
+            run.seconds = time.monotonic() - self._began
+            self._store.save(run)
+
+    def _save(self, run: Run) -> None:
+        """Save the end of a step; without it the next process does that step again."""
+        try:
+            self._store.save(run)
+        except StorageError as error:
+            log.error("run %s: %s", run.id, error)
+
+    def _watch(self, progress: RoundProgress) -> None:
+        self.progress = progress
+
+    def _tell(self, record: RoundRecord) -> None:
+        for tell in self._told:
+            tell(record)
