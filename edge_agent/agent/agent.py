@@ -63,12 +63,14 @@ class Agent:
         """
         reason = ""
         self._file.say("starting")
+        self._file.memory.start()
         try:
             self._look_at_models()
             if self._settings.training.enabled and self._settings.examples.wanted:
                 self._participation = Participation(
                     self._settings, self._models, self._store, self._file
                 )
+                self._participation.start()
             self._until_done(self._hello)
             while not self._stop.is_set():
                 self._until_done(self._step)
@@ -198,7 +200,7 @@ class Agent:
         return self._participation.pause_s
 
     def _close(self, reason: str) -> None:
-        for part in (self._participation, self._store):
+        for part in (self._participation, self._store, self._file.memory):
             if part is not None:
                 part.close()
         self._file.say("stopped", reason)

@@ -23,7 +23,7 @@ class Participation:
     def __init__(
         self, settings: AgentSettings, models: Models, store: HttpsStore, status: StatusFile
     ) -> None:
-        """Start the spool; open no session yet.
+        """Find out whether this robot can train; nothing is started yet.
 
         Raises:
             SettingsError: what training needs is not installed.
@@ -46,6 +46,9 @@ class Participation:
         self._training = LocalTraining(settings, models, store, self._process.fit)
         self._client = FleetClient(self._connect, self._train, settings.poll, self._server_now)
         self._spool = SpoolWatch(settings, status.count_ingest) if settings.examples.spool else None
+
+    def start(self) -> None:
+        """Begin to take in new bags; the session begins with the first step."""
         if self._spool is not None:
             self._spool.start()
 

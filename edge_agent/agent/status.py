@@ -46,7 +46,8 @@ class Status:
 class StatusFile:
     """The agent's own hand on its status: every change is on disk at once.
 
-    `count_ingest` may be called from another thread.
+    `count_ingest` may be called from another thread. Memory is measured between `memory.start()`
+    and `memory.close()`.
     """
 
     def __init__(self, folder: Path, trainer: str) -> None:

@@ -23,12 +23,24 @@ def tree_pss_mb() -> float:
 
 
 class MemoryWatch:
-    """Sample the tree in a thread: seldom while idle, often while `busy` is set."""
+    """Samples the tree from `start` to `close`: seldom while idle, often while `busy` is set."""
 
     def __init__(self) -> None:
         self.idle_mb = self.peak_mb = 0.0
-        self._busy, self._wake = threading.Event(), threading.Event()
-        threading.Thread(target=self._watch, name="memory", daemon=True).start()
+        self._busy, self._wake, self._end = (threading.Event() for _ in range(3))
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to sample, in a thread of its own."""
+        self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; what was measured stays."""
+        self._end.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def busy(self, value: bool) -> None:
         """Say whether a training process is at work."""
@@ -47,7 +59,7 @@ class MemoryWatch:
             self.idle_mb = max(self.idle_mb, now)
 
     def _watch(self) -> None:
-        while True:
+        while not self._end.is_set():
             self.look(idle=not self._busy.is_set() and not psutil.Process().children())
             self._wake.wait(BUSY_S if self._busy.is_set() else IDLE_S)
             self._wake.clear()

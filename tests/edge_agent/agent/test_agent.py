@@ -545,6 +545,24 @@ def wait_for(holds):
         time.sleep(0.01)
 
 
+def test_an_agent_measures_memory_only_while_it_runs(server, tmp_path):
+    def measures():
+        return "memory" in {thread.name for thread in threading.enumerate()}
+
+    before = threading.active_count()
+    agent = Agent(load_settings(server.admit(tmp_path / "r1"), {}))
+    assert threading.active_count() == before
+    thread = threading.Thread(target=agent.run, daemon=True)
+    thread.start()
+    try:
+        wait_for(measures)
+    finally:
+        agent.stop()
+        thread.join(60)
+    assert not thread.is_alive()
+    assert not measures()
+
+
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError("a bug"), RefusedError("who?"), ConnectionFailed("gone")]
 )

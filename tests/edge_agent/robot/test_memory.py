@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -68,6 +69,7 @@ def test_a_look_while_a_child_works_is_no_idle_memory(hungry):
 def test_the_peak_of_a_short_training_is_seen(hungry, monkeypatch):
     monkeypatch.setattr(memory, "BUSY_S", 0.02)
     watch = MemoryWatch()
+    watch.start()
     wait_for(lambda: watch.peak_mb)
     before = watch.peak_mb
     watch.busy(True)
@@ -76,4 +78,20 @@ def test_the_peak_of_a_short_training_is_seen(hungry, monkeypatch):
     idle = watch.idle_mb
     process.communicate(timeout=30)
     watch.busy(False)
+    watch.close()
     assert idle < before + 30
+
+
+def test_it_samples_from_start_to_close_and_in_no_other_time(monkeypatch):
+    looks = []
+    monkeypatch.setattr(memory, "IDLE_S", 0.001)
+    monkeypatch.setattr(memory, "tree_pss_mb", lambda: looks.append(0) or 1.0)
+    before = threading.active_count()
+    watch = MemoryWatch()
+    assert threading.active_count() == before
+    watch.start()
+    wait_for(lambda: len(looks) > 2)
+    watch.close()
+    assert threading.active_count() == before
+    assert watch.peak_mb == 1.0
+    MemoryWatch().close()  # that was never started
