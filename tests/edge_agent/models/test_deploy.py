@@ -128,6 +128,13 @@ def test_only_what_is_missing_is_fetched(models, shelf):
     assert len(shelf.fetched) == 3
 
 
+def test_a_lower_version_is_installed_like_a_higher_one(models, shelf):
+    """As docs/security.md says: the channel decides, and nothing on the robot protects it."""
+    for what in (TWO, ONE):
+        install(models, shelf, what)
+        assert models.active("fp32") == what[0]
+
+
 def test_versions_share_files_on_the_disk(models, shelf, tmp_path):
     install(models, shelf, ONE)
     before = models.current.resolve()
