@@ -135,7 +135,8 @@ def prepare(frames: int) -> Inputs:
     _python("-m", "cloud_server.cli", "init", str(inputs.server), *what)
     build = (
         "from fleet_model.workloads.image_classifier import ImageClassifier as C; import sys; "
-        "C(sys.argv[1].split(',')).build().save(sys.argv[2])"
+        "from fleet_model.workloads.image_classifier.keras_model import ImageClassifierModel as M; "
+        "M(C(sys.argv[1].split(','))).build().save(sys.argv[2])"
     )
     _python("-c", build, LABELS, str(inputs.model))
     return inputs

@@ -63,7 +63,9 @@ def _ours_batches(bag: Path, out: Path) -> int:
 
     workload = ImageClassifier(labels=("a", "b"), image_size=SIDE)
     frames = frames_of(BagFrames(bag), DamageLog())
-    return _batches(row["image"] for row in map_ahead(workload.encode, frames, ENCODERS, WINDOW))
+    return _batches(
+        row.inputs["image"] for row in map_ahead(workload.encode, frames, ENCODERS, WINDOW)
+    )
 
 
 def _rosbags_passthrough(bag: Path, out: Path) -> int:

@@ -105,7 +105,7 @@ def _fill(
     training = _training_settings(spec)  # first: a wrong workload ends here, within a second
     progress("certificates and keys")
     make_secrets(server_dir, network.names, utc_now())
-    progress("loading TensorFlow in a child process")
+    progress("loading the framework of the workload in a child process")
     job = InitJob(
         workload=spec,
         trainable=plan.trainable,

@@ -65,6 +65,22 @@ class TensorSpec(_Published):
     dtype: str = "float32"
 
 
+# Of an input, target or output. It becomes part of a graph's signature: letters, digits, "_".
+TensorName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,49}$")]
+
+
+class Task(_Published):
+    """What a model takes, is taught, answers, and is measured by. Shapes have no batch axis."""
+
+    inputs: dict[TensorName, TensorSpec]
+    targets: dict[TensorName, TensorSpec]
+    outputs: dict[TensorName, TensorSpec]
+    measures: dict[str, Literal["higher", "lower"]]  # name -> which direction is better
+    # What Workload.decode finds: one of `classes` for the whole input, any number of boxes, a text.
+    answer: Literal["class", "boxes", "text"]
+    classes: tuple[str, ...] = ()  # names, in the order of the outputs; none for a text
+
+
 class WorkloadSpec(_Published):
     """Enough to rebuild the workload: `load_plugin(WORKLOADS, name)(**config)`."""
 
@@ -84,6 +100,7 @@ class TrainerSpec(_File):
     batch_size: int = Field(gt=0)  # static in the LiteRT graph
     files: dict[FileName, FileEntry]
     parts: dict[str, tuple[FileName, ...]]  # "litert" or "keras" -> the files that one needs
+    task: Task | None = None  # None: written before tasks were described
 
 
 class Manifest(_File):
@@ -92,12 +109,25 @@ class Manifest(_File):
     version: int = Field(ge=0)  # Checkpoint.version that it was exported from
     created_at: str  # UTC, ISO 8601
     workload: WorkloadSpec
-    labels: tuple[str, ...]
-    inputs: dict[str, TensorSpec]  # what Workload.encode returns
+    labels: tuple[str, ...]  # Task.classes, for agents of 0.1.0
+    inputs: dict[str, TensorSpec]  # Task.inputs, for agents of 0.1.0
+    task: Task | None = None  # None: written before tasks were described, see `described_task`
     engines: dict[str, tuple[FileName, ...]]  # precision, e.g. "fp32", "int8" -> stages in order
     trainer: FileEntry  # trainer.json
     files: dict[FileName, FileEntry]
     metrics: dict[str, float] = {}
+
+    @property
+    def described_task(self) -> Task:
+        """The task. A manifest that describes none is that of an image classifier."""
+        return self.task or Task(
+            inputs=self.inputs,
+            targets={"class": TensorSpec(shape=(), dtype="int32")},
+            outputs={"logits": TensorSpec(shape=(len(self.labels),))},
+            measures={"accuracy": "higher", "loss": "lower"},
+            answer="class",
+            classes=self.labels,
+        )
 
     def needed(self, precision: str) -> Mapping[str, FileEntry]:
         """Return the files that the engine of one precision needs.

@@ -1,27 +1,37 @@
 """Run a published model. Needs LiteRT, never TensorFlow."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from fleet_model.bundle import Manifest, read_bundle
+from fleet_model.bundle import Manifest, TensorSpec, read_bundle
 from fleet_model.errors import BundleError, SettingsError
-from fleet_model.types import Prediction, Tensor
+from fleet_model.signatures import FEATURES, INPUTS, OUTPUTS, SERVE, only, tensor_names
+from fleet_model.types import Prediction, Tensor, Tensors
 from fleet_model.workload import Workload, rebuild
+
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]  # tensor name -> shape without the batch axis
+
+
+class Answer(NamedTuple):
+    """What a model says of one raw input."""
+
+    outputs: Tensors  # as Task.outputs names them; float32 where the model is quantized
+    predictions: Sequence[Prediction]  # see Workload.decode; there may be none
 
 
 class Engine(Protocol):
     """Answer one input at a time."""
 
     def predict(self, raw: Any) -> Sequence[Prediction]:
-        """Return what the model finds in one raw input, best first."""
+        """Return what the model finds in one raw input; see `Workload.decode`."""
         ...
 
 
 class TFLiteEngine:
-    """Run the stages of a verified bundle, one after the other, for one input at a time.
+    """Run a verified bundle, for one input at a time.
 
     One thread at a time: an interpreter keeps its tensors between calls.
     """
@@ -39,61 +49,114 @@ class TFLiteEngine:
         read_bundle(bundle, names=manifest.needed(precision))
         self.manifest = manifest
         self.workload = rebuild(manifest.workload)
-        files = manifest.engines[precision]
-        self._stages = [Stage(bundle / name, num_threads) for name in files]
-        self._require_fitting_stages()
+        task = self.workload.task
+        if shapes_of(manifest.inputs) != shapes_of(task.inputs):
+            raise BundleError(
+                f"version {manifest.version} takes {_written(shapes_of(manifest.inputs))}, but its "
+                f"workload {manifest.workload.name!r} gives {_written(shapes_of(task.inputs))} "
+                "here; do both sides run the same version of fleetlearn?"
+            )
+        files = [bundle / name for name in manifest.engines[precision]]
+        self._model = StagedModel(files, task.inputs, task.outputs, num_threads)
 
-    def outputs(self, raw: Any) -> Tensor:
-        """Return the logits of one raw input: (labels,) float32."""
-        (tensor,) = self.workload.encode(raw).values()
-        return run_stages(self._stages, tensor)
+    def answer(self, raw: Any) -> Answer:
+        """Return the outputs for one raw input, and what they say."""
+        encoded = self.workload.encode(raw)
+        outputs = self._model(encoded.inputs)
+        return Answer(outputs, self.workload.decode(outputs, encoded.context))
 
     def predict(self, raw: Any) -> Sequence[Prediction]:
-        """Return what the model finds in one raw input, best first."""
-        return self.workload.decode(self.outputs(raw))
+        """Return what the model finds in one raw input; see `Workload.decode`."""
+        return self.answer(raw).predictions
 
-    def _require_fitting_stages(self) -> None:
-        shapes = [tuple(spec.shape) for spec in self.manifest.inputs.values()]
-        for stage in self._stages:
-            if shapes != [stage.input_shape]:
-                raise BundleError(
-                    f"{stage.name}: takes {stage.input_shape}, but is given {shapes}; the files of "
-                    "this bundle do not belong together"
-                )
-            shapes = [stage.output_shape]
-        if shapes != [(len(self.workload.labels),)]:
-            raise BundleError(
-                f"{self._stages[-1].name}: answers {shapes[0]}, expected one number for each of "
-                f"{len(self.workload.labels)} labels"
+
+class StagedModel:
+    """Stages in order: each takes by name what it needs of the inputs and of the stages before."""
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        inputs: Mapping[str, TensorSpec],
+        outputs: Mapping[str, TensorSpec] | None,
+        num_threads: int = 2,
+    ) -> None:
+        """Load the stages.
+
+        Args:
+            files: in order.
+            inputs: what the first stages are given.
+            outputs: what the last stage must answer; None of a trunk, whose answer goes on.
+            num_threads: of each interpreter.
+
+        Raises:
+            BundleError: a file is no stage, or one does not fit the other.
+        """
+        self._stages = [Stage(file, num_threads) for file in files]
+        self._wiring: list[tuple[Mapping[str, str], Mapping[str, str]]] = []
+        known = dict(shapes_of(inputs))
+        self._outputs: Sequence[str] = ()
+        for number, stage in enumerate(self._stages):
+            last = outputs is not None and number == len(self._stages) - 1
+            taken = tensor_names(INPUTS, stage.inputs, FEATURES if number else only(inputs))
+            given = tensor_names(OUTPUTS, stage.outputs, only(outputs or ()) if last else FEATURES)
+            _require_fitting(
+                stage.name, "takes", {n: stage.inputs[s] for n, s in taken.items()}, known
             )
+            answered = {name: stage.outputs[s] for name, s in given.items()}
+            if last:
+                _require_fitting(stage.name, "answers", answered, shapes_of(outputs or {}))
+            known.update(answered)
+            self._wiring.append((taken, given))
+            self._outputs = tuple(answered)
+        if outputs is not None and set(self._outputs) != outputs.keys():
+            raise BundleError(
+                f"{self._stages[-1].name}: answers {', '.join(self._outputs)}, expected "
+                f"{', '.join(outputs)}"
+            )
+        self.shapes: Shapes = known  # of all that is named
+
+    def __call__(self, inputs: Tensors) -> dict[str, Tensor]:
+        """Return the answer of the last stage for one input; no batch axis on either."""
+        values = dict(inputs)
+        for stage, (taken, given) in zip(self._stages, self._wiring, strict=True):
+            answer = stage({signature: values[name] for name, signature in taken.items()})
+            values.update((name, answer[signature]) for name, signature in given.items())
+        return {name: values[name] for name in self._outputs}
 
 
 class Stage:
-    """One .tflite file with one input and one output of batch 1.
+    """One .tflite file with the signature of a stage, batch 1.
 
     Integer files are given and give float32: the tensors' own scale and zero point are applied.
     """
 
     def __init__(self, path: Path, num_threads: int = 2) -> None:
         self.name = path.name
-        self._interpreter = open_interpreter(path, num_threads)
-        self._input, self._output = _only_tensors(self._interpreter, path.name)
-        self.input_shape = tuple(int(n) for n in self._input["shape"][1:])
-        self.output_shape = tuple(int(n) for n in self._output["shape"][1:])
+        interpreter = open_interpreter(path, num_threads)
+        if list(interpreter.get_signature_list()) != [SERVE]:
+            raise BundleError(f"{path.name}: expected one signature, {SERVE!r}; it is no stage")
+        self._run = interpreter.get_signature_runner(SERVE)
+        self._inputs = self._run.get_input_details()
+        self._outputs = self._run.get_output_details()
+        self.inputs, self.outputs = self._shapes(self._inputs), self._shapes(self._outputs)
 
-    def __call__(self, tensor: Tensor) -> Tensor:
-        """Return float32 of `output_shape` for one input of `input_shape`."""
-        self._interpreter.set_tensor(self._input["index"], _quantized(tensor[None], self._input))
-        self._interpreter.invoke()
-        output = self._interpreter.get_tensor(self._output["index"])[0]
-        return _dequantized(output, self._output)
+    def __call__(self, tensors: Tensors) -> dict[str, Tensor]:
+        """Return the outputs by their names in the signature, for one input by such names."""
+        answer = self._run(
+            **{name: _quantized(tensors[name][None], d) for name, d in self._inputs.items()}
+        )
+        return {name: _dequantized(answer[name][0], d) for name, d in self._outputs.items()}
+
+    def _shapes(self, details: Mapping[str, Any]) -> Shapes:
+        shapes = {name: tuple(int(n) for n in d["shape"]) for name, d in details.items()}
+        if wrong := [name for name, shape in shapes.items() if shape[:1] != (1,)]:
+            raise BundleError(f"{self.name}: {wrong[0]} has not the batch 1 of a stage")
+        return {name: shape[1:] for name, shape in shapes.items()}
 
 
-def run_stages(stages: Sequence[Stage], tensor: Tensor) -> Tensor:
-    """Pass one input through all stages."""
-    for stage in stages:
-        tensor = stage(tensor)
-    return tensor
+def shapes_of(specs: Mapping[str, TensorSpec]) -> Shapes:
+    """Return the shapes alone."""
+    return {name: tuple(spec.shape) for name, spec in specs.items()}
 
 
 def open_interpreter(path: Path, num_threads: int = 2) -> Any:
@@ -126,24 +189,31 @@ def _interpreter_class() -> Any:
     return Interpreter
 
 
-def _only_tensors(interpreter: Any, name: str) -> tuple[Any, Any]:
-    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    if len(inputs) != 1 or len(outputs) != 1 or inputs[0]["shape"][0] != 1:
-        raise BundleError(f"{name}: expected one input and one output of batch 1")
-    return inputs[0], outputs[0]
+def _require_fitting(stage: str, verb: str, actual: Shapes, expected: Shapes) -> None:
+    """Raise BundleError unless all of `actual` is in `expected`, with its shape."""
+    for name, shape in actual.items():
+        if expected.get(name) != shape:
+            raise BundleError(
+                f"{stage}: {verb} {name} {shape}, expected {_written(expected)}; the files of this "
+                "bundle do not belong together"
+            )
+
+
+def _written(shapes: Shapes) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
 
 
 def _quantized(tensor: Tensor, details: Any) -> Tensor:
-    if np.issubdtype(details["dtype"], np.floating):
-        return tensor.astype(details["dtype"])
     scale, zero_point = details["quantization"]
+    if not scale:  # it is not quantized: floating point, or numbers such as those of tokens
+        return tensor.astype(details["dtype"])
     limits = np.iinfo(details["dtype"])
     steps = np.rint(tensor / scale) + zero_point
     return np.asarray(np.clip(steps, limits.min, limits.max).astype(details["dtype"]))
 
 
 def _dequantized(tensor: Tensor, details: Any) -> Tensor:
-    if np.issubdtype(details["dtype"], np.floating):
-        return tensor.astype(np.float32)
     scale, zero_point = details["quantization"]
+    if not scale:
+        return tensor.astype(np.float32) if tensor.dtype.kind == "f" else tensor
     return np.asarray((tensor.astype(np.float32) - zero_point) * np.float32(scale))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Tensor: TypeAlias = NDArray[Any]
 RgbImage: TypeAlias = NDArray[np.uint8]  # (height, width, 3)
+Tensors: TypeAlias = Mapping[str, Tensor]  # by name, of one example or with a batch axis
 Weights: TypeAlias = Mapping[str, Tensor]  # variable path, e.g. "head/kernel" -> tensor
 Metrics: TypeAlias = Mapping[str, float]
 TRAIN, EVALUATE = "train", "evaluate"  # kinds of requests and of their replies
@@ -65,6 +66,22 @@ class Example:
     targets: Mapping[str, Any] = field(default_factory=dict)  # by name: whatever else is known
 
 
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Encoded:
+    """A raw input as the model takes it."""
+
+    inputs: Tensors  # names, shapes, dtypes of Task.inputs; no batch axis
+    context: Any = None  # what Workload.decode needs, such as the picture's size and the cut
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Target:
+    """The truth of one example as the loss takes it."""
+
+    tensors: Tensors  # names, shapes, dtypes of Task.targets; no batch axis
+    weight: float = 1.0  # what it counts in the loss and in the average: frames, boxes or tokens
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """What the server asks of every robot in one round."""
@@ -107,8 +124,9 @@ class Update:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """One thing the engine found: a class for a whole input, a box for a detector."""
+    """One thing the engine found: a class of the whole input, one thing in it, or a text."""
 
-    label: str
-    score: float  # 0..1
-    box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1 in pixels
+    label: str = ""  # one of Task.classes; "" for a text
+    score: float = 1.0  # 0..1
+    box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1 in the input's own pixels
+    text: str = ""

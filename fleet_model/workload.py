@@ -1,35 +1,49 @@
-"""What is learned: one model family with its inputs, outputs, loss."""
+"""What data mean to a model: the part of a workload that robots, server and `predict` share.
 
-from collections.abc import Mapping, Sequence
+NumPy only. What computes, the model itself, is defined once for each framework beside it: see
+`fleet_model.keras_model`. Robots that train with LiteRT or only predict never import that.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
-from fleet_model.bundle import WorkloadSpec
-from fleet_model.errors import BundleError, SettingsError
+from fleet_model.bundle import Task, TensorSpec, WorkloadSpec
+from fleet_model.errors import BundleError, SettingsError, TrainingError
 from fleet_model.loading import load_plugin
-from fleet_model.types import Metrics, Prediction, Tensor, TrainConfig
-
-if TYPE_CHECKING:
-    import keras
+from fleet_model.types import (
+    Encoded,
+    Example,
+    Metrics,
+    Prediction,
+    Target,
+    Tensors,
+    TrainConfig,
+)
 
 WORKLOADS = {
     "image-classifier": "fleet_model.workloads.image_classifier:ImageClassifier",
 }
 
 
-class Workload(Protocol):
-    """Build the model, encode raw input for it, decode what it answers.
+class Sample(NamedTuple):
+    """An input that the server may look at, with its truth where that is known."""
 
-    Only `build` and `loss` need Keras; robots that train with LiteRT or only predict never call
-    them. Model outputs are logits.
+    encoded: Encoded
+    target: Target | None = None
+
+
+class Workload(Protocol):
+    """Encode what goes in, know the truth, decode and measure what comes out.
+
+    Built as `Workload(**config)`; SettingsError for a wrong value.
     """
 
-    name: str
-    labels: tuple[str, ...]
-
     @property
-    def training(self) -> TrainConfig:
-        """Return how this model trains well: what `init` writes into the server's settings."""
+    def task(self) -> Task:
+        """Return the names, shapes and dtypes of all tensors, the measures, the classes."""
         ...
 
     @property
@@ -37,38 +51,48 @@ class Workload(Protocol):
         """Return the keyword arguments that rebuild this workload; JSON values only."""
         ...
 
-    def build(self, *, initial_weights: bool = True) -> "keras.Model":
-        """Return the model; variable paths are unique and the same at every call.
+    @property
+    def training(self) -> TrainConfig:
+        """Return how this model trains well: what `init` writes into the server's settings."""
+        ...
 
-        Args:
-            initial_weights: True sets the weights that learning starts from, the same ones at every
-                call. False leaves arbitrary ones for a caller that sets all of them, such as a
-                robot that was sent the server's: the packages with the weights are then not needed.
+    def encode(self, raw: Any) -> Encoded:
+        """Turn raw input into what the model takes; raises FrameError if it cannot be read."""
+        ...
+
+    def target(self, example: Example) -> Target:
+        """Return the truth of an example; raises FrameError if it is none that can be learned.
+
+        It is called in every round, also for examples whose features are cached: it should not
+        decode the input where it can do without.
         """
         ...
 
-    def trainable(self, model: "keras.Model", scope: str) -> Sequence[str]:
-        """Return the variable paths that `scope` trains: "head", "last-block" or "all"."""
+    def samples(self, folder: Path | None) -> Iterator[Sample]:
+        """Yield inputs that set the ranges of int8 engines and that exports are checked with.
+
+        Args:
+            folder: the operator's own; None: those that come with the workload.
+
+        Raises:
+            SettingsError: the folder is missing or holds nothing that can be used.
+        """
         ...
 
-    def encode(self, raw: Any) -> Mapping[str, Tensor]:
-        """Turn raw input into named input tensors without the batch axis."""
+    def decode(self, outputs: Tensors, context: Any) -> Sequence[Prediction]:
+        """Turn the outputs for one input into what they say: nothing, one or many predictions.
+
+        Args:
+            outputs: as Task.outputs names them; no batch axis.
+            context: `Encoded.context` of the same input.
+
+        Returns:
+            Those about the whole input best first: they are alternatives, the first is the answer.
+        """
         ...
 
-    def target(self, label: str) -> int:
-        """Turn a label into what the loss takes; raises FrameError for an unknown one."""
-        ...
-
-    def loss(self, targets: Any, outputs: Any, sample_weight: Any) -> Any:
-        """Return the weighted mean loss (scalar) in keras.ops, for every framework."""
-        ...
-
-    def decode(self, output: Tensor) -> Sequence[Prediction]:
-        """Turn one row of model output into predictions, best first."""
-        ...
-
-    def metrics(self, outputs: Tensor, targets: Tensor) -> Metrics:
-        """Return scores of a batch, with at least "accuracy" and "loss", in NumPy."""
+    def measure(self, outputs: Tensors, targets: Tensors) -> Metrics:
+        """Return every measure of Task.measures over a batch of at least one row."""
         ...
 
 
@@ -78,16 +102,19 @@ def known_workloads() -> Mapping[str, str]:
     A name in a manifest comes over the network: it may choose among what the owner of this machine
     has installed (entry points of the group "fleetlearn.workloads"), never name a module itself.
     """
-    installed = {point.name: point.value for point in entry_points(group="fleetlearn.workloads")}
-    return {**installed, **WORKLOADS}
+    return {**installed("fleetlearn.workloads"), **WORKLOADS}
 
 
-def rebuild(spec: WorkloadSpec) -> Workload:
-    """Return the workload that a manifest or trainer was made for.
+def installed(group: str) -> Mapping[str, str]:
+    """Return name -> "module:attribute" of the entry points of installed packages."""
+    return {point.name: point.value for point in entry_points(group=group)}
+
+
+def build_workload(spec: WorkloadSpec) -> Workload:
+    """Return the workload that an operator has asked for.
 
     Raises:
-        SettingsError: there is no such workload here, or a value of its config is wrong.
-        BundleError: its config has a field that this version does not know, or lacks one.
+        SettingsError: there is no such workload here, or a key or value of its config is wrong.
     """
     table = known_workloads()
     if spec.name not in table:
@@ -95,11 +122,45 @@ def rebuild(spec: WorkloadSpec) -> Workload:
             f"unknown workload {spec.name!r}; installed here: {', '.join(sorted(table))}"
         )
     kind = load_plugin(table, spec.name)
+    known = inspect.signature(kind).parameters
+    if unknown := sorted(spec.config.keys() - known.keys()):
+        raise SettingsError(
+            f"workload {spec.name!r} has no setting {unknown[0]!r}; it knows {', '.join(known)}"
+        )
+    needed = [name for name, parameter in known.items() if parameter.default is parameter.empty]
+    if missing := [name for name in needed if name not in spec.config]:
+        raise SettingsError(
+            f"workload {spec.name!r} needs the setting {missing[0]!r}; it knows {', '.join(known)}"
+        )
     try:
         workload: Workload = kind(**spec.config)
-    except TypeError as reason:
+    except (TypeError, ValueError) as reason:
+        raise SettingsError(
+            f"workload {spec.name!r}: a setting is wrong: {reason}; it knows {', '.join(known)}"
+        ) from None
+    return workload
+
+
+def rebuild(spec: WorkloadSpec) -> Workload:
+    """Return the workload that a manifest or trainer was made for.
+
+    Raises:
+        SettingsError: there is no such workload here.
+        BundleError: its config is one that this version does not know.
+    """
+    if spec.name not in known_workloads():
+        return build_workload(spec)
+    try:
+        return build_workload(spec)
+    except SettingsError as reason:
         raise BundleError(
             f"workload {spec.name!r} cannot be rebuilt: {reason}; do both sides run the same "
             "version of fleetlearn?"
         ) from None
-    return workload
+
+
+def require_tensors(expected: Mapping[str, TensorSpec], actual: Tensors, whose: str) -> None:
+    """Raise TrainingError unless a workload gives the tensors that its task names."""
+    shapes = {name: spec.shape for name, spec in expected.items()}
+    if (found := {name: tensor.shape for name, tensor in actual.items()}) != shapes:
+        raise TrainingError(f"{whose} are {found}, but the workload's task says {shapes}")

@@ -28,7 +28,8 @@ from cloud_server.state.settings import load_settings
 from edge_agent.examples.example_store import ExampleStore
 from edge_agent.training.trainers.litert import LiteRTTrainer
 from fleet_model.bundle import TRAINER, parse_trainer
-from fleet_model.engine import Stage
+from fleet_model.engine import StagedModel
+from fleet_model.signatures import FEATURES, TRUNK
 from fleet_model.types import Checkpoint, Example, TrainConfig, Weights
 from fleet_model.workload import Workload, rebuild
 
@@ -52,7 +53,8 @@ def main() -> None:
     arguments = parser.parse_args()
     server_dir = ServerDirectory(arguments.demo / "server")
     spec = parse_trainer((server_dir.model / TRAINER).read_bytes())
-    workload, trunk = rebuild(spec.workload), Stage(server_dir.model / "trunk.tflite", 2)
+    workload = rebuild(spec.workload)
+    trunk = StagedModel([server_dir.model / TRUNK], workload.task.inputs, None)
     config = TrainConfig(**load_settings(server_dir.settings).training.model_dump())
     checkpoints = Checkpoints(server_dir.checkpoints)
     first, published = checkpoints.load(0), checkpoints.latest()
@@ -111,13 +113,14 @@ def train_alone(
     return checkpoint.weights
 
 
-def read(bag: Path, workload: Workload, trunk: Stage, *, held_out: bool) -> Data:
+def read(bag: Path, workload: Workload, trunk: StagedModel, *, held_out: bool) -> Data:
     """Read a bag as an agent does; measure on its held-out frames, or on all of them."""
-    store = ExampleStore([bag], "", "/camera/label", workload.labels)
+    store = ExampleStore([bag], "", "/camera/label", workload.task.classes)
     examples = tuple(store.examples())
     measured = [e for e in examples if e.held_out or not held_out]
-    features = np.stack([trunk(workload.encode(e.raw)["image"]) for e in measured])
-    return Data(examples, features, np.array([workload.target(e.label) for e in measured]))
+    features = np.stack([trunk(workload.encode(e.raw).inputs)[FEATURES] for e in measured])
+    targets = np.array([workload.target(e).tensors["class"] for e in measured])
+    return Data(examples, features, targets)
 
 
 def accuracy(weights: Weights, data: Data) -> float:

@@ -141,7 +141,7 @@ def predict(
             log.info("%s", error)
             continue
         milliseconds = (time.perf_counter() - start) * 1e3
-        truth = label if label in engine.workload.labels else ""
+        truth = label if label in engine.workload.task.classes else ""
         row = Row(
             frame.source, frame.topic, frame.stamp_ns, best.label, round(best.score, 6), truth
         )
@@ -187,7 +187,7 @@ def run_predict(
     pairs = ((row.truth, row.label) for row in rows if row.truth)
     summary = PredictSummary(
         frames=len(rows),
-        confusion=count_confusion(pairs, engine.workload.labels),
+        confusion=count_confusion(pairs, engine.workload.task.classes),
         model_version=engine.manifest.version,
         milliseconds_per_frame=round(median(times), 3) if times else None,
         skipped={loss.kind: loss.count for loss in damage.all()},

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,12 +19,24 @@ import numpy as np
 
 from edge_agent.data.ahead import map_ahead
 from edge_agent.training.feature_cache import FeatureCache
+from edge_agent.training.rows import Rows, stacked
 from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import FrameError, TrainingError
 from fleet_model.optimizer import step, still
-from fleet_model.types import Checkpoint, Example, Metrics, Tensor, TrainConfig, Update, Weights
+from fleet_model.types import (
+    Checkpoint,
+    Encoded,
+    Example,
+    Metrics,
+    Target,
+    Tensor,
+    Tensors,
+    TrainConfig,
+    Update,
+    Weights,
+)
 from fleet_model.weights import difference, require_same_tensors
-from fleet_model.workload import Workload
+from fleet_model.workload import Workload, require_tensors
 
 TRAINERS = {
     "keras": "edge_agent.training.trainers.keras:KerasTrainer",
@@ -54,25 +66,25 @@ class Trainer(Protocol):
 class Differentiable(Protocol):
     """What one framework computes; all batches have exactly `TrainerSpec.batch_size` rows."""
 
-    def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def features(self, inputs: Tensors) -> Tensors:
         """Return what the trainable part takes for one encoded input; no batch axis on either."""
         ...
 
     def gradient(
-        self, weights: Weights, features: Tensor, targets: Tensor, sample_weight: Tensor
+        self, weights: Weights, features: Tensors, targets: Tensors, sample_weight: Tensor
     ) -> tuple[float, Weights]:
         """Return the weighted mean loss of a batch with its gradients by tensor name.
 
         Args:
             weights: the trainable tensors.
-            features: (batch, *feature shape)
-            targets: (batch,) int32
+            features: (batch, *feature shape) each
+            targets: (batch, *target shape) each, by the names of Task.targets
             sample_weight: (batch,) float32; 0 marks a row that only pads.
         """
         ...
 
-    def outputs(self, weights: Weights, features: Tensor) -> Tensor:
-        """Return the logits of a batch, (batch, classes)."""
+    def outputs(self, weights: Weights, features: Tensors) -> Tensors:
+        """Return the outputs of a batch by the names of Task.outputs, (batch, *output shape)."""
         ...
 
 
@@ -86,28 +98,6 @@ class Learner:
     cache: FeatureCache = field(default_factory=FeatureCache)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class _Rows:
-    """Examples ready for training, sorted by key; `features` are the cache's own arrays."""
-
-    features: Sequence[Tensor]
-    targets: Sequence[int]
-
-    def batches(self, order: Sequence[int], size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield (features, targets, sample_weight) in `order`; the last one is padded by zeros."""
-        for start in range(0, len(order), size):
-            picked = order[start : start + size]
-            rows = [self.features[index] for index in picked]
-            dtype = np.result_type(*{row.dtype for row in rows})
-            features = np.zeros((size, *rows[0].shape), dtype)  # (size, *feature shape)
-            np.stack(rows, out=features[: len(rows)])
-            targets = np.zeros(size, np.int32)
-            sample_weight = np.zeros(size, np.float32)
-            targets[: len(rows)] = [self.targets[index] for index in picked]
-            sample_weight[: len(rows)] = 1.0
-            yield features, targets, sample_weight
-
-
 def fit(
     learner: Learner, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig
 ) -> Update:
@@ -115,7 +105,7 @@ def fit(
 
     The order in which `examples` arrive does not matter. One that cannot be read or has an unknown
     label is left out and counted in the metric "unreadable". With held-out examples the metrics
-    hold loss and accuracy before and after.
+    hold the workload's measures before and after.
 
     Raises:
         TrainingError: nothing to train on, a checkpoint for another trainer, or a loss or weight
@@ -134,7 +124,7 @@ def fit(
     trained = time.perf_counter()
     metrics = {
         "train_loss": train_loss,
-        "held_out": float(len(held_out.targets)),
+        "held_out": float(len(held_out)),
         "unreadable": float(unreadable),
         "encode_s": encoded - begin,
         "train_s": trained - encoded,
@@ -145,7 +135,7 @@ def fit(
         robot="",
         base_version=checkpoint.version,
         weights=difference(weights, origin),
-        num_examples=len(training.targets),
+        num_examples=max(1, round(training.weight(range(len(training))))),
         num_steps=num_steps,
         metrics=metrics,
     )
@@ -168,31 +158,31 @@ def _require_fitting(spec: TrainerSpec, checkpoint: Checkpoint, config: TrainCon
     require_same_tensors(expected, checkpoint.weights, sender=sender, error=TrainingError)
 
 
-class _Encoded(NamedTuple):
-    """An example whose picture is no longer needed."""
+class _Prepared(NamedTuple):
+    """An example that has been decoded, but for one whose features are cached."""
 
     example: Example
-    target: int
-    inputs: Mapping[str, Tensor] | None  # None: its features are cached
-    refusal: str  # why it cannot be learned; "" where it can
+    target: Target | None  # None: it cannot be learned from
+    encoded: Encoded | None  # None: its features are cached
+    refusal: str  # why it cannot be learned from; "" where it can
 
 
-def _encode(learner: Learner, examples: Iterable[Example]) -> tuple[_Rows, _Rows, int]:
+def _encode(learner: Learner, examples: Iterable[Example]) -> tuple[Rows, Rows, int]:
     """Return (training rows, held-out rows, examples left out); only new keys are decoded."""
-    seen: dict[str, tuple[bool, Tensor, int]] = {}
+    seen: dict[str, tuple[bool, Tensors, Target]] = {}
     reasons: list[str] = []
     learner.cache.begin()
-    prepare = partial(_encode_one, learner)
+    prepare = partial(_prepare, learner)
     with closing(map_ahead(prepare, examples, ENCODERS, WINDOW)) as prepared:
-        for example, target, inputs, refusal in prepared:
+        for example, target, encoded, refusal in prepared:
             if example.key in seen:
                 log.error("two examples share the key %r", example.key)
                 raise TrainingError("two examples share a key; keys must be unique")
-            if refusal:
+            if target is None:
                 reasons.append(refusal)
                 continue
             try:
-                row = learner.cache.row(example.key, partial(_features, learner, example, inputs))
+                row = learner.cache.row(example.key, partial(_features, learner, example, encoded))
             except FrameError as error:
                 reasons.append(str(error))
                 continue
@@ -202,43 +192,47 @@ def _encode(learner: Learner, examples: Iterable[Example]) -> tuple[_Rows, _Rows
         log.warning("%d examples left out; the first: %s", len(reasons), reasons[0])
     rows = [seen[key] for key in sorted(seen)]
     training, held_out = (
-        _Rows([r[1] for r in rows if r[0] is held], [r[2] for r in rows if r[0] is held])
+        Rows([r[1] for r in rows if r[0] is held], [r[2] for r in rows if r[0] is held])
         for held in (False, True)
     )
-    if not training.targets:
+    if not len(training):
         raise TrainingError(
-            f"no examples to train on ({len(held_out.targets)} held out, {len(reasons)} "
+            f"no examples to train on ({len(held_out)} held out, {len(reasons)} "
             "unreadable); record or label more frames"
         )
     return training, held_out, len(reasons)
 
 
-def _encode_one(learner: Learner, example: Example) -> _Encoded:
-    """Decode and encode an example in a thread of `map_ahead`."""
+def _prepare(learner: Learner, example: Example) -> _Prepared:
+    """Look up the truth of an example and encode it, in a thread of `map_ahead`."""
     try:
-        target = learner.workload.target(example.label or "")
+        target = learner.workload.target(example)
+        if not 0 < target.weight < math.inf:
+            raise FrameError(f"an example of weight {target.weight}, expected more than 0")
         cached = example.key in learner.cache
-        inputs = None if cached else learner.workload.encode(example.raw)
+        encoded = None if cached else learner.workload.encode(example.raw)
     except FrameError as error:
-        return _Encoded(example, 0, None, str(error))
-    return _Encoded(example, target, inputs, "")
+        return _Prepared(example, None, None, str(error))
+    require_tensors(learner.workload.task.targets, target.tensors, "the targets of an example")
+    return _Prepared(example, target, encoded, "")
 
 
-def _features(learner: Learner, example: Example, inputs: Mapping[str, Tensor] | None) -> Tensor:
-    # Cached features are gone if the cache had to make room since `_encode_one` looked.
-    encoded = learner.workload.encode(example.raw) if inputs is None else inputs
-    return learner.model.features(encoded)
+def _features(learner: Learner, example: Example, encoded: Encoded | None) -> Tensors:
+    # Cached features are gone if the cache had to make room since `_prepare` looked.
+    inputs = (encoded or learner.workload.encode(example.raw)).inputs
+    require_tensors(learner.workload.task.inputs, inputs, "the inputs of an example")
+    return learner.model.features(inputs)
 
 
 def _train(
-    learner: Learner, origin: Weights, rows: _Rows, config: TrainConfig
+    learner: Learner, origin: Weights, rows: Rows, config: TrainConfig
 ) -> tuple[Weights, int, float]:
     """Return (weights, steps, mean loss of the last epoch)."""
     random = np.random.default_rng(config.seed % 2**64)  # the generator takes no negative seed
     weights, velocity = origin, still(origin)
-    num_steps, total = 0, 0.0
+    num_steps, total, everything = 0, 0.0, range(len(rows))
     for epoch in range(config.epochs):
-        order, total = random.permutation(len(rows.targets)).tolist(), 0.0
+        order, total = random.permutation(len(rows)).tolist(), 0.0
         for start in range(0, len(order), config.batch_size):
             picked = order[start : start + config.batch_size]
             loss, gradients = _gradient(learner, weights, rows, picked)
@@ -248,19 +242,19 @@ def _train(
                     f"finite number: is the learning rate {config.learning_rate} too high?"
                 )
             weights, velocity = step(weights, velocity, gradients, origin, config)
-            num_steps, total = num_steps + 1, total + loss * len(picked)
+            num_steps, total = num_steps + 1, total + loss * rows.weight(picked)
     require_same_tensors(origin, weights, sender="the trained weights", error=TrainingError)
-    return weights, num_steps, total / len(rows.targets)
+    return weights, num_steps, total / rows.weight(everything)
 
 
 def _gradient(
-    learner: Learner, weights: Weights, rows: _Rows, picked: Sequence[int]
+    learner: Learner, weights: Weights, rows: Rows, picked: Sequence[int]
 ) -> tuple[float, Weights]:
     """Return mean loss and gradients over `picked`, which may be longer than the static batch."""
-    parts = []
-    for features, targets, sample_weight in rows.batches(picked, learner.spec.batch_size):
-        loss, gradients = learner.model.gradient(weights, features, targets, sample_weight)
-        parts.append((float(sample_weight.sum()) / len(picked), loss, gradients))
+    parts, whole = [], rows.weight(picked)
+    for batch in rows.batches(picked, learner.spec.batch_size):
+        loss, gradients = learner.model.gradient(weights, *batch)
+        parts.append((float(batch.sample_weight.sum()) / whole, loss, gradients))
     if len(parts) == 1:
         return parts[0][1:]
     return (
@@ -269,18 +263,17 @@ def _gradient(
     )
 
 
-def _score(learner: Learner, weights: Weights, rows: _Rows) -> Metrics:
-    """Return the workload's metrics; none without rows."""
-    if not rows.targets:
+def _score(learner: Learner, weights: Weights, rows: Rows) -> Metrics:
+    """Return the workload's measures; none without rows."""
+    if not len(rows):
         return {}
-    everything = range(len(rows.targets))
-    outputs = np.concatenate(
-        [
-            learner.model.outputs(weights, features)
-            for features, _, _ in rows.batches(everything, learner.spec.batch_size)
-        ]
-    )[: len(rows.targets)]  # (rows, classes)
-    return learner.workload.metrics(outputs, np.array(rows.targets, np.int32))
+    count, size = len(rows), learner.spec.batch_size
+    answers = [
+        learner.model.outputs(weights, batch.features) for batch in rows.batches(range(count), size)
+    ]
+    outputs = {n: np.concatenate([a[n] for a in answers])[:count] for n in answers[0]}
+    targets = stacked([target.tensors for target in rows.targets], count)
+    return learner.workload.measure(outputs, targets)
 
 
 def _named(metrics: Metrics, moment: str) -> Metrics:

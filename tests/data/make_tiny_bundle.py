@@ -19,9 +19,10 @@ from cloud_server.models.export import BundleJob, InitJob
 from cloud_server.models.export.bundle_directory import write_bundle_directory
 from cloud_server.models.export.model_directory import write_model_directory
 from fleet_model.bundle import WorkloadSpec
+from fleet_model.keras_model import keras_model
 from fleet_model.weights import write_weights
 from fleet_model.workload import rebuild
-from fleet_model.workloads.backbones import BACKBONES, Backbone, seeded_kernel
+from fleet_model.workloads.image_classifier.networks import NETWORKS, Network, seeded_kernel
 
 OUT = Path(__file__).parent / "tiny_bundle"
 REPLACED = "mobilenet-v2-035"
@@ -31,11 +32,9 @@ WORKLOAD = WorkloadSpec(
 )
 
 
-def tiny_backbone() -> Backbone:
+def tiny_network() -> Network:
     """Two convolutions and one BatchNormalization: (batch, 32, 32, 3) -> (batch, 8)."""
-    return Backbone(
-        image_size=32, features=_features, last_block="second", learning_rate=0.01, load=_load
-    )
+    return Network(features=_features, last_block="second", load=_load)
 
 
 def _features(image: Any) -> Any:
@@ -64,7 +63,7 @@ def trained_weights() -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Replace the folder."""
-    BACKBONES[REPLACED] = tiny_backbone()
+    NETWORKS[REPLACED] = tiny_network()
     shutil.rmtree(OUT, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder)
@@ -86,7 +85,7 @@ def main() -> None:
 
 
 def _keras_logits() -> np.ndarray:
-    model = rebuild(WORKLOAD).build()
+    model = keras_model(WORKLOAD, rebuild(WORKLOAD)).build()
     model.get_layer("head").set_weights(list(trained_weights().values()))
     image = np.full((1, 32, 32, 3), 96.0, np.float32)  # plain: resizing cannot change it
     return np.asarray(model(image, training=False))[0]

@@ -12,7 +12,7 @@ CONFIG = {"labels": ["a", "b"], "backbone": "mobilenet-v2-035", "image_size": 96
 
 def test_a_specification_rebuilds_the_same_workload():
     workload = rebuild(WorkloadSpec(name="image-classifier", config=CONFIG))
-    assert workload.labels == ("a", "b")
+    assert workload.task.classes == ("a", "b")
     assert dict(workload.config) == CONFIG
 
 

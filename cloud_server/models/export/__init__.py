@@ -1,14 +1,14 @@
-"""Start exports in a process of their own, so that the server itself never loads TensorFlow.
+"""Start exports in a process of their own, so that the server itself loads no ML framework.
 
     python -m cloud_server.models.export '{"job": "init", ...}'
 
 Progress goes to stderr, one line of JSON to stdout: the result, or the class and text of an error.
 
     __main__.py          the child process
-    model_directory.py   job "init": trunk, trainer, initial and frozen weights
+    model_directory.py   job "init": the trainer, its files, the initial weights
     bundle_directory.py  job "bundle": the engines and the manifest of one version
-    litert_graphs.py     Keras -> .tflite
-    parity_gate.py       refuses a .tflite that does not compute what Keras computes
+
+What computes is a backend's, see cloud_server/models/backend.py.
 """
 
 import os
@@ -24,14 +24,16 @@ from typing import IO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from cloud_server.models.backend import Progress
 from fleet_model import errors
 from fleet_model.bundle import WorkloadSpec
 from fleet_model.errors import ExportError, StoppedError
 
-Progress = Callable[[str], None]
+PROGRESS = "export: "  # tells our lines from those of a framework
 
 STOP_S = 0.2
-PROGRESS = "export: "  # tells our lines from TensorFlow's
+
+__all__ = ["PROGRESS", "BundleJob", "ExportResult", "Failure", "InitJob", "Progress", "run_export"]
 
 
 class _Message(BaseModel):
@@ -41,21 +43,20 @@ class _Message(BaseModel):
 class InitJob(_Message):
     """Write what does not change between rounds into a model directory.
 
-    weights.safetensors (initial, trainable), frozen.safetensors, trunk.tflite, trunk_int8.tflite
-    (unless everything is trained), trainer.tflite (scope "head"), and trainer.json last.
+    The files of the backend, weights.safetensors (where training starts), and trainer.json last.
     """
 
     job: Literal["init"] = "init"
     workload: WorkloadSpec
-    trainable: str  # "head", "last-block" or "all"
-    batch_size: int = Field(default=32, ge=1)  # static in trainer.tflite
+    trainable: str  # a scope that the workload's model knows, e.g. "head"
+    batch_size: int = Field(default=32, ge=1)  # static in exported graphs
     directory: Path
-    checkpoint: Path | None = None  # a user's own .keras or .npz; None = the backbone's weights
-    calibration: Path | None = None  # folder of pictures for int8; None = the shipped ones
+    checkpoint: Path | None = None  # a user's own file; None = the workload's initial weights
+    calibration: Path | None = None  # folder of samples for int8; None = the workload's own
 
 
 class BundleJob(_Message):
-    """Write a bundle directory: the head's stages, links to the trunk's, manifest.json last."""
+    """Write a bundle directory: the engines of one version, and manifest.json last."""
 
     job: Literal["bundle"] = "bundle"
     model: Path  # directory that an InitJob has written

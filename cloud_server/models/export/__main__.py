@@ -1,6 +1,5 @@
-"""The export process: the only part of the server that loads TensorFlow."""
+"""The export process: the only part of the server that loads an ML framework."""
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -36,6 +35,4 @@ def _report(line: str) -> None:
 
 if __name__ == "__main__":
     end_with_parent()
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.exit(main(sys.argv[1:]))

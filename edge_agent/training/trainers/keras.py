@@ -1,7 +1,7 @@
-"""Train with TensorFlow on the robot: the scopes whose gradient LiteRT does not have."""
+"""Train with Keras and TensorFlow on the robot: the scopes whose gradient LiteRT does not have."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,21 +10,21 @@ import numpy as np
 
 from edge_agent.training.feature_cache import FOLDER, FeatureCache
 from edge_agent.training.trainer import Learner, fit, threads_from_environment
-from fleet_model.bundle import TrainerSpec
+from fleet_model.bundle import Task, TrainerSpec
 from fleet_model.errors import SettingsError, TrainingError
+from fleet_model.keras_model import KerasModel, keras_model
+from fleet_model.signatures import FROZEN
 from fleet_model.stages import cut, frozen_variables
-from fleet_model.types import Checkpoint, Example, Tensor, TrainConfig, Update, Weights
+from fleet_model.types import Checkpoint, Example, Tensor, Tensors, TrainConfig, Update, Weights
 from fleet_model.weights import read_weights
-from fleet_model.workload import Workload, rebuild
+from fleet_model.workload import rebuild
 
 if TYPE_CHECKING:
     import keras
 
-FROZEN = "frozen.safetensors"
-
 
 class KerasTrainer:
-    """Train any scope of a workload: "head", "last-block" or "all".
+    """Train any scope of a workload that has a Keras model.
 
     BatchNorm and dropout run as in inference, so that the update equals LiteRT's.
     """
@@ -42,9 +42,10 @@ class KerasTrainer:
         """
         _prepare_tensorflow()
         workload = rebuild(spec.workload)
-        model = _model_with_frozen(workload, spec, directory)
-        learned = _KerasModel(spec, workload, model)
-        # Without a trunk the rows are pictures, which lie on this robot already.
+        definition = keras_model(spec.workload, workload)
+        model = _model_with_frozen(definition, spec, directory)
+        learned = _CutModel(spec, workload.task, definition, model)
+        # Without a trunk the rows are inputs, which lie on this robot already.
         folder = directory / FOLDER if learned.has_trunk else None
         self._learner = Learner(spec, workload, learned, FeatureCache(folder))
 
@@ -55,53 +56,60 @@ class KerasTrainer:
         return fit(self._learner, checkpoint, examples, config)
 
 
-class _KerasModel:
-    """`Differentiable` of a Keras model, cut at the input of its first trainable layer.
+class _CutModel:
+    """`Differentiable` of a Keras model, cut at the input of its first trainable layers.
 
-    Where all layers train there is no trunk, and what is cached is the input itself.
+    Where all layers train there is no trunk, and what is cached is the inputs themselves.
     """
 
-    def __init__(self, spec: TrainerSpec, workload: Workload, model: "keras.Model") -> None:
+    def __init__(
+        self, spec: TrainerSpec, task: Task, definition: KerasModel, model: "keras.Model"
+    ) -> None:
         import tensorflow as tf
 
         by_path = {variable.path: variable for variable in model.variables}
         self._variables = {name: by_path[name] for name in spec.tensors}
-        trunk, rest = cut(model, spec.tensors.keys())
-        # One image at a time and one static batch: each function is traced once.
-        self._trunk = tf.function(lambda x: trunk(x, training=False)) if trunk else None
+        trunk, rest = cut(model, spec.tensors.keys(), task)
+        # One input at a time and one static batch: each function is traced once.
+        self._trunk = tf.function(trunk.__call__) if trunk else None
+        self._trunk_inputs = trunk.inputs if trunk else ()
         self.has_trunk = trunk is not None
-        self._rest = tf.function(lambda x: rest(x, training=False))
-        self._dtype = rest.inputs[0].dtype
+        self._rest = tf.function(rest.__call__)
+        names = zip(rest.inputs, rest.model.inputs, strict=True)
+        self._dtypes = {name: np.dtype(tensor.dtype) for name, tensor in names}
         values = [variable.value for variable in self._variables.values()]
 
         def loss_and_gradients(features: Any, targets: Any, sample_weight: Any) -> Any:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(values)
-                loss = workload.loss(targets, rest(features, training=False), sample_weight)
+                loss = definition.loss(targets, rest(features), sample_weight)
             return loss, tape.gradient(loss, values)
 
         self._loss_and_gradients = tf.function(loss_and_gradients)
 
-    def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        (tensor,) = inputs.values()
-        if self._trunk is None:
-            return _as_bytes_if_whole(tensor)
-        row: Tensor = self._trunk(tensor[None]).numpy()[0]  # (*feature shape)
-        return row
+    def features(self, inputs: Tensors) -> Tensors:
+        computed: dict[str, Tensor] = {}
+        if self._trunk is not None:
+            answer = self._trunk({name: inputs[name][None] for name in self._trunk_inputs})
+            computed = {name: rows.numpy()[0] for name, rows in answer.items()}
+        passing = (name for name in self._dtypes if name not in computed)
+        return computed | {name: _as_bytes_if_whole(inputs[name]) for name in passing}
 
     def gradient(
-        self, weights: Weights, features: Tensor, targets: Tensor, sample_weight: Tensor
+        self, weights: Weights, features: Tensors, targets: Tensors, sample_weight: Tensor
     ) -> tuple[float, Weights]:
         self._assign(weights)
-        features = np.asarray(features, self._dtype)
-        loss, gradients = self._loss_and_gradients(features, targets, sample_weight)
+        given = self._given(features)
+        loss, gradients = self._loss_and_gradients(given, dict(targets), sample_weight)
         named = zip(self._variables, gradients, strict=True)
         return float(loss), {name: gradient.numpy() for name, gradient in named}
 
-    def outputs(self, weights: Weights, features: Tensor) -> Tensor:
+    def outputs(self, weights: Weights, features: Tensors) -> Tensors:
         self._assign(weights)
-        logits: Tensor = self._rest(np.asarray(features, self._dtype)).numpy()  # (batch, classes)
-        return logits
+        return {name: rows.numpy() for name, rows in self._rest(self._given(features)).items()}
+
+    def _given(self, features: Tensors) -> dict[str, Tensor]:
+        return {name: np.asarray(features[name], dtype) for name, dtype in self._dtypes.items()}
 
     def _assign(self, weights: Weights) -> None:
         for name, variable in self._variables.items():
@@ -127,9 +135,9 @@ def _prepare_tensorflow() -> None:
         tf.config.threading.set_intra_op_parallelism_threads(threads_from_environment())
 
 
-def _model_with_frozen(workload: Workload, spec: TrainerSpec, directory: Path) -> "keras.Model":
+def _model_with_frozen(definition: KerasModel, spec: TrainerSpec, directory: Path) -> "keras.Model":
     """Return the model with the server's frozen tensors; the trainable ones come every round."""
-    model = workload.build(initial_weights=False)
+    model = definition.build(initial_weights=False)
     expected = frozen_variables(model, spec.tensors.keys())
     frozen = read_weights(directory / FROZEN)
     trainable = {v.path: v for v in model.variables if v.path in spec.tensors}
@@ -146,7 +154,9 @@ def _model_with_frozen(workload: Workload, spec: TrainerSpec, directory: Path) -
 
 
 def _as_bytes_if_whole(value: Tensor) -> Tensor:
-    """Return pixels that are whole numbers from 0 to 255 as uint8: a quarter of the cache."""
+    """Return floats that are whole numbers from 0 to 255 as uint8: a quarter of the cache."""
+    if value.dtype.kind != "f":
+        return value
     with np.errstate(invalid="ignore"):
         small = value.astype(np.uint8)
     return small if np.array_equal(small, value) else value

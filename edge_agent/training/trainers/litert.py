@@ -8,19 +8,33 @@ import numpy as np
 
 from edge_agent.training.feature_cache import FOLDER, FeatureCache
 from edge_agent.training.trainer import Learner, fit, threads_from_environment
-from fleet_model.bundle import TrainerSpec
-from fleet_model.engine import Stage, open_interpreter
+from fleet_model.bundle import Task, TrainerSpec
+from fleet_model.engine import StagedModel, open_interpreter
 from fleet_model.errors import TrainingError
-from fleet_model.types import Checkpoint, Example, Tensor, TrainConfig, Update, Weights
+from fleet_model.signatures import (
+    FEATURES,
+    GRADIENT,
+    INFER,
+    LOSS,
+    OUTPUTS,
+    SAMPLE_WEIGHT,
+    TARGETS,
+    TRAINER_GRAPH,
+    TRUNK,
+    gradient_names,
+    only,
+    signature_names,
+    tensor_names,
+    weight_names,
+)
+from fleet_model.types import Checkpoint, Example, Tensor, Tensors, TrainConfig, Update, Weights
 from fleet_model.workload import rebuild
-
-TRUNK, TRAINER_GRAPH = "trunk.tflite", "trainer.tflite"
 
 
 class LiteRTTrainer:
-    """Train the part of a workload whose gradient the server has exported: the head.
+    """Train the part of a workload whose gradient the server has exported: mostly the head.
 
-    Features come from the frozen trunk, one frame at a time; steps run on cached features.
+    Features come from the frozen trunk, one input at a time; steps run on cached features.
     """
 
     def __init__(self, spec: TrainerSpec, directory: Path, num_threads: int | None = None) -> None:
@@ -37,13 +51,15 @@ class LiteRTTrainer:
         """
         if "litert" not in spec.parts:
             raise TrainingError(
-                f"the gradient of {spec.trainable!r} is not exported for LiteRT; set trainer = "
-                '"keras" on this robot, or train "head" on the server'
+                f"the gradient of {spec.trainable!r} is not exported for LiteRT; set trainer to "
+                f"one of {', '.join(sorted(spec.parts))} on this robot, or train less on the server"
             )
         workload = rebuild(spec.workload)
         threads = num_threads or threads_from_environment()
-        model = _HeadOnFeatures(spec, directory, threads)
-        self._learner = Learner(spec, workload, model, FeatureCache(directory / FOLDER))
+        model = _HeadOnFeatures(spec, workload.task, directory, threads)
+        # Without a trunk the rows are inputs, which lie on this robot already.
+        cache = FeatureCache(directory / FOLDER if model.has_trunk else None)
+        self._learner = Learner(spec, workload, model, cache)
 
     def fit(
         self, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig
@@ -53,55 +69,68 @@ class LiteRTTrainer:
 
 
 class _HeadOnFeatures:
-    """`Differentiable` of one trunk.tflite and one trainer.tflite."""
+    """`Differentiable` of one trainer.tflite, and one trunk.tflite unless everything is trained."""
 
-    def __init__(self, spec: TrainerSpec, directory: Path, num_threads: int) -> None:
-        # Graph inputs are w000, w001, ... in the order of spec.tensors; gradients are g000, ...
-        self._names = list(spec.tensors)
-        self._trunk = Stage(directory / TRUNK, num_threads)
+    def __init__(self, spec: TrainerSpec, task: Task, directory: Path, num_threads: int) -> None:
         graph = open_interpreter(directory / TRAINER_GRAPH, num_threads)
         offered = graph.get_signature_list()
-        if missing := {"gradient", "infer"} - offered.keys():
+        if missing := {GRADIENT, INFER} - offered.keys():
             raise TrainingError(f"{TRAINER_GRAPH} has no signature {sorted(missing)[0]!r}")
-        self._gradient = graph.get_signature_runner("gradient")
-        self._infer = graph.get_signature_runner("infer")
-        _require_inputs(spec, self._gradient.get_input_details())
+        self._gradient = graph.get_signature_runner(GRADIENT)
+        self._infer = graph.get_signature_runner(INFER)
+        self._details = self._gradient.get_input_details()
+        self._weights, self._slopes = (
+            weight_names(list(spec.tensors)),
+            gradient_names(list(spec.tensors)),
+        )
+        self._features = tensor_names(FEATURES, self._details, FEATURES)
+        self._targets = signature_names(TARGETS, task.targets, only(task.targets))
+        self._outputs = signature_names(OUTPUTS, task.outputs, only(task.outputs))
+        stages = [directory / name for name in spec.parts["litert"] if name == TRUNK]
+        self.has_trunk = bool(stages)
+        self._trunk = StagedModel(stages, task.inputs, None, num_threads)
+        self._require_inputs(spec, task)
 
-    def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        (tensor,) = inputs.values()
-        return self._trunk(tensor)  # (*feature shape)
+    def features(self, inputs: Tensors) -> Tensors:
+        known = {**inputs, **self._trunk(inputs)}
+        return {name: known[name] for name in self._features}
 
     def gradient(
-        self, weights: Weights, features: Tensor, targets: Tensor, sample_weight: Tensor
+        self, weights: Weights, features: Tensors, targets: Tensors, sample_weight: Tensor
     ) -> tuple[float, Weights]:
         # Signature outputs come back in string order of their names: go by name, never position.
         out = self._gradient(
-            features=np.asarray(features, np.float32),
-            targets=targets,
-            sample_weight=sample_weight,
-            **self._numbered(weights),
+            **self._given(weights, features),
+            **{signature: targets[name] for name, signature in self._targets.items()},
+            **{SAMPLE_WEIGHT: sample_weight},
         )
-        return float(out["loss"]), {n: out[f"g{i:03d}"] for i, n in enumerate(self._names)}
+        return float(out[LOSS]), {path: out[name] for path, name in self._slopes.items()}
 
-    def outputs(self, weights: Weights, features: Tensor) -> Tensor:
-        out = self._infer(features=np.asarray(features, np.float32), **self._numbered(weights))
-        logits: Tensor = out["outputs"]  # (batch, classes)
-        return logits
+    def outputs(self, weights: Weights, features: Tensors) -> Tensors:
+        out = self._infer(**self._given(weights, features))
+        return {name: out[signature] for name, signature in self._outputs.items()}
 
-    def _numbered(self, weights: Weights) -> Weights:
-        return {f"w{i:03d}": weights[name] for i, name in enumerate(self._names)}
+    def _given(self, weights: Weights, features: Tensors) -> Mapping[str, Any]:
+        rows = {
+            signature: np.asarray(features[name], self._details[signature]["dtype"])
+            for name, signature in self._features.items()
+        }
+        return rows | {name: weights[path] for path, name in self._weights.items()}
 
-
-def _require_inputs(spec: TrainerSpec, details: Mapping[str, Any]) -> None:
-    """Raise TrainingError unless the graph takes the batch and the tensors of the specification."""
-    expected: dict[str, tuple[int, ...]] = {
-        f"w{i:03d}": tensor.shape for i, tensor in enumerate(spec.tensors.values())
-    }
-    expected |= {"targets": (spec.batch_size,), "sample_weight": (spec.batch_size,)}
-    for name, shape in expected.items():
-        actual = tuple(int(n) for n in details[name]["shape"]) if name in details else None
-        if actual != shape:
-            raise TrainingError(
-                f"{TRAINER_GRAPH}: input {name} has shape {actual}, trainer.json says {shape}; "
-                "was it exported together with it?"
-            )
+    def _require_inputs(self, spec: TrainerSpec, task: Task) -> None:
+        """Raise TrainingError unless the graph takes what specification and workload give."""
+        size = (spec.batch_size,)
+        expected = {self._weights[path]: tensor.shape for path, tensor in spec.tensors.items()}
+        expected |= {self._targets[n]: (*size, *tensor.shape) for n, tensor in task.targets.items()}
+        expected |= {
+            signature: (*size, *self._trunk.shapes[name]) if name in self._trunk.shapes else ()
+            for name, signature in self._features.items()
+        }
+        expected[SAMPLE_WEIGHT] = size
+        actual = {n: tuple(int(x) for x in d["shape"]) for n, d in self._details.items()}
+        for name in sorted(expected.keys() | actual.keys()):
+            if actual.get(name) != expected.get(name):
+                raise TrainingError(
+                    f"{TRAINER_GRAPH}: input {name} has shape {actual.get(name)}, its workload and "
+                    f"trainer.json say {expected.get(name)}; was it exported together with them?"
+                )

@@ -15,11 +15,13 @@ def fill(cache: FeatureCache, keys: str) -> str:
 
     def compute(key: str):
         computed.append(key)
-        return np.full(3, ord(key), np.float32)
+        return {"features": np.full(3, ord(key), np.float32), "speed": np.array(ord(key))}
 
     cache.begin()
     for key in keys:
-        assert cache.row(key, lambda key=key: compute(key)).tolist() == [ord(key)] * 3
+        row = cache.row(key, lambda key=key: compute(key))
+        assert row["features"].tolist() == [ord(key)] * 3
+        assert row["speed"] == ord(key)
     cache.end()
     return "".join(computed)
 

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import threading
 import time
-from functools import partial
 
 import numpy as np
 import pytest
@@ -14,9 +13,9 @@ from hypothesis import strategies as st
 from edge_agent.training import trainer
 from edge_agent.training.feature_cache import FeatureCache
 from edge_agent.training.trainer import Learner, fit, threads_from_environment
-from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec
+from fleet_model.bundle import Task, TensorSpec, TrainerSpec, WorkloadSpec
 from fleet_model.errors import FrameError, TrainingError
-from fleet_model.types import Checkpoint, Example, TrainConfig
+from fleet_model.types import Checkpoint, Encoded, Example, Target, TrainConfig
 
 pytestmark = pytest.mark.base
 
@@ -32,6 +31,15 @@ def log_softmax(logits):
 class Vectors:
     """A workload whose raw input is a vector."""
 
+    task = Task(
+        inputs={"vector": TensorSpec(shape=(FEATURES,))},
+        targets={"class": TensorSpec(shape=(), dtype="int32")},
+        outputs={"logits": TensorSpec(shape=(len(LABELS),))},
+        measures={"accuracy": "higher", "loss": "lower"},
+        answer="class",
+        classes=LABELS,
+    )
+
     def __init__(self):
         self.encoded = 0
 
@@ -39,18 +47,19 @@ class Vectors:
         if raw is None:
             raise FrameError("frame 7: the picture is damaged")
         self.encoded += 1
-        return {"vector": np.asarray(raw, np.float32)}
+        return Encoded(inputs={"vector": np.asarray(raw, np.float32)})
 
-    def target(self, label):
-        if label not in LABELS:
-            raise FrameError(f"unknown label {label!r}")
-        return LABELS.index(label)
+    def target(self, example):
+        if example.label not in LABELS:
+            raise FrameError(f"unknown label {example.label!r}")
+        return Target(tensors={"class": np.array(LABELS.index(example.label), np.int32)})
 
-    def metrics(self, outputs, targets):
-        rows = np.arange(len(targets))
+    def measure(self, outputs, targets):
+        logits, classes = outputs["logits"], targets["class"]
+        rows = np.arange(len(classes))
         return {
-            "accuracy": float(np.mean(outputs.argmax(axis=-1) == targets)),
-            "loss": float(-np.mean(log_softmax(outputs)[rows, targets])),
+            "accuracy": float(np.mean(logits.argmax(axis=-1) == classes)),
+            "loss": float(-np.mean(log_softmax(logits)[rows, classes])),
         }
 
 
@@ -61,19 +70,20 @@ class SoftmaxRegression:
         self.batches = []
 
     def features(self, inputs):
-        return inputs["vector"]
+        return inputs
 
     def gradient(self, weights, features, targets, sample_weight):
-        self.batches.append((len(features), float(sample_weight.sum())))
-        logs = log_softmax(self.outputs(weights, features))
+        rows, classes = features["vector"], targets["class"]
+        self.batches.append((len(rows), float(sample_weight.sum())))
+        logs = log_softmax(self.outputs(weights, features)["logits"])
         total = max(float(sample_weight.sum()), 1e-6)
-        chosen = np.eye(len(LABELS), dtype=np.float32)[targets]
+        chosen = np.eye(len(LABELS), dtype=np.float32)[classes]
         slope = (np.exp(logs) - chosen) * sample_weight[:, None] / np.float32(total)
         loss = -float((sample_weight * (chosen * logs).sum(-1)).sum()) / total
-        return loss, {"head/kernel": features.T @ slope, "head/bias": slope.sum(0)}
+        return loss, {"head/kernel": rows.T @ slope, "head/bias": slope.sum(0)}
 
     def outputs(self, weights, features):
-        return features @ weights["head/kernel"] + weights["head/bias"]
+        return {"logits": features["vector"] @ weights["head/kernel"] + weights["head/bias"]}
 
 
 def learner(batch_size=BATCH, **options):
@@ -122,7 +132,9 @@ def test_an_update_is_the_difference_to_the_checkpoint():
     features = np.stack([e.raw for e in examples(8)]).astype(np.float32)
     targets = np.array([LABELS.index(e.label) for e in examples(8)])
     ones = np.ones(8, np.float32)
-    _, gradients = machine.model.gradient(start.weights, features, targets, ones)
+    _, gradients = machine.model.gradient(
+        start.weights, {"vector": features}, {"class": targets}, ones
+    )
     for name, gradient in gradients.items():
         assert update.weights[name] == pytest.approx(-0.5 * gradient, abs=1e-6)
     assert (update.robot, update.base_version) == ("", 3)
@@ -337,7 +349,7 @@ def test_cached_rows_keep_their_dtype_and_are_contiguous():
     cache = FeatureCache()
     cache.begin()
     pixels = np.arange(24, dtype=np.uint8).reshape(4, 6)[:, ::2]
-    row = cache.row("a", partial(np.asarray, pixels))
+    row = cache.row("a", lambda: {"image": pixels})["image"]
     assert row.dtype == np.uint8
     assert row.flags.c_contiguous
     assert np.array_equal(row, pixels)
@@ -348,7 +360,7 @@ def test_rows_of_different_dtypes_meet_in_one_batch_without_loss():
         def features(self, inputs):
             vector = inputs["vector"]
             whole = vector.astype(np.uint8)
-            return whole if np.array_equal(whole, vector) else vector
+            return {"vector": whole if np.array_equal(whole, vector) else vector}
 
     some = [
         Example(raw=np.full(FEATURES, value), label=LABELS[0], key=str(value))

@@ -5,7 +5,7 @@ import pytest
 
 from cloud_server.models.export import InitJob
 from fleet_model.bundle import WorkloadSpec
-from fleet_model.workloads.backbones import BACKBONES
+from fleet_model.workloads.image_classifier.networks import NETWORKS
 
 MAKE_TINY = Path(__file__).parents[3] / "data" / "make_tiny_bundle.py"
 
@@ -30,7 +30,7 @@ def tiny_module():
 @pytest.fixture(autouse=True)
 def _tiny_backbone(tiny_module, monkeypatch):
     """Put 8 features in the place of MobileNetV2, so that an export takes a second."""
-    monkeypatch.setitem(BACKBONES, "mobilenet-v2-035", tiny_module.tiny_backbone())
+    monkeypatch.setitem(NETWORKS, "mobilenet-v2-035", tiny_module.tiny_network())
 
 
 @pytest.fixture
@@ -45,6 +45,6 @@ def model_directory(tiny_module, tmp_path_factory):
 
     directory = tmp_path_factory.mktemp("model")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, "mobilenet-v2-035", tiny_module.tiny_backbone())
+        patch.setitem(NETWORKS, "mobilenet-v2-035", tiny_module.tiny_network())
         write_model_directory(init_job(directory), lambda line: None)
     return directory

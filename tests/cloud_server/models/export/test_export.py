@@ -10,6 +10,7 @@ from cloud_server.models.export import BundleJob, run_export
 from fleet_model.bundle import parse_trainer, read_bundle
 from fleet_model.engine import TFLiteEngine
 from fleet_model.errors import BundleError, CheckpointError, ExportError, SettingsError
+from fleet_model.keras_model import keras_model
 from fleet_model.types import Frame
 from fleet_model.weights import read_weights, write_weights
 from fleet_model.workload import rebuild
@@ -45,6 +46,10 @@ def write_model(job):
     return write_model_directory(job, lambda line: None)
 
 
+def build(workload):
+    return keras_model(workload, rebuild(workload)).build()
+
+
 def contents(directory):
     return {file.name: file.read_bytes() for file in sorted(directory.iterdir())}
 
@@ -75,7 +80,7 @@ def test_init_writes_everything_that_robots_train_with(model_directory):
     }
     assert list(spec.tensors) == ["head/kernel", "head/bias"]
     frozen = read_weights(model_directory / "frozen.safetensors")
-    model = rebuild(spec.workload).build()
+    model = build(spec.workload)
     assert frozen.keys() | weights.keys() == {v.path for v in model.weights}
     assert not frozen.keys() & weights.keys()
 
@@ -91,11 +96,11 @@ def test_a_bundle_answers_as_keras_does(model_directory, tmp_path):
     result = write_bundle(model_directory, tmp_path / "bundle", tmp_path / "trained.safetensors")
 
     engine = TFLiteEngine(tmp_path / "bundle")
-    model = engine.workload.build()
+    model = build(engine.manifest.workload)
     model.get_layer("head").set_weights([weights["head/kernel"], weights["head/bias"]])
     image = frame(rng.integers(0, 256, (50, 70, 3), np.uint8))
-    expected = model(engine.workload.encode(image)["image"][None], training=False).numpy()[0]
-    np.testing.assert_allclose(engine.outputs(image), expected, atol=1e-4)
+    expected = model(engine.workload.encode(image).inputs["image"][None], training=False).numpy()[0]
+    np.testing.assert_allclose(engine.answer(image).outputs["logits"], expected, atol=1e-4)
     assert engine.manifest.metrics == result.metrics
     assert result.metrics["fp32_error"] < 1e-5
     assert result.metrics["int8_error"] < 0.1
@@ -155,7 +160,7 @@ def test_with_all_there_is_one_stage(make_job, tmp_path):
 
 def test_a_users_own_checkpoint_is_where_training_starts(make_job, tmp_path):
     job = make_job(tmp_path / "model", checkpoint=tmp_path / "round-3-weights.npz")
-    model = rebuild(job.workload).build()
+    model = build(job.workload)
     arrays = [np.full_like(w, 0.5) for w in model.get_weights()]
     np.savez(tmp_path / "round-3-weights.npz", *arrays)
 

@@ -26,7 +26,7 @@ def export_trainer(directory, scope):
     from fleet_model.workloads.image_classifier import ImageClassifier
 
     workload = ImageClassifier(LABELS, "mobilenet-v2-035", SIZE)
-    spec = WorkloadSpec(name=workload.name, config=dict(workload.config))
+    spec = WorkloadSpec(name="image-classifier", config=dict(workload.config))
     run_export(InitJob(workload=spec, trainable=scope, batch_size=BATCH, directory=directory))
     weights = read_weights(directory / "weights.safetensors")
     trainer = parse_trainer((directory / "trainer.json").read_bytes())

@@ -9,6 +9,7 @@ from edge_agent.training.trainers.litert import LiteRTTrainer
 from fleet_model.errors import TrainingError
 from fleet_model.types import TrainConfig
 from fleet_model.weights import l2_norm
+from fleet_model.workloads.image_classifier.keras_model import ImageClassifierModel
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 
@@ -44,15 +45,15 @@ def test_its_head_gradient_is_that_of_plain_keras(head, pictures):
     some = [e for e in pictures(40).examples() if not e.held_out][:24]
     update = trainer.fit(head.checkpoint, some, TrainConfig(epochs=1, learning_rate=0.1))
     workload = trainer._learner.workload
-    model = workload.build()
+    model = ImageClassifierModel(workload).build()
     for layer in model.layers[:-1]:
         layer.trainable = False
     model.compile(
         keras.optimizers.SGD(0.1, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    images = np.stack([workload.encode(example.raw)["image"] for example in some])
-    targets = np.array([workload.target(example.label) for example in some])
+    images = np.stack([workload.encode(example.raw).inputs["image"] for example in some])
+    targets = np.array([workload.target(example).tensors["class"] for example in some])
     model.fit(images, targets, batch_size=24, verbose=0)
     for variable in model.trainable_variables:
         expected = np.asarray(variable) - head.checkpoint.weights[variable.path]
@@ -78,11 +79,11 @@ def test_the_whole_model_keeps_its_pictures_as_bytes(whole_model, pictures):
     trainer = KerasTrainer(whole_model.spec, whole_model.directory)
     features = trainer._learner.model.features
     example = next(pictures(1).examples())
-    image = trainer._learner.workload.encode(example.raw)
-    row = features(image)
+    image = trainer._learner.workload.encode(example.raw).inputs["image"]
+    row = features({"image": image})["image"]
     assert row.dtype == np.uint8
-    assert np.array_equal(row, image["image"])
-    assert features({"image": image["image"] + 0.5}).dtype == np.float32
+    assert np.array_equal(row, image)
+    assert features({"image": image + 0.5})["image"].dtype == np.float32
 
 
 def test_frozen_tensors_come_from_the_server_not_from_the_workload(head, pictures, tmp_path):

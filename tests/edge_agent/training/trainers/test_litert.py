@@ -51,7 +51,7 @@ def test_the_gradient_of_a_padded_batch_is_that_of_its_real_rows(head, pictures)
     """Against a batch that says the same thing by repeating rows, without any padding."""
     machine = LiteRTTrainer(head.spec, head.directory)._learner
     rows = [
-        machine.model.features(machine.workload.encode(example.raw))
+        machine.model.features(machine.workload.encode(example.raw).inputs)["features"]
         for example in pictures(8).examples()
     ]
     targets = np.arange(8, dtype=np.int32) % 4
@@ -60,9 +60,13 @@ def test_the_gradient_of_a_padded_batch_is_that_of_its_real_rows(head, pictures)
     weight = np.repeat(np.float32([1, 0]), [8, 24])
     padded_targets = np.concatenate([targets, np.zeros(24, np.int32)])
     weights = head.checkpoint.weights
-    loss, gradients = machine.model.gradient(weights, padded, padded_targets, weight)
+    loss, gradients = machine.model.gradient(
+        weights, {"features": padded}, {"class": padded_targets}, weight
+    )
     repeated, ones = np.concatenate([rows] * 4), np.ones(32, np.float32)
-    again, expected = machine.model.gradient(weights, repeated, np.tile(targets, 4), ones)
+    again, expected = machine.model.gradient(
+        weights, {"features": repeated}, {"class": np.tile(targets, 4)}, ones
+    )
     assert loss == pytest.approx(again, rel=1e-5)
     for name, gradient in expected.items():
         assert gradients[name] == pytest.approx(gradient, abs=1e-5)
@@ -70,7 +74,7 @@ def test_the_gradient_of_a_padded_batch_is_that_of_its_real_rows(head, pictures)
 
 def test_a_scope_whose_gradient_is_not_exported_names_the_other_trainer(last_block):
     with pytest.raises(
-        TrainingError, match=r"'last-block' is not exported .* trainer = .keras. on"
+        TrainingError, match=r"'last-block' is not exported .* set trainer to one of keras on"
     ):
         LiteRTTrainer(last_block.spec, last_block.directory)
 
@@ -78,7 +82,7 @@ def test_a_scope_whose_gradient_is_not_exported_names_the_other_trainer(last_blo
 def test_a_graph_of_another_batch_size_is_refused(head):
     spec = head.spec.model_copy(update={"batch_size": 16})
     with pytest.raises(
-        TrainingError, match=r"targets has shape \(32,\), trainer.json says \(16,\)"
+        TrainingError, match=r"features has shape \(32, 1280\), .* trainer.json say \(16, 1280\)"
     ):
         LiteRTTrainer(spec, head.directory)
 

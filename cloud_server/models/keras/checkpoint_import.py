@@ -1,7 +1,7 @@
 """Start from a user's own weights: a .keras model, or the .npz of this project's first generation.
 
 Files come from elsewhere, so nothing in them is run, and no size in them is believed before it is
-compared with the model. Runs in the export process; Keras is imported only for .keras files.
+compared with the model. Keras is imported only for .keras files.
 """
 
 import zipfile

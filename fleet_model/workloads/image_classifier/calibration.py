@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from fleet_model.errors import SettingsError
-from fleet_model.types import Frame, RgbImage, Tensor
-from fleet_model.workload import Workload
+from fleet_model.types import Frame, RgbImage
 
 # Lite0 with a trained head on 200 frames of robots never seen: the int8 engine agrees with fp32 in
 # .96, .975 and .98 with 16, 64 and 128 samples, and in .99 with 60 frames of the robots' own.
 SAMPLES = 64
 SUFFIXES = (".jpeg", ".jpg", ".png")
-SHIPPED = Path(__file__).parent
+SHIPPED = Path(__file__).parent / "pictures"
 
 
 def calibration_frames(folder: Path | None = None) -> Iterator[Frame]:
@@ -41,12 +40,6 @@ def calibration_frames(folder: Path | None = None) -> Iterator[Frame]:
             format="rgb8",
             decode=lambda image=image: image,  # type: ignore[misc]
         )
-
-
-def calibration_inputs(workload: Workload, folder: Path | None = None) -> list[Tensor]:
-    """Return the frames as a workload with one input encodes them; see `calibration_frames`."""
-    encoded = [workload.encode(frame) for frame in calibration_frames(folder)]
-    return [tensor for tensors in encoded for tensor in tensors.values()]
 
 
 def _picture_files(folder: Path) -> list[Path]:

@@ -9,27 +9,36 @@ import pytest
 
 from fleet_model.errors import SettingsError
 from fleet_model.types import Frame
-from fleet_model.workloads import imagenet_weights
-from fleet_model.workloads.backbones import BACKBONES
-from fleet_model.workloads.image_classifier import ImageClassifier
-from fleet_model.workloads.imagenet_weights import read_lite0, read_state_dict
+from fleet_model.workloads.image_classifier import ImageClassifier, imagenet_weights
+from fleet_model.workloads.image_classifier.classifier import BACKBONES
+from fleet_model.workloads.image_classifier.imagenet_weights import read_lite0, read_state_dict
+from fleet_model.workloads.image_classifier.keras_model import ImageClassifierModel
+from fleet_model.workloads.image_classifier.networks import NETWORKS
 
 LABELS = ["circle", "square", "star", "triangle"]
 IMAGENET = {"coffee": 967, "chelsea": 285, "rocket": 657}  # espresso, Egyptian cat, missile
 
 
+def model_of(*arguments, **named):
+    return ImageClassifierModel(ImageClassifier(LABELS, *arguments, **named))
+
+
+def test_every_backbone_has_a_network():
+    assert NETWORKS.keys() == BACKBONES.keys()
+
+
 @pytest.fixture(scope="module")
 def mobilenet():
-    workload = ImageClassifier(LABELS, "mobilenet-v2-035", image_size=64)
-    return workload, workload.build()
+    definition = model_of("mobilenet-v2-035", image_size=64)
+    return definition, definition.build()
 
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("backbone", sorted(BACKBONES))
 def test_variable_paths_are_unique_and_the_same_at_every_call(backbone):
-    workload = ImageClassifier(LABELS, backbone, image_size=32)
+    definition = model_of(backbone, image_size=32)
 
-    first, second = (workload.build(initial_weights=False) for _ in range(2))
+    first, second = (definition.build(initial_weights=False) for _ in range(2))
 
     paths = [v.path for v in first.variables]
     assert len(set(paths)) == len(paths)
@@ -41,10 +50,12 @@ def test_variable_paths_are_unique_and_the_same_at_every_call(backbone):
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("backbone", sorted(BACKBONES))
 def test_scopes_grow_and_never_contain_batch_normalization(backbone):
-    workload = ImageClassifier(LABELS, backbone, image_size=32)
-    model = workload.build(initial_weights=False)
+    definition = model_of(backbone, image_size=32)
+    model = definition.build(initial_weights=False)
 
-    head, block, everything = (workload.trainable(model, s) for s in ("head", "last-block", "all"))
+    head, block, everything = (
+        definition.trainable(model, s) for s in ("head", "last-block", "all")
+    )
 
     assert head == ["head/kernel", "head/bias"]
     assert len(block) == 6
@@ -55,17 +66,17 @@ def test_scopes_grow_and_never_contain_batch_normalization(backbone):
 
 @pytest.mark.tensorflow
 def test_an_unknown_scope_names_the_known_ones(mobilenet):
-    workload, model = mobilenet
+    definition, model = mobilenet
 
     with pytest.raises(SettingsError, match="choose head, last-block, all"):
-        workload.trainable(model, "tail")
+        definition.trainable(model, "tail")
 
 
 @pytest.mark.tensorflow
 def test_initial_weights_are_the_same_at_every_call(mobilenet):
-    workload, model = mobilenet
+    definition, model = mobilenet
 
-    twin = workload.build()
+    twin = definition.build()
 
     for ours, theirs in zip(model.weights, twin.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
@@ -86,16 +97,16 @@ def test_random_features_tell_pictures_apart(mobilenet):
 
 @pytest.mark.tensorflow
 def test_a_padded_row_changes_no_loss():
-    workload = ImageClassifier(LABELS)
+    definition = model_of()
     rng = np.random.default_rng(0)
     outputs = rng.normal(size=(3, 4)).astype(np.float32)
     targets, weights = np.array([0, 3, 1], np.int32), np.array([1.0, 0.5, 2.0], np.float32)
 
-    plain = float(workload.loss(targets, outputs, weights))
+    plain = float(definition.loss({"class": targets}, {"logits": outputs}, weights))
     padded = float(
-        workload.loss(
-            np.append(targets, np.int32(0)),
-            np.vstack([outputs, np.zeros((1, 4), np.float32)]),
+        definition.loss(
+            {"class": np.append(targets, np.int32(0))},
+            {"logits": np.vstack([outputs, np.zeros((1, 4), np.float32)])},
             np.append(weights, np.float32(0)),
         )
     )
@@ -107,12 +118,14 @@ def test_a_padded_row_changes_no_loss():
 
 @pytest.mark.tensorflow
 def test_the_loss_of_one_row_is_the_metric():
-    workload = ImageClassifier(LABELS)
-    outputs, targets = np.array([[1.0, -2.0, 0.5, 3.0]], np.float32), np.array([2], np.int32)
+    outputs = {"logits": np.array([[1.0, -2.0, 0.5, 3.0]], np.float32)}
+    targets = {"class": np.array([2], np.int32)}
 
-    loss = float(workload.loss(targets, outputs, np.ones(1, np.float32)))
+    loss = float(model_of().loss(targets, outputs, np.ones(1, np.float32)))
 
-    assert loss == pytest.approx(workload.metrics(outputs, targets)["loss"], rel=1e-5)
+    assert loss == pytest.approx(
+        ImageClassifier(LABELS).measure(outputs, targets)["loss"], rel=1e-5
+    )
 
 
 @pytest.mark.tensorflow
@@ -122,7 +135,7 @@ def test_lite0_knows_photographs_that_it_was_not_trained_on():
 
     skimage_data = pytest.importorskip("skimage.data")
     workload = ImageClassifier(LABELS, "efficientnet-lite0", image_size=224)
-    model = workload.build()
+    model = ImageClassifierModel(workload).build()
     features = keras.Model(model.input, model.get_layer("head").input)
     state = read_lite0()  # it also holds the classifier of the 1000 ImageNet classes
 
@@ -131,7 +144,7 @@ def test_lite0_knows_photographs_that_it_was_not_trained_on():
         frame = Frame(
             source="", topic=name, stamp_ns=0, data=b"", format="rgb8", decode=lambda i=image: i
         )
-        row = features(workload.encode(frame)["image"][None], training=False).numpy()[0]
+        row = features(workload.encode(frame).inputs["image"][None], training=False).numpy()[0]
         logits = state["_fc.weight"] @ row + state["_fc.bias"]
         assert int(logits.argmax()) == expected, name
 

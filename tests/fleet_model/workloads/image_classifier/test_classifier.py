@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from fleet_model.bundle import WorkloadSpec
 from fleet_model.errors import FrameError, SettingsError
-from fleet_model.types import Frame
+from fleet_model.types import Example, Frame
 from fleet_model.workload import rebuild
 from fleet_model.workloads.image_classifier import ImageClassifier
 
@@ -22,7 +22,7 @@ def frame(image):
 
 
 def encode(image, size=32):
-    return ImageClassifier(LABELS, image_size=size).encode(frame(image))["image"]
+    return ImageClassifier(LABELS, image_size=size).encode(frame(image)).inputs["image"]
 
 
 @pytest.mark.parametrize("shape", [(240, 320), (320, 240), (33, 700), (20, 10), (32, 32)])
@@ -62,7 +62,7 @@ def test_a_frame_that_cannot_be_decoded_says_so():
 def test_the_config_rebuilds_the_workload():
     workload = ImageClassifier(LABELS, "mobilenet-v2-035")
 
-    twin = rebuild(WorkloadSpec(name=workload.name, config=dict(workload.config)))
+    twin = rebuild(WorkloadSpec(name="image-classifier", config=dict(workload.config)))
 
     assert twin.config == workload.config
     assert twin.config == {"labels": LABELS, "backbone": "mobilenet-v2-035", "image_size": 96}
@@ -90,24 +90,31 @@ def test_a_wrong_setting_is_refused_with_what_is_expected(arguments, message):
 def test_an_unknown_label_is_refused_with_the_known_ones():
     workload = ImageClassifier(LABELS)
 
-    assert [workload.target(label) for label in LABELS] == [0, 1, 2]
-    with pytest.raises(FrameError, match="knows circle, square, star"):
-        workload.target("hexagon")
+    targets = [workload.target(Example(raw=None, key="", label=label)) for label in LABELS]
+    assert [int(target.tensors["class"]) for target in targets] == [0, 1, 2]
+    assert {target.weight for target in targets} == {1.0}
+    for label in ("hexagon", None):
+        with pytest.raises(FrameError, match="knows circle, square, star"):
+            workload.target(Example(raw=None, key="", label=label))
 
 
 def test_metrics_are_what_the_formulas_say():
     outputs = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]], np.float32))
     targets = np.array([0, 1, 0])
 
-    metrics = ImageClassifier(LABELS).metrics(outputs + 3.0, targets)  # a shift changes nothing
+    metrics = ImageClassifier(LABELS).measure(
+        {"logits": outputs + 3.0},
+        {"class": targets},  # a shift changes nothing
+    )
 
+    assert metrics.keys() == ImageClassifier(LABELS).task.measures.keys()
     assert metrics["accuracy"] == pytest.approx(2 / 3)
     assert metrics["loss"] == pytest.approx(-np.log([0.5, 0.8, 0.2]).mean(), rel=1e-6)
 
 
 @given(arrays(np.float32, 3, elements=st.floats(-1e4, 1e4, width=32)))
 def test_decoded_scores_are_probabilities_best_first(logits):
-    predictions = ImageClassifier(LABELS).decode(logits)
+    predictions = ImageClassifier(LABELS).decode({"logits": logits}, None)
 
     scores = [p.score for p in predictions]
     assert sorted(p.label for p in predictions) == LABELS
@@ -122,5 +129,5 @@ def test_a_robot_that_predicts_needs_no_keras(monkeypatch):
 
     workload = ImageClassifier(LABELS)
     workload.encode(frame(np.zeros((10, 10, 3), np.uint8)))
-    workload.decode(np.zeros(3, np.float32))
-    workload.metrics(np.zeros((1, 3), np.float32), np.zeros(1, np.int64))
+    workload.decode({"logits": np.zeros(3, np.float32)}, None)
+    workload.measure({"logits": np.zeros((1, 3), np.float32)}, {"class": np.zeros(1, np.int64)})

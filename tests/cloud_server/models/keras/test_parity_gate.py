@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cloud_server.models.export.litert_graphs import stage_graphs, trainer_graph
-from cloud_server.models.export.parity_gate import (
+from cloud_server.models.keras.litert_graphs import stage_graphs, trainer_graph
+from cloud_server.models.keras.parity_gate import (
     Start,
     keras_graph,
     litert_graph,
@@ -14,13 +14,18 @@ from cloud_server.models.export.parity_gate import (
     require_same_training,
     require_usable_int8,
 )
+from fleet_model.bundle import TensorSpec
+from fleet_model.engine import StagedModel
 from fleet_model.errors import ExportError
+from fleet_model.stages import Part
 from fleet_model.workloads.image_classifier import ImageClassifier
+from fleet_model.workloads.image_classifier.keras_model import ImageClassifierModel
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 
 BATCH, WIDTH = 6, 5
 WORKLOAD = ImageClassifier(["circle", "square", "star"])
+TASK, MODEL = WORKLOAD.task, ImageClassifierModel(WORKLOAD)
 
 
 def dense_head():
@@ -40,15 +45,24 @@ def two_layer_head():
     return keras.Model(features, keras.layers.Dense(3, use_bias=False, name="head")(hidden))
 
 
+def part(head):
+    """Return a Keras model as what follows the trunk of the image classifier."""
+    return Part(head, ("features",), ("logits",))
+
+
+def start(weights):
+    return Start(weights, {"features": TensorSpec(shape=(WIDTH,))}, TASK, BATCH)
+
+
 def gate(head, content, tmp_path):
     file = tmp_path / "trainer.tflite"
     file.write_bytes(content)
     rng = np.random.default_rng(0)
     weights = {v.path: rng.normal(size=v.shape).astype(np.float32) for v in head.weights}
     return require_same_training(
-        litert_graph(file, list(weights)),
-        keras_graph(head, WORKLOAD, list(weights)),
-        Start(weights, (WIDTH,), BATCH, 3),
+        litert_graph(file, part(head), TASK, list(weights)),
+        keras_graph(part(head), MODEL, list(weights)),
+        start(weights),
     )
 
 
@@ -88,7 +102,7 @@ def hand_written_trainer(forward, shapes, names=None, weigh=lambda w: w):
         with tf.GradientTape() as tape:
             tape.watch(values)
             outputs = forward(features, *values)
-            loss = WORKLOAD.loss(targets, outputs, weigh(sample_weight))
+            loss = MODEL.loss({"class": targets}, {"logits": outputs}, weigh(sample_weight))
         return {"loss": loss, **dict(zip(names, tape.gradient(loss, values), strict=True))}
 
     def infer(features, **weights):
@@ -120,7 +134,7 @@ def fused_relu():
 
 def test_a_faithful_trainer_passes(tmp_path):
     head = dense_head()
-    content = trainer_graph(head, WORKLOAD, [v.path for v in head.weights], BATCH)
+    content = trainer_graph(part(head), MODEL, TASK, [v.path for v in head.weights], BATCH)
 
     require_builtin_operators(content, "trainer.tflite")
     assert gate(head, content, tmp_path) < 1e-5
@@ -128,15 +142,15 @@ def test_a_faithful_trainer_passes(tmp_path):
 
 def test_weights_may_travel_in_another_order_than_keras_has(tmp_path):
     head = dense_head()
-    content = trainer_graph(head, WORKLOAD, ["head/bias", "head/kernel"], BATCH)
+    content = trainer_graph(part(head), MODEL, TASK, ["head/bias", "head/kernel"], BATCH)
     file = tmp_path / "trainer.tflite"
     file.write_bytes(content)
     weights = {"head/bias": np.zeros(3, np.float32), "head/kernel": np.ones((5, 3), np.float32)}
 
     error = require_same_training(
-        litert_graph(file, list(weights)),
-        keras_graph(head, WORKLOAD, list(weights)),
-        Start(weights, (WIDTH,), BATCH, 3),
+        litert_graph(file, part(head), TASK, list(weights)),
+        keras_graph(part(head), MODEL, list(weights)),
+        start(weights),
     )
 
     assert error < 1e-5
@@ -220,21 +234,22 @@ def test_a_head_whose_gradient_needs_tensorflow_is_not_exported():
     head = two_layer_head()
 
     with pytest.raises(ExportError, match="ReluGrad"):
-        trainer_graph(head, WORKLOAD, [v.path for v in head.weights], BATCH)
+        trainer_graph(part(head), MODEL, TASK, [v.path for v in head.weights], BATCH)
 
 
 def test_a_head_with_frozen_variables_is_not_exported():
     head = dense_head()
 
     with pytest.raises(ExportError, match="head/bias"):
-        trainer_graph(head, WORKLOAD, ["head/kernel"], BATCH)
+        trainer_graph(part(head), MODEL, TASK, ["head/kernel"], BATCH)
 
 
 def test_a_module_that_forgot_the_keras_variables_is_refused(tmp_path):
     import tensorflow as tf
 
     head = dense_head()
-    inputs = list(np.random.default_rng(0).random((8, WIDTH), np.float32))
+    rows = np.random.default_rng(0).random((8, WIDTH), np.float32)
+    inputs = [{"features": row} for row in rows]
     module = tf.Module()
     module.model = head  # looks tracked, and is not
 
@@ -245,18 +260,21 @@ def test_a_module_that_forgot_the_keras_variables_is_refused(tmp_path):
     forgotten = tmp_path / "forgotten.tflite"
     forgotten.write_bytes(convert({"serving_default": (serve, specs)}, module))
     faithful = tmp_path / "faithful.tflite"
-    faithful.write_bytes(stage_graphs(head, inputs)[0])
+    faithful.write_bytes(stage_graphs(part(head), inputs, TASK, first=False, last=True)[0])
 
-    assert require_same_outputs(head, inputs, litert_outputs([faithful], inputs), "x") < 1e-5
-    outputs = litert_outputs([forgotten], inputs)
+    def outputs(file):
+        specs = {"features": TensorSpec(shape=(WIDTH,))}
+        return litert_outputs(StagedModel([file], specs, TASK.outputs), inputs)
+
+    assert require_same_outputs(part(head), inputs, outputs(faithful), "x") < 1e-5
     with pytest.raises(ExportError, match=r"forgotten\.tflite: outputs are off by"):
-        require_same_outputs(head, inputs, outputs, forgotten.name)
+        require_same_outputs(part(head), inputs, outputs(forgotten), forgotten.name)
 
 
 @pytest.mark.parametrize("broken", [np.nan, 0.0])
 def test_int8_outputs_without_signal_are_refused(broken):
     fp32 = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
 
-    assert require_usable_int8(fp32, fp32 + 0.01, "int8") < 0.1
+    assert require_usable_int8({"y": fp32}, {"y": fp32 + 0.01}, "int8") < 0.1
     with pytest.raises(ExportError, match="int8: outputs are off by"):
-        require_usable_int8(fp32, np.full_like(fp32, broken), "int8")
+        require_usable_int8({"y": fp32}, {"y": np.full_like(fp32, broken)}, "int8")

@@ -1,7 +1,7 @@
-"""Convolutional networks that turn an image into features, with their initial weights.
+"""Convolutional networks in Keras that turn an image into features, with their initial weights.
 
-Keras is imported only where a network is built. Inputs are float32 RGB 0..255: every backbone does
-its own scaling inside the graph, so that a robot cannot get it wrong.
+Inputs are float32 RGB 0..255: every backbone does its own scaling inside the graph, so that a robot
+cannot get it wrong.
 """
 
 import zlib
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fleet_model.workloads.imagenet_weights import read_lite0
+from fleet_model.workloads.image_classifier.imagenet_weights import read_lite0
 
 if TYPE_CHECKING:
     import keras
@@ -30,15 +30,11 @@ LITE0_BLOCKS = (  # repeats, kernel, stride of the first, expansion, channels (E
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backbone:
-    """One network without its classifier."""
+class Network:
+    """One backbone without its classifier."""
 
-    image_size: int  # pixels, the default of the workload
     features: Callable[[Any], Any]  # image (batch, S, S, 3) -> features (batch, 1280)
     last_block: str  # the first layer that the scope "last-block" trains
-    # For a head by SGD with momentum 0.9; shrinks as the square of the features' length: about 32
-    # for Lite0 and 77 for the random MobileNet on robot-camera frames, where 0.01 diverges.
-    learning_rate: float
     load: Callable[["keras.Model"], None]  # sets the initial weights, the same at every call
 
 
@@ -139,19 +135,11 @@ def seeded_kernel(path: str, shape: tuple[int, ...]) -> "Tensor":
     return rng.normal(0.0, np.sqrt(2.0 / fan_in), shape).astype(np.float32)
 
 
-BACKBONES = {
-    "efficientnet-lite0": Backbone(
-        image_size=128,
-        features=_lite0_features,
-        last_block="b15_expand",
-        learning_rate=0.01,
-        load=_load_lite0,
+NETWORKS = {  # the keys of classifier.BACKBONES
+    "efficientnet-lite0": Network(
+        features=_lite0_features, last_block="b15_expand", load=_load_lite0
     ),
-    "mobilenet-v2-035": Backbone(
-        image_size=96,
-        features=_mobilenet_features,
-        last_block="block_16_expand",
-        learning_rate=0.001,
-        load=_load_random,
+    "mobilenet-v2-035": Network(
+        features=_mobilenet_features, last_block="block_16_expand", load=_load_random
     ),
 }

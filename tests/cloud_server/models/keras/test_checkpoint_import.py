@@ -4,7 +4,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from cloud_server.models.checkpoint_import import import_checkpoint
+from cloud_server.models.keras.checkpoint_import import import_checkpoint
 from fleet_model.errors import CheckpointError
 
 pytestmark = pytest.mark.tensorflow

@@ -4,12 +4,15 @@ import cv2
 import numpy as np
 import pytest
 
-import cloud_server.models.calibration as calibration
-from cloud_server.models.calibration import SAMPLES, SHIPPED, calibration_frames, calibration_inputs
 from fleet_model.errors import SettingsError
-from fleet_model.workloads.image_classifier import ImageClassifier
+from fleet_model.workloads.image_classifier import ImageClassifier, calibration
+from fleet_model.workloads.image_classifier.calibration import SAMPLES, SHIPPED, calibration_frames
 
 WORKLOAD = ImageClassifier(["a", "b"], image_size=64)
+
+
+def inputs(folder=None):
+    return [sample.encoded.inputs["image"] for sample in WORKLOAD.samples(folder)]
 
 
 def write_picture(file, size=(40, 60)):
@@ -30,7 +33,7 @@ def test_the_shipped_pictures_are_few_and_their_rights_are_stated():
 
 
 def test_inputs_are_the_same_every_time_and_use_the_whole_range():
-    first, second = calibration_inputs(WORKLOAD), calibration_inputs(WORKLOAD)
+    first, second = inputs(), inputs()
 
     assert len(first) == SAMPLES
     assert {x.shape for x in first} == {(64, 64, 3)}
@@ -61,7 +64,7 @@ def test_of_many_pictures_some_of_the_whole_folder_are_taken(tmp_path, monkeypat
 def test_a_picture_of_any_size_will_do(tmp_path, size):
     write_picture(tmp_path / "thin.png", size)
 
-    assert len(calibration_inputs(WORKLOAD, tmp_path)) == SAMPLES
+    assert len(inputs(tmp_path)) == SAMPLES
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""What computes on the server: one backend per framework builds, exports and checks models.
+
+Runs in the export process. Nothing else on the server knows which framework a workload has.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from fleet_model.bundle import TrainerSpec, WorkloadSpec
+from fleet_model.errors import SettingsError
+from fleet_model.loading import load_plugin
+from fleet_model.types import Metrics, Weights
+from fleet_model.workload import Sample, Workload, installed
+
+Progress: TypeAlias = Callable[[str], None]
+
+# In this order: the first that has a model of the workload is taken, at init and at every publish.
+BACKENDS = {
+    "keras": "cloud_server.models.keras.backend:KerasBackend",
+}
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class TrainerFiles:
+    """What robots train with, before the first round."""
+
+    weights: Weights  # what travels: the trained tensors, where learning starts
+    parts: Mapping[str, tuple[str, ...]]  # as in TrainerSpec: kind of trainer -> its files
+    metrics: Metrics = field(default_factory=dict)  # what the gate measured
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class EngineFiles:
+    """What robots predict with, for one version."""
+
+    engines: Mapping[str, tuple[str, ...]]  # as in Manifest: precision -> stages in order
+    metrics: Metrics = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """One framework's model of one workload; built as `Backend(spec, workload)`."""
+
+    @classmethod
+    def has(cls, workload: str) -> bool:
+        """Say whether a model of this workload is installed; imports no framework."""
+        ...
+
+    def write_trainer(
+        self,
+        scope: str,
+        own: Path | None,
+        batch_size: int,
+        samples: Sequence[Sample],
+        into: Path,
+        progress: Progress,
+    ) -> TrainerFiles:
+        """Write what does not change between rounds.
+
+        Args:
+            scope: which tensors are trained, in the words of the workload's model.
+            own: the operator's own file to start from; None: the workload's initial weights.
+            batch_size: rows of a step; static in exported graphs.
+            samples: set the ranges of int8 tensors; exports are checked with them.
+            into: an existing directory.
+            progress: is given one line for each file.
+
+        Raises:
+            SettingsError: the model has no such scope.
+            CheckpointError: `own` does not fit.
+            ExportError: a file does not compute what the model computes.
+        """
+        ...
+
+    def write_engines(
+        self,
+        spec: TrainerSpec,
+        model: Path,
+        weights: Path,
+        samples: Sequence[Sample],
+        into: Path,
+        progress: Progress,
+    ) -> EngineFiles:
+        """Write the engines of one version, and links to what they share with the trainer.
+
+        Args:
+            spec: of the trainer in `model`.
+            model: the directory that `write_trainer` has filled; its files are verified.
+            weights: safetensors with the trained tensors.
+            samples: as for `write_trainer`.
+            into: the directory of the bundle.
+            progress: is given one line for each file.
+
+        Raises:
+            CheckpointError: the weights are not those of this model.
+            ExportError: a file does not compute what the model computes.
+        """
+        ...
+
+
+def known_backends() -> Mapping[str, str]:
+    """Return name -> "module:attribute": ours, then entry points "fleetlearn.backends"."""
+    return {
+        **BACKENDS,
+        **{n: v for n, v in installed("fleetlearn.backends").items() if n not in BACKENDS},
+    }
+
+
+def open_backend(spec: WorkloadSpec, workload: Workload) -> Backend:
+    """Return the backend that has a model of the workload.
+
+    Raises:
+        SettingsError: none has one; a package may bring a workload for robots that only predict.
+    """
+    table = known_backends()
+    for name in table:
+        kind = load_plugin(table, name)
+        if kind.has(spec.name):
+            backend: Backend = kind(spec, workload)
+            return backend
+    raise SettingsError(
+        f"workload {spec.name!r} has no model for any backend installed here ({', '.join(table)}); "
+        "its package must name one, see docs/decisions/0009-workload-and-backend.md"
+    )

@@ -1,0 +1,228 @@
+"""Build a workload's Keras model, export it for LiteRT, check what was exported."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from cloud_server.models.backend import EngineFiles, Progress, TrainerFiles
+from cloud_server.models.keras.checkpoint_import import import_checkpoint
+from cloud_server.models.keras.litert_graphs import stage_graphs, trainer_graph
+from cloud_server.models.keras.parity_gate import (
+    Start,
+    keras_graph,
+    litert_graph,
+    litert_outputs,
+    require_builtin_operators,
+    require_same_outputs,
+    require_same_training,
+    require_usable_int8,
+)
+from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec
+from fleet_model.durable import write_durably
+from fleet_model.engine import StagedModel
+from fleet_model.errors import CheckpointError
+from fleet_model.keras_model import keras_model, known_keras_models
+from fleet_model.signatures import FROZEN, TRAINER_GRAPH, TRUNK, TRUNK_INT8
+from fleet_model.stages import Part, cut, frozen_variables, whole
+from fleet_model.types import Metrics, Tensor, Tensors, Weights
+from fleet_model.weights import read_weights, require_same_tensors, write_weights
+from fleet_model.workload import Sample, Workload
+
+if TYPE_CHECKING:
+    import keras
+
+Engines: TypeAlias = Mapping[str, tuple[str, ...]]  # precision -> stages in order
+
+WITH_TRUNK: Engines = {
+    "fp32": (TRUNK, "head.tflite"),
+    "int8": (TRUNK_INT8, "head_int8.tflite"),
+}
+WITHOUT_TRUNK: Engines = {"fp32": ("model.tflite",), "int8": ("model_int8.tflite",)}
+
+
+class KerasBackend:
+    """`Backend` of a workload that has a `KerasModel`."""
+
+    def __init__(self, spec: WorkloadSpec, workload: Workload) -> None:
+        os.environ["KERAS_BACKEND"] = "tensorflow"
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        self._workload, self._task = workload, workload.task
+        self._model = keras_model(spec, workload)
+
+    @classmethod
+    def has(cls, workload: str) -> bool:
+        """Say whether a Keras model of this workload is installed."""
+        return workload in known_keras_models()
+
+    def write_trainer(
+        self,
+        scope: str,
+        own: Path | None,
+        batch_size: int,
+        samples: Sequence[Sample],
+        into: Path,
+        progress: Progress,
+    ) -> TrainerFiles:
+        """Write frozen.safetensors, the trunk's graphs, and the gradient's where LiteRT has it."""
+        model = self._model.build(initial_weights=own is None)
+        if own is not None:
+            import_checkpoint(own, model)
+        tensors = self._model.trainable(model, scope)
+        trunk, rest = cut(model, tensors, self._task)
+        frozen = frozen_variables(model, tensors)
+        values = {v.path: v.numpy() for v in model.weights if v.path not in frozen}
+        weights = {path: values[path] for path in tensors}
+        write_weights(into / FROZEN, {path: v.numpy() for path, v in frozen.items()})
+        progress(f"{len(weights)} trained and {len(frozen)} frozen tensors")
+
+        metrics: dict[str, float] = {}
+        parts: dict[str, tuple[str, ...]] = {"keras": (FROZEN,)}
+        stages: tuple[str, ...] = ()
+        if trunk is not None:
+            metrics.update(self._write_trunk(trunk, samples, into, progress))
+            stages = (TRUNK,)
+        if scope in self._model.litert_scopes:
+            metrics.update(self._write_gradient(rest, weights, batch_size, samples, into, progress))
+            parts["litert"] = (*stages, TRAINER_GRAPH)
+        return TrainerFiles(weights=weights, parts=parts, metrics=metrics)
+
+    def write_engines(
+        self,
+        spec: TrainerSpec,
+        model: Path,
+        weights: Path,
+        samples: Sequence[Sample],
+        into: Path,
+        progress: Progress,
+    ) -> EngineFiles:
+        """Write the stage after the cut in float32 and int8; the trunk's are linked."""
+        built = self._model.build(initial_weights=False)
+        _set_weights(built, spec, weights, model / FROZEN)
+        progress(f"{len(spec.tensors)} trained tensors")
+        trunk, rest = cut(built, list(spec.tensors), self._task)
+        engines = WITHOUT_TRUNK if trunk is None else WITH_TRUNK
+        inputs: Sequence[Tensors] = [sample.encoded.inputs for sample in samples]
+        if trunk is not None:
+            frozen = StagedModel([model / TRUNK], self._task.inputs, None)
+            inputs = [{**given, **frozen(given)} for given in inputs]
+        graphs = stage_graphs(rest, inputs, self._task, first=trunk is None, last=True)
+        for stages, content in zip(engines.values(), graphs, strict=True):
+            for name in stages[:-1]:
+                _link(model / name, into / name)
+            require_builtin_operators(content, stages[-1])
+            write_durably(into / stages[-1], content)
+            progress(f"{stages[-1]}: {len(content)} bytes")
+        metrics = self._measured(whole(built, self._task), engines, samples, into)
+        return EngineFiles(engines=engines, metrics=metrics)
+
+    def _write_trunk(
+        self, trunk: Part, samples: Sequence[Sample], into: Path, progress: Progress
+    ) -> Metrics:
+        inputs = [sample.encoded.inputs for sample in samples]
+        graphs = stage_graphs(trunk, inputs, self._task, first=True, last=False)
+        contents = dict(zip((TRUNK, TRUNK_INT8), graphs, strict=True))
+        for name, content in contents.items():
+            require_builtin_operators(content, name)
+            write_durably(into / name, content)
+            progress(f"{name}: {len(content)} bytes")
+        fp32, int8 = (
+            litert_outputs(StagedModel([into / name], self._task.inputs, None), inputs)
+            for name in contents
+        )
+        return {
+            "trunk_error": require_same_outputs(trunk, inputs, fp32, TRUNK),
+            "trunk_int8_error": require_usable_int8(fp32, int8, TRUNK_INT8),
+        }
+
+    def _write_gradient(
+        self,
+        rest: Part,
+        weights: Weights,
+        batch_size: int,
+        samples: Sequence[Sample],
+        into: Path,
+        progress: Progress,
+    ) -> Metrics:
+        task, tensors = self._task, list(weights)
+        content = trainer_graph(rest, self._model, task, tensors, batch_size)
+        require_builtin_operators(content, TRAINER_GRAPH)
+        write_durably(into / TRAINER_GRAPH, content)
+        progress(f"{TRAINER_GRAPH}: {len(content)} bytes")
+        error = require_same_training(
+            litert_graph(into / TRAINER_GRAPH, rest, task, tensors),
+            keras_graph(rest, self._model, tensors),
+            Start(
+                weights=weights,
+                features={
+                    name: TensorSpec(shape=tuple(tensor.shape[1:]), dtype=tensor.dtype)
+                    for name, tensor in zip(rest.inputs, rest.model.inputs, strict=True)
+                },
+                task=task,
+                batch_size=batch_size,
+                truths=[sample.target for sample in samples if sample.target],
+            ),
+        )
+        return {"gradient_error": error}
+
+    def _measured(
+        self, model: Part, engines: Engines, samples: Sequence[Sample], directory: Path
+    ) -> dict[str, float]:
+        """Pass fp32 through the gate; return how well it matches Keras, and int8 matches fp32."""
+        task, inputs = self._task, [sample.encoded.inputs for sample in samples]
+        answers = {
+            precision: litert_outputs(
+                StagedModel([directory / n for n in names], task.inputs, task.outputs), inputs
+            )
+            for precision, names in engines.items()
+        }
+        fp32, int8 = answers["fp32"], answers["int8"]
+        metrics = {
+            "fp32_error": require_same_outputs(model, inputs, fp32, " + ".join(engines["fp32"])),
+            "int8_error": max(
+                float(np.linalg.norm(int8[name] - fp32[name]) / np.linalg.norm(fp32[name]))
+                for name in task.outputs
+            ),
+        }
+        if task.answer == "class":
+            pairs = zip(self._best(fp32, samples), self._best(int8, samples), strict=True)
+            metrics["int8_agreement"] = float(np.mean([ours == theirs for ours, theirs in pairs]))
+        targets = [sample.target.tensors for sample in samples if sample.target]
+        if len(targets) == len(samples):
+            truth = {name: np.stack([t[name] for t in targets]) for name in task.targets}
+            for precision, outputs in answers.items():
+                measures = self._workload.measure(outputs, truth)
+                metrics.update((f"{precision}_{name}", value) for name, value in measures.items())
+        return metrics
+
+    def _best(self, outputs: Mapping[str, Tensor], samples: Sequence[Sample]) -> Sequence[str]:
+        """Return the label of the best prediction for every sample; "" where there is none."""
+        found = (
+            self._workload.decode({n: rows[i] for n, rows in outputs.items()}, s.encoded.context)
+            for i, s in enumerate(samples)
+        )
+        return [predictions[0].label if predictions else "" for predictions in found]
+
+
+def _set_weights(model: "keras.Model", spec: TrainerSpec, trained: Path, frozen: Path) -> None:
+    variables = {v.path: v for v in model.weights}
+    values = {path: v.numpy() for path, v in variables.items()}
+    moving = {path: values.pop(path) for path in spec.tensors}
+    for expected, file in ((moving, trained), (values, frozen)):
+        weights = read_weights(file)
+        require_same_tensors(expected, weights, sender=file.name, error=CheckpointError)
+        for path, value in weights.items():
+            variables[path].assign(value)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Hard-link a file that never changes, or copy it to another file system."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

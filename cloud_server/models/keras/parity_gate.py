@@ -1,0 +1,271 @@
+"""Refuse exported files that do not compute what the Keras model computes.
+
+The converter can drop an activation, leave variables uninitialised or mix up outputs without an
+error. So every file is run in LiteRT, as a robot runs it, beside Keras before it is used.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from fleet_model.bundle import Task, TensorSpec
+from fleet_model.engine import StagedModel, open_interpreter
+from fleet_model.errors import ExportError
+from fleet_model.keras_model import KerasModel
+from fleet_model.signatures import (
+    FEATURES,
+    GRADIENT,
+    INFER,
+    LOSS,
+    OUTPUTS,
+    SAMPLE_WEIGHT,
+    TARGETS,
+    gradient_names,
+    only,
+    signature_names,
+    weight_names,
+)
+from fleet_model.stages import Part
+from fleet_model.types import Target, Tensor, Tensors, Weights
+
+CHECKED = 16  # inputs that Keras answers too; eager Keras needs 60 ms each, LiteRT 10
+STEPS = 10  # of plain SGD on random batches
+PADDED_STEP = 3  # the one whose last rows are padding
+# Relative (L2). Lite0 and MobileNetV2 measure 3e-6 (outputs) and 2e-6 (gradients after ten steps).
+TOLERANCE = 1e-3
+# Relative (L2) error of int8 features. Lite0 and MobileNetV2 measure 0.12 to 0.19.
+INT8_TOLERANCE = 0.5
+
+
+class Batch(NamedTuple):
+    """Rows of one step."""
+
+    features: Tensors  # (batch, *feature shape)
+    targets: Tensors  # (batch, *target shape)
+    sample_weight: Tensor  # (batch,) float32
+
+
+class Step(NamedTuple):
+    """What one graph answers for a batch."""
+
+    loss: float
+    gradients: Weights
+    outputs: Tensors  # (batch, *output shape)
+
+
+Graph: TypeAlias = Callable[[Weights, Batch], Step]
+
+
+class Start(NamedTuple):
+    """Where the steps start from, and what they are given."""
+
+    weights: Weights
+    features: Mapping[str, TensorSpec]  # of Part.inputs; without the batch axis
+    task: Task
+    batch_size: int
+    truths: Sequence[Target] = ()  # drawn from; none: random numbers, class indices where integers
+
+
+def require_builtin_operators(content: bytes, name: str) -> None:
+    """Raise ExportError if a .tflite file needs more than LiteRT's own operators."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAsModel(content, 0)
+    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+    if foreign := sorted({c.CustomCode().decode() for c in codes if c.CustomCode() is not None}):
+        raise ExportError(
+            f"{name}: needs {', '.join(foreign)}, which robots do not have; replace the layers "
+            "behind them (Flex = TensorFlow's own operators)"
+        )
+
+
+def require_same_outputs(
+    part: Part, inputs: Sequence[Tensors], actual: Tensors, name: str
+) -> float:
+    """Return the relative difference of LiteRT's outputs to those of Keras for the same inputs.
+
+    Raises:
+        ExportError: that of one output is above TOLERANCE.
+    """
+    rows = {key: np.stack([sample[key] for sample in inputs[:CHECKED]]) for key in part.inputs}
+    expected = {key: np.asarray(value) for key, value in part(rows).items()}
+    checked = {key: value[:CHECKED] for key, value in actual.items()}
+    return _require_all(expected, checked, name, TOLERANCE)
+
+
+def require_usable_int8(fp32: Tensors, int8: Tensors, name: str) -> float:
+    """Return the relative error of int8; raise ExportError if little of the signal is left."""
+    return _require_all(fp32, int8, name, INT8_TOLERANCE)
+
+
+def require_same_training(litert: Graph, reference: Graph, start: Start) -> float:
+    """Train both graphs from the same weights on the same random batches, each on its own.
+
+    Returns:
+        The largest relative difference of a loss, a gradient or the last outputs.
+
+    Raises:
+        ExportError: it is above TOLERANCE, or a gradient has another shape.
+    """
+    rng = np.random.default_rng(0)
+    ours, theirs = dict(start.weights), dict(start.weights)
+    worst = 0.0
+    for number in range(STEPS):
+        padded, real = _random_batch(rng, start, padded=number == PADDED_STEP)
+        actual, expected = litert(ours, padded), reference(theirs, real)
+        where = f"in step {number}{' (padded)' if number == PADDED_STEP else ''}"
+        for what, e, a in _pairs(expected, actual):
+            worst = max(worst, _require(e, a, f"trainer.tflite: {what} {where}", TOLERANCE))
+        rate = _stable_rate(real.features)
+        ours = {name: w - rate * actual.gradients[name] for name, w in ours.items()}
+        theirs = {name: w - rate * expected.gradients[name] for name, w in theirs.items()}
+    return worst
+
+
+def litert_graph(file: Path, rest: Part, task: Task, tensors: Sequence[str]) -> Graph:
+    """Return the signatures of a trainer.tflite as one graph.
+
+    Raises:
+        ExportError: it has other signatures, inputs or outputs than `tensors` ask for.
+    """
+    interpreter = open_interpreter(file)
+    weight, slope = weight_names(tensors), gradient_names(tensors)
+    features = signature_names(FEATURES, rest.inputs, FEATURES)
+    targets = signature_names(TARGETS, task.targets, only(task.targets))
+    outputs = signature_names(OUTPUTS, task.outputs, only(task.outputs))
+    taken = [*features.values(), *weight.values()]
+    expected = {
+        GRADIENT: (
+            sorted([*taken, *targets.values(), SAMPLE_WEIGHT]),
+            sorted([LOSS, *slope.values()]),
+        ),
+        INFER: (sorted(taken), sorted(outputs.values())),
+    }
+    found = interpreter.get_signature_list()
+    for name, (inputs, answers) in expected.items():
+        actual = found.get(name, {"inputs": [], "outputs": []})
+        if (sorted(actual["inputs"]), sorted(actual["outputs"])) != (inputs, answers):
+            raise ExportError(
+                f"{file.name}: signature {name} is {actual}, expected {inputs} -> {answers}"
+            )
+    gradient = interpreter.get_signature_runner(GRADIENT)
+    infer = interpreter.get_signature_runner(INFER)
+
+    def run(values: Weights, rows: Batch) -> Step:
+        given = {weight[path]: values[path] for path in tensors}
+        given |= {features[name]: rows.features[name] for name in rest.inputs}
+        truth = {targets[name]: rows.targets[name] for name in task.targets}
+        answer = gradient(**given, **truth, **{SAMPLE_WEIGHT: rows.sample_weight})
+        inferred = infer(**given)
+        return Step(
+            loss=float(answer[LOSS]),
+            gradients={path: answer[slope[path]] for path in tensors},
+            outputs={name: inferred[signature] for name, signature in outputs.items()},
+        )
+
+    return run
+
+
+def keras_graph(rest: Part, model: KerasModel, tensors: Sequence[str]) -> Graph:
+    """Return Keras's own answer, which shares no code with the export; changes the weights."""
+    import tensorflow as tf
+
+    variables = {v.path: v for v in rest.model.variables}
+
+    def run(values: Weights, rows: Batch) -> Step:
+        for path in tensors:
+            variables[path].assign(values[path])
+        with tf.GradientTape() as tape:
+            outputs = rest(rows.features)
+            loss = model.loss(rows.targets, outputs, rows.sample_weight)
+        gradients = tape.gradient(loss, [variables[path].value for path in tensors])
+        named = {path: g.numpy() for path, g in zip(tensors, gradients, strict=True)}
+        return Step(float(loss), named, {name: y.numpy() for name, y in outputs.items()})
+
+    return run
+
+
+def litert_outputs(model: StagedModel, inputs: Sequence[Tensors]) -> dict[str, Tensor]:
+    """Return the answers of an engine or trunk, stacked: (samples, *output shape)."""
+    answers = [model(tensors) for tensors in inputs]
+    return {name: np.stack([answer[name] for answer in answers]) for name in answers[0]}
+
+
+def _pairs(expected: Step, actual: Step) -> list[tuple[str, Any, Any]]:
+    """Return what to compare; rows that are padding have outputs that mean nothing."""
+    outputs = [
+        (_titled(name, expected.outputs), values, actual.outputs[name][: len(values)])
+        for name, values in expected.outputs.items()
+    ]
+    gradients = [
+        (f"gradient of {name}", gradient, actual.gradients[name])
+        for name, gradient in expected.gradients.items()
+    ]
+    return [(LOSS, expected.loss, actual.loss), *outputs, *gradients]
+
+
+def _titled(name: str, outputs: Tensors) -> str:
+    return OUTPUTS if len(outputs) == 1 else f"outputs {name!r}"
+
+
+def _stable_rate(features: Tensors) -> np.float32:
+    """Return a rate that neither stalls nor diverges: the curvature grows with |features|^2."""
+    length = sum(
+        float(np.square(rows).sum(axis=tuple(range(1, rows.ndim))).mean())
+        for rows in features.values()
+    )
+    return np.float32(1.0 / max(1.0, length))
+
+
+def _random_batch(rng: np.random.Generator, start: Start, *, padded: bool) -> tuple[Batch, Batch]:
+    """Return the batch as LiteRT is given it, and without padding as Keras is."""
+    size = start.batch_size
+    count = max(1, size // 3) if padded else size
+    many = max(2, len(start.task.classes))
+    features = {name: _drawn(rng, spec, size, many) for name, spec in start.features.items()}
+    if start.truths:
+        drawn = [start.truths[i] for i in rng.integers(0, len(start.truths), size)]
+        targets = {n: np.stack([t.tensors[n] for t in drawn]) for n in start.task.targets}
+    else:
+        targets = {n: _drawn(rng, spec, size, many) for n, spec in start.task.targets.items()}
+    sample_weight = rng.uniform(0.5, 1.5, size).astype(np.float32)
+    for rows in (*features.values(), *targets.values(), sample_weight):
+        rows[count:] = 0
+    return Batch(features, targets, sample_weight), Batch(
+        {name: rows[:count] for name, rows in features.items()},
+        {name: rows[:count] for name, rows in targets.items()},
+        sample_weight[:count],
+    )
+
+
+def _drawn(rng: np.random.Generator, spec: TensorSpec, size: int, many: int) -> Tensor:
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        return rng.random((size, *spec.shape), np.float32).astype(dtype, copy=False)
+    return rng.integers(0, many, (size, *spec.shape), dtype)
+
+
+def _require_all(expected: Tensors, actual: Tensors, name: str, tolerance: float) -> float:
+    """Return the worst relative difference of the outputs of one file."""
+    return max(
+        _require(values, actual[key], f"{name}: {_titled(key, expected)}", tolerance)
+        for key, values in expected.items()
+    )
+
+
+def _require(expected: Any, actual: Any, what: str, tolerance: float) -> float:
+    if np.shape(expected) != np.shape(actual):
+        raise ExportError(
+            f"{what} have shape {np.shape(actual)}, expected {np.shape(expected)}; the file is not "
+            "used"
+        )
+    difference = np.subtract(actual, expected, dtype=np.float64)  # garbage overflows float32
+    error = float(np.linalg.norm(difference)) / max(float(np.linalg.norm(expected)), 1e-6)
+    if not error <= tolerance:  # NaN is refused too
+        raise ExportError(
+            f"{what} are off by {error:.1e} (relative), at most {tolerance:.0e} is allowed; "
+            "the file is not used"
+        )
+    return error

@@ -1,0 +1,166 @@
+"""Encode a camera frame, know its class, rank the classes that a model answers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fleet_model.bundle import Task, TensorSpec
+from fleet_model.errors import FrameError, SettingsError
+from fleet_model.types import (
+    Encoded,
+    Example,
+    Frame,
+    Metrics,
+    Prediction,
+    RgbImage,
+    Target,
+    Tensor,
+    Tensors,
+    TrainConfig,
+)
+from fleet_model.workload import Sample
+from fleet_model.workloads.image_classifier.calibration import calibration_frames
+
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024  # pixels; the backbones halve an image five times
+
+
+class Backbone(NamedTuple):
+    """What is known of a network without building it."""
+
+    image_size: int  # pixels, the default
+    # For a head by SGD with momentum 0.9; shrinks as the square of the features' length: about 32
+    # for Lite0 and 77 for the random MobileNet on robot-camera frames, where 0.01 diverges.
+    learning_rate: float
+
+
+BACKBONES = {
+    "efficientnet-lite0": Backbone(image_size=128, learning_rate=0.01),
+    "mobilenet-v2-035": Backbone(image_size=96, learning_rate=0.001),
+}
+
+
+class ImageClassifier:
+    """The class of a whole image: one of a few names."""
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        backbone: str = "efficientnet-lite0",
+        image_size: int | None = None,
+    ) -> None:
+        """Choose the network.
+
+        Args:
+            labels: at least two class names; their order is the order of the logits.
+            backbone: a key of BACKBONES.
+            image_size: side of the square input in pixels; None takes the backbone's own.
+
+        Raises:
+            SettingsError: one of them is wrong.
+        """
+        if backbone not in BACKBONES:
+            raise SettingsError(
+                f"unknown backbone {backbone!r}; choose {', '.join(sorted(BACKBONES))}"
+            )
+        size = BACKBONES[backbone].image_size if image_size is None else image_size
+        if not (isinstance(size, int) and MIN_IMAGE_SIZE <= size <= MAX_IMAGE_SIZE):
+            raise SettingsError(
+                f"image_size is {size!r}, expected {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels"
+            )
+        self.labels = _checked_labels(labels)
+        self.backbone = backbone
+        self.image_size = size
+
+    @property
+    def task(self) -> Task:
+        """An RGB image 0..255 goes in, one logit for each label comes out."""
+        return Task(
+            inputs={"image": TensorSpec(shape=(self.image_size, self.image_size, 3))},
+            targets={"class": TensorSpec(shape=(), dtype="int32")},  # index in labels
+            outputs={"logits": TensorSpec(shape=(len(self.labels),))},
+            measures={"accuracy": "higher", "loss": "lower"},
+            answer="class",
+            classes=self.labels,
+        )
+
+    @property
+    def training(self) -> TrainConfig:
+        """Return how a head on this backbone trains well."""
+        return TrainConfig(learning_rate=BACKBONES[self.backbone].learning_rate)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Return the keyword arguments that rebuild this workload."""
+        return {
+            "labels": list(self.labels),
+            "backbone": self.backbone,
+            "image_size": self.image_size,
+        }
+
+    def encode(self, raw: Frame) -> Encoded:
+        """Decode a frame; cut the largest centred square; scale it: (S, S, 3) float32 0..255."""
+        image = _centre_square(raw.decode(), self.image_size).astype(np.float32)
+        return Encoded(inputs={"image": image})
+
+    def target(self, example: Example) -> Target:
+        """Return the index of the example's label."""
+        try:
+            index = self.labels.index(example.label)
+        except ValueError:
+            raise FrameError(
+                f"unknown label {example.label!r}; this workload knows {', '.join(self.labels)}"
+            ) from None
+        return Target(tensors={"class": np.array(index, np.int32)})
+
+    def samples(self, folder: Path | None) -> Iterator[Sample]:
+        """Yield pictures of a folder, or the shipped ones, in several lights and cuts."""
+        for frame in calibration_frames(folder):
+            yield Sample(self.encode(frame))
+
+    def decode(self, outputs: Tensors, context: object) -> Sequence[Prediction]:
+        """Rank the classes by their softmax probability."""
+        logits = outputs["logits"]  # (labels,)
+        scores = np.exp(_log_softmax(logits[None]))[0]
+        order = np.argsort(-logits, kind="stable")
+        return [Prediction(label=self.labels[i], score=float(scores[i])) for i in order]
+
+    def measure(self, outputs: Tensors, targets: Tensors) -> Metrics:
+        """Return accuracy (0..1) and the mean cross entropy in nats."""
+        logits, classes = outputs["logits"], targets["class"]  # (batch, labels), (batch,)
+        rows = np.arange(len(classes))
+        return {
+            "accuracy": float(np.mean(logits.argmax(axis=-1) == classes)),
+            "loss": float(-np.mean(_log_softmax(logits)[rows, classes])),
+        }
+
+
+def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    names = isinstance(labels, (list, tuple)) and all(isinstance(n, str) and n for n in labels)
+    if not names:
+        raise SettingsError(f"labels are {labels!r}, expected a list of names")
+    if len(labels) < 2:
+        raise SettingsError(f"labels are {list(labels)}, expected at least two")
+    if len(set(labels)) < len(labels):
+        raise SettingsError(f"labels are {list(labels)}, expected no name twice")
+    return tuple(labels)
+
+
+def _centre_square(image: RgbImage, size: int) -> Tensor:
+    import cv2
+
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = image[top : top + side, left : left + side]
+    if side == size:
+        return square
+    # Averaging areas keeps fine texture from aliasing; it cannot enlarge.
+    how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(square, (size, size), interpolation=how))
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
