@@ -1,3 +1,4 @@
+import re
 import sys
 
 import pytest
@@ -52,6 +53,40 @@ def test_an_unknown_name_lists_the_choices():
 def test_a_wrong_path_is_a_settings_error(name, message):
     with pytest.raises(SettingsError, match=message):
         load_plugin(TABLE, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "new"),
+    [
+        ("edge_agent.trainers.litert:LiteRtTrainer", "edge_agent.training.trainers.litert"),
+        ("edge_agent.frames.storage.mcap_file:McapFile", "edge_agent.data.storage.mcap.file"),
+        ("fleet_model.wire:pack_update", "fleet_model.protocol.wire"),
+        ("cloud_server.runs:Runs", "cloud_server.runs.runs"),
+        ("cloud_server.robots:Register", "cloud_server.robots.register"),
+    ],
+)
+def test_a_name_from_before_a_move_is_told_the_new_one(name, new):
+    with pytest.raises(SettingsError, match=f"has moved to '{re.escape(new)}'"):
+        load_plugin(TABLE, name)
+
+
+@pytest.mark.parametrize(
+    ("line", "old", "new"),
+    [
+        ("import edge_agent.trainer", "edge_agent.trainer", "edge_agent.training.trainer"),
+        ("from edge_agent.frames.bag import BagFrames", "edge_agent.frames", "edge_agent.data"),
+        ("from cloud_server.runs import Runs", "cloud_server.runs", "cloud_server.runs.runs"),
+        ("from fleet_model import wire", "fleet_model", "fleet_model.protocol.wire"),
+    ],
+)
+def test_a_plug_in_that_imports_an_old_name_is_told_the_new_one(own_module, line, old, new):
+    own_module(line)
+
+    with pytest.raises(SettingsError) as raised:
+        load_plugin(TABLE, "own_plugin:Mine")
+
+    assert f"plug-in 'own_plugin:Mine': it imports '{old}" in str(raised.value)
+    assert f"has moved to '{new}" in str(raised.value)
 
 
 def test_a_missing_package_of_a_plug_in_is_named(own_module):

@@ -14,7 +14,10 @@ from fleet_model.errors import FrameError
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 NAME, SPLIT = "frames", "train"  # of what is written here
-_OURS = "edge_agent.data.label_formats.tfds.tfds"  # moduleName of what is written here
+# moduleName of what is written here: a mark in files, and no longer the name of a module. For a few
+# days the module's new name was written.
+_OURS = "edge_agent.label_formats.tfds"
+_ALSO_OURS = "edge_agent.data.label_formats.tfds.tfds"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 _CLASSES = "tensorflow_datasets.core.features."
 _MOST_RECORDS = 1 << 31  # of one file
@@ -66,7 +69,7 @@ def read_info(root: Path) -> TfdsInfo:
     of_frames = {name: s for name, s in classes.items() if "/" not in name}
     label = _find(of_frames, "classLabel", "label")
     bbox_label = _find(of_boxes, "classLabel", f"{group}/label")
-    ours = info.get("moduleName") == _OURS
+    ours = info.get("moduleName") in (_OURS, _ALSO_OURS)
     return TfdsInfo(
         shards=shards,
         image=image,

@@ -190,3 +190,20 @@ def test_another_number_of_shards_leaves_none_behind(data_sets, load_all, monkey
         "frames-train.tfrecord-00000-of-00001"
     ]
     assert len(load_all("tfds", path)) == 7
+
+
+@pytest.mark.parametrize(
+    "module", ["edge_agent.label_formats.tfds", "edge_agent.data.label_formats.tfds.tfds"]
+)
+def test_what_an_earlier_release_wrote_is_ours_although_the_module_has_moved(
+    data_sets, load_all, module
+):
+    label = "50% full\nor more"  # only our own names are escaped
+    path, _ = data_sets.write("tfds", [data_sets.row(label=label)])
+    info = json.loads((path / "dataset_info.json").read_text())
+    assert info["moduleName"] == "edge_agent.label_formats.tfds"  # earlier releases read it, too
+    (path / "dataset_info.json").write_text(json.dumps({**info, "moduleName": module}))
+
+    (found,) = load_all("tfds", path)
+
+    assert found.label == label
