@@ -18,6 +18,9 @@ from hypothesis import settings as hypothesis_settings
 
 from cloud_server.state.directory import ServerDirectory
 
+sys.path.append(str(Path(__file__).parent))
+from free_ports import free_port
+
 # `make soak` runs every property with a hundred times the examples. Nothing is timed in a test:
 # machines are noisy.
 hypothesis_settings.register_profile("default", deadline=None)
@@ -151,12 +154,6 @@ def make_server_dir(root: Path) -> ServerDirectory:
     network = NetworkSettings(port=port, names=LOOPBACK)
     server_dir.settings.write_text(initial_toml(network, TrainingSettings(batch_size=4)))
     return server_dir
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for_port(process: subprocess.Popen, port: int, log: Path) -> None:

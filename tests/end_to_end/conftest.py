@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
 
 from cloud_server.cli.admin_client import AdminClient
 from cloud_server.robots.register import Register
@@ -47,11 +48,7 @@ class SmallFleet:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.environment: dict[str, str] = {}  # of the server, over ENVIRONMENT
 
-    @staticmethod
-    def free_port() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
+    free_port = staticmethod(free_port)
 
     def type(self, *command: object, exit_code: int = 0) -> subprocess.CompletedProcess[str]:
         module = {"edge-agent": "edge_agent.cli", "cloud-server": "cloud_server.cli"}[

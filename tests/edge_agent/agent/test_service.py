@@ -23,9 +23,9 @@ class Agent:
     def __init__(self, settings):
         pass
     def run(self):
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         print(child.pid, flush=True)
-        time.sleep(60)
+        time.sleep(600)
 
 from edge_agent.robot.settings import AgentSettings, ServerLink
 service.Agent = Agent

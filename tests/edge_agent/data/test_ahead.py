@@ -56,7 +56,7 @@ def test_items_are_iterated_in_the_callers_thread_and_worked_on_in_others():
 
 
 def test_work_goes_on_while_the_caller_is_busy():
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
     # Passes only if two calls run at the same time.
     assert sorted(map_ahead(lambda _: both.wait(), range(2), 2, 2)) == [0, 1]
 
@@ -87,7 +87,9 @@ def test_closing_it_ends_the_threads_and_starts_nothing_more():
 
     def work(item):
         started.append(item)
-        time.sleep(0.02)
+        time.sleep(
+            0.5 if item else 0
+        )  # much longer than closing takes: 25 such would be waited for
         return item
 
     results = map_ahead(work, range(1000), 2, 50)

@@ -334,7 +334,7 @@ def join(server, tmp_path):
         client.close()
 
 
-def answer_run(server, client, seconds=30):
+def answer_run(server, client, seconds=90):
     """Start a run and step until it has failed; return why, which is what the robot replied."""
     run, end = server.start_run(), time.monotonic() + seconds
     while not (failed := server.failure(run)):
@@ -350,7 +350,7 @@ def test_a_round_is_answered_and_the_pauses_get_short(server, join):
     assert client.step() is False
     assert server.online() == {"r1"}
     assert client.pause_s == 2
-    assert "r1: no examples in <path>" in answer_run(server, client)
+    assert "r1: failed: no examples in <path>" in answer_run(server, client)
     client.close()
     assert server.online() == set()
 

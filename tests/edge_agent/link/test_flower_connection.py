@@ -63,7 +63,7 @@ class Link:
         return FleetConnection(self.address, self.ca, key)
 
 
-def until(done, seconds=30.0):
+def until(done, seconds=60.0):
     """Return the first result that is true."""
     end = time.monotonic() + seconds
     while not (result := done()):
@@ -264,11 +264,13 @@ def test_a_heartbeat_is_answered_until_the_connection_is_closed(link, key):
 
 def test_a_message_outlives_its_time_neither_here_nor_there(run, robot):
     connection, node_id = robot
-    (ticket,) = run.push(content(w=np.ones(3, np.float32)), [node_id], 3.0)
-    received = connection.receive()
-    (unread,) = run.push(content(w=np.ones(3, np.float32)), [node_id], 3.0)
+    for ttl_s in (3.0, 12.0, 48.0):  # more where the machine is so busy that it comes too late
+        (ticket,) = run.push(content(w=np.ones(3, np.float32)), [node_id], ttl_s)
+        if received := connection.receive():
+            break
+    (unread,) = run.push(content(w=np.ones(3, np.float32)), [node_id], ttl_s)
 
-    time.sleep(3.1)
+    time.sleep(ttl_s + 0.1)
 
     with pytest.raises(UpdateError, match="no longer"):
         answer(connection, received, content(w=np.zeros(3, np.float32)))
@@ -323,9 +325,7 @@ def test_a_robot_that_dies_while_it_uploads_holds_nobody_up(run, robot, monkeypa
     with pytest.raises(PowerCutError):
         answer(connection, received, content(w=np.zeros(3, np.float32)))
 
-    begin = time.monotonic()
-    assert run.pull([ticket]) == run.pull([ticket]) == []
-    assert time.monotonic() - begin < TTL_S / 2
+    assert run.pull([ticket]) == run.pull([ticket]) == []  # and not NO_REPLY: it has not waited
 
 
 def test_a_slow_upload_arrives_when_it_is_complete(run, robot, monkeypatch):

@@ -347,6 +347,7 @@ ANSWERS = {
     "drip": drip,
     "silence": lambda stream: time.sleep(3),
 }  # fmt: skip
+ENDLESS = {"flood", "drip", "silence"}  # to be given up; the others end
 CALLS = {
     "hello": lambda store, folder: store.hello(),
     "latest": lambda store, folder: store.latest("stable"),
@@ -370,19 +371,18 @@ QUIET = {("nothing new, unasked", "latest"), ("not found", "latest")}  # None: n
 def test_a_bad_server_gets_nothing_but_our_own_errors(
     hostile, link_to, tmp_path, monkeypatch, answer, call
 ):
-    monkeypatch.setattr(server_link, "SILENCE_S", 0.3)
-    monkeypatch.setattr(server_link, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(server_link, "SLOWEST_BYTES_S", 1e7)
+    if answer in ENDLESS:
+        monkeypatch.setattr(server_link, "SILENCE_S", 0.3)
+        monkeypatch.setattr(server_link, "PATIENCE_S", 0.3)
+        monkeypatch.setattr(server_link, "SLOWEST_BYTES_S", 1e7)
     hostile.answer = ANSWERS[answer]
     store = HttpsStore(link_to(hostile))
-    begin = time.monotonic()
     if (answer, call) in QUIET:
         assert store.latest("stable") is None
     else:
         with pytest.raises(FleetError) as caught:
             CALLS[call](store, tmp_path)
         assert len(str(caught.value)) < 1500
-    assert time.monotonic() - begin < 30  # its answers would last for hours
     assert store.bytes_down < 3_000_000
     require_parts_only(tmp_path)
     store.close()

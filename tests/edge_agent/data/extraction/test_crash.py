@@ -2,11 +2,9 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -139,6 +137,38 @@ def long_bag(bags, tmp_path, picture_bytes):
     return bags.write(tmp_path / "long", messages)
 
 
+KILLED_AT_A_CALL = """
+import os, signal, sys
+
+last, calls = int(sys.argv.pop(1)), 0  # 0: never
+
+def counted(name, function):
+    def call(*arguments, **named):
+        global calls
+        calls += 1
+        if calls == last:
+            if name == "write":  # half of what is to be written is there
+                function(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **named)
+    return call
+
+for name in sys.argv.pop(1).split(","):
+    setattr(os, name, counted(name, getattr(os, name)))
+from edge_agent.cli import main
+try:
+    main()
+finally:
+    print(calls, file=sys.stderr)
+"""
+
+
+def killed(words, call=0):
+    """Run a command, killed by SIGKILL in the call-th system call that changes a file."""
+    head = [sys.executable, "-c", KILLED_AT_A_CALL, str(call), ",".join(CHANGES)]
+    return subprocess.run([*head, *words[3:]], capture_output=True, text=True, check=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "form",
@@ -147,32 +177,22 @@ def long_bag(bags, tmp_path, picture_bytes):
         for form in FORMATS
     ],
 )
-def test_kill_9_at_random_moments_again_and_again(long_bag, tmp_path, form):
-    subprocess.run(command(long_bag, tmp_path / "whole", form), check=True, capture_output=True)
-    wanted = tree(tmp_path / "whole")
-    full, moments, sizes = len(wanted[".extract/journal"]), random.Random(1), set()
-    for turn in range(3):
-        out = tmp_path / f"out{turn}"
-        for share in (0.0, moments.random(), moments.random(), 1.0):
-            sizes.add(kill(command(long_bag, out, form), out, share * full, moments.random() / 5))
+def test_kill_9_at_counted_moments_again_and_again(long_bag, tmp_path, form):
+    whole = killed(command(long_bag, tmp_path / "whole", form))
+    wanted, calls = tree(tmp_path / "whole"), int(whole.stderr.split()[-1])
+    # A resumed run has at most the calls that the one before had left: no kill comes too late.
+    for turn, shares in enumerate(((0.0, 0.3, 0.5), (0.6, 0.1, 0.1), (0.97, 0.01))):
+        out, lengths = tmp_path / f"out{turn}", [0]
+        for share in shares:
+            done = killed(command(long_bag, out, form), 1 + int(share * calls))
+            assert done.returncode == -signal.SIGKILL, done.stderr
+            journal = out / ".extract" / "journal"
+            lengths.append(journal.stat().st_size if journal.exists() else 0)
+        assert lengths == sorted(lengths)
+        assert lengths[-1] > 0
         done = subprocess.run(command(long_bag, out, form), check=True, capture_output=True)
         assert json.loads(done.stdout)["frames_written"] == 1500
         assert tree(out) == wanted
-    assert len(sizes) > 3  # the kills met different moments
-
-
-def kill(words, out, journal_bytes, seconds):
-    """Kill a run `seconds` after its journal is that long; return how long it is then."""
-    journal = out / ".extract" / "journal"
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (
-        journal.exists() and journal.stat().st_size >= journal_bytes
-    ):
-        time.sleep(0.001)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return journal.stat().st_size
 
 
 def check_part(out, undisturbed):

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import numpy as np
@@ -343,23 +342,41 @@ def test_as_a_process_it_is_the_least_urgent_work_and_only_one(record, job_of, t
     assert len(examples_of(tmp_path)) == 3
 
 
+# Sends itself a SIGTERM when it makes its 20th file: some of the pictures are written then.
+TERMINATED = """
+import itertools, os, signal, sys
+from pathlib import Path
+import cv2, numpy
+from edge_agent.examples.spool import ingest
+
+ledger, left = Path(sys.argv[1]), itertools.count(20, -1)
+
+def hook(event, arguments):
+    if event == "open" and (arguments[2] or 0) & os.O_CREAT and next(left) == 1:
+        assert '"attempts": 1' in ledger.read_text()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+sys.addaudithook(hook)
+sys.exit(ingest.main())
+"""
+
+
 def test_sigterm_ends_it_at_once_and_is_no_failed_attempt(record, job_of, tmp_path):
-    for index in range(4):
-        record(f"run-{index}", ["star"] * 60, first=100 * index)
-    process = start(job_of())
+    record("run", ["star"] * 60)
     ledger = tmp_path / "store" / "ledger.json"
-    while not ledger.exists() or '"attempts": 1' not in ledger.read_text():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM  # it has not worked to its end
-    assert '"attempts": 1' not in ledger.read_text()
+    done = subprocess.run(
+        [sys.executable, "-c", TERMINATED, str(ledger)], input=job_of().as_json(), text=True
+    )
+    assert done.returncode == 128 + signal.SIGTERM  # it has not worked to its end
+    assert '"attempts": 0' in ledger.read_text()
 
 
-# Forks a process that has everything loaded, kills it at a random moment, looks at the store.
+# Forks a process that has everything loaded and is killed in a change of the disk, a few changes
+# later every time, and looks at the store.
 KILLER = """
-import json, os, random, sys, time
+import json, os, sys
 from collections import Counter
+from itertools import count
 import cv2, numpy
 from edge_agent.data import labels
 from edge_agent.data.extraction import extract
@@ -368,26 +385,30 @@ from edge_agent.data.storage.mcap import file as mcap_file
 from edge_agent.examples.spool import ingest
 from edge_agent.examples.spool.kept_examples import KeptExamples
 
+CHANGES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 ingest.ATTEMPTS = 10**9
 job = ingest.IngestJob(**json.load(sys.stdin))
-rng, kills, kept = random.Random(7), 0, KeptExamples(ingest.Path(job.store))
-while True:
+kept = KeptExamples(ingest.Path(job.store))
+
+def kill_at(changes):
+    left = count(changes, -1)
+    def hook(event, arguments):
+        reads = event == "open" and not (arguments[2] or 0) & os.O_CREAT
+        if event in CHANGES and not reads and next(left) == 0:
+            os.kill(os.getpid(), 9)
+    sys.addaudithook(hook)
+
+for kills in count():
     pid = os.fork()
     if pid == 0:
+        kill_at(7 * kills)  # the last ones do enough to come to the end
         ingest.Ingest(job, now_s=lambda: 1_760_000_000.0).run()
         os._exit(0)
-    # First so soon that little gets done, then late enough that slow machines come to an end.
-    end = time.monotonic() + rng.uniform(0.01, 0.1 if kills < 12 else 0.6)
-    while time.monotonic() < end:
-        ended, code = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            assert code == 0
-            print(kills)
-            sys.exit(0)
-        time.sleep(0.002)
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
-    kills += 1
+    _, code = os.waitpid(pid, 0)
+    if code == 0:
+        print(kills)
+        sys.exit(0)
+    assert os.waitstatus_to_exitcode(code) == -9
     names = Counter()
     for batch, row in kept.rows():  # what a training reads at this moment is whole, and there once
         content = (batch / row.file).read_bytes()
@@ -400,7 +421,7 @@ while True:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_at_any_moment_it_ends_as_if_undisturbed(record, take_in, job_of, tmp_path):
-    """Many processes, each killed by SIGKILL at a random moment; evictions included."""
+    """Many processes, each killed by SIGKILL at another change of the disk; evictions included."""
     for index in range(6):
         labels = ["star"] * 40 + ["circle"] * 20 + [""] * 5
         record(f"run-{index:02d}", labels, first=100 * index)
