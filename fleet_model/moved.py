@@ -13,12 +13,14 @@ MOVED = (
     ),
     ("cloud_server", "cloud_server.flower", "flower_fleet"),
     ("fleet_model", "cloud_server.flower", "flower_link flower_state flower_superlink"),
-    ("cloud_server", "cloud_server.models", "calibration checkpoint_import export publish"),
+    ("cloud_server", "cloud_server.models", "export publish"),
     (
         "cloud_server",
         "cloud_server.monitoring",
         "fleet_status metrics robot_status status_words tensorboard totals",
     ),
+    ("cloud_server", "cloud_server.models.keras", "checkpoint_import"),
+    ("cloud_server.export", "cloud_server.models.keras", "litert_graphs parity_gate"),
     ("cloud_server", "cloud_server.robots", "refused_answers"),
     (
         "cloud_server",
@@ -55,6 +57,8 @@ MOVED = (
     ),
     ("edge_agent", "fleet_model", "optimizer"),
     ("fleet_model", "fleet_model.protocol", "proof report wire"),
+    ("cloud_server", "fleet_model.workloads.image_classifier", "calibration"),
+    ("fleet_model.workloads", "fleet_model.workloads.image_classifier", "imagenet_weights"),
 )
 RENAMED = {
     "cloud_server.sightings": "cloud_server.robots.last_seen",
@@ -67,6 +71,7 @@ RENAMED = {
     "edge_agent.label_formats.tfds_record": "edge_agent.data.label_formats.tfds.record",
     "edge_agent.label_formats.yolo_layout": "edge_agent.data.label_formats.yolo.layout",
     "edge_agent.frames.storage.db3_places": "edge_agent.data.storage.db3.positions",
+    "fleet_model.workloads.backbones": "fleet_model.workloads.image_classifier.networks",
     "fleet_model.flower_compat": "edge_agent.link.flower_connection",
 }
 READERS = {  # edge_agent.frames.storage.db3_file -> edge_agent.data.storage.db3.file
