@@ -22,7 +22,7 @@ from cloud_server.state.settings import (
     url_host,
 )
 from fleet_model.bundle import Manifest, WorkloadSpec
-from fleet_model.durable import write_durably
+from fleet_model.durable import make_directory, rename_durably, sync_file_system
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import utc_now
 from fleet_model.types import Checkpoint
@@ -62,10 +62,11 @@ def initialize(root: Path, plan: Plan, progress: Progress) -> Manifest:
     network = _network(plan)
     aside = root.with_name(f".{root.name}.init")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    make_directory(aside)
     try:
         manifest = _fill(ServerDirectory(aside), plan, network, progress)
-        aside.rename(root)
+        sync_file_system(aside)  # before it gets its name, all that is in it must be durable
+        rename_durably(aside, root)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -123,7 +124,8 @@ def _fill(
     settings = PublishSettings(calibration=plan.calibration)
     manifest = publish(server_dir, settings, first, progress)
     _write_kit(server_dir, f"{url_host(plan.names[0])}:{plan.port}", settings.channel)
-    write_durably(server_dir.settings, initial_toml(network, training, plan.calibration))
+    toml = initial_toml(network, training, plan.calibration)
+    server_dir.settings.write_bytes(toml.encode())
     return manifest
 
 
@@ -135,6 +137,8 @@ def _training_settings(spec: WorkloadSpec) -> TrainingSettings:
 def _write_kit(server_dir: ServerDirectory, address: str, channel: str) -> None:
     """Write what a robot needs to enroll; nothing in it is secret."""
     ca = (server_dir.certificates / "ca.crt").read_bytes()
-    write_durably(server_dir.kit / "ca.crt", ca)
+    server_dir.kit.mkdir()
+    (server_dir.kit / "ca.crt").write_bytes(ca)
     kit = f'# fleetlearn robot kit: nothing here is secret\naddress = "{address}"\n'
-    write_durably(server_dir.kit / "kit.toml", kit + f'channel = "{channel}"\n')
+    kit += f'channel = "{channel}"\n'
+    (server_dir.kit / "kit.toml").write_bytes(kit.encode())

@@ -1,4 +1,8 @@
-"""Write files so that a power cut leaves the old or the new one, never half of one."""
+"""Change files so that a power cut leaves the old or the new state, never half of one.
+
+All fsync calls of the project are in here. What is assumed of file systems, and how each call is
+tested, is in docs/decisions/0012-power-cuts.md.
+"""
 
 import ctypes
 import errno
@@ -13,23 +17,14 @@ from typing import BinaryIO
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK}
 
 
-def fsync_directory(path: Path) -> None:
-    """Make renames inside `path` durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def writing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """Open a file aside; on success fsync it and rename it to `path`, else remove it.
+    """Open a temporary file; on success fsync it and rename it to `path`, else remove it.
 
-    The process id is part of the aside name, so two processes never write into one file: the last
-    rename wins with a whole file.
+    The process id is part of the temporary name, so two processes never write into one file: the
+    last rename wins with a whole file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     aside = path.with_name(f".{path.name}.{os.getpid()}.new")
     aside.unlink(missing_ok=True)  # left by a power cut, maybe with a wider mode
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -59,6 +54,38 @@ def write_durably(path: Path, content: bytes | str, *, mode: int = 0o644) -> Non
         stream.write(content.encode() if isinstance(content, str) else content)
 
 
+@contextmanager
+def appending(path: Path) -> Iterator[BinaryIO]:
+    """Open `path` to append and read; on success fsync it, else cut off what was appended.
+
+    After a power cut in here, the file ends with any part of what was appended.
+    """
+    end = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab+") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        if path.exists():
+            os.truncate(path, end)
+        raise
+    if end == 0:  # it may be new
+        fsync_directory(path.parent)
+
+
+def rename_durably(source: Path, target: Path) -> None:
+    """Give a file or folder another name in one step; what is in it must be durable already."""
+    source.rename(target)
+    fsync_directory(target.parent)
+
+
+def remove_durably(file: Path) -> None:
+    """Remove a file such that it does not come back; raises FileNotFoundError."""
+    file.unlink()
+    fsync_directory(file.parent)
+
+
 def point_durably(link: Path, target: str) -> None:
     """Make the symbolic link `link` name `target` in one step; read it with `pointed`.
 
@@ -73,8 +100,16 @@ def point_durably(link: Path, target: str) -> None:
             raise
         write_durably(link, target)
         return
-    aside.replace(link)
-    fsync_directory(link.parent)
+    rename_durably(aside, link)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and the missing ones above it, each durable in its parent."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    fsync_directory(path.parent)
 
 
 def pointed(link: Path) -> Path:
@@ -105,17 +140,21 @@ def link_or_copy(source: Path, target: Path) -> None:
 def sync_file_system(path: Path) -> None:
     """Flush the file system that `path` is on: one call for thousands of files.
 
-    syncfs of 90 MB takes 0.05 to 0.1 s, an fsync of each file minutes. Without syncfs all file
-    systems are flushed.
+    syncfs of 90 MB takes 0.05 to 0.1 s, an fsync of each file minutes.
     """
-    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if syncfs is None:
-        os.sync()
-        return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        if syncfs(descriptor):
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
+    finally:
+        os.close(descriptor)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)

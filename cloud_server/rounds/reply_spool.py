@@ -19,7 +19,7 @@ from typing import Annotated, BinaryIO
 import numpy as np
 from pydantic import BeforeValidator, TypeAdapter
 
-from fleet_model.durable import fsync_directory
+from fleet_model.durable import appending
 from fleet_model.errors import StorageError
 from fleet_model.protocol.outcome import Outcome, parse_outcome
 from fleet_model.types import Metrics, Tensor, Update
@@ -89,19 +89,10 @@ class ReplySpool:
     def keep(self, replies: Sequence[tuple[Kept, Update | None]]) -> None:
         """Append with one fsync for all; after an error the file is as it was before."""
         records = []
-        try:
-            with self._file.open("ab") as stream:
-                for kept, update in replies:
-                    records.append((kept, _append(stream, kept, update)))
-                stream.flush()
-                os.fsync(stream.fileno())
-                end = stream.tell()
-        except OSError:
-            if self._file.exists():
-                os.truncate(self._file, self._end)
-            raise
-        if self._end == 0:
-            fsync_directory(self._file.parent)
+        with appending(self._file) as stream:
+            for kept, update in replies:
+                records.append((kept, _append(stream, kept, update)))
+            end = stream.tell()
         self._end = end
         for kept, record in records:
             self._kept.append(kept)

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from cloud_server.rounds.fleet import Participant
 from cloud_server.rounds.reply_spool import Kept, ReplySpool
 from cloud_server.state.round_record import Mode
-from fleet_model.durable import write_durably
+from fleet_model.durable import make_directory, write_durably
 from fleet_model.errors import StorageError
 from fleet_model.types import Tensor, Update
 
@@ -140,7 +140,7 @@ class DiskJournal:
         """Take up what a process before this one has left."""
         self._directory = directory
         with _telling(directory):
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
             self._open = _read(directory / "round.json")
             self._spool = self._take_up()
 

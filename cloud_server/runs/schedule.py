@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloud_server.runs.run_store import Run
-from fleet_model.durable import write_durably
+from fleet_model.durable import remove_durably, write_durably
 from fleet_model.errors import FleetError, SettingsError, StorageError
 
 BACKOFF_S, MAX_BACKOFF_S = 60.0, 3600.0  # after failures in a row: 1 min, 2 min, ... 1 h
@@ -100,7 +100,7 @@ class ScheduleFile:
     def clear(self) -> bool:
         """Remove it; return whether there was one. Raises StorageError if it stays."""
         try:
-            self._path.unlink()
+            remove_durably(self._path)
         except FileNotFoundError:
             return False
         except OSError as error:

@@ -24,7 +24,10 @@ CA_DAYS, SERVER_DAYS = 3650, 825  # 825 days is the longest that common clients 
 
 
 def make_secrets(server_dir: ServerDirectory, names: Sequence[str], now: datetime) -> None:
-    """Write CA, server certificate for `names` and the admin token; keys are mode 0600."""
+    """Write CA, server certificate for `names` and the admin token; keys are mode 0600.
+
+    Not durable as a whole: `init` syncs all that it has made.
+    """
     server_dir.secrets.mkdir(parents=True, exist_ok=True)
     server_dir.secrets.chmod(0o700)
     ca_key = ec.generate_private_key(ec.SECP384R1())
@@ -36,9 +39,10 @@ def make_secrets(server_dir: ServerDirectory, names: Sequence[str], now: datetim
         .sign(ca_key, hashes.SHA384())
     )
     _write_key(server_dir.secrets / "ca.key", ca_key)
-    write_durably(server_dir.certificates / "ca.crt", ca.public_bytes(serialization.Encoding.PEM))
+    server_dir.certificates.mkdir(parents=True, exist_ok=True)
+    (server_dir.certificates / "ca.crt").write_bytes(ca.public_bytes(serialization.Encoding.PEM))
     make_server_certificate(server_dir, names, now)
-    write_durably(server_dir.admin_token, secrets.token_urlsafe(32) + "\n", mode=0o600)
+    _write_secret(server_dir.admin_token, secrets.token_urlsafe(32).encode() + b"\n")
 
 
 def make_server_certificate(
@@ -167,4 +171,8 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    write_durably(path, pem, mode=0o600)
+    _write_secret(path, pem)
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    write_durably(path, content, mode=0o600)

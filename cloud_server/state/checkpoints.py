@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cloud_server.state.round_record import RoundRecord, parse_record
 from fleet_model.bundle import sha256_of, sha256_of_file
-from fleet_model.durable import fsync_directory, write_durably
+from fleet_model.durable import rename_durably, write_durably
 from fleet_model.errors import CheckpointError
 from fleet_model.types import Checkpoint
 from fleet_model.weights import read_weights, write_weights
@@ -60,8 +60,7 @@ class Checkpoints:
         write_durably(aside / ABOUT, about.model_dump_json(indent=1))
         if final.exists():  # the same version once more
             self._remove(final)
-        aside.rename(final)
-        fsync_directory(self._root)
+        rename_durably(aside, final)
 
     def versions(self) -> list[int]:
         """Return the versions on disk, oldest first; the log tells of damaged ones, left out."""
@@ -152,7 +151,7 @@ class Checkpoints:
         """Delete a checkpoint, by another name first: half deleted it must not look like one."""
         old = self._root / f".{folder.name}.old"
         shutil.rmtree(old, ignore_errors=True)  # of a process that was killed here
-        folder.rename(old)
+        rename_durably(folder, old)
         shutil.rmtree(old, ignore_errors=True)
 
     def _is_whole(self, version: int) -> bool:

@@ -2,13 +2,13 @@
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cloud_server.state.history_file import newest_lines
+from fleet_model.durable import appending
 from fleet_model.errors import SettingsError
 
 HOLDERS = {  # of a lock that more than one command takes
@@ -134,14 +134,14 @@ class ServerDirectory:
 
     def append_history(self, record: Mapping[str, object]) -> None:
         """Add one closed round; a line that a power cut has torn before stays by itself."""
-        with self.history.open("ab+") as stream:
-            if stream.tell():
-                stream.seek(-1, os.SEEK_END)
-                torn = stream.read() != b"\n"
-                stream.write(b"\n" * torn)
-            stream.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        line = json.dumps(record, allow_nan=False).encode()
+        with appending(self.history) as stream:
+            stream.seek(max(stream.tell() - len(line), 0))
+            before = stream.read()
+            if before and not before.endswith(b"\n"):
+                stream.write(b"\n")  # the end of a torn line, or all that the last try lacked
+            if before != line:
+                stream.write(line + b"\n")
 
     def last_of_history(self) -> dict[str, object] | None:
         """Return the newest closed round, without reading the file from its start."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edge_agent.robot.settings import ExampleSettings, ServerLink, initial_toml, read_toml
-from fleet_model.durable import write_durably
+from fleet_model.durable import make_directory, write_durably
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import make_key, public_line, read_key
 
@@ -24,7 +24,7 @@ def enroll(kit: Path, directory: Path, examples: ExampleSettings, *, train: bool
         raise SettingsError(f"{directory}: has an agent.toml already; remove it to enroll again")
     key = directory / "robot.key"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         line = public_line(read_key(key).public_key()) if key.exists() else make_key(key)
         write_durably(directory / "ca.crt", ca)
         toml = initial_toml(link.address, link.channel, examples, train=train)

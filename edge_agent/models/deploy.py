@@ -31,7 +31,13 @@ from fleet_model.bundle import (
     require_file,
     sha256_of,
 )
-from fleet_model.durable import fsync_directory, link_or_copy, point_durably, pointed, write_durably
+from fleet_model.durable import (
+    link_or_copy,
+    make_directory,
+    point_durably,
+    pointed,
+    write_durably,
+)
 from fleet_model.errors import BundleError, StorageError
 from fleet_model.store import PART, ModelStore
 
@@ -85,8 +91,7 @@ class Models:
         before = self.current.resolve().name
         with self._disk():
             self._assemble(directory, needed, store)
-            write_durably(directory / MANIFEST, offer.content)
-            fsync_directory(directory.parent)
+            write_durably(directory / MANIFEST, offer.content)  # makes the links durable, too
             read_bundle(directory, needed)
             point_durably(self._root / "current", f"versions/{name}")
             if name != before:  # else it was repaired
@@ -136,8 +141,8 @@ class Models:
 
     def _assemble(self, directory: Path, files: Mapping[str, FileEntry], store: ModelStore) -> None:
         """Put files under their names; each is a verified object, fetched if it is not here."""
-        directory.mkdir(parents=True, exist_ok=True)
-        (self._root / "objects").mkdir(exist_ok=True)
+        make_directory(directory)
+        make_directory(self._root / "objects")
         for name, entry in files.items():
             target, source = directory / name, self._root / "objects" / entry.sha256
             if _intact(target, entry):
@@ -146,7 +151,6 @@ class Models:
                 self._restore(source, entry, store)
             target.unlink(missing_ok=True)
             link_or_copy(source, target)
-        fsync_directory(directory)
 
     def _restore(self, source: Path, entry: FileEntry, store: ModelStore) -> None:
         """Put a missing object in its place: from an installed version, else from the store."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from fleet_model.durable import write_durably
+from fleet_model.durable import remove_durably, write_durably
 from fleet_model.errors import SettingsError, StorageError
 from fleet_model.protocol.report import RobotReport
 
@@ -39,7 +39,7 @@ def pause(state: Path, reason: str) -> None:
 def resume(state: Path) -> bool:
     """Take part again; return whether there was a pause; raises StorageError."""
     try:
-        (state / FILE).unlink()
+        remove_durably(state / FILE)
     except FileNotFoundError:
         return False
     except OSError as error:

@@ -41,9 +41,10 @@ def make_key(path: Path) -> str:
         serialization.PrivateFormat.OpenSSH,  # what `flower-supernode` reads, too
         serialization.NoEncryption(),
     )
-    write_durably(path, pem, mode=0o600)
     line = public_line(private.public_key())
+    # The key last: where there is one, its public half is there, too.
     write_durably(path.with_suffix(".pub"), line + "\n")
+    write_durably(path, pem, mode=0o600)
     return line
 
 

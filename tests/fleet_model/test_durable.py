@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from fleet_model.durable import link_or_copy, point_durably, pointed, write_durably, writing
+from fleet_model.durable import (
+    appending,
+    link_or_copy,
+    make_directory,
+    point_durably,
+    pointed,
+    remove_durably,
+    write_durably,
+    writing,
+)
 
 pytestmark = pytest.mark.base
 
@@ -109,6 +118,42 @@ def test_a_link_is_moved_to_another_target(tmp_path):
     point_durably(tmp_path / "current", "versions/000002")
 
     assert str((tmp_path / "current").readlink()) == "versions/000002"
+
+
+@pytest.mark.parametrize("before", [b"", b"first"])
+def test_what_is_appended_stays_or_is_cut_off_again(tmp_path, before):
+    path = tmp_path / "file"
+    if before:
+        path.write_bytes(before)
+
+    def fill_the_disk():
+        with appending(path) as stream:
+            stream.write(b"half")
+            stream.flush()
+            stream.write(b" of it is in a buffer")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fill_the_disk()
+    assert path.read_bytes() == before
+
+    with appending(path) as stream:
+        stream.write(b"second")
+    assert path.read_bytes() == before + b"second"
+
+
+def test_a_removed_file_is_told_when_it_was_not_there(tmp_path):
+    (tmp_path / "file").touch()
+    remove_durably(tmp_path / "file")
+    with pytest.raises(FileNotFoundError):
+        remove_durably(tmp_path / "file")
+
+
+def test_a_directory_may_be_there_or_lack_its_parents(tmp_path):
+    for _ in range(2):
+        make_directory(tmp_path / "a" / "b")
+        make_directory(tmp_path / "a" / "b" / "c")
+    assert (tmp_path / "a" / "b" / "c").is_dir()
 
 
 def refuse(code):

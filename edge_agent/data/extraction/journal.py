@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from edge_agent.data.extraction.disk import write_all
 from edge_agent.data.frames.damage import Damage
-from fleet_model.durable import write_durably
+from fleet_model.durable import make_directory
 from fleet_model.errors import SettingsError
 
 FOLDER = ".extract"
@@ -68,7 +68,7 @@ class Journal:
         """
         self.folder = out / FOLDER
         _require_ours(out)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_directory(self.folder)  # durable before any image is
         self._descriptor = _locked(self.folder / "journal", out)
         try:
             self._end = _valid_bytes(self.folder / "journal")
@@ -77,7 +77,8 @@ class Journal:
             if self._end:
                 _require_same(self.folder / "command", command, out)
             else:
-                write_durably(self.folder / "command", command)
+                # Not durable: the journal gets its first line after the next sync of all files.
+                (self.folder / "command").write_bytes(command.encode())
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -113,6 +114,10 @@ class Journal:
             os.ftruncate(self._descriptor, self._end)
             raise
         self._end += len(text)
+
+    def sync(self) -> None:
+        """Make it durable. Until then a power cut may take its end, and images are made again."""
+        os.fsync(self._descriptor)
 
 
 def _require_ours(out: Path) -> None:

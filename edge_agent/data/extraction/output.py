@@ -84,6 +84,7 @@ class ExtractOutput:
         if not self._is_finished:
             self._mark.remove()
             self._write_index()
+            self._journal.sync()  # images may go now: nothing could tell that they were needed
             self._mark.write()
         if self._format.embeds_images:
             self._disk.remove(written.file for written in self._journal.written())

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.data.manifest import MANIFEST, Manifest, ManifestRow, write_manifest
-from fleet_model.durable import fsync_directory, write_durably
+from fleet_model.durable import rename_durably, write_durably
 from fleet_model.errors import FrameError
 
 _INCOMING, _NOTE = ".incoming", ".batch.json"
@@ -98,9 +98,7 @@ class KeptExamples:
             self.discard(batch)
         else:
             write_durably(inside / _NOTE, json.dumps(asdict(note)))
-            inside.rename(self._folder / batch)
-            fsync_directory(self._folder)
-            fsync_directory(self._folder / _INCOMING)
+            rename_durably(inside, self._folder / batch)
             _remove_strays(self._folder / batch)  # the journal of the extraction
 
     def repair(self, underway: Collection[str] = ()) -> None:
@@ -108,6 +106,8 @@ class KeptExamples:
         for position in [*self._folder.glob(f"{_GONE}*"), *self._folder.glob(f"{_INCOMING}/*")]:
             if position.name not in underway:
                 shutil.rmtree(position)
+        for file in self._folder.glob(".*.new"):  # of a process that was killed while it wrote
+            file.unlink()
         for batch in self.batches():
             with suppress(FrameError):  # a manifest that a bad disk has spoilt: not ours to judge
                 keep_rows(batch, lambda row, batch=batch: (batch / row.file).exists())  # type: ignore[misc]
@@ -162,8 +162,7 @@ class KeptExamples:
     def _remove(self, batch: Path) -> None:
         """Remove a batch: it vanishes by one rename."""
         gone = batch.with_name(_GONE + batch.name)
-        batch.rename(gone)
-        fsync_directory(self._folder)
+        rename_durably(batch, gone)
         shutil.rmtree(gone)
 
 

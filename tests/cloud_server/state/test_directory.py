@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -70,6 +71,18 @@ def test_rounds_are_read_back_in_order(server_dir):
 
     assert [record["round"] for record in server_dir.read_history()] == [0, 1, 2]
     assert len(server_dir.history.read_text().splitlines()) == 3
+
+
+def test_a_line_that_lacks_only_its_end_is_not_written_twice(server_dir):
+    rounds = [{"round": number} for number in range(3)]
+    for one in rounds[:2]:
+        server_dir.append_history(one)
+    os.truncate(server_dir.history, server_dir.history.stat().st_size - 1)
+
+    for one in rounds[1:]:  # the second is told again: its append had not returned
+        server_dir.append_history(one)
+
+    assert server_dir.read_history() == rounds
 
 
 def test_a_line_that_a_power_cut_has_torn_costs_no_other_round(server_dir):
