@@ -1,0 +1,210 @@
+"""Remove the fsync calls of the packages one by one and require that a wrong state is found.
+
+    python tests/power_cuts/remove_each_fsync.py            # every one of them
+    python tests/power_cuts/remove_each_fsync.py --draw 3   # some, another choice every day
+
+A call site is a call of fsync or syncfs in fleet_model/durable.py, or a call of one of that
+module's functions anywhere: it is replaced by the same function without its syncs. Each removal is
+made in a copy of the packages, and the scenarios that reach the call are run there, until one finds
+a state that no power cut may leave. A scenario that fails in another way is an error.
+"""
+
+import argparse
+import ast
+import datetime
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from run_scenarios import NOT_PERMITTED, SCENARIOS, WRONG
+
+REPOSITORY = Path(__file__).parents[2]
+PACKAGES = "fleet_model", "edge_agent", "cloud_server"
+DURABLE = "fleet_model/durable.py"
+SYNCS = "fsync", "fdatasync", "syncfs"  # os.sync is not used
+# Call sites whose removal may go unnoticed, and why.
+NEEDLESS: dict[str, str] = {}
+
+
+class Site(NamedTuple):
+    """One call that syncs."""
+
+    file: str  # relative to the repository
+    line: int
+    function: str  # that it is in
+    called: str
+    begin: int  # of the callee's text in the file, in bytes
+    end: int
+    call_end: int
+
+    @property
+    def name(self) -> str:
+        """Return what names the site as long as its function has its name."""
+        return f"{self.file}:{self.function}:{self.called}"
+
+
+def sites(repository: Path = REPOSITORY) -> list[Site]:
+    """Return every call that syncs, in the order of the files."""
+    functions = _syncing_functions(repository)
+    return [
+        site
+        for package in PACKAGES
+        for path in sorted((repository / package).rglob("*.py"))
+        for site in _sites_of(path, path.relative_to(repository).as_posix(), functions)
+    ]
+
+
+def _syncing_functions(repository: Path) -> set[str]:
+    tree = ast.parse((repository / DURABLE).read_text())
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def _sites_of(path: Path, file: str, functions: set[str]) -> Iterator[Site]:
+    source = path.read_bytes()
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+
+    def visit(node: ast.AST, function: str) -> Iterator[Site]:
+        for child in ast.iter_child_nodes(node):
+            inner = function
+            if isinstance(child, ast.FunctionDef | ast.ClassDef):
+                inner = f"{function}.{child.name}".lstrip(".")
+            if isinstance(child, ast.Call):
+                callee, called = child.func, _called(child.func)
+                is_sync = isinstance(callee, ast.Attribute) and called in SYNCS
+                if (is_sync and not child.keywords) or (
+                    isinstance(callee, ast.Name) and called in functions
+                ):
+                    begin, end = _ends(callee, starts)
+                    call_end = _ends(child, starts)[1]
+                    yield Site(file, child.lineno, function, called, begin, end, call_end)
+            yield from visit(child, inner)
+
+    yield from visit(ast.parse(source), "")
+
+
+def _ends(node: ast.expr, starts: list[int]) -> tuple[int, int]:
+    """Return where a node begins and ends in the file, in bytes."""
+    assert node.end_lineno is not None
+    assert node.end_col_offset is not None
+    begin = starts[node.lineno - 1] + node.col_offset
+    return begin, starts[node.end_lineno - 1] + node.end_col_offset
+
+
+def _called(callee: ast.expr) -> str:
+    return getattr(callee, "id", "") or getattr(callee, "attr", "")
+
+
+class Copy:
+    """A copy of the packages and of these tests, in which one call is changed at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        ignore = shutil.ignore_patterns("__pycache__")
+        for name in (*PACKAGES, "tests/power_cuts", "tests/data/tiny_bundle"):
+            shutil.copytree(REPOSITORY / name, folder / name, ignore=ignore)
+        source = (folder / DURABLE).read_bytes()
+        for site in reversed(sites(folder)):  # the module once more, without any sync
+            if site.file == DURABLE and site.called in SYNCS:
+                source = source[: site.begin] + b"0" + source[site.call_end :]
+        (folder / "fleet_model/durable_unsynced.py").write_bytes(source)
+
+    def reached(self) -> dict[str, list[str]]:
+        """Return site name -> the scenarios whose operation calls it."""
+        notes = self._folder / "reached"
+        before = {file: (self._folder / file).read_bytes() for file in {s.file for s in sites()}}
+        for site in reversed(sites()):
+            told = f'__import__("reached").told({site.name!r}, '.encode()
+            path = self._folder / site.file
+            source = path.read_bytes()
+            callee = source[site.begin : site.end]
+            path.write_bytes(source[: site.begin] + told + callee + b")" + source[site.end :])
+        try:
+            self.run(["--only-act"], REACHED=str(notes))
+        finally:
+            for file, source in before.items():
+                (self._folder / file).write_bytes(source)
+        found: dict[str, list[str]] = {}
+        for line in sorted(set(notes.read_text().splitlines())):
+            scenario, _, site_name = line.partition(" ")
+            found.setdefault(site_name, []).append(scenario)
+        return {name: sorted(of, key=list(SCENARIOS).index) for name, of in found.items()}
+
+    def without(self, site: Site, scenarios: Sequence[str]) -> str:
+        """Run scenarios without the call until one finds a wrong state; return its story, or ""."""
+        path = self._folder / site.file
+        source = path.read_bytes()
+        if site.called in SYNCS:
+            changed = source[: site.begin] + b"0" + source[site.call_end :]
+        else:
+            module = b'__import__("fleet_model.durable_unsynced", fromlist=["x"]).'
+            changed = source[: site.begin] + module + source[site.begin :]
+        path.write_bytes(changed)
+        os.utime(path, (time.time(), time.time() + 10))  # compiled again, whatever its size
+        try:
+            for name in scenarios:
+                story, code = self.run([name])
+                if code == NOT_PERMITTED:
+                    sys.exit(NOT_PERMITTED)
+                if code == WRONG:
+                    return story
+                if code:
+                    raise RuntimeError(f"{site.name}: {name} did not run:\n{story}")
+        finally:
+            path.write_bytes(source)
+        return ""
+
+    def run(self, arguments: Sequence[str], **environment: str) -> tuple[str, int]:
+        """Run scenarios in the copy; return what was printed, and the exit code."""
+        done = subprocess.run(
+            [sys.executable, "-B", "tests/power_cuts/run_scenarios.py", *arguments],
+            cwd=self._folder,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout or done.stderr, done.returncode
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draw", type=int, help="so many, drawn, in place of all")
+    parser.add_argument("--seed", default=str(datetime.date.today()))
+    parser.add_argument("--only", default="", help="those whose name contains this")
+    given = parser.parse_args()
+    chosen = [s for s in sites() if given.only in s.name and s.name not in NEEDLESS]
+    if given.draw is not None:
+        chosen = random.Random(given.seed).sample(chosen, given.draw)
+        print(f"drawn with --seed {given.seed}")
+    unnoticed = []
+    with tempfile.TemporaryDirectory(prefix="without-fsync-") as folder:
+        copy = Copy(Path(folder))
+        reached = copy.reached()
+        for site in chosen:
+            began = time.monotonic()
+            story = copy.without(site, reached.get(site.name, ()))
+            if not story:
+                unnoticed.append(site)
+            told = story.splitlines()
+            words = f"{told[0].split(':')[0]}: {told[-1][:150]}" if told else "UNNOTICED"
+            print(
+                f"{site.name} line {site.line}: {words} ({time.monotonic() - began:.1f} s)",
+                flush=True,
+            )
+    for site in unnoticed:
+        tried = ", ".join(reached.get(site.name, ())) or "none reaches it"
+        print(f"unnoticed: {site.name} line {site.line}; scenarios: {tried}")
+    return bool(unnoticed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""Power cuts while files are written that a person asked for: a chart, a table, a contact sheet."""
+
+import hashlib
+import io
+from contextlib import ExitStack
+from pathlib import Path
+
+from data_scenarios import recording
+from power_cuts import Scenario
+from recorder import mark
+
+from cloud_server.simulation.chart import write_chart
+from edge_agent.cli.frame_commands import _write_sheet
+from edge_agent.data.inspection.inspect import inspect_bag
+from edge_agent.models.predict import PredictOptions, Row, _row_writer
+
+NAMES = "chart.png", "table.csv", "sheet.png"
+
+
+def _old_files(root: Path) -> None:
+    for name in NAMES:
+        (root / name).write_bytes(b"of yesterday")
+
+
+def _write_reports(root: Path) -> None:
+    chart, table, sheet = (root / name for name in NAMES)
+    write_chart(chart, "Rounds", "as simulated", [])
+    mark()
+    with ExitStack() as files:
+        options = PredictOptions(path=root, bundle=root, csv_file=table)
+        write = _row_writer(options, io.StringIO(), files)
+        write(Row("monday", "/camera", 1, "star", 0.9, ""))
+    mark()
+    _write_sheet(inspect_bag(recording() / "monday"), sheet)
+    mark()
+
+
+def _digests(root: Path) -> list[str]:
+    return [hashlib.sha256((root / name).read_bytes()).hexdigest()[:8] for name in NAMES]
+
+
+REPORTS = Scenario(prepare=_old_files, act=_write_reports, observe=_digests, resume=_write_reports)

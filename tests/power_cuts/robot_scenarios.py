@@ -1,0 +1,194 @@
+"""Power cuts on a robot: enroll, downloads, installed models, pause, status, trained moments."""
+
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from power_cuts import Scenario
+from recorder import mark
+from server_scenarios import make_bundle
+
+from edge_agent.agent.status import Status, read_status, write_status
+from edge_agent.cli.enroll import enroll
+from edge_agent.examples.held_out import Moment
+from edge_agent.examples.trained_moments import TrainedMoments
+from edge_agent.link.server_link import HttpsStore
+from edge_agent.models.deploy import Models
+from edge_agent.robot.pause import pause, pause_reason, resume
+from edge_agent.robot.settings import ExampleSettings, load_settings
+from fleet_model.bundle import MANIFEST, Offer, read_offer, require_file, sha256_of
+from fleet_model.protocol.proof import public_line, read_key
+
+
+def _kit(root: Path) -> None:
+    from cloud_server.state.certificates import make_secrets
+    from cloud_server.state.directory import ServerDirectory
+    from fleet_model.protocol.proof import utc_now
+
+    make_secrets(ServerDirectory(root / "server"), ("localhost",), utc_now())
+    (root / "kit").mkdir()
+    shutil.copy(root / "server" / "certificates" / "ca.crt", root / "kit")
+    (root / "kit" / "kit.toml").write_text('address = "127.0.0.1:9400"\nchannel = "stable"\n')
+    shutil.rmtree(root / "server")
+
+
+def _enroll(root: Path) -> None:
+    robot = root / "robots" / "r1"
+    if not (robot / "agent.toml").exists():
+        enroll(root / "kit", robot, ExampleSettings(), train=False)
+    mark()
+
+
+def _enrolled(root: Path) -> str:
+    """Return the public key of a robot that can start, "" of one that is not enrolled."""
+    robot = root / "robots" / "r1"
+    if not (robot / "agent.toml").exists():
+        return ""
+    settings = load_settings(robot / "agent.toml", {})
+    assert settings.server.ca.read_bytes() == (root / "kit" / "ca.crt").read_bytes()
+    line = public_line(read_key(settings.server.key).public_key())
+    assert (robot / "robot.pub").read_text() == line + "\n"
+    return line
+
+
+ENROLL = Scenario(
+    prepare=_kit,
+    act=_enroll,
+    observe=_enrolled,
+    resume=_enroll,
+    settled=lambda root: bool(_enrolled(root)),
+)
+
+
+class Server:
+    """The robot's own HTTPS client, with the server's answers given in this process."""
+
+    def __init__(self, files: Path) -> None:
+        import httpx
+
+        self._objects = {sha256_of(f.read_bytes()): f.read_bytes() for f in files.iterdir()}
+        with tempfile.TemporaryDirectory() as folder:
+            _kit(Path(folder))
+            enroll(Path(folder, "kit"), Path(folder, "robot"), ExampleSettings(), train=False)
+            link = load_settings(Path(folder, "robot", "agent.toml"), {}).server
+            self.store = HttpsStore(link)
+        self.store._client = httpx.Client(
+            base_url="https://127.0.0.1:9400", transport=httpx.MockTransport(self._answer)
+        )
+
+    def _answer(self, request: Any) -> Any:
+        import httpx
+
+        content = self._objects[request.url.path.rpartition("/")[2]]
+        return httpx.Response(200, stream=httpx.ByteStream(content))
+
+
+_BUNDLES = Path(tempfile.mkdtemp(prefix="bundles-"))
+for _version in (1, 2):
+    make_bundle(_BUNDLES / str(_version), _version)
+
+
+@cache
+def _server(version: int) -> Server:
+    return Server(_BUNDLES / str(version))
+
+
+def _offer(version: int) -> Offer:
+    return read_offer((_BUNDLES / str(version) / MANIFEST).read_bytes())
+
+
+def _install_version(root: Path, version: int) -> None:
+    Models(root / "models").install(_server(version).store, _offer(version), "fp32")
+
+
+def _install(root: Path) -> None:
+    _install_version(root, 2)
+    mark()
+
+
+def _active(root: Path) -> int | None:
+    models = Models(root / "models")
+    offer = models.active("fp32")
+    if offer is None:
+        return None
+    manifest = offer.manifest
+    for name in manifest.needed("fp32"):
+        require_file(models.current / name, manifest.files[name])
+    return manifest.version
+
+
+def _tidy_models(root: Path) -> tuple[int | None, int]:
+    """Return the active version and how many objects lie beside it: nothing stays for ever."""
+    return _active(root), len(list((root / "models" / "objects").iterdir()))
+
+
+INSTALL = Scenario(
+    prepare=lambda root: _install_version(root, 1),
+    act=_install,
+    observe=_active,
+    resume=_install,
+)
+FIRST_INSTALL = Scenario(
+    prepare=lambda root: None, act=_install, observe=_active, resume=_install, settled=_tidy_models
+)
+
+
+def _trainer(root: Path) -> None:
+    entry = _offer(1).manifest.trainer
+    spec, directory = Models(root / "models").trainer(_server(1).store, entry, "litert")
+    for name in spec.parts["litert"]:
+        require_file(directory / name, spec.files[name])
+    mark()
+
+
+TRAINER = Scenario(prepare=lambda root: None, act=_trainer, observe=lambda root: 0, resume=_trainer)
+
+
+def _pause_and_resume(root: Path) -> None:
+    pause(root, "carries a load")
+    mark()
+    resume(root)
+    mark()
+
+
+PAUSE = Scenario(
+    prepare=lambda root: None,
+    act=_pause_and_resume,
+    observe=pause_reason,
+    resume=_pause_and_resume,
+)
+
+
+def _write_status(root: Path) -> None:
+    for state in ("idle", "training"):
+        write_status(root, Status(state=state, last_notice="round 3 was refused"))
+        mark()
+
+
+STATUS = Scenario(
+    prepare=lambda root: write_status(root, Status()),
+    act=_write_status,
+    observe=lambda root: (read_status(root)["state"], read_status(root)["last_notice"]),
+    resume=_write_status,
+)
+
+MOMENTS = [Moment(stamp_ns=n * 10**9, name=f"{n}.jpg", label="star") for n in (5, 50)]
+
+
+def _train_on(root: Path) -> None:
+    trained = TrainedMoments(root / "trained.json", 10.0)
+    for moment in MOMENTS:
+        trained.add([moment])
+        mark()
+
+
+def _trained(root: Path) -> list[bool]:
+    trained = TrainedMoments(root / "trained.json", 10.0)
+    return [moment in trained for moment in MOMENTS]
+
+
+TRAINED_MOMENTS = Scenario(
+    prepare=lambda root: None, act=_train_on, observe=_trained, resume=_train_on
+)

@@ -1,0 +1,110 @@
+"""Record scenarios and cut their power: python tests/power_cuts/run_scenarios.py [NAME ...].
+
+Exit code 0: every state was right; 3: a wrong state was found; 2: a scenario failed by itself; 77:
+this machine does not permit to trace an own child process.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the packages beside these tests
+
+import reached
+from power_cuts import Scenario, WrongStateError, cut_everywhere
+from tracer import NotPermittedError, TracingError
+
+# Name -> where the scenario is; cheap ones first. Modules are loaded when a scenario is run.
+SCENARIOS = {
+    "register": "server_scenarios:REGISTER",
+    "run": "server_scenarios:RUN",
+    "schedule": "server_scenarios:SCHEDULE",
+    "offenses": "server_scenarios:OFFENSES",
+    "last-seen": "server_scenarios:LAST_SEEN",
+    "history": "server_scenarios:HISTORY",
+    "checkpoints": "server_scenarios:CHECKPOINTS",
+    "publish": "server_scenarios:PUBLISH",
+    "journal": "round_scenarios:JOURNAL",
+    "pause": "robot_scenarios:PAUSE",
+    "status": "robot_scenarios:STATUS",
+    "trained-moments": "robot_scenarios:TRAINED_MOMENTS",
+    "enroll": "robot_scenarios:ENROLL",
+    "install": "robot_scenarios:INSTALL",
+    "first-install": "robot_scenarios:FIRST_INSTALL",
+    "trainer": "robot_scenarios:TRAINER",
+    "rounds": "round_scenarios:ROUNDS",
+    "kept-examples": "data_scenarios:KEPT_EXAMPLES",
+    "extract-folder": "data_scenarios:FOLDER",
+    "extract-yolo": "data_scenarios:YOLO",
+    "extract-coco": "data_scenarios:COCO",
+    "extract-tfds": "data_scenarios:TFDS",
+    "ingest": "data_scenarios:INGEST",
+    "reports": "report_scenarios:REPORTS",
+    "renew": "init_scenarios:RENEW",
+    "init": "init_scenarios:INIT",
+}
+WRONG, NOT_TRIED, NOT_PERMITTED = 3, 2, 77
+
+
+def run(name: str, *, seed: int = 0, most: int = 400) -> str:
+    """Return a line about what was tried; raises as `cut_everywhere` does."""
+    began = time.monotonic()
+    report = cut_everywhere(_load(name), seed=seed, most=most)
+    seconds = time.monotonic() - began
+    return f"{name}: {report.operations} operations, {report.states} states, {seconds:.1f} s"
+
+
+def only_act(name: str) -> None:
+    """Do what a scenario does, in a process of its own, and nothing else."""
+    scenario = _load(name)
+    with tempfile.TemporaryDirectory() as folder:
+        scenario.prepare(Path(folder))
+        child = os.fork()
+        if child == 0:
+            reached.scenario = name
+            try:
+                scenario.act(Path(folder))
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+
+
+def _load(name: str) -> Scenario:
+    module, _, constant = SCENARIOS[name].partition(":")
+    found = getattr(importlib.import_module(module), constant)
+    assert isinstance(found, Scenario)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"all, or some of: {', '.join(SCENARIOS)}")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most", type=int, default=400, help="states of each scenario")
+    parser.add_argument("--only-act", action="store_true", help="cut no power")
+    given = parser.parse_args()
+    code = 0
+    for name in given.names or SCENARIOS:
+        if given.only_act:
+            only_act(name)
+            continue
+        try:
+            print(run(name, seed=given.seed, most=given.most), flush=True, end="\n\n")
+        except WrongStateError as error:
+            print(f"{name}: WRONG STATE: {error}", flush=True, end="\n\n")
+            code = code or WRONG
+        except NotPermittedError as error:
+            print(error, file=sys.stderr)
+            return NOT_PERMITTED
+        except TracingError as error:
+            print(f"{name}: not tried: {error}", flush=True, end="\n\n")
+            code = NOT_TRIED
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
