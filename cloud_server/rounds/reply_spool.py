@@ -22,7 +22,7 @@ from pydantic import BeforeValidator, TypeAdapter
 from fleet_model.durable import appending
 from fleet_model.errors import StorageError
 from fleet_model.protocol.outcome import Outcome, parse_outcome
-from fleet_model.types import Metrics, Tensor, Update
+from fleet_model.types import TRAIN, Metrics, Tensor, Update, Weights
 from fleet_model.weights import Entry, parse_table, safetensors_pieces, view_safetensors
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ class Kept:
     site: str
     round: int  # in which the robot was asked
     verdict: Annotated[Outcome, BeforeValidator(parse_outcome)]  # ACCEPTED until judged
+    kind: str = TRAIN
+    groups: tuple[str, ...] = ()  # of tensors beside the weights
     base_version: int = 0
     num_examples: int = 0
     num_steps: int = 0
@@ -109,10 +111,12 @@ class ReplySpool:
             found.update(tensors)
             if found.digest() != digest:
                 raise self._damaged(kept)
-            weights = view_safetensors(tensors)
+            weights, groups = _ungrouped(view_safetensors(tensors), kept)
         except _UNREADABLE as error:
             raise self._damaged(kept) from error
         return Update(
+            kind=kept.kind,
+            groups=groups,
             robot=kept.robot,
             base_version=kept.base_version,
             weights=weights,
@@ -130,7 +134,7 @@ class ReplySpool:
         record = self._records[kept.ticket]
         try:
             with self._file.open("rb") as stream:
-                begin, place = _find(stream, record.begin, name)
+                begin, place = _find(stream, record.begin, f"/{name}" if kept.groups else name)
                 if not record.checked[place.index]:
                     if _checksum(stream, place.entry.bytes) != record.checksums[place.index]:
                         raise self._damaged(kept)
@@ -163,7 +167,7 @@ class ReplySpool:
 
 def _append(stream: BinaryIO, kept: Kept, update: Update | None) -> _Record:
     header, begin = _KEPT.dump_json(kept), stream.tell()
-    pieces = [] if update is None else safetensors_pieces(update.weights)
+    pieces = [] if update is None else safetensors_pieces(_grouped(update))
     digest = hashlib.sha256(header)
     for piece in pieces:
         digest.update(piece)
@@ -172,6 +176,25 @@ def _append(stream: BinaryIO, kept: Kept, update: Update | None) -> _Record:
     stream.write(header)
     stream.writelines(pieces)
     return _record(begin, [zlib.crc32(piece) for piece in pieces[1:]])
+
+
+def _grouped(update: Update) -> Weights:
+    """Return all tensors of a reply under one name each: "group/name" where there are groups."""
+    if not update.groups:
+        return update.weights
+    groups = {"": update.weights, **update.groups}
+    return {f"{group}/{n}": tensor for group in groups for n, tensor in groups[group].items()}
+
+
+def _ungrouped(tensors: Weights, kept: Kept) -> tuple[Weights, Mapping[str, Weights]]:
+    """Undo `_grouped`: return the weights and the other groups."""
+    if not kept.groups:
+        return tensors, {}
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in ("", *kept.groups)}
+    for name, tensor in tensors.items():
+        group, _, own = name.partition("/")
+        groups[group][own] = tensor
+    return groups.pop(""), groups
 
 
 def _record(begin: int, checksums: Sequence[int]) -> _Record:

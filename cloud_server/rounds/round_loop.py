@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from cloud_server.aggregation.aggregator import Aggregator
 from cloud_server.rounds.choosing import Selection, choose
 from cloud_server.rounds.fleet import Clock, Fleet, Participant, Reply
-from cloud_server.rounds.folding import fold
+from cloud_server.rounds.reply_kinds import KINDS, ReplyKind, RoundEnd
 from cloud_server.rounds.round_journal import RoundJournal
 from cloud_server.rounds.round_rules import RoundRules, rules_of
 from cloud_server.rounds.round_state import RoundState
@@ -63,7 +63,7 @@ class QuorumError(RoundError):
 
 def run_round(
     fleet: Fleet,
-    aggregator: Aggregator,
+    rule: Aggregator | None,
     request: TrainRequest,
     rules: RoundRules,
     checks: Checks,
@@ -72,8 +72,9 @@ def run_round(
     *,
     stop: Callable[[], bool],
     watch: Callable[[RoundProgress], None] = lambda _: None,
+    kinds: Mapping[str, ReplyKind] = KINDS,
 ) -> tuple[Checkpoint, RoundRecord]:
-    """Close one round, or the rest of it, and return the next checkpoint.
+    """Close one round, or the rest of it, and return the checkpoint that its replies make.
 
     The caller makes the checkpoint durable, then calls `journal.close(request.round)`. Killed at
     any moment before that and called again with the same run, round and base version, it goes on:
@@ -88,7 +89,8 @@ def run_round(
         StorageError: the journal cannot keep a reply.
     """
     begin = clock.now()
-    state = RoundState(request, rules, checks)
+    kind = kinds[request.kind]
+    state = RoundState(request, rules, checks, kind)
     _Loop(fleet, state, clock, journal, stop, watch).run()
     judged = state.judged()
     record = state.record(judged, clock.now() - begin)
@@ -100,7 +102,15 @@ def run_round(
                 f"{rules.quorum} ({_outcomes(record)})",
                 record,
             )
-        checkpoint = fold(aggregator, journal, judged.accepted, request.checkpoint, checks)
+        checkpoint = kind.use(
+            RoundEnd(
+                checkpoint=request.checkpoint,
+                accepted=judged.accepted,
+                journal=journal,
+                checks=checks,
+                rule=rule,
+            )
+        )
     except RoundError:
         journal.close(request.round)
         raise

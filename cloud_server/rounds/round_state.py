@@ -1,7 +1,7 @@
 """Where an open round stands, as a pure state machine: no fleet, no clock, no disk.
 
-rounds.py drives it: what happened goes in (`plan`, `sent`, `take`), what must be kept, and whether
-the round can close, comes out.
+round_loop.py drives it: what happened goes in (`plan`, `sent`, `take`), what must be kept, and
+whether the round can close, comes out.
 """
 
 import math
@@ -12,16 +12,16 @@ from dataclasses import dataclass, field, replace
 from cloud_server.rounds.choosing import Selection, choose
 from cloud_server.rounds.fleet import Participant, Reply
 from cloud_server.rounds.folding import Judged, judge, robot_records
+from cloud_server.rounds.reply_kinds import KINDS, ReplyKind
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import OpenRound, Ticket
 from cloud_server.rounds.round_rules import RoundRules
-from cloud_server.rounds.update_checks import Checks, check_update, norm_of
-from cloud_server.state.round_record import RobotRecord, RoundRecord, mean_metrics
+from cloud_server.rounds.update_checks import Checks, reply_bytes
+from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.errors import UpdateError
 from fleet_model.protocol.outcome import ACCEPTED, FAILED, NO_REPLY, NOT_REACHED, Outcome
 from fleet_model.protocol.wire import TrainRequest
-from fleet_model.types import Update
-from fleet_model.weights import size_bytes
+from fleet_model.types import TRAIN, Update
 
 # What only the round itself may say of a robot, never a fleet.
 _OF_ROUNDS = ("accepted", "late", "not_reached")
@@ -34,6 +34,7 @@ class RoundState:
     request: TrainRequest
     rules: RoundRules
     checks: Checks
+    kind: ReplyKind = KINDS[TRAIN]
     robots: dict[str, Participant] = field(default_factory=dict)  # to be asked in this round
     unasked: set[str] = field(default_factory=set)  # those of them without a ticket, by name
     awaited: dict[str, Ticket] = field(default_factory=dict)  # by id; also of earlier rounds
@@ -144,7 +145,7 @@ class RoundState:
             version=version,
             seconds=seconds,
             robots=robots,
-            metrics=mean_metrics(robots),
+            metrics=self.kind.means(robots),
             asked=self.asked(),
             late=sum(one.verdict.kind == "late" for one in self.kept),
             mode=self.rules.mode,
@@ -181,20 +182,24 @@ class RoundState:
         kept = replace(
             kept,
             verdict=ACCEPTED,
+            kind=update.kind,
+            groups=tuple(update.groups),
             base_version=update.base_version,
             num_examples=update.num_examples,
             num_steps=update.num_steps,
-            update_bytes=size_bytes(update.weights),
+            update_bytes=reply_bytes(update),
             metrics={n: float(v) for n, v in update.metrics.items() if math.isfinite(v)},
         )
         if late := self._why_late(kept, ticket):
             return replace(kept, verdict=Outcome("late", late))
         try:
+            if update.kind != self.request.kind:
+                raise UpdateError(f"it is of kind {update.kind}, expected {self.request.kind}")
             start, update = self.request.checkpoint, replace(update, robot=kept.robot)
-            check_update(update, start, ticket.version, self.checks)
+            self.kind.check(update, start, ticket.version, self.checks)
         except UpdateError as error:
             return replace(kept, verdict=Outcome("refused", str(error)))
-        return replace(kept, norm=norm_of(update.weights))
+        return replace(kept, norm=self.kind.length(update))
 
     def _why_late(self, kept: Kept, ticket: Ticket) -> str:
         """Return why an update is too old to be of use, "" if it is not; a lie is not late."""

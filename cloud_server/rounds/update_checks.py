@@ -42,16 +42,26 @@ def check_update(
     robot's, and not looked at here. Nor is the length: that depends on the others, and is judged
     when the round closes, so that arrival order cannot matter.
     """
+    check_reply(update, asked_version, checks)
+    require_same_tensors(checkpoint.weights, update.weights, sender="the update")
+
+
+def check_reply(update: Update, asked_version: int, checks: Checks) -> None:
+    """Raise UpdateError unless a reply of any kind is about what was asked, and small enough."""
     if update.base_version != asked_version:
-        raise UpdateError(f"trained from version {update.base_version}, expected {asked_version}")
+        raise UpdateError(f"it is based on version {update.base_version}, expected {asked_version}")
     if update.num_examples <= 0:
-        raise UpdateError(f"trained on {update.num_examples} examples, expected > 0")
-    if (size_mb := size_bytes(update.weights) / 1e6) > checks.max_update_mb:
+        raise UpdateError(f"it is of {update.num_examples} examples, expected > 0")
+    if (size_mb := reply_bytes(update) / 1e6) > checks.max_update_mb:
         raise UpdateError(
             f"it has {size_mb:.1f} MB, expected at most {checks.max_update_mb:g} "
             "(checks.max_update_mb)"
         )
-    require_same_tensors(checkpoint.weights, update.weights, sender="the update")
+
+
+def reply_bytes(update: Update) -> int:
+    """Return the bytes of all tensors of a reply."""
+    return sum(map(size_bytes, (update.weights, *update.groups.values())))
 
 
 def weight_of(num_examples: int, checks: Checks) -> int:

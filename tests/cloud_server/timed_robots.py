@@ -11,6 +11,7 @@ from cloud_server.rounds.round_loop import Clock, Participant, Reply, rules_of, 
 from cloud_server.rounds.update_checks import checks_of
 from cloud_server.state.settings import CheckSettings, RoundSettings
 from fleet_model.protocol.outcome import Outcome
+from fleet_model.protocol.version import PROTOCOL
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Checkpoint, TrainConfig, Update
 
@@ -69,7 +70,8 @@ class Robots:
 
     def participant(self, name):
         known = {k: v for k, v in self.robots[name].items() if k in ("site", "labels", "report")}
-        return Participant(node_id=hash(name), name=name, **{"site": "hall", **known})
+        known = {"site": "hall", "protocol": PROTOCOL, **known}
+        return Participant(node_id=hash(name), name=name, **known)
 
     def send(self, participants, request, ttl_s):
         self.sent.append((request, [p.name for p in participants], ttl_s))

@@ -29,7 +29,7 @@ REASONS = {
     "r-shape": "has shape",
     "r-missing": "lacks ",
     "r-empty": "num-examples is 0",
-    "r-stale": "trained from version",
+    "r-stale": "based on version",
     "r-huge": "times the median",
 }
 ROUNDS = 3

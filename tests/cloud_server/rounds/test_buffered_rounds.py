@@ -98,7 +98,7 @@ def test_an_old_update_is_no_offense_but_a_lie_about_its_base_is_one():
     assert not of(records[3], "slow").refused
     for name, by in lies.items():
         assert of(records[3], name).refused
-        assert f"trained from version {7 + by}, expected 7" in of(records[3], name).outcome.words
+        assert f"based on version {7 + by}, expected 7" in of(records[3], name).outcome.words
     assert records[3].late == 1
 
 

@@ -164,8 +164,8 @@ BAD = {
         update(weights={"w": np.zeros(3, np.float32), "x" * 999: np.zeros(1, np.float32)}),
         "has the unknown tensor x",
     ),
-    "stale": (update(base_version=6), "trained from version 6, expected 7"),
-    "future": (update(base_version=8), "trained from version 8, expected 7"),
+    "stale": (update(base_version=6), "based on version 6, expected 7"),
+    "future": (update(base_version=8), "based on version 8, expected 7"),
 }
 
 
@@ -518,7 +518,7 @@ def test_the_log_says_once_what_became_of_whoever_was_not_accepted(caplog):
     lines = [(line.robot, line.getMessage()) for line in caplog.records if hasattr(line, "robot")]
     at_arrival, at_close = lines[:6], lines[6:]
     assert ("full", "round 1: robot full: failed: disk full") in at_arrival
-    assert ("wrong", "round 1: robot wrong: refused: trained on 0 examples, expected > 0") in lines
+    assert ("wrong", "round 1: robot wrong: refused: it is of 0 examples, expected > 0") in lines
     assert at_close == [
         ("long", "round 1: robot long: refused: its length (L2) 15.59 is 9 times the median 1.732 "
          "of recent updates, expected at most 3 times (checks.max_norm_ratio)"),

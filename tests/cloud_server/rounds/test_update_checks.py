@@ -29,9 +29,9 @@ def named(**changes):
 
 
 BAD = {
-    "another base": (named(base_version=6), "trained from version 6, expected 7"),
-    "no examples": (named(num_examples=0), "trained on 0 examples, expected > 0"),
-    "negative": (named(num_examples=-5), "trained on -5 examples, expected > 0"),
+    "another base": (named(base_version=6), "based on version 6, expected 7"),
+    "no examples": (named(num_examples=0), "of 0 examples, expected > 0"),
+    "negative": (named(num_examples=-5), "of -5 examples, expected > 0"),
     "too large": (
         named(weights={"w": np.zeros(200_000_000, np.float32)}),
         r"it has 800.0 MB, expected at most 512 \(checks.max_update_mb\)",
@@ -65,7 +65,7 @@ def test_an_old_update_passes_if_the_robot_was_sent_that_version():
     check_update(named(base_version=4), START, 4, CHECKS)
 
     for other in (4, 8):
-        with pytest.raises(UpdateError, match=f"trained from version {other}, expected 5"):
+        with pytest.raises(UpdateError, match=f"based on version {other}, expected 5"):
             check_update(named(base_version=other), START, 5, CHECKS)
 
 
