@@ -16,7 +16,7 @@ from fleet_model.errors import RoundError, StoppedError, UpdateError
 from fleet_model.protocol.outcome import ACCEPTED, Outcome
 from fleet_model.types import EVALUATE
 
-# ------------------------------------------------------------------- a kind that no file of ours has
+# ------------------------------------------------ a kind that no file of ours has
 
 
 def sums(value, count=4):
