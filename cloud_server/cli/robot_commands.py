@@ -42,13 +42,13 @@ def robots_add(
         except (OSError, ValueError) as error:
             raise SettingsError(f"--key {key}: {error}; give the line or its file") from None
     robot = _register(directory).add(name, site, line, pending=pending, labels=label or ())
-    _say("added as pending" if pending else "admitted", robot)
+    _report("added as pending" if pending else "admitted", robot)
 
 
 @app.command("approve")
 def robots_approve(directory: Directory, name: Name) -> None:
     """Let a pending or suspended robot take part; its refused updates are counted anew."""
-    _say("approved", _register(directory).approve(name))
+    _report("approved", _register(directory).approve(name))
 
 
 @app.command("suspend")
@@ -56,7 +56,7 @@ def robots_suspend(
     directory: Directory, name: Name, reason: Reason = "suspended by the operator"
 ) -> None:
     """Leave a robot out of training for now; it goes on following models."""
-    _say("suspended", _register(directory).suspend(name, reason))
+    _report("suspended", _register(directory).suspend(name, reason))
 
 
 @app.command("revoke")
@@ -64,13 +64,13 @@ def robots_revoke(
     directory: Directory, name: Name, reason: Reason = "revoked by the operator"
 ) -> None:
     """Refuse a robot's key everywhere and for good: it was lost, stolen or retired."""
-    _say("revoked", _register(directory).revoke(name, reason))
+    _report("revoked", _register(directory).revoke(name, reason))
 
 
 @app.command("forget")
 def robots_forget(directory: Directory, name: Name) -> None:
     """Take a robot out of the register: name and key are free again."""
-    _say("forgotten", _register(directory).forget(name))
+    _report("forgotten", _register(directory).forget(name))
 
 
 @app.command("label")
@@ -124,7 +124,7 @@ def _register(directory: Path) -> "Register":
     return Register(server_dir.robots)
 
 
-def _say(what: str, robot: "Robot") -> None:
+def _report(what: str, robot: "Robot") -> None:
     console().print(
         f"[green]{what}[/] {robot.name} at site {robot.site}: {robot.fingerprint}", soft_wrap=True
     )

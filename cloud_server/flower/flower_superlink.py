@@ -46,7 +46,7 @@ def create_superlink(database: str, host: str, port: int) -> "FastAPI":
     flower = logging.getLogger("flwr")
     flower.setLevel(logging.WARNING)  # it logs every poll of every robot
     flower.handlers.clear()  # its own writes beside the process's log, in a form of its own
-    flower.addFilter(_say_plainly)
+    flower.addFilter(_lower_late_replies)
     config = SuperLinkLifespanConfig(
         control_address="127.0.0.1:0",  # unused since 1.41: every API is served by the app
         health_server_address=None,
@@ -86,13 +86,13 @@ def create_superlink(database: str, host: str, port: int) -> "FastAPI":
         ) from None
 
 
-def _say_plainly(record: logging.LogRecord) -> bool:
-    """Let what is no error of the server be none: robots answer late, and are told so."""
+def _lower_late_replies(record: logging.LogRecord) -> bool:
+    """Log a late reply of a robot as information: it is no error of the server."""
     from flwr.supercore.error import ApiErrorCode
 
     path, _, rest = record.getMessage().partition("][")
     if rest.startswith(f"ApiError:{ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED:d}]"):
-        record.msg = "a robot speaks of a run that has ended, and is told so (%s)"
+        record.msg = "a robot replied to a run that has ended; it was notified (%s)"
         record.args, record.levelno, record.levelname = (path.strip("["),), logging.INFO, "INFO"
     return True
 

@@ -46,7 +46,7 @@ ROBOT_BODY_BYTES = 0  # our own routes take no body
 REFUSALS = {400, 401, 403, 405, 413, 415}  # answers that a robot with a good proof does not get
 # So many seconds' worth of refusals at once: a site whose robots are not yet admitted.
 BURST_S = 60.0
-MAX_FRIENDS = 16384  # keys with a good proof, the latest: about 8 MB
+MAX_TRUSTED = 16384  # keys with a good proof, the latest: about 8 MB
 MAX_KEY_BYTES = 400
 
 Scope = dict[str, Any]
@@ -82,7 +82,7 @@ class Guard:
         self._max_body = int(limits.max_body_mb * 1e6)
         self._requests = Buckets(limits.requests_per_s, 2 * limits.requests_per_s)
         self._refusals = Buckets(limits.refusals_per_s, BURST_S * limits.refusals_per_s)
-        self._friends: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+        self._trusted: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         self._turns = Turns(bounds.spool, bounds.busy)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,7 +147,7 @@ class Guard:
     def _wait_s(self, visit: "_Visit") -> float:
         now = self._bounds.clock()
         wait_s = self._requests.take(visit.address, now)
-        if wait_s == 0 and (visit.address, visit.key) not in self._friends:
+        if wait_s == 0 and (visit.address, visit.key) not in self._trusted:
             wait_s = self._refusals.wait_s(visit.address, now)
         return wait_s
 
@@ -163,15 +163,15 @@ class Guard:
         return watched
 
     def _judge(self, visit: "_Visit", message: Message) -> Message:
-        friend = (visit.address, visit.key)
+        peer = (visit.address, visit.key)
         if 0 < len(visit.key) < MAX_KEY_BYTES and message["status"] < 400:
-            self._friends[friend] = None
-            self._friends.move_to_end(friend)
-            if len(self._friends) > MAX_FRIENDS:
-                self._friends.popitem(last=False)
+            self._trusted[peer] = None
+            self._trusted.move_to_end(peer)
+            if len(self._trusted) > MAX_TRUSTED:
+                self._trusted.popitem(last=False)
         if message["status"] in REFUSALS:
             self._refusals.take(visit.address, self._bounds.clock())
-        elif message["status"] != 429 or friend in self._friends:
+        elif message["status"] != 429 or peer in self._trusted:
             return message
         return {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
 

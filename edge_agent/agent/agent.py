@@ -62,7 +62,7 @@ class Agent:
             SettingsError: it should train, and what that needs is not installed.
         """
         reason = ""
-        self._file.say("starting")
+        self._file.set_state("starting")
         self._file.memory.start()
         try:
             self._look_at_models()
@@ -86,7 +86,7 @@ class Agent:
         log.warning("a call to %s hangs; leaving it", self._settings.server.address)
         if self._participation is not None:
             self._participation.leave_spool()
-        self._file.say("stopped")
+        self._file.set_state("stopped")
 
     def _look_at_models(self) -> None:
         """Find out what is active; damaged files or a new precision are installed again."""
@@ -109,11 +109,11 @@ class Agent:
         try:
             status.name, status.site = self._store.hello()
         except RefusedError:
-            self._rest()  # it would go on with heartbeats that are refused, too
+            self._leave_fleet()  # it would go on with heartbeats that are refused, too
             raise
         log.info("the server knows this robot as %s, site %s", status.name, status.site)
-        self._file.heed(self._store.standing)
-        self._file.say("idle")
+        self._file.update_standing(self._store.standing)
+        self._file.set_state("idle")
 
     def _step(self) -> None:
         """Do what there is to do now."""
@@ -122,10 +122,10 @@ class Agent:
             if self._store.standing.state == "approved":
                 self._participation.step()
             else:
-                self._participation.rest()
+                self._participation.leave_fleet()
         if self._is_waiting:
             log.info("connected to %s again", self._settings.server.address)
-            self._file.say("idle")
+            self._file.set_state("idle")
             self._is_waiting = False
         self._failures.reset()
         self._refusals.reset()
@@ -139,14 +139,14 @@ class Agent:
         try:
             report = self._reporter.packed(status, self._store.standing.protocol)
             offer = self._store.latest(self._settings.server.channel, report)
-            self._file.heed(self._store.standing)
+            self._file.update_standing(self._store.standing)
             if offer is None or offer == self._active:
-                self._file.complain("")
+                self._file.set_not_installed("")
                 return
             self._models.install(self._store, offer, self._settings.engine.precision)
         except (BundleError, StorageError) as error:
             log.error("the newest model is not installed: %s", error)
-            self._file.complain(str(error))
+            self._file.set_not_installed(str(error))
             self._look_at = time.monotonic() + self._install_backoff.next_s()
             return
         self._install_backoff.reset()
@@ -155,7 +155,7 @@ class Agent:
         self._activate(offer)
         status.not_installed = ""
         status.publishes.append({"version": version, "bytes_down": received})
-        self._file.say("idle")
+        self._file.set_state("idle")
 
     def _until_done(self, action: Callable[[], None]) -> None:
         """Do it until it works or the agent stops; wait longer each time, with jitter.
@@ -176,7 +176,7 @@ class Agent:
             except Exception as error:
                 log.exception("the agent goes on after a bug")
                 reason = f"{type(error).__name__} in the agent; details are in its log"
-                self._rest()
+                self._leave_fleet()
                 self._wait("offline", reason, self._failures)
                 action = self._hello
             else:
@@ -185,14 +185,14 @@ class Agent:
     def _wait(self, state: str, reason: str, backoff: Backoff) -> None:
         if self._file.status.reason != reason:
             log.warning("%s; trying again", reason)
-        self._file.say(state, reason)
+        self._file.set_state(state, reason)
         self._is_waiting = True
         self._stop.wait(backoff.next_s())
         self._look_at = 0.0  # the first look afterwards shows whether all is well
 
-    def _rest(self) -> None:
+    def _leave_fleet(self) -> None:
         if self._participation is not None:
-            self._participation.rest()
+            self._participation.leave_fleet()
 
     def _pause_s(self) -> float:
         if self._participation is None or self._store.standing.state != "approved":
@@ -203,5 +203,5 @@ class Agent:
         for part in (self._participation, self._store, self._file.memory):
             if part is not None:
                 part.close()
-        self._file.say("stopped", reason)
+        self._file.set_state("stopped", reason)
         log.info("stopped")

@@ -67,9 +67,9 @@ class Participation:
         rounds = self._file.status.rounds
         if self._client.step() and rounds and "bytes_up" not in rounds[-1]:
             rounds[-1]["bytes_up"], rounds[-1]["bytes_down"] = self._client.last_traffic
-            self._file.say("idle")
+            self._file.set_state("idle")
 
-    def rest(self) -> None:
+    def leave_fleet(self) -> None:
         """Leave the fleet; the next step joins it again."""
         self._client.close()
 
@@ -103,7 +103,7 @@ class Participation:
         if reason := pause_reason(self._settings.state):  # the server asked before it heard of it
             raise BusyError(reason)
         status, memory = self._file.status, self._file.memory
-        self._file.say("training")
+        self._file.set_state("training")
         memory.busy(True)
         fetched = self._store.bytes_down
         begin = time.monotonic()
@@ -112,7 +112,7 @@ class Participation:
         finally:
             memory.look(idle=False)
             memory.busy(False)
-            self._file.say("idle")
+            self._file.set_state("idle")
         status.tensorflow_loaded |= bool(update.metrics.get("tensorflow_loaded"))
         status.examples = update.num_examples
         status.rounds.append(
@@ -125,5 +125,5 @@ class Participation:
                 "metrics": dict(update.metrics),
             }
         )
-        self._file.say("idle")
+        self._file.set_state("idle")
         return update

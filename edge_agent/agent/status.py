@@ -64,7 +64,7 @@ class StatusFile:
         if isinstance(examples := before.get("examples"), int):
             self.status.examples = examples
 
-    def say(self, state: str, reason: str = "") -> None:
+    def set_state(self, state: str, reason: str = "") -> None:
         """Write what the agent does now, and why it is not what it should do."""
         status = self.status
         status.state, status.reason = state, reason
@@ -72,7 +72,7 @@ class StatusFile:
         status.tensorflow_loaded |= "tensorflow" in sys.modules
         self.write()
 
-    def heed(self, standing: Standing) -> None:
+    def update_standing(self, standing: Standing) -> None:
         """Log and keep what the server thinks of this robot, when that has changed."""
         status = self.status
         told = standing.state, standing.reason
@@ -92,7 +92,7 @@ class StatusFile:
             status.last_notice, status.last_notice_id = standing.notice, standing.notice_id
             self.write()
 
-    def complain(self, reason: str) -> None:
+    def set_not_installed(self, reason: str) -> None:
         """Keep why the newest model is not installed, "" if it is."""
         if reason != self.status.not_installed:
             self.status.not_installed = reason

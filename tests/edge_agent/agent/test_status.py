@@ -42,18 +42,18 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
 
 def test_what_the_agent_says_is_on_disk_at_once(tmp_path):
     file = StatusFile(tmp_path, "litert")
-    file.say("offline", "no answer")
+    file.set_state("offline", "no answer")
     answer = read_status(tmp_path)
     assert (answer["state"], answer["reason"], answer["trainer"]) == (
         "offline", "no answer", "litert"
     )  # fmt: skip
-    file.say("idle")
+    file.set_state("idle")
     assert read_status(tmp_path)["reason"] == ""
 
 
 def test_a_disk_that_cannot_be_written_is_no_reason_to_stop(tmp_path, caplog):
     (tmp_path / "state").write_text("a file")
-    StatusFile(tmp_path / "state", "litert").say("idle")
+    StatusFile(tmp_path / "state", "litert").set_state("idle")
     assert "the status cannot be written" in caplog.text
 
 
@@ -68,7 +68,7 @@ def test_a_standing_is_logged_when_it_changes_and_kept(tmp_path, caplog):
             Standing(state="suspended", reason="3 refused updates"),
             Standing(),
         ):
-            file.heed(standing)
+            file.update_standing(standing)
             answer = read_status(tmp_path)
             told = Standing(state=answer["standing"], reason=answer["standing_reason"])
             assert told == standing
@@ -85,16 +85,16 @@ def test_a_notice_is_logged_once_also_over_a_restart_and_kept(tmp_path, caplog):
         for number in (1, 2)
     )
     for standing in (first, first, Standing(), first):
-        StatusFile(tmp_path, "litert").heed(standing)
+        StatusFile(tmp_path, "litert").update_standing(standing)
         assert read_status(tmp_path)["last_notice"] == "run a round 1: refused"
-    StatusFile(tmp_path, "litert").heed(second)
+    StatusFile(tmp_path, "litert").update_standing(second)
     assert read_status(tmp_path)["last_notice"] == "run a round 2: refused"
     assert caplog.text.count("round 1") == caplog.text.count("round 2") == 1
 
 
 def test_what_a_store_holds_is_remembered(tmp_path):
     file = StatusFile(tmp_path, "litert")
-    file.say("training")
+    file.set_state("training")
     file.count_ingest({"examples": 40})
     answer = read_status(tmp_path)
     assert (answer["state"], answer["examples"], answer["ingest"]) == (
@@ -106,6 +106,6 @@ def test_what_a_store_holds_is_remembered(tmp_path):
 @pytest.mark.parametrize("content", ["{", '{"examples": "many", "last_notice": 3}'])
 def test_a_damaged_file_is_written_anew(tmp_path, content):
     (tmp_path / "status.json").write_text(content)
-    StatusFile(tmp_path, "litert").say("idle")
+    StatusFile(tmp_path, "litert").set_state("idle")
     assert read_status(tmp_path)["state"] == "idle"
     assert read_status(tmp_path)["examples"] is None
