@@ -25,9 +25,10 @@ from fleet_model.bundle import Manifest, WorkloadSpec
 from fleet_model.durable import make_directory, rename_durably, sync_file_system
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import utc_now
+from fleet_model.signatures import WEIGHTS
 from fleet_model.types import Checkpoint
 from fleet_model.weights import read_weights
-from fleet_model.workload import rebuild
+from fleet_model.workload import build_workload
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")  # the operator's own commands come this way
 
@@ -117,7 +118,7 @@ def _fill(
     )
     server_dir.model.mkdir()
     run_export(job, progress)
-    first = Checkpoint(version=0, weights=read_weights(server_dir.model / "weights.safetensors"))
+    first = Checkpoint(version=0, weights=read_weights(server_dir.model / WEIGHTS))
     server_dir.checkpoints.mkdir()
     Checkpoints(server_dir.checkpoints).save(first)
     progress("version 0")
@@ -130,7 +131,7 @@ def _fill(
 
 
 def _training_settings(spec: WorkloadSpec) -> TrainingSettings:
-    values = asdict(rebuild(spec).training)
+    values = asdict(build_workload(spec).training)
     return TrainingSettings(**{name: values[name] for name in TrainingSettings.model_fields})
 
 

@@ -10,7 +10,7 @@ from fleet_model.bundle import Manifest, TensorSpec, read_bundle
 from fleet_model.errors import BundleError, SettingsError
 from fleet_model.signatures import FEATURES, INPUTS, OUTPUTS, SERVE, only, tensor_names
 from fleet_model.types import Prediction, Tensor, Tensors
-from fleet_model.workload import Workload, rebuild
+from fleet_model.workload import Workload, rebuild, require_same_task
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]  # tensor name -> shape without the batch axis
 
@@ -49,13 +49,8 @@ class TFLiteEngine:
         read_bundle(bundle, names=manifest.needed(precision))
         self.manifest = manifest
         self.workload = rebuild(manifest.workload)
+        require_same_task(self.workload, manifest.described_task, f"version {manifest.version}")
         task = self.workload.task
-        if shapes_of(manifest.inputs) != shapes_of(task.inputs):
-            raise BundleError(
-                f"version {manifest.version} takes {_written(shapes_of(manifest.inputs))}, but its "
-                f"workload {manifest.workload.name!r} gives {_written(shapes_of(task.inputs))} "
-                "here; do both sides run the same version of fleetlearn?"
-            )
         files = [bundle / name for name in manifest.engines[precision]]
         self._model = StagedModel(files, task.inputs, task.outputs, num_threads)
 

@@ -26,7 +26,10 @@ class Part:
 
     def ordered(self, tensors: Mapping[str, Any]) -> Any:
         """Return what `model` is called with."""
-        return _alone([tensors[name] for name in self.inputs])
+        from keras import ops
+
+        # Keras takes no mix of arrays and tensors.
+        return _alone([ops.convert_to_tensor(tensors[name]) for name in self.inputs])
 
     def named(self, answer: Any) -> dict[str, Any]:
         """Return what `model` answers by name."""
@@ -133,6 +136,11 @@ def _part(
 ) -> Part:
     import keras
 
+    given = {id(tensor) for tensor in inputs.values()}
+    outputs = {
+        name: keras.layers.Identity()(tensor) if id(tensor) in given else tensor
+        for name, tensor in outputs.items()
+    }
     single = len(inputs) == len(outputs) == 1
     if model is None or not single:  # lists: their order is ours, that of dicts would be Keras's
         model = keras.Model(

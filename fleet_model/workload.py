@@ -131,6 +131,7 @@ def build_workload(spec: WorkloadSpec) -> Workload:
     if missing := [name for name in needed if name not in spec.config]:
         raise SettingsError(
             f"workload {spec.name!r} needs the setting {missing[0]!r}; it knows {', '.join(known)}"
+            f"; give it to `cloud-server init` with --set {missing[0]}=VALUE"
         )
     try:
         workload: Workload = kind(**spec.config)
@@ -157,6 +158,22 @@ def rebuild(spec: WorkloadSpec) -> Workload:
             f"workload {spec.name!r} cannot be rebuilt: {reason}; do both sides run the same "
             "version of fleetlearn?"
         ) from None
+
+
+def require_same_task(workload: Workload, published: Task | None, where: str) -> None:
+    """Raise BundleError unless a workload still has the tensors that it was published with."""
+    here = workload.task
+    for role in ("inputs", "targets", "outputs"):
+        theirs, ours = (_listed(getattr(task, role)) for task in (published or here, here))
+        if theirs != ours:
+            raise BundleError(
+                f"{where}: its {role} are {theirs}, but its workload has {ours} here; do both "
+                "sides run the same version of fleetlearn?"
+            )
+
+
+def _listed(specs: Mapping[str, TensorSpec]) -> str:
+    return ", ".join(f"{n} {s.shape} {s.dtype}" for n, s in sorted(specs.items()))
 
 
 def require_tensors(expected: Mapping[str, TensorSpec], actual: Tensors, whose: str) -> None:

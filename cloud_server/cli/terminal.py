@@ -64,9 +64,10 @@ def console() -> "Console":
 
 def held_out(metrics: Mapping[str, float]) -> str:
     """Return a round's scores before and after it; one that was not finite is not there."""
+    from fleet_model.measures import changes
+
     scores = (
-        f"{name} {metrics[f'{name}_before']:.3f} -> {metrics[f'{name}_after']:.3f}"
-        for name in ("loss", "accuracy")
-        if {f"{name}_before", f"{name}_after"} <= metrics.keys()
+        f"{name} {change.before:.3f} -> {change.after:.3f}"
+        for name, change in changes(metrics).items()
     )
     return ", ".join(scores) or "not measured"

@@ -1,12 +1,14 @@
 """What a closed round leaves behind for people: a line of the history, one entry per robot."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, TypeAdapter
 
+from fleet_model.measures import AFTER, BEFORE
 from fleet_model.protocol.outcome import KINDS, Outcome, outcome_of, parse_outcome
 from fleet_model.types import Metrics
 
@@ -85,16 +87,27 @@ def parse_record(content: bytes | str) -> RoundRecord:
 
 
 def mean_metrics(records: Sequence[RobotRecord]) -> Metrics:
-    """Average each metric over accepted robots, weighted by the held-out examples behind it."""
+    """Average each measure over accepted robots, weighted by the held-out examples behind it.
+
+    Which measures there are is the workload's to say. Names come from robots: one that most of
+    those that measured did not report is left out, so no single robot adds a name to the history.
+    """
+    measured = [r for r in records if r.accepted and _measures(r)]
+    counts = Counter(name for r in measured for name in _measures(r))
+    common = [name for name, count in counts.items() if 2 * count > len(measured)]
     means: dict[str, float] = {}
-    for name in ("loss_before", "loss_after", "accuracy_before", "accuracy_after"):
+    for name in sorted(common):
         pairs = [
             (r.metrics[name], max(r.metrics.get("held_out", 0.0), 0.0))
-            for r in records
-            if r.accepted and name in r.metrics
+            for r in measured
+            if name in r.metrics
         ]
         if total := sum(weight for _, weight in pairs):
             mean = sum(value * weight for value, weight in pairs) / total
             if math.isfinite(mean):  # the history is JSON
                 means[name] = mean
     return means
+
+
+def _measures(robot: RobotRecord) -> list[str]:
+    return [name for name in robot.metrics if name.endswith((BEFORE, AFTER))]

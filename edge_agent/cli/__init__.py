@@ -205,6 +205,7 @@ def predict(
 def _status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     """Say in plain words what an agent wrote; one of an earlier version wrote less."""
     from edge_agent.robot.pause import WITHOUT_REASON
+    from fleet_model.measures import changes
 
     rounds = answer["rounds"]
     name = answer["name"]  # known since the server's first answer after the start
@@ -231,11 +232,10 @@ def _status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     yield f"rounds   {len(rounds)}"
     if notice := answer.get("last_notice"):
         yield f"notice   {notice}"
-    if rounds and "accuracy_after" in rounds[-1]["metrics"]:
-        metrics = rounds[-1]["metrics"]
+    for name, change in changes(rounds[-1]["metrics"] if rounds else {}).items():
         yield (
-            f"accuracy {metrics['accuracy_before']:.3f} before its own training, "
-            f"{metrics['accuracy_after']:.3f} after (last round, held-out examples)"
+            f"{name:8} {change.before:.3f} before its own training, {change.after:.3f} after "
+            "(last round, held-out examples)"
         )
 
 

@@ -22,6 +22,7 @@ from edge_agent.training.feature_cache import FeatureCache
 from edge_agent.training.rows import Rows, stacked
 from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import FrameError, TrainingError
+from fleet_model.measures import AFTER, BEFORE, at
 from fleet_model.optimizer import step, still
 from fleet_model.types import (
     Checkpoint,
@@ -128,8 +129,8 @@ def fit(
         "unreadable": float(unreadable),
         "encode_s": encoded - begin,
         "train_s": trained - encoded,
-        **_named(_score(learner, origin, held_out), "before"),
-        **_named(_score(learner, weights, held_out), "after"),
+        **at(BEFORE, _score(learner, origin, held_out)),
+        **at(AFTER, _score(learner, weights, held_out)),
     }
     return Update(
         robot="",
@@ -274,7 +275,3 @@ def _score(learner: Learner, weights: Weights, rows: Rows) -> Metrics:
     outputs = {n: np.concatenate([a[n] for a in answers])[:count] for n in answers[0]}
     targets = stacked([target.tensors for target in rows.targets], count)
     return learner.workload.measure(outputs, targets)
-
-
-def _named(metrics: Metrics, moment: str) -> Metrics:
-    return {f"{name}_{moment}": value for name, value in metrics.items()}

@@ -142,7 +142,7 @@ def gray_engine():
 
         return SimpleNamespace(
             predict=predict,
-            workload=SimpleNamespace(labels=tuple(labels)),
+            workload=SimpleNamespace(task=SimpleNamespace(classes=tuple(labels))),
             manifest=SimpleNamespace(version=version),
         )
 

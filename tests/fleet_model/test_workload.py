@@ -4,7 +4,13 @@ import pytest
 
 from fleet_model.bundle import WorkloadSpec
 from fleet_model.errors import BundleError, SettingsError
-from fleet_model.workload import WORKLOADS, known_workloads, rebuild
+from fleet_model.workload import (
+    WORKLOADS,
+    build_workload,
+    known_workloads,
+    rebuild,
+    require_same_task,
+)
 
 pytestmark = pytest.mark.base
 CONFIG = {"labels": ["a", "b"], "backbone": "mobilenet-v2-035", "image_size": 96}
@@ -41,3 +47,39 @@ def test_each_backbone_says_how_a_head_on_it_trains_well():
     for backbone, rate in (("efficientnet-lite0", 0.01), ("mobilenet-v2-035", 0.001)):
         spec = WorkloadSpec(name="image-classifier", config={**CONFIG, "backbone": backbone})
         assert rebuild(spec).training.learning_rate == rate
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({**CONFIG, "zoom": 2}, r"has no setting 'zoom'; it knows labels, backbone, image_size"),
+        ({"backbone": "mobilenet-v2-035"}, r"needs the setting 'labels'.* --set labels=VALUE"),
+        ({**CONFIG, "image_size": "big"}, "image_size is 'big'"),
+        ({**CONFIG, "labels": 7}, "labels are 7, expected a list of names"),
+    ],
+)
+def test_an_operator_is_told_which_setting_is_wrong_and_which_are_known(config, message):
+    with pytest.raises(SettingsError, match=message):
+        build_workload(WorkloadSpec(name="image-classifier", config=config))
+
+
+def test_a_wrong_value_that_a_package_only_stumbles_over_names_its_workload(monkeypatch, tmp_path):
+    (tmp_path / "stumbling.py").write_text(
+        "class Workload:\n    def __init__(self, width):\n        self.width = width + 1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        "fleet_model.workload.installed", lambda group: {"odd": "stumbling:Workload"}
+    )
+    with pytest.raises(SettingsError, match=r"workload 'odd': a setting is wrong: .*knows width"):
+        build_workload(WorkloadSpec(name="odd", config={"width": "wide"}))
+
+
+def test_a_task_that_is_no_longer_the_published_one_is_refused():
+    workload = build_workload(WorkloadSpec(name="image-classifier", config=CONFIG))
+    require_same_task(workload, workload.task, "version 3")
+    other = build_workload(
+        WorkloadSpec(name="image-classifier", config={**CONFIG, "image_size": 64})
+    )
+    with pytest.raises(BundleError, match=r"version 3: its inputs are image \(64, 64, 3\) float32"):
+        require_same_task(workload, other.task, "version 3")

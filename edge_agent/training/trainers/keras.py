@@ -10,14 +10,14 @@ import numpy as np
 
 from edge_agent.training.feature_cache import FOLDER, FeatureCache
 from edge_agent.training.trainer import Learner, fit, threads_from_environment
-from fleet_model.bundle import Task, TrainerSpec
+from fleet_model.bundle import TRAINER, Task, TrainerSpec
 from fleet_model.errors import SettingsError, TrainingError
 from fleet_model.keras_model import KerasModel, keras_model
 from fleet_model.signatures import FROZEN
 from fleet_model.stages import cut, frozen_variables
 from fleet_model.types import Checkpoint, Example, Tensor, Tensors, TrainConfig, Update, Weights
 from fleet_model.weights import read_weights
-from fleet_model.workload import rebuild
+from fleet_model.workload import rebuild, require_same_task
 
 if TYPE_CHECKING:
     import keras
@@ -42,6 +42,7 @@ class KerasTrainer:
         """
         _prepare_tensorflow()
         workload = rebuild(spec.workload)
+        require_same_task(workload, spec.task, TRAINER)
         definition = keras_model(spec.workload, workload)
         model = _model_with_frozen(definition, spec, directory)
         learned = _CutModel(spec, workload.task, definition, model)

@@ -8,7 +8,7 @@ import numpy as np
 
 from edge_agent.training.feature_cache import FOLDER, FeatureCache
 from edge_agent.training.trainer import Learner, fit, threads_from_environment
-from fleet_model.bundle import Task, TrainerSpec
+from fleet_model.bundle import TRAINER, Task, TrainerSpec
 from fleet_model.engine import StagedModel, open_interpreter
 from fleet_model.errors import TrainingError
 from fleet_model.signatures import (
@@ -28,7 +28,7 @@ from fleet_model.signatures import (
     weight_names,
 )
 from fleet_model.types import Checkpoint, Example, Tensor, Tensors, TrainConfig, Update, Weights
-from fleet_model.workload import rebuild
+from fleet_model.workload import rebuild, require_same_task
 
 
 class LiteRTTrainer:
@@ -55,6 +55,7 @@ class LiteRTTrainer:
                 f"one of {', '.join(sorted(spec.parts))} on this robot, or train less on the server"
             )
         workload = rebuild(spec.workload)
+        require_same_task(workload, spec.task, TRAINER)
         threads = num_threads or threads_from_environment()
         model = _HeadOnFeatures(spec, workload.task, directory, threads)
         # Without a trunk the rows are inputs, which lie on this robot already.

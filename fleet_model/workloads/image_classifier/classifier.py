@@ -141,7 +141,9 @@ def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
     if not names:
         raise SettingsError(f"labels are {labels!r}, expected a list of names")
     if len(labels) < 2:
-        raise SettingsError(f"labels are {list(labels)}, expected at least two")
+        raise SettingsError(
+            f"labels are {list(labels)}, expected at least two, e.g. --labels clear,blocked"
+        )
     if len(set(labels)) < len(labels):
         raise SettingsError(f"labels are {list(labels)}, expected no name twice")
     return tuple(labels)

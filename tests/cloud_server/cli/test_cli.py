@@ -7,6 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server import cli
+from cloud_server.cli.init_command import parse_settings
 from cloud_server.robots.register import Register
 from fleet_model.protocol.proof import make_key, public_line
 
@@ -223,9 +224,17 @@ def test_a_certificate_is_renewed(cloud_server, server_dir):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--labels", "clear"), "--labels: expected at least two"),
-        (("--labels", " , ,"), "--labels: expected at least two"),
-        ((), "--labels"),
+        (("--labels", "clear"), "labels are ['clear'], expected at least two, e.g. --labels"),
+        (("--labels", " , ,"), "labels are [], expected at least two"),
+        ((), "needs the setting 'labels'; it knows labels, backbone, image_size; give it"),
+        (("--set", 'labels=["a"]'), "expected at least two"),
+        (("--set", "labels=[a, b]"), "--set labels=[a, b]: not a value of TOML"),
+        (("--set", "labels"), "--set labels: expected KEY=VALUE"),
+        (("--labels", "a,b", "--set", 'labels=["a", "b"]'), "--labels and --set labels=... say"),
+        (("--labels", "a,b", "--set", "zoom=2"), "has no setting 'zoom'; it knows labels, backb"),
+        (("--labels", "a,b", "--set", "image_size=tiny"), "image_size is 'tiny', expected 32 to"),
+        (("--set", "image_size=32", "--set", "image_size=64"), "image_size=... is given twice"),
+        (("--workload", "diviner"), "unknown workload 'diviner'; installed here: image-classif"),
         (("--labels", "a,b", "--port", "0"), "--port"),
         (("--labels", "a,b", "--name", "a b"), "names: "),
     ],
@@ -273,20 +282,34 @@ def test_init_hands_on_what_the_flags_say(cloud_server, planned, tmp_path):
     code, out, err = cloud_server(
         "init", tmp_path / "s", "--labels", "clear, blocked,", "--image-size", "64",
         "--host", "0.0.0.0", "--port", "9000", "--name", "a.example", "--name", "10.0.0.1",
-        "--trainable", "all", "--checkpoint", "own.keras",
+        "--trainable", "all", "--checkpoint", "own.keras", "--set", "backbone=mobilenet-v2-035",
     )  # fmt: skip
 
     ((root, plan),) = planned
     assert (code, out, root) == (0, "", tmp_path / "s")
     assert plan.config == {
         "labels": ["clear", "blocked"],
-        "backbone": "efficientnet-lite0",
+        "backbone": "mobilenet-v2-035",
         "image_size": 64,
     }
     assert (plan.host, plan.port, plan.names) == ("0.0.0.0", 9000, ["a.example", "10.0.0.1"])
     assert (plan.trainable, plan.checkpoint) == ("all", Path("own.keras"))
     assert "cloud-server start" in err
     assert "edge-agent enroll" in err
+
+
+def test_a_setting_of_a_workload_is_a_value_of_toml_or_text():
+    pairs = ["a=3", "b=0.5", "c=true", 'd=["x", "y"]', "e=hall 1", "f=a=b", "g=", "h=2026-01-01"]
+    assert parse_settings(pairs) == {
+        "a": 3,
+        "b": 0.5,
+        "c": True,
+        "d": ["x", "y"],
+        "e": "hall 1",
+        "f": "a=b",
+        "g": "",
+        "h": "2026-01-01",
+    }
 
 
 def test_without_a_name_robots_use_the_address_that_is_listened_on(cloud_server, planned, tmp_path):

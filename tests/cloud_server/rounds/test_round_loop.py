@@ -271,6 +271,13 @@ def test_metrics_are_weighted_by_the_held_out_examples_behind_them():
     ) == {"accuracy_after": 0.25}
 
 
+def test_a_measure_of_any_name_is_averaged_but_none_that_one_robot_alone_reports():
+    honest = {"map50_before": 0.25, "map50_after": 0.5, "held_out": 1.0}
+    liar = {**honest, **{f"noise{i}_after": 1.0 for i in range(50)}}
+
+    assert mean_metrics(records(honest, honest, liar)) == {"map50_before": 0.25, "map50_after": 0.5}
+
+
 def test_metrics_of_nothing_held_out_are_absent():
     assert mean_metrics(records({"accuracy_after": 1.0}, {})) == {}
 

@@ -169,7 +169,8 @@ def test_predict_without_a_model_says_where_one_comes_from(config, image_folder)
 def test_predict_runs_the_active_model_at_the_settings_precision(config, image_folder, tmp_path):
     store = DirectoryStore(tmp_path / "store")
     models = Models(config.parent / "state" / "models")
-    models.install(store, store.publish(TINY, "stable", TINY), "int8")
+    store.publish(TINY, "stable", TINY)
+    models.install(store, store.latest("stable"), "int8")
     folder = image_folder("frames", {"circle": 2, "square": 1})
     answer_of = ["predict", folder, "-c", config, "--json"]
     assert "trunk.tflite: missing" in type_outside(*answer_of, code=3)

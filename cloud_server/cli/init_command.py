@@ -1,0 +1,137 @@
+"""Command that makes a server directory: init."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cloud_server.cli.terminal import Directory, console
+from fleet_model.errors import SettingsError
+
+_IMAGES = "Image classifier"  # its settings have options of their own, as shortcuts of --set
+
+
+def init(
+    directory: Directory,
+    workload: Annotated[str, typer.Option(help="what is learned")] = "image-classifier",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help='setting of the workload, e.g. image_size=96 or labels=["a", "b"]; repeatable',
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="comma-separated, in the order of the outputs", rich_help_panel=_IMAGES),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="efficientnet-lite0 (ImageNet weights; default) or mobilenet-v2-035 (light)",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            help="side of the square input in pixels; default: the backbone's",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None,
+    trainable: Annotated[
+        str,
+        typer.Option(
+            help="what robots train; the image classifier has head (light enough for every robot), "
+            "last-block and all"
+        ),
+    ] = "head",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="start from your own model file, or an old round-N-weights.npz"),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="folder of your own samples to calibrate int8 with; they stay here"),
+    ] = None,
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="HTTPS port")] = 8443,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="host name or address robots use; first one goes into the kit"),
+    ] = None,
+) -> None:
+    """Make a server directory: keys, settings, first checkpoint, version 0, robot kit."""
+    from cloud_server.initialize import Plan, initialize
+
+    shortcuts = {
+        "labels": None if labels is None else _names(labels),
+        "backbone": backbone,
+        "image_size": image_size,
+    }
+    given = {key: value for key, value in shortcuts.items() if value is not None}
+    config = parse_settings(settings or ())
+    if twice := sorted(given.keys() & config.keys()):
+        flag = twice[0].replace("_", "-")
+        raise SettingsError(f"--{flag} and --set {twice[0]}=... say the same: give one of them")
+    if not name and host in ("0.0.0.0", "::"):  # noqa: S104
+        raise SettingsError(f"--host {host}: add --name HOSTNAME, the name that robots connect to")
+    plan = Plan(
+        workload=workload,
+        config={**given, **config},
+        trainable=trainable,
+        host=host,
+        port=port,
+        names=name or [host],
+        checkpoint=checkpoint,
+        calibration=None if calibration is None else calibration.absolute(),
+    )
+    screen = console()
+    with screen.status("init") as status:
+        manifest = initialize(directory, plan, lambda step: status.update(f"init: {step} ..."))
+    screen.print(f"[green]ready[/]: {directory}, version {manifest.version} is published")
+    screen.print(f"next:  cloud-server start {directory}")
+    screen.print(f"robot: edge-agent enroll {directory}/kit --dir ROBOT_DIR")
+
+
+def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
+    """Return KEY=VALUE pairs; a value is TOML (numbers, true, lists), anything else is text.
+
+    Raises:
+        SettingsError: a pair has no key, is given twice, or looks like TOML and is none.
+    """
+    parsed: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not (key := key.strip()) or not equals:
+            raise SettingsError(f"--set {pair}: expected KEY=VALUE, e.g. --set image_size=96")
+        if key in parsed:
+            raise SettingsError(f"--set {key}=... is given twice: give it once")
+        parsed[key] = _value(key, text.strip())
+    return parsed
+
+
+def _value(key: str, text: str) -> Any:
+    import json
+
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+        json.dumps(value)  # dates are no JSON: text, as the workload gets it back from a manifest
+    except (tomllib.TOMLDecodeError, TypeError):
+        if text[:1] in ("[", "{", '"', "'"):
+            raise SettingsError(
+                f'--set {key}={text}: not a value of TOML; text in lists has quotes: ["a", "b"]'
+            ) from None
+        return text
+    return value
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,34 @@
+"""What a robot measures on its held-out examples, before and after its own training.
+
+An update carries each measure of the workload twice: `accuracy_before` is that of the weights it
+was sent, `accuracy_after` that of the weights it trained.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from fleet_model.types import Metrics
+
+BEFORE, AFTER = "_before", "_after"
+
+
+class Change(NamedTuple):
+    """One measure at both times."""
+
+    before: float
+    after: float
+
+
+def at(moment: str, metrics: Metrics) -> Metrics:
+    """Return measures under the names that an update carries; `moment` is BEFORE or AFTER."""
+    return {f"{name}{moment}": value for name, value in metrics.items()}
+
+
+def changes(metrics: Metrics) -> Mapping[str, Change]:
+    """Return the measures that are there at both times, sorted by name."""
+    names = sorted(name.removesuffix(BEFORE) for name in metrics if name.endswith(BEFORE))
+    return {
+        name: Change(metrics[f"{name}{BEFORE}"], metrics[f"{name}{AFTER}"])
+        for name in names
+        if f"{name}{AFTER}" in metrics
+    }
