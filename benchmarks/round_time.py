@@ -39,7 +39,7 @@ from benchmarks.services import Services
 from cloud_server.state.certificates import make_secrets
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.state.settings import NetworkSettings, TrainingSettings, initial_toml
+from cloud_server.state.settings import NetworkSettings, TrainingSettings, server_toml
 from fleet_model.bundle import TRAINER, TensorSpec, TrainerSpec, WorkloadSpec, entry_of, to_json
 from fleet_model.types import Checkpoint
 
@@ -121,7 +121,7 @@ def make_server(server_dir: ServerDirectory, port: int, parameters: int = PARAME
         (server_dir.store / "objects" / entry_of(file).sha256).write_bytes(file)
     weights = {"tensor": np.zeros(parameters, np.float32)}
     Checkpoints(server_dir.checkpoints).save(Checkpoint(version=0, weights=weights))
-    server_dir.settings.write_text(initial_toml(network, TrainingSettings()))
+    server_dir.settings.write_text(server_toml(network, TrainingSettings()))
 
 
 def stock(rounds: int, *, evaluate: bool) -> Times:

@@ -17,14 +17,15 @@ from cloud_server.state.settings import (
     NetworkSettings,
     PublishSettings,
     TrainingSettings,
-    initial_toml,
     load_settings,
+    server_toml,
     url_host,
 )
 from fleet_model.bundle import Manifest, WorkloadSpec
 from fleet_model.durable import make_directory, rename_durably, sync_file_system
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import utc_now
+from fleet_model.settings import explain
 from fleet_model.signatures import WEIGHTS
 from fleet_model.types import Checkpoint
 from fleet_model.weights import read_weights
@@ -90,10 +91,8 @@ def _network(plan: Plan) -> NetworkSettings:
     try:
         return NetworkSettings(host=plan.host, port=plan.port, names=_with_loopback(plan.names))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise SettingsError(
-            f"{first['loc'][0]}: {first['msg']} (got {first['input']!r}); see `init --help`"
-        ) from None
+        keys, words = explain(error, NetworkSettings)
+        raise SettingsError(f"{'.'.join(keys)}: {words}; see `init --help`") from None
 
 
 def _with_loopback(names: Sequence[str]) -> tuple[str, ...]:
@@ -125,7 +124,7 @@ def _fill(
     settings = PublishSettings(calibration=plan.calibration)
     manifest = publish(server_dir, settings, first, progress)
     _write_kit(server_dir, f"{url_host(plan.names[0])}:{plan.port}", settings.channel)
-    toml = initial_toml(network, training, plan.calibration)
+    toml = server_toml(network, training, plan.calibration)
     server_dir.settings.write_bytes(toml.encode())
     return manifest
 

@@ -136,7 +136,7 @@ def make_server_dir(root: Path) -> ServerDirectory:
     from cloud_server.state.certificates import make_secrets
     from cloud_server.state.checkpoints import Checkpoints
     from cloud_server.state.model_store import DirectoryStore
-    from cloud_server.state.settings import NetworkSettings, TrainingSettings, initial_toml
+    from cloud_server.state.settings import NetworkSettings, TrainingSettings, server_toml
     from fleet_model.types import Checkpoint
     from fleet_model.weights import read_weights
 
@@ -152,7 +152,7 @@ def make_server_dir(root: Path) -> ServerDirectory:
     kit = f'address = "127.0.0.1:{port}"\nchannel = "stable"\n'
     (server_dir.kit / "kit.toml").write_text(kit)
     network = NetworkSettings(port=port, names=LOOPBACK)
-    server_dir.settings.write_text(initial_toml(network, TrainingSettings(batch_size=4)))
+    server_dir.settings.write_text(server_toml(network, TrainingSettings(batch_size=4)))
     return server_dir
 
 

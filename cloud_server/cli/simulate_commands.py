@@ -113,6 +113,7 @@ def _settings(
         ServerSettings,
         load_settings,
     )
+    from fleet_model.settings import explain
 
     settings = ServerSettings()
     if directory is not None:
@@ -121,9 +122,9 @@ def _settings(
     try:
         rounds = RoundSettings.model_validate({**settings.rounds.model_dump(), **given})
     except ValidationError as error:
-        first = error.errors()[0]
-        flag = str(first["loc"][0]).removesuffix("_s")
-        raise SettingsError(f"--{flag}: {first['msg']} (got {first['input']!r})") from None
+        keys, words = explain(error, RoundSettings)
+        flag = [f"--{keys[0].removesuffix('_s')}"] if keys else []
+        raise SettingsError(": ".join([*flag, words])) from None
     before = settings.aggregation
     kept = before.options if rule in (None, before.rule) else {}
     aggregation = AggregationSettings(

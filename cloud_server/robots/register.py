@@ -18,9 +18,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from fleet_model.durable import write_durably
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import fingerprint, parse_public, public_line, utc_now
+from fleet_model.settings import Expected, explain
 
 log = logging.getLogger(__name__)
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+Name = Annotated[
+    str,
+    Field(pattern=NAME),
+    Expected("letters, digits, '.', '_' and '-', at most 63, a letter or digit first"),
+]
 LINE = r"^\P{C}*$"  # one line without control characters: it is shown in terminals
 MAX_REASON = 300
 # pending: not yet approved; suspended: for now; both follow models and take no part in training.
@@ -50,13 +56,13 @@ class Robot(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=NAME)
-    site: str = Field(pattern=NAME)
+    name: Name
+    site: Name
     key: Annotated[str, AfterValidator(_line)]  # OpenSSH public line, kept without comment
     added_at: str
     state: State = "approved"
     reason: Annotated[str, Field(max_length=MAX_REASON, pattern=LINE)] = ""  # why not approved
-    labels: tuple[Annotated[str, Field(pattern=NAME)], ...] = ()  # the operator's words, sorted
+    labels: tuple[Name, ...] = ()  # the operator's words, sorted
     approved_at: str = ""  # when an operator approved it again: its offenses begin anew
 
     @property
@@ -74,11 +80,8 @@ def _robot(**fields: object) -> Robot:
     try:
         return Robot.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        field, text = first["loc"][0], first["msg"].removeprefix("Value error, ")
-        if field != "key":  # in its place there may be a private one: it is shown to nobody
-            field = f"{field} {first['input']!r}"
-        raise SettingsError(f"{field}: {text}") from None
+        keys, words = explain(error, Robot, show="key" not in error.errors()[0]["loc"])
+        raise SettingsError(f"{'.'.join(keys)}: {words}") from None
 
 
 class _File(BaseModel):
@@ -122,10 +125,11 @@ class Register:
             except OSError as error:
                 raise self._unreadable(error) from None
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(map(str, first["loc"])) or "the file"
+                # In place of a public key there may be a private one: no value is shown.
+                keys, words = explain(error, _File, show=False)
+                where = ".".join(keys) or "the file"
                 raise SettingsError(
-                    f"{self._path}: {where}: {first['msg']}; correct it or restore it"
+                    f"{self._path}: {where}: {words}; correct it or restore it"
                 ) from None
             self._by_key = {robot.key: robot for robot in robots}
             self._robots, self._stamp = robots, stamp

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cloud_server.runs.run_store import Run
 from fleet_model.durable import remove_durably, write_durably
 from fleet_model.errors import FleetError, SettingsError, StorageError
+from fleet_model.settings import explain
 
 BACKOFF_S, MAX_BACKOFF_S = 60.0, 3600.0  # after failures in a row: 1 min, 2 min, ... 1 h
 MIN_EVERY_S = 60.0
@@ -83,8 +84,9 @@ class ScheduleFile:
         except FileNotFoundError:
             return None
         except ValidationError as error:
+            keys, words = explain(error, Schedule)
             raise SettingsError(
-                f"{self._path}: {error.errors()[0]['msg']}; set it again with `cloud-server train "
+                f"{self._path}: {': '.join([*keys, words])}; set it again with `cloud-server train "
                 "DIR --every 24h`, or `cloud-server schedule clear DIR`"
             ) from None
         except OSError as error:

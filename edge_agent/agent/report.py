@@ -18,6 +18,9 @@ from fleet_model.protocol.report import Fact, RobotReport, pack_report
 from fleet_model.protocol.version import FIRST_PROTOCOL
 
 MAX_REASON = 200  # characters, as RobotReport.not_installed
+FACTS = (
+    "expected names of lower-case letters, digits and _, with true, false, a number or a short text"
+)
 MAX_FACTS_BYTES = 10_000  # of the file; far more than fits into a report
 log = logging.getLogger(__name__)
 
@@ -68,9 +71,8 @@ class Reporter:
         except FileNotFoundError:
             return {}
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"][:2]))
-            self._complain(f"{path} is ignored: {where}: {first['msg']}")
+            where = ".".join(map(str, error.errors()[0]["loc"][:2]))
+            self._complain(f"{path} is ignored: {where}: {FACTS}")
         except (OSError, ValueError, RecursionError) as error:
             self._complain(f"{path} is ignored: expected a JSON object ({error})")
         else:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from edge_agent.robot.settings import ExampleSettings, ServerLink, initial_toml, read_toml
+from edge_agent.robot.settings import ExampleSettings, ServerLink, agent_toml
 from fleet_model.durable import make_directory, write_durably
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import make_key, public_line, read_key
+from fleet_model.settings import explain, read_toml
 
 
 def enroll(kit: Path, directory: Path, examples: ExampleSettings, *, train: bool) -> str:
@@ -27,7 +28,7 @@ def enroll(kit: Path, directory: Path, examples: ExampleSettings, *, train: bool
         make_directory(directory)
         line = public_line(read_key(key).public_key()) if key.exists() else make_key(key)
         write_durably(directory / "ca.crt", ca)
-        toml = initial_toml(link.address, link.channel, examples, train=train)
+        toml = agent_toml(link.address, link.channel, examples, train=train)
         write_durably(directory / "agent.toml", toml)
     except OSError as error:
         raise SettingsError(f"{directory}: cannot be written ({error.strerror})") from None
@@ -44,7 +45,8 @@ def _read_kit(kit: Path) -> tuple[ServerLink, bytes]:
     except (OSError, SettingsError) as error:
         reason = str(error)
     except ValidationError as error:
-        reason = f"kit.toml: {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}"
+        keys, words = explain(error, ServerLink)
+        reason = f"kit.toml: {'.'.join(keys)}: {words}"
     raise SettingsError(
         f"{kit}: not a robot kit ({reason}); copy the kit folder that `cloud-server init` makes on "
         "the server (fleet/kit)"

@@ -1,33 +1,20 @@
 """Everything an operator may set on a robot: agent.toml, then EDGE_AGENT_* variables."""
 
-import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from fleet_model.errors import SettingsError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from fleet_model.settings import Expected, Section, initial_toml, override, read_toml, validate
 
 ENVIRONMENT = "EDGE_AGENT_"  # EDGE_AGENT_TRAINING__TRAINER=keras overrides [training]
 
 
-class Section(BaseModel):
-    """Reject unknown keys, so that a typing error is found at start."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 def _address(text: str) -> str:
     if not 0 < int(text.rpartition(":")[2]) < 65536:
-        raise ValueError("port out of range")
+        raise ValueError("expected a port from 1 to 65535")
     return text
 
 
@@ -43,6 +30,12 @@ Address = Annotated[
     str,
     Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"),
     AfterValidator(_address),
+    Expected("host:port, e.g. robots.example:8443 or [fe80::1]:8443"),
+]
+Channel = Annotated[
+    str,
+    Field(pattern=r"^[a-z][a-z0-9-]{0,30}$"),
+    Expected("lower-case letters, digits and -, at most 31, a letter first"),
 ]
 # An environment variable holds a list as PATH does: /bags/monday:/bags/tuesday
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_paths)]
@@ -52,24 +45,50 @@ OptionalPath = Annotated[Path | None, BeforeValidator(_no_path)]  # "" is none: 
 class ServerLink(Section):
     """Where the server is and how it is trusted."""
 
-    address: Address  # host:port
-    ca: Path = Path("ca.crt")  # relative paths are taken from agent.toml's folder
-    key: Path = Path("robot.key")
-    channel: str = Field(default="stable", pattern=r"^[a-z][a-z0-9-]{0,30}$")
-    superlink: Address | None = None  # where rounds are asked for, if the server has one apart
+    address: Address = Field(description="Where the server listens.")
+    ca: Path = Field(
+        default=Path("ca.crt"), description="The server's own authority, from the kit."
+    )
+    key: Path = Field(
+        default=Path("robot.key"),
+        description="This robot's private key; it never leaves this machine.",
+    )
+    channel: Channel = Field(
+        default="stable", description="The published models that this robot runs."
+    )
+    superlink: Address | None = Field(
+        default=None,
+        description="Where rounds are asked for, if the server has a SuperLink apart.",
+        examples=["localhost:9092"],
+    )
 
 
 class ExampleSettings(Section):
-    """Where labelled examples come from."""
+    """Where labelled frames come from; they never leave this robot."""
 
-    # Bags and data sets (folders by label, YOLO, COCO, TFDS), read where they lie; with no path and
-    # no spool, this robot never trains.
-    paths: Paths = ()
-    topic: str = ""  # camera topic of bags; empty: the only one there is
-    label_topic: str = "/camera/label"  # of bags; or a CSV file or data set that has the labels
-    tolerance_s: float = Field(default=0.1, gt=0)  # between a label and its frame
-    held_out: float = Field(default=0.2, ge=0, le=0.5)  # share kept for measuring
-    spool: OptionalPath = None  # new bags in here are taken into the store, and left as they are
+    paths: Paths = Field(
+        default=(),
+        description="Bags and data sets (folders named by label, YOLO, COCO, TFDS), read where "
+        "they are; with no path and no spool this robot never trains.",
+    )
+    topic: str = Field(
+        default="", description="Camera topic of bags; empty: the only one in the bag."
+    )
+    label_topic: str = Field(
+        default="/camera/label",
+        description="Topic of bags with the labels, or a CSV file or a data set that has them.",
+    )
+    tolerance_s: float = Field(
+        default=0.1, gt=0, description="Between a label and its frame, at most."
+    )
+    held_out: float = Field(
+        default=0.2, ge=0, le=0.5, description="Share kept for measuring, never trained on."
+    )
+    spool: OptionalPath = Field(
+        default=None,
+        description="Folder: new bags in it are copied into the robot's store of examples.",
+        examples=["spool"],
+    )
 
     @property
     def wanted(self) -> bool:
@@ -78,54 +97,82 @@ class ExampleSettings(Section):
 
 
 class StoreSettings(Section):
-    """The robot's own store of examples, filled from the spool folder; its place is the state."""
+    """The robot's own store of examples, filled from the spool folder; it is in state/examples."""
 
-    max_mb: float = Field(default=2000, gt=0)  # of pictures; the commonest label's oldest go first
-    max_age_days: float = Field(default=90, gt=0)  # since they came into the store
-    rate_hz: float = Field(default=5, gt=0)  # of a bag's frames, at most so many a second
+    max_mb: float = Field(
+        default=2000,
+        gt=0,
+        description="Of pictures; above it the oldest of the most common label are deleted.",
+    )
+    max_age_days: float = Field(
+        default=90, gt=0, description="Older examples are deleted, counted from when they came."
+    )
+    rate_hz: float = Field(
+        default=5, gt=0, description="At most so many frames of each second of a bag."
+    )
     min_sharpness: float = Field(
-        default=20, ge=0
-    )  # variance of the Laplacian; 0 keeps blurred ones
+        default=20,
+        ge=0,
+        description="Variance of the Laplacian; blurred frames are left out, 0 keeps them.",
+    )
     settle_s: float = Field(
-        default=5, gt=0
-    )  # a bag is complete when it has not changed for so long
+        default=5, gt=0, description="A bag is complete when it has not changed for so long."
+    )
 
 
 class TrainSettings(Section):
     """How this robot trains."""
 
-    enabled: bool = True  # false: it only follows published models
-    trainer: str = "litert"  # "keras" needs `pip install fleetlearn[keras]`
-    threads: int = Field(default=2, ge=1)
-    idle_s: float = Field(default=120.0, gt=0)  # the training process ends after so long
+    enabled: bool = Field(
+        default=True, description="false: this robot only follows published models."
+    )
+    trainer: str = Field(
+        default="litert",
+        description="\"keras\" needs TensorFlow: pip install 'fleetlearn[keras]'.",
+    )
+    threads: int = Field(default=2, ge=1, description="Processor threads of a training.")
+    idle_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="The training process ends after so long without work.",
+    )
 
 
 class EngineSettings(Section):
     """What runs the published model."""
 
-    precision: Literal["fp32", "int8"] = "fp32"
+    precision: Literal["fp32", "int8"] = Field(
+        default="fp32", description="int8 is smaller and faster on most robots."
+    )
 
 
 class ReportSettings(Section):
-    """What the robot tells about itself beside battery, disk and model."""
+    """What the robot reports about itself beside battery, disk and model."""
 
-    # The operator's own facts, which `rounds.query` may ask for: {"docked": true, "floor": 2}.
-    # Read at each look at the server; no file is no facts.
-    facts: Path = Path("facts.json")
+    facts: Path = Field(
+        default=Path("facts.json"),
+        description='Your own facts, which rounds.query may ask for: {"docked": true, "floor": 2}. '
+        "Read at each poll; without a file there are none.",
+    )
 
 
 class PollSettings(Section):
-    """How often the server is asked; an idle robot costs about 1 kB a poll."""
+    """How often the server is asked; an idle robot costs about 1 kB each time."""
 
-    idle_s: float = Field(default=2.0, gt=0)  # for work and for new models
-    busy_s: float = Field(default=0.1, gt=0)  # after a message; then longer and longer, to idle_s
+    idle_s: float = Field(default=2.0, gt=0, description="Between polls for work and models.")
+    busy_s: float = Field(
+        default=0.1, gt=0, description="After a message; then longer and longer, up to idle_s."
+    )
 
 
 class AgentSettings(Section):
     """One robot's agent.toml."""
 
     server: ServerLink
-    state: Path = Path("state")  # models, status; the agent writes nowhere else
+    state: Path = Field(
+        default=Path("state"),
+        description="Folder for models, examples and status; the agent writes nowhere else.",
+    )
     examples: ExampleSettings = ExampleSettings()
     store: StoreSettings = StoreSettings()
     training: TrainSettings = TrainSettings()
@@ -141,24 +188,9 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Ag
         SettingsError: missing file, wrong TOML, unknown or wrong key, named in full.
     """
     values = read_toml(path, hint="; `edge-agent enroll` makes one")
-    for name, value in environment.items():
-        if name.startswith(ENVIRONMENT):
-            _put(values, name.removeprefix(ENVIRONMENT).lower().split("__"), value, name)
-    try:
-        settings = AgentSettings.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError(_reason(error, path, environment)) from None
+    override(values, AgentSettings, environment, ENVIRONMENT)
+    settings = validate(values, AgentSettings, path, environment, ENVIRONMENT)
     return _absolute(settings, path.absolute().parent)
-
-
-def read_toml(path: Path, *, hint: str = "") -> dict[str, Any]:
-    """Read a TOML file; raises SettingsError, with the hint if there is none."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingsError(f"{path}: no such file{hint}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise SettingsError(f"{path}: not readable TOML ({error})") from None
 
 
 def _absolute(settings: AgentSettings, folder: Path) -> AgentSettings:
@@ -188,78 +220,16 @@ def _topic_or_path(label_topic: str, folder: Path) -> str:
     return str(folder / label_topic) if named else label_topic
 
 
-def _reason(error: ValidationError, path: Path, environment: Mapping[str, str]) -> str:
-    """Say where the first wrong value stands: in the file, or in a variable over it."""
-    first = error.errors()[0]
-    keys = [str(part) for part in first["loc"]]
-    name = ENVIRONMENT + "__".join(keys[:2]).upper()
-    variables = [v for v in environment if v == name or v.startswith(f"{name}__")]
-    where = variables[0] if variables else f"{path}: {'.'.join(keys)}"
-    got = "" if first["type"] == "missing" else f" (got {first['input']!r})"
-    return f"{where}: {first['msg']}{got}"
-
-
-def _put(values: dict[str, Any], keys: list[str], value: str, name: str) -> None:
-    if len(keys) == 1:
-        values[keys[0]] = value
-    elif len(keys) == 2 and isinstance(values.setdefault(keys[0], {}), dict):
-        values[keys[0]][keys[1]] = value
-    else:
-        raise SettingsError(f"{name}: expected {ENVIRONMENT}SECTION__KEY")
-
-
-def initial_toml(address: str, channel: str, examples: ExampleSettings, *, train: bool) -> str:
+def agent_toml(address: str, channel: str, examples: ExampleSettings, *, train: bool) -> str:
     """Return the commented agent.toml that `enroll` writes."""
-    paths = ", ".join(_toml(str(path)) for path in examples.paths)
-    store, training, poll = StoreSettings(), TrainSettings(), PollSettings()
-    engine, report = EngineSettings(), ReportSettings()
-    spool = "" if examples.spool is None else str(examples.spool)
-    return f"""\
-# Settings of this robot's agent. Unknown keys are refused at start; relative paths are taken from
-# this file's folder. An environment variable overrides a key: {ENVIRONMENT}TRAINING__TRAINER=keras
-
-state = "state"                # models, store, status; the agent writes nowhere else
-
-[server]
-address = {_toml(address)}
-ca = "ca.crt"                  # the server's own authority, from the kit
-key = "robot.key"              # this robot's private key: it never leaves this machine
-channel = {_toml(channel)}
-
-[examples]                     # labelled frames; they never leave this robot
-# Bags and data sets (folders named by label, YOLO, COCO, TFDS): they are read where they lie.
-paths = [{paths}]
-topic = {_toml(examples.topic)}                     # camera topic; empty: the only one in the bag
-label_topic = {_toml(examples.label_topic)}  # or a CSV file or data set with the labels
-tolerance_s = {examples.tolerance_s}              # between a label and its frame
-held_out = {examples.held_out}                 # share kept for measuring, never trained on
-spool = {_toml(spool)}                     # folder: new bags in it are taken into the store
-
-[store]                        # examples from the spool, in state/examples
-max_mb = {store.max_mb}                  # beyond it the oldest of the commonest label go
-max_age_days = {store.max_age_days}              # in the store
-rate_hz = {store.rate_hz}                    # at most so many frames of a second of a bag
-min_sharpness = {store.min_sharpness}             # blurred frames are left out; 0 takes all
-settle_s = {store.settle_s}                   # a bag is complete when it is unchanged for so long
-
-[training]
-enabled = {str(train).lower()}                 # false: only follow published models
-trainer = "{training.trainer}"             # "keras" needs TensorFlow: pip install fleetlearn[keras]
-threads = {training.threads}
-idle_s = {training.idle_s}                 # the training process ends after so long without work
-
-[engine]
-precision = "{engine.precision}"             # or "int8"
-
-[report]
-facts = {_toml(str(report.facts))}           # your own facts for the server: {{"docked": true}}
-
-[poll]
-idle_s = {poll.idle_s}                   # ask the server for work and models so often
-busy_s = {poll.busy_s}                   # after a message; then longer and longer, up to idle_s
-"""
-
-
-def _toml(text: str) -> str:
-    """Return a TOML string: JSON's, but for one character that TOML wants escaped."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    settings = AgentSettings(
+        server=ServerLink(address=address, channel=channel),
+        examples=examples,
+        training=TrainSettings(enabled=train),
+    )
+    return initial_toml(
+        settings,
+        "Settings of this robot's agent. Unknown keys are refused at start. Relative paths are "
+        "taken from this file's folder.\n"
+        f"A variable of the environment overrides a key, e.g. {ENVIRONMENT}TRAINING__TRAINER=keras",
+    )

@@ -10,8 +10,8 @@ from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import (
     NetworkSettings,
     TrainingSettings,
-    initial_toml,
     load_settings,
+    server_toml,
 )
 from fleet_model.errors import ConnectionFailed, RefusedError, RoundError, SettingsError
 from fleet_model.protocol.proof import utc_now
@@ -57,7 +57,7 @@ def test_the_servers_reason_is_passed_on(operator, running_server):
 
 def test_a_token_that_is_not_the_servers_is_refused(operator, running_server, tmp_path, server_dir):
     port = load_settings(running_server.server_dir.settings, {}).network.port
-    toml = initial_toml(NetworkSettings(port=port), TrainingSettings())
+    toml = server_toml(NetworkSettings(port=port), TrainingSettings())
     server_dir.settings.write_text(toml)
     ca = (running_server.server_dir.certificates / "ca.crt").read_bytes()
     (server_dir.certificates / "ca.crt").write_bytes(ca)
@@ -68,7 +68,7 @@ def test_a_token_that_is_not_the_servers_is_refused(operator, running_server, tm
 
 def test_a_stranger_on_the_port_is_not_given_the_token(operator, running_server, server_dir):
     port = load_settings(running_server.server_dir.settings, {}).network.port
-    toml = initial_toml(NetworkSettings(port=port), TrainingSettings())
+    toml = server_toml(NetworkSettings(port=port), TrainingSettings())
     server_dir.settings.write_text(toml)
 
     with pytest.raises(ConnectionFailed, match="CERTIFICATE_VERIFY_FAILED"):
@@ -111,7 +111,7 @@ def test_a_server_on_all_interfaces_is_reached_over_loopback(operator, tmp_path,
     make_secrets(server_dir, ("localhost",), utc_now())
     port = listener.getsockname()[1]
     network = NetworkSettings(host=listened, port=port)
-    server_dir.settings.write_text(initial_toml(network, TrainingSettings()))
+    server_dir.settings.write_text(server_toml(network, TrainingSettings()))
     accepted = []
     thread = threading.Thread(target=lambda: accepted.append(listener.accept()[0].close()))
     thread.start()

@@ -201,7 +201,7 @@ def test_a_damaged_settings_file_is_named(cloud_server, server_dir):
     code, _, err = cloud_server("status", server_dir.root)
 
     assert code == 2
-    assert "server.toml: network.prot: Extra inputs" in err
+    assert 'server.toml: network.prot: unknown key "prot"; did you mean "port"?' in err
 
 
 def test_a_second_start_is_refused(cloud_server, running_server):

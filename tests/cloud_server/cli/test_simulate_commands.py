@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cloud_server.cli import app
-from cloud_server.state.settings import NetworkSettings, TrainingSettings, initial_toml
+from cloud_server.state.settings import NetworkSettings, TrainingSettings, server_toml
 from fleet_model.errors import SettingsError
 
 
@@ -53,7 +53,7 @@ def test_a_round_that_does_not_close_is_told_with_its_reason():
 
 
 def test_flags_stand_over_the_settings_of_a_server_directory(tmp_path):
-    text = initial_toml(NetworkSettings(), TrainingSettings(epochs=1))
+    text = server_toml(NetworkSettings(), TrainingSettings(epochs=1))
     (tmp_path / "server.toml").write_text(text.replace("target = 0", "target = 4"))
     sure = "--off", "0", "--drop", "0"
     assert [line["asked"] for line in answer(str(tmp_path), *sure)["rounds"]] == [4, 4]
@@ -68,7 +68,7 @@ def test_a_plot_is_a_picture(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--mode", "fast"], "--mode: Input should be 'sync' or 'buffered'"),
+        (["--mode", "fast"], '--mode: expected "sync" or "buffered" (got \'fast\')'),
         (["--deadline", "0"], "--deadline: "),
         (["--quorum", "9"], "8 robots cannot give a quorum of 9"),
         (["--target", "3", "--quorum", "4"], "rounds.target is 3"),

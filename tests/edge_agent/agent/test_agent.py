@@ -493,7 +493,7 @@ def test_a_state_directory_that_cannot_be_written_does_not_stop_the_agent(
     [
         ("no config", r"agent\.toml: no such file; `edge-agent enroll` makes one"),
         ("wrong TOML", r"agent\.toml: not readable TOML"),
-        ("unknown key", r"agent\.toml: servr: Extra inputs are not permitted"),
+        ("unknown key", r'agent\.toml: servr: unknown section "servr"; did you mean "server"\?'),
         ("no key", r"robot\.key: no such key; run `edge-agent enroll` first"),
         ("bad CA", r"ca\.crt: not a CA certificate"),
     ],

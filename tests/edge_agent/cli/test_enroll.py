@@ -66,10 +66,13 @@ def test_the_kit_may_lie_in_the_robots_own_directory(kit):
     [
         (None, "no such file"),
         ("address = ", "not readable TOML"),
-        ('channel = "stable"\n', "address: Field required"),
-        ('address = "somewhere"\nchannel = "stable"\n', "address: String should match"),
-        ('address = "localhost:8443"\nchannel = "no channel"\n', "channel: String should match"),
-        ('address = "x\\"\\n[training]:1"\nchannel = "stable"\n', "address: String should match"),
+        ('channel = "stable"\n', "address: is missing; expected host:port"),
+        ('address = "somewhere"\nchannel = "stable"\n', "address: expected host:port"),
+        (
+            'address = "localhost:8443"\nchannel = "no channel"\n',
+            "channel: expected lower-case",
+        ),
+        ('address = "x\\"\\n[training]:1"\nchannel = "stable"\n', "address: expected host:port"),
     ],
 )
 def test_what_is_no_kit_is_refused_before_anything_is_written(kit, tmp_path, content, reason):

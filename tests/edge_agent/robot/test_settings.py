@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.robot.settings import AgentSettings, ExampleSettings, initial_toml, load_settings
+from edge_agent.robot.settings import AgentSettings, ExampleSettings, agent_toml, load_settings
 from fleet_model.errors import SettingsError
 
 pytestmark = pytest.mark.base
@@ -51,7 +51,7 @@ def test_whatever_enroll_writes_reads_back_the_same(
         label_topic=label_topic,
         spool=None if spool is None else folder / spool,
     )
-    toml = initial_toml("localhost:8443", "canary", examples, train=train)
+    toml = agent_toml("localhost:8443", "canary", examples, train=train)
     (folder / "agent.toml").write_text(toml, encoding="utf-8", newline="")
     settings = load_settings(folder / "agent.toml", {})
     assert settings.examples == examples
@@ -60,7 +60,7 @@ def test_whatever_enroll_writes_reads_back_the_same(
 
 
 def test_what_enroll_writes_are_the_defaults(load, tmp_path):
-    written = load(initial_toml("localhost:8443", "stable", ExampleSettings(), train=True))
+    written = load(agent_toml("localhost:8443", "stable", ExampleSettings(), train=True))
     assert written == load(SERVER)
 
 
@@ -117,15 +117,24 @@ def test_variables_alone_are_enough(load):
 @pytest.mark.parametrize(
     ("toml", "reason"),
     [
-        (SERVER + "[training]\ntrainr = 'keras'\n", "training.trainr: Extra inputs"),
-        (SERVER + "[trainning]\n", "trainning: Extra inputs"),
-        (SERVER + "[engine]\nprecision = 'fp16'\n", "engine.precision: Input should be 'fp32' or"),
-        (SERVER + "[poll]\nidle_s = 0\n", "poll.idle_s: Input should be greater than 0 (got 0)"),
-        (SERVER + "[store]\nmax_mb = 0\n", "store.max_mb: Input should be greater than 0"),
+        (
+            SERVER + "[training]\ntrainr = 'keras'\n",
+            'training.trainr: unknown key "trainr"; did you mean "trainer"?',
+        ),
+        (
+            SERVER + "[trainning]\n",
+            'trainning: unknown section "trainning"; did you mean "training"?',
+        ),
+        (
+            SERVER + "[engine]\nprecision = 'fp16'\n",
+            'engine.precision: expected "fp32" or "int8" (got',
+        ),
+        (SERVER + "[poll]\nidle_s = 0\n", "poll.idle_s: expected a number, above 0 (got 0)"),
+        (SERVER + "[store]\nmax_mb = 0\n", "store.max_mb: expected a number, above 0"),
         (SERVER + "[server]\n", "not readable TOML"),
         ("server = [", "not readable TOML"),
-        ("state = 'elsewhere'\n", "server: Field required"),
-        ("[server]\n", "server.address: Field required"),
+        ("state = 'elsewhere'\n", "server: is missing; expected a section with keys"),
+        ("[server]\n", "server.address: is missing; expected host:port"),
     ],
 )
 def test_a_refusal_names_file_and_key(load, tmp_path, toml, reason):
@@ -135,7 +144,9 @@ def test_a_refusal_names_file_and_key(load, tmp_path, toml, reason):
 
 
 def test_what_is_missing_is_not_answered_with_all_there_is(load):
-    assert refusal(load, "state = 'elsewhere'\n").endswith("server: Field required")
+    assert refusal(load, "state = 'elsewhere'\n").endswith(
+        "server: is missing; expected a section with keys"
+    )
 
 
 @pytest.mark.parametrize(
