@@ -1,7 +1,7 @@
 """What data mean to a model: the part of a workload that robots, server and `predict` share.
 
 NumPy only. What computes, the model itself, is defined once for each framework beside it: see
-`fleet_model.keras_model`. Robots that train with LiteRT or only predict never import that.
+`fleet_model.keras.model`. Robots that train with LiteRT or only predict never import that.
 """
 
 import inspect

@@ -19,7 +19,7 @@ from cloud_server.models.export import BundleJob, InitJob
 from cloud_server.models.export.bundle_directory import write_bundle_directory
 from cloud_server.models.export.model_directory import write_model_directory
 from fleet_model.bundle import WorkloadSpec
-from fleet_model.keras_model import keras_model
+from fleet_model.keras.model import keras_model
 from fleet_model.weights import write_weights
 from fleet_model.workload import rebuild
 from fleet_model.workloads.image_classifier.networks import NETWORKS, Network, seeded_kernel

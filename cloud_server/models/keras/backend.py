@@ -25,9 +25,9 @@ from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec
 from fleet_model.durable import write_durably
 from fleet_model.engine import StagedModel
 from fleet_model.errors import CheckpointError
-from fleet_model.keras_model import keras_model, known_keras_models
+from fleet_model.keras.model import keras_model, known_keras_models
+from fleet_model.keras.stages import Part, cut, frozen_variables, whole
 from fleet_model.signatures import FROZEN, TRAINER_GRAPH, TRUNK, TRUNK_INT8
-from fleet_model.stages import Part, cut, frozen_variables, whole
 from fleet_model.types import Metrics, Tensor, Tensors, Weights
 from fleet_model.weights import read_weights, require_same_tensors, write_weights
 from fleet_model.workload import Sample, Workload

@@ -11,7 +11,8 @@ from typing import Any
 
 from fleet_model.bundle import Task
 from fleet_model.errors import ExportError
-from fleet_model.keras_model import KerasModel
+from fleet_model.keras.model import KerasModel
+from fleet_model.keras.stages import Part
 from fleet_model.signatures import (
     FEATURES,
     GRADIENT,
@@ -27,7 +28,6 @@ from fleet_model.signatures import (
     signature_names,
     weight_names,
 )
-from fleet_model.stages import Part
 from fleet_model.types import Tensors
 
 

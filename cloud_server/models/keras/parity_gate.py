@@ -13,7 +13,8 @@ import numpy as np
 from fleet_model.bundle import Task, TensorSpec
 from fleet_model.engine import StagedModel, open_interpreter
 from fleet_model.errors import ExportError
-from fleet_model.keras_model import KerasModel
+from fleet_model.keras.model import KerasModel
+from fleet_model.keras.stages import Part
 from fleet_model.signatures import (
     FEATURES,
     GRADIENT,
@@ -27,7 +28,6 @@ from fleet_model.signatures import (
     signature_names,
     weight_names,
 )
-from fleet_model.stages import Part
 from fleet_model.types import Target, Tensor, Tensors, Weights
 
 CHECKED = 16  # inputs that Keras answers too; eager Keras needs 60 ms each, LiteRT 10

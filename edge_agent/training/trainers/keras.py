@@ -12,9 +12,9 @@ from edge_agent.training.feature_cache import FOLDER, FeatureCache
 from edge_agent.training.trainer import Learner, fit, threads_from_environment
 from fleet_model.bundle import TRAINER, Task, TrainerSpec
 from fleet_model.errors import SettingsError, TrainingError
-from fleet_model.keras_model import KerasModel, keras_model
+from fleet_model.keras.model import KerasModel, keras_model
+from fleet_model.keras.stages import cut, frozen_variables
 from fleet_model.signatures import FROZEN
-from fleet_model.stages import cut, frozen_variables
 from fleet_model.types import Checkpoint, Example, Tensor, Tensors, TrainConfig, Update, Weights
 from fleet_model.weights import read_weights
 from fleet_model.workload import rebuild, require_same_task

@@ -10,7 +10,7 @@ from cloud_server.models.export import BundleJob, run_export
 from fleet_model.bundle import parse_trainer, read_bundle
 from fleet_model.engine import TFLiteEngine
 from fleet_model.errors import BundleError, CheckpointError, ExportError, SettingsError
-from fleet_model.keras_model import keras_model
+from fleet_model.keras.model import keras_model
 from fleet_model.types import Frame
 from fleet_model.weights import read_weights, write_weights
 from fleet_model.workload import rebuild

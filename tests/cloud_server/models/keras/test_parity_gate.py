@@ -17,7 +17,7 @@ from cloud_server.models.keras.parity_gate import (
 from fleet_model.bundle import TensorSpec
 from fleet_model.engine import StagedModel
 from fleet_model.errors import ExportError
-from fleet_model.stages import Part
+from fleet_model.keras.stages import Part
 from fleet_model.workloads.image_classifier import ImageClassifier
 from fleet_model.workloads.image_classifier.keras_model import ImageClassifierModel
 

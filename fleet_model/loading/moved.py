@@ -56,6 +56,7 @@ MOVED = (
         "feature_cache local_training trainer trainers training_job training_process",
     ),
     ("edge_agent", "fleet_model", "optimizer"),
+    ("fleet_model", "fleet_model.keras", "stages"),
     ("fleet_model", "fleet_model.protocol", "proof report wire"),
     ("cloud_server", "fleet_model.workloads.image_classifier", "calibration"),
     ("fleet_model.workloads", "fleet_model.workloads.image_classifier", "imagenet_weights"),

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from fleet_model.errors import SettingsError
-from fleet_model.moved import new_name
+from fleet_model.loading.moved import new_name
 
 # What Python says of `from package import module`: the module's name is only in the text.
 NOT_IN = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")

@@ -3,7 +3,7 @@ import pytest
 
 from fleet_model.bundle import Task, TensorSpec
 from fleet_model.errors import CheckpointError
-from fleet_model.stages import cut, frozen_variables
+from fleet_model.keras.stages import cut, frozen_variables
 
 pytestmark = pytest.mark.tensorflow
 

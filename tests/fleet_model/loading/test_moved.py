@@ -2,7 +2,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from fleet_model.moved import OLD_NAMES, new_name
+from fleet_model.loading.moved import OLD_NAMES, new_name
 
 pytestmark = pytest.mark.base
 
