@@ -1,12 +1,13 @@
 """Draw a prediction on its frame, and a confusion matrix, with OpenCV alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
 from edge_agent.data.confusion import Confusion
-from fleet_model.types import RgbImage
+from fleet_model.types import Prediction, RgbImage
 
 Colour: TypeAlias = tuple[int, int, int]  # RGB
 
@@ -17,6 +18,7 @@ _LONGEST_LABEL = 24  # characters
 _MIN_WIDTH = 480  # pixels: smaller frames are enlarged, or no text would fit below them
 _STRIP = 54  # pixels, height of the text below a frame
 _BORDER = 4  # pixels
+_TITLE = 16  # pixels, height of the text above a box
 _MARGIN = 28  # pixels around the matrix
 _CAP_HEIGHT = 21.5  # pixels of a capital at scale 1, in OpenCV 4 and 5
 
@@ -47,6 +49,24 @@ def annotated(picture: RgbImage, label: str, score: float, truth: str) -> RgbIma
     _write(canvas, percent, (end + 16, middle), scale, _WHITE, align=0.0)
     _write(canvas, remark, (width - 16, middle), scale, _FAINT, align=1.0)
     return canvas
+
+
+def with_boxes(picture: RgbImage, found: Sequence[Prediction]) -> RgbImage:
+    """Return the picture with a rectangle for every prediction, its label and score above it."""
+    import cv2
+
+    drawn = picture.copy()
+    for one in found:
+        if one.box is None:
+            continue
+        x0, y0, x1, y1 = (round(edge) for edge in one.box)
+        cv2.rectangle(drawn, (x0, y0), (x1, y1), _UNKNOWN, 2)
+        title = f"{_short(one.label)} {one.score:.0%}"
+        top = max(y0, _TITLE)
+        right = x0 + _text_width(title, 0.45) + 8
+        cv2.rectangle(drawn, (x0, top - _TITLE), (right, top), _UNKNOWN, cv2.FILLED)
+        _write(drawn, title, (x0 + 4, top - _TITLE / 2), 0.45, _WHITE, align=0.0)
+    return drawn
 
 
 def confusion_picture(confusion: Confusion, subject: str) -> RgbImage:

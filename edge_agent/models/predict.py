@@ -5,45 +5,51 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from statistics import median
 from typing import Any, NamedTuple, Protocol, TextIO
 
-from edge_agent.data.confusion import Confusion, count_confusion
+import numpy as np
+
+from edge_agent.data.confusion import count_confusion
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.labels import (
     TOLERANCE_S,
-    LabelledFrame,
     LabelSettings,
     labelled_frames,
     require_label_source,
 )
+from edge_agent.models.predictions import COLUMNS, PredictSummary, Row, rows_of
 from fleet_model.bundle import Manifest
 from fleet_model.durable import writing
-from fleet_model.engine import Engine, TFLiteEngine
-from fleet_model.errors import FrameError
-from fleet_model.types import Frame
+from fleet_model.engine import Answer, TFLiteEngine
+from fleet_model.errors import FrameError, SettingsError
+from fleet_model.types import Example, Frame, Metrics, Target, Tensors
 from fleet_model.workload import Workload
 
 log = logging.getLogger(__name__)
 
 
-class BundleEngine(Engine, Protocol):
+class BundleEngine(Protocol):
     """An engine that knows which bundle it runs."""
 
     @property
     def workload(self) -> Workload:
-        """What was learned; its labels are used."""
+        """What was learned."""
         ...
 
     @property
     def manifest(self) -> Manifest:
         """What was published; its version is used."""
+        ...
+
+    def answer(self, raw: Any) -> Answer:
+        """Return the outputs for one raw input, and what they say."""
         ...
 
 
@@ -64,88 +70,40 @@ class PredictOptions:
     limit: int | None = None  # frames
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The best answer for one frame: a line of the CSV."""
-
-    file: str  # bag or folder that the frame was recorded to
-    topic: str  # or the image's name in the folder
-    stamp_ns: int
-    label: str
-    score: float  # 0..1
-    truth: str  # "" where nobody said
-
-
 class Predicted(NamedTuple):
-    """A frame, what the engine says and how long that took."""
+    """An input, what the engine says and how long that took."""
 
-    frame: Frame
-    row: Row
+    example: Example
+    rows: Sequence[Row]
+    outputs: Tensors
+    target: Target | None  # None: the truth is not known
     milliseconds: float  # decoding, encoding, model
 
 
-@dataclass(frozen=True, slots=True)
-class PredictSummary:
-    """What the answers are worth."""
-
-    frames: int
-    confusion: Confusion  # of the frames whose truth is known
-    model_version: int
-    milliseconds_per_frame: float | None  # median of decoding, encoding and model
-    skipped: Mapping[str, int]  # reason -> frames, or places of damage that hides frames
-
-    def sentence(self) -> str:
-        """Return what a person wants to know."""
-        skipped = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
-        parts = [f"version {self.model_version}: {self.frames} frames"]
-        if self.confusion.count:
-            parts.append(
-                f"accuracy {self.confusion.accuracy:.3f}, macro F1 {self.confusion.macro_f1:.3f} "
-                f"on the {self.confusion.count} labelled ones"
-            )
-        return "; ".join([*parts, f"skipped: {skipped}"] if skipped else parts)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the object that stands under "summary"."""
-        return {
-            "frames": self.frames,
-            "labelled": self.confusion.count,
-            "accuracy": self.confusion.accuracy,
-            "macro_f1": self.confusion.macro_f1,
-            "confusion": {
-                "labels": list(self.confusion.labels),
-                "matrix": self.confusion.matrix.tolist(),
-            },
-            "model_version": self.model_version,
-            "milliseconds_per_frame": self.milliseconds_per_frame,
-            "skipped": dict(self.skipped),
-        }
-
-
 def predict(
-    engine: BundleEngine, labelled: Iterable[LabelledFrame], damage: DamageLog
+    engine: BundleEngine, examples: Iterable[Example], damage: DamageLog
 ) -> Iterator[Predicted]:
-    """Yield the engine's best answer for every frame that can be decoded.
+    """Yield what the engine says of every input that can be read.
 
     Args:
-        engine: of a classifier.
-        labelled: frames; a label that the workload does not know is taken as no truth.
-        damage: told about frames that cannot be decoded.
+        engine: of any workload.
+        examples: a truth that the workload does not know is taken as none.
+        damage: told about inputs that cannot be decoded.
     """
-    for frame, label, _ in labelled:
+    workload = engine.workload
+    classes = set(workload.task.classes) if workload.task.answer == "class" else set()
+    for example in examples:
         start = time.perf_counter()
         try:
-            best = engine.predict(frame)[0]
+            answer = engine.answer(example.raw)
         except FrameError as error:
             damage.add(error.reason, str(error))
             log.info("%s", error)
             continue
         milliseconds = (time.perf_counter() - start) * 1e3
-        truth = label if label in engine.workload.task.classes else ""
-        row = Row(
-            frame.source, frame.topic, frame.stamp_ns, best.label, round(best.score, 6), truth
-        )
-        yield Predicted(frame, row, milliseconds)
+        truth = example.label if example.label in classes else ""
+        rows = rows_of(example, answer.predictions, truth or "")
+        yield Predicted(example, rows, answer.outputs, _target(workload, example), milliseconds)
 
 
 def open_bundle(bundle: Path, precision: str) -> BundleEngine:
@@ -163,37 +121,34 @@ def run_predict(
     Raises:
         FrameError: not one frame can be read, or a confusion matrix is wanted of unlabelled ones.
         BundleError: the bundle is damaged or has no such precision.
-        SettingsError: the labels named are neither a file nor a topic of a bag.
+        SettingsError: the labels named are neither a file nor a topic of a bag, or the workload
+            has no classes for a confusion matrix.
     """
     require_label_source((options.path,), options.label_topic)
     engine = open_engine(options.bundle, options.precision)
-    settings = LabelSettings(options.topic, options.label_topic, options.tolerance_s)
-    damage = DamageLog()
-    labelled = labelled_frames(options.path, settings, damage)
-    found = islice(predict(engine, labelled, damage), options.limit)
-    rows, times = [], []
+    task = engine.workload.task
+    if options.confusion and task.answer != "class":
+        raise SettingsError(
+            f"--confusion needs a model that answers classes; this one answers {task.answer}"
+        )
+    damage, found = DamageLog(), list[Predicted]()
+    examples = _examples(options, damage)
     with ExitStack() as files:
-        keep = _row_writer(options, stdout, files)
-        for index, (frame, row, milliseconds) in enumerate(_with_progress(found, options.limit)):
-            keep(row)
-            rows.append(row)
-            times.append(milliseconds)
+        keep = _row_writer(options, task.answer, stdout, files)
+        each = _with_progress(islice(predict(engine, examples, damage), options.limit), options)
+        for index, one in enumerate(each):
+            for row in one.rows:
+                keep(row)
             if options.annotate:
-                _annotate(options.annotate / f"{index:06d}_{_stem(frame)}.jpg", frame, row)
-        if damage and not rows:
+                _annotate(options.annotate, index, one)
+            found.append(_without_input(one))
+        if damage and not found:
             raise FrameError(f"{options.path.name}: no frame can be read: {damage.sentence()}")
     if damage:
         log.warning("%s: damaged: %s", options.path.name, damage.sentence())
-    pairs = ((row.truth, row.label) for row in rows if row.truth)
-    summary = PredictSummary(
-        frames=len(rows),
-        confusion=count_confusion(pairs, engine.workload.task.classes),
-        model_version=engine.manifest.version,
-        milliseconds_per_frame=round(median(times), 3) if times else None,
-        skipped={loss.kind: loss.count for loss in damage.all()},
-    )
+    summary = _summary(engine, found, damage)
     if options.json:
-        answers = [asdict(row) | {"truth": row.truth or None} for row in rows]
+        answers = [row.cells(task.answer) for one in found for row in one.rows]
         json.dump({"predictions": answers, "summary": summary.as_json()}, stdout, indent=1)
         stdout.write("\n")
     if options.confusion:
@@ -201,7 +156,54 @@ def run_predict(
     return summary
 
 
-def _row_writer(options: PredictOptions, stdout: TextIO, files: ExitStack) -> Callable[[Row], None]:
+def _examples(options: PredictOptions, damage: DamageLog) -> Iterator[Example]:
+    settings = LabelSettings(options.topic, options.label_topic, options.tolerance_s)
+    for frame, label, boxes in labelled_frames(options.path, settings, damage):
+        yield Example(raw=frame, key="", label=label or None, boxes=boxes)
+
+
+def _without_input(one: Predicted) -> Predicted:
+    """Keep what is written and scored at the end, nothing of the picture."""
+    nothing = Example(raw=None, key="")
+    return one._replace(example=nothing, outputs=one.outputs if one.target else {})
+
+
+def _target(workload: Workload, example: Example) -> Target | None:
+    try:
+        return workload.target(example)
+    except FrameError:
+        return None
+
+
+def _summary(engine: BundleEngine, found: Sequence[Predicted], damage: DamageLog) -> PredictSummary:
+    task, rows = engine.workload.task, [row for one in found for row in one.rows]
+    pairs = ((r.truth, r.prediction.label) for r in rows if r.truth and r.prediction)
+    times = [one.milliseconds for one in found]
+    return PredictSummary(
+        frames=len(found),
+        labelled=sum(one.target is not None for one in found),
+        measures=_measures(engine.workload, found),
+        confusion=count_confusion(pairs, task.classes) if task.answer == "class" else None,
+        model_version=engine.manifest.version,
+        milliseconds_per_frame=round(median(times), 3) if times else None,
+        skipped={loss.kind: loss.count for loss in damage.all()},
+    )
+
+
+def _measures(workload: Workload, found: Sequence[Predicted]) -> Metrics:
+    labelled = [(one.outputs, one.target.tensors) for one in found if one.target]
+    if not labelled:
+        return {}
+    outputs, targets = (
+        {name: np.stack([tensors[name] for tensors in rows]) for name in rows[0]}
+        for rows in zip(*labelled, strict=True)
+    )
+    return workload.measure(outputs, targets)
+
+
+def _row_writer(
+    options: PredictOptions, answer: str, stdout: TextIO, files: ExitStack
+) -> Callable[[Row], None]:
     """Return what takes one row after the other; `files` closes the CSV file."""
     if options.csv_file:
         stream = files.enter_context(writing(options.csv_file))
@@ -213,11 +215,11 @@ def _row_writer(options: PredictOptions, stdout: TextIO, files: ExitStack) -> Ca
     else:
         text = stdout
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(field.name for field in fields(Row))
-    return lambda row: table.writerow(astuple(row))
+    table.writerow(("file", "topic", "stamp_ns", *COLUMNS[answer]))
+    return lambda row: table.writerow(row.cells(answer).values())
 
 
-def _with_progress(found: Iterator[Predicted], limit: int | None) -> Iterator[Predicted]:
+def _with_progress(found: Iterator[Predicted], options: PredictOptions) -> Iterator[Predicted]:
     """Pass everything on, counting on stderr where a person is watching."""
     if not sys.stderr.isatty():
         yield from found
@@ -227,23 +229,29 @@ def _with_progress(found: Iterator[Predicted], limit: int | None) -> Iterator[Pr
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(found, total=limit, description="frames")
+        yield from progress.track(found, total=options.limit, description="frames")
 
 
-def _stem(frame: Frame) -> str:
-    return f"{PurePosixPath(frame.topic).stem}_{frame.stamp_ns}"
+def _annotate(folder: Path, index: int, one: Predicted) -> None:
+    from edge_agent.data.drawing import annotated, with_boxes, write_picture
 
-
-def _annotate(path: Path, frame: Frame, row: Row) -> None:
-    from edge_agent.data.drawing import annotated, write_picture
-
-    write_picture(path, annotated(frame.decode(), row.label, row.score, row.truth))
+    frame = one.example.raw
+    if not isinstance(frame, Frame):
+        raise SettingsError("--annotate draws on camera frames; these examples are none")
+    boxes = [row.prediction for row in one.rows if row.prediction and row.prediction.box]
+    picture = with_boxes(frame.decode(), boxes)
+    for row in one.rows:
+        if row.prediction and not row.prediction.box:
+            title = row.prediction.label or row.prediction.text
+            picture = annotated(picture, title, row.prediction.score, row.truth)
+    stem = f"{PurePosixPath(frame.topic).stem}_{frame.stamp_ns}"
+    write_picture(folder / f"{index:06d}_{stem}.jpg", picture)
 
 
 def _draw_confusion(path: Path, summary: PredictSummary) -> None:
     from edge_agent.data.drawing import confusion_picture, write_picture
 
-    if not summary.confusion.count:
+    if not summary.confusion or not summary.confusion.count:
         raise FrameError(
             f"{path.name}: no frame has a label; name a label topic, or sort images into folders "
             "named by label"

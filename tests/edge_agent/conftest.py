@@ -134,16 +134,20 @@ def gray_engine():
     """Return an engine at the seam: gray 20, 21, ... is answered with labels[0], labels[1], ..."""
 
     def make(labels, version=3):
-        from fleet_model.types import Prediction
+        from fleet_model.engine import Answer
+        from fleet_model.workloads.image_classifier import ImageClassifier
 
-        def predict(frame):
+        workload = ImageClassifier(labels)
+
+        def answer(frame):
             gray = round(float(frame.decode().mean()))
-            return [Prediction(label=labels[(gray - 20) % len(labels)], score=0.75)]
+            logits = np.full(len(labels), np.log(0.25 / (len(labels) - 1)), np.float32)
+            logits[(gray - 20) % len(labels)] = np.log(0.75)
+            outputs = {"logits": logits}
+            return Answer(outputs, workload.decode(outputs, None))
 
         return SimpleNamespace(
-            predict=predict,
-            workload=SimpleNamespace(task=SimpleNamespace(classes=tuple(labels))),
-            manifest=SimpleNamespace(version=version),
+            answer=answer, workload=workload, manifest=SimpleNamespace(version=version)
         )
 
     return make

@@ -12,7 +12,9 @@ from recorder import mark
 from cloud_server.simulation.chart import write_chart
 from edge_agent.cli.frame_commands import _write_sheet
 from edge_agent.data.inspection.inspect import inspect_bag
-from edge_agent.models.predict import PredictOptions, Row, _row_writer
+from edge_agent.models.predict import PredictOptions, _row_writer
+from edge_agent.models.predictions import Row
+from fleet_model.types import Prediction
 
 NAMES = "chart.png", "table.csv", "sheet.png"
 
@@ -28,8 +30,9 @@ def _write_reports(root: Path) -> None:
     mark()
     with ExitStack() as files:
         options = PredictOptions(path=root, bundle=root, csv_file=table)
-        write = _row_writer(options, io.StringIO(), files)
-        write(Row("monday", "/camera", 1, "star", 0.9, ""))
+        write = _row_writer(options, "class", io.StringIO(), files)
+        star = Prediction(label="star", score=0.9)
+        write(Row(file="monday", topic="/camera", stamp_ns=1, prediction=star))
     mark()
     _write_sheet(inspect_bag(recording() / "monday"), sheet)
     mark()

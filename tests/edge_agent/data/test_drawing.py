@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from edge_agent.data.confusion import Confusion
-from edge_agent.data.drawing import annotated, confusion_picture, write_picture
+from edge_agent.data.drawing import annotated, confusion_picture, with_boxes, write_picture
+from fleet_model.types import Prediction
 
 pytestmark = pytest.mark.base
 
@@ -57,3 +58,15 @@ def test_a_picture_is_written_in_rgb_with_its_directories(tmp_path):
     path = tmp_path / "new" / "a.png"
     write_picture(path, np.full((4, 4, 3), (250, 10, 20), np.uint8))
     assert cv2.imread(str(path))[0, 0].tolist() == [20, 10, 250]
+
+
+def test_a_box_is_drawn_around_what_was_found_and_leaves_it_visible():
+    picture = np.zeros((100, 160, 3), np.uint8)
+    found = Prediction(label="cup", score=0.5, box=(20.4, 39.6, 120.0, 90.0))
+
+    drawn = with_boxes(picture, [found])
+
+    assert drawn[40, 20:120].any(axis=-1).all()
+    assert drawn[40:90, 120].any(axis=-1).all()
+    assert not drawn[60:80, 40:100].any()
+    assert not picture.any()

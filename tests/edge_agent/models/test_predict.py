@@ -2,14 +2,19 @@ import csv
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import cv2
+import numpy as np
 import pytest
 
 from edge_agent.data.extraction.extract import ExtractOptions, extract
 from edge_agent.data.labels import LabelSettings
 from edge_agent.models.predict import PredictOptions, run_predict
+from fleet_model.bundle import Task, TensorSpec
+from fleet_model.engine import Answer
 from fleet_model.errors import FrameError, SettingsError
+from fleet_model.types import Prediction, Target
 
 pytestmark = pytest.mark.base
 
@@ -70,6 +75,10 @@ def test_json_is_one_object_with_predictions_and_summary(bags, bag, run):
             "labels": ["circle", "square", "star"],
             "matrix": [[2, 0, 0], [0, 1, 1], [0, 0, 0]],
         },
+        "measures": {
+            "accuracy": 0.75,
+            "loss": pytest.approx(-(3 * np.log(0.75) + np.log(0.125)) / 4),
+        },
         "model_version": 3,
         "skipped": {},
     }
@@ -78,6 +87,7 @@ def test_json_is_one_object_with_predictions_and_summary(bags, bag, run):
 def test_a_bag_without_truth_has_null_scores(bag, run):
     summary = json.loads(run(bag, json=True)[1])["summary"]
     assert (summary["labelled"], summary["accuracy"], summary["macro_f1"]) == (0, None, None)
+    assert summary["measures"] == {}
     assert summary["confusion"] == {"labels": [], "matrix": []}
 
 
@@ -204,3 +214,101 @@ def test_progress_is_shown_on_a_terminal_and_nowhere_else(bag, run, monkeypatch,
     _, text = run(bag)
     assert len(text.splitlines()) == 6
     assert "frames" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------- other answers than a class
+
+CORNER, CENTRE = (2.0, 1.0, 10.0, 9.0), (12.5, 8.0, 20.0, 16.0)
+
+
+class Tray:
+    """A workload of cups on a tray: its truth is in the example, its answer is as many boxes."""
+
+    def __init__(self, answer="boxes"):
+        specs = {"count": TensorSpec(shape=())}
+        self.task = Task(
+            inputs=specs, targets=specs, outputs=specs, measures={"miss": "lower"}, answer=answer
+        )
+
+    def target(self, example):
+        if not example.label:
+            raise FrameError("nobody counted")
+        return Target(tensors={"count": np.array(len(example.label), np.float32)})
+
+    def measure(self, outputs, targets):
+        return {"miss": float(np.mean(np.abs(outputs["count"] - targets["count"])))}
+
+
+def tray_engine(predictions, answer="boxes"):
+    """Answer the frames in turn."""
+    turns = iter(predictions)
+
+    def one(frame):
+        frame.decode()
+        found = next(turns)
+        return Answer({"count": np.array(len(found), np.float32)}, found)
+
+    return SimpleNamespace(answer=one, workload=Tray(answer), manifest=SimpleNamespace(version=5))
+
+
+def cup(box, score=0.5):
+    return Prediction(label="cup", score=score, box=box)
+
+
+def tray_run(path, tmp_path, predictions, answer="boxes", **options):
+    stdout = io.StringIO()
+    wanted = PredictOptions(path=path, bundle=tmp_path, **options)
+    summary = run_predict(wanted, stdout, lambda *_: tray_engine(predictions, answer))
+    return summary, stdout.getvalue()
+
+
+def test_a_detector_may_find_nothing_or_many_and_every_frame_has_a_row(bags, bag, tmp_path):
+    found = [[cup(CORNER), cup(CENTRE, 0.25)], [], [cup(CENTRE)], [], []]
+    summary, text = tray_run(bag, tmp_path, found, label_topic=bags.LABELS)
+
+    rows = list(csv.DictReader(io.StringIO(text)))
+    columns = ["file", "topic", "stamp_ns", "label", "score", "x0", "y0", "x1", "y1"]
+    assert list(rows[0]) == columns
+    assert [row["label"] for row in rows] == ["cup", "cup", "", "cup", "", ""]
+    assert [float(rows[1][name]) for name in columns[4:]] == [0.25, *CENTRE]
+    assert rows[2]["x0"] == rows[2]["score"] == ""
+    assert len({row["stamp_ns"] for row in rows}) == summary.frames == 5
+    assert (summary.labelled, summary.confusion) == (4, None)
+    # labels have 6, 6, 6, 6 letters, the answers 2, 0, 1, 0 boxes
+    assert summary.measures == {"miss": pytest.approx((4 + 6 + 5 + 6) / 4)}
+    assert summary.sentence() == "version 5: 5 frames; miss 5.250 on the 4 labelled ones"
+
+
+def test_the_json_of_a_detector_has_boxes_and_no_confusion(bag, tmp_path):
+    _, text = tray_run(bag, tmp_path, [[cup(CORNER)], [], [], [], []], json=True)
+
+    found = json.loads(text)
+    assert [found["predictions"][0][name] for name in ("x0", "y0", "x1", "y1")] == [*CORNER]
+    assert found["predictions"][1]["label"] is None
+    assert "confusion" not in found["summary"]
+    assert found["summary"]["measures"] == {}
+
+
+def test_boxes_are_drawn_where_they_are(image_folder, tmp_path):
+    folder = image_folder("tray", {"a": 2})
+    tray_run(folder, tmp_path, [[cup((4.0, 18.0, 28.0, 22.0))], []], annotate=tmp_path / "out")
+
+    with_box, plain = (cv2.imread(str(file)) for file in sorted((tmp_path / "out").iterdir()))
+    changed = np.abs(with_box.astype(int) - plain).max(axis=2) > 40
+    assert with_box.shape == (24, 32, 3)
+    assert changed[18, 4:28].all()
+
+
+def test_a_text_is_a_column_of_its_own(bag, tmp_path):
+    said = [[Prediction(text=f"{number} cups", score=0.5)] for number in range(4)]
+    summary, text = tray_run(bag, tmp_path, [*said, []], answer="text", annotate=tmp_path / "out")
+
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert list(rows[0]) == ["file", "topic", "stamp_ns", "text", "score"]
+    assert [row["text"] for row in rows] == ["0 cups", "1 cups", "2 cups", "3 cups", ""]
+    assert (summary.frames, len(list((tmp_path / "out").iterdir()))) == (5, 5)
+
+
+def test_a_confusion_matrix_needs_an_answer_that_is_a_class(bag, tmp_path):
+    with pytest.raises(SettingsError, match="--confusion needs a model that answers classes"):
+        tray_run(bag, tmp_path, [], confusion=tmp_path / "c.png")

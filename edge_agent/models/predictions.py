@@ -1,0 +1,102 @@
+"""What a model says of each input, as rows of a table, and what its answers are worth."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edge_agent.data.confusion import Confusion
+from fleet_model.types import Example, Frame, Metrics, Prediction
+
+# Task.answer -> what a row has besides the input's own file, topic and stamp_ns.
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "class": ("label", "score", "truth"),
+    "boxes": ("label", "score", "x0", "y0", "x1", "y1"),
+    "text": ("text", "score"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One prediction for one input; an input of which nothing is predicted has a row, too."""
+
+    file: str  # bag or folder that the frame was recorded to; the key of what is no frame
+    topic: str = ""  # or the image's name in the folder
+    stamp_ns: int = 0
+    prediction: Prediction | None = None  # None: the model found nothing
+    truth: str = ""  # "" where nobody said
+
+    def cells(self, answer: str) -> dict[str, Any]:
+        """Return column -> JSON value, None for what there is not, in the order of the table."""
+        found, box = self.prediction, self.prediction and self.prediction.box
+        values = {
+            "label": found and found.label,
+            "score": found and round(found.score, 6),
+            "truth": self.truth or None,
+            "text": found and found.text,
+            **dict(zip(("x0", "y0", "x1", "y1"), box or (None,) * 4, strict=True)),
+        }
+        subject = {"file": self.file, "topic": self.topic, "stamp_ns": self.stamp_ns}
+        return subject | {name: values[name] for name in COLUMNS[answer]}
+
+
+def rows_of(example: Example, predictions: Sequence[Prediction], truth: str) -> list[Row]:
+    """Return the best prediction about the whole input, and all that have a box; one row at least.
+
+    Predictions about the whole input are alternatives, best first; boxes are not.
+    """
+    best = [found for found in predictions if found.box is None][:1]
+    boxes = [found for found in predictions if found.box is not None]
+    frame = example.raw
+    where: dict[str, Any] = {"file": example.key, "truth": truth}
+    if isinstance(frame, Frame):
+        where |= {"file": frame.source, "topic": frame.topic, "stamp_ns": frame.stamp_ns}
+    return [Row(prediction=found, **where) for found in best + boxes] or [Row(**where)]
+
+
+@dataclass(frozen=True, slots=True)
+class PredictSummary:
+    """What the answers are worth."""
+
+    frames: int
+    labelled: int  # frames whose truth is known
+    measures: Metrics  # the workload's own, over the labelled frames; none without one
+    confusion: Confusion | None  # of the labelled frames, where an answer is a class
+    model_version: int
+    milliseconds_per_frame: float | None  # median of decoding, encoding and model
+    skipped: Mapping[str, int]  # reason -> frames, or places of damage that hides frames
+
+    def sentence(self) -> str:
+        """Return what a person wants to know."""
+        skipped = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
+        parts = [f"version {self.model_version}: {self.frames} frames"]
+        if self.labelled:
+            parts.append(f"{self._scores()} on the {self.labelled} labelled ones")
+        return "; ".join([*parts, f"skipped: {skipped}"] if skipped else parts)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that is stored under "summary"."""
+        confusion = self.confusion
+        classes = confusion and {
+            "accuracy": confusion.accuracy,
+            "macro_f1": confusion.macro_f1,
+            "confusion": {
+                "labels": list(confusion.labels),
+                "matrix": confusion.matrix.tolist(),
+            },
+        }
+        return {
+            "frames": self.frames,
+            "labelled": self.labelled,
+            **(classes or {}),
+            "measures": {n: v for n, v in self.measures.items() if math.isfinite(v)},
+            "model_version": self.model_version,
+            "milliseconds_per_frame": self.milliseconds_per_frame,
+            "skipped": dict(self.skipped),
+        }
+
+    def _scores(self) -> str:
+        if self.confusion is not None:
+            accuracy, f1 = self.confusion.accuracy, self.confusion.macro_f1
+            return f"accuracy {accuracy:.3f}, macro F1 {f1:.3f}"
+        return ", ".join(f"{name} {value:.3f}" for name, value in self.measures.items())
