@@ -118,10 +118,8 @@ def require_sound(settings: ServerSettings) -> None:
     """Raise SettingsError for what is wrong though it reads well: now, not in the first round."""
     from cloud_server.aggregation.aggregator import build_aggregator
     from cloud_server.robots.query import parse_query
-    from cloud_server.rounds.round_rules import rules_of
 
     parse_query(settings.rounds.query)
-    rules_of(settings.rounds)
     build_aggregator(settings.aggregation.rule, settings.aggregation.options)
 
 

@@ -1,42 +1,42 @@
 """Which robots of those online are asked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from cloud_server.robots.query import Query, facts_of, parse_query
 from cloud_server.rounds.fleet import Participant
+from cloud_server.state.settings import RoundSettings
 from fleet_model.protocol.version import FIRST_PROTOCOL
 
 NOT_DRAWN = "not drawn this time (rounds.target)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """Which robots may take part; empty parts mean every robot. See RoundSettings."""
-
-    names: tuple[str, ...] = ()
-    sites: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()  # a robot needs all of them
-    query: str = ""  # see cloud_server/robots/query.py
-    protocol: int = FIRST_PROTOCOL  # the lowest number of an agent that understands the request
-
-
 def choose(
-    online: Sequence[Participant], selection: Selection, target: int, rng_seed: Sequence[int]
+    online: Sequence[Participant],
+    rules: RoundSettings,
+    target: int,
+    rng_seed: Sequence[int],
+    protocol: int = FIRST_PROTOCOL,
 ) -> tuple[Sequence[Participant], Mapping[str, str]]:
     """Return the robots to ask, by name, and name -> reason of those that are left out.
 
     At most `target` are drawn, all with the same chance; 0 means no bound. The draw depends on
     `rng_seed` and on who fits, not on the order in which robots came online.
 
+    Args:
+        online: robots that can be reached.
+        rules: which of them may take part; its target is not looked at.
+        target: how many are wanted.
+        rng_seed: of the draw.
+        protocol: the lowest number of an agent that understands the request.
+
     Raises:
         SettingsError: the query is wrong.
     """
     robots = sorted(online, key=lambda robot: robot.name)
-    left_out = {r.name: why for r in robots if (why := unfit(r, selection))}
+    left_out = {r.name: why for r in robots if (why := unfit(r, rules, protocol))}
     fits = [robot for robot in robots if robot.name not in left_out]
     if not 0 < target < len(fits):
         return fits, left_out
@@ -46,22 +46,22 @@ def choose(
     return chosen, left_out | {r.name: NOT_DRAWN for r in fits if r.name not in names}
 
 
-def unfit(robot: Participant, selection: Selection) -> str:
+def unfit(robot: Participant, rules: RoundSettings, protocol: int = FIRST_PROTOCOL) -> str:
     """Return why a robot may not be asked now; "" if it may."""
-    if robot.protocol < selection.protocol:
+    if robot.protocol < protocol:
         return (
-            f"its agent speaks protocol {robot.protocol}, this request needs {selection.protocol}: "
+            f"its agent speaks protocol {robot.protocol}, this request needs {protocol}: "
             "update the agent"
         )
     if robot.busy:
         return f"busy: {robot.busy}"
-    if selection.names and robot.name not in selection.names:
+    if rules.robots and robot.name not in rules.robots:
         return "not among rounds.robots"
-    if selection.sites and robot.site not in selection.sites:
+    if rules.sites and robot.site not in rules.sites:
         return f"site {robot.site} is not among rounds.sites"
-    if lacking := [label for label in selection.labels if label not in robot.labels]:
+    if lacking := [label for label in rules.labels if label not in robot.labels]:
         return f"lacks the label {lacking[0]} (rounds.labels)"
-    query = _parsed(selection.query)
+    query = _parsed(rules.query)
     facts = facts_of(robot)
     return "" if query.matches(facts) else query.reason(facts)
 

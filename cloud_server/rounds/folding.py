@@ -10,13 +10,13 @@ from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import RoundJournal
 from cloud_server.rounds.update_checks import (
     NORMS,
-    Checks,
     accepted_norms,
     largest_norm,
     remember_norms,
     weight_of,
 )
 from cloud_server.state.round_record import RobotRecord
+from cloud_server.state.settings import CheckSettings
 from fleet_model.errors import RoundError
 from fleet_model.protocol.outcome import ACCEPTED, Outcome
 from fleet_model.types import Checkpoint, Tensor, Update
@@ -39,7 +39,7 @@ class KeptContributions:
         journal: RoundJournal,
         accepted: Iterable[Kept],
         checkpoint: Checkpoint,
-        checks: Checks,
+        checks: CheckSettings,
     ) -> None:
         """Take the replies in the order in which the rule is to see them."""
         self._journal = journal
@@ -74,7 +74,7 @@ class KeptContributions:
         return self._journal.numbers(self._kept[one], name, start, stop)
 
 
-def judge(kept: Iterable[Kept], checkpoint: Checkpoint, checks: Checks) -> Judged:
+def judge(kept: Iterable[Kept], checkpoint: Checkpoint, checks: CheckSettings) -> Judged:
     """Compare lengths, now that all are known; the order in which they came does not matter."""
     replies = sorted(kept, key=lambda one: (one.robot, one.base_version))
     candidates = [one for one in replies if one.verdict == ACCEPTED]
@@ -95,7 +95,7 @@ def fold(
     journal: RoundJournal,
     accepted: Sequence[Kept],
     checkpoint: Checkpoint,
-    checks: Checks,
+    checks: CheckSettings,
 ) -> Checkpoint:
     """Return the next checkpoint.
 
@@ -113,7 +113,7 @@ def fold(
 
 
 def robot_records(
-    judged: Judged, silent: Mapping[str, RobotRecord], version: int, checks: Checks
+    judged: Judged, silent: Mapping[str, RobotRecord], version: int, checks: CheckSettings
 ) -> tuple[RobotRecord, ...]:
     """Return one record a robot, by name; where a robot answered twice, the good answer."""
     records = dict(silent)
@@ -122,7 +122,7 @@ def robot_records(
     return tuple(records[name] for name in sorted(records))
 
 
-def _record(kept: Kept, version: int, checks: Checks) -> RobotRecord:
+def _record(kept: Kept, version: int, checks: CheckSettings) -> RobotRecord:
     good = kept.verdict == ACCEPTED
     return RobotRecord(
         name=kept.robot,
@@ -139,7 +139,7 @@ def _record(kept: Kept, version: int, checks: Checks) -> RobotRecord:
     )
 
 
-def _too_long(kept: Kept, largest: float, checks: Checks) -> Outcome:
+def _too_long(kept: Kept, largest: float, checks: CheckSettings) -> Outcome:
     median = largest / checks.max_norm_ratio
     return Outcome(
         "refused",

@@ -12,8 +12,9 @@ from cloud_server.aggregation.aggregator import Aggregator
 from cloud_server.rounds.folding import fold
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import RoundJournal
-from cloud_server.rounds.update_checks import Checks, check_reply, check_update, norm_of
+from cloud_server.rounds.update_checks import check_reply, check_update, norm_of
 from cloud_server.state.round_record import RobotRecord, mean_metrics
+from cloud_server.state.settings import CheckSettings
 from fleet_model.errors import RoundError, UpdateError
 from fleet_model.types import EVALUATE, TRAIN, Checkpoint, Metrics, Update
 
@@ -25,7 +26,7 @@ class RoundEnd:
     checkpoint: Checkpoint  # that robots were sent
     accepted: Sequence[Kept]  # in the order of robots' names
     journal: RoundJournal  # gives back what each of them holds
-    checks: Checks
+    checks: CheckSettings
     rule: Aggregator | None  # of the run; None where nothing is folded
 
 
@@ -35,7 +36,7 @@ class ReplyKind:
 
     # (reply, checkpoint, version that the robot was sent, bounds); raises UpdateError. The journal
     # keeps a reply that passes, with all its tensors, bit for bit.
-    check: Callable[[Update, Checkpoint, int, Checks], None]
+    check: Callable[[Update, Checkpoint, int, CheckSettings], None]
     # Replies that are much longer than the others are refused; 0 where length says nothing.
     length: Callable[[Update], float]
     # Makes the checkpoint that the round ends with; raises RoundError.
@@ -45,7 +46,7 @@ class ReplyKind:
 
 
 def check_evaluation(
-    update: Update, checkpoint: Checkpoint, asked_version: int, checks: Checks
+    update: Update, checkpoint: Checkpoint, asked_version: int, checks: CheckSettings
 ) -> None:
     """Raise UpdateError unless an evaluation holds measures of examples, and no tensors."""
     check_reply(update, asked_version, checks)

@@ -14,14 +14,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cloud_server.aggregation.aggregator import Aggregator
-from cloud_server.rounds.choosing import Selection, choose
 from cloud_server.rounds.fleet import Clock, Fleet, Participant, Reply
 from cloud_server.rounds.reply_kinds import KINDS, ReplyKind, RoundEnd
 from cloud_server.rounds.round_journal import RoundJournal
-from cloud_server.rounds.round_rules import RoundRules, rules_of
 from cloud_server.rounds.round_state import RoundState
-from cloud_server.rounds.update_checks import Checks
 from cloud_server.state.round_record import RobotRecord, RoundRecord, mean_metrics
+from cloud_server.state.settings import CheckSettings, RoundSettings
 from cloud_server.state.verdict_log import NAMED, few, names, tell_verdicts
 from fleet_model.errors import RoundError, StoppedError
 from fleet_model.protocol.outcome import ACCEPTED, NO_REPLY
@@ -29,9 +27,8 @@ from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Checkpoint
 
 __all__ = [  # all that users of the loop need, from one place
-    "Checks", "Clock", "Fleet", "Participant", "QuorumError", "Reply",
-    "RobotRecord", "RoundProgress", "RoundRecord", "RoundRules", "Selection", "mean_metrics",
-    "rules_of", "run_round",
+    "CheckSettings", "Clock", "Fleet", "Participant", "QuorumError", "Reply", "RobotRecord",
+    "RoundProgress", "RoundRecord", "RoundSettings", "mean_metrics", "run_round",
 ]  # fmt: skip
 
 POLL_S = 0.05  # between looks at the replies: small against the seconds that training takes
@@ -65,8 +62,8 @@ def run_round(
     fleet: Fleet,
     rule: Aggregator | None,
     request: TrainRequest,
-    rules: RoundRules,
-    checks: Checks,
+    rules: RoundSettings,
+    checks: CheckSettings,
     clock: Clock,
     journal: RoundJournal,
     *,
@@ -196,7 +193,7 @@ class _Loop:
         while True:
             self._require_going_on()
             online = self.fleet.online()
-            fit, left_out = choose(state.idle(online), state.selection, 0, ())
+            fit, left_out = state.choose(online, 0, ())
             able = {robot.name for robot in fit} | (state.at_work() if state.buffered else set())
             if len(able) >= rules.quorum:
                 break

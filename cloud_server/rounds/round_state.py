@@ -9,15 +9,15 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cloud_server.rounds.choosing import Selection, choose
+from cloud_server.rounds.choosing import choose
 from cloud_server.rounds.fleet import Participant, Reply
 from cloud_server.rounds.folding import Judged, judge, robot_records
 from cloud_server.rounds.reply_kinds import KINDS, ReplyKind
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import OpenRound, Ticket
-from cloud_server.rounds.round_rules import RoundRules
-from cloud_server.rounds.update_checks import Checks, reply_bytes
+from cloud_server.rounds.update_checks import reply_bytes
 from cloud_server.state.round_record import RobotRecord, RoundRecord
+from cloud_server.state.settings import CheckSettings, RoundSettings
 from fleet_model.errors import UpdateError
 from fleet_model.protocol.outcome import ACCEPTED, FAILED, NO_REPLY, NOT_REACHED, Outcome
 from fleet_model.protocol.wire import TrainRequest
@@ -32,8 +32,8 @@ class RoundState:
     """Robots and tickets of one round; see OpenRound for what of it is durable."""
 
     request: TrainRequest
-    rules: RoundRules
-    checks: Checks
+    rules: RoundSettings
+    checks: CheckSettings
     kind: ReplyKind = KINDS[TRAIN]
     robots: dict[str, Participant] = field(default_factory=dict)  # to be asked in this round
     unasked: set[str] = field(default_factory=set)  # those of them without a ticket, by name
@@ -46,10 +46,12 @@ class RoundState:
     # deadline, which began anew. sync only: a buffered round asks idle robots all the time.
     inherited: set[str] = field(default_factory=set)
 
-    @property
-    def selection(self) -> Selection:
-        """Return which robots may be asked: those that understand the request."""
-        return replace(self.rules.selection, protocol=self.request.lowest_protocol)
+    def choose(
+        self, online: Sequence[Participant], slots: int, seed: Sequence[int]
+    ) -> tuple[Sequence[Participant], Mapping[str, str]]:
+        """Return whom to ask of those that are idle and understand the request; see choosing.py."""
+        lowest = self.request.lowest_protocol
+        return choose(self.idle(online), self.rules, slots, seed, lowest)
 
     @property
     def buffered(self) -> bool:
@@ -86,7 +88,7 @@ class RoundState:
         # Another draw in every attempt: one dead robot must not fail a round for ever.
         run = zlib.crc32(request.run.encode())
         seed = (start.seed, start.version, run, request.round, self.attempt)
-        chosen, _ = choose(self.idle(online), self.selection, slots, seed)
+        chosen, _ = self.choose(online, slots, seed)
         for robot in chosen:
             self.robots[robot.name] = _bare(robot)
             self.unasked.add(robot.name)

@@ -1,7 +1,6 @@
 """What an update must hold to be folded in: pure functions over one update, or over a round's."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,26 +14,8 @@ KEPT_NORMS = 100
 _CHUNK = 1 << 18  # elements squared at once: a float64 copy of a whole tensor would be twice it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checks:
-    """The bounds; see CheckSettings."""
-
-    max_examples_per_robot: int
-    max_update_mb: float
-    max_norm_ratio: float  # 0: any length
-
-
-def checks_of(settings: CheckSettings) -> Checks:
-    """Return the checks that the operator has set."""
-    return Checks(
-        max_examples_per_robot=settings.max_examples_per_robot,
-        max_update_mb=settings.max_update_mb,
-        max_norm_ratio=settings.max_norm_ratio,
-    )
-
-
 def check_update(
-    update: Update, checkpoint: Checkpoint, asked_version: int, checks: Checks
+    update: Update, checkpoint: Checkpoint, asked_version: int, checks: CheckSettings
 ) -> None:
     """Raise UpdateError that says why, not of whom, unless the update fits the checkpoint.
 
@@ -46,7 +27,7 @@ def check_update(
     require_same_tensors(checkpoint.weights, update.weights, sender="the update")
 
 
-def check_reply(update: Update, asked_version: int, checks: Checks) -> None:
+def check_reply(update: Update, asked_version: int, checks: CheckSettings) -> None:
     """Raise UpdateError unless a reply of any kind is about what was asked, and small enough."""
     if update.base_version != asked_version:
         raise UpdateError(f"it is based on version {update.base_version}, expected {asked_version}")
@@ -64,7 +45,7 @@ def reply_bytes(update: Update) -> int:
     return sum(map(size_bytes, (update.weights, *update.groups.values())))
 
 
-def weight_of(num_examples: int, checks: Checks) -> int:
+def weight_of(num_examples: int, checks: CheckSettings) -> int:
     """Return the examples that count: a larger claim is capped, never refused."""
     return min(num_examples, checks.max_examples_per_robot)
 
@@ -84,7 +65,7 @@ def remember_norms(before: Tensor, norms: Sequence[float]) -> Tensor:
     return np.concatenate([before, np.asarray(norms, np.float64)])[-KEPT_NORMS:]
 
 
-def largest_norm(norms: Sequence[float], before: Tensor, checks: Checks) -> float:
+def largest_norm(norms: Sequence[float], before: Tensor, checks: CheckSettings) -> float:
     """Return the length above which an update of this round is refused.
 
     It is max_norm_ratio times the lower median of the round's lengths and of those accepted

@@ -18,8 +18,6 @@ from cloud_server.models.older_agents import OlderAgents
 from cloud_server.rounds.fleet import Clock, Fleet
 from cloud_server.rounds.round_journal import DiskJournal
 from cloud_server.rounds.round_loop import RoundProgress, run_round
-from cloud_server.rounds.round_rules import rules_of
-from cloud_server.rounds.update_checks import checks_of
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.round_record import RoundRecord
@@ -73,7 +71,6 @@ def close_rounds(
         SettingsError: a wrong setting of rounds or aggregation.
     """
     checkpoints, journal = Checkpoints(server_dir.checkpoints), DiskJournal(span.journal)
-    rules, checks = rules_of(settings.rounds), checks_of(settings.checks)
     aggregator = build_aggregator(settings.aggregation.rule, settings.aggregation.options)
 
     def finish(record: RoundRecord) -> None:
@@ -90,7 +87,15 @@ def close_rounds(
     while (number := checkpoint.version - span.first_version + 1) <= span.rounds:
         request = _request(server_dir, settings, span.run, number, checkpoint)
         checkpoint, record = run_round(
-            fleet, aggregator, request, rules, checks, clock, journal, stop=stop, watch=watch
+            fleet,
+            aggregator,
+            request,
+            settings.rounds,
+            settings.checks,
+            clock,
+            journal,
+            stop=stop,
+            watch=watch,
         )
         with _on_disk(server_dir):
             checkpoints.save(checkpoint, record)

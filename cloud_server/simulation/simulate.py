@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from cloud_server.aggregation.aggregator import build_aggregator
 from cloud_server.rounds.fleet import Clock, Fleet
 from cloud_server.rounds.round_journal import MemoryJournal
-from cloud_server.rounds.round_loop import QuorumError, Selection, rules_of, run_round
-from cloud_server.rounds.update_checks import checks_of
+from cloud_server.rounds.round_loop import QuorumError, run_round
 from cloud_server.simulation.learning import LABELS, HeadTask
 from cloud_server.simulation.population import Population, Traits
 from cloud_server.simulation.virtual_fleet import VirtualFleet
@@ -21,6 +20,7 @@ from fleet_model.types import Checkpoint, TrainConfig, Update
 from fleet_model.weights import size_bytes
 
 RUN = "simulation"
+EVERY_ROBOT = {"robots": (), "sites": (), "labels": (), "query": ""}  # of RoundSettings
 _REASON = 120  # characters: the loop's error names every robot
 
 
@@ -142,15 +142,21 @@ def course(fleet: Fleet, clock: Clock, task: HeadTask, plan: Plan) -> Iterator[R
     """
     settings = plan.settings
     aggregator = build_aggregator(settings.aggregation.rule, settings.aggregation.options)
-    rules = replace(rules_of(settings.rounds), selection=Selection())
-    checks, journal = checks_of(settings.checks), MemoryJournal()
+    rules, journal = settings.rounds.model_copy(update=EVERY_ROBOT), MemoryJournal()
     checkpoint, begin_s = task.start(), clock.now()
     for number in range(1, plan.rounds + 1):
         request, round_begin_s = _request(number, checkpoint, settings), clock.now()
         record, error = None, ""
         try:
             checkpoint, record = run_round(
-                fleet, aggregator, request, rules, checks, clock, journal, stop=lambda: False
+                fleet,
+                aggregator,
+                request,
+                rules,
+                settings.checks,
+                clock,
+                journal,
+                stop=lambda: False,
             )
             journal.close(number)
         except QuorumError as failed:

@@ -7,17 +7,22 @@ import numpy as np
 
 from cloud_server.aggregation.fedavg import FedAvg
 from cloud_server.rounds.round_journal import MemoryJournal
-from cloud_server.rounds.round_loop import Clock, Participant, Reply, rules_of, run_round
-from cloud_server.rounds.update_checks import checks_of
+from cloud_server.rounds.round_loop import Clock, Participant, Reply, run_round
 from cloud_server.state.settings import CheckSettings, RoundSettings
 from fleet_model.protocol.outcome import Outcome
 from fleet_model.protocol.version import PROTOCOL
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Checkpoint, TrainConfig, Update
 
-RULES = rules_of(RoundSettings(quorum=2, deadline_s=100.0, wait_s=30.0))
-BUFFERED = replace(RULES, mode="buffered")
-CHECKS = checks_of(CheckSettings(max_norm_ratio=0))
+
+def changed(section, **values):
+    """Return a section of the settings with other values, checked."""
+    return type(section)(**{**section.model_dump(), **values})
+
+
+RULES = RoundSettings(quorum=2, deadline_s=100.0, wait_s=30.0)
+BUFFERED = changed(RULES, mode="buffered")
+CHECKS = CheckSettings(max_norm_ratio=0)
 START = Checkpoint(version=7, weights={"w": np.zeros(3, np.float32)})
 REQUEST = TrainRequest(
     deadline_s=60.0,

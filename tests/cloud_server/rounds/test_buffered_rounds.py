@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from timed_robots import BUFFERED, CHECKS, REQUEST, Robots, of, outcomes, update
+from timed_robots import BUFFERED, CHECKS, REQUEST, Robots, changed, of, outcomes, update
 
 from cloud_server.rounds.round_journal import MemoryJournal
-from cloud_server.rounds.round_loop import QuorumError, RoundRules
+from cloud_server.rounds.round_loop import QuorumError, RoundSettings
 from fleet_model.errors import RoundError
 
 
@@ -37,7 +37,7 @@ def test_an_old_update_counts_less_by_the_weight_of_the_paper():
         }
     )
 
-    checkpoint, records = robots.rounds(3, replace(BUFFERED, quorum=2))
+    checkpoint, records = robots.rounds(3, changed(BUFFERED, quorum=2))
 
     assert [r.version for r in records] == [8, 9, 10]
     assert of(records[2], "slow").staleness == 2
@@ -70,7 +70,7 @@ def test_an_update_that_is_too_old_is_dropped_and_the_robot_is_asked_anew():
         }
     )
 
-    _, records = robots.rounds(4, replace(BUFFERED, max_staleness=2))
+    _, records = robots.rounds(4, changed(BUFFERED, max_staleness=2))
 
     outcome = of(records[3], "slow").outcome.text
     assert outcome.startswith("late: its update is 3 versions old, expected at most 2")
@@ -93,7 +93,7 @@ def test_an_old_update_is_no_offense_but_a_lie_about_its_base_is_one():
         }
     )
 
-    _, records = robots.rounds(4, replace(BUFFERED, max_staleness=2))
+    _, records = robots.rounds(4, changed(BUFFERED, max_staleness=2))
 
     assert not of(records[3], "slow").refused
     for name, by in lies.items():
@@ -132,7 +132,7 @@ def test_questions_of_the_round_before_are_spoken_of_again_after_a_restart():
 def test_no_more_than_the_target_work_at_a_time_and_a_place_that_gets_free_is_filled():
     robots = Robots({f"r{i}": {"after": 10} for i in range(6)})
 
-    _, record = robots.round(replace(BUFFERED, quorum=3, target=2))
+    _, record = robots.round(changed(BUFFERED, quorum=3, target=2))
 
     assert [len(names) for _, names, _ in robots.sent] == [2, 2]
     assert len({name for _, names, _ in robots.sent for name in names}) == 4
@@ -164,7 +164,7 @@ def test_an_update_that_turns_out_too_long_is_made_up_for_before_the_round_close
         }
     )
 
-    checkpoint, record = robots.round(BUFFERED, checks=replace(CHECKS, max_norm_ratio=10.0))
+    checkpoint, record = robots.round(BUFFERED, checks=changed(CHECKS, max_norm_ratio=10.0))
 
     assert record.seconds >= 9
     assert of(record, "huge").refused
@@ -191,7 +191,7 @@ def test_too_few_good_updates_by_the_deadline_fail_the_round_and_name_who_is_at_
 def test_robots_at_work_count_as_online():
     robots = Robots({"a": {"after": 5}, "b": {"after": 5}, "slow": {"after": 20, "until": 3}})
 
-    _, records = robots.rounds(2, replace(BUFFERED, quorum=2))
+    _, records = robots.rounds(2, changed(BUFFERED, quorum=2))
 
     assert len(records) == 2
 
@@ -202,4 +202,4 @@ def test_too_few_robots_end_the_wait_with_their_names():
 
 
 def test_a_target_below_the_quorum_is_fine_where_places_are_refilled():
-    assert isinstance(replace(BUFFERED, target=1, quorum=5), RoundRules)
+    assert isinstance(changed(BUFFERED, target=1, quorum=5), RoundSettings)

@@ -4,12 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_server.rounds.choosing import Selection, choose
+from cloud_server.rounds.choosing import choose
 from cloud_server.rounds.fleet import Participant
+from cloud_server.state.settings import RoundSettings
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.report import RobotReport
 
-ANY = Selection()
+ANY = RoundSettings()
 
 
 def robot(name, site="hall", labels=(), **report):
@@ -31,15 +32,15 @@ def test_without_a_selection_all_are_chosen_in_name_order():
 @pytest.mark.parametrize(
     ("selection", "reason"),
     [
-        (Selection(names=("good",)), "not among rounds.robots"),
-        (Selection(sites=("hall",)), "site yard is not among rounds.sites"),
-        (Selection(labels=("gpu", "indoor")), "lacks the label indoor (rounds.labels)"),
+        (RoundSettings(robots=("good",)), "not among rounds.robots"),
+        (RoundSettings(sites=("hall",)), "site yard is not among rounds.sites"),
+        (RoundSettings(labels=("gpu", "indoor")), "lacks the label indoor (rounds.labels)"),
         (
-            Selection(query="battery >= 30"),
+            RoundSettings(query="battery >= 30"),
             "rounds.query does not hold (battery = 20.0)",
         ),
         (
-            Selection(query="docked"),
+            RoundSettings(query="docked"),
             "rounds.query does not hold (nothing is known, it does not report docked)",
         ),
     ],
@@ -55,7 +56,7 @@ def test_whoever_does_not_fit_is_left_out_with_the_reason(selection, reason):
 
 
 def test_a_busy_robot_is_never_chosen():
-    chosen, left_out = choose([robot("a", busy="driving")], Selection(names=("a",)), 1, (0, 0))
+    chosen, left_out = choose([robot("a", busy="driving")], RoundSettings(robots=("a",)), 1, (0, 0))
 
     assert chosen == []
     assert left_out == {"a": "busy: driving"}
@@ -67,7 +68,7 @@ def test_a_robot_that_has_told_nothing_is_chosen_where_nothing_is_asked():
 
 def test_a_wrong_query_is_a_settings_error():
     with pytest.raises(SettingsError, match=r"rounds\.query"):
-        choose([robot("a")], Selection(query="battery >"), 0, ())
+        choose([robot("a")], RoundSettings(query="battery >"), 0, ())
 
 
 def test_who_is_not_drawn_is_told_so():

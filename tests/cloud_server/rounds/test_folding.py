@@ -10,11 +10,12 @@ from cloud_server.aggregation.median import Median
 from cloud_server.rounds.folding import KeptContributions, fold, judge
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import DiskJournal, MemoryJournal, OpenRound
-from cloud_server.rounds.update_checks import NORMS, Checks
+from cloud_server.rounds.update_checks import NORMS
+from cloud_server.state.settings import CheckSettings
 from fleet_model.protocol.outcome import ACCEPTED
 from fleet_model.types import Checkpoint, Update
 
-CHECKS = Checks(max_examples_per_robot=100, max_update_mb=1.0, max_norm_ratio=10.0)
+CHECKS = CheckSettings(max_examples_per_robot=100, max_update_mb=1.0, max_norm_ratio=10.0)
 
 
 def kept(robot, norm):

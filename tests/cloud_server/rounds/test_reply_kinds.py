@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from timed_robots import CHECKS, REQUEST, RULES, START, Robots, outcomes, update
+from timed_robots import CHECKS, REQUEST, RULES, START, Robots, changed, outcomes, update
 
 from cloud_server.rounds.reply_kinds import KINDS, ReplyKind, check_evaluation, mean_measures
 from cloud_server.rounds.round_journal import DiskJournal
@@ -82,7 +82,7 @@ def test_its_own_check_refuses(tmp_path):
 def test_the_bound_on_bytes_counts_every_group():
     large = replace(sums(1.0), groups={"sums": {"x": np.zeros(250_001, np.float32)}})
     with pytest.raises(UpdateError, match=r"it has 1\.0 MB, expected at most 1 \("):
-        check_reply(large, START.version, replace(CHECKS, max_update_mb=1))
+        check_reply(large, START.version, changed(CHECKS, max_update_mb=1))
 
 
 # ------------------------------------------------ evaluation and training

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from timed_robots import CHECKS, REQUEST, RULES, START, Robots, of, outcomes, update
+from timed_robots import CHECKS, REQUEST, RULES, START, Robots, changed, of, outcomes, update
 
 from cloud_server.rounds.round_journal import DiskJournal, MemoryJournal
-from cloud_server.rounds.round_loop import QuorumError, Selection, mean_metrics
+from cloud_server.rounds.round_loop import QuorumError, mean_metrics
 from cloud_server.rounds.update_checks import NORMS
 from fleet_model.errors import RoundError, StoppedError
 from fleet_model.protocol.outcome import ACCEPTED, FAILED, NO_REPLY, NOT_REACHED, Outcome
@@ -76,7 +76,7 @@ def test_a_wait_for_robots_says_at_once_and_at_most_once_a_minute_whom_it_waits_
     caplog.set_level(logging.INFO, "cloud_server.rounds.round_loop")
     fleet = {"a": {}, "b": {"from": 20}, "c": {"from": 150}}
 
-    Robots(fleet).round(replace(RULES, quorum=3, wait_s=300.0))
+    Robots(fleet).round(changed(RULES, quorum=3, wait_s=300.0))
 
     waits = [record for record in caplog.records if "round 1 waits: " in record.getMessage()]
     assert [record.getMessage().partition(", expected")[0] for record in waits] == [
@@ -93,14 +93,14 @@ def test_a_message_about_very_many_robots_names_twelve_and_the_record_all():
     }
 
     with pytest.raises(QuorumError) as error:
-        Robots(fleet).round(replace(RULES, quorum=3))
+        Robots(fleet).round(changed(RULES, quorum=3))
 
     named = "; ".join(f"r{i:03}: failed: disk full" for i in range(12))
     assert str(error.value) == f"round 1: 2 good updates, expected 3 ({named}; and 30 more)"
     assert len(error.value.record.robots) == 42
 
     away = {f"r{i:03}": {"site": "yard"} for i in range(30)}
-    here = replace(RULES, quorum=40, selection=Selection(sites=("hall",)))
+    here = changed(RULES, quorum=40, sites=("hall",))
     with pytest.raises(RoundError) as error:
         Robots(fleet | away).round(here)
     message = str(error.value)
@@ -258,7 +258,7 @@ def test_the_record_is_json_and_says_what_each_robot_did():
 
 def records(*metrics):
     answers = {f"r{i}": {"answer": update(metrics=m)} for i, m in enumerate(metrics)}
-    return Robots(answers).round(replace(RULES, quorum=1))[1].robots
+    return Robots(answers).round(changed(RULES, quorum=1))[1].robots
 
 
 def test_metrics_are_weighted_by_the_held_out_examples_behind_them():
@@ -301,12 +301,12 @@ def test_only_robots_that_the_rules_select_are_asked_and_the_others_are_named():
         }
     )
 
-    _, record = robots.round(replace(RULES, selection=Selection(sites=("hall",))))
+    _, record = robots.round(changed(RULES, sites=("hall",)))
 
     assert robots.sent[0][1] == ["a", "b"]
     assert record.asked == 2
     with pytest.raises(RoundError) as error:
-        robots.round(replace(RULES, quorum=3, wait_s=0, selection=Selection(sites=("hall",))))
+        robots.round(changed(RULES, quorum=3, wait_s=0, sites=("hall",)))
     assert "2 robots online (a, b), expected at least 3" in str(error.value)
     assert "away is left out (site yard is not among rounds.sites)" in str(error.value)
     assert "busy is left out (busy: paused by hand)" in str(error.value)
@@ -318,11 +318,11 @@ def test_at_most_the_target_is_asked_the_same_ones_for_the_same_checkpoint():
     asked = []
     for _ in range(2):
         robots = Robots(fleet)
-        robots.round(replace(RULES, target=3))
+        robots.round(changed(RULES, target=3))
         asked.append(robots.sent[0][1])
     other = Robots(fleet)
     seed = replace(START, seed=5)
-    other.round(replace(RULES, target=3), request=replace(REQUEST, checkpoint=seed))
+    other.round(changed(RULES, target=3), request=replace(REQUEST, checkpoint=seed))
 
     assert len(asked[0]) == 3
     assert asked[0] == asked[1] != other.sent[0][1]
@@ -335,7 +335,7 @@ def test_a_round_that_has_failed_draws_other_robots_at_the_next_attempt(tmp_path
         robots = Robots({f"r{i}": {"answer": FULL} for i in range(8)})
         for _ in range(5):
             with pytest.raises(QuorumError):
-                robots.round(replace(RULES, target=3), journal=DiskJournal(directory))
+                robots.round(changed(RULES, target=3), journal=DiskJournal(directory))
         return [names for _, names, _ in robots.sent]
 
     first = attempts(tmp_path / "first")
@@ -347,9 +347,9 @@ def test_a_round_that_has_failed_draws_other_robots_at_the_next_attempt(tmp_path
 def test_another_run_or_round_draws_other_robots():
     fleet = {f"r{i}": {} for i in range(30)}
     asked = set()
-    for changed in ({}, {"run": "other"}, {"round": 2}):
+    for other in ({}, {"run": "other"}, {"round": 2}):
         robots = Robots(fleet)
-        robots.round(replace(RULES, target=10), request=replace(REQUEST, **changed))
+        robots.round(changed(RULES, target=10), request=replace(REQUEST, **other))
         asked.add(tuple(robots.sent[0][1]))
 
     assert len(asked) == 3
@@ -359,7 +359,7 @@ def test_an_inflated_count_weighs_no_more_than_the_cap():
     honest, greedy = update(0.0, num_examples=10), update(4.0, num_examples=10**12)
     robots = Robots({"a": {"answer": honest}, "b": {"answer": greedy}})
 
-    checkpoint, record = robots.round(checks=replace(CHECKS, max_examples_per_robot=30))
+    checkpoint, record = robots.round(checks=changed(CHECKS, max_examples_per_robot=30))
 
     np.testing.assert_array_equal(checkpoint.weights["w"], [3, 3, 3])
     assert (of(record, "b").num_examples, of(record, "b").weight) == (10**12, 30)
@@ -370,7 +370,7 @@ def test_a_thousandfold_update_is_refused_with_its_length_and_the_others_count()
     answers = {name: {"answer": update(1.0)} for name in "abc"}
     robots = Robots({**answers, "d": {"answer": update(1000.0)}})
 
-    checkpoint, record = robots.round(checks=replace(CHECKS, max_norm_ratio=10.0))
+    checkpoint, record = robots.round(checks=changed(CHECKS, max_norm_ratio=10.0))
 
     np.testing.assert_array_equal(checkpoint.weights["w"], [1, 1, 1])
     assert of(record, "d").refused
@@ -379,7 +379,7 @@ def test_a_thousandfold_update_is_refused_with_its_length_and_the_others_count()
 
 
 def test_lengths_are_judged_by_those_of_earlier_rounds_too():
-    checks = replace(CHECKS, max_norm_ratio=10.0)
+    checks = changed(CHECKS, max_norm_ratio=10.0)
     known = replace(START, server_state={NORMS: np.full(5, 1.0)})
     robots = Robots({name: {"answer": update(100.0)} for name in "ab"})
 
@@ -520,7 +520,7 @@ def test_the_log_says_once_what_became_of_whoever_was_not_accepted(caplog):
         }
     )  # fmt: skip
 
-    robots.round(checks=replace(CHECKS, max_norm_ratio=3.0, max_examples_per_robot=10_000))
+    robots.round(checks=changed(CHECKS, max_norm_ratio=3.0, max_examples_per_robot=10_000))
 
     lines = [(line.robot, line.getMessage()) for line in caplog.records if hasattr(line, "robot")]
     at_arrival, at_close = lines[:6], lines[6:]
@@ -541,7 +541,7 @@ def test_the_log_names_twelve_of_very_many_silent_robots_and_refused_ones_first(
 
     with pytest.raises(QuorumError):
         Robots(fleet | good).round(
-            replace(RULES, quorum=3), checks=replace(CHECKS, max_norm_ratio=3.0)
+            changed(RULES, quorum=3), checks=changed(CHECKS, max_norm_ratio=3.0)
         )
 
     lines = [line.getMessage() for line in caplog.records]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from timed_robots import BUFFERED, CHECKS, REQUEST, START, Robots, outcomes, update
+from timed_robots import BUFFERED, CHECKS, REQUEST, START, Robots, changed, outcomes, update
 from timed_robots import RULES as PATIENT
 
 from cloud_server.rounds.fleet import Reply
@@ -24,8 +24,8 @@ from fleet_model.errors import StoppedError
 from fleet_model.protocol.outcome import NO_REPLY, Outcome
 
 ROUNDS = 3
-RULES = replace(PATIENT, deadline_s=12.0)  # each round has a straggler
-JUDGING = replace(CHECKS, max_norm_ratio=10.0)
+RULES = changed(PATIENT, deadline_s=12.0)  # each round has a straggler
+JUDGING = changed(CHECKS, max_norm_ratio=10.0)
 
 
 def trained_by(name):
@@ -202,7 +202,7 @@ class Telling(Robots):
 
 @pytest.mark.parametrize("kind", [Robots, Telling])
 def test_a_question_that_expires_before_the_new_deadline_is_asked_once_more(tmp_path, kind):
-    rules = replace(PATIENT, deadline_s=100.0)
+    rules = changed(PATIENT, deadline_s=100.0)
     robots = kind({"a": {}, "b": {"after": 1e6}, "deaf": {"after": 1e6}})
     with pytest.raises(StoppedError):
         robots.round(
@@ -235,7 +235,7 @@ def test_a_question_that_is_known_to_have_expired_after_the_deadline_was_asked(t
 
 @pytest.mark.parametrize("step", ["send", "replies"])
 def test_after_a_restart_the_same_robots_are_asked_again_as_they_come_back(tmp_path, step):
-    rules = replace(RULES, target=3, quorum=3, deadline_s=50.0)
+    rules = changed(RULES, target=3, quorum=3, deadline_s=50.0)
     robots = Robots({f"r{i}": {"answer": trained_by(f"r{i}"), "after": 5} for i in range(9)})
     setattr(robots, step, killing)
     with pytest.raises(Killed):

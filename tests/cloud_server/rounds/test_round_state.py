@@ -3,25 +3,22 @@
 import numpy as np
 import pytest
 
-from cloud_server.rounds.choosing import Selection
 from cloud_server.rounds.fleet import Participant
-from cloud_server.rounds.round_rules import RoundRules
 from cloud_server.rounds.round_state import RoundState
-from cloud_server.rounds.update_checks import Checks
+from cloud_server.state.settings import CheckSettings, RoundSettings
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Checkpoint, TrainConfig
 
 ROBOTS = [
     Participant(node_id=n, name=f"r{n:02d}", site="hall", labels=(), report=None) for n in range(30)
 ]
-RULES = RoundRules(
+RULES = RoundSettings(
     mode="sync",
     quorum=1,
     target=10,
     deadline_s=60.0,
     wait_s=0.0,
     max_staleness=0,
-    selection=Selection(),
 )
 
 
@@ -36,7 +33,7 @@ def drawn(*, version=7, seed=0, run="run", round=1, attempt=0):
         trainer_bytes=1,
         deadline_s=60.0,
     )
-    checks = Checks(max_examples_per_robot=100, max_update_mb=1.0, max_norm_ratio=10.0)
+    checks = CheckSettings(max_examples_per_robot=100, max_update_mb=1.0, max_norm_ratio=10.0)
     state = RoundState(request, RULES, checks, attempt=attempt)
     state.plan(ROBOTS)
     return sorted(state.robots)

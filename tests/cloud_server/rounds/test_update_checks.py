@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from timed_robots import START, update
+from timed_robots import START, changed, update
 
 from cloud_server.rounds.update_checks import (
     NORMS,
     accepted_norms,
     check_update,
-    checks_of,
     largest_norm,
     norm_of,
     remember_norms,
@@ -20,7 +19,7 @@ from cloud_server.rounds.update_checks import (
 from cloud_server.state.settings import CheckSettings
 from fleet_model.errors import UpdateError
 
-CHECKS = checks_of(CheckSettings())
+CHECKS = CheckSettings()
 NONE = np.zeros(0)
 
 
@@ -110,7 +109,7 @@ def test_lengths_are_measured_by_the_lower_median(norms, before, largest):
 
 
 def test_without_a_ratio_any_length_passes():
-    off = replace(CHECKS, max_norm_ratio=0.0)
+    off = changed(CHECKS, max_norm_ratio=0.0)
 
     assert largest_norm([1.0, 1e30], NONE, off) == math.inf
 

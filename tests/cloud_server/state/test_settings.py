@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from cloud_server.state.settings import (
     NetworkSettings,
+    RoundSettings,
     ServerSettings,
     TrainingSettings,
     load_settings,
@@ -215,3 +216,7 @@ def test_a_missing_file_says_what_makes_one(tmp_path):
 
 def test_an_ipv6_address_stands_in_brackets_in_a_url():
     assert [url_host(name) for name in ("::1", "10.0.0.1", "host")] == ["[::1]", "10.0.0.1", "host"]
+
+
+def test_buffered_rounds_refill_a_place_so_a_small_target_is_fine():
+    assert RoundSettings(mode="buffered", target=2, quorum=3).target == 2
