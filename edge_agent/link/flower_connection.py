@@ -44,14 +44,15 @@ INTERNALS = (  # "module:name" of everything used here, for the contract test
     "flwr.supercore.inflatable.inflatable_object:iterate_object_tree",
     "flwr.supercore.inflatable.inflatable_object:no_object_id_recompute",
     "flwr.supercore.inflatable.inflatable_utils:inflate_object_from_contents",
-    "flwr.supercore.interceptors.http.runtime_version:RuntimeVersionHttpInterceptor",
     "flwr.supercore.primitives.asymmetric:public_key_to_bytes",
     "flwr.supercore.run:RunNotRunningException",
+    "flwr.supercore.runtime_version_compatibility:RuntimeVersionMetadata",
     "flwr.supernode.fleet_http_client:FleetHttpClient",
     "flwr.supernode.node_auth_http_interceptor:NodeAuthHttpInterceptor",
 )
 log = logging.getLogger(__name__)
 RUN_ENDED = "the run has ended on the server; this work is abandoned"
+NEXT = "install the same minor version of flwr on both sides"
 MAX_OBJECT_TRIES = 8  # in 16 s: an object that the server is still storing is asked for again
 
 
@@ -66,6 +67,22 @@ class _Traffic:
         response = call_next(context)
         self.down += len(response.content)
         return response
+
+
+class _Version:
+    """Send this Flower's version, as Flower's own interceptor does.
+
+    That one also ends the process when a server refuses the version: an agent waits instead.
+    """
+
+    def __init__(self) -> None:
+        from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
+
+        self._headers = dict(RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata())
+
+    def intercept(self, context: Any, call_next: Any) -> Any:
+        context.request.headers.update(self._headers)
+        return call_next(context)
 
 
 class _Incoming:
@@ -89,7 +106,6 @@ class FleetConnection:
         self, address: str, ca_pem: bytes, private_key: "ec.EllipticCurvePrivateKey"
     ) -> None:
         quiet()
-        from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
         from flwr.supercore.primitives.asymmetric import public_key_to_bytes
         from flwr.supernode.fleet_http_client import FleetHttpClient
         from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
@@ -103,7 +119,7 @@ class FleetConnection:
             root_certificates=ca_pem,
             interceptors=[
                 self._traffic,
-                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+                _Version(),
                 NodeAuthHttpInterceptor(private_key, public_key),
             ],
         )
@@ -324,6 +340,8 @@ def _meaning(method: str, response: Any) -> FleetError:
     if response.status_code == 429:
         return ConnectionFailed(f"{method}: the server has too much to do (429)")
     text = f"the fleet API answers {response.status_code} to {method}: {response.text[:300]}"
+    if error is not None and error.code == ApiErrorCode.RUNTIME_VERSION_INCOMPATIBLE:
+        return RefusedError(f"{method}: the server runs another flwr and refuses this one; {NEXT}")
     refused = error is not None and error.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED
     if refused or response.status_code in (401, 403):
         return RefusedError(text)

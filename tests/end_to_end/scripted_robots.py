@@ -6,6 +6,7 @@ Honest updates depend on the robot's name and on the checkpoint's version alone,
 can be compared bit for bit. What robots are told goes to stdout, a JSON object a line.
 
 honest[:EXAMPLES]  slow:SECONDS       good updates, at once or later
+held:FILE                             good updates, from when that file exists
 nan  shape  missing  empty  stale     what no checkpoint can take
 inflated  huge                        too many examples, a thousand times too long
 twice                                 answers every question again, with something else
@@ -41,6 +42,14 @@ def honest_weights(name: str, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     }
 
 
+def wait_as_told(kind: str, argument: str) -> None:
+    """Wait for seconds, or until a file exists."""
+    if kind == "slow":
+        time.sleep(float(argument))
+    while kind == "held" and not Path(argument).exists():
+        time.sleep(0.05)
+
+
 def update_of(name: str, behavior: str, request: TrainRequest) -> Update:
     """Return the update that a behavior sends."""
     kind, _, argument = behavior.partition(":")
@@ -66,8 +75,8 @@ def update_of(name: str, behavior: str, request: TrainRequest) -> Update:
         examples = 10**9
     elif kind == "huge":
         weights = {tensor: value * np.float32(1000) for tensor, value in weights.items()}
-    elif kind == "slow":
-        time.sleep(float(argument))
+    elif kind in ("held", "slow"):
+        wait_as_told(kind, argument)
     return Update(
         robot="",
         base_version=version,

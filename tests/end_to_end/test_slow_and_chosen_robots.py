@@ -22,7 +22,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
 # The server whose export is a fake; told to die at no step that comes.
 SERVER = (ROOT / "tests" / "cloud_server" / "killed" / "killing_server.py", "close", 10**9)
-SLOW_S = 2.0
+QUICK, SLOW = (
+    "benchmarks.constant_trainer:ConstantTrainer",
+    "tests.end_to_end.held_trainer:HeldTrainer",
+)
 FITS = {"site": "hall", "labels": ("gpu",), "docked": True}
 # Two that CHOOSING may ask, and for each of its conditions one robot that fails this one alone.
 ROBOTS = {
@@ -41,6 +44,7 @@ class ChosenFleet:
 
     def __init__(self, fleet, server_dir):
         self.fleet, self.server_dir = fleet, server_dir
+        self.let_slow_answer = fleet.root / "let-slow-answer"
         self.client = AdminClient(server_dir)
         for name, traits in ROBOTS.items():
             self.admit(name, **traits)
@@ -55,10 +59,10 @@ class ChosenFleet:
         (directory / "facts.json").write_text(json.dumps({"docked": docked}))
         environment = {
             "PYTHONPATH": str(ROOT),
-            "EDGE_AGENT_TRAINING__TRAINER": "benchmarks.constant_trainer:ConstantTrainer",
+            "EDGE_AGENT_TRAINING__TRAINER": SLOW if name == "r-slow" else QUICK,
             "EDGE_AGENT_POLL__IDLE_S": "0.3",
             "EDGE_AGENT_SERVER__CHANNEL": "empty",  # no time for models
-            "CONSTANT_TRAINER_S": str(SLOW_S if name == "r-slow" else 0),
+            "HELD_TRAINER_UNTIL": str(self.let_slow_answer),
         }
         command = ("-m", "edge_agent.cli", "run", "--config", directory / "agent.toml")
         self.fleet.start(name, *command, environment=environment)
@@ -123,6 +127,8 @@ def staleness_of_slow(record):
 def test_a_slow_update_is_folded_rounds_later_and_counts_less(chosen):
     chosen.serve(MODE="buffered", ROBOTS="r1,r2,r-slow", KEEP_CHECKPOINTS="999", MAX_STALENESS="99")
     run = chosen.start_run(999)
+    chosen.fleet.wait("rounds without r-slow", lambda: len(chosen.closed(run)) >= 2)
+    chosen.let_slow_answer.touch()
     chosen.fleet.wait(
         "an old update of r-slow", lambda: any(map(staleness_of_slow, chosen.closed(run)))
     )

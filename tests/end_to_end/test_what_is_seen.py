@@ -20,7 +20,7 @@ accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_ac
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(600)]
 
-ROBOTS = {"r1": "honest", "r2": "honest", "r-nan": "nan", "r-slow": "slow:8"}
+ROBOTS = {"r1": "honest", "r2": "honest", "r-nan": "nan"}
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,9 @@ def open_round(fleet):
     fleet.init()
     fleet.environment = {"FLEETLEARN_LOG__FORMAT": "json", "FLEETLEARN_LOG__TENSORBOARD": "true"}
     fleet.start_server()
-    fleet.start_scripted("robots", ROBOTS)
-    fleet.wait("all robots", lambda: fleet.online() == set(ROBOTS))
+    seen_it = fleet.root / "seen-it"
+    fleet.start_scripted("robots", {**ROBOTS, "r-slow": f"held:{seen_it}"})
+    fleet.wait("all robots", lambda: fleet.online() == {*ROBOTS, "r-slow"})
     train = subprocess.Popen(
         [sys.executable, "-m", "cloud_server.cli", "train", str(fleet.server), "--rounds", "2"]
     )
@@ -42,6 +43,7 @@ def open_round(fleet):
         return now is not None and now["answered"] == 3
 
     fleet.wait("the open round", waits_for_the_slow_one)
+    seen_it.touch()
     assert train.wait(200) == 0
     return seen[-1]
 

@@ -507,3 +507,49 @@ def test_a_server_with_another_authority_is_not_trusted(link, key, tmp_path):
     with pytest.raises(ConnectionFailed, match="CERTIFICATE_VERIFY_FAILED"):
         connection.activate()
     connection.close()
+
+
+# ------------------------------------------------------------------------------- other versions
+
+
+def other_flower(patch, server_refuses):
+    """Let the robot say that it has a flwr of another minor version."""
+    from flwr.supercore.dependencies.version import VersionDependency
+    from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
+
+    here = RuntimeVersionMetadata.from_local_component("SuperLink")
+    other = RuntimeVersionMetadata("flwr", "1.1.0", "SuperNode")
+    assert here.check_compatibility(other)
+    patch.setattr(RuntimeVersionMetadata, "from_local_component", lambda _: other)
+    check = VersionDependency.__call__
+
+    def as_told(self, request):
+        patch.setattr(self, "_reject_incompatible", server_refuses)
+        check(self, request)
+
+    patch.setattr(VersionDependency, "__call__", as_told)
+
+
+def test_a_robot_with_another_minor_version_of_flower_takes_part(link, run, key, monkeypatch):
+    other_flower(monkeypatch, server_refuses=False)  # as the fleet's routes of 1.41 and 1.42 do
+    node_id = run.register(key.public_key(), "r1")
+    connection = link.connect(key)
+    connection.activate()
+    (ticket,) = run.push(content(w=np.ones(3, np.float32)), [node_id], TTL_S)
+
+    answer(connection, connection.receive(), content(w=np.zeros(3, np.float32)))
+
+    assert len(run.pull([ticket])) == 1
+    connection.close()
+    run.unregister(node_id)
+
+
+def test_a_server_that_refuses_another_version_of_flower_does_not_end_the_agent(
+    link, key, monkeypatch
+):
+    other_flower(monkeypatch, server_refuses=True)
+    connection = link.connect(key)
+
+    with pytest.raises(RefusedError, match="another flwr and refuses this one; install the same"):
+        connection.activate()
+    connection.close()
