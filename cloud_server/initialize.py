@@ -22,7 +22,7 @@ from cloud_server.state.settings import (
     url_host,
 )
 from fleet_model.bundle import Manifest, WorkloadSpec
-from fleet_model.durable import make_directory, rename_durably, sync_file_system
+from fleet_model.durable import rename_durably, sync_file_system
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import utc_now
 from fleet_model.settings import explain
@@ -64,7 +64,7 @@ def initialize(root: Path, plan: Plan, progress: Progress) -> Manifest:
     network = _network(plan)
     aside = root.with_name(f".{root.name}.init")
     shutil.rmtree(aside, ignore_errors=True)
-    make_directory(aside)
+    aside.mkdir(parents=True)
     try:
         manifest = _fill(ServerDirectory(aside), plan, network, progress)
         sync_file_system(aside)  # before it gets its name, all that is in it must be durable

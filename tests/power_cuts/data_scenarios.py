@@ -14,6 +14,7 @@ from edge_agent.data.extraction import output
 from edge_agent.data.extraction.extract import ExtractOptions, extract
 from edge_agent.data.extraction.index import FinishedMark
 from edge_agent.data.manifest import MANIFEST, ManifestRow, write_manifest
+from edge_agent.examples.example_store import ExampleStore
 from edge_agent.examples.spool.ingest import Ingest, IngestJob
 from edge_agent.examples.spool.kept_examples import BatchNote, KeptExamples
 from edge_agent.examples.spool.ledger import Ledger
@@ -143,6 +144,25 @@ KEPT_EXAMPLES = Scenario(
     resume=_go_on_with_batches,
     settled=_everything,
     between=_fewer,
+)
+
+
+def _list_examples(root: Path) -> list[tuple[str, str, int]]:
+    """Return what a training process would train on, as the index of frames knows it."""
+    store = ExampleStore(
+        (_image_folder(),), "", "", ("circle", "star"), index=root / "index", trained=root / "seen"
+    )
+    return [(e.key, str(e.label), len(e.raw.data)) for e in store.examples()]
+
+
+def _list_and_mark(root: Path) -> None:
+    _list_examples(root)
+    mark()
+
+
+# The index is not synced: it may be lost, and must never be wrong.
+EXAMPLE_INDEX = Scenario(
+    prepare=lambda root: None, act=_list_and_mark, observe=_list_examples, resume=_list_and_mark
 )
 
 

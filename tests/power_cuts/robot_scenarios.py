@@ -1,10 +1,15 @@
 """Power cuts on a robot: enroll, downloads, installed models, pause, status, trained moments."""
 
+import errno
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from power_cuts import Scenario
 from recorder import mark
@@ -132,6 +137,35 @@ INSTALL = Scenario(
 )
 FIRST_INSTALL = Scenario(
     prepare=lambda root: None, act=_install, observe=_active, resume=_install, settled=_tidy_models
+)
+
+
+@contextmanager
+def _without_links() -> Iterator[None]:
+    """Be a robot whose disk is FAT or exFAT, as far as links go."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with mock.patch.multiple(os, link=refused, symlink=refused):
+        yield
+
+
+def _install_on_fat(root: Path, version: int) -> None:
+    with _without_links():
+        _install_version(root, version)
+
+
+def _install_and_mark_on_fat(root: Path) -> None:
+    _install_on_fat(root, 2)
+    mark()
+
+
+INSTALL_ON_FAT = Scenario(
+    prepare=lambda root: _install_on_fat(root, 1),
+    act=_install_and_mark_on_fat,
+    observe=_active,
+    resume=_install_and_mark_on_fat,
 )
 
 

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from power_cuts import Scenario
 from recorder import mark
 
+from cloud_server.monitoring.totals import SAVE_ROUNDS, Ledger
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register
@@ -288,3 +289,23 @@ def _append_history(root: Path) -> None:
 HISTORY = Scenario(
     prepare=lambda root: None, act=_append_history, observe=_history, resume=_append_history
 )
+
+
+def _long_history(root: Path) -> None:
+    server_dir = ServerDirectory(root)
+    for number in range(SAVE_ROUNDS + 1):
+        server_dir.append_history(_round(number).as_json())
+
+
+def _sums(root: Path) -> tuple[int, int]:
+    totals = Ledger(root / "history.jsonl", root / "totals.json").totals()
+    return totals.rounds, totals.updates["refused"]
+
+
+def _sum_up(root: Path) -> None:
+    _sums(root)
+    mark()
+
+
+# The sums may be lost, since the history has them; they must never be wrong.
+TOTALS = Scenario(prepare=_long_history, act=_sum_up, observe=_sums, resume=_sum_up)

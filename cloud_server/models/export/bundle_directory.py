@@ -16,13 +16,16 @@ from fleet_model.bundle import (
     require_file,
     to_json,
 )
-from fleet_model.durable import write_durably
 from fleet_model.errors import BundleError
 from fleet_model.workload import rebuild
 
 
 def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
-    """Run a BundleJob; without manifest.json, which is written last, it is not a bundle."""
+    """Run a BundleJob; without manifest.json, which is written last, it is not a bundle.
+
+    Nothing is synced: the store copies what is published.
+    """
+    job.directory.mkdir(parents=True, exist_ok=True)
     spec = _read_spec(job.model)
     workload = rebuild(spec.workload)
     samples = list(workload.samples(job.calibration))
@@ -30,7 +33,7 @@ def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
         spec, job.model, job.weights, samples, job.directory, progress
     )
     trainer = (job.model / TRAINER).read_bytes()
-    write_durably(job.directory / TRAINER, trainer)
+    (job.directory / TRAINER).write_bytes(trainer)
     names = sorted({name for stages in made.engines.values() for name in stages})
     task = workload.task
     manifest = Manifest(
@@ -47,7 +50,7 @@ def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
         files={name: entry_of_file(job.directory / name) for name in names},
         metrics=dict(made.metrics),
     )
-    write_durably(job.directory / MANIFEST, to_json(manifest))
+    (job.directory / MANIFEST).write_bytes(to_json(manifest))
     return ExportResult(metrics=dict(made.metrics))
 
 

@@ -13,7 +13,6 @@ from fleet_model.bundle import (
     entry_of_file,
     to_json,
 )
-from fleet_model.durable import write_durably
 from fleet_model.signatures import WEIGHTS
 from fleet_model.types import Weights
 from fleet_model.weights import write_weights
@@ -21,7 +20,11 @@ from fleet_model.workload import Workload, rebuild
 
 
 def write_model_directory(job: InitJob, progress: Progress) -> ExportResult:
-    """Run an InitJob; without trainer.json, which is written last, the directory is not usable."""
+    """Run an InitJob; without trainer.json, which is written last, the directory is not usable.
+
+    Nothing is synced: `cloud-server init` syncs all that it has made before it gives it its name.
+    """
+    job.directory.mkdir(parents=True, exist_ok=True)
     workload = rebuild(job.workload)
     made = open_backend(job.workload, workload).write_trainer(
         job.trainable,
@@ -33,7 +36,7 @@ def write_model_directory(job: InitJob, progress: Progress) -> ExportResult:
     )
     write_weights(job.directory / WEIGHTS, made.weights)
     spec = _spec(job, workload, made.weights, made.parts)
-    write_durably(job.directory / TRAINER, to_json(spec))
+    (job.directory / TRAINER).write_bytes(to_json(spec))
     return ExportResult(metrics=dict(made.metrics))
 
 

@@ -22,7 +22,6 @@ from cloud_server.models.keras.parity_gate import (
     require_usable_int8,
 )
 from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec
-from fleet_model.durable import write_durably
 from fleet_model.engine import StagedModel
 from fleet_model.errors import CheckpointError
 from fleet_model.keras.model import keras_model, known_keras_models
@@ -114,7 +113,7 @@ class KerasBackend:
             for name in stages[:-1]:
                 _link(model / name, into / name)
             require_builtin_operators(content, stages[-1])
-            write_durably(into / stages[-1], content)
+            (into / stages[-1]).write_bytes(content)
             progress(f"{stages[-1]}: {len(content)} bytes")
         metrics = self._measured(whole(built, self._task), engines, samples, into)
         return EngineFiles(engines=engines, metrics=metrics)
@@ -127,7 +126,7 @@ class KerasBackend:
         contents = dict(zip((TRUNK, TRUNK_INT8), graphs, strict=True))
         for name, content in contents.items():
             require_builtin_operators(content, name)
-            write_durably(into / name, content)
+            (into / name).write_bytes(content)
             progress(f"{name}: {len(content)} bytes")
         fp32, int8 = (
             litert_outputs(StagedModel([into / name], self._task.inputs, None), inputs)
@@ -150,7 +149,7 @@ class KerasBackend:
         task, tensors = self._task, list(weights)
         content = trainer_graph(rest, self._model, task, tensors, batch_size)
         require_builtin_operators(content, TRAINER_GRAPH)
-        write_durably(into / TRAINER_GRAPH, content)
+        (into / TRAINER_GRAPH).write_bytes(content)
         progress(f"{TRAINER_GRAPH}: {len(content)} bytes")
         error = require_same_training(
             litert_graph(into / TRAINER_GRAPH, rest, task, tensors),
