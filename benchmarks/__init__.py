@@ -8,6 +8,7 @@ Each prints a table and ratios (peer / ours: above 1, ours is better); --json en
     server_memory.py memory of the server against the number of robots
     recovery.py      seconds from kill -9 of the server to the next closed round
     simulate.py      what a round costs per virtual robot, 100 to 10,000 of them
+    aging.py         what age and size cost: this tree against an older commit
     extract.py       camera bags to images, pictures and training batches; rosbags, mcap
 
     measure.py       medians, memory of a process tree, tables, JSON
@@ -16,6 +17,8 @@ Each prints a table and ratios (peer / ours: above 1, ours is better); --json en
     lean_robots.py   many robots in one process, for server_memory
     simulated_fleets.py  one arm of simulate.py
     direct_grid.py   Flower's strategies over many clients in one process
+    aging_data.py    the files that aging.py measures with, written by the older commit's code
+    aging_arms.py    what aging.py does in a process of its own
     bag_readers.py   one arm of extract.py
     environments.py  throw-away virtual environments, one per arm
     step_stamps/     put on an agent's path, it writes down when each optimizer step ends

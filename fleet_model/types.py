@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Tensor: TypeAlias = NDArray[Any]
-RgbImage: TypeAlias = NDArray[np.uint8]  # (height, width, 3)
+    Tensor: TypeAlias = NDArray[Any]
+    RgbImage: TypeAlias = NDArray[np.uint8]  # (height, width, 3)
+else:  # NumPy takes 0.1 s to import; commands that only read records do without it
+    Tensor = RgbImage = Any
 Tensors: TypeAlias = Mapping[str, Tensor]  # by name, of one example or with a batch axis
 Weights: TypeAlias = Mapping[str, Tensor]  # variable path, e.g. "head/kernel" -> tensor
 Metrics: TypeAlias = Mapping[str, float]

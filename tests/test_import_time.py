@@ -48,3 +48,9 @@ def test_help_of_a_command_loads_nothing_heavy(module, command):
         [sys.executable, "-c", code, command, "--help"], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
+
+
+def test_reading_the_history_of_a_server_loads_no_numpy():
+    code = "import sys, cloud_server.state.history; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

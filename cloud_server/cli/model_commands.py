@@ -44,7 +44,7 @@ def models_list(directory: Directory, json_output: Json = False) -> None:
 def models_pin(directory: Directory, version: Version) -> None:
     """Keep a published version, however many newer ones there are."""
     _store(directory).pin(version)
-    console().print(f"version {version} stays until `cloud-server models unpin`")
+    console().print(f"version {version} stays until `cloud-server models unpin`", soft_wrap=True)
 
 
 @app.command("unpin")

@@ -55,14 +55,16 @@ def status(
 def history(
     directory: Directory,
     run: Annotated[str | None, typer.Option(help="only the rounds of this run")] = None,
-    last: Annotated[int, typer.Option(min=1, help="how many of the newest rounds")] = ROUNDS_SHOWN,
+    last: Annotated[
+        int | None, typer.Option(min=1, help=f"so many of the newest rounds  [{ROUNDS_SHOWN}]")
+    ] = None,
     all_rounds: Annotated[bool, typer.Option("--all", help="show every round")] = False,
     json_output: Json = False,
     csv_output: Annotated[
         bool, typer.Option("--csv", help="print CSV to stdout: one row per robot of each round")
     ] = False,
 ) -> None:
-    """Show the newest closed rounds; --json and --csv give all. The server need not run."""
+    """Show the newest closed rounds; --json and --csv give all of them. The server need not run."""
     from cloud_server.state.directory import ServerDirectory
     from cloud_server.state.history import ClosedRounds, write_csv
 
@@ -70,8 +72,9 @@ def history(
         raise SettingsError("--json and --csv: choose one")
     server_dir = ServerDirectory(directory)
     server_dir.require()
-    everything = all_rounds or json_output or csv_output
-    records = ClosedRounds(server_dir, run, newest=None if everything else last)
+    everything = all_rounds or (last is None and (json_output or csv_output))
+    newest = None if everything else last or ROUNDS_SHOWN
+    records = ClosedRounds(server_dir, run, newest=newest)
     if run is not None and next(iter(records), None) is None:
         raise SettingsError(
             f"--run {run}: no round of it has closed; `cloud-server history {directory}` shows "
@@ -85,8 +88,9 @@ def history(
         columns = ("run", "round", "version", "accepted", "late", "seconds", "held out")
         rows = [_row(record) for record in records]
         table(columns, rows)
-        if not everything and len(rows) >= last:
-            console().print(f"the newest {last} rounds; --all shows every round")
+        if newest is not None and len(rows) >= newest:
+            told = f"the newest {newest} rounds; --all shows every round"
+            console().print(told, soft_wrap=True)
 
 
 def _print_json(records: "Iterable[RoundRecord]") -> None:

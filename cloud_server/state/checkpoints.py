@@ -2,9 +2,11 @@
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -12,8 +14,9 @@ from cloud_server.state.round_record import RoundRecord, parse_record
 from fleet_model.bundle import sha256_of, sha256_of_file
 from fleet_model.durable import rename_durably, write_durably
 from fleet_model.errors import CheckpointError
-from fleet_model.types import Checkpoint
-from fleet_model.weights import read_weights, write_weights
+
+if TYPE_CHECKING:
+    from fleet_model.types import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +42,10 @@ class Checkpoints:
         self._root = root
         self._told: set[int] = set()  # damaged versions that the log has been told of
 
-    def save(self, checkpoint: Checkpoint, record: RoundRecord | None = None) -> None:
+    def save(self, checkpoint: "Checkpoint", record: RoundRecord | None = None) -> None:
         """Write a checkpoint; after a power cut it is there as a whole or not at all."""
+        from fleet_model.weights import write_weights  # NumPy: a history is read without
+
         final = self._folder(checkpoint.version)
         aside = self._root / f".{final.name}.new"
         shutil.rmtree(aside, ignore_errors=True)
@@ -68,7 +73,10 @@ class Checkpoints:
 
     def saved(self) -> list[int]:
         """Return what has a folder, oldest first, whole or damaged: no file is read."""
-        names = [path.name for path in self._root.iterdir()] if self._root.exists() else []
+        if not self._root.exists():
+            return []
+        with os.scandir(self._root) as entries:  # Path.iterdir takes 10 ms for 3,000 folders
+            names = [entry.name for entry in entries]
         return sorted(int(name) for name in names if name.isdecimal() and name.isascii())
 
     def newest(self) -> int | None:
@@ -108,7 +116,7 @@ class Checkpoints:
         """Return the weights file of a version."""
         return self._folder(version) / WEIGHTS
 
-    def latest(self) -> Checkpoint:
+    def latest(self) -> "Checkpoint":
         """Read the newest checkpoint; raises CheckpointError if there is none or it is damaged.
 
         It was whole when it got its name. To go on from an older one would give its version, which
@@ -119,8 +127,11 @@ class Checkpoints:
             raise CheckpointError(f"{self._root}: no checkpoint; run `cloud-server init` again")
         return self.load(newest)
 
-    def load(self, version: int) -> Checkpoint:
+    def load(self, version: int) -> "Checkpoint":
         """Read one checkpoint; raises CheckpointError that names the damaged file."""
+        from fleet_model.types import Checkpoint
+        from fleet_model.weights import read_weights
+
         folder = self._folder(version)
         try:
             about = _About.model_validate_json((folder / ABOUT).read_bytes())

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud_server import cli
 from cloud_server.cli.init_command import parse_settings
 from cloud_server.robots.register import Register
+from cloud_server.state.model_store import DirectoryStore
 from fleet_model.protocol.proof import make_key, public_line
 
 HEAVY = ("tensorflow", "keras", "flwr", "fastapi", "cv2", "numpy", "sqlalchemy")
@@ -141,6 +142,22 @@ def test_robots_are_listed_as_a_table_and_as_json(cloud_server, server_dir, line
     assert (code, err) == (0, "")
     (robot,) = json.loads(out)
     assert (robot["name"], robot["site"], robot["key"]) == ("r1", "hall", line)
+
+
+def test_a_model_is_pinned_listed_as_such_and_unpinned(cloud_server, server_dir):
+    root = server_dir.root
+    _, _, told = cloud_server("models", "pin", root, "1")
+    _, out, _ = cloud_server("models", "list", root, "--json")
+    _, table, _ = cloud_server("models", "list", root)
+    cloud_server("models", "unpin", root, "1")
+    code, _, refused = cloud_server("models", "pin", root, "7")
+
+    assert "version 1 stays until `cloud-server models unpin`" in told
+    assert json.loads(out)["pins"] == [1]
+    assert "pinned" in table
+    assert "yes" in table
+    assert DirectoryStore(server_dir.store).pins() == set()
+    assert (code, "version 7 is not published" in refused) == (3, True)
 
 
 def test_models_are_listed_as_a_table_and_as_json(cloud_server, server_dir):

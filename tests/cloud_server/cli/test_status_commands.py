@@ -198,6 +198,21 @@ def test_history_keeps_whole_lines_in_a_pipe_and_whole_words_within_80_columns(
     assert len(shown.splitlines()[0]) <= 80  # the frame: it has no colors
 
 
+def test_history_shows_the_newest_rounds_and_says_how_to_see_all(quiet_server_dir, type_in):
+    for version in range(4, 64):
+        quiet_server_dir.append_history(closed(version).as_json())
+
+    newest, told = type_in("history", quiet_server_dir.root)
+    last, _ = type_in("history", quiet_server_dir.root, "--last", "3")
+    every, silence = type_in("history", quiet_server_dir.root, "--all")
+    values, _ = type_in("history", quiet_server_dir.root, "--json", "--last", "3")
+
+    assert [shown.count("loss 0.5") for shown in (newest, last, every)] == [50, 3, 62]
+    assert told.strip() == "the newest 50 rounds; --all shows every round"
+    assert silence == ""
+    assert [record["version"] for record in json.loads(values)] == [61, 62, 63]
+
+
 def test_history_as_json_is_every_round_with_its_robots(quiet_server_dir, type_in):
     out, _ = type_in("history", quiet_server_dir.root, "--json")
 

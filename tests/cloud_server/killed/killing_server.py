@@ -17,7 +17,7 @@ STEPS = {
     "half sent": ("cloud_server.flower.flower_state", "FlowerState.keep_whole"),
     "keep": ("cloud_server.rounds.round_journal", "DiskJournal.keep"),
     "half kept": ("cloud_server.rounds.reply_spool", "_append"),
-    "half a checkpoint": ("cloud_server.state.checkpoints", "write_weights"),
+    "half a checkpoint": ("fleet_model.weights", "write_weights"),
     "checkpoint": ("cloud_server.state.checkpoints", "Checkpoints.save"),
     "history": ("cloud_server.state.directory", "ServerDirectory.append_history"),
     "close": ("cloud_server.rounds.round_journal", "DiskJournal.close"),

@@ -14,8 +14,11 @@ from cloud_server.runs import lifecycle, schedule
 from cloud_server.runs.run_store import RunStore
 from cloud_server.runs.runs import Runs
 from cloud_server.runs.schedule import ScheduleFile
+from cloud_server.state import checkpoints as checkpoints_module
+from cloud_server.state import history_file
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import AggregationSettings, RoundSettings, ServerSettings
 from fleet_model.bundle import read_bundle
 from fleet_model.errors import ExportError, RoundError, SettingsError, StoppedError
@@ -596,3 +599,32 @@ def test_a_damaged_schedule_is_told_and_makes_no_run_unstoppable(runs, fleet, se
         runs.stop(run.id)
 
     assert finished(run).state == "stopped"
+
+
+def test_the_start_of_a_run_reads_no_more_records_when_there_are_many_checkpoints(
+    server_dir, fleet, published, monkeypatch
+):
+    checkpoints = Checkpoints(server_dir.checkpoints)
+    first = checkpoints.latest()
+    for version in range(2, 40):
+        record = RoundRecord(
+            run="old", round=version, version=version, seconds=1.0, robots=(), metrics={}
+        )
+        server_dir.append_history(record.as_json())
+        checkpoints.save(type(first)(version=version, weights=first.weights), record)
+    read, parse = [], checkpoints_module.parse_record
+    monkeypatch.setattr(
+        checkpoints_module, "parse_record", lambda content: read.append(content) or parse(content)
+    )
+    monkeypatch.setattr(history_file, "parse_record", None)
+    sent = threading.Event()
+    fleet.gate.clear()
+    monkeypatch.setattr(fleet, "online", lambda: sent.set() or fleet.robots)
+    runs = Runs(server_dir, SETTINGS, fleet)
+
+    run = runs.start(1)
+    assert sent.wait(60)
+
+    assert len(read) <= 1  # the newest one: its round may not be in the history yet
+    fleet.gate.set()
+    finished(run)
