@@ -27,9 +27,11 @@ from fleet_model.types import Update
 app = ClientApp()
 
 
+@app.query()
+@app.evaluate()
 @app.train()
-def train(message: Message, context: Context) -> Message:
-    """Answer one train message; Flower ends this process with it.
+def answer_one(message: Message, context: Context) -> Message:
+    """Answer one message of any kind; Flower ends this process with it.
 
     Raises:
         UpdateError: the server waits no longer. Flower logs it.
@@ -38,10 +40,10 @@ def train(message: Message, context: Context) -> Message:
     left_s = asked.created_at + asked.ttl - time.time()  # Flower takes no clock over 5 s ahead
     if left_s <= 0:
         raise UpdateError(LATE)
-    return answer(message, lambda request: _train(request, context), left_s)
+    return answer(message, lambda request: _work(request, context), left_s)
 
 
-def _train(request: TrainRequest, context: Context) -> Update:
+def _work(request: TrainRequest, context: Context) -> Update:
     path = context.node_config.get("agent")
     if not isinstance(path, str):
         raise SettingsError("node config lacks agent=PATH of this robot's agent.toml")
@@ -51,4 +53,4 @@ def _train(request: TrainRequest, context: Context) -> Update:
     with closing(HttpsStore(settings.server)) as store, TrainingProcess(threads) as process:
         name, _ = store.whoami()
         local = LocalTraining(settings, Models(settings.state / "models"), store, process.fit)
-        return local.train(request, name)
+        return local.answer(request, name)

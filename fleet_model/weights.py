@@ -3,7 +3,7 @@
 import json
 import math
 import mmap
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -186,3 +186,32 @@ def _require_no_gaps(entries: Iterable[Entry], size: int) -> None:
         end = last
     if end != size:
         raise ValueError(f"its tensors have {size} bytes, expected {end}")
+
+
+def join_groups(weights: Weights, groups: Mapping[str, Weights]) -> Weights:
+    """Return the tensors of an update and of further groups in one mapping, for one file.
+
+    Without groups the names stay as they are, so that files without them read as ever.
+    """
+    if not groups:
+        return weights
+    every = {"": weights, **groups}
+    return {f"{group}/{name}": t for group in every for name, t in every[group].items()}
+
+
+def joined_name(name: str, groups: Collection[str]) -> str:
+    """Return the name that a tensor of the update has in `join_groups`."""
+    return f"/{name}" if groups else name
+
+
+def split_groups(
+    tensors: Weights, groups: Collection[str]
+) -> tuple[Weights, Mapping[str, Weights]]:
+    """Undo `join_groups`; raises KeyError for a tensor of another group."""
+    if not groups:
+        return tensors, {}
+    every: dict[str, dict[str, Tensor]] = {group: {} for group in ("", *groups)}
+    for name, tensor in tensors.items():
+        group, _, own = name.partition("/")
+        every[group][own] = tensor
+    return every.pop(""), every

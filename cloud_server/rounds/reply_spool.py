@@ -22,8 +22,16 @@ from pydantic import BeforeValidator, TypeAdapter
 from fleet_model.durable import appending
 from fleet_model.errors import StorageError
 from fleet_model.protocol.outcome import Outcome, parse_outcome
-from fleet_model.types import TRAIN, Metrics, Tensor, Update, Weights
-from fleet_model.weights import Entry, parse_table, safetensors_pieces, view_safetensors
+from fleet_model.types import TRAIN, Metrics, Tensor, Update
+from fleet_model.weights import (
+    Entry,
+    join_groups,
+    joined_name,
+    parse_table,
+    safetensors_pieces,
+    split_groups,
+    view_safetensors,
+)
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +119,7 @@ class ReplySpool:
             found.update(tensors)
             if found.digest() != digest:
                 raise self._damaged(kept)
-            weights, groups = _ungrouped(view_safetensors(tensors), kept)
+            weights, groups = split_groups(view_safetensors(tensors), kept.groups)
         except _UNREADABLE as error:
             raise self._damaged(kept) from error
         return Update(
@@ -134,7 +142,7 @@ class ReplySpool:
         record = self._records[kept.ticket]
         try:
             with self._file.open("rb") as stream:
-                begin, place = _find(stream, record.begin, f"/{name}" if kept.groups else name)
+                begin, place = _find(stream, record.begin, joined_name(name, kept.groups))
                 if not record.checked[place.index]:
                     if _checksum(stream, place.entry.bytes) != record.checksums[place.index]:
                         raise self._damaged(kept)
@@ -167,7 +175,9 @@ class ReplySpool:
 
 def _append(stream: BinaryIO, kept: Kept, update: Update | None) -> _Record:
     header, begin = _KEPT.dump_json(kept), stream.tell()
-    pieces = [] if update is None else safetensors_pieces(_grouped(update))
+    pieces = (
+        [] if update is None else safetensors_pieces(join_groups(update.weights, update.groups))
+    )
     digest = hashlib.sha256(header)
     for piece in pieces:
         digest.update(piece)
@@ -176,25 +186,6 @@ def _append(stream: BinaryIO, kept: Kept, update: Update | None) -> _Record:
     stream.write(header)
     stream.writelines(pieces)
     return _record(begin, [zlib.crc32(piece) for piece in pieces[1:]])
-
-
-def _grouped(update: Update) -> Weights:
-    """Return all tensors of a reply under one name each: "group/name" where there are groups."""
-    if not update.groups:
-        return update.weights
-    groups = {"": update.weights, **update.groups}
-    return {f"{group}/{n}": tensor for group in groups for n, tensor in groups[group].items()}
-
-
-def _ungrouped(tensors: Weights, kept: Kept) -> tuple[Weights, Mapping[str, Weights]]:
-    """Undo `_grouped`: return the weights and the other groups."""
-    if not kept.groups:
-        return tensors, {}
-    groups: dict[str, dict[str, Tensor]] = {group: {} for group in ("", *kept.groups)}
-    for name, tensor in tensors.items():
-        group, _, own = name.partition("/")
-        groups[group][own] = tensor
-    return groups.pop(""), groups
 
 
 def _record(begin: int, checksums: Sequence[int]) -> _Record:

@@ -10,6 +10,7 @@ from edge_agent.models.deploy import Models
 from edge_agent.robot.pause import pause_reason
 from edge_agent.robot.settings import AgentSettings
 from fleet_model.errors import BusyError, SettingsError
+from fleet_model.types import EVALUATE, TRAIN
 
 if TYPE_CHECKING:  # each loads Flower: only robots that train need it
     from edge_agent.link.flower_connection import FleetConnection
@@ -18,7 +19,7 @@ if TYPE_CHECKING:  # each loads Flower: only robots that train need it
 
 
 class Participation:
-    """Takes train messages between two looks at the models; one thread, but for `cancel`."""
+    """Answers messages between two looks at the models; one thread, but for `cancel`."""
 
     def __init__(
         self, settings: AgentSettings, models: Models, store: HttpsStore, status: StatusFile
@@ -44,7 +45,7 @@ class Participation:
         self._settings, self._store, self._file = settings, store, status
         self._process = TrainingProcess(environment, idle_s=training.idle_s)
         self._training = LocalTraining(settings, models, store, self._process.fit)
-        self._client = FleetClient(self._connect, self._train, settings.poll, self._server_now)
+        self._client = FleetClient(self._connect, self._work, settings.poll, self._server_now)
         self._spool = SpoolWatch(settings, status.count_ingest) if settings.examples.spool else None
 
     def start(self) -> None:
@@ -65,9 +66,12 @@ class Participation:
     def step(self) -> None:
         """Answer one message if there is one; raises as FleetClient.step does."""
         rounds = self._file.status.rounds
-        if self._client.step() and rounds and "bytes_up" not in rounds[-1]:
+        if not self._client.step():
+            return
+        self._file.status.last_failure = self._client.last_failure
+        if rounds and "bytes_up" not in rounds[-1]:
             rounds[-1]["bytes_up"], rounds[-1]["bytes_down"] = self._client.last_traffic
-            self._file.set_state("idle")
+        self._file.set_state("idle")
 
     def leave_fleet(self) -> None:
         """Leave the fleet; the next step joins it again."""
@@ -98,8 +102,8 @@ class Participation:
     def _server_now(self) -> float:
         return time.time() + self._store.server_ahead_s
 
-    def _train(self, request: "TrainRequest") -> "Update":
-        """Train, and remember what it cost."""
+    def _work(self, request: "TrainRequest") -> "Update":
+        """Do what is asked, and remember what it cost."""
         if reason := pause_reason(self._settings.state):  # the server asked before it heard of it
             raise BusyError(reason)
         status, memory = self._file.status, self._file.memory
@@ -108,11 +112,22 @@ class Participation:
         fetched = self._store.bytes_down
         begin = time.monotonic()
         try:
-            update = self._training.train(request, status.name)
+            update = self._training.answer(request, status.name)
         finally:
             memory.look(idle=False)
             memory.busy(False)
             self._file.set_state("idle")
+        if update.kind == EVALUATE:
+            version, metrics = update.base_version, dict(update.metrics)
+            status.evaluation = {"version": version, "num_examples": update.num_examples, **metrics}
+        elif update.kind == TRAIN:
+            self._remember(request, update, time.monotonic() - begin, fetched)
+        return update
+
+    def _remember(
+        self, request: "TrainRequest", update: "Update", seconds: float, fetched: int
+    ) -> None:
+        status = self._file.status
         status.tensorflow_loaded |= bool(update.metrics.get("tensorflow_loaded"))
         status.examples = update.num_examples
         status.rounds.append(
@@ -120,10 +135,9 @@ class Participation:
                 "run": request.run,
                 "round": request.round,
                 "num_examples": update.num_examples,
-                "seconds": round(time.monotonic() - begin, 3),
+                "seconds": round(seconds, 3),
                 "trainer_bytes": self._store.bytes_down - fetched,
                 "metrics": dict(update.metrics),
             }
         )
         self._file.set_state("idle")
-        return update

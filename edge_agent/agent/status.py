@@ -38,6 +38,8 @@ class Status:
     tensorflow_loaded: bool = False  # in the agent or its training process, ever
     idle_mb: float = 0.0  # summed PSS of the process tree
     peak_mb: float = 0.0
+    last_failure: str = ""  # why the server's last request could not be met; "" if it was
+    evaluation: dict[str, Any] = field(default_factory=dict)  # what the last one measured
     rounds: list[dict[str, Any]] = field(default_factory=list)
     publishes: list[dict[str, Any]] = field(default_factory=list)
     ingest: dict[str, Any] = field(default_factory=dict)  # from the spool, see ingest_ledger.Totals

@@ -232,6 +232,15 @@ def _status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     yield f"rounds   {len(rounds)}"
     if notice := answer.get("last_notice"):
         yield f"notice   {notice}"
+    if reason := answer.get("last_failure"):
+        yield f"request  the last one was not met: {reason}"
+    if measured := answer.get("evaluation"):
+        values = {k: v for k, v in measured.items() if k not in ("version", "num_examples")}
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+        yield (
+            f"measured version {measured['version']}: {scores} "
+            f"({measured['num_examples']} held-out examples)"
+        )
     for name, change in changes(rounds[-1]["metrics"] if rounds else {}).items():
         yield (
             f"{name:8} {change.before:.3f} before its own training, {change.after:.3f} after "

@@ -22,32 +22,29 @@ SLOWER = 1.25  # each look that finds nothing: twenty robots that waited for a s
 LATE = "this work is abandoned: the server waits for it no longer"
 log = logging.getLogger(__name__)
 
-Train = Callable[[TrainRequest], Update]
+Work = Callable[[TrainRequest], Update]
 
 
-def answer(message: Message, train: Train, left_s: float = float("inf")) -> Message:
-    """Return the reply to a train message; an error becomes its reason, without paths.
+def answer(message: Message, work: Work, left_s: float = float("inf")) -> Message:
+    """Return the reply to a message of any kind; an error becomes its reason, without paths.
 
     So does a bug: the server must not wait for this robot, and the robot stays in the fleet.
 
     Args:
         message: as received.
-        train: may take what the request calls `deadline_s`.
+        work: does what the request asks for; may take what it calls `deadline_s`.
         left_s: how long the server still waits.
 
     Raises:
         UpdateError: the time is over, and the server takes no reply.
-        ConnectionFailed: what training needs cannot be fetched now; the message may be tried again.
+        ConnectionFailed: what the work needs cannot be fetched now; try the message again.
     """
     content: RecordDict | Error
     begin = time.monotonic()
     try:
-        if message.metadata.message_type.startswith("train"):
-            request = unpack_request(message.content)
-            request = replace(request, deadline_s=min(request.deadline_s, left_s))
-            content = pack_update(train(request))
-        else:
-            content = _failure(Outcome("failed", "this robot answers train messages only"))
+        request = unpack_request(message.content)
+        request = replace(request, deadline_s=min(request.deadline_s, left_s))
+        content = pack_update(work(request))
     except ConnectionFailed:
         raise
     except Exception as error:  # noqa: BLE001  (logged by outcome_of)
@@ -75,7 +72,7 @@ class _Work:
 
 
 class FleetClient:
-    """Poll for train messages and answer them.
+    """Poll for messages and answer them.
 
     Neither the network nor a restart of the server costs work: after a failure, `step` goes on
     with the same session, and sends again what did not arrive, while the server waits for it.
@@ -84,7 +81,7 @@ class FleetClient:
     def __init__(
         self,
         connect: Callable[[], FleetConnection],
-        train: Train,
+        work: Work,
         poll: PollSettings,
         server_now: Callable[[], float] = time.time,
     ) -> None:
@@ -92,12 +89,12 @@ class FleetClient:
 
         Args:
             connect: makes a connection; called again only after `close`.
-            train: answers a request.
+            work: does what a request asks for.
             poll: how often to look.
             server_now: the server's clock, in seconds since 1970, as well as it is known here.
         """
         self._connect = connect
-        self._train = train
+        self._do = work
         self._poll = poll
         self._server_now = server_now
         self._connection: FleetConnection | None = None
@@ -107,6 +104,7 @@ class FleetClient:
         self._beat_stop = threading.Event()
         self._beat: threading.Thread | None = None
         self._pause_s = poll.idle_s
+        self.last_failure = ""  # why the last message was answered by an error; "" if it was not
         self.last_traffic = (0, 0)  # payload bytes (up, down) of the last message and its reply
 
     def step(self) -> bool:
@@ -206,10 +204,11 @@ class FleetClient:
         """Train unless that is done, and deliver the reply."""
         begin = time.monotonic()
         if not work.answered:
-            work.message = answer(work.message, self._train, work.until - begin)
+            work.message = answer(work.message, self._do, work.until - begin)
             work.answered, work.seconds = True, time.monotonic() - begin
         if time.monotonic() >= work.until:
             raise UpdateError(LATE)
+        self.last_failure = str(work.message.error.reason) if work.message.has_error() else ""
         link.reply(work.message, work.seconds)
         self._answered = work.asked
         up, down = work.traffic

@@ -1,4 +1,4 @@
-"""Answer one train request with this robot's own examples."""
+"""Answer one request with this robot's own examples."""
 
 import time
 import zlib
@@ -15,6 +15,7 @@ from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import AgentSettings
 from edge_agent.training.feature_cache import FOLDER
 from edge_agent.training.training_job import ExampleSource, TrainingJob
+from edge_agent.training.work_kinds import work_of
 from fleet_model.bundle import FileEntry
 from fleet_model.errors import UpdateError
 from fleet_model.store import ModelStore
@@ -58,16 +59,17 @@ class LocalTraining:
         self._store = store
         self._fit = fit
 
-    def train(self, request: "TrainRequest", robot: str) -> "Update":
-        """Return the update.
+    def answer(self, request: "TrainRequest", robot: str) -> "Update":
+        """Return the reply: an update, or whatever the request's kind asks for.
 
         Raises:
             BundleError: the trainer's files are damaged or do not suit this robot.
-            UpdateError: the request names no trainer.
+            UpdateError: the request names no trainer, or is of a kind that is not known here.
             ConnectionFailed: the trainer's files cannot be fetched now.
             TrainingError, FrameError: see Trainer.fit.
         """
         begin = time.monotonic()
+        work_of(request.kind)
         training, examples = self._settings.training, self._settings.examples
         try:
             entry = FileEntry(sha256=request.trainer, size_bytes=request.trainer_bytes)
@@ -102,5 +104,6 @@ class LocalTraining:
             examples=source,
             checkpoint=request.checkpoint,
             config=replace(request.config, seed=seed),
+            kind=request.kind,
         )
         return self._fit(job, request.deadline_s - (time.monotonic() - begin))

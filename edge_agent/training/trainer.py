@@ -25,6 +25,7 @@ from fleet_model.errors import FrameError, TrainingError
 from fleet_model.measures import AFTER, BEFORE, at
 from fleet_model.optimizer import step, still
 from fleet_model.types import (
+    EVALUATE,
     Checkpoint,
     Encoded,
     Example,
@@ -54,7 +55,8 @@ log = logging.getLogger(__name__)
 class Trainer(Protocol):
     """Improve a checkpoint with examples that stay on the robot; kept between rounds.
 
-    Built as `Trainer(spec, directory)`, where `directory` holds the verified files of its part.
+    Built as `Trainer(spec, directory)`, where `directory` holds the verified files of its part. One
+    that can also measure a checkpoint has `evaluate(checkpoint, examples) -> Update`, too.
     """
 
     def fit(
@@ -112,13 +114,20 @@ def fit(
         TrainingError: nothing to train on, a checkpoint for another trainer, or a loss or weight
             that is not finite.
     """
-    _require_fitting(learner.spec, checkpoint, config)
-    origin = {
-        name: np.ascontiguousarray(checkpoint.weights[name], np.float32)
-        for name in learner.spec.tensors
-    }
+    if config.epochs < 1 or config.batch_size < 1:
+        raise TrainingError(
+            f"the server asks for {config.epochs} epochs of batches of {config.batch_size}; "
+            "expected at least 1 of each"
+        )
+    origin = _origin(learner.spec, checkpoint)
     begin = time.perf_counter()
     training, held_out, unreadable = _encode(learner, examples)
+    learner.cache.end()
+    if not len(training):
+        raise TrainingError(
+            f"no examples to train on ({len(held_out)} held out, {unreadable} "
+            "unreadable); record or label more frames"
+        )
     encoded = time.perf_counter()
     with np.errstate(over="ignore", invalid="ignore"):  # not finite is an error of its own below
         weights, num_steps, train_loss = _train(learner, origin, training, config)
@@ -142,21 +151,43 @@ def fit(
     )
 
 
+def evaluate(learner: Learner, checkpoint: Checkpoint, examples: Iterable[Example]) -> Update:
+    """Measure a checkpoint on the held-out examples; the reply holds measures and no weights.
+
+    Raises:
+        TrainingError: nothing is held out, or a checkpoint for another trainer.
+    """
+    origin = _origin(learner.spec, checkpoint)
+    # The round of the cache stays open: what was computed for training is not dropped.
+    _, held_out, unreadable = _encode(learner, (one for one in examples if one.held_out))
+    if not len(held_out):
+        raise TrainingError(
+            f"no held-out examples to measure with ({unreadable} unreadable); record or label more "
+            "frames, or raise examples.held_out"
+        )
+    return Update(
+        kind=EVALUATE,
+        robot="",
+        base_version=checkpoint.version,
+        weights={},
+        num_examples=max(1, round(held_out.weight(range(len(held_out))))),
+        num_steps=0,
+        metrics=_score(learner, origin, held_out),
+    )
+
+
 def threads_from_environment() -> int:
     """Return OMP_NUM_THREADS, which the agent sets for its training process; 2 without it."""
     value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # may be a list: "4,2"
     return int(value) if value.isdigit() and int(value) > 0 else 2
 
 
-def _require_fitting(spec: TrainerSpec, checkpoint: Checkpoint, config: TrainConfig) -> None:
-    if config.epochs < 1 or config.batch_size < 1:
-        raise TrainingError(
-            f"the server asks for {config.epochs} epochs of batches of {config.batch_size}; "
-            "expected at least 1 of each"
-        )
+def _origin(spec: TrainerSpec, checkpoint: Checkpoint) -> Weights:
+    """Return the checkpoint's tensors as trainers take them; raises TrainingError."""
     expected = {name: np.empty(tensor.shape, np.float32) for name, tensor in spec.tensors.items()}
     sender = f"the server's checkpoint {checkpoint.version}"
     require_same_tensors(expected, checkpoint.weights, sender=sender, error=TrainingError)
+    return {name: np.ascontiguousarray(checkpoint.weights[name], np.float32) for name in expected}
 
 
 class _Prepared(NamedTuple):
@@ -188,7 +219,6 @@ def _encode(learner: Learner, examples: Iterable[Example]) -> tuple[Rows, Rows, 
                 reasons.append(str(error))
                 continue
             seen[example.key] = (example.held_out, row, target)
-    learner.cache.end()
     if reasons:
         log.warning("%d examples left out; the first: %s", len(reasons), reasons[0])
     rows = [seen[key] for key in sorted(seen)]
@@ -196,11 +226,6 @@ def _encode(learner: Learner, examples: Iterable[Example]) -> tuple[Rows, Rows, 
         Rows([r[1] for r in rows if r[0] is held], [r[2] for r in rows if r[0] is held])
         for held in (False, True)
     )
-    if not len(training):
-        raise TrainingError(
-            f"no examples to train on ({len(held_out)} held out, {len(reasons)} "
-            "unreadable); record or label more frames"
-        )
     return training, held_out, len(reasons)
 
 

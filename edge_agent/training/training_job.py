@@ -1,4 +1,4 @@
-"""What agent and training process tell each other: a job one way, an update or an error back.
+"""What agent and training process tell each other: a job one way, a reply or an error back.
 
 Both travel as packets: two lengths, a JSON header, a safetensors body (never pickle).
 """
@@ -14,8 +14,8 @@ from fleet_model import errors
 from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import FleetError, TrainingError
 from fleet_model.loading import load_plugin
-from fleet_model.types import Checkpoint, Example, TrainConfig, Update
-from fleet_model.weights import safetensors_pieces, view_safetensors
+from fleet_model.types import TRAIN, Checkpoint, Example, TrainConfig, Update
+from fleet_model.weights import join_groups, safetensors_pieces, split_groups, view_safetensors
 
 Packet: TypeAlias = tuple[dict[str, Any], bytes]  # (JSON header, safetensors body)
 LENGTHS = struct.Struct(">IQ")  # header bytes, body bytes
@@ -48,6 +48,7 @@ class TrainingJob:
     examples: ExampleSource
     checkpoint: Checkpoint
     config: TrainConfig
+    kind: str = TRAIN  # of the request
 
 
 def write_packet(stream: IO[bytes], packet: Packet) -> None:
@@ -79,6 +80,7 @@ def pack_job(job: TrainingJob) -> Packet:
         "examples": asdict(job.examples),
         "version": job.checkpoint.version,
         "config": asdict(job.config),
+        "kind": job.kind,
     }
     return header, b"".join(safetensors_pieces(job.checkpoint.weights))
 
@@ -93,18 +95,22 @@ def unpack_job(packet: Packet) -> TrainingJob:
         examples=ExampleSource(**header["examples"]),
         checkpoint=Checkpoint(version=header["version"], weights=view_safetensors(body)),
         config=TrainConfig(**header["config"]),
+        kind=header["kind"],
     )
 
 
 def pack_update(update: Update) -> Packet:
     """Training process's side."""
     header = {
+        "kind": update.kind,
+        "groups": list(update.groups),
         "base_version": update.base_version,
         "num_examples": update.num_examples,
         "num_steps": update.num_steps,
         "metrics": dict(update.metrics),
     }
-    return header, b"".join(safetensors_pieces(update.weights))
+    tensors = join_groups(update.weights, update.groups)
+    return header, b"".join(safetensors_pieces(tensors))
 
 
 def pack_error(error: FleetError) -> Packet:
@@ -117,4 +123,5 @@ def unpack_update(packet: Packet) -> Update:
     header, body = packet
     if "error" in header:
         raise getattr(errors, header["error"], TrainingError)(header["message"])
-    return Update(robot="", weights=view_safetensors(body), **header)
+    weights, groups = split_groups(view_safetensors(body), header.pop("groups"))
+    return Update(robot="", weights=weights, groups=groups, **header)

@@ -35,9 +35,10 @@ from edge_agent.training.training_job import (
     unpack_update,
     write_packet,
 )
+from edge_agent.training.work_kinds import work_of
 from fleet_model.errors import FleetError, TrainingError
 from fleet_model.loading import load_plugin
-from fleet_model.types import Update
+from fleet_model.types import TRAIN, Update
 
 # Training is the least urgent work of a robot: at nice 10 it gets a tenth of a core that perception
 # or control wants, and all of an idle one. For the same reason the memory killer takes it first.
@@ -228,8 +229,10 @@ class _WarmTrainer:
 def _answer(warm: _WarmTrainer, packet: Packet) -> Packet:
     try:
         job = unpack_job(packet)
-        update = warm.of(job).fit(job.checkpoint, job.examples.open(), job.config)
-        return pack_update(replace(update, metrics={**update.metrics, **_process_metrics()}))
+        update = work_of(job.kind)(warm.of(job), job)
+        if job.kind == TRAIN:  # other replies hold what was asked for, and nothing of this process
+            update = replace(update, metrics={**update.metrics, **_process_metrics()})
+        return pack_update(update)
     except FleetError as error:
         return pack_error(error)
     except Exception as error:  # whatever it is, the agent must hear of it

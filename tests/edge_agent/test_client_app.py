@@ -1,6 +1,7 @@
 """The stock ClientApp gives the replies that the lean agent gives."""
 
 import time
+from dataclasses import replace
 
 import pytest
 from flwr.app import Context, Message, RecordDict
@@ -9,7 +10,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from edge_agent.client_app import app
 from fleet_model.bundle import TRAINER, entry_of
 from fleet_model.errors import UpdateError
-from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
+from fleet_model.protocol.wire import TrainRequest, message_type, pack_request, unpack_update
 from fleet_model.types import Checkpoint, TrainConfig
 from fleet_model.weights import read_weights
 
@@ -35,7 +36,11 @@ def ask(shared_server):
         trainer=entry.sha256,
         trainer_bytes=entry.size_bytes,
     )
-    return lambda ttl_s: Message(pack_request(request), 1, "train", ttl=ttl_s)
+
+    def ask(ttl_s, kind="train"):
+        return Message(pack_request(replace(request, kind=kind)), 1, message_type(kind), ttl=ttl_s)
+
+    return ask
 
 
 @pytest.fixture
@@ -54,6 +59,24 @@ def test_a_message_is_trained_and_answered(shared_server, message, image_folder,
     assert update.base_version == 1
     assert update.num_examples > 20
     assert set(update.weights) == {"head/kernel", "head/bias"}
+
+
+def test_a_checkpoint_is_measured(shared_server, ask, image_folder, tmp_path):
+    folder = image_folder("frames", {"circle": 12, "square": 12, "star": 12})
+    config = shared_server.admit(tmp_path / "r2", "r2", train=True, examples=(folder,))
+    told = unpack_update(run_app(ask(60.0, "evaluate"), agent=str(config)).content, "r2")
+    assert (told.kind, told.base_version, dict(told.weights)) == ("evaluate", 1, {})
+    assert told.num_examples > 0
+    assert set(told.metrics) == {"accuracy", "loss"}
+
+
+def test_what_a_newer_server_asks_is_declined_by_name(shared_server, ask, tmp_path):
+    config = shared_server.admit(tmp_path / "r3", "r3", train=True, examples=(tmp_path,))
+    reply = run_app(ask(60.0, "calibrate"), agent=str(config))
+    assert reply.error.reason == (
+        "failed: this agent does not know requests of kind 'calibrate', only train, evaluate: "
+        "update the agent"
+    )
 
 
 def test_without_the_settings_path_the_reply_says_what_is_missing(message):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_agent.training.feature_cache import FOLDER, FeatureCache
-from edge_agent.training.trainer import Learner, fit, threads_from_environment
+from edge_agent.training.trainer import Learner, evaluate, fit, threads_from_environment
 from fleet_model.bundle import TRAINER, Task, TrainerSpec
 from fleet_model.errors import SettingsError, TrainingError
 from fleet_model.keras.model import KerasModel, keras_model
@@ -55,6 +55,10 @@ class KerasTrainer:
     ) -> Update:
         """Return the update of one round; see `edge_agent.training.trainer.fit`."""
         return fit(self._learner, checkpoint, examples, config)
+
+    def evaluate(self, checkpoint: Checkpoint, examples: Iterable[Example]) -> Update:
+        """Return the measures of a checkpoint; see `edge_agent.training.trainer.evaluate`."""
+        return evaluate(self._learner, checkpoint, examples)
 
 
 class _CutModel:

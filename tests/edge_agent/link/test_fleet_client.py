@@ -3,11 +3,12 @@
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from edge_agent.link import fleet_client
@@ -23,6 +24,7 @@ from fleet_model.errors import (
     UpdateError,
 )
 from fleet_model.protocol.outcome import Outcome, unpack_failure
+from fleet_model.protocol.version import PROTOCOL
 from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
 from fleet_model.types import Checkpoint, TrainConfig, Update
 
@@ -114,10 +116,22 @@ def test_an_update_that_cannot_be_sent_is_answered():
     assert "AttributeError" in reply.error.reason
 
 
-@pytest.mark.parametrize("kind", ["query", "evaluate", "system"])
-def test_other_messages_are_declined(kind):
-    reply = answer(message(kind=kind), failing(AssertionError("trained")))
-    assert reply.error.reason == "failed: this robot answers train messages only"
+@pytest.mark.parametrize("kind", ["query", "evaluate"])
+def test_a_request_of_any_kind_is_handed_on_and_its_reply_sent(kind):
+    asked = pack_request(replace(REQUEST, kind=kind))
+    told = replace(update_for(REQUEST), kind=kind, weights={}, groups={"sums": WEIGHTS})
+    reply = answer(message(asked, kind=kind), lambda request: replace(told, kind=request.kind))
+    arrived = unpack_update(reply.content, "r1")
+    assert (arrived.kind, arrived.weights, set(arrived.groups)) == (kind, {}, {"sums"})
+
+
+def test_a_request_of_a_higher_protocol_is_answered_with_update_the_agent():
+    content = pack_request(REQUEST)
+    about = {**content.config_records["config"], "protocol": PROTOCOL + 1}
+    content["config"] = ConfigRecord(about)
+    reply = answer(message(content), failing(AssertionError("trained")))
+    assert reply.error.reason.startswith("failed: the server's message is of protocol")
+    assert reply.error.reason.endswith(": update the agent")
 
 
 # ------------------------------------------------------------------------------- the deadline

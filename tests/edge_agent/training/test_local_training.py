@@ -61,7 +61,7 @@ def training(store, tmp_path):
 
 
 def test_the_job_holds_what_request_and_settings_say(training, request_for):
-    job = training(lambda job, _: job, paths=(Path("/bags/1"),)).train(request_for(), "r1")
+    job = training(lambda job, _: job, paths=(Path("/bags/1"),)).answer(request_for(), "r1")
     assert (job.trainer, job.checkpoint.version, job.config.epochs) == ("litert", 4, 2)
     assert sorted(path.name for path in job.directory.iterdir()) == [
         "features",
@@ -78,34 +78,34 @@ def test_the_job_holds_what_request_and_settings_say(training, request_for):
 def test_a_robot_with_a_spool_learns_from_its_store_and_remembers_what_it_trained_on(
     training, request_for, tmp_path
 ):
-    arguments = training(lambda job, _: job).train(request_for(), "r1").examples.arguments
+    arguments = training(lambda job, _: job).answer(request_for(), "r1").examples.arguments
     assert arguments["kept"] == ""
     assert arguments["trained"] == str(tmp_path / "state" / "trained.json")
-    job = training(lambda job, _: job, spool=tmp_path / "spool").train(request_for(), "r1")
+    job = training(lambda job, _: job, spool=tmp_path / "spool").answer(request_for(), "r1")
     assert job.examples.arguments["kept"] == str(tmp_path / "state" / "examples")
 
 
 def test_a_training_may_take_as_long_as_the_round_stays_open(training, request_for):
-    left_s = training(lambda _, seconds: seconds).train(request_for(), "r1")
+    left_s = training(lambda _, seconds: seconds).answer(request_for(), "r1")
     assert 50 < left_s < 60  # what fetching the trainer took is gone
 
 
 def test_robots_shuffle_apart_each_always_in_the_same_way(training, request_for):
     local = training(lambda job, _: job.config.seed)
-    seeds = [local.train(request_for(seed), name) for seed in (5, 6) for name in ("r1", "r2")]
+    seeds = [local.answer(request_for(seed), name) for seed in (5, 6) for name in ("r1", "r2")]
     assert len(set(seeds)) == 4
-    assert local.train(request_for(5), "r1") == seeds[0]
+    assert local.answer(request_for(5), "r1") == seeds[0]
 
 
 def test_a_request_that_names_no_trainer_is_refused(training, request_for):
     for broken in (request_for(trainer="newest"), request_for(trainer_bytes=-1)):
         with pytest.raises(UpdateError, match="the message names trainer"):
-            training(lambda job, _: job).train(broken, "r1")
+            training(lambda job, _: job).answer(broken, "r1")
 
 
 def test_a_trainer_of_another_kind_is_a_bundle_error(training, request_for):
     with pytest.raises(BundleError, match=r"set training\.trainer to one of: keras, litert"):
-        training(lambda job, _: job, trainer="torch").train(request_for(), "r1")
+        training(lambda job, _: job, trainer="torch").answer(request_for(), "r1")
 
 
 def test_real_frames_become_an_update_in_the_training_process(
@@ -113,7 +113,7 @@ def test_real_frames_become_an_update_in_the_training_process(
 ):
     folder = image_folder("frames", {"circle": 12, "square": 12, "star": 12})
     with TrainingProcess(idle_s=30) as process:
-        update = training(process.fit, paths=(folder,)).train(request_for(), "r1")
+        update = training(process.fit, paths=(folder,)).answer(request_for(), "r1")
     assert update.base_version == 4
     assert update.num_examples + update.metrics["held_out"] == 36
     assert update.weights.keys() == WEIGHTS.keys()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge_agent.training import trainer
 from edge_agent.training.feature_cache import FeatureCache
-from edge_agent.training.trainer import Learner, fit, threads_from_environment
+from edge_agent.training.trainer import Learner, evaluate, fit, threads_from_environment
 from fleet_model.bundle import Task, TensorSpec, TrainerSpec, WorkloadSpec
 from fleet_model.errors import FrameError, TrainingError
 from fleet_model.types import Checkpoint, Encoded, Example, Target, TrainConfig
@@ -123,6 +123,35 @@ def same(one, other):
 
 def length(update):
     return float(np.sqrt(sum((w.astype(np.float64) ** 2).sum() for w in update.weights.values())))
+
+
+def test_an_evaluation_measures_a_checkpoint_on_what_is_held_out_and_holds_no_weights():
+    machine, start = learner(), checkpoint(version=9)
+    before = fit(machine, start, examples(40, held_out_every=5), ROUND).metrics
+    told = evaluate(machine, start, examples(40, held_out_every=5))
+    assert (told.kind, told.base_version, told.num_examples, told.num_steps) == (
+        "evaluate", 9, 8, 0,
+    )  # fmt: skip
+    assert (dict(told.weights), dict(told.groups)) == ({}, {})
+    assert told.metrics == {name: before[f"{name}_before"] for name in ("accuracy", "loss")}
+
+
+def test_an_evaluation_encodes_only_what_is_held_out_and_drops_no_features():
+    machine, start = learner(), checkpoint()
+    evaluate(machine, start, examples(40, held_out_every=5))
+    assert machine.workload.encoded == 8
+    fit(machine, start, examples(40, held_out_every=5), ROUND)
+    evaluate(machine, start, examples(40, held_out_every=5))
+    fit(machine, start, examples(40, held_out_every=5), ROUND)
+    assert machine.workload.encoded == 40
+
+
+def test_nothing_held_out_or_a_checkpoint_of_another_trainer_cannot_be_measured():
+    with pytest.raises(TrainingError, match="no held-out examples to measure with"):
+        evaluate(learner(), checkpoint(), examples(10))
+    other = Checkpoint(version=3, weights={"head/kernel": np.zeros((2, 2), np.float32)})
+    with pytest.raises(TrainingError, match="the server's checkpoint 3"):
+        evaluate(learner(), other, examples(10, held_out_every=2))
 
 
 def test_an_update_is_the_difference_to_the_checkpoint():

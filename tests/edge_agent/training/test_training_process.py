@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ import pytest
 
 from edge_agent.training.training_process import ExampleSource, TrainingJob, TrainingProcess
 from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec
-from fleet_model.errors import FrameError, SettingsError, TrainingError
+from fleet_model.errors import FrameError, SettingsError, TrainingError, UpdateError
 from fleet_model.types import Checkpoint, TrainConfig
 
 pytestmark = pytest.mark.base
 
 PLUGIN = '''
 import os, signal, time
+from dataclasses import replace
 import numpy as np
 from fleet_model.errors import FrameError
 from fleet_model.types import Example, Update
@@ -73,6 +75,19 @@ def leave(directory):
 
 def fail(directory):
     raise ZeroDivisionError(f"secret {directory}")
+
+class Summing(Trainer):
+    """Answers with a group of tensors of its own; knows evaluate()."""
+
+    def fit(self, checkpoint, examples, config):
+        update = super().fit(checkpoint, examples, config)
+        return replace(update, groups={"sums": {"n": np.full(2, 7, np.float32)}})
+
+    def evaluate(self, checkpoint, examples):
+        return Update(
+            kind="evaluate", robot="", base_version=checkpoint.version, weights={},
+            num_examples=len(list(examples)), num_steps=0, metrics={"loss": 0.5},
+        )
 
 ACTIONS = {1: hang, 2: segfault, 3: leave, 4: fail}
 '''
@@ -320,3 +335,26 @@ def test_the_parents_side_imports_nothing_heavy():
         "sys.exit(', '.join(heavy & sys.modules.keys()) or 0)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_request_to_measure_reaches_a_trainer_that_can(process, job):
+    asked = replace(job(trainer="some_plugin:Summing"), kind="evaluate")
+    told = process.fit(asked)
+    assert (told.kind, told.base_version, told.num_examples) == ("evaluate", 7, 5)
+    assert (dict(told.weights), told.metrics) == ({}, {"loss": 0.5})
+
+
+def test_a_trainer_that_cannot_measure_is_named(process, job):
+    with pytest.raises(TrainingError, match="some_plugin:Trainer cannot measure"):
+        process.fit(replace(job(), kind="evaluate"))
+
+
+def test_a_kind_that_is_not_known_is_named(process, job):
+    with pytest.raises(UpdateError, match="kind 'calibrate', only train, evaluate: update the"):
+        process.fit(replace(job(), kind="calibrate"))
+
+
+def test_further_groups_of_tensors_come_back(process, job):
+    update = process.fit(job(trainer="some_plugin:Summing"))
+    np.testing.assert_array_equal(update.groups["sums"]["n"], np.float32([7, 7]))
+    np.testing.assert_array_equal(update.weights["head/bias"], np.float32([1, 1]))
