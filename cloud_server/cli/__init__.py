@@ -1,9 +1,5 @@
 """Command line of the cloud side: cloud-server."""
 
-from typing import Annotated
-
-import typer
-
 from cloud_server.cli import (
     doctor_commands,
     init_command,
@@ -14,16 +10,13 @@ from cloud_server.cli import (
     status_commands,
 )
 from cloud_server.cli.terminal import Directory, console
-from fleet_model import __version__
-from fleet_model.errors import FleetError
+from fleet_model.command_line import make_app, run_app
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Federated learning for fleets of robots: the server side.\n\n"
-    "Exit codes: 0 done, 2 wrong settings or flags, 3 damaged bundle, 6 refused, 7 no connection, "
-    "8 checkpoint does not fit, 9 export failed, 10 round failed, "
-    "12 disk full or damaged, 14 run stopped.",
+app = make_app(
+    "Federated learning for fleets of robots: the server side.",
+    "0 done, 2 wrong settings or flags, 3 damaged bundle, 6 refused, 7 no connection, "
+    "8 checkpoint does not fit, 9 export failed, 10 round failed, 12 disk full or damaged, "
+    "14 run stopped",
 )
 app.command()(init_command.init)
 app.command()(run_commands.train)
@@ -35,21 +28,6 @@ app.add_typer(run_commands.runs, name="runs")
 app.add_typer(run_commands.schedule, name="schedule")
 app.add_typer(robot_commands.app, name="robots")
 app.add_typer(model_commands.app, name="models")
-
-
-def _version(value: bool) -> None:
-    if value:
-        typer.echo(f"fleetlearn {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _common(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
-    ] = False,
-) -> None:
-    """Federated learning for fleets of robots: the server side."""
 
 
 @app.command()
@@ -77,11 +55,5 @@ def start(directory: Directory) -> None:
 
 
 def main() -> None:
-    """Run the CLI; our own errors become one line and an exit code."""
-    try:
-        app()
-    except FleetError as error:
-        typer.echo(f"cloud-server: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    """Run the command line."""
+    run_app(app, "cloud-server")

@@ -11,36 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from edge_agent.cli.frame_commands import Json, extract, inspect
-from fleet_model import __version__
-from fleet_model.errors import BundleError, FleetError
+from fleet_model.command_line import make_app, run_app
+from fleet_model.errors import BundleError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Federated learning for fleets of robots: the robot's side.\n\n"
-    "Exit codes: 0 done, 2 wrong settings or flags, 3 damaged bundle, 4 message does not fit, "
-    "5 bag or image cannot be read, 12 disk full or not writable, 13 done but something was "
-    "damaged.",
+app = make_app(
+    "Federated learning for fleets of robots: the robot's side.",
+    "0 done, 2 wrong settings or flags, 3 damaged bundle, 4 message does not fit, 5 bag or image "
+    "cannot be read, 12 disk full or not writable, 13 done but something was damaged",
 )
 app.command()(extract)
 app.command()(inspect)
 Config = Annotated[Path, typer.Option("--config", "-c", help="agent.toml of this robot")]
 CONFIG = Path("agent.toml")
-
-
-def _version(value: bool) -> None:
-    if value:
-        typer.echo(f"fleetlearn {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _common(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
-    ] = False,
-) -> None:
-    """Federated learning for fleets of robots: the robot's side."""
 
 
 @app.command()
@@ -256,11 +238,5 @@ def _log_to_stderr() -> None:
 
 
 def main() -> None:
-    """Run the CLI; our own errors become one line and an exit code."""
-    try:
-        app()
-    except FleetError as error:
-        typer.echo(f"edge-agent: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    """Run the command line."""
+    run_app(app, "edge-agent")

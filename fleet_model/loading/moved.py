@@ -25,7 +25,7 @@ MOVED = (
     (
         "cloud_server",
         "cloud_server.rounds",
-        "choosing fleet folding reply_spool round_journal round_rules round_state update_checks",
+        "choosing fleet folding reply_spool round_journal round_state update_checks",
     ),
     ("cloud_server", "cloud_server.runs", "run_rounds run_store runs schedule"),
     (

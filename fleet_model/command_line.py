@@ -1,0 +1,50 @@
+"""What both command lines have in common: --version, errors on one line, exit codes."""
+
+from typing import Annotated
+
+import typer
+
+from fleet_model import __version__
+from fleet_model.errors import FleetError
+
+
+def make_app(about: str, exit_codes: str) -> typer.Typer:
+    """Return an app without commands.
+
+    Args:
+        about: one sentence.
+        exit_codes: those that its commands end with, for --help.
+    """
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        help=f"{about}\n\nExit codes: {exit_codes}.",
+    )
+
+    @app.callback()
+    def common(
+        version: Annotated[
+            bool,
+            typer.Option("--version", callback=_version, is_eager=True, help="print the version"),
+        ] = False,
+    ) -> None:
+        pass
+
+    return app
+
+
+def run_app(app: typer.Typer, program: str) -> None:
+    """Run the command that was given; our own errors become one line and an exit code."""
+    try:
+        app()
+    except FleetError as error:
+        typer.echo(f"{program}: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"fleetlearn {__version__}")
+        raise typer.Exit
