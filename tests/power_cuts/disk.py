@@ -15,6 +15,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -71,7 +72,7 @@ class Tree:
             content = self.nodes[number].content
             seen = first.setdefault(number, path)
             shown = "folder" if isinstance(content, dict) else content
-            digest.update(repr((path, seen, shown if seen == path else "")).encode())
+            digest.update(f"{path}\0{seen}\0".encode() + (_digest(shown) if seen == path else b""))
         return digest.digest()
 
     def __eq__(self, other: object) -> bool:
@@ -99,7 +100,7 @@ class Disk:
     """A folder at the beginning; everything in it is safe."""
 
     def __init__(self, nodes: dict[int, Node], inodes: dict[tuple[int, int], int]) -> None:
-        self._nodes = nodes
+        self.nodes = nodes
         self.inodes = inodes  # (device, inode) -> number, for the recorder
 
     @classmethod
@@ -131,16 +132,26 @@ class Disk:
 
     def after(self, operations: Sequence[Operation], fates: Fates | None = None) -> Tree:
         """Return what is there when each operation has met its fate."""
-        fates = fates or {}
-        nodes = {
-            number: Node(dict(node.content) if isinstance(node.content, dict) else node.content)
-            for number, node in self._nodes.items()
-        }
-        for index, operation in enumerate(operations):
-            if isinstance(operation, Create) and operation.node not in nodes:
-                empty = {"file": b"", "folder": {}, "link": operation.target}[operation.kind]
-                nodes[operation.node] = Node(empty)  # there, whether its name is or not
-            _apply(nodes, operation, fates.get(index))
+        return Replay(self, operations).tree(len(operations), fates or {})
+
+
+class Replay:
+    """The states that a sequence of operations may leave; what is common to them is done once."""
+
+    def __init__(self, disk: Disk, operations: Sequence[Operation]) -> None:
+        self._operations = operations
+        self._kept = [_copy(disk.nodes)]  # after so many operations, all of them kept
+
+    def tree(self, cut: int, fates: Fates) -> Tree:
+        """Return what is there after `cut` operations, each of which has met its fate."""
+        first = min(fates, default=cut)
+        while len(self._kept) <= first:
+            nodes = _copy(self._kept[-1])
+            _apply(nodes, self._operations[len(self._kept) - 1], None)
+            self._kept.append(nodes)
+        nodes = _copy(self._kept[first])
+        for index in range(first, cut):
+            _apply(nodes, self._operations[index], fates.get(index))
         return Tree(nodes)
 
 
@@ -173,7 +184,23 @@ def fates_of(operation: Operation) -> Iterable[Fate]:
     return ("lost", "torn", "short", "zeros") if isinstance(operation, Write) else ("lost",)
 
 
+def _copy(nodes: dict[int, Node]) -> dict[int, Node]:
+    return {
+        number: Node(dict(node.content) if isinstance(node.content, dict) else node.content)
+        for number, node in nodes.items()
+    }
+
+
+@cache
+def _digest(content: bytes | str) -> bytes:
+    data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    return hashlib.blake2b(data, digest_size=16, person=type(content).__name__.encode()).digest()
+
+
 def _apply(nodes: dict[int, Node], operation: Operation, fate: Fate | None) -> None:
+    if isinstance(operation, Create) and operation.node not in nodes:
+        empty = {"file": b"", "folder": {}, "link": operation.target}[operation.kind]
+        nodes[operation.node] = Node(empty)  # there, whether its name is or not
     if fate == "lost":
         return
     if isinstance(operation, Write):

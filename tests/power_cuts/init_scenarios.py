@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,17 @@ def _initialize_again(root: Path) -> None:
         assert _initialized(root) == "complete"
 
 
+def _initialize_elsewhere(root: Path) -> None:
+    """Load all that is needed before anything is recorded: ptrace makes it slow."""
+    with tempfile.TemporaryDirectory() as folder:
+        _initialize(Path(folder))
+
+
 INIT = Scenario(
-    prepare=lambda root: None, act=_initialize, observe=_initialized, resume=_initialize_again
+    prepare=_initialize_elsewhere,
+    act=_initialize,
+    observe=_initialized,
+    resume=_initialize_again,
 )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from disk import Disk, Fate, Fates, fates_of, home_of, unsafe
+from disk import Disk, Fate, Fates, Replay, fates_of, home_of, unsafe
 from operations import (
     Create,
     Mark,
@@ -85,10 +85,11 @@ class _Replays:
     def __init__(self, scenario: Scenario, recording: Recording, root: Path, seed: int) -> None:
         self._scenario, self._root = scenario, root
         self._before, self._operations = recording
+        self._replay = Replay(self._before, self._operations)
         self._seed = seed
         self._marks = [i for i, o in enumerate(self._operations) if isinstance(o, Mark)]
         ends = [0, *(i + 1 for i in self._marks)]
-        self._states = [self._look(self._before.after(self._operations[:end])) for end in ends]
+        self._states = [self._look(self._replay.tree(end, {})) for end in ends]
         self._final = self._settle()
 
     def run(self, most: int) -> Report:
@@ -96,7 +97,7 @@ class _Replays:
         chosen: dict[tuple[bytes, int], _Cut] = {}
         for cut, fates in _cuts(self._operations, self._seed):
             step = sum(position < cut for position in self._marks)
-            tree = self._before.after(self._operations[:cut], fates)
+            tree = self._replay.tree(cut, fates)
             chosen.setdefault((tree.fingerprint(), step), _Cut(cut, step, fates))
         drawn = list(chosen.values())
         if len(drawn) > most:
@@ -114,7 +115,7 @@ class _Replays:
     def _check(self, cut: int, step: int, fates: Fates) -> None:
         allowed = self._states[step : step + 2]
         allowed += self._scenario.between(self._states, step)
-        self._put(self._before.after(self._operations[:cut], fates))
+        self._put(self._replay.tree(cut, fates))
         try:
             found = self._scenario.observe(self._root)
             if found not in allowed:
@@ -133,7 +134,7 @@ class _Replays:
         return self._scenario.observe(self._root)
 
     def _settle(self) -> Any:
-        self._put(self._before.after(self._operations))
+        self._put(self._replay.tree(len(self._operations), {}))
         self._scenario.resume(self._root)
         return (self._scenario.settled or self._scenario.observe)(self._root)
 

@@ -100,6 +100,12 @@ def _server(version: int) -> Server:
     return Server(_BUNDLES / str(version))
 
 
+def _meet_servers() -> None:
+    """Make them before anything is recorded."""
+    for version in (1, 2):
+        _server(version)
+
+
 def _offer(version: int) -> Offer:
     return read_offer((_BUNDLES / str(version) / MANIFEST).read_bytes())
 
@@ -136,7 +142,11 @@ INSTALL = Scenario(
     resume=_install,
 )
 FIRST_INSTALL = Scenario(
-    prepare=lambda root: None, act=_install, observe=_active, resume=_install, settled=_tidy_models
+    prepare=lambda root: _meet_servers(),
+    act=_install,
+    observe=_active,
+    resume=_install,
+    settled=_tidy_models,
 )
 
 
@@ -177,7 +187,9 @@ def _trainer(root: Path) -> None:
     mark()
 
 
-TRAINER = Scenario(prepare=lambda root: None, act=_trainer, observe=lambda root: 0, resume=_trainer)
+TRAINER = Scenario(
+    prepare=lambda root: _meet_servers(), act=_trainer, observe=lambda root: 0, resume=_trainer
+)
 
 
 def _pause_and_resume(root: Path) -> None:
