@@ -194,7 +194,7 @@ class KerasBackend:
             truth = {name: np.stack([t[name] for t in targets]) for name in task.targets}
             for precision, outputs in answers.items():
                 measures = self._workload.measure(outputs, truth)
-                metrics.update((f"{precision}_{name}", value) for name, value in measures.items())
+                metrics.update((f"{name}_{precision}", value) for name, value in measures.items())
         return metrics
 
     def _best(self, outputs: Mapping[str, Tensor], samples: Sequence[Sample]) -> Sequence[str]:

@@ -1,13 +1,13 @@
-"""The gripper's model in Keras: a frozen look at the touch sensors, a small head beside the pose."""
+"""The gripper in Keras: a frozen look at the touch sensors, a small head beside the pose."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from gripper.source import PADS
-from gripper.workload import Gripper
 
 from fleet_model.errors import SettingsError
+from gripper.source import PADS
+from gripper.workload import Gripper
 
 SCOPES = {"grip": ("blend", "force", "slipping"), "all": ("look", "blend", "force", "slipping")}
 

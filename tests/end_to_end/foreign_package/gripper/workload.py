@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gripper.source import PADS, Grip, recorded
 
 from fleet_model.bundle import Task, TensorSpec
 from fleet_model.errors import FrameError, SettingsError
 from fleet_model.types import Encoded, Example, Metrics, Prediction, Target, Tensors, TrainConfig
 from fleet_model.workload import Sample
+from gripper.source import PADS, Grip, recorded
 
 
 class Gripper:
@@ -50,7 +50,7 @@ class Gripper:
         return Target(tensors=tensors, weight=2.0 if grip.slips else 1.0)
 
     def samples(self, folder: Path | None) -> Iterator[Sample]:
-        for number, grip in enumerate(recorded(seed=99, count=32)):
+        for number, grip in enumerate(recorded(seed=99, count=200)):
             example = Example(raw=grip, key=str(number))
             yield Sample(self.encode(grip), self.target(example))
 
