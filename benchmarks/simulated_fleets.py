@@ -27,7 +27,7 @@ def change_of(robot: int) -> dict[str, Tensor]:
 def ours(robots: int, rounds: int, note: Callable[[], None]) -> None:
     """Run the round loop of `cloud-server start` with virtual robots that are always there."""
     from cloud_server.simulation.population import Traits
-    from cloud_server.simulation.simulate import Plan, Simulation
+    from cloud_server.simulation.simulate import Simulation, SimulationPlan
     from cloud_server.state.settings import ServerSettings
     from fleet_model.protocol.wire import TrainRequest
     from fleet_model.types import Update
@@ -43,7 +43,7 @@ def ours(robots: int, rounds: int, note: Callable[[], None]) -> None:
         )
 
     traits = Traits(robots=robots, off=0.0, drop=0.0)
-    plan = Plan(traits=traits, settings=ServerSettings(), rounds=rounds)
+    plan = SimulationPlan(traits=traits, settings=ServerSettings(), rounds=rounds)
     simulation = Simulation(plan, work)
     note()
     for line in simulation.rounds():

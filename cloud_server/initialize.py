@@ -35,7 +35,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")  # the operator's own commands come
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class InitPlan:
     """What the operator asked `cloud-server init` for."""
 
     workload: str
@@ -48,7 +48,7 @@ class Plan:
     calibration: Path | None = None  # own pictures for int8; None = the shipped ones
 
 
-def initialize(root: Path, plan: Plan, progress: Progress) -> Manifest:
+def initialize(root: Path, plan: InitPlan, progress: Progress) -> Manifest:
     """Make `root` in one step: it is built aside and renamed, so a failed init leaves nothing.
 
     Raises:
@@ -87,7 +87,7 @@ def renew_certificate(server_dir: ServerDirectory) -> Sequence[str]:
     return names
 
 
-def _network(plan: Plan) -> NetworkSettings:
+def _network(plan: InitPlan) -> NetworkSettings:
     try:
         return NetworkSettings(host=plan.host, port=plan.port, names=_with_loopback(plan.names))
     except ValidationError as error:
@@ -100,7 +100,7 @@ def _with_loopback(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _fill(
-    server_dir: ServerDirectory, plan: Plan, network: NetworkSettings, progress: Progress
+    server_dir: ServerDirectory, plan: InitPlan, network: NetworkSettings, progress: Progress
 ) -> Manifest:
     spec = WorkloadSpec(name=plan.workload, config=plan.config)
     training = _training_settings(spec)  # first: a wrong workload ends here, within a second

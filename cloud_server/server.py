@@ -59,7 +59,7 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
     from cloud_server.monitoring.fleet_status import Overview
     from cloud_server.monitoring.metrics import make_registry
     from cloud_server.monitoring.status_words import answer_of
-    from cloud_server.monitoring.totals import Ledger
+    from cloud_server.monitoring.totals import RunningTotals
     from cloud_server.robots.last_seen import LastSeen
     from cloud_server.robots.offenses import Offenses
     from cloud_server.robots.refused_answers import RefusedAnswers
@@ -89,7 +89,10 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
         DirectoryStore(server_dir.store),
         Authenticator(register, seen, offenses, fleet.sync, server_names(server_dir)),
     )
-    ledger, refused = Ledger(server_dir.history, server_dir.totals), RefusedAnswers(fleet.sync)
+    ledger, refused = (
+        RunningTotals(server_dir.history, server_dir.totals),
+        RefusedAnswers(fleet.sync),
+    )
     overview = Overview(fleet, register, seen, offenses, runs, store, ledger, refused)
     app.include_router(
         robot_routes(authenticator, store, OlderAgents(server_dir.model), fleet.restarted)

@@ -15,6 +15,7 @@ else:  # NumPy takes 0.1 s to import; commands that only read records do without
 Tensors: TypeAlias = Mapping[str, Tensor]  # by name, of one example or with a batch axis
 Weights: TypeAlias = Mapping[str, Tensor]  # variable path, e.g. "head/kernel" -> tensor
 Metrics: TypeAlias = Mapping[str, float]
+NS_PER_S = 1_000_000_000  # stamps are whole nanoseconds
 TRAIN, EVALUATE = "train", "evaluate"  # kinds of requests and of their replies
 
 

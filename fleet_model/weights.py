@@ -23,7 +23,7 @@ _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _MAX_TABLE_BYTES = 100_000_000  # the format's own limit
 
 
-class Entry(BaseModel):
+class TensorEntry(BaseModel):
     """Where one tensor lies in a safetensors file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -48,7 +48,7 @@ class Entry(BaseModel):
         return np.frombuffer(content, self.numpy_dtype, count, offset).reshape(self.shape)
 
 
-_TABLE = TypeAdapter(dict[str, Entry | dict[str, str]])  # "__metadata__" holds free texts
+_TABLE = TypeAdapter(dict[str, TensorEntry | dict[str, str]])  # "__metadata__" holds free texts
 
 
 def require_same_tensors(
@@ -160,7 +160,7 @@ def view_safetensors(content: Content) -> Weights:
     return {name: entry.of(content, begin) for name, entry in entries.items()}
 
 
-def parse_table(text: bytes, size: int) -> Mapping[str, Entry]:
+def parse_table(text: bytes, size: int) -> Mapping[str, TensorEntry]:
     """Return the table of a safetensors file, whose tensors have `size` bytes together.
 
     Raises:
@@ -171,14 +171,14 @@ def parse_table(text: bytes, size: int) -> Mapping[str, Entry]:
     except ValidationError as error:
         raise ValueError(f"its table is damaged: {error.errors()[0]['msg']}") from None
     table.pop("__metadata__", None)
-    entries = {name: entry for name, entry in table.items() if isinstance(entry, Entry)}
+    entries = {name: entry for name, entry in table.items() if isinstance(entry, TensorEntry)}
     if len(entries) < len(table):
         raise ValueError("its table has a tensor without shape")
     _require_no_gaps(entries.values(), size)
     return entries
 
 
-def _require_no_gaps(entries: Iterable[Entry], size: int) -> None:
+def _require_no_gaps(entries: Iterable[TensorEntry], size: int) -> None:
     end = 0
     for first, last, tensor_bytes in sorted((*e.data_offsets, e.bytes) for e in entries):
         if first != end or last != first + tensor_bytes:

@@ -65,7 +65,7 @@ def init(
     ] = None,
 ) -> None:
     """Make a server directory: keys, settings, first checkpoint, version 0, robot kit."""
-    from cloud_server.initialize import Plan, initialize
+    from cloud_server.initialize import InitPlan, initialize
 
     shortcuts = {
         "labels": None if labels is None else _names(labels),
@@ -79,7 +79,7 @@ def init(
         raise SettingsError(f"--{flag} and --set {twice[0]}=... say the same: give one of them")
     if not name and host in ("0.0.0.0", "::"):  # noqa: S104
         raise SettingsError(f"--host {host}: add --name HOSTNAME, the name that robots connect to")
-    plan = Plan(
+    plan = InitPlan(
         workload=workload,
         config={**given, **config},
         trainable=trainable,

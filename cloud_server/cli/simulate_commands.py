@@ -11,7 +11,7 @@ from cloud_server.cli.terminal import Json
 from fleet_model.errors import SettingsError
 
 if TYPE_CHECKING:
-    from cloud_server.simulation.simulate import RoundLine, Summary
+    from cloud_server.simulation.simulate import RoundLine, SimulationSummary
     from cloud_server.state.settings import ServerSettings
 
 _HEAD = "round   asked  accepted   late   gone  refused   seconds  accuracy"
@@ -60,10 +60,10 @@ def simulate(
 ) -> None:
     """Let virtual robots learn under the real round loop: what would a fleet take?"""
     from cloud_server.simulation.population import Traits
-    from cloud_server.simulation.simulate import Plan, Simulation
+    from cloud_server.simulation.simulate import Simulation, SimulationPlan
 
     given = {"mode": mode, "target": target, "quorum": quorum, "deadline_s": deadline}
-    plan = Plan(
+    plan = SimulationPlan(
         traits=Traits(
             robots=robots,
             off=off,
@@ -149,7 +149,7 @@ def _row(line: "RoundLine") -> str:
     return f"{row}  did not close: {line.error}" if line.error else row
 
 
-def _closing(summary: "Summary") -> str:
+def _closing(summary: "SimulationSummary") -> str:
     failed = f", {summary.failed} did not close" if summary.failed else ""
     return (
         f"{summary.rounds} rounds{failed}: {summary.hours:.2f} simulated hours, accuracy "

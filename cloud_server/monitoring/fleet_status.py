@@ -7,7 +7,7 @@ from typing import Any
 
 from cloud_server.flower.flower_fleet import FlowerFleet
 from cloud_server.monitoring.robot_status import RobotStatus, robot_statuses, waiting_keys
-from cloud_server.monitoring.totals import Ledger, Totals
+from cloud_server.monitoring.totals import HistoryTotals, RunningTotals
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.refused_answers import RefusedAnswers
@@ -19,7 +19,7 @@ from cloud_server.state.round_record import RoundRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenRound:
+class OpenRoundStatus:
     """The round that goes on; a robot counts as answered with whatever answer."""
 
     run: str
@@ -38,8 +38,8 @@ class FleetStatus:
     waiting: list[RobotStatus]  # unknown keys that asked lately
     runs: list[Run]  # oldest first
     channels: Mapping[str, int]  # channel -> version
-    open_round: OpenRound | None
-    totals: Totals  # over all closed rounds
+    open_round: OpenRoundStatus | None
+    totals: HistoryTotals  # over all closed rounds
     # Robot -> answers since the server started that were refused before a round saw them.
     answered_again: Mapping[str, int] = field(default_factory=dict)
     answered_late: Mapping[str, int] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Overview:
     offenses: Offenses
     runs: Runs
     store: DirectoryStore
-    ledger: Ledger
+    ledger: RunningTotals
     refused: RefusedAnswers
 
     def status(self) -> FleetStatus:
@@ -99,10 +99,10 @@ class Overview:
         )
 
 
-def _open_round(progress: RoundProgress | None) -> OpenRound | None:
+def _open_round(progress: RoundProgress | None) -> OpenRoundStatus | None:
     if progress is None:
         return None
-    return OpenRound(
+    return OpenRoundStatus(
         run=progress.run,
         round=progress.round,
         asked=progress.asked,

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from cloud_server.monitoring.fleet_status import FleetStatus
 from cloud_server.monitoring.robot_status import RobotStatus
-from cloud_server.monitoring.totals import SECONDS, Totals
+from cloud_server.monitoring.totals import SECONDS, HistoryTotals
 from cloud_server.robots.register import State
 from cloud_server.runs.run_store import RunState
 from cloud_server.state.directory import ServerDirectory
@@ -84,7 +84,7 @@ def _robots(status: FleetStatus, now_s: float) -> Iterator[Metric]:
     yield _each("robot_refused_in_a_row", "Refused updates since an accepted one.", offenses)
 
 
-def _rounds(totals: Totals) -> Iterator[Metric]:
+def _rounds(totals: HistoryTotals) -> Iterator[Metric]:
     seconds = HistogramMetricFamily(f"{P}round_seconds", "How long closed rounds took.")
     buckets = [(str(float(bound)), totals.within[bound]) for bound in SECONDS]
     seconds.add_metric((), [*buckets, ("+Inf", totals.rounds)], totals.seconds)

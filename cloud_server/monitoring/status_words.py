@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cloud_server.monitoring.fleet_status import FleetStatus, OpenRound
+from cloud_server.monitoring.fleet_status import FleetStatus, OpenRoundStatus
 from cloud_server.monitoring.robot_status import RobotStatus
 from cloud_server.runs.runs import Run
 from cloud_server.state.logs import one_line
@@ -52,7 +52,7 @@ def tell(status: FleetStatus) -> list[str]:
     return [one_line(line) for line in lines]
 
 
-def _open_round(now: OpenRound) -> str:
+def _open_round(now: OpenRoundStatus) -> str:
     return (
         f"run {now.run} round {now.round}: {now.asked} robots asked, {now.answered} answered, "
         f"{now.good} good updates, {now.seconds_left:.0f} s left"

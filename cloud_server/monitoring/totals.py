@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Totals:
+class HistoryTotals:
     """What the history adds up to."""
 
     rounds: int = 0
@@ -44,16 +44,16 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """Sums up to a position of the history, without the last round; see Ledger."""
+    """Sums up to a position of the history, without the last round; see RunningTotals."""
 
     position: Position
-    totals: Totals
+    totals: HistoryTotals
 
 
 _KEPT = TypeAdapter(_Kept)
 
 
-class Ledger:
+class RunningTotals:
     """Totals that follow a history file: a look reads what was added, whoever added it.
 
     After every SAVE_ROUNDS rounds the sums are written down, so that a server that starts does not
@@ -71,7 +71,7 @@ class Ledger:
             before = known.position.offset - known.position.last_bytes
             self._totals.last = read_line(history, before).record()
 
-    def totals(self) -> Totals:
+    def totals(self) -> HistoryTotals:
         """Return the sums of now; they belong to the caller."""
         with self._lock:
             self._forgotten()
@@ -87,7 +87,7 @@ class Ledger:
         """Begin with nothing if the history is another one than what was summed up."""
         replaced = self._follower.is_replaced()
         if replaced:
-            self._totals, self._unsaved = Totals(), 0
+            self._totals, self._unsaved = HistoryTotals(), 0
         return replaced
 
     def _save(self) -> None:
@@ -103,7 +103,7 @@ def _load(kept: Path) -> _Kept:
     try:
         return _KEPT.validate_json(kept.read_bytes())
     except FileNotFoundError:
-        return _Kept(START, Totals())
+        return _Kept(START, HistoryTotals())
     except (OSError, ValidationError) as error:
         log.warning("%s: not readable (%s); made again", kept, type(error).__name__)
-        return _Kept(START, Totals())
+        return _Kept(START, HistoryTotals())

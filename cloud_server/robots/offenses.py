@@ -27,7 +27,7 @@ FORMER_NAME = "conduct.json"
 _Stamp: TypeAlias = tuple[int, int, int]  # of a file: changes with every writing
 
 
-class Entry(BaseModel):
+class OffenseCount(BaseModel):
     """What is counted of one robot."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -47,7 +47,7 @@ class Entry(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(extra="ignore")
     recorded: str = ""  # the last record that was counted: after a crash it may come again
-    robots: dict[str, Entry] = Field(default_factory=dict)
+    robots: dict[str, OffenseCount] = Field(default_factory=dict)
 
 
 class Offenses:
@@ -117,14 +117,14 @@ class Offenses:
             notice_id=f"{entry.run}/{entry.round}" if refused and entry else "",
         )
 
-    def _entry(self, robot: Robot) -> Entry | None:
+    def _entry(self, robot: Robot) -> OffenseCount | None:
         entry = self._newest().robots.get(robot.name)
         return entry if entry is not None and entry.counted_from == robot.counted_from else None
 
     @staticmethod
     def _counted(
-        robot: Robot, before: Entry | None, one: RobotRecord, record: RoundRecord
-    ) -> Entry:
+        robot: Robot, before: OffenseCount | None, one: RobotRecord, record: RoundRecord
+    ) -> OffenseCount:
         offenses = 0
         if before is not None and before.counted_from == robot.counted_from:
             offenses = before.offenses
@@ -132,7 +132,7 @@ class Offenses:
             offenses = 0
         elif one.refused:
             offenses += 1
-        return Entry(
+        return OffenseCount(
             counted_from=robot.counted_from,
             offenses=offenses,
             run=record.run,
@@ -140,7 +140,7 @@ class Offenses:
             verdict=Outcome(one.outcome.kind, _one_line(one.outcome.words)),
         )
 
-    def _judge(self, robot: Robot, entry: Entry) -> None:
+    def _judge(self, robot: Robot, entry: OffenseCount) -> None:
         bound = 0 < self._suspend_after <= entry.offenses
         if not bound or robot.state != "approved" or entry.counted_from != robot.counted_from:
             return

@@ -22,7 +22,7 @@ NAMES = (
     "charging", "free_disk_mb", "examples", "trainer", "software", "protocol",
 )  # fmt: skip
 MAX_CHARACTERS, MAX_DEPTH = 500, 20
-MAX_REASON = 200  # characters of a robot's own words in a reason
+MAX_TOLD = 200  # characters of a robot's own words in a reason
 OWN_FACT = re.compile(r"[a-z][a-z0-9_]{0,31}")  # as RobotReport.facts
 LIKE_A_TYPING_ERROR = 0.85  # batery : battery is 0.92, charger : charging 0.67
 COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
@@ -72,7 +72,7 @@ class Query:
         absent = [name for name in self.names if name not in facts]
         told = [f"{name} = {facts[name]!r}" for name in self.names if name in facts]
         lacks = f", it does not report {', '.join(absent)}" if absent else ""
-        known = ", ".join(told)[:MAX_REASON] or "nothing is known"
+        known = ", ".join(told)[:MAX_TOLD] or "nothing is known"
         return f"rounds.query does not hold ({known}{lacks})"
 
 

@@ -24,7 +24,7 @@ from fleet_model.errors import StorageError
 from fleet_model.protocol.outcome import Outcome, parse_outcome
 from fleet_model.types import TRAIN, Metrics, Tensor, Update
 from fleet_model.weights import (
-    Entry,
+    TensorEntry,
     join_groups,
     joined_name,
     parse_table,
@@ -67,7 +67,7 @@ class _Place:
     """Where a tensor is among the tensors of its record."""
 
     index: int  # of its checksum
-    entry: Entry
+    entry: TensorEntry
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -15,7 +15,7 @@ from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.models.publish import publish
 from cloud_server.rounds.fleet import Fleet
 from cloud_server.rounds.round_loop import QuorumError, RoundProgress
-from cloud_server.runs.run_rounds import Span, close_rounds
+from cloud_server.runs.run_rounds import RunSpan, close_rounds
 from cloud_server.runs.run_store import Run, RunStore
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
@@ -117,7 +117,7 @@ class Lifecycle:
                 run.catch_up(Checkpoints(self._server_dir.checkpoints))
                 run.flower = flower
                 self._store.save(run)
-            span = Span(
+            span = RunSpan(
                 run=run.id,
                 rounds=run.rounds,
                 first_version=run.first_version,

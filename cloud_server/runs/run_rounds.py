@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class RunSpan:
     """Which rounds belong to a run; round n makes version first_version + n."""
 
     run: str
@@ -46,7 +46,7 @@ def close_rounds(
     fleet: Fleet,
     server_dir: ServerDirectory,
     settings: ServerSettings,
-    span: Span,
+    span: RunSpan,
     *,
     closed: Callable[[RoundRecord], None],
     stop: Callable[[], bool] = lambda: False,

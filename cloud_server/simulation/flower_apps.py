@@ -18,7 +18,7 @@ from cloud_server.flower.replies import content_of, reply_of
 from cloud_server.rounds.fleet import Clock, Participant, Reply
 from cloud_server.simulation.learning import LABELS, HeadTask
 from cloud_server.simulation.population import Population, Traits
-from cloud_server.simulation.simulate import Plan, course, train
+from cloud_server.simulation.simulate import SimulationPlan, course, train
 from cloud_server.simulation.virtual_fleet import SITE
 from cloud_server.state.settings import ServerSettings
 from fleet_model.protocol.wire import (
@@ -50,7 +50,7 @@ def run_rounds(grid: Grid, context: Context) -> None:
     """Close the rounds under the default settings, and tell what was learned."""
     seed, rounds = int(context.run_config.get(SEED, 0)), int(context.run_config.get(ROUNDS, 3))
     fleet = ActorFleet(grid)
-    plan = Plan(
+    plan = SimulationPlan(
         traits=Traits(robots=len(fleet.online()), seed=seed),
         settings=ServerSettings(),
         rounds=rounds,

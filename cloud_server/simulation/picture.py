@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cloud_server.simulation.chart import AMBER, GRAY, RED, TEAL, Bars, Lines, write_chart
-from cloud_server.simulation.simulate import Plan, RoundLine, Summary
+from cloud_server.simulation.simulate import RoundLine, SimulationPlan, SimulationSummary
 from fleet_model.errors import StorageError
 
 _UNITS = ((48.0, 24.0, "days"), (2.0, 1.0, "hours"), (0.0, 1 / 60, "minutes"))  # from, hours, name
 
 
-def write_picture(path: Path, plan: Plan, lines: Sequence[RoundLine], summary: Summary) -> None:
+def write_picture(
+    path: Path, plan: SimulationPlan, lines: Sequence[RoundLine], summary: SimulationSummary
+) -> None:
     """Write a PNG.
 
     Raises:

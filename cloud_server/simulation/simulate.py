@@ -25,7 +25,7 @@ _REASON = 120  # characters: the loop's error names every robot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class SimulationPlan:
     """What is simulated."""
 
     traits: Traits
@@ -52,7 +52,7 @@ class RoundLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class SimulationSummary:
     """A whole simulation."""
 
     robots: int
@@ -74,7 +74,7 @@ class Simulation:
     """
 
     def __init__(
-        self, plan: Plan, work: Callable[[int, TrainRequest], Update] | None = None
+        self, plan: SimulationPlan, work: Callable[[int, TrainRequest], Update] | None = None
     ) -> None:
         """Make the fleet.
 
@@ -104,10 +104,10 @@ class Simulation:
             self._lines.append(line)
             yield line
 
-    def summary(self) -> Summary:
+    def summary(self) -> SimulationSummary:
         """Add up the rounds so far; there is at least one."""
         closed = [line for line in self._lines if not line.error]
-        return Summary(
+        return SimulationSummary(
             robots=self._plan.traits.robots,
             rounds=len(closed),
             failed=len(self._lines) - len(closed),
@@ -132,7 +132,7 @@ def train(task: HeadTask, population: Population, robot: int, request: TrainRequ
     return task.fit(robot, examples, mix, request.checkpoint, request.config)
 
 
-def course(fleet: Fleet, clock: Clock, task: HeadTask, plan: Plan) -> Iterator[RoundLine]:
+def course(fleet: Fleet, clock: Clock, task: HeadTask, plan: SimulationPlan) -> Iterator[RoundLine]:
     """Close the plan's rounds over any fleet whose robots learn `task`.
 
     A round that fails costs its time, and the next is tried.

@@ -17,11 +17,11 @@ from cloud_server.web.fleet_keys import KEY, FleetKeys
 from cloud_server.web.protocol import CUT
 from cloud_server.web.transfers import (
     LARGE_BYTES,
+    BodySpool,
     Message,
     Receive,
     Send,
     SlowPeerError,
-    Spool,
     Turns,
     patient,
     receive_whole,
@@ -105,7 +105,7 @@ class Guard:
         if refusal is not None:
             await _refuse(send, refusal)
             return
-        with Spool(self._bounds.spool) as body:
+        with BodySpool(self._bounds.spool) as body:
             await receive_whole(receive, body, self._bounds.limits.slow_s)
             if scope["path"] in TRANSFERS or body.size > LARGE_BYTES:
                 await self._turns.run(self._app, scope, body, receive, send)

@@ -35,7 +35,7 @@ class SlowPeerError(Exception):
     """The peer sends or reads too slowly, or has gone; the connection is to be cut."""
 
 
-class Spool:
+class BodySpool:
     """Bytes in memory up to LARGE_BYTES, then in a file without a name: a kill leaves nothing."""
 
     def __init__(self, directory: Path) -> None:
@@ -44,7 +44,7 @@ class Spool:
         self._file: IO[bytes] | None = None
         self.size = 0
 
-    def __enter__(self) -> "Spool":
+    def __enter__(self) -> "BodySpool":
         return self
 
     def __exit__(
@@ -85,7 +85,7 @@ class Spool:
             view = view[self._file.write(view) :]
 
 
-async def receive_whole(receive: Receive, spool: Spool, slow_s: float) -> None:
+async def receive_whole(receive: Receive, spool: BodySpool, slow_s: float) -> None:
     """Read a request's body into the spool.
 
     Raises:
@@ -155,11 +155,11 @@ class Turns:
         self._turns = asyncio.Semaphore(at_once)
 
     async def run(
-        self, app: Any, scope: Message, body: Spool, receive: Receive, send: Send
+        self, app: Any, scope: Message, body: BodySpool, receive: Receive, send: Send
     ) -> None:
         """Call the app with the whole body; send its answer when the turn is over."""
         start: list[Message] = []
-        with Spool(self._directory) as answer:
+        with BodySpool(self._directory) as answer:
 
             async def keep(message: Message) -> None:
                 if message["type"] == "http.response.start":

@@ -17,7 +17,7 @@ from fleet_model.errors import UpdateError
 from fleet_model.protocol.report import Fact, RobotReport, pack_report
 from fleet_model.protocol.version import FIRST_PROTOCOL
 
-MAX_REASON = 200  # characters, as RobotReport.not_installed
+MAX_NOT_INSTALLED = 200  # characters, as RobotReport.not_installed
 FACTS = (
     "expected names of lower-case letters, digits and _, with true, false, a number or a short text"
 )
@@ -88,7 +88,7 @@ class Reporter:
 def _words(reason: str) -> str:
     """Return a reason as it may leave the robot: no path, one short line."""
     line = "".join(c if c.isprintable() else " " for c in without_paths(reason))
-    return line[:MAX_REASON]
+    return line[:MAX_NOT_INSTALLED]
 
 
 def _free_mb(folder: Path) -> int | None:

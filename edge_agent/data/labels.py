@@ -9,7 +9,7 @@ from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import (
     IMAGE_SUFFIXES,
-    Entry,
+    FrameEntry,
     FrameFacts,
     is_bag,
     is_live,
@@ -166,7 +166,7 @@ def _bag_entries(
         yield _entry_of(entry, partial(mark_of, entry.time_ns) if mark_of else _no_mark)
 
 
-def _entry_of(entry: Entry, mark: Callable[[FrameFacts], Mark]) -> LabelledEntry:
+def _entry_of(entry: FrameEntry, mark: Callable[[FrameFacts], Mark]) -> LabelledEntry:
     load = partial(_load, entry.load, mark)
     return LabelledEntry(entry.time_ns, load, entry.topic, place=entry.place, mark=mark)
 

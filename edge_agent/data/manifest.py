@@ -50,7 +50,7 @@ class ManifestRow:
     boxes: tuple[Box, ...] = ()
 
 
-class Manifest:
+class DataSetManifest:
     """The rows of a manifest.csv; every iteration reads the file anew, in constant memory."""
 
     def __init__(self, path: Path, damage: DamageLog | None = None) -> None:

@@ -9,8 +9,8 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from fleet_model.errors import SettingsError
+from fleet_model.types import NS_PER_S
 
-_NS_PER_S = 1_000_000_000
 _LARGEST_BLOCK = 20  # segments; 0.15 is 3 of 20
 # Of a segment: frames nearer to each other than this are neighbors. A robot that drives at half a
 # meter a second sees nearly the same for a second, a tenth of the ten seconds of a segment.
@@ -71,7 +71,7 @@ class HeldOutSplit:
             raise SettingsError(f"held_out is {held_out}, expected 0 to 0.5")
         if not segment_s >= 1e-3:
             raise SettingsError(f"segment_s is {segment_s}, expected at least 0.001 seconds")
-        self._segment_ns = round(segment_s * _NS_PER_S)
+        self._segment_ns = round(segment_s * NS_PER_S)
         self._trained = trained
         share = Fraction(held_out).limit_denominator(_LARGEST_BLOCK)
         self._picks, self._block = share.numerator, share.denominator

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from edge_agent.examples.held_out import Moment
 from fleet_model.durable import write_durably
+from fleet_model.types import NS_PER_S
 
-_NS_PER_S = 1_000_000_000
 _LIMIT = 100_000  # segments of a label: twelve days of ten seconds each, without a break
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class TrainedMoments:
             segment_s: as given to HeldOutSplit.
         """
         self._file = file
-        self._segment_ns = round(segment_s * _NS_PER_S)
+        self._segment_ns = round(segment_s * NS_PER_S)
         self._newest: dict[str, dict[int, tuple[int, str]]] = {}
         if file is not None:
             self._newest = _read(file, self._segment_ns)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 ROBOT = "/fleetlearn/v1/robot"
 SILENCE_S = 30.0  # a server that says nothing for so long is gone
 PATIENCE_S, SLOWEST_BYTES_S = 60.0, 1000  # an answer that trickles in more slowly is given up
-MAX_REASON = 1000  # characters of the server's own words; a refusal with the key is about 450
+MAX_DETAIL = 1000  # characters of the server's own words; a refusal with the key is about 450
 REPORT_AGAIN_S = 600.0  # after a server did not take a report
 WHOLE, PARTS = (200, 304, 404), (200, 206, 404, 416)  # statuses that are answers
 SAME_TIME_S = 2.0  # an answer's date is of whole seconds, and may be one old
@@ -285,6 +285,6 @@ class HttpsStore:
 def _detail(status: int, content: bytes) -> str:
     """Return the server's own words."""
     try:
-        return str(json.loads(content)["detail"])[:MAX_REASON]
+        return str(json.loads(content)["detail"])[:MAX_DETAIL]
     except (ValueError, TypeError, LookupError, RecursionError):
         return f"status {status}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloud_server import initialize as initialize_module
-from cloud_server.initialize import Plan, initialize, renew_certificate
+from cloud_server.initialize import InitPlan, initialize, renew_certificate
 from cloud_server.models import publish as publish_module
 from cloud_server.models.export import BundleJob, ExportResult
 from cloud_server.state.checkpoints import Checkpoints
@@ -39,7 +39,7 @@ def plan(**changes):
         "names": ["robots.example", "10.0.0.1"],
         "checkpoint": None,
     }
-    return Plan(**{**values, **changes})
+    return InitPlan(**{**values, **changes})
 
 
 @pytest.fixture

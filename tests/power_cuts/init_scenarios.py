@@ -28,7 +28,7 @@ def _initialize(root: Path) -> None:
     """Run `cloud-server init` with what its child process exports taken from the tiny bundle."""
     import cloud_server.initialize
     import cloud_server.models.publish
-    from cloud_server.initialize import Plan, initialize
+    from cloud_server.initialize import InitPlan, initialize
 
     def export(job: Any, *_: Any) -> None:
         names = [MANIFEST, *parse_manifest((TINY / MANIFEST).read_bytes()).files]
@@ -40,7 +40,7 @@ def _initialize(root: Path) -> None:
 
     cloud_server.initialize.run_export = cloud_server.models.publish.run_export = export
     config = json.loads((TINY / TRAINER).read_text())["workload"]["config"]
-    plan = Plan(
+    plan = InitPlan(
         workload="image-classifier", config=config, trainable="head", host="127.0.0.1", port=9400,
         names=("localhost",), checkpoint=None,
     )  # fmt: skip

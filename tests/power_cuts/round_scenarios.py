@@ -14,7 +14,7 @@ from server_scenarios import TINY
 from cloud_server.rounds.fleet import Clock, Participant, Reply
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import DiskJournal, OpenRound, Ticket
-from cloud_server.runs.run_rounds import Span, close_rounds
+from cloud_server.runs.run_rounds import RunSpan, close_rounds
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.history_file import all_lines
@@ -151,7 +151,7 @@ def _close_rounds(root: Path) -> None:
         Fleet(),  # type: ignore[arg-type]
         server_dir,
         ServerSettings(rounds=rounds),
-        Span(run="a", rounds=3, first_version=1, journal=server_dir.runs / "a"),
+        RunSpan(run="a", rounds=3, first_version=1, journal=server_dir.runs / "a"),
         closed=lambda record: mark(),
         clock=Clock(now=lambda: 0.0, sleep=lambda _: None),
     )

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from power_cuts import Scenario
 from recorder import mark
 
-from cloud_server.monitoring.totals import SAVE_ROUNDS, Ledger
+from cloud_server.monitoring.totals import SAVE_ROUNDS, RunningTotals
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register
@@ -298,7 +298,7 @@ def _long_history(root: Path) -> None:
 
 
 def _sums(root: Path) -> tuple[int, int]:
-    totals = Ledger(root / "history.jsonl", root / "totals.json").totals()
+    totals = RunningTotals(root / "history.jsonl", root / "totals.json").totals()
     return totals.rounds, totals.updates["refused"]
 
 

@@ -13,7 +13,13 @@ from edge_agent.data.extraction.disk import ImageDisk, Reserve
 from edge_agent.data.extraction.index import FinishedMark
 from edge_agent.data.extraction.journal import FOLDER, Journal, Outcome, Written
 from edge_agent.data.labels import open_format
-from edge_agent.data.manifest import MANIFEST, Manifest, ManifestRow, encode_text, header_line
+from edge_agent.data.manifest import (
+    MANIFEST,
+    DataSetManifest,
+    ManifestRow,
+    encode_text,
+    header_line,
+)
 from fleet_model.durable import writing
 from fleet_model.errors import FrameError, StorageError
 
@@ -141,7 +147,7 @@ class ExtractOutput:
             stream.write(encode_text(header_line()))
             for written in self._journal.written():
                 stream.write(encode_text(written.line))
-        self._format.finish(self._out, Manifest(manifest))
+        self._format.finish(self._out, DataSetManifest(manifest))
 
     def _tidy(self) -> None:
         self._disk.tidy()

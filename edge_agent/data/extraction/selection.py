@@ -7,14 +7,14 @@ from datetime import datetime, timezone
 from typing import NamedTuple
 
 from fleet_model.errors import SettingsError
+from fleet_model.types import NS_PER_S
 
-_NS_PER_S = 1_000_000_000
 _FRACTION = re.compile(r"(?<=:[0-9]{2})\.([0-9]{1,9})")
 _LONGEST_S = 1e9  # from the first frame
 _ABSOLUTE_NS = 10**15  # a whole number from here on is a time, not seconds: 31 million years
 
 
-class Moment(NamedTuple):
+class TimeLimit(NamedTuple):
     """A point in a recording."""
 
     ns: int
@@ -28,8 +28,8 @@ class Moment(NamedTuple):
 class Selection(NamedTuple):
     """Which frames of a source are wanted. The defaults want all."""
 
-    start: Moment | None = None  # inclusive
-    end: Moment | None = None  # exclusive
+    start: TimeLimit | None = None  # inclusive
+    end: TimeLimit | None = None  # exclusive
     every_n: int = 1  # the first of every n frames of the range
     rate_hz: float = 0.0  # at most so many frames a second; 0 is all
 
@@ -41,7 +41,7 @@ class Moments(NamedTuple):
     end_ns: float
 
 
-def parse_moment(text: str, flag: str) -> Moment | None:
+def parse_moment(text: str, flag: str) -> TimeLimit | None:
     """Return the moment that a person typed; None for "".
 
     Args:
@@ -56,14 +56,14 @@ def parse_moment(text: str, flag: str) -> Moment | None:
     if not text:
         return None
     if text.isdecimal() and int(text) >= _ABSOLUTE_NS:
-        return Moment(int(text), absolute=True)
+        return TimeLimit(int(text), absolute=True)
     try:
         seconds = float(text)
     except ValueError:
         return _iso_moment(text, flag)
     if not 0 <= seconds <= _LONGEST_S:
         raise SettingsError(f"{flag} {text}: expected 0 to {_LONGEST_S:g} seconds")
-    return Moment(round(seconds * _NS_PER_S), absolute=False)
+    return TimeLimit(round(seconds * NS_PER_S), absolute=False)
 
 
 def require_order(selection: Selection) -> None:
@@ -119,8 +119,8 @@ class _Skip:
         The next one is expected after as long as this one came after the last. Without that, a
         30 Hz camera that is thinned to 30 Hz would lose half of its frames, for clocks jitter.
         """
-        periods = (time_ns - self._origin_ns) / _NS_PER_S * self._selection.rate_hz
-        step = (time_ns - self._last_ns) / _NS_PER_S * self._selection.rate_hz
+        periods = (time_ns - self._origin_ns) / NS_PER_S * self._selection.rate_hz
+        step = (time_ns - self._last_ns) / NS_PER_S * self._selection.rate_hz
         return math.floor(periods + min(max(step, 0.0), 1.0) / 2)
 
 
@@ -131,7 +131,7 @@ def _moments(selection: Selection, first_ns: int) -> Moments:
     )
 
 
-def _iso_moment(text: str, flag: str) -> Moment:
+def _iso_moment(text: str, flag: str) -> TimeLimit:
     fraction = _FRACTION.search(text)
     whole = _FRACTION.sub("", text).replace("Z", "+00:00")  # all that Python 3.10 reads
     try:
@@ -146,4 +146,4 @@ def _iso_moment(text: str, flag: str) -> Moment:
     since = time - datetime.fromtimestamp(0, timezone.utc)
     whole_s = since.days * 86_400 + since.seconds
     ns = int(fraction[1].ljust(9, "0")) if fraction else 0
-    return Moment(whole_s * _NS_PER_S + ns, absolute=True)
+    return TimeLimit(whole_s * NS_PER_S + ns, absolute=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.message import CAMERA_TYPES, frame_of
-from edge_agent.data.frames.source import Entry, Place, storage_suffix
+from edge_agent.data.frames.source import FrameEntry, Place, storage_suffix
 from edge_agent.data.storage import Stored, Topic
 from edge_agent.data.storage.open_storage import OpenStorage
 from fleet_model.errors import FrameError
@@ -37,14 +37,14 @@ class BagFrames:
         self.topic = topic
         self._open: dict[Path, OpenStorage] = {}  # the last ones, oldest first
 
-    def entries(self, damage: DamageLog) -> Iterator[Entry]:
+    def entries(self, damage: DamageLog) -> Iterator[FrameEntry]:
         """Yield every frame of the camera topic; see FrameSource."""
         chosen = self.choose_topic()
         source = self.path.name
         for file, at, stored in self._numbered((chosen.name,), damage):
             if stored.topic.type in CAMERA_TYPES:
                 load = partial(_load_frame, stored, source)
-                yield Entry(stored.bag_ns, load, chosen.name, Place(file, at))
+                yield FrameEntry(stored.bag_ns, load, chosen.name, Place(file, at))
 
     def stored(self, topics: Collection[str], damage: DamageLog) -> Iterator[Stored]:
         """Yield the messages of topics (by name) over all files, file after file.

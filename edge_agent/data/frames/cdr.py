@@ -10,8 +10,8 @@ from typing import NamedTuple, NoReturn
 
 from edge_agent.data.frames.raw import RawLayout
 from fleet_model.errors import FrameError
+from fleet_model.types import NS_PER_S
 
-_NS_PER_S = 1_000_000_000
 # First two bytes of a message: plain CDR as rosbag2 writes it, and plain XCDR2, which for these
 # types is the same but for the number.
 _BYTE_ORDERS = {b"\0\0": ">", b"\0\1": "<", b"\0\6": ">", b"\0\7": "<"}
@@ -93,12 +93,12 @@ def _header(view: memoryview, encoding: str) -> tuple[int, str, int, str]:
     if encoding == "ros1":
         _, seconds, nanoseconds, length = _ROS1_STAMP.unpack_from(view)
         frame_id, at = _text(view, 16, length)
-        return seconds * _NS_PER_S + nanoseconds, frame_id, at, "<"
+        return seconds * NS_PER_S + nanoseconds, frame_id, at, "<"
     order = _order(view)
     # The encapsulation has four bytes, so places can be aligned from its begin as well.
     seconds, nanoseconds, length = _STAMPS[order].unpack_from(view, 4)
     frame_id, at = _text(view, 16, length)
-    return seconds * _NS_PER_S + nanoseconds, frame_id, at + 3 & ~3, order
+    return seconds * NS_PER_S + nanoseconds, frame_id, at + 3 & ~3, order
 
 
 def _order(view: memoryview) -> str:

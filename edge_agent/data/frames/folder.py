@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.image_file import image_frame
-from edge_agent.data.frames.source import Entry, image_files
+from edge_agent.data.frames.source import FrameEntry, image_files
 from fleet_model.errors import FrameError
 from fleet_model.types import Frame
 
@@ -28,7 +28,7 @@ class FolderFrames:
             raise FrameError(f"{path.name}: is a folder of images and has no topic {topic!r}")
         self.path = path.resolve()
 
-    def entries(self, damage: DamageLog) -> Iterator[Entry]:
+    def entries(self, damage: DamageLog) -> Iterator[FrameEntry]:
         """Yield the images; see FrameSource."""
         root = self.path if self.path.is_dir() else self.path.parent
         for name in image_names(self.path, damage):
@@ -38,7 +38,7 @@ class FolderFrames:
                 unread = unreadable(f"{root.name}/{name}", error)
                 damage.add(unread.reason, str(unread))
             else:
-                yield Entry(stamp_ns, partial(_load, root, name, stamp_ns))
+                yield FrameEntry(stamp_ns, partial(_load, root, name, stamp_ns))
 
 
 def image_names(path: Path, damage: DamageLog | None = None) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.message import frame_of
-from edge_agent.data.frames.source import Entry
+from edge_agent.data.frames.source import FrameEntry
 from edge_agent.data.storage import Topic
 from fleet_model.errors import FrameError
 
@@ -71,7 +71,7 @@ class LiveQueue:
         """Say that nothing more comes, and whether something failed."""
         self._items.put(_Ended(error, self._losses))
 
-    def entries(self, damage: DamageLog) -> Iterator[Entry]:
+    def entries(self, damage: DamageLog) -> Iterator[FrameEntry]:
         """Yield what was put until the end; losses go to `damage`. Raises the end's error."""
         before = _Losses()
         while True:
@@ -87,7 +87,7 @@ class LiveQueue:
                 if item.error:
                     raise item.error
                 return
-            yield Entry(
+            yield FrameEntry(
                 item.time_ns, partial(frame_of, item.message, item.topic, SOURCE, item.time_ns)
             )
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.live import LiveQueue, ending_at_signals
 from edge_agent.data.frames.message import CAMERA_TYPES
-from edge_agent.data.frames.source import LIVE_PREFIX, Entry
+from edge_agent.data.frames.source import LIVE_PREFIX, FrameEntry
 from edge_agent.data.storage import Topic
 from fleet_model.errors import FrameError, SettingsError
 
@@ -77,7 +77,7 @@ class RosTopicFrames:
         """End `entries`, for good; what arrived before is still delivered. From any thread."""
         self._stopped = True
 
-    def entries(self, damage: DamageLog) -> Iterator[Entry]:
+    def entries(self, damage: DamageLog) -> Iterator[FrameEntry]:
         """Yield every frame as it arrives until `stop` is called.
 
         Frames that the reader is too slow for are "queue full" in `damage`, those that the

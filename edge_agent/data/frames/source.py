@@ -54,7 +54,7 @@ class Place(NamedTuple):
     given: tuple[str, str, int] | None = None
 
 
-class Entry(NamedTuple):
+class FrameEntry(NamedTuple):
     """One frame that was not yet read."""
 
     time_ns: int  # bag time, or a file's own stamp: ranges and rates go by it
@@ -68,7 +68,7 @@ class Entry(NamedTuple):
 class FrameSource(Protocol):
     """Camera frames in the order of recording; of a folder, in the order of names."""
 
-    def entries(self, damage: DamageLog) -> Iterator[Entry]:
+    def entries(self, damage: DamageLog) -> Iterator[FrameEntry]:
         """Yield every frame there is, the same ones in the same order at every call.
 
         Parts of the source that cannot be read are added to `damage`.

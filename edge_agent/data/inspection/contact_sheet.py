@@ -8,7 +8,7 @@ import numpy as np
 from edge_agent.data.frames.damage import Damage
 from edge_agent.data.inspection.inspect import CameraSamples, Inspection, Sample, TopicReport
 from edge_agent.data.inspection.lettering import Colour, shortened, text_width, write_text
-from fleet_model.types import RgbImage
+from fleet_model.types import NS_PER_S, RgbImage
 
 _NIGHT, _CARD = (20, 22, 26), (33, 36, 42)
 _INK, _FAINT, _DIM = (238, 240, 243), (168, 175, 186), (112, 119, 131)
@@ -20,7 +20,6 @@ _INNER = _WIDTH - 2 * _MARGIN
 _CAPTION = 30  # height of the text below a picture
 _STRIP = 10  # height of the time line
 _LINE = 30  # height of a row of the tables
-_NS_PER_S = 1_000_000_000
 _TOPIC_COLUMNS = (0.0, 0.34, 0.62, 0.72, 0.82)
 _DAMAGE_COLUMNS = (0.0, 0.2, 0.28)
 
@@ -40,7 +39,7 @@ def _title(inspection: Inspection) -> RgbImage:
     words = [f"{len(topics)} topics", f"{sum(t.messages for t in topics)} messages"]
     if topics:
         first, last = min(t.first_ns for t in topics), max(t.last_ns for t in topics)
-        words = [_clock(first, "%Y-%m-%d %H:%M:%S UTC"), _span((last - first) / _NS_PER_S), *words]
+        words = [_clock(first, "%Y-%m-%d %H:%M:%S UTC"), _span((last - first) / NS_PER_S), *words]
     write_text(canvas, shortened(inspection.name, 1.25, 1150), (_MARGIN, 54), 1.25, _INK)
     write_text(canvas, "    ".join(words), (_MARGIN, 98), 0.6, _FAINT)
     kinds = len(inspection.damage)
@@ -66,7 +65,7 @@ def _time_line(camera: CameraSamples) -> RgbImage:
     top = 60
     canvas[top : top + _STRIP, _MARGIN : _WIDTH - _MARGIN] = _LIVE
     for gap in report.gaps:
-        end = gap.begins_ns + gap.seconds * _NS_PER_S
+        end = gap.begins_ns + gap.seconds * NS_PER_S
         left, right = _position(gap.begins_ns, report), _position(end, report)
         canvas[top : top + _STRIP, left : max(right, left + 2)] = _LOST
     for damaged_ns in camera.damaged_ns:
@@ -109,7 +108,7 @@ def _draw_cell(cell: RgbImage, sample: Sample, first_ns: int) -> None:
     cell[-_CAPTION:] = _CARD
     middle = cell.shape[0] - _CAPTION / 2
     ink = _LOST if sample.picture is None else _INK
-    since = f"+{(sample.bag_ns - first_ns) / _NS_PER_S:.2f} s"
+    since = f"+{(sample.bag_ns - first_ns) / NS_PER_S:.2f} s"
     write_text(cell, since, (10, middle), 0.5, ink)
     clock = _clock(sample.bag_ns, "%H:%M:%S.%f")[:-5]
     write_text(cell, clock, (_CELL_WIDTH - 10, middle), 0.45, _DIM, align=1.0)
@@ -191,9 +190,9 @@ def _canvas(height: int) -> RgbImage:
 def _clock(time_ns: int, form: str) -> str:
     """Return a time in UTC; in seconds where no calendar has it."""
     try:
-        return datetime.fromtimestamp(time_ns / _NS_PER_S, timezone.utc).strftime(form)
+        return datetime.fromtimestamp(time_ns / NS_PER_S, timezone.utc).strftime(form)
     except (ValueError, OverflowError, OSError):
-        return f"{time_ns / _NS_PER_S:.5f}"
+        return f"{time_ns / NS_PER_S:.5f}"
 
 
 def _span(seconds: float) -> str:

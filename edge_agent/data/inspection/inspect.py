@@ -18,9 +18,8 @@ from edge_agent.data.frames.message import CAMERA_TYPES, frame_of
 from edge_agent.data.frames.source import is_bag
 from edge_agent.data.storage import Stored, Topic
 from fleet_model.errors import FrameError
-from fleet_model.types import Frame, RgbImage, Tensor
+from fleet_model.types import NS_PER_S, Frame, RgbImage, Tensor
 
-_NS_PER_S = 1_000_000_000
 # A gap is at least two lost messages, and longer than what is usual on the topic.
 _GAP_MEDIANS, _GAP_USUAL = 2.5, 1.5
 _LISTED_GAPS = 100
@@ -137,7 +136,7 @@ def find_gaps(times_ns: NDArray[np.int64]) -> tuple[Gap, ...]:
     positions = np.flatnonzero(steps > limit)
     longest = np.sort(positions[np.argsort(-steps[positions], kind="stable")][:_LISTED_GAPS])
     return tuple(
-        Gap(int(times_ns[position]), float(steps[position]) / _NS_PER_S) for position in longest
+        Gap(int(times_ns[position]), float(steps[position]) / NS_PER_S) for position in longest
     )
 
 
@@ -148,7 +147,7 @@ def _report(topic: Topic, times_ns: NDArray[np.int64]) -> TopicReport:
         name=topic.name,
         type=topic.type,
         messages=count,
-        rate_hz=(count - 1) * _NS_PER_S / (last - first) if last > first else 0.0,
+        rate_hz=(count - 1) * NS_PER_S / (last - first) if last > first else 0.0,
         first_ns=first,
         last_ns=last,
         gaps=find_gaps(times_ns),

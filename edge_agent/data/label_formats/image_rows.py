@@ -17,7 +17,7 @@ from edge_agent.data.label_formats.data_set import (
     largest_label,
 )
 from edge_agent.data.label_formats.marks import Mark
-from edge_agent.data.manifest import MANIFEST, Manifest, ManifestRow
+from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow
 from fleet_model.errors import FrameError
 from fleet_model.types import Box
 
@@ -130,7 +130,7 @@ def _rows(root: Path, damage: DamageLog) -> Iterator[ManifestRow]:
     if not manifest.is_file():
         return
     try:
-        yield from Manifest(manifest, damage)
+        yield from DataSetManifest(manifest, damage)
     except FrameError as error:
         damage.add("damaged manifest", f"{root.name}/{error}")
 

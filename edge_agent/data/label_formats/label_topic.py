@@ -15,9 +15,8 @@ from edge_agent.data.label_formats.exact_numbers import rounded
 from edge_agent.data.label_formats.marks import Mark, Nearest
 from edge_agent.data.storage import Stored, Topic
 from fleet_model.errors import FrameError
-from fleet_model.types import Box
+from fleet_model.types import NS_PER_S, Box
 
-_NS_PER_S = 1_000_000_000
 _TEXT = "std_msgs/String"
 
 
@@ -164,7 +163,7 @@ def _declared(read: _Reader) -> _Reader:
 
 def _stamp_ns(message: Any) -> int:
     stamp = message.header.stamp
-    return int(stamp.sec) * _NS_PER_S + int(stamp.nanosec)
+    return int(stamp.sec) * NS_PER_S + int(stamp.nanosec)
 
 
 def _best_class(results: Any) -> str:

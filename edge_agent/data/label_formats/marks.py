@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from edge_agent.data.frames.source import FrameFacts
-from fleet_model.types import Box
+from fleet_model.types import NS_PER_S, Box
 
-_NS_PER_S = 1_000_000_000
 T = TypeVar("T")
 
 
@@ -34,7 +33,7 @@ class Nearest(Generic[T]):
         by_time = dict(marks)
         self._times = sorted(by_time)
         self._things = [by_time[time_ns] for time_ns in self._times]
-        self._tolerance_ns = round(tolerance_s * _NS_PER_S)
+        self._tolerance_ns = round(tolerance_s * NS_PER_S)
 
     def at(self, time_ns: int) -> T | None:
         """Return the thing nearest to a time, the earlier one of two; None beyond the tolerance."""

@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edge_agent.data.extraction.extract import ExtractOptions, ExtractSummary, extract
-from edge_agent.data.extraction.selection import Moment, Selection, reason_to_skip
+from edge_agent.data.extraction.selection import Selection, TimeLimit, reason_to_skip
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.labels import LabelSettings, labelled_entries
-from edge_agent.data.manifest import MANIFEST, Manifest, ManifestRow
+from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow
 from edge_agent.examples.spool.kept_examples import BatchNote, KeptExamples, keep_rows
 from edge_agent.examples.spool.ledger import Ledger, Underway, recording_id
 from edge_agent.examples.spool.recordings import Recording, find_recordings
@@ -137,7 +137,7 @@ class Ingest:
             log.info("%s: %d of %d frames taken in", recording.path.name, note.kept, note.seen)
 
     def _extract(self, batch: str, recording: Recording, plan: Underway) -> BatchNote:
-        borders = [Moment(ns, absolute=True) for ns in plan.borders]
+        borders = [TimeLimit(ns, absolute=True) for ns in plan.borders]
         options = ExtractOptions(
             paths=(recording.path,),
             out=self._kept.incoming(batch),
@@ -161,7 +161,7 @@ class Ingest:
         """Leave out what is no example, and count."""
         dropped = Counter(summary.skipped)
         beside = dropped.pop("time range", 0)  # other parts count these
-        reasons = {row.file: self._refusal(out, row) for row in Manifest(out / MANIFEST)}
+        reasons = {row.file: self._refusal(out, row) for row in DataSetManifest(out / MANIFEST)}
         keep_rows(out, lambda row: not reasons[row.file])
         refused = Counter(filter(None, reasons.values()))
         return BatchNote(

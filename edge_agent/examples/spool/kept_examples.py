@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_agent.data.manifest import MANIFEST, Manifest, ManifestRow, write_manifest
+from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow, write_manifest
 from fleet_model.durable import rename_durably, write_durably
 from fleet_model.errors import FrameError
 
@@ -117,7 +117,7 @@ class KeptExamples:
         """Yield (batch, row) of every example."""
         for batch in self.batches():
             try:
-                for row in Manifest(batch / MANIFEST):
+                for row in DataSetManifest(batch / MANIFEST):
                     yield batch, row
             except FrameError as error:
                 log.warning("%s is left alone: %s", batch.name, error)
@@ -187,14 +187,14 @@ def choose_evicted(held: list[Held], max_bytes: float) -> list[Held]:
 def keep_rows(batch: Path, wanted: Callable[[ManifestRow], bool]) -> None:
     """Remove the examples of a data set that are not wanted: first the rows, then the files."""
     manifest = batch / MANIFEST
-    files = [row.file for row in Manifest(manifest) if not wanted(row)]
+    files = [row.file for row in DataSetManifest(manifest) if not wanted(row)]
     if not files:
         return
     try:
-        write_manifest(manifest, (row for row in Manifest(manifest) if wanted(row)))
+        write_manifest(manifest, (row for row in DataSetManifest(manifest) if wanted(row)))
     except OSError:  # a full disk: the files make room; if it fails again, `repair` drops the rows
         _unlink(batch, files)
-        write_manifest(manifest, (row for row in Manifest(manifest) if wanted(row)))
+        write_manifest(manifest, (row for row in DataSetManifest(manifest) if wanted(row)))
     _unlink(batch, files)
 
 
@@ -205,7 +205,7 @@ def _unlink(batch: Path, files: Iterable[str]) -> None:
 
 def _remove_strays(batch: Path) -> None:
     """Remove what is in no row: pictures that were to go, files of a write that was cut off."""
-    known = {batch / row.file for row in Manifest(batch / MANIFEST)}
+    known = {batch / row.file for row in DataSetManifest(batch / MANIFEST)}
     known |= {batch / MANIFEST, batch / _NOTE}
     for path in sorted(batch.rglob("*"), reverse=True):  # what is in a folder before the folder
         if path.is_dir():

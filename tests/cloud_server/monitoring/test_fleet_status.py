@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.monitoring.fleet_status import Overview
 from cloud_server.monitoring.status_words import answer_of
-from cloud_server.monitoring.totals import Ledger
+from cloud_server.monitoring.totals import RunningTotals
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.refused_answers import RefusedAnswers
@@ -66,7 +66,7 @@ def overview(server_dir, runs):
         offenses=Offenses(server_dir.offenses, register, suspend_after=3),
         runs=runs,
         store=DirectoryStore(server_dir.store),
-        ledger=Ledger(server_dir.history, server_dir.totals),
+        ledger=RunningTotals(server_dir.history, server_dir.totals),
         refused=RefusedAnswers(lambda: {1: register.robots()[0]}),
     )
 

@@ -3,10 +3,10 @@ import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cloud_server.monitoring.fleet_status import FleetStatus, OpenRound
+from cloud_server.monitoring.fleet_status import FleetStatus, OpenRoundStatus
 from cloud_server.monitoring.metrics import make_registry
 from cloud_server.monitoring.robot_status import RobotStatus
-from cloud_server.monitoring.totals import Totals
+from cloud_server.monitoring.totals import HistoryTotals
 from cloud_server.runs.run_store import Run
 from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.errors import SettingsError
@@ -28,7 +28,7 @@ def robot(name, state="approved", **more):
 
 
 def busy_status():
-    totals = Totals()
+    totals = HistoryTotals()
     for seconds in (5.0, 500.0):
         totals.add(
             RoundRecord(
@@ -53,7 +53,9 @@ def busy_status():
             Run(id="b", rounds=3, state="running", started_at=1, rounds_closed=2),
         ],
         channels={"stable": 7, "canary": 8},
-        open_round=OpenRound(run="b", round=3, asked=5, answered=3, good=2, seconds_left=41.5),
+        open_round=OpenRoundStatus(
+            run="b", round=3, asked=5, answered=3, good=2, seconds_left=41.5
+        ),
         totals=totals,
         answered_again={"r1": 3, "r2": 1},
         answered_late={"r3": 5},
@@ -137,7 +139,9 @@ def test_the_process_and_its_disk_are_told(scraped):
 
 def test_a_server_on_which_nothing_happened_can_be_scraped(scraped):
     values = scraped(
-        FleetStatus(robots=[], waiting=[], runs=[], channels={}, open_round=None, totals=Totals())
+        FleetStatus(
+            robots=[], waiting=[], runs=[], channels={}, open_round=None, totals=HistoryTotals()
+        )
     )
 
     assert values["fleetlearn_rounds_total",] == 0

@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from cloud_server.monitoring.fleet_status import FleetStatus, OpenRound
+from cloud_server.monitoring.fleet_status import FleetStatus, OpenRoundStatus
 from cloud_server.monitoring.robot_status import RobotStatus
 from cloud_server.monitoring.status_words import names, tell
-from cloud_server.monitoring.totals import Totals
+from cloud_server.monitoring.totals import HistoryTotals
 from cloud_server.runs.run_store import Run
 from cloud_server.state.round_record import RobotRecord, RoundRecord
 from cloud_server.state.verdict_log import NAMED
@@ -31,7 +31,7 @@ def robot(name="r1", state="approved", **more):
 
 def told(**more):
     nothing = FleetStatus(
-        robots=[], waiting=[], runs=[], channels={}, open_round=None, totals=Totals()
+        robots=[], waiting=[], runs=[], channels={}, open_round=None, totals=HistoryTotals()
     )
     return tell(replace(nothing, **more))
 
@@ -43,7 +43,7 @@ def last_round(late=0, **outcomes):
     record = RoundRecord(
         run="a", round=3, version=8, seconds=12.34, robots=robots, metrics={}, late=late
     )
-    return {"totals": Totals(last=record)}
+    return {"totals": HistoryTotals(last=record)}
 
 
 def test_a_server_on_which_nothing_happened_has_nothing_to_tell():
@@ -51,7 +51,7 @@ def test_a_server_on_which_nothing_happened_has_nothing_to_tell():
 
 
 def test_the_open_round_is_told_first():
-    now = OpenRound(run="a", round=4, asked=5, answered=3, good=2, seconds_left=41.6)
+    now = OpenRoundStatus(run="a", round=4, asked=5, answered=3, good=2, seconds_left=41.6)
 
     assert told(open_round=now, **last_round(r1="accepted"))[0] == (
         "run a round 4: 5 robots asked, 3 answered, 2 good updates, 42 s left"
@@ -89,7 +89,7 @@ def test_a_robot_whose_examples_do_not_all_count_is_named():
     given = last_round(r2="accepted")["totals"].last
     record = replace(given, robots=(robot, *given.robots))
 
-    assert told(totals=Totals(last=record))[1:] == [
+    assert told(totals=HistoryTotals(last=record))[1:] == [
         "accepted for fewer examples than claimed: r1 (1000000000 examples count as 10000)"
     ]
 

@@ -9,7 +9,7 @@ import pytest
 from cloud_server.rounds.fleet import Clock, Participant, Reply
 from cloud_server.rounds.round_journal import DiskJournal
 from cloud_server.runs import run_rounds
-from cloud_server.runs.run_rounds import Span, close_rounds
+from cloud_server.runs.run_rounds import RunSpan, close_rounds
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import RoundSettings, ServerSettings
@@ -72,7 +72,7 @@ def go(server_dir, fleet):
     def close(**changes):
         given = {
             "settings": SETTINGS,
-            "span": Span(run="a", rounds=3, first_version=1, journal=server_dir.runs / "a"),
+            "span": RunSpan(run="a", rounds=3, first_version=1, journal=server_dir.runs / "a"),
             "closed": told.append,
             "clock": Clock(now=lambda: 0.0, sleep=lambda _: None),
             **changes,
@@ -87,7 +87,7 @@ def go(server_dir, fleet):
 def calm(new_server_dir, tmp_path):
     """Return the weights that an undisturbed run ends with."""
     server_dir = new_server_dir(tmp_path / "calm")
-    span = Span(run="a", rounds=3, first_version=1, journal=server_dir.runs / "a")
+    span = RunSpan(run="a", rounds=3, first_version=1, journal=server_dir.runs / "a")
     return close_rounds(Fleet(), server_dir, SETTINGS, span, closed=lambda _: None)
 
 
@@ -171,7 +171,7 @@ def test_a_stop_leaves_what_has_closed_and_the_next_call_goes_on(go, calm):
 
 def test_another_run_goes_on_from_the_newest_checkpoint(go, server_dir):
     go()
-    other = Span(run="b", rounds=1, first_version=4, journal=server_dir.runs / "b")
+    other = RunSpan(run="b", rounds=1, first_version=4, journal=server_dir.runs / "b")
 
     assert go(span=other).version == 5
     assert history(server_dir) == [*WHOLE, ("b", 1, 5)]

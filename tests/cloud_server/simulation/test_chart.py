@@ -8,7 +8,7 @@ from cloud_server.simulation import chart
 from cloud_server.simulation.chart import AMBER, TEAL, Bars, Lines, round_up, write_chart
 from cloud_server.simulation.picture import write_picture
 from cloud_server.simulation.population import Traits
-from cloud_server.simulation.simulate import Plan, RoundLine, Summary
+from cloud_server.simulation.simulate import RoundLine, SimulationPlan, SimulationSummary
 from cloud_server.state.settings import ServerSettings
 from fleet_model.errors import StorageError
 
@@ -70,7 +70,7 @@ def test_an_axis_ends_at_the_next_short_number(value, end):
 
 
 def summary(hours=3.0):
-    return Summary(
+    return SimulationSummary(
         robots=1000,
         rounds=2,
         failed=0,
@@ -84,7 +84,7 @@ def summary(hours=3.0):
 
 
 def plan():
-    return Plan(traits=Traits(), settings=ServerSettings(), rounds=2)
+    return SimulationPlan(traits=Traits(), settings=ServerSettings(), rounds=2)
 
 
 @pytest.mark.parametrize("hours", [0.01, 3.0, 100.0])

@@ -8,7 +8,7 @@ import pytest
 from cloud_server.simulation import virtual_fleet
 from cloud_server.simulation.learning import BIAS, KERNEL, LABELS, WIDTH
 from cloud_server.simulation.population import Traits
-from cloud_server.simulation.simulate import Plan, Simulation
+from cloud_server.simulation.simulate import Simulation, SimulationPlan
 from cloud_server.state.settings import ServerSettings
 from fleet_model.errors import SettingsError
 from fleet_model.types import Update
@@ -16,7 +16,7 @@ from fleet_model.types import Update
 
 def plan(rounds=3, traits=None, model_mb=0.0, checks=None, **settings):
     sections = {"rounds": settings, "checks": checks or {}}
-    return Plan(
+    return SimulationPlan(
         traits=Traits(**{"robots": 20, "off": 0.0, "drop": 0.0, **(traits or {})}),
         settings=ServerSettings.model_validate(sections),
         rounds=rounds,

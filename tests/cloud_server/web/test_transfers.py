@@ -11,8 +11,8 @@ from cloud_server.web.fleet_keys import header_of
 from cloud_server.web.transfers import (
     AT_ONCE,
     LARGE_BYTES,
+    BodySpool,
     SlowPeerError,
-    Spool,
     Turns,
     patient,
     receive_whole,
@@ -26,7 +26,7 @@ WHOAMI = "/fleetlearn/v1/robot/whoami"
 
 def spooled(directory, pieces):
     async def both():
-        with Spool(directory) as spool:
+        with BodySpool(directory) as spool:
             for piece in pieces:
                 await spool.write(piece)
             return spool.size, await spool.read(), [p async for p in spool.pieces(1000)]
@@ -46,7 +46,7 @@ def test_a_spool_gives_back_what_was_put_in(tmp_path, sizes):
 
 def test_a_spool_leaves_nothing_behind_even_while_it_is_in_use(tmp_path):
     async def look():
-        with Spool(tmp_path) as spool:
+        with BodySpool(tmp_path) as spool:
             await spool.write(bytes(LARGE_BYTES * 3))
             return list(tmp_path.iterdir())
 
@@ -65,7 +65,7 @@ def test_a_body_of_a_slow_peer_or_of_one_that_has_gone_is_given_up(tmp_path):
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     async def read(receive):
-        with Spool(tmp_path) as spool:
+        with BodySpool(tmp_path) as spool:
             await receive_whole(receive, spool, slow_s=0.1)
 
     for receive in (gone, silent, drip):
@@ -117,7 +117,7 @@ def test_what_a_request_leaves_behind_is_gone_before_the_next_one(tmp_path):
         return None
 
     async def transfer():
-        with Spool(tmp_path) as body:
+        with BodySpool(tmp_path) as body:
             await body.write(bytes(LARGE_BYTES + 1))
             await Turns(tmp_path).run(app, {}, body, nothing, nothing)
 
@@ -145,7 +145,7 @@ def test_no_turn_begins_while_the_server_is_busy(tmp_path):
         return None
 
     async def transfer():
-        with Spool(tmp_path) as body:
+        with BodySpool(tmp_path) as body:
             await Turns(tmp_path, busy).run(app, {}, body, nothing, nothing)
 
     asyncio.run(transfer())

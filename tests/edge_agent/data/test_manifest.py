@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.manifest import Manifest, ManifestRow, header_line, row_line, write_manifest
+from edge_agent.data.manifest import (
+    DataSetManifest,
+    ManifestRow,
+    header_line,
+    row_line,
+    write_manifest,
+)
 from fleet_model.errors import FrameError
 from fleet_model.types import Box
 
@@ -32,7 +38,7 @@ rows = st.builds(
 def test_every_row_reads_back_to_the_last_bit(tmp_path_factory, written):
     path = tmp_path_factory.mktemp("m") / "manifest.csv"
     write_manifest(path, written)
-    found = list(Manifest(path))
+    found = list(DataSetManifest(path))
     assert found == written
     assert list(map(row_line, found)) == list(map(row_line, written))  # also the sign of a zero
 
@@ -51,7 +57,7 @@ def test_a_manifest_is_read_anew_at_every_iteration(tmp_path):
     path = tmp_path / "manifest.csv"
     row = ManifestRow(file="a.jpg", topic="/t", stamp_ns=7, source="b")
     write_manifest(path, [row])
-    manifest = Manifest(path)
+    manifest = DataSetManifest(path)
     assert list(manifest) == list(manifest) == [row]
 
 
@@ -59,10 +65,10 @@ def test_a_table_from_a_spreadsheet_is_a_manifest_too(tmp_path):
     path = tmp_path / "manifest.csv"
     content = "\ufeffFile,stamp_ns,topic,source,label,extra\r\na.jpg,7,/t,b,caf\u00e9,1\r\n\r\n"
     path.write_bytes(content.encode())
-    (row,) = Manifest(path)
+    (row,) = DataSetManifest(path)
     assert row == ManifestRow(file="a.jpg", topic="/t", stamp_ns=7, source="b", label="caf\u00e9")
     path.write_bytes(content.encode("utf-16-le")[:0] + content[1:].encode("latin-1"))
-    (row,) = Manifest(path)
+    (row,) = DataSetManifest(path)
     assert row.label == "caf\ufffd"
 
 
@@ -88,24 +94,24 @@ def test_a_line_that_is_no_row_is_damage_with_its_number_and_the_rest_is_read(tm
     good = "b.jpg,/t,8,b,,,1,1,\n"
     path.write_text(f"{header_line()}{good}{line}\n{good}")
     damage = DamageLog()
-    assert [row.file for row in Manifest(path, damage)] == ["b.jpg", "b.jpg"]
+    assert [row.file for row in DataSetManifest(path, damage)] == ["b.jpg", "b.jpg"]
     (found,) = damage.all()
     assert (found.kind, found.count) == ("bad manifest row", 1)
     assert found.begins.startswith("manifest.csv line 3: ")
     with pytest.raises(FrameError, match=r"manifest\.csv line 3"):
-        list(Manifest(path))
+        list(DataSetManifest(path))
 
 
 @pytest.mark.parametrize("content", ["", "file,label\n", "file\n" * 3])
 def test_a_file_without_the_columns_is_an_error_that_names_them(tmp_path, content):
     (tmp_path / "manifest.csv").write_text(content)
     with pytest.raises(FrameError, match="no column"):
-        list(Manifest(tmp_path / "manifest.csv", DamageLog()))
+        list(DataSetManifest(tmp_path / "manifest.csv", DamageLog()))
 
 
 def test_a_manifest_that_is_not_there_is_a_missing_file(tmp_path):
     with pytest.raises(FrameError) as caught:
-        list(Manifest(tmp_path / "manifest.csv"))
+        list(DataSetManifest(tmp_path / "manifest.csv"))
     assert caught.value.reason == "missing file"
     assert str(tmp_path) not in str(caught.value)
 
@@ -114,4 +120,4 @@ def test_a_frame_may_have_thousands_of_boxes(tmp_path):
     many = tuple(Box(label="b", x0=i / 7, y0=0.0, x1=math.pi * i, y1=1.0) for i in range(5000))
     row = ManifestRow(file="a.jpg", topic="/t", stamp_ns=7, source="b", boxes=many)
     write_manifest(tmp_path / "manifest.csv", [row])
-    assert list(Manifest(tmp_path / "manifest.csv")) == [row]
+    assert list(DataSetManifest(tmp_path / "manifest.csv")) == [row]

@@ -28,7 +28,7 @@ from edge_agent.data.label_formats.tfds.tfrecord import (
     record_positions,
     write_record,
 )
-from edge_agent.data.manifest import MANIFEST, Manifest, ManifestRow
+from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow
 from fleet_model.durable import write_durably, writing
 from fleet_model.errors import FrameError
 
@@ -121,7 +121,7 @@ def _stamps(root: Path, damage: DamageLog) -> Iterator[int]:
     if not (root / MANIFEST).is_file():
         return
     try:
-        for row in Manifest(root / MANIFEST, damage):
+        for row in DataSetManifest(root / MANIFEST, damage):
             yield row.stamp_ns
     except FrameError as error:
         damage.add("damaged manifest", f"{root.name}/{error}")

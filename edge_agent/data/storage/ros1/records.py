@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, TypeAlias
 
 from fleet_model.errors import FrameError
+from fleet_model.types import NS_PER_S
 
 Read: TypeAlias = Callable[[int, int], bytes]  # (offset, size) -> bytes; fewer at the end
 
@@ -18,7 +19,6 @@ COMPRESSIONS = (b"none", b"bz2", b"lz4")
 _u32 = struct.Struct("<I").unpack_from
 _FIRST_READ = 160  # most headers have less
 _LONGEST_HEADER = 2**16
-_NS_PER_S = 1_000_000_000
 # Fields that every record of a kind must have, with their sizes; 0 is any.
 _FIELDS = {
     MESSAGE: {b"conn": 4, b"time": 8},
@@ -55,7 +55,7 @@ class Record(NamedTuple):
 def time_ns(field: bytes) -> int:
     """Return a ROS 1 time: seconds, nanoseconds."""
     seconds, nanoseconds = struct.unpack("<II", field)
-    return int(seconds) * _NS_PER_S + int(nanoseconds)
+    return int(seconds) * NS_PER_S + int(nanoseconds)
 
 
 def read_record(read: Read, at: int) -> Record:

@@ -17,7 +17,7 @@ from edge_agent.data.extraction import output as extract_output
 from edge_agent.data.extraction.extract import ExtractOptions, extract
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.labels import LabelSettings, labelled_frames
-from edge_agent.data.manifest import Manifest
+from edge_agent.data.manifest import DataSetManifest
 from fleet_model.errors import StorageError
 
 pytestmark = [pytest.mark.base, pytest.mark.slow]
@@ -197,7 +197,7 @@ def test_kill_9_at_counted_moments_again_and_again(long_bag, tmp_path, form):
 
 def check_part(out, undisturbed):
     """Hold what a full disk left against the data set that it should become."""
-    rows = list(Manifest(out / "manifest.csv"))
+    rows = list(DataSetManifest(out / "manifest.csv"))
     names = {row.file for row in rows}
     there = {name for name in tree(out) if name.endswith(".jpg")}
     assert there in (names, set())  # TFDS may hold them in its shards

@@ -8,11 +8,11 @@ import pytest
 
 from edge_agent.data.extraction import extract as extraction
 from edge_agent.data.extraction.extract import ExtractOptions, Progress, extract
-from edge_agent.data.extraction.selection import Moment, Selection
+from edge_agent.data.extraction.selection import Selection, TimeLimit
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.labels import LabelSettings, labelled_frames
-from edge_agent.data.manifest import Manifest
+from edge_agent.data.manifest import DataSetManifest
 from fleet_model.errors import FrameError, SettingsError
 
 pytestmark = pytest.mark.base
@@ -23,7 +23,7 @@ WITH_LABELS = LabelSettings(label_topic=LABELS)
 
 
 def manifest(out):
-    return list(Manifest(out / "manifest.csv"))
+    return list(DataSetManifest(out / "manifest.csv"))
 
 
 def tree(root):
@@ -84,7 +84,7 @@ def test_raw_pictures_keep_every_pixel(bags, tmp_path):
     [
         (Selection(every_n=3), [0, 3, 6, 9]),
         (Selection(rate_hz=1), [0, 2, 4, 6, 8]),
-        (Selection(start=Moment(10**9, False), end=Moment(3 * 10**9, False)), [2, 3, 4, 5]),
+        (Selection(start=TimeLimit(10**9, False), end=TimeLimit(3 * 10**9, False)), [2, 3, 4, 5]),
     ],
 )
 def test_thinned_frames_are_counted_and_never_loaded(bags, tmp_path, monkeypatch, wanted, kept):
@@ -286,7 +286,7 @@ def test_a_source_that_changed_but_kept_its_size_is_noticed(bags, tmp_path):
 
 def test_nothing_to_extract_is_an_empty_data_set(bags, tmp_path):
     bag = bags.drive(tmp_path / "r1", ["star"] * 3)
-    wanted = Selection(start=Moment(10**12, absolute=False))
+    wanted = Selection(start=TimeLimit(10**12, absolute=False))
     assert run(bag, tmp_path / "out", selection=wanted).skipped == {"time range": 3}
 
 

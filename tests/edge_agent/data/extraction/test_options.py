@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.data.extraction.extract import ExtractOptions, extract
-from edge_agent.data.extraction.selection import Moment, Selection, parse_moment
+from edge_agent.data.extraction.selection import Selection, TimeLimit, parse_moment
 from edge_agent.data.labels import LabelSettings
 from fleet_model.errors import SettingsError
 
@@ -20,7 +20,7 @@ NAN, INFINITE = float("nan"), float("inf")
         *({"selection": Selection(rate_hz=rate)} for rate in (NAN, INFINITE, 1e308, -1.0)),
         {"selection": Selection(every_n=0)},
         *(
-            {"selection": Selection(Moment(5, kind), Moment(ns, kind))}
+            {"selection": Selection(TimeLimit(5, kind), TimeLimit(ns, kind))}
             for kind in (True, False)
             for ns in (2, 5)
         ),

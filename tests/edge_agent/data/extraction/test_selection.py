@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.extraction.selection import Moment, Selection, parse_moment, reason_to_skip
+from edge_agent.data.extraction.selection import Selection, TimeLimit, parse_moment, reason_to_skip
 from fleet_model.errors import SettingsError
 
 pytestmark = pytest.mark.base
@@ -53,15 +53,15 @@ def test_after_a_clock_that_was_set_back_frames_are_taken_again():
 
 def test_a_range_counts_from_the_first_frame_or_is_absolute():
     times = camera(1, 10)
-    relative = {"start": Moment(2 * S, absolute=False), "end": Moment(5 * S, absolute=False)}
+    relative = {"start": TimeLimit(2 * S, absolute=False), "end": TimeLimit(5 * S, absolute=False)}
     assert kept(times, **relative) == [2, 3, 4]
-    absolute = {"start": Moment(T0 + 8 * S, absolute=True)}
+    absolute = {"start": TimeLimit(T0 + 8 * S, absolute=True)}
     assert kept(times, **absolute) == [8, 9]
     assert kept(times, **relative, every_n=2) == [2, 4]
 
 
 def test_the_reason_says_range_or_rate():
-    reason = reason_to_skip(Selection(Moment(S, absolute=False), None, 2, 0.0))
+    reason = reason_to_skip(Selection(TimeLimit(S, absolute=False), None, 2, 0.0))
     assert [reason(time_ns) for time_ns in camera(1, 4)] == ["time range", "", "rate", ""]
 
 
@@ -69,14 +69,14 @@ def test_the_reason_says_range_or_rate():
     ("text", "moment"),
     [
         ("", None),
-        ("12.5", Moment(12_500_000_000, absolute=False)),
-        ("0", Moment(0, absolute=False)),
-        ("1760000000000000001", Moment(T0 + 1, absolute=True)),
-        ("2025-10-09T08:53:20Z", Moment(T0, absolute=True)),
-        ("2025-10-09T08:53:20", Moment(T0, absolute=True)),
-        ("2025-10-09T10:53:20.000000001+02:00", Moment(T0 + 1, absolute=True)),
-        ("2025-10-09 08:53:20.5", Moment(T0 + 500_000_000, absolute=True)),
-        ("2025-10-09", Moment(T0 - 32_000 * S, absolute=True)),
+        ("12.5", TimeLimit(12_500_000_000, absolute=False)),
+        ("0", TimeLimit(0, absolute=False)),
+        ("1760000000000000001", TimeLimit(T0 + 1, absolute=True)),
+        ("2025-10-09T08:53:20Z", TimeLimit(T0, absolute=True)),
+        ("2025-10-09T08:53:20", TimeLimit(T0, absolute=True)),
+        ("2025-10-09T10:53:20.000000001+02:00", TimeLimit(T0 + 1, absolute=True)),
+        ("2025-10-09 08:53:20.5", TimeLimit(T0 + 500_000_000, absolute=True)),
+        ("2025-10-09", TimeLimit(T0 - 32_000 * S, absolute=True)),
     ],
 )
 def test_a_moment_is_seconds_ns_or_iso(text, moment):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.manifest import MANIFEST, Manifest, ManifestRow, write_manifest
+from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow, write_manifest
 from edge_agent.examples.spool import kept_examples
 from edge_agent.examples.spool.kept_examples import (
     BatchNote,
@@ -200,7 +200,7 @@ def test_nothing_is_written_where_nothing_goes(store):
     before = (batch / MANIFEST).stat().st_ino
     keep_rows(batch, lambda row: True)
     assert (batch / MANIFEST).stat().st_ino == before
-    assert len(list(Manifest(batch / MANIFEST))) == 3
+    assert len(list(DataSetManifest(batch / MANIFEST))) == 3
 
 
 def test_a_manifest_that_a_bad_disk_has_spoilt_is_left_alone(store, caplog):
