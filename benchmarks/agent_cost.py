@@ -56,6 +56,7 @@ from benchmarks.measure import (
     say,
 )
 from benchmarks.services import Services
+from cloud_server.state.history import ClosedRounds
 
 WORK = ROOT / "build" / "bench" / "agent_cost"
 HERE = Path(__file__).resolve().parent
@@ -170,12 +171,12 @@ def our_arm(trainer: str, made: Environment, inputs: Inputs, size: Size) -> Cost
         wanted = 1 + size.messages
         services.wait("all rounds", lambda: fleet.rounds_closed() >= wanted)
         after = _idle_mb(node.pid)
-        (robot_record,) = fleet.server_dir.read_history()[-1]["robots"]
+        *_, last = ClosedRounds(fleet.server_dir)
     return Cost(
         idle_mb=max(before, after),
         peak_mb=max(samples),
         ready_s=node.ready_s,
-        update_bytes=robot_record["update_bytes"],
+        update_bytes=last.robots[0].update_bytes,
         **step_times(stamps),
     )
 

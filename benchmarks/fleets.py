@@ -24,6 +24,7 @@ from cloud_server.cli.admin_client import AdminClient
 from cloud_server.robots.register import Register
 from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.history_file import all_lines
 from cloud_server.state.settings import load_settings
 from edge_agent.cli.enroll import enroll
 from edge_agent.robot.settings import ExampleSettings
@@ -98,7 +99,7 @@ class OurFleet:
 
     def rounds_closed(self) -> int:
         """Return how many rounds the history has."""
-        return len(self.server_dir.read_history())
+        return len(list(all_lines(self.server_dir.history)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ from benchmarks.services import Services
 from cloud_server.state.certificates import make_secrets
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.history import ClosedRounds
 from cloud_server.state.settings import NetworkSettings, TrainingSettings, server_toml
 from fleet_model.bundle import TRAINER, TensorSpec, TrainerSpec, WorkloadSpec, entry_of, to_json
 from fleet_model.types import Checkpoint
@@ -88,8 +89,8 @@ def ours(rounds: int) -> Times:
         for closed in range(1, rounds + 1):
             services.wait("a round", lambda n=closed: fleet.rounds_closed() >= n, step_s=0.01)
             closings.append(boot_time_s())
-        for record in server_dir.read_history():
-            outcomes = [robot["outcome"] for robot in record["robots"]]  # type: ignore[attr-defined]
+        for record in ClosedRounds(server_dir):
+            outcomes = [robot.outcome.kind for robot in record.robots]
             if outcomes != ["accepted"] * len(ROBOTS):
                 raise RuntimeError(f"our round went wrong: {outcomes}")
     return times_of(closings)

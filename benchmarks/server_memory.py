@@ -31,6 +31,7 @@ from benchmarks.round_time import HERE, fresh, make_server, read_closings
 from benchmarks.services import Services
 from cloud_server.robots.register import Register
 from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.history import ClosedRounds
 from fleet_model.protocol.proof import make_key, public_line, read_key
 
 WORK = ROOT / "build" / "bench" / "server_memory"
@@ -123,8 +124,8 @@ def start_robots(
 
 def require_accepted(server_dir: ServerDirectory, robots: int) -> None:
     """Raise RuntimeError unless every robot's update was folded in."""
-    for record in server_dir.read_history():
-        outcomes = [robot["outcome"] for robot in record["robots"]]  # type: ignore[attr-defined]
+    for record in ClosedRounds(server_dir):
+        outcomes = [robot.outcome.kind for robot in record.robots]
         if outcomes != ["accepted"] * robots:
             raise RuntimeError(f"our round went wrong: {outcomes}")
 

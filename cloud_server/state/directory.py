@@ -149,15 +149,3 @@ class ServerDirectory:
             with suppress(ValueError):  # torn
                 return dict(json.loads(line.content))
         return None
-
-    def read_history(self) -> list[dict[str, object]]:
-        """Return one object a closed round, oldest first; a torn last line is left out."""
-        if not self.history.exists():
-            return []
-        rounds = []
-        for line in self.history.read_text().splitlines():
-            try:
-                rounds.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue  # a power cut in mid-append: the checkpoint has the round itself
-        return rounds

@@ -5,6 +5,7 @@ A process that dies is an exception at one of its durable steps; what comes afte
 
 import numpy as np
 import pytest
+from history_lines import history_lines
 
 from cloud_server.rounds.fleet import Clock, Participant, Reply
 from cloud_server.rounds.round_journal import DiskJournal
@@ -100,7 +101,7 @@ def same(one, other):
 
 
 def history(server_dir):
-    return [(line["run"], line["round"], line["version"]) for line in server_dir.read_history()]
+    return [(line["run"], line["round"], line["version"]) for line in history_lines(server_dir)]
 
 
 WHOLE = [("a", 1, 2), ("a", 2, 3), ("a", 3, 4)]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from history_lines import history_lines
 
 from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.rounds.round_loop import Participant, Reply
@@ -134,7 +135,7 @@ def test_robots_are_named_the_trainer_of_the_model_directory(runs, server_dir, f
 def test_every_closed_round_is_in_the_history_and_in_the_run(runs, server_dir):
     run = finished(runs.start(2))
 
-    history = server_dir.read_history()
+    history = history_lines(server_dir)
     assert history == json.loads(json.dumps(run.closed))
     assert [(record["run"], record["round"], record["version"]) for record in history] == [
         (run.id, 1, 2),
@@ -179,7 +180,7 @@ def test_a_round_that_fails_ends_the_run_with_its_exit_code(runs, fleet, server_
     assert run.published_version is None
     assert fleet.ended == [False]
     assert Checkpoints(server_dir.checkpoints).latest().version == 1
-    assert server_dir.read_history() == []
+    assert history_lines(server_dir) == []
 
 
 def test_a_round_that_closed_before_the_failure_is_kept_and_published(
@@ -192,7 +193,7 @@ def test_a_round_that_closed_before_the_failure_is_kept_and_published(
 
     assert run.state == "failed"
     assert Checkpoints(server_dir.checkpoints).latest().version == 2
-    assert len(server_dir.read_history()) == 1
+    assert len(history_lines(server_dir)) == 1
     assert run.published_version == published[0].version == 2
 
 
@@ -307,7 +308,7 @@ def test_the_next_process_goes_on_with_a_run_in_the_middle_of_a_round(
     assert (run.state, run.rounds_closed, run.published_version) == ("finished", 2, 3)
     assert fleet.opened == [None, FLOWER]  # the same Flower run
     assert len(fleet.requests) == 2  # nobody was asked again
-    assert [line["round"] for line in server_dir.read_history()] == [1, 2]
+    assert [line["round"] for line in history_lines(server_dir)] == [1, 2]
     assert [record["round"] for record in run.closed] == [1, 2]
 
 
@@ -395,7 +396,7 @@ def test_what_was_stopped_goes_on_at_its_next_round(runs, fleet, one_at_a_time, 
 
     assert (resumed.state, resumed.error, resumed.rounds_closed) == ("finished", "", 3)
     assert resumed.published_version == 5
-    history = [(line["run"], line["round"], line["version"]) for line in server_dir.read_history()]
+    history = [(line["run"], line["round"], line["version"]) for line in history_lines(server_dir)]
     assert history == [(run.id, 1, 2), (between.id, 1, 3), (run.id, 2, 4), (run.id, 3, 5)]
 
 
@@ -507,7 +508,7 @@ def test_a_round_that_is_durable_but_could_not_be_written_down_is_not_trained_ag
     assert (run.state, run.rounds_closed, run.published_version) == ("finished", 3, 4)
     assert [request.round for request in fleet.requests] == [1, 2, 3]
     assert Checkpoints(server_dir.checkpoints).versions() == [1, 2, 3, 4]
-    assert [line["round"] for line in server_dir.read_history()] == [1, 2, 3]
+    assert [line["round"] for line in history_lines(server_dir)] == [1, 2, 3]
     assert [record.round for record in told] == [1, 2, 3]
 
 

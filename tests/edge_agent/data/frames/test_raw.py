@@ -167,7 +167,7 @@ def test_bayer_pictures_may_have_any_size(pattern, sample, height, width, paddin
 
 
 @pytest.mark.parametrize(
-    ("encoding", "places"),  # of y, u and v in two pixels' four bytes
+    ("encoding", "positions"),  # of y, u and v in two pixels' four bytes
     [
         ("yuv422", (1, 0, 2)),
         ("uyvy", (1, 0, 2)),
