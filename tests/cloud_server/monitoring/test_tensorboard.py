@@ -5,6 +5,7 @@ from types import ModuleType
 import pytest
 
 from cloud_server.monitoring.tensorboard import EVENTS, TensorBoardWriter
+from cloud_server.state import history_file
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.protocol.outcome import ACCEPTED, Outcome
@@ -154,3 +155,21 @@ def test_without_the_extra_the_error_says_how_to_install_it(server_dir, monkeypa
 
     with pytest.raises(Exception, match=r"pip install 'fleetlearn\[tensorboard\]'"):
         TensorBoardWriter(server_dir)
+
+
+def test_after_a_restart_only_rounds_without_a_point_are_parsed(server_dir, monkeypatch):
+    writer = TensorBoardWriter(server_dir)
+    for version in range(1, 20):
+        close(server_dir, version)
+    writer.catch_up()
+    for version in (20, 21):
+        close(server_dir, version)
+    parsed, parse = [], history_file.parse_record
+    monkeypatch.setattr(
+        history_file, "parse_record", lambda line: parsed.append(line) or parse(line)
+    )
+
+    TensorBoardWriter(server_dir).catch_up()
+
+    assert len(parsed) == 2
+    assert [step for step, _ in points(server_dir, "round/seconds")] == list(range(1, 22))
