@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
@@ -145,9 +146,7 @@ def listening(
     """Serve an app in a thread, over TLS with every limit; give the port and the server."""
     from cloud_server.web.limits import bounded_server
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = int(probe.getsockname()[1])
+    number = free_port()
     server = bounded_server(
         app,
         NetworkSettings(port=number),
