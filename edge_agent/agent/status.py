@@ -42,7 +42,7 @@ class Status:
     evaluation: dict[str, Any] = field(default_factory=dict)  # what the last one measured
     rounds: list[dict[str, Any]] = field(default_factory=list)
     publishes: list[dict[str, Any]] = field(default_factory=list)
-    ingest: dict[str, Any] = field(default_factory=dict)  # from the spool, see ingest_ledger.Totals
+    ingest: dict[str, Any] = field(default_factory=dict)  # see examples/spool/ledger.py
 
 
 class StatusFile:

@@ -1,7 +1,7 @@
 """The robot's own store of examples on disk: bounded in size and age, whole after any crash.
 
     state/examples/
-      ledger.json           what was taken in, see ingest_ledger.py
+      ledger.json           what was taken in, see ledger.py
       .incoming/<batch>/    is being extracted; an interrupted extraction goes on in here
       <batch>/              a data set of images, <label>/<image>, with its manifest.csv
         .batch.json         when it came in, what was left out

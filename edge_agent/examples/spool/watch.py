@@ -108,7 +108,7 @@ class SpoolWatch:
         self._child = subprocess.Popen(
             [sys.executable, "-m", "edge_agent.examples.spool.ingest"],
             stdin=subprocess.PIPE,
-            # Two threads of pictures are enough for work that nobody waits for.
+            # One thread is enough for work that nobody waits for.
             env={
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
