@@ -40,7 +40,7 @@ class OffenseCount(BaseModel):
 
     @property
     def text(self) -> str:
-        """Return the last verdict with its place."""
+        """Return the last verdict with the run and round it is of."""
         return f"run {self.run} round {self.round}: {self.verdict.text}"
 
 
