@@ -19,7 +19,7 @@ from edge_agent.link.server_link import HttpsStore
 from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import load_settings
 from edge_agent.training.local_training import LocalTraining
-from edge_agent.training.training_process import TrainingProcess
+from edge_agent.training.training_process import TrainingProcess, environment_of
 from fleet_model.errors import SettingsError, UpdateError
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Update
@@ -48,9 +48,9 @@ def _work(request: TrainRequest, context: Context) -> Update:
     if not isinstance(path, str):
         raise SettingsError("node config lacks agent=PATH of this robot's agent.toml")
     settings = load_settings(Path(path))
-    threads = {"OMP_NUM_THREADS": str(settings.training.threads)}
+    environment = environment_of(settings.training)
     # In a process of its own, because nothing else can end a fit whose time is over.
-    with closing(HttpsStore(settings.server)) as store, TrainingProcess(threads) as process:
+    with closing(HttpsStore(settings.server)) as store, TrainingProcess(environment) as process:
         name, _ = store.whoami()
         local = LocalTraining(settings, Models(settings.state / "models"), store, process.fit)
         return local.answer(request, name)

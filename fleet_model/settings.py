@@ -14,7 +14,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from fleet_model.errors import SettingsError
@@ -24,6 +24,17 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+def _table(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return tomllib.loads(f"options = {value}")["options"]
+    except tomllib.TOMLDecodeError:
+        raise ValueError("expected a table as in the file: {name = value}") from None
+
+
+# A variable of the environment holds a table as the file does, as text: {memory_mb = 8}.
+Options = Annotated[dict[str, Any], BeforeValidator(_table)]
 M = TypeVar("M", bound=BaseModel)
 MAX_GOT = 60  # characters of a wrong value that are shown
 COLUMNS = 96  # of a comment in the first file

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +12,7 @@ from fleet_model.errors import SettingsError
 from fleet_model.settings import (
     Expected,
     Former,
+    Options,
     Section,
     initial_toml,
     override,
@@ -20,11 +20,6 @@ from fleet_model.settings import (
     validate,
 )
 from fleet_model.types import TrainConfig
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ENVIRONMENT = "FLEETLEARN_"  # FLEETLEARN_TRAINING__LEARNING_RATE=0.05 overrides [training]
 _DEFAULT = TrainConfig()
@@ -34,16 +29,6 @@ def _split(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return [part.strip() for part in value.split(",") if part.strip()]  # "": nobody is named
-
-
-def _table(value: Any) -> Any:
-    """Return the table that a variable of the environment holds as text: {memory_mb = 8}."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return tomllib.loads(f"options = {value}")["options"]
-    except tomllib.TOMLDecodeError:
-        raise ValueError("expected a table as in the file: {name = value}") from None
 
 
 # What a certificate can hold and a URL can name.
@@ -58,7 +43,6 @@ Channel = Annotated[
 # A variable of the environment holds a list with commas between.
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 HostNames = Annotated[tuple[HostName, ...], BeforeValidator(_split)]
-Options = Annotated[dict[str, Any], BeforeValidator(_table)]
 
 
 class NetworkSettings(Section):

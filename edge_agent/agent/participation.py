@@ -38,10 +38,10 @@ class Participation:
                 "newer), or set training.enabled = false to follow published models only"
             ) from None
         from edge_agent.training.local_training import LocalTraining
-        from edge_agent.training.training_process import TrainingProcess
+        from edge_agent.training.training_process import TrainingProcess, environment_of
 
         training = settings.training
-        environment = {"OMP_NUM_THREADS": str(training.threads), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = {**environment_of(training), "TF_CPP_MIN_LOG_LEVEL": "3"}
         self._settings, self._store, self._file = settings, store, status
         self._process = TrainingProcess(environment, idle_s=training.idle_s)
         self._training = LocalTraining(settings, models, store, self._process.fit)

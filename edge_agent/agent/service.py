@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from edge_agent.agent.agent import Agent
+from edge_agent.examples.source import require_source
 from edge_agent.robot.settings import AgentSettings, TrainSettings
 from edge_agent.training.trainer import TRAINERS
 from fleet_model.errors import SettingsError
@@ -29,6 +30,7 @@ def serve(settings: AgentSettings) -> None:
             `Agent` and `Agent.run`.
     """
     _require_trainer(settings.training)
+    require_source(settings.examples.source)
     agent = Agent(settings)
     with _held(settings.state):
         _run_until_signal(agent)

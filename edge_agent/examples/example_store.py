@@ -141,9 +141,6 @@ class ExampleStore:
                 f"{', '.join(sorted(split.near))}: too short a recording to measure with; the "
                 "frames held out are neighbors of those trained on, so scores will be too good"
             )
-        if skipped:
-            listed = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common())
-            self._report(f"{len(moments) - between} examples; skipped: {listed}")
         return found, split
 
     def _labelled(self, skipped: Counter[str]) -> "Iterator[_Found]":

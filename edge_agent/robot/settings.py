@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from fleet_model.settings import Expected, Section, initial_toml, override, read_toml, validate
+from fleet_model.settings import Expected, Options, Section, initial_toml, override, read_toml, validate
 
+FRAMES = "frames"  # the source of examples that is built in
 ENVIRONMENT = "EDGE_AGENT_"  # EDGE_AGENT_TRAINING__TRAINER=keras overrides [training]
 
 
@@ -66,6 +67,14 @@ class ServerLink(Section):
 class ExampleSettings(Section):
     """Where labelled frames come from; they never leave this robot."""
 
+    source: str = Field(
+        default=FRAMES,
+        description='"frames", or a source of your own: the name of an installed one or '
+        '"module:factory". Of this section it is given only `options`.',
+    )
+    options: Options = Field(
+        default={}, description='Options of your own source, e.g. {folder = "/data"}.'
+    )
     paths: Paths = Field(
         default=(),
         description="Bags and data sets (folders named by label, YOLO, COCO, TFDS), read where "
@@ -93,7 +102,7 @@ class ExampleSettings(Section):
     @property
     def wanted(self) -> bool:
         """Whether there is anything to learn from."""
-        return bool(self.paths or self.spool)
+        return bool(self.paths or self.spool) or self.source != FRAMES
 
 
 class StoreSettings(Section):
@@ -135,6 +144,12 @@ class TrainSettings(Section):
         default=120.0,
         gt=0,
         description="The training process ends after so long without work.",
+    )
+    cache_mb: float = Field(
+        default=512.0,
+        ge=0,
+        description="Features of frames that are kept, in memory and on disk; those that do not "
+        "fit are computed in every round.",
     )
 
 

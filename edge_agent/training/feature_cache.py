@@ -1,22 +1,25 @@
 """Frozen features of a robot's examples, in memory and from one training process to the next."""
 
 import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from edge_agent.training.feature_file import FeatureFile
 from fleet_model import __version__
-from fleet_model.errors import CheckpointError, TrainingError
-from fleet_model.signatures import FEATURES
-from fleet_model.types import Tensor, Tensors
-from fleet_model.weights import read_weights, size_bytes, write_weights
+from fleet_model.bundle import TrainerSpec
+from fleet_model.types import Tensors
+from fleet_model.weights import size_bytes
 
-# 100,000 rows of EfficientNet-Lite0 features (1280 float32), or 2,600 float images of 128 pixels.
-CACHE_BYTES = 512_000_000
-# On disk, 12,500 such rows: beyond it, reading and writing would cost more than it saves.
-KEPT_BYTES = 64_000_000
 FOLDER = "features"  # in a trainer's directory
+# 100,000 rows of EfficientNet-Lite0 features (1280 float32), or 2,600 float images of 128 pixels.
+CACHE_MB = 512
+# The file is written again when this share of it is dead; the second, when rows have no room in it.
+_MOSTLY, _SCARCE = 2, 8
+LIMIT = "EDGE_AGENT_TRAINING__CACHE_MB"  # of the training process: how its agent tells it
 log = logging.getLogger(__name__)
 
 
@@ -24,89 +27,142 @@ class FeatureCache:
     """Frozen features by Example.key, kept between rounds: a frame passes the trunk once.
 
     A round is `begin()`, `row()` for each example, `end()`, which drops the keys that vanished.
+    Rows beyond the limit are computed in every round, always the same ones as long as the examples
+    are the same; it is never an error.
+
     A row is named tensors, which keep the dtype they come in. They are separate arrays, so that
-    dropping and adding keys never copies the others: memory stays at the size of the rows.
+    dropping and adding keys never copies the others: memory stays at the size of the rows. Those of
+    an earlier process are read one by one when they are asked for.
     """
 
-    def __init__(self, folder: Path | None = None, *, limit_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, folder: Path | None = None, owner: str = "", *, limit_bytes: int | None = None
+    ) -> None:
         """Start with what an earlier process has kept.
 
         Args:
-            folder: the rows are kept in here between processes, if it exists. It must belong to one
-                trunk, as the trainer's own directory does.
-            limit_bytes: of all rows of a round.
+            folder: the rows are kept in here between processes, if it exists.
+            owner: what computes the rows: those of another one are not used.
+            limit_bytes: of all rows of a round, in memory and on disk; None takes the agent's.
         """
-        self._limit_bytes = limit_bytes
-        # Another version may cut or scale pictures in another way: its rows are not ours.
-        self._file = folder / f"{__version__}.safetensors" if folder and folder.is_dir() else None
+        self._limit_bytes = limit_from_environment() if limit_bytes is None else limit_bytes
         self._rows: dict[str, Tensors] = {}  # asked for in this round
-        self._earlier = _read(self._file)  # not yet asked for in this round
-        self._size_bytes = sum(map(size_bytes, self._earlier.values()))
-        self._kept = set(self._earlier)
+        self._earlier: dict[str, Tensors] = {}  # in memory, not yet asked for in this round
+        self._size_bytes = 0  # of both
+        self._asked: set[str] = set()
+        self._file = _open(folder, owner)
 
     def begin(self) -> None:
         """Start a round; what an unfinished one computed stays."""
         self._earlier.update(self._rows)
-        self._rows = {}
+        self._rows, self._asked = {}, set()
 
     def row(self, key: str, compute: Callable[[], Tensors]) -> Tensors:
-        """Return the features of `key`, computed only if they are not here yet.
-
-        Raises:
-            TrainingError: the rows of this round alone would take more memory than allowed.
-        """
-        row = self._earlier.pop(key, None)
+        """Return the features of `key`, computed only if they are not here yet."""
+        self._asked.add(key)
+        row = self._rows.get(key) or self._earlier.pop(key, None)
+        if row is not None:
+            self._rows[key] = row
+            return row
+        row = self._read(key)
         if row is None:
             row = {name: np.asarray(tensor, order="C") for name, tensor in compute().items()}
-            self._make_room(size_bytes(row))
-            self._size_bytes += size_bytes(row)
-        self._rows[key] = row
+            self._append(key, row)
+        self._remember(key, row)
         return row
 
     def end(self) -> None:
         """Drop the rows that this round has not asked for; keep the others for later processes."""
         self._drop_earlier()
-        if self._file and self._rows.keys() != self._kept and self._size_bytes <= KEPT_BYTES:
-            try:
-                write_weights(self._file, _flat(self._rows))
-            except OSError as error:  # a full disk: the next process computes them again
-                log.warning("features are not kept: %s", error.strerror)
-            self._kept = set(self._rows)
+        if self._file is None:
+            return
+        try:
+            self._tidy(self._file)
+        except OSError as error:
+            self._give_up(error)
+
+    def _tidy(self, file: FeatureFile) -> None:
+        """Make the file smaller where that is worth writing the rest of it again."""
+        without_room = [key for key in self._rows if key not in file]
+        dead_bytes = file.dead_bytes(self._asked)
+        if dead_bytes * (_SCARCE if without_room else _MOSTLY) > file.size_bytes:
+            file.compact(self._asked)
+            for key in without_room:
+                file.append(key, self._rows[key], self._limit_bytes)
+
+    def _read(self, key: str) -> Tensors | None:
+        try:
+            return self._file.read(key) if self._file else None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._give_up(error)
+            return None
+
+    def _append(self, key: str, row: Tensors) -> None:
+        try:
+            if self._file:
+                self._file.append(key, row, self._limit_bytes)
+        except OSError as error:
+            self._give_up(error)
+
+    def _remember(self, key: str, row: Tensors) -> None:
+        """Keep a row in memory as far as there is room."""
+        if self._size_bytes + size_bytes(row) > self._limit_bytes:
+            self._drop_earlier()
+        if self._size_bytes + size_bytes(row) <= self._limit_bytes:
+            self._rows[key] = row
+            self._size_bytes += size_bytes(row)
 
     def _drop_earlier(self) -> None:
         self._size_bytes -= sum(map(size_bytes, self._earlier.values()))
         self._earlier.clear()
 
-    def _make_room(self, needed_bytes: int) -> None:
-        if self._size_bytes + needed_bytes > self._limit_bytes:
-            self._drop_earlier()
-        if self._size_bytes + needed_bytes > self._limit_bytes:
-            raise TrainingError(
-                f"the features of {len(self._rows) + 1} examples need more than "
-                f"{self._limit_bytes / 1e6:.0f} MB; keep fewer examples on this robot"
-            )
+    def _give_up(self, error: Exception) -> None:
+        """Go on in memory only: the next process computes the rows again."""
+        log.warning("features are not kept: %s", getattr(error, "strerror", None) or error)
+        if self._file:
+            self._file.close()
+        self._file = None
 
     def __contains__(self, key: str) -> bool:
-        return key in self._earlier
+        in_file = self._file is not None and key in self._file
+        return key in self._rows or key in self._earlier or in_file
 
     def __len__(self) -> int:
         return len(self._rows) + len(self._earlier)
 
 
-def _flat(rows: Mapping[str, Tensors]) -> dict[str, Tensor]:
-    return {f"{key}\n{name}": tensor for key, row in rows.items() for name, tensor in row.items()}
+def cache_of(spec: TrainerSpec, directory: Path, framework: str) -> FeatureCache:
+    """Return the cache in a trainer's directory.
+
+    Rows of another trainer are not used. Nor are those of another framework, since the last bits of
+    its trunk differ.
+    """
+    return FeatureCache(directory / FOLDER, f"{framework} {spec.model_dump_json()}")
 
 
-def _read(file: Path | None) -> dict[str, Tensors]:
-    """Return the kept rows; none if there are none, or if they cannot be read."""
-    if file is None or not file.exists():
-        return {}
-    rows: dict[str, dict[str, Tensor]] = {}
+def limit_from_environment() -> int:
+    """Return in bytes what the agent allows its training process; CACHE_MB without it."""
+    value = os.environ.get(LIMIT, "")
     try:
-        for path, tensor in read_weights(file).items():
-            key, _, name = path.partition("\n")  # 0.1.0 kept one tensor per key, without a name
-            rows.setdefault(key, {})[name or FEATURES] = tensor
-    except (CheckpointError, OSError) as error:
+        megabytes = float(value) if value else CACHE_MB
+    except ValueError:
+        megabytes = CACHE_MB
+    return round(megabytes * 1e6)
+
+
+def _open(folder: Path | None, owner: str) -> FeatureFile | None:
+    if folder is None or not folder.is_dir():
+        return None
+    # Another version may cut or scale pictures in another way: its rows are not ours.
+    file = folder / f"{__version__}.rows"
+    with suppress(OSError):
+        for other in folder.iterdir():
+            if other != file:  # also what 0.1.0 kept before there were rows: <version>.safetensors
+                other.unlink(missing_ok=True)
+    try:
+        return FeatureFile(file, f"{__version__} {owner}")
+    except (OSError, ValueError, KeyError) as error:
         log.warning("kept features: %s; they are computed again", error)
-        return {}
-    return dict(rows)
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+        return None

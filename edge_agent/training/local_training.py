@@ -2,46 +2,27 @@
 
 import time
 import zlib
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from edge_agent.examples.spool.watch import FOLDER as KEPT
+from edge_agent.examples.source import source_of
 from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import AgentSettings
 from edge_agent.training.feature_cache import FOLDER
-from edge_agent.training.training_job import ExampleSource, TrainingJob
+from edge_agent.training.training_job import TrainingJob
 from edge_agent.training.work_kinds import work_of
 from fleet_model.bundle import FileEntry
 from fleet_model.errors import UpdateError
 from fleet_model.store import ModelStore
 
 if TYPE_CHECKING:
-    from edge_agent.examples.example_store import ExampleStore
+    from collections.abc import Callable
+
     from fleet_model.protocol.wire import TrainRequest
     from fleet_model.types import Update
-
-TRAINED, INDEX = "trained.json", "known-frames"  # in the state directory
-STORE = "edge_agent.training.local_training:open_store"
-
-
-def open_store(
-    paths: Iterable[str], *, kept: str = "", trained: str = "", index: str = "", **arguments: Any
-) -> "ExampleStore":
-    """Open the example store in the training process, from JSON values; "" is no path."""
-    from edge_agent.examples.example_store import ExampleStore  # not in the agent: it stays small
-
-    return ExampleStore(
-        paths=[Path(path) for path in paths],
-        kept=Path(kept) if kept else None,
-        trained=Path(trained) if trained else None,
-        index=Path(index) if index else None,
-        **arguments,
-    )
 
 
 class LocalTraining:
@@ -70,7 +51,7 @@ class LocalTraining:
         """
         begin = time.monotonic()
         work_of(request.kind)
-        training, examples = self._settings.training, self._settings.examples
+        training = self._settings.training
         try:
             entry = FileEntry(sha256=request.trainer, size_bytes=request.trainer_bytes)
         except ValidationError:
@@ -81,27 +62,13 @@ class LocalTraining:
         spec, directory = self._models.trainer(self._store, entry, training.trainer)
         with suppress(OSError):  # a full disk: training goes on without
             (directory / FOLDER).mkdir(exist_ok=True)  # the trainer keeps features between starts
-        source = ExampleSource(
-            factory=STORE,
-            arguments={
-                "paths": [str(path) for path in examples.paths],
-                "kept": str(self._settings.state / KEPT) if examples.spool else "",
-                "trained": str(self._settings.state / TRAINED),
-                "index": str(self._settings.state / INDEX),
-                "topic": examples.topic,
-                "label_topic": examples.label_topic,
-                "labels": spec.workload.config.get("labels", ()),
-                "held_out": examples.held_out,
-                "tolerance_s": examples.tolerance_s,
-            },
-        )
         # Robots with equal data must not shuffle alike; the name keeps a robot's order repeatable.
         seed = request.config.seed ^ zlib.crc32(robot.encode())
         job = TrainingJob(
             trainer=training.trainer,
             spec=spec,
             directory=directory,
-            examples=source,
+            examples=source_of(self._settings),
             checkpoint=request.checkpoint,
             config=replace(request.config, seed=seed),
             kind=request.kind,

@@ -5,37 +5,19 @@ Both travel as packets: two lengths, a JSON header, a safetensors body (never pi
 
 import json
 import struct
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeAlias
+from typing import IO, Any, TypeAlias
 
+from edge_agent.examples.source import SourceSpec
 from fleet_model import errors
 from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import FleetError, TrainingError
-from fleet_model.loading import load_plugin
-from fleet_model.types import TRAIN, Checkpoint, Example, TrainConfig, Update
+from fleet_model.types import TRAIN, Checkpoint, TrainConfig, Update
 from fleet_model.weights import join_groups, safetensors_pieces, split_groups, view_safetensors
 
 Packet: TypeAlias = tuple[dict[str, Any], bytes]  # (JSON header, safetensors body)
 LENGTHS = struct.Struct(">IQ")  # header bytes, body bytes
-
-
-class _Store(Protocol):
-    def examples(self) -> Iterable[Example]: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExampleSource:
-    """How the child opens the examples: `factory(**arguments).examples()`."""
-
-    factory: str  # "module:attribute"
-    arguments: Mapping[str, Any]  # JSON values only
-
-    def open(self) -> Iterable[Example]:
-        """Return the examples, one at a time."""
-        store: _Store = load_plugin({}, self.factory)(**self.arguments)
-        return store.examples()
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -45,7 +27,7 @@ class TrainingJob:
     trainer: str  # a key of TRAINERS, or "module:attribute"
     spec: TrainerSpec
     directory: Path  # holds the verified files of the trainer's part
-    examples: ExampleSource
+    examples: SourceSpec
     checkpoint: Checkpoint
     config: TrainConfig
     kind: str = TRAIN  # of the request
@@ -92,7 +74,7 @@ def unpack_job(packet: Packet) -> TrainingJob:
         trainer=header["trainer"],
         spec=TrainerSpec.model_validate(header["spec"]),
         directory=Path(header["directory"]),
-        examples=ExampleSource(**header["examples"]),
+        examples=SourceSpec(**header["examples"]),
         checkpoint=Checkpoint(version=header["version"], weights=view_safetensors(body)),
         config=TrainConfig(**header["config"]),
         kind=header["kind"],

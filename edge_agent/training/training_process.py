@@ -22,9 +22,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from edge_agent.robot.settings import TrainSettings
+from edge_agent.training.feature_cache import LIMIT
 from edge_agent.training.trainer import TRAINERS, Trainer
 from edge_agent.training.training_job import (
-    ExampleSource,
     Packet,
     TrainingJob,
     pack_error,
@@ -44,9 +45,12 @@ from fleet_model.types import TRAIN, Update
 # or control wants, and all of an idle one. For the same reason the memory killer takes it first.
 NICENESS, OOM_SCORE = 10, 500
 
-__all__ = ["ExampleSource", "TrainingJob", "TrainingProcess", "main"]
-
 log = logging.getLogger(__name__)
+
+
+def environment_of(training: TrainSettings) -> Mapping[str, str]:
+    """Return what the operator's settings change for the child."""
+    return {"OMP_NUM_THREADS": str(training.threads), LIMIT: str(training.cache_mb)}
 
 
 class TrainingProcess:

@@ -3,12 +3,17 @@
 The server's side of each kind is cloud_server/rounds/reply_kinds.py.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 
+from edge_agent.examples.source import learned_labels
 from edge_agent.training.trainer import Trainer
 from edge_agent.training.training_job import TrainingJob
 from fleet_model.errors import TrainingError, UpdateError
-from fleet_model.types import EVALUATE, TRAIN, Update
+from fleet_model.types import EVALUATE, TRAIN, Example, Update
+from fleet_model.workload import rebuild
+
+log = logging.getLogger(__name__)
 
 
 def work_of(kind: str) -> Callable[[Trainer, TrainingJob], Update]:
@@ -22,15 +27,28 @@ def work_of(kind: str) -> Callable[[Trainer, TrainingJob], Update]:
 
 
 def _train(trainer: Trainer, job: TrainingJob) -> Update:
-    return trainer.fit(job.checkpoint, job.examples.open(), job.config)
+    return trainer.fit(job.checkpoint, _examples(job), job.config)
 
 
 def _evaluate(trainer: Trainer, job: TrainingJob) -> Update:
     evaluate = getattr(trainer, "evaluate", None)
     if evaluate is None:  # a trainer of the robot's owner, written before there were evaluations
         raise TrainingError(f"the trainer {job.trainer} cannot measure: it has no evaluate()")
-    update: Update = evaluate(job.checkpoint, job.examples.open())
+    update: Update = evaluate(job.checkpoint, _examples(job))
     return update
+
+
+def _examples(job: TrainingJob) -> Iterator[Example]:
+    """Yield the robot's examples; at the end the log says how many were left out, and why."""
+    source = job.examples.open(learned_labels(rebuild(job.spec.workload).task))
+    try:
+        yield from source.examples()
+    finally:
+        left_out: Mapping[str, int] = getattr(source, "left_out", {})
+        if left_out:
+            listed = sorted(left_out.items(), key=lambda item: -item[1])
+            text = ", ".join(f"{count} {reason}" for reason, count in listed)
+            log.warning("left out of the examples: %s", text)
 
 
 WORK: Mapping[str, Callable[[Trainer, TrainingJob], Update]] = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_agent.training.feature_cache import FOLDER, FeatureCache
+from edge_agent.training.feature_cache import FeatureCache, cache_of
 from edge_agent.training.trainer import Learner, evaluate, fit, threads_from_environment
 from fleet_model.bundle import TRAINER, Task, TrainerSpec
 from fleet_model.errors import SettingsError, TrainingError
@@ -47,8 +47,8 @@ class KerasTrainer:
         model = _model_with_frozen(definition, spec, directory)
         learned = _CutModel(spec, workload.task, definition, model)
         # Without a trunk the rows are inputs, which lie on this robot already.
-        folder = directory / FOLDER if learned.has_trunk else None
-        self._learner = Learner(spec, workload, learned, FeatureCache(folder))
+        cache = cache_of(spec, directory, "keras") if learned.has_trunk else FeatureCache()
+        self._learner = Learner(spec, workload, learned, cache)
 
     def fit(
         self, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig

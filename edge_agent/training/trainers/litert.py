@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.training.feature_cache import FOLDER, FeatureCache
+from edge_agent.training.feature_cache import FeatureCache, cache_of
 from edge_agent.training.trainer import Learner, evaluate, fit, threads_from_environment
 from fleet_model.bundle import TRAINER, Task, TrainerSpec
 from fleet_model.engine import StagedModel, open_interpreter
@@ -59,7 +59,7 @@ class LiteRTTrainer:
         threads = num_threads or threads_from_environment()
         model = _HeadOnFeatures(spec, workload.task, directory, threads)
         # Without a trunk the rows are inputs, which lie on this robot already.
-        cache = FeatureCache(directory / FOLDER if model.has_trunk else None)
+        cache = cache_of(spec, directory, "litert") if model.has_trunk else FeatureCache()
         self._learner = Learner(spec, workload, model, cache)
 
     def fit(

@@ -8,8 +8,10 @@ import pytest
 from cloud_server.state.model_store import DirectoryStore
 from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink, TrainSettings
-from edge_agent.training.local_training import LocalTraining, open_store
-from edge_agent.training.training_process import TrainingProcess
+from edge_agent.training.feature_cache import limit_from_environment
+from edge_agent.training.local_training import LocalTraining
+from edge_agent.training.trainer import threads_from_environment
+from edge_agent.training.training_process import TrainingProcess, environment_of
 from fleet_model.errors import BundleError, UpdateError
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Checkpoint, TrainConfig
@@ -69,20 +71,19 @@ def test_the_job_holds_what_request_and_settings_say(training, request_for):
         "trainer.tflite",
         "trunk.tflite",
     ]
-    assert job.examples.factory == "edge_agent.training.local_training:open_store"
-    assert job.examples.arguments["paths"] == ["/bags/1"]
-    assert job.examples.arguments["labels"] == ["circle", "square", "star"]
-    assert (job.examples.arguments["held_out"], job.examples.arguments["topic"]) == (0.25, "")
+    assert job.examples.name == "frames"
+    assert job.examples.options["paths"] == ["/bags/1"]
+    assert (job.examples.options["held_out"], job.examples.options["topic"]) == (0.25, "")
 
 
 def test_a_robot_with_a_spool_learns_from_its_store_and_remembers_what_it_trained_on(
     training, request_for, tmp_path
 ):
-    arguments = training(lambda job, _: job).answer(request_for(), "r1").examples.arguments
-    assert arguments["kept"] == ""
-    assert arguments["trained"] == str(tmp_path / "state" / "trained.json")
+    options = training(lambda job, _: job).answer(request_for(), "r1").examples.options
+    assert options["kept"] == ""
+    assert options["trained"] == str(tmp_path / "state" / "trained.json")
     job = training(lambda job, _: job, spool=tmp_path / "spool").answer(request_for(), "r1")
-    assert job.examples.arguments["kept"] == str(tmp_path / "state" / "examples")
+    assert job.examples.options["kept"] == str(tmp_path / "state" / "examples")
 
 
 def test_a_training_may_take_as_long_as_the_round_stays_open(training, request_for):
@@ -122,10 +123,66 @@ def test_real_frames_become_an_update_in_the_training_process(
     assert (tmp_path / "state" / "trained.json").exists()
 
 
-def test_the_store_opens_from_json_values(image_folder):
-    folder = image_folder("frames", {"circle": 5, "square": 5})
-    store = open_store(
-        [str(folder)], topic="", label_topic="", labels=["circle", "square"], held_out=0.2,
-        tolerance_s=0.1,
-    )  # fmt: skip
-    assert {example.label for example in store.examples()} == {"circle", "square"}
+@pytest.fixture
+def files_of_a_round(tmp_path, monkeypatch, training, request_for):
+    """Return a runner of one round in a new child, and the frame files that it opened or mapped.
+
+    The child hears of every open and mapping of its own process: Python imports `sitecustomize`
+    before anything else.
+    """
+    listener, log = tmp_path / "listener", tmp_path / "heard.log"
+    listener.mkdir()
+    (listener / "sitecustomize.py").write_text(
+        f"""
+import os, sys
+
+log = os.open({str(log)!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def hear(event, arguments):
+    name = arguments[0] if event in ("open", "mmap.__new__") else ""
+    if event == "mmap.__new__" and name >= 0:
+        name = os.readlink(f"/proc/self/fd/{{name}}")
+    if isinstance(name, (str, bytes)) and name:
+        os.write(log, os.fsencode(name) + b"\\n")
+
+sys.addaudithook(hear)
+"""
+    )
+    monkeypatch.syspath_prepend(listener)
+
+    def run(*paths):
+        log.unlink(missing_ok=True)
+        with TrainingProcess(idle_s=30) as process:
+            update = training(process.fit, paths=paths).answer(request_for(), "r1")
+        names = log.read_text().splitlines()
+        assert any(name.endswith(".jsonl") for name in names)  # it hears
+        endings = (".png", ".mcap", ".db3")
+        return update, sorted(Path(name).name for name in names if name.endswith(endings))
+
+    return run
+
+
+def test_a_round_whose_frames_are_all_known_opens_and_maps_none_of_their_files(
+    files_of_a_round, image_folder, bags, tmp_path, picture_bytes
+):
+    folder = image_folder("frames", {"circle": 12, "square": 12, "star": 12})
+    bags.LABELS = "/l"
+    bag = bags.drive(tmp_path / "r1", ["circle", "square", "star"] * 8)
+    first, opened = files_of_a_round(folder, bag)
+    assert set(opened) == {f"{number:03d}.png" for number in range(12)} | {"r1.mcap"}
+    assert first.num_examples + first.metrics["held_out"] > 50
+    second, opened = files_of_a_round(folder, bag)
+    assert opened == []
+    assert second.num_examples == first.num_examples
+    assert all(np.array_equal(second.weights[name], first.weights[name]) for name in WEIGHTS)
+    (folder / "star" / "new.png").write_bytes(picture_bytes(99, ".png"))
+    third, opened = files_of_a_round(folder, bag)
+    assert set(opened) == {"new.png"}
+    assert third.num_examples + third.metrics["held_out"] > second.num_examples
+
+
+def test_an_agent_tells_its_training_process_how_much_it_may_cache(monkeypatch):
+    settings = TrainSettings(cache_mb=3.5, threads=1)
+    for name, value in environment_of(settings).items():
+        monkeypatch.setenv(name, value)
+    assert (limit_from_environment(), threads_from_environment()) == (3_500_000, 1)

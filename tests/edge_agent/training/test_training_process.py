@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.training.training_process import ExampleSource, TrainingJob, TrainingProcess
+from edge_agent.examples.source import SourceSpec
+from edge_agent.training.training_process import TrainingJob, TrainingProcess
 from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec
 from fleet_model.errors import FrameError, SettingsError, TrainingError, UpdateError
 from fleet_model.types import Checkpoint, TrainConfig
@@ -116,7 +117,7 @@ def job(tmp_path, monkeypatch):
             trainer=trainer,
             spec=spec,
             directory=tmp_path,
-            examples=ExampleSource(factory="some_plugin:Store", arguments={"count": count}),
+            examples=SourceSpec(name="some_plugin:Store", options={"count": count}),
             checkpoint=Checkpoint(version=7, weights=WEIGHTS),
             config=TrainConfig(epochs=2, seed=seed),
         )
@@ -304,14 +305,15 @@ def test_the_child_ends_in_the_middle_of_a_round_when_its_parent_is_killed(job, 
         sys.path[:0] = [sys.argv[1]]
         from pathlib import Path
         import numpy as np
-        from edge_agent.training.training_process import ExampleSource, TrainingJob, TrainingProcess
+        from edge_agent.training.training_process import TrainingJob, TrainingProcess
+        from edge_agent.examples.source import SourceSpec
         from fleet_model.bundle import TrainerSpec
         from fleet_model.types import Checkpoint, TrainConfig
         TrainingProcess().fit(TrainingJob(
             trainer="some_plugin:Trainer",
             spec=TrainerSpec.model_validate_json(sys.argv[2]),
             directory=Path(sys.argv[1]),
-            examples=ExampleSource(factory="some_plugin:Store", arguments={"count": 1}),
+            examples=SourceSpec(name="some_plugin:Store", options={"count": 1}),
             checkpoint=Checkpoint(version=0, weights={"w": np.zeros(2, np.float32)}),
             config=TrainConfig(seed=1),
         ))

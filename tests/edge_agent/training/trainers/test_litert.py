@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pytest
 
+from edge_agent.examples.source import SourceSpec
 from edge_agent.training.trainers.litert import LiteRTTrainer
-from edge_agent.training.training_process import ExampleSource, TrainingJob, TrainingProcess
+from edge_agent.training.training_process import TrainingJob, TrainingProcess
 from fleet_model.errors import TrainingError
 from fleet_model.types import TrainConfig
 
@@ -127,13 +128,13 @@ def test_a_warm_training_process_has_no_tensorflow_and_keeps_its_features(
         trainer="litert",
         spec=head.spec,
         directory=head.directory,
-        examples=ExampleSource(factory=factory, arguments={"count": 96}),
+        examples=SourceSpec(name=factory, options={"count": 96}),
         checkpoint=head.checkpoint,
         config=TrainConfig(epochs=2, learning_rate=0.001, proximal_mu=0.01),
     )
     with TrainingProcess() as process:
         first = process.fit(job)
-        gone = ExampleSource(factory=factory, arguments={"count": 96, "gone": True})
+        gone = SourceSpec(name=factory, options={"count": 96, "gone": True})
         second = process.fit(dataclasses.replace(job, examples=gone))
     here = LiteRTTrainer(head.spec, head.directory).fit(
         head.checkpoint, pictures(96).examples(), job.config

@@ -1,0 +1,139 @@
+"""Where a robot's examples come from: recordings of camera frames, or a source of your own."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from edge_agent.examples.spool.watch import FOLDER as KEPT
+from edge_agent.robot.settings import FRAMES, AgentSettings
+from fleet_model.bundle import Task
+from fleet_model.errors import SettingsError
+from fleet_model.loading import load_plugin
+from fleet_model.types import Example
+
+EXAMPLE_SOURCES = {FRAMES: "edge_agent.examples.source:open_frames"}
+GROUP = "fleetlearn.examples"  # of entry points: name -> "module:factory"
+TRAINED, INDEX = "trained.json", "known-frames"  # in the state directory
+
+
+class ExampleSource(Protocol):
+    """Lists what this robot may learn from; built as `factory(**options)`.
+
+    A source opens whatever it reads in `examples`, which runs in the training process.
+    """
+
+    def examples(self) -> Iterator[Example]:
+        """Yield every example, all of them at every call; their order does not matter.
+
+        A key stays the same from round to round as long as `raw` does: features are cached by it.
+        What cannot be read is left out, or its `raw` raises FrameError when the workload reads it.
+
+        Raises:
+            FrameError: nothing at all can be read.
+        """
+        ...
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Reason, in a few words that hold no path -> how many the last `examples` left out."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSpec:
+    """A source by its name, so that another process can open it."""
+
+    name: str  # a key of EXAMPLE_SOURCES, an installed one, or "module:factory"
+    options: Mapping[str, Any]  # JSON values only
+
+    def open(self, labels: Sequence[str] = ()) -> ExampleSource:
+        """Return the source.
+
+        Args:
+            labels: where the workload tells whole inputs apart by one label, those that it knows:
+                frames without one of them are left out before a part is held out. Without them
+                every frame is an example. A source of your own is not told: the workload leaves
+                out what it cannot learn from.
+
+        Raises:
+            SettingsError: there is no such source, or it does not take these options.
+        """
+        factory = load_plugin(known_sources(), self.name)
+        options = dict(self.options)
+        if self.name in EXAMPLE_SOURCES:
+            options["labels"] = list(labels)
+        try:
+            source = factory(**options)
+        except TypeError as reason:
+            raise SettingsError(
+                f"examples.source {self.name!r} cannot be opened with the options "
+                f"{', '.join(sorted(self.options)) or 'of examples.options, which are none'}: "
+                f"{reason}"
+            ) from None
+        if not callable(getattr(source, "examples", None)):
+            raise SettingsError(
+                f"examples.source {self.name!r} gives a {type(source).__name__}, expected an "
+                "object with a method examples()"
+            )
+        return cast("ExampleSource", source)
+
+
+def learned_labels(task: Task) -> tuple[str, ...]:
+    """Return the labels that an example must have one of; none where boxes or texts are learned."""
+    return task.classes if task.answer == "class" else ()
+
+
+def known_sources() -> Mapping[str, str]:
+    """Return name -> "module:factory" of ours and of installed packages."""
+    installed = {point.name: point.value for point in entry_points(group=GROUP)}
+    return {**installed, **EXAMPLE_SOURCES}
+
+
+def require_source(name: str) -> None:
+    """Raise SettingsError for a source that there is not; a plug-in is not imported for that."""
+    known = known_sources()
+    if name not in known and ":" not in name:
+        raise SettingsError(
+            f"examples.source: no source {name!r}; choose {', '.join(sorted(known))} or "
+            "module:factory"
+        )
+
+
+def source_of(settings: AgentSettings) -> SourceSpec:
+    """Return the source that the operator has chosen."""
+    examples, state = settings.examples, settings.state
+    if examples.source != FRAMES:
+        return SourceSpec(name=examples.source, options=examples.options)
+    options = {
+        "paths": [str(path) for path in examples.paths],
+        "kept": str(state / KEPT) if examples.spool else "",
+        "trained": str(state / TRAINED),
+        "index": str(state / INDEX),
+        "topic": examples.topic,
+        "label_topic": examples.label_topic,
+        "held_out": examples.held_out,
+        "tolerance_s": examples.tolerance_s,
+    }
+    return SourceSpec(name=FRAMES, options=options)
+
+
+def open_source(settings: AgentSettings, labels: Sequence[str] = ()) -> ExampleSource:
+    """Return the source that the operator has chosen, opened; see SourceSpec.open."""
+    return source_of(settings).open(labels)
+
+
+def open_frames(
+    paths: Sequence[str], *, kept: str = "", trained: str = "", index: str = "", **arguments: Any
+) -> ExampleSource:
+    """Open recordings of frames from JSON values; "" is no path. See ExampleStore."""
+    from edge_agent.examples.example_store import ExampleStore  # not in the agent: it stays small
+
+    return ExampleStore(
+        paths=[Path(path) for path in paths],
+        kept=Path(kept) if kept else None,
+        trained=Path(trained) if trained else None,
+        index=Path(index) if index else None,
+        **arguments,
+    )

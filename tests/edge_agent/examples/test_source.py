@@ -1,0 +1,104 @@
+"""Examples of a source of your own, and of the one that is built in."""
+
+import json
+
+import pytest
+
+from edge_agent.agent.service import serve
+from edge_agent.examples.source import SourceSpec, open_source, require_source, source_of
+from edge_agent.robot.settings import AgentSettings, load_settings
+from fleet_model.errors import SettingsError
+
+PLUGIN = """
+from fleet_model.types import Example
+
+class Gauges:
+    left_out = {"broken gauge": 2}
+
+    def __init__(self, count, unit="bar"):
+        self._count, self._unit = count, unit
+
+    def examples(self):
+        for number in range(self._count):
+            raw = {"pressure": [number, number + 1.0], "unit": self._unit}
+            yield Example(raw=raw, key=f"gauge/{number}", targets={"leak": number % 2})
+
+def nothing():
+    return 7
+"""
+
+
+@pytest.fixture
+def gauges(tmp_path, monkeypatch):
+    """Install a package with an entry point, as pip does."""
+    (tmp_path / "site" / "gauges-1.dist-info").mkdir(parents=True)
+    (tmp_path / "site" / "gauges.py").write_text(PLUGIN)
+    information = tmp_path / "site" / "gauges-1.dist-info"
+    information.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: gauges\nVersion: 1\n")
+    information.joinpath("entry_points.txt").write_text(
+        "[fleetlearn.examples]\npressure = gauges:Gauges\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "site")
+
+
+@pytest.fixture
+def settings_of(tmp_path):
+    def read(examples):
+        path = tmp_path / "agent.toml"
+        path.write_text(f'[server]\naddress = "localhost:1"\n\n{examples}\n')
+        return load_settings(path, {})
+
+    return read
+
+
+@pytest.mark.parametrize("name", ["pressure", "gauges:Gauges"])
+def test_a_source_of_ones_own_is_opened_by_its_name_with_its_options(gauges, settings_of, name):
+    settings = settings_of(f'[examples]\nsource = "{name}"\n[examples.options]\ncount = 3')
+    assert settings.examples.wanted
+    spec = SourceSpec(**json.loads(json.dumps({"name": name, "options": {"count": 3}})))
+    assert source_of(settings) == spec
+    for source in (open_source(settings), spec.open(["cup"])):
+        examples = list(source.examples())
+        assert [example.key for example in examples] == ["gauge/0", "gauge/1", "gauge/2"]
+        assert examples[1].raw == {"pressure": [1, 2.0], "unit": "bar"}
+        assert (examples[1].label, examples[1].boxes) == (None, ())
+        assert examples[1].targets == {"leak": 1}
+        assert source.left_out == {"broken gauge": 2}
+
+
+def test_frames_are_the_source_unless_another_is_named(image_folder, settings_of):
+    folder = image_folder("frames", {"circle": 5, "square": 5, "moon": 3})
+    settings = settings_of(f"[examples]\npaths = [{str(folder)!r}]")
+    source = open_source(settings, ["circle", "square"])
+    assert {example.label for example in source.examples()} == {"circle", "square"}
+    assert source.left_out == {"labelled 'moon', which is not learned": 3}
+
+
+def test_without_labels_every_frame_is_an_example_with_what_is_known_of_it(
+    image_folder, settings_of
+):
+    folder = image_folder("frames", {"circle": 5, "unlabeled": 4})
+    settings = settings_of(f"[examples]\npaths = [{str(folder)!r}]\nheld_out = 0")
+    source = open_source(settings)
+    labels = [example.label for example in source.examples()]
+    assert labels == ["circle"] * 5 + [None] * 4
+    assert source.left_out == {}
+
+
+def test_what_is_wrong_with_a_source_is_said_in_the_words_of_the_settings(gauges):
+    with pytest.raises(SettingsError, match=r"cannot be opened with the options cuont: .*'cuont'"):
+        SourceSpec(name="pressure", options={"cuont": 3}).open()
+    with pytest.raises(SettingsError, match=r"examples\.options, which are none: .*'count'"):
+        SourceSpec(name="pressure", options={}).open()
+    with pytest.raises(SettingsError, match=r"gives a int, expected an object with a method exam"):
+        SourceSpec(name="gauges:nothing", options={}).open()
+    with pytest.raises(SettingsError, match="has no 'Missing'"):
+        SourceSpec(name="gauges:Missing", options={}).open()
+
+
+def test_an_agent_does_not_start_with_a_source_that_there_is_not(gauges, settings_of, tmp_path):
+    settings: AgentSettings = settings_of('[examples]\nsource = "presure"')
+    with pytest.raises(SettingsError, match=r"no source 'presure'; choose frames, pressure or mod"):
+        serve(settings)
+    for name in ("frames", "pressure", "not_there:yet"):
+        require_source(name)
