@@ -24,6 +24,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+
 def _table(value: Any) -> Any:
     if not isinstance(value, str):
         return value

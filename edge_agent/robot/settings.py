@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from fleet_model.settings import Expected, Options, Section, initial_toml, override, read_toml, validate
+from fleet_model.settings import (
+    Expected,
+    Options,
+    Section,
+    initial_toml,
+    override,
+    read_toml,
+    validate,
+)
 
 FRAMES = "frames"  # the source of examples that is built in
 ENVIRONMENT = "EDGE_AGENT_"  # EDGE_AGENT_TRAINING__TRAINER=keras overrides [training]
