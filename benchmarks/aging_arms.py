@@ -18,7 +18,7 @@ FRAME_SUFFIXES = (".jpg", ".mcap")
 # this order: an editable installation also finds our modules where the older ones have none.
 STORES = {
     "edge_agent.local_training": "edge_agent.example_store",
-    "edge_agent.training.local_training": "edge_agent.examples.example_store",
+    "edge_agent.examples.source": "edge_agent.examples.example_store",
 }
 
 
@@ -52,7 +52,8 @@ def examples(frames: str, state: str, count: str) -> dict[str, float]:
         settings["index"] = str(root / module.INDEX)
     sys.addaudithook(hook)
     begin = time.perf_counter()
-    found = list(module.open_store(**settings).examples())
+    open_store = getattr(module, "open_frames", None) or module.open_store
+    found = list(open_store(**settings).examples())
     seconds = time.perf_counter() - begin
     if not 0.8 * int(count) <= len(found) <= int(count):  # some lie between training and held out
         raise RuntimeError(f"{len(found)} examples are listed, expected {count}")
