@@ -35,6 +35,9 @@ NEEDLESS = {
     "edge_agent/models/deploy.py:Models._restore:link_or_copy": (
         "the copy of an object: a torn one does not fit its digest, and is made again"
     ),
+    "edge_agent/training/feature_file.py:FeatureFile.compact:writing": (
+        "rows that are torn do not fit their checksums, and are computed again"
+    ),
     "cloud_server/monitoring/totals.py:Ledger._save:write_durably": (
         "a damaged file is found, and the sums are made again from the history"
     ),

@@ -41,6 +41,7 @@ SCENARIOS = {
     "rounds": "round_scenarios:ROUNDS",
     "kept-examples": "data_scenarios:KEPT_EXAMPLES",
     "example-index": "data_scenarios:EXAMPLE_INDEX",
+    "features": "feature_scenarios:FEATURES",
     "extract-folder": "data_scenarios:FOLDER",
     "extract-yolo": "data_scenarios:YOLO",
     "extract-coco": "data_scenarios:COCO",
