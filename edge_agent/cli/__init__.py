@@ -130,7 +130,12 @@ def status(config: Config = CONFIG, json_output: Json = False) -> None:
 
 @app.command()
 def predict(
-    path: Annotated[Path, typer.Argument(help="images, a data set, a bag, or ros:/topic")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            help="images, a data set, a bag, or ros:/topic; default: this robot's own examples"
+        ),
+    ] = None,
     config: Config = CONFIG,
     bundle: Annotated[
         Path | None, typer.Option(help="bundle directory; default: the active one")
@@ -155,11 +160,16 @@ def predict(
     """Run the active model on your own images or bags: CSV, JSON, annotated images, metrics."""
     from edge_agent.models.predict import PredictOptions, run_predict
 
-    if bundle is None:
-        from edge_agent.models.deploy import Models
+    source = None
+    if bundle is None or path is None:
+        from edge_agent.examples.source import source_of
         from edge_agent.robot.settings import load_settings
 
         settings = load_settings(config)
+        source = source_of(settings)
+    if bundle is None:
+        from edge_agent.models.deploy import Models
+
         bundle = Models(settings.state / "models").current
         if not bundle.exists():
             raise BundleError(
@@ -169,6 +179,7 @@ def predict(
         precision = precision or settings.engine.precision
     options = PredictOptions(
         path=path,
+        source=source,
         bundle=bundle,
         precision=precision or "fp32",
         topic=topic,

@@ -24,8 +24,9 @@ from edge_agent.data.labels import (
     labelled_frames,
     require_label_source,
 )
+from edge_agent.examples.source import SourceSpec
 from edge_agent.models.predictions import COLUMNS, PredictSummary, Row, rows_of
-from fleet_model.bundle import Manifest
+from fleet_model.bundle import Manifest, Task
 from fleet_model.durable import writing
 from fleet_model.engine import Answer, TFLiteEngine
 from fleet_model.errors import FrameError, SettingsError
@@ -57,8 +58,9 @@ class BundleEngine(Protocol):
 class PredictOptions:
     """What to run over what, and where the answers go."""
 
-    path: Path  # bag, data set (folder, YOLO, COCO, TFDS) or image
     bundle: Path  # bundle directory
+    path: Path | None = None  # bag, data set (folder, YOLO, COCO, TFDS) or image
+    source: SourceSpec | None = None  # without a path: the examples of this robot
     precision: str = "fp32"
     topic: str = ""  # camera topic of a bag; "" takes the only one
     label_topic: str = ""  # topic of a bag with the truth, or a CSV file or data set that has it
@@ -124,7 +126,8 @@ def run_predict(
         SettingsError: the labels named are neither a file nor a topic of a bag, or the workload
             has no classes for a confusion matrix.
     """
-    require_label_source((options.path,), options.label_topic)
+    if options.path is not None:
+        require_label_source((options.path,), options.label_topic)
     engine = open_engine(options.bundle, options.precision)
     task = engine.workload.task
     if options.confusion and task.answer != "class":
@@ -132,7 +135,8 @@ def run_predict(
             f"--confusion needs a model that answers classes; this one answers {task.answer}"
         )
     damage, found = DamageLog(), list[Predicted]()
-    examples = _examples(options, damage)
+    examples = _examples(options, task, damage)
+    name = options.path.name if options.path else "the examples of this robot"
     with ExitStack() as files:
         keep = _row_writer(options, task.answer, stdout, files)
         each = _with_progress(islice(predict(engine, examples, damage), options.limit), options)
@@ -143,9 +147,9 @@ def run_predict(
                 _annotate(options.annotate, index, one)
             found.append(_without_input(one))
         if damage and not found:
-            raise FrameError(f"{options.path.name}: no frame can be read: {damage.sentence()}")
+            raise FrameError(f"{name}: no frame can be read: {damage.sentence()}")
     if damage:
-        log.warning("%s: damaged: %s", options.path.name, damage.sentence())
+        log.warning("%s: damaged: %s", name, damage.sentence())
     summary = _summary(engine, found, damage)
     if options.json:
         answers = [row.cells(task.answer) for one in found for row in one.rows]
@@ -156,7 +160,12 @@ def run_predict(
     return summary
 
 
-def _examples(options: PredictOptions, damage: DamageLog) -> Iterator[Example]:
+def _examples(options: PredictOptions, task: Task, damage: DamageLog) -> Iterator[Example]:
+    if options.path is None:
+        if options.source is None:
+            raise SettingsError("name a bag, a data set or images to predict")
+        yield from options.source.open(task.classes if task.answer == "class" else ()).examples()
+        return
     settings = LabelSettings(options.topic, options.label_topic, options.tolerance_s)
     for frame, label, boxes in labelled_frames(options.path, settings, damage):
         yield Example(raw=frame, key="", label=label or None, boxes=boxes)

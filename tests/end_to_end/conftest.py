@@ -47,6 +47,7 @@ class SmallFleet:
         self.port = self.free_port()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.environment: dict[str, str] = {}  # of the server, over ENVIRONMENT
+        self.everywhere: dict[str, str] = {}  # of every process, over ENVIRONMENT
 
     free_port = staticmethod(free_port)
 
@@ -56,7 +57,7 @@ class SmallFleet:
         ]
         done = subprocess.run(
             [sys.executable, "-m", module, *map(str, command[1:])],
-            env=ENVIRONMENT,
+            env={**ENVIRONMENT, **self.everywhere},
             capture_output=True,
             text=True,
             timeout=240,
@@ -129,7 +130,7 @@ class SmallFleet:
         with (self.root / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [*python, *map(str, command)],
-                env={**ENVIRONMENT, **(environment or {})},
+                env={**ENVIRONMENT, **self.everywhere, **(environment or {})},
                 stdout=log,
                 stderr=log,
             )
@@ -157,6 +158,18 @@ class SmallFleet:
     def train(self, rounds: int) -> dict[str, Any]:
         done = self.type("cloud-server", "train", self.server, "--rounds", rounds, "--json")
         return dict(json.loads(done.stdout.splitlines()[-1]))
+
+    def run(self, *command: object) -> str:
+        """Run a script of the tests to its end beside the other processes; return its stdout."""
+        done = subprocess.run(
+            [sys.executable, *map(str, command)],
+            env={**ENVIRONMENT, **self.everywhere, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def stop(self, name: str) -> int:
         process = self.processes.pop(name)

@@ -95,7 +95,7 @@ def test_completion_completes_the_commands(shell):
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("words", [["fly"], ["run", "--fast"], ["enroll"], ["predict"]])
+@pytest.mark.parametrize("words", [["fly"], ["run", "--fast"], ["enroll"], ["predict", "--fast"]])
 def test_what_is_no_command_ends_with_2(words):
     type_(*words, code=2)
 
@@ -251,3 +251,7 @@ def test_missing_settings_end_with_2(command, tmp_path):
     assert (
         text == f"edge-agent: {tmp_path}/agent.toml: no such file; `edge-agent enroll` makes one\n"
     )
+
+
+def test_predict_without_a_path_or_settings_says_where_it_looked(tmp_path):
+    assert "none.toml" in type_outside("predict", "-c", tmp_path / "none.toml", code=2)

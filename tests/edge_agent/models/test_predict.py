@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 import sys
@@ -10,11 +11,12 @@ import pytest
 
 from edge_agent.data.extraction.extract import ExtractOptions, extract
 from edge_agent.data.labels import LabelSettings
+from edge_agent.examples.source import SourceSpec
 from edge_agent.models.predict import PredictOptions, run_predict
 from fleet_model.bundle import Task, TensorSpec
 from fleet_model.engine import Answer
 from fleet_model.errors import FrameError, SettingsError
-from fleet_model.types import Prediction, Target
+from fleet_model.types import Example, Prediction, Target
 
 pytestmark = pytest.mark.base
 
@@ -312,3 +314,36 @@ def test_a_text_is_a_column_of_its_own(bag, tmp_path):
 def test_a_confusion_matrix_needs_an_answer_that_is_a_class(bag, tmp_path):
     with pytest.raises(SettingsError, match="--confusion needs a model that answers classes"):
         tray_run(bag, tmp_path, [], confusion=tmp_path / "c.png")
+
+
+# ---------------------------------------------------------------------- this robot's own examples
+
+
+class Drawer:
+    """A source of examples that are no frames."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def examples(self):
+        for number in range(self.count):
+            yield Example(raw=number, key=f"drawer/{number}", label="x" * number)
+
+
+def test_without_a_path_the_examples_of_this_robot_are_predicted(tmp_path, monkeypatch):
+    monkeypatch.setattr("edge_agent.examples.source.load_plugin", lambda table, name: Drawer)
+    source = SourceSpec(name="drawer", options={"count": 3})
+    stdout = io.StringIO()
+    engine = SimpleNamespace(
+        answer=lambda raw: Answer({"count": np.array(raw, np.float32)}, []),
+        workload=Tray(),
+        manifest=SimpleNamespace(version=5),
+    )
+    wanted = PredictOptions(bundle=tmp_path, source=source)
+    summary = run_predict(wanted, stdout, lambda *_: engine)
+
+    rows = list(csv.DictReader(io.StringIO(stdout.getvalue())))
+    assert [row["file"] for row in rows] == [f"drawer/{number}" for number in range(3)]
+    assert (summary.frames, summary.labelled, summary.measures) == (3, 2, {"miss": 0.0})
+    with pytest.raises(SettingsError, match="--annotate draws on camera frames"):
+        run_predict(dataclasses.replace(wanted, annotate=tmp_path / "o"), stdout, lambda *_: engine)
