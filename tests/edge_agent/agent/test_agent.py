@@ -603,7 +603,7 @@ def test_why_it_waits_is_in_the_status(agent, monkeypatch, error, state):
 
 def test_what_is_said_about_a_bug_names_the_log(agent, monkeypatch):
     reasons = []
-    monkeypatch.setattr(agent._file, "say", lambda state, reason="": reasons.append(reason))
+    monkeypatch.setattr(agent._file, "set_state", lambda state, reason="": reasons.append(reason))
     monkeypatch.setattr(agent._store, "latest", lambda channel, report: 1 / 0)
     agent.start()
     wait_for(lambda: any(reasons))
