@@ -476,3 +476,65 @@ def test_features_that_had_to_make_room_are_computed_again():
     fresh = [dataclasses.replace(e, key=f"new/{e.key}") for e in mixed[:6]] + mixed[6:]
     update = fit(machine, checkpoint(), fresh, ROUND)
     assert same(update, fit(learner(), checkpoint(), fresh, ROUND))
+
+
+# ---------------------------------------------------------- weights of examples, tensors of a task
+
+
+class Weighted(Vectors):
+    """Examples whose raw input says what they count."""
+
+    def encode(self, raw):
+        return super().encode(raw[1])
+
+    def target(self, example):
+        return dataclasses.replace(super().target(example), weight=example.raw[0])
+
+
+def weighted(weights):
+    return [
+        dataclasses.replace(one, raw=(weight, one.raw))
+        for one, weight in zip(examples(len(weights)), weights, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("static", [4, 16])
+def test_an_example_of_weight_two_is_that_example_twice(static):
+    config = TrainConfig(epochs=1, batch_size=16, learning_rate=0.1)
+    weights = [1.0, 2.0, 3.0, 1.0, 2.0]
+    repeated = [
+        dataclasses.replace(one, key=f"{one.key}/{copy}")
+        for one in weighted(weights)
+        for copy in range(int(one.raw[0]))
+    ]
+    repeated = [dataclasses.replace(one, raw=(1.0, one.raw[1])) for one in repeated]
+    machine = dataclasses.replace(learner(static), workload=Weighted())
+
+    once = fit(machine, checkpoint(), weighted(weights), config)
+    copies = fit(
+        dataclasses.replace(learner(16), workload=Weighted()), checkpoint(), repeated, config
+    )
+
+    assert once.num_examples == copies.num_examples == 9
+    assert once.metrics["train_loss"] == pytest.approx(copies.metrics["train_loss"], abs=1e-6)
+    for name, tensor in copies.weights.items():
+        assert once.weights[name] == pytest.approx(tensor, abs=1e-6)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_example_that_counts_nothing_is_left_out(weight):
+    machine = dataclasses.replace(learner(), workload=Weighted())
+    update = fit(machine, checkpoint(), weighted([1.0, weight, 1.0]), ROUND)
+    assert (update.num_examples, update.metrics["unreadable"]) == (2, 1)
+
+
+def test_a_workload_that_gives_other_tensors_than_its_task_says_is_told_which():
+    class Crooked(Vectors):
+        def target(self, example):
+            return Target(tensors={"class": np.zeros(2, np.int32)})
+
+    with pytest.raises(TrainingError, match=r"the targets of an example are .*class.*\(2,\).*\(\)"):
+        fit(dataclasses.replace(learner(), workload=Crooked()), checkpoint(), examples(3), ROUND)
+    short = [dataclasses.replace(one, raw=one.raw[:4]) for one in examples(3)]
+    with pytest.raises(TrainingError, match=r"the inputs of an example are .*\(4,\).*\(6,\)"):
+        fit(learner(), checkpoint(), short, ROUND)
