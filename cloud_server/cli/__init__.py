@@ -2,6 +2,7 @@
 
 from cloud_server.cli import (
     doctor_commands,
+    evaluate_command,
     init_command,
     model_commands,
     robot_commands,
@@ -20,6 +21,7 @@ app = make_app(
 )
 app.command()(init_command.init)
 app.command()(run_commands.train)
+app.command()(evaluate_command.evaluate)
 app.command()(status_commands.status)
 app.command()(status_commands.history)
 app.command()(simulate_commands.simulate)

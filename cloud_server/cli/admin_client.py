@@ -1,15 +1,24 @@
 """Talk to the running server as its operator: the admin credential lies in the server directory."""
 
 import ssl
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
 
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import load_settings, url_host
 from fleet_model.errors import ConnectionFailed, RefusedError, RoundError, SettingsError
+from fleet_model.protocol.routes import (
+    ADMIN,
+    EVALUATIONS,
+    RESUME_RUN,
+    RUN,
+    RUNS,
+    STATUS,
+    STOP_RUN,
+    path_of,
+)
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (listened on -> reached at)
-ADMIN = "/fleetlearn/v1/admin"
 
 
 class AdminClient:
@@ -44,33 +53,37 @@ class AdminClient:
     ) -> dict[str, Any]:
         """Start a run; with `every_s` or `continuous` also set the schedule of the next ones."""
         asked = {"rounds": rounds, "every_s": every_s, "continuous": continuous}
-        return self._call("POST", "/runs", asked)
+        return self._call("POST", RUNS, asked)
+
+    def evaluate(self, version: int | None = None, robots: Sequence[str] = ()) -> dict[str, Any]:
+        """Start an evaluation of a checkpoint, the newest if None; by these robots, or by all."""
+        return self._call("POST", EVALUATIONS, {"version": version, "robots": list(robots)})
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the newest runs, oldest first."""
-        return list(self._call("GET", "/runs")["runs"])
+        return list(self._call("GET", RUNS)["runs"])
 
     def stop_run(self, run_id: str) -> dict[str, Any]:
         """Ask for a run's end."""
-        return self._call("POST", f"/runs/{quote(run_id, safe='')}/stop")
+        return self._call("POST", STOP_RUN, run_id=run_id)
 
     def resume_run(self, run_id: str) -> dict[str, Any]:
         """Go on with a run that failed or was stopped."""
-        return self._call("POST", f"/runs/{quote(run_id, safe='')}/resume")
+        return self._call("POST", RESUME_RUN, run_id=run_id)
 
     def run(self, run_id: str) -> dict[str, Any]:
         """Return a run's state."""
-        return self._call("GET", f"/runs/{quote(run_id, safe='')}")
+        return self._call("GET", RUN, run_id=run_id)
 
     def status(self) -> dict[str, Any]:
         """Return robots, runs, versions."""
-        return self._call("GET", "/status")
+        return self._call("GET", STATUS)
 
-    def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    def _call(self, method: str, route: str, body: Any = None, **parts: str) -> dict[str, Any]:
         import httpx
 
         try:
-            response = self._client.request(method, ADMIN + path, json=body)
+            response = self._client.request(method, path_of(ADMIN, route, **parts), json=body)
         except httpx.TransportError as error:
             raise ConnectionFailed(
                 f"no answer from {self._url} ({error}); is it running? Start it with `cloud-server "

@@ -1,7 +1,7 @@
 """Commands over the register: who may take part."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,7 @@ from cloud_server.cli.terminal import Directory, Json, console, table
 from fleet_model.errors import FleetError, SettingsError
 
 if TYPE_CHECKING:
+    from cloud_server.robots.last_seen import LastSeen
     from cloud_server.robots.register import Register, Robot
     from cloud_server.state.directory import ServerDirectory
 
@@ -18,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Who may take part. A running server follows every change within seconds.",
 )
+_UNKNOWN: Mapping[str, Any] = {"software": "", "protocol": None}  # of a robot that was never seen
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of the robot")]
 Reason = Annotated[str, typer.Option(help="what the robot and its owner are told")]
 
@@ -93,21 +95,25 @@ def robots_list(directory: Directory, json_output: Json = False) -> None:
     from cloud_server.state.directory import ServerDirectory
 
     server_dir = ServerDirectory(directory)
-    robots, waiting = _register(directory).robots(), _waiting(server_dir)
-    seen = LastSeen(server_dir.seen)
+    robots, seen = _register(directory).robots(), LastSeen(server_dir.seen)
+    agents, waiting = _agents_and_waiting(server_dir, seen)
     older = [
         robot.name
         for robot in robots
         if robot.state != "revoked" and seen.of(robot.name) and not seen.has_named_server(robot)
     ]
     if json_output:
-        typer.echo(json.dumps([*(robot.model_dump() for robot in robots), *waiting]))
+        listed = [{**robot.model_dump(), **agents.get(robot.name, _UNKNOWN)} for robot in robots]
+        typer.echo(json.dumps([*listed, *waiting]))
         return
-    rows = [
-        (r.name, r.site, r.state, ", ".join(r.labels), r.fingerprint, r.added_at[:19], r.reason)
-        for r in robots
-    ]
-    table(("robot", "site", "state", "labels", "key", "added (UTC)", "reason"), rows)
+    rows = []
+    for r in robots:
+        agent = agents.get(r.name, _UNKNOWN)
+        told = [agent["software"] or "-", str(agent["protocol"] or "-")]
+        labels, added = ", ".join(r.labels), r.added_at[:19]
+        rows.append((r.name, r.site, r.state, labels, *told, r.fingerprint, added, r.reason))
+    columns = ("software", "protocol", "key", "added (UTC)", "reason")
+    table(("robot", "site", "state", "labels", *columns), rows)
     for line in name_no_server(older):
         typer.echo(line)
     for one in waiting:
@@ -130,17 +136,30 @@ def _report(what: str, robot: "Robot") -> None:
     )
 
 
-def _waiting(server_dir: "ServerDirectory") -> Sequence[dict[str, Any]]:
-    """Return unknown keys as the running server knows them, else as it wrote them down."""
+def _agents_and_waiting(
+    server_dir: "ServerDirectory", seen: "LastSeen"
+) -> tuple[Mapping[str, Mapping[str, Any]], Sequence[dict[str, Any]]]:
+    """Return robot -> what its agent told of itself, and unknown keys.
+
+    As the running server knows them, else as it wrote them down.
+    """
     from cloud_server.cli.admin_client import AdminClient
     from cloud_server.monitoring.robot_status import waiting_keys
-    from cloud_server.robots.last_seen import LastSeen
     from cloud_server.robots.register import Register
 
+    register = Register(server_dir.robots)
     try:
-        return list(AdminClient(server_dir).status()["waiting"])
+        answer = AdminClient(server_dir).status()
+        robots, waiting = answer["robots"], list(answer["waiting"])
+        reports = {one["name"]: (one["report"] or {}, one.get("protocol")) for one in robots}
     except FleetError:  # it does not run, or is not of this version
-        return [
-            one.as_json()
-            for one in waiting_keys(Register(server_dir.robots), LastSeen(server_dir.seen))
-        ]
+        waiting = [one.as_json() for one in waiting_keys(register, seen)]
+        reports = {}
+        for robot in register.robots():
+            report = seen.report(robot.name)
+            told = {} if report is None else report.model_dump()
+            reports[robot.name] = (told, seen.protocol(robot.name))
+    return {
+        name: {"software": report.get("software", ""), "protocol": protocol}
+        for name, (report, protocol) in reports.items()
+    }, waiting

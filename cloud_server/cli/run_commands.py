@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloud_server.cli.terminal import Directory, Json, console, held_out, table
+from cloud_server.cli.terminal import (
+    Directory,
+    Json,
+    console,
+    held_out,
+    outcome_of_run,
+    show_evaluation,
+    table,
+)
 from fleet_model.errors import ConnectionFailed, RoundError, SettingsError
 
 if TYPE_CHECKING:
@@ -59,7 +67,7 @@ def runs_list(directory: Directory, json_output: Json = False) -> None:
             run["id"],
             _state(run),
             f"{run['rounds_closed']} of {run['rounds']}",
-            "-" if run["published_version"] is None else f"version {run['published_version']}",
+            outcome_of_run(run),
             f"{run['seconds']:.0f} s",
         )
         for run in known
@@ -80,6 +88,8 @@ def runs_show(directory: Directory, run_id: RunId, json_output: Json = False) ->
     typer.echo(f"run {run['id']}: {_state(run)}, {run['rounds_closed']} of {run['rounds']} rounds")
     for record in run["closed"]:
         typer.echo(_round_line(record))
+    if run.get("measured"):
+        show_evaluation(run)
     if run["error"]:
         typer.echo(run["error"])
 
@@ -228,7 +238,7 @@ def _see_to_the_end(
     if not detach:
         _say(f"run {run['id']} has begun; it goes on without this command")
         try:
-            run = _follow(client, run)
+            run = follow(client, run)
         except KeyboardInterrupt:
             _say(
                 f"run {run['id']} goes on on the server; "
@@ -255,7 +265,7 @@ def _say(line: str) -> None:
     console().print(line, markup=False, soft_wrap=True)
 
 
-def _follow(client: "AdminClient", run: dict[str, Any]) -> dict[str, Any]:
+def follow(client: "AdminClient", run: dict[str, Any]) -> dict[str, Any]:
     """Poll a run until it has ended, with a progress bar on stderr; a restart is waited for."""
     from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 

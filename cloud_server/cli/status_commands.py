@@ -14,6 +14,7 @@ from cloud_server.cli.terminal import (
     data_console,
     held_out,
     made_table,
+    outcome_of_run,
     show_table,
     table,
 )
@@ -172,12 +173,11 @@ def _robots(robots: list[dict[str, Any]]) -> "Table":
 def _runs(runs: list[dict[str, Any]]) -> "Table":
     rows = []
     for run in runs:
-        version = run["published_version"]
         cells = (
             run["id"],
             run["state"],
             f"{run['rounds_closed']} of {run['rounds']}",
-            "-" if version is None else f"version {version}",
+            outcome_of_run(run),
         )
         rows.append(cells)
     return made_table(("run", "state", "rounds closed", "published"), rows)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -62,6 +62,14 @@ def console() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
+def outcome_of_run(run: Mapping[str, Any]) -> str:
+    """Return what a run has published or measured, "-" if nothing yet."""
+    if run.get("kind") == "evaluate":
+        return f"measured version {run['first_version']}"
+    version = run["published_version"]
+    return "-" if version is None else f"version {version}"
+
+
 def held_out(metrics: Mapping[str, float]) -> str:
     """Return a round's scores before and after it; one that was not finite is not there."""
     from fleet_model.measures import changes
@@ -71,3 +79,26 @@ def held_out(metrics: Mapping[str, float]) -> str:
         for name, change in changes(metrics).items()
     )
     return ", ".join(scores) or "not measured"
+
+
+def show_evaluation(run: Mapping[str, Any]) -> None:
+    """Print what robots measured in an evaluation that has finished."""
+    record = run["measured"]
+    names = sorted({name for robot in record["robots"] for name in robot["metrics"]})
+    rows = [
+        (
+            robot["name"],
+            robot["site"],
+            robot["outcome"],
+            str(robot["num_examples"]) if robot["metrics"] else "-",
+            *(_number(robot["metrics"].get(name)) for name in names),
+        )
+        for robot in record["robots"]
+    ]
+    table(("robot", "site", "outcome", "held-out examples", *names), rows)
+    means = ", ".join(f"{name} {value:.3f}" for name, value in record["metrics"].items())
+    typer.echo(f"version {record['version']}, mean over examples: {means or 'not measured'}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

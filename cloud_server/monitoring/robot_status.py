@@ -26,6 +26,7 @@ class RobotStatus:
     verdict: str  # of its last round
     report: dict[str, Any] | None  # JSON of RobotReport, without what it left out
     refusal: str = ""  # why its last request was refused
+    protocol: int | None = None  # that its agent speaks; None: it announces none
     names_server: bool | None = None  # whether its proofs do; None: it has shown none yet
 
     def as_json(self) -> dict[str, Any]:
@@ -56,6 +57,7 @@ def robot_statuses(
                 verdict=offenses.verdict(robot),
                 report=None if report is None else report.model_dump(exclude_defaults=True),
                 refusal=seen.refusal(robot.name),
+                protocol=None if look is None else look.protocol,
                 names_server=None if look is None else seen.has_named_server(robot),
             )
         )

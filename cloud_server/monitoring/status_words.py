@@ -116,8 +116,10 @@ def name_no_server(robots: Sequence[str]) -> list[str]:
 
 
 def _robot(robot: RobotStatus) -> list[str]:
-    refused = f"robot {robot.name} is refused: {robot.refusal}"
-    return [*([refused] if robot.refusal else []), *_standing(robot)]
+    lines = [f"robot {robot.name} is refused: {robot.refusal}"] if robot.refusal else []
+    if reason := (robot.report or {}).get("not_installed"):
+        lines.append(f"robot {robot.name} does not run the newest model: {reason}")
+    return [*lines, *_standing(robot)]
 
 
 def _standing(robot: RobotStatus) -> list[str]:

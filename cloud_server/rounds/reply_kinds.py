@@ -5,6 +5,7 @@ entry here, and a handler on the robot (edge_agent/training/work_kinds.py).
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -57,10 +58,14 @@ def check_evaluation(
 
 
 def mean_measures(records: Sequence[RobotRecord]) -> Metrics:
-    """Average what accepted robots measured, weighted by the examples that count."""
+    """Average what accepted robots measured, weighted by the examples that count.
+
+    As in `mean_metrics`, a name that most robots did not report is left out.
+    """
     good = [one for one in records if one.accepted]
+    counts = Counter(name for one in good for name in one.metrics)
     means: dict[str, float] = {}
-    for name in sorted({name for one in good for name in one.metrics}):
+    for name in sorted(name for name, count in counts.items() if 2 * count > len(good)):
         pairs = [(one.metrics[name], one.weight) for one in good if name in one.metrics]
         total = sum(weight for _, weight in pairs)
         mean = sum(value * weight for value, weight in pairs) / total if total else math.nan

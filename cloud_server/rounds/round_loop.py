@@ -282,9 +282,9 @@ def _too_few(able: Collection[str], left_out: Mapping[str, str], quorum: int) ->
     noun = "robot" if len(able) == 1 else "robots"
     out = few([f"{name} is left out ({reason})" for name, reason in left_out.items()])
     told = "; ".join([f"expected at least {quorum}", *out])
+    lower = ", or lower rounds.quorum" if quorum > 1 else ""
     return (
-        f"{len(able)} {noun} online ({names(able)}), {told}; see `cloud-server robots list`, or "
-        "lower rounds.quorum"
+        f"{len(able)} {noun} online ({names(able)}), {told}; see `cloud-server robots list`{lower}"
     )
 
 

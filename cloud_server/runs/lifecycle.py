@@ -15,6 +15,7 @@ from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.models.publish import publish
 from cloud_server.rounds.fleet import Fleet
 from cloud_server.rounds.round_loop import QuorumError, RoundProgress
+from cloud_server.runs.evaluations import measure
 from cloud_server.runs.run_rounds import RunSpan, close_rounds
 from cloud_server.runs.run_store import Run, RunStore
 from cloud_server.state.checkpoints import Checkpoints
@@ -22,6 +23,7 @@ from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import ServerSettings
 from fleet_model.errors import FleetError, StoppedError, StorageError
+from fleet_model.types import TRAIN
 
 log = logging.getLogger(__name__)
 Tell = Callable[[RoundRecord], None]
@@ -123,15 +125,27 @@ class Lifecycle:
                 first_version=run.first_version,
                 journal=self._store.directory(run.id),
             )
-            close_rounds(
-                self._fleet,
-                self._server_dir,
-                self._settings,
-                span,
-                closed=lambda record: self._closed(run, record),
-                stop=lambda: run.stopping or self._leaving.is_set(),
-                watch=self._watch,
-            )
+            if run.kind == TRAIN:
+                close_rounds(
+                    self._fleet,
+                    self._server_dir,
+                    self._settings,
+                    span,
+                    closed=lambda record: self._closed(run, record),
+                    stop=lambda: run.stopping or self._leaving.is_set(),
+                    watch=self._watch,
+                )
+            elif run.measured is None:  # else its process ended just before it could say so
+                measure(
+                    self._fleet,
+                    self._server_dir,
+                    self._settings,
+                    span,
+                    run.robots,
+                    closed=lambda record: self._measured(run, record),
+                    stop=lambda: run.stopping or self._leaving.is_set(),
+                    watch=self._watch,
+                )
 
     def _publish(self, run: Run) -> None:
         """Publish what has closed, also when a later round failed or was stopped."""
@@ -151,7 +165,7 @@ class Lifecycle:
         except Exception as error:  # noqa: BLE001  (a run must never end without a word)
             if self._leaving.is_set():
                 raise LeavingError from None
-            if isinstance(error, QuorumError):
+            if isinstance(error, QuorumError) and run.kind == TRAIN:
                 self._tell(error.record)
             with self._store.changing():
                 self._fail(run, error)
@@ -176,6 +190,14 @@ class Lifecycle:
         self._tell(record)
         with self._store.changing():
             run.add(record.as_json())
+            run.seconds = time.monotonic() - self._began
+            self._store.save(run)
+
+    def _measured(self, run: Run, record: RoundRecord) -> None:
+        """Keep what robots measured; it is no round of the history, and no verdict on a robot."""
+        self.progress = None
+        with self._store.changing():
+            run.measured, run.rounds_closed = record.as_json(), 1
             run.seconds = time.monotonic() - self._began
             self._store.save(run)
 

@@ -85,7 +85,7 @@ def close_rounds(
         with _on_disk(server_dir):
             finish(newest)
     while (number := checkpoint.version - span.first_version + 1) <= span.rounds:
-        request = _request(server_dir, settings, span.run, number, checkpoint)
+        request = request_of(server_dir, settings, span.run, number, checkpoint)
         checkpoint, record = run_round(
             fleet,
             aggregator,
@@ -118,13 +118,14 @@ def _on_disk(server_dir: ServerDirectory) -> Iterator[None]:
         ) from error
 
 
-def _request(
+def request_of(
     server_dir: ServerDirectory,
     settings: ServerSettings,
     run: str,
     number: int,
     checkpoint: Checkpoint,
 ) -> TrainRequest:
+    """Return what a run's round asks of robots, to train unless its kind is changed."""
     trainer = entry_of((server_dir.model / TRAINER).read_bytes())
     first = OlderAgents(server_dir.model).trainer()
     return TrainRequest(

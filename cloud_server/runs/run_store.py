@@ -17,6 +17,7 @@ from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.history_file import newest_lines
 from fleet_model.durable import write_durably
 from fleet_model.errors import StorageError
+from fleet_model.types import TRAIN
 
 RunState: TypeAlias = Literal["waiting", "running", "publishing", "finished", "failed", "stopped"]
 Ending: TypeAlias = Literal["finished", "failed", "stopped"]
@@ -37,11 +38,14 @@ class Run(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     id: str
+    kind: Literal["train", "evaluate"] = "train"  # evaluate: one round that only measures
     rounds: int = Field(ge=1)
     state: RunState = "waiting"  # until its thread begins
     ending: Ending = "finished"  # what it will be once it has published
     rounds_closed: int = 0
-    first_version: int = 0  # of the checkpoint that round 1 starts from
+    first_version: int = 0  # of the checkpoint that round 1 starts from, or that is measured
+    robots: tuple[str, ...] = ()  # evaluate: only these; empty: all that the settings allow
+    measured: dict[str, Any] | None = None  # evaluate: its round, RoundRecord.as_json
     published_version: int | None = None
     error: str = ""
     exit_code: int = 0
@@ -61,8 +65,9 @@ class Run(BaseModel):
 
     @property
     def version(self) -> int | None:
-        """Return the version that its newest closed round made."""
-        return self.first_version + self.rounds_closed if self.rounds_closed else None
+        """Return the version that its newest closed round made; None if there is none."""
+        made = self.kind == TRAIN and self.rounds_closed > 0
+        return self.first_version + self.rounds_closed if made else None
 
     def add(self, record: dict[str, Any]) -> None:
         """Count a closed round; one that is told again stays one."""
@@ -84,7 +89,10 @@ class Run(BaseModel):
         """Let the next round start from the newest checkpoint; other runs may have made it.
 
         Rounds that are durable count, also when the run could not write down that they had closed.
+        An evaluation stays with the version that it measures.
         """
+        if self.kind != TRAIN:
+            return
         newest = checkpoints.newest() or 0
         # Rounds that it knows of made versions up to this one, whatever other runs have made since.
         known = self.first_version + self.rounds_closed
@@ -100,8 +108,11 @@ class Run(BaseModel):
             robots: whether these have robots' records, as far as they are held; else see `brief`.
         """
         shown = self.model_dump(exclude={"flower", "ending"})
-        closed = self.closed[-rounds:]
-        return {**shown, "closed": closed if robots else [brief(record) for record in closed]}
+        closed, measured = self.closed[-rounds:], self.measured
+        if not robots:
+            closed = [brief(record) for record in closed]
+            measured = None if measured is None else brief(measured)
+        return {**shown, "measured": measured, "closed": closed}
 
 
 def brief(record: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +129,8 @@ def recall(history: Path, runs: Sequence[Run]) -> None:
 
     Only lines of these runs are parsed, and no more of them than a run holds.
     """
-    missing = {run.id for run in runs if run.active or run.rounds_closed}
+    trained = [run for run in runs if run.kind == TRAIN]
+    missing = {run.id for run in trained if run.active or run.rounds_closed}
     found: dict[str, dict[int, dict[str, Any]]] = {run.id: {} for run in runs}
     for line in newest_lines(history) if missing else ():
         key = line.key()

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from cloud_server.rounds.round_loop import RoundProgress
 from cloud_server.runs.lifecycle import LeavingError, Lifecycle, RunFleet, Tell
@@ -17,6 +18,7 @@ from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import ServerSettings
 from fleet_model.errors import RoundError
+from fleet_model.types import EVALUATE
 
 __all__ = ["Run", "RunFleet", "Runs"]
 
@@ -86,16 +88,32 @@ class Runs:
 
     def start(self, rounds: int, *, scheduled: bool = False) -> Run:
         """Start a run in the background; raises RoundError while another goes on."""
+        first = Checkpoints(self._place.checkpoints).newest() or 0
+        return self._start(rounds=rounds, first_version=first, scheduled=scheduled)
+
+    def evaluate(self, version: int | None, robots: Sequence[str] = ()) -> Run:
+        """Start an evaluation in the background.
+
+        Args:
+            version: of the checkpoint that robots measure; None takes the newest.
+            robots: ask only these; all that the settings allow if empty.
+
+        Raises:
+            RoundError: a run goes on, or there is no such checkpoint.
+        """
+        known = Checkpoints(self._place.checkpoints).saved()
+        version = known[-1] if version is None and known else version
+        if version is None or version not in known:
+            raise RoundError(
+                f"there is no checkpoint {version}; those of versions {_ranges(known)} are kept"
+            )
+        return self._start(kind=EVALUATE, rounds=1, first_version=version, robots=tuple(robots))
+
+    def _start(self, **fields: Any) -> Run:
         with self._lock:
             self._require_none_active()
             now = time.time()
-            run = Run(
-                id=self._store.new_id(now),
-                rounds=rounds,
-                first_version=Checkpoints(self._place.checkpoints).newest() or 0,
-                started_at=now,
-                scheduled=scheduled,
-            )
+            run = Run(id=self._store.new_id(now), started_at=now, **fields)
             self._store.save(run)
             self._recalled.add(run.id)
             self._runs.append(run)
@@ -214,6 +232,17 @@ class Runs:
                     f"run {run.id} is going on; wait until it has ended, or stop it with "
                     f"`cloud-server runs stop DIR {run.id}`"
                 )
+
+
+def _ranges(versions: Sequence[int]) -> str:
+    """Return versions in few words: "0 to 4, 9"."""
+    ranges: list[list[int]] = []
+    for version in versions:
+        if ranges and ranges[-1][-1] == version - 1:
+            ranges[-1][1:] = [version]
+        else:
+            ranges.append([version])
+    return ", ".join(" to ".join(map(str, ends)) for ends in ranges) or "none"
 
 
 def _require_active(run: Run) -> None:

@@ -10,8 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from cloud_server.runs.run_store import MAX_CLOSED
 from cloud_server.runs.runs import Runs
 from cloud_server.runs.schedule import MIN_EVERY_S
-from cloud_server.web.api import ADMIN
 from fleet_model.errors import FleetError, RoundError
+from fleet_model.protocol.routes import (
+    ADMIN,
+    EVALUATIONS,
+    RESUME_RUN,
+    RUN,
+    RUNS,
+    STATUS,
+    STOP_RUN,
+)
 
 
 class RunRequest(BaseModel):
@@ -21,6 +29,14 @@ class RunRequest(BaseModel):
     rounds: int = Field(ge=1, le=10_000)
     every_s: float | None = Field(default=None, ge=MIN_EVERY_S)  # again and again from now on
     continuous: bool = False  # the next run begins when the last has ended
+
+
+class EvaluationRequest(BaseModel):
+    """What `cloud-server evaluate` asks."""
+
+    model_config = ConfigDict(extra="forbid")
+    version: int | None = Field(default=None, ge=0)  # None: the newest checkpoint
+    robots: tuple[str, ...] = ()  # only these; empty: all that the settings allow
 
 
 def admin_routes(runs: Runs, status: Callable[[], dict[str, Any]]) -> APIRouter:
@@ -36,7 +52,7 @@ def admin_routes(runs: Runs, status: Callable[[], dict[str, Any]]) -> APIRouter:
 
     _add_run_routes(router, runs)
 
-    @router.get("/status")
+    @router.get(STATUS)
     def fleet_status() -> dict[str, Any]:
         """Return robots, runs, versions."""
         with _told():
@@ -46,7 +62,13 @@ def admin_routes(runs: Runs, status: Callable[[], dict[str, Any]]) -> APIRouter:
 
 
 def _add_run_routes(router: APIRouter, runs: Runs) -> None:
-    @router.post("/runs")
+    @router.post(EVALUATIONS)
+    def start_evaluation(body: EvaluationRequest) -> dict[str, Any]:
+        """Let robots measure a checkpoint."""
+        with _told():
+            return runs.evaluate(body.version, body.robots).as_json()
+
+    @router.post(RUNS)
     def start_run(body: RunRequest) -> dict[str, Any]:
         """Start a run, and the schedule of the next ones."""
         if body.continuous and body.every_s is not None:
@@ -56,12 +78,12 @@ def _add_run_routes(router: APIRouter, runs: Runs) -> None:
                 return runs.repeat(body.rounds, body.every_s).as_json()
             return runs.start(body.rounds).as_json()
 
-    @router.get("/runs")
+    @router.get(RUNS)
     def list_runs() -> dict[str, Any]:
         """Return the newest runs, oldest first."""
         return {"runs": [run.as_json() for run in runs.all()]}
 
-    @router.get("/runs/{run_id}")
+    @router.get(RUN)
     def get_run(run_id: str) -> dict[str, Any]:
         """Return one run with its newest rounds."""
         run = runs.get(run_id)
@@ -69,13 +91,13 @@ def _add_run_routes(router: APIRouter, runs: Runs) -> None:
             raise HTTPException(404, f"there is no run {run_id[:40]}; see `cloud-server runs list`")
         return run.as_json(MAX_CLOSED)
 
-    @router.post("/runs/{run_id}/stop")
+    @router.post(STOP_RUN)
     def stop_run(run_id: str) -> dict[str, Any]:
         """End a run soon."""
         with _told():
             return runs.stop(run_id).as_json()
 
-    @router.post("/runs/{run_id}/resume")
+    @router.post(RESUME_RUN)
     def resume_run(run_id: str) -> dict[str, Any]:
         """Go on with a run that failed or was stopped."""
         with _told():

@@ -23,10 +23,10 @@ from cloud_server.state.model_store import DirectoryStore
 from fleet_model.errors import RefusedError, SettingsError, UpdateError
 from fleet_model.protocol.proof import TIME_HEADER, Proof, check, fingerprint, utc_now
 from fleet_model.protocol.report import MAX_INT, STANDING_HEADER, pack_standing, unpack_report
+from fleet_model.protocol.routes import CHANNEL, HELLO, OBJECT, ROBOT, WHOAMI
 from fleet_model.protocol.version import FIRST_PROTOCOL, MAX_PROTOCOL
 
-ROBOT, ADMIN = "/fleetlearn/v1/robot", "/fleetlearn/v1/admin"
-CHANNEL, SHA256 = re.compile(r"[a-z][a-z0-9-]{0,30}"), re.compile(r"[0-9a-f]{64}")
+NAME, SHA256 = re.compile(r"[a-z][a-z0-9-]{0,30}"), re.compile(r"[0-9a-f]{64}")
 REPEAT_S = 60.0  # the same refusal is logged once a minute
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def robot_routes(
     router = APIRouter(prefix=ROBOT, tags=["robot"], route_class=_RobotRoute, lifespan=remembering)
     known = Annotated[Robot, Depends(authenticator.robot)]
 
-    @router.post("/hello")
+    @router.post(HELLO)
     def hello(robot: known) -> dict[str, str]:
         """Tell a robot that starts who it is here."""
         restarted(robot)
@@ -179,7 +179,7 @@ def robot_routes(
         log.info("robot %s (%s) says hello", robot.name, robot.site, extra=about)
         return {"name": robot.name, "site": robot.site}
 
-    @router.get("/whoami")
+    @router.get(WHOAMI)
     def whoami(robot: known) -> dict[str, str]:
         """Tell a robot who it is here."""
         return {"name": robot.name, "site": robot.site}
@@ -193,7 +193,7 @@ def _add_model_routes(
 ) -> None:
     known = Annotated[Robot, Depends(authenticator.robot)]
 
-    @router.get("/channels/{channel}")
+    @router.get(CHANNEL)
     def channel_manifest(
         channel: str,
         robot: known,
@@ -208,7 +208,7 @@ def _add_model_routes(
         except UpdateError as error:
             raise HTTPException(400, str(error)) from None
         authenticator.seen.looked(robot.name, active, told, protocol)
-        content = store.latest_bytes(channel) if CHANNEL.fullmatch(channel) else None
+        content = store.latest_bytes(channel) if NAME.fullmatch(channel) else None
         if content is None:
             raise HTTPException(404, f"nothing is published on channel {channel[:31]}")
         if (protocol or FIRST_PROTOCOL) == FIRST_PROTOCOL:
@@ -218,7 +218,7 @@ def _add_model_routes(
             return Response(status_code=304, headers={"etag": tag})
         return Response(content, media_type="application/json", headers={"etag": tag})
 
-    @router.get("/objects/{sha256}")
+    @router.get(OBJECT)
     def model_object(sha256: str, robot: known) -> Response:
         """Return one file by content, or the rest of it (Range, If-Range)."""
         path = store.object(sha256) if SHA256.fullmatch(sha256) else None

@@ -29,6 +29,7 @@ from cloud_server.web.transfers import (
 )
 from fleet_model.errors import RefusedError
 from fleet_model.protocol.proof import KEY_HEADER
+from fleet_model.protocol.routes import ROBOT
 
 # Flower's fleet API as robots use it; robots are registered by the operator, never by themselves.
 FLEET = {
@@ -41,7 +42,7 @@ FLEET = {
 }  # fmt: skip
 TRANSFERS = {"/v1/fleet/push-object", "/v1/fleet/pull-object"}
 # Our own routes check the robot's proof themselves, and say what is wrong with it.
-ROBOT = re.compile(r"/fleetlearn/v1/robot(/[A-Za-z0-9-]+)+")
+OWN = re.compile(re.escape(ROBOT) + r"(/[A-Za-z0-9-]+)+")
 ROBOT_BODY_BYTES = 0  # our own routes take no body
 REFUSALS = {400, 401, 403, 405, 413, 415}  # answers that a robot with a good proof does not get
 # So many seconds' worth of refusals at once: a site whose robots are not yet admitted.
@@ -131,7 +132,7 @@ class Guard:
                 return _Refusal(401, "this path needs the admin credential")
         size = _body_bytes(visit.headers)
         longest = self._max_body
-        if ROBOT.fullmatch(scope["path"]) and not visit.operator:
+        if OWN.fullmatch(scope["path"]) and not visit.operator:
             longest = ROBOT_BODY_BYTES
         if size is None or size > longest:
             return _Refusal(413, f"send at most {longest} bytes, not chunked")
@@ -198,7 +199,7 @@ def _is_robots(scope: Scope) -> bool:
     path = scope["path"]
     if scope.get("raw_path", path.encode()) != path.encode():
         return False  # percent signs
-    return (path in FLEET and scope["method"] == "POST") or ROBOT.fullmatch(path) is not None
+    return (path in FLEET and scope["method"] == "POST") or OWN.fullmatch(path) is not None
 
 
 def _body_bytes(headers: Mapping[bytes, bytes]) -> int | None:

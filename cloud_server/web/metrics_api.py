@@ -4,8 +4,8 @@ from fastapi import APIRouter, HTTPException, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from cloud_server.web.api import ADMIN
 from fleet_model.errors import FleetError
+from fleet_model.protocol.routes import ADMIN
 
 
 def metrics_routes(registry: CollectorRegistry) -> APIRouter:

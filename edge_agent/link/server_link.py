@@ -32,6 +32,7 @@ from fleet_model.protocol.proof import (
     utc_now,
 )
 from fleet_model.protocol.report import REPORT_PARAMETER, STANDING_HEADER, Standing, unpack_standing
+from fleet_model.protocol.routes import CHANNEL, HELLO, OBJECT, ROBOT, WHOAMI, path_of
 from fleet_model.protocol.version import PROTOCOL, PROTOCOL_PARAMETER
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-ROBOT = "/fleetlearn/v1/robot"
 SILENCE_S = 30.0  # a server that says nothing for so long is gone
 PATIENCE_S, SLOWEST_BYTES_S = 60.0, 1000  # an answer that trickles in more slowly is given up
 MAX_DETAIL = 1000  # characters of the server's own words; a refusal with the key is about 450
@@ -98,11 +98,11 @@ class HttpsStore:
             RefusedError: the server does not know the key, or the clock is off.
             ConnectionFailed: no answer, or not the server of the kit.
         """
-        return self._identity("POST", f"{ROBOT}/hello")
+        return self._identity("POST", path_of(ROBOT, HELLO))
 
     def whoami(self) -> tuple[str, str]:
         """Return name and site without touching the session; raises as `hello` does."""
-        return self._identity("GET", f"{ROBOT}/whoami")
+        return self._identity("GET", path_of(ROBOT, WHOAMI))
 
     def latest(self, channel: str, report: str = "") -> Offer | None:
         """Return the newest manifest; costs a few hundred bytes while nothing is new.
@@ -154,7 +154,7 @@ class HttpsStore:
         """Fetch what is missing of a file, if anything is; return the sha256 of all that came."""
         if not download.has_all:
             entry = download.entry
-            path = f"{ROBOT}/objects/{entry.sha256}"
+            path = path_of(ROBOT, OBJECT, sha256=entry.sha256)
             with self._open("GET", path, download.headers()) as response:
                 self._require_expected(response, download)
                 download.append(self._counted(response, entry.size_bytes))
@@ -196,7 +196,7 @@ class HttpsStore:
         }
         query = "&".join(f"{name}={value}" for name, value in told.items() if value)
         headers = {"if-none-match": self._tag} if self._tag else {}
-        path = f"{ROBOT}/channels/{channel}"
+        path = path_of(ROBOT, CHANNEL, channel=channel)
         return self._request("GET", f"{path}?{query}" if query else path, headers)
 
     def _identity(self, method: str, path: str) -> tuple[str, str]:

@@ -126,6 +126,10 @@ def test_a_run_that_ended_well_needs_no_words():
         (robot(state="suspended"), "robots approve DIR r1"),
         (robot(state="pending"), "waits for approval: cloud-server robots approve DIR r1"),
         (robot(offenses=2, verdict="run a round 3: refused: NaN"), "2 refused updates in a row"),
+        (
+            robot(report={"not_installed": "manifest.json is of protocol 3: update the agent"}),
+            "does not run the newest model: manifest.json is of protocol 3: update the agent",
+        ),
     ],
 )
 def test_a_robot_that_needs_a_person_is_named_with_what_to_do(given, words):

@@ -34,6 +34,15 @@ def test_a_run_without_robots_fails_with_the_reason_and_is_listed(client):
     json.dumps(run, allow_nan=False)
 
 
+def test_an_evaluation_without_robots_fails_with_the_reason_and_is_listed(client):
+    run = ended(client, client.evaluate(1, ["r1"])["id"])
+    assert (run["kind"], run["first_version"], run["state"]) == ("evaluate", 1, "failed")
+    assert (run["robots"], run["measured"]) == (["r1"], None)
+    assert "0 robots online" in run["error"]
+    with pytest.raises(RoundError, match="no checkpoint 99; those of versions 1 are kept"):
+        client.evaluate(99)
+
+
 def test_a_run_that_failed_can_be_resumed_and_one_that_ended_cannot_be_stopped(client):
     run = ended(client, client.start_run(1)["id"])
 
