@@ -64,14 +64,14 @@ def server_dir(tmp_path: Path) -> ServerDirectory:
     """A directory as init leaves it, of the tiny bundle, with a free port in its settings.
 
     Checkpoint 1 holds the weights of the tiny bundle, which is version 1 on channel `stable`.
-    No robot is admitted: use `Register(place.robots).add(name, site, line)`.
+    No robot is admitted: use `Register(server_dir.robots).add(name, site, line)`.
     """
     return make_server_dir(tmp_path / "server")
 
 
 @pytest.fixture(scope="session")
 def new_server_dir() -> Callable[[Path], ServerDirectory]:
-    """Return what makes a directory as `server_place` is, wherever it is told."""
+    """Return what makes a directory as `server_dir` is, wherever it is told."""
     return make_server_dir
 
 

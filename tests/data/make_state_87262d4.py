@@ -1,4 +1,4 @@
-"""Make tests/data/state_87262d4.tar.xz: directories and messages as commit 87262d4 leaves them.
+"""Make tests/data/state_87262d4.tar.xz: directories as commit 87262d4 leaves them.
 
     git worktree add OLD_TREE 87262d4 && cd OLD_TREE    # in an environment with its extras
     PYTHONPATH=. python NEW_TREE/tests/data/make_state_87262d4.py NEW_TREE/tests/data
@@ -7,7 +7,6 @@ A real server and two real agents of that commit train on the tiny bundle. A run
 published and installed. In round 2 of the next run of three rounds the server is killed right after
 the first reply was stored; both agents are killed as well. What lies on disk then is the fixture.
 expected.safetensors holds the weights that commit 87262d4 itself reaches when it continues.
-messages/ holds a request, an update and a refused answer, serialized by its own code.
 """
 
 import json
@@ -67,7 +66,6 @@ def main(out: Path) -> None:
     for process in agents:
         stop(process, signal.SIGTERM)
     write_expected(work, run)
-    messages(work / "kept" / "messages")
     pack(work / "kept", out / "state_87262d4.tar.xz")
 
 
@@ -170,40 +168,6 @@ def write_expected(work: Path, run: str) -> None:
     shutil.copy(weights, work / "kept" / "expected.safetensors")
     facts = {"version": version, "run": run, "commit": "87262d4"}
     (work / "kept" / "expected.json").write_text(json.dumps(facts))
-
-
-def messages(folder: Path) -> None:
-    """Write a request and an update as that commit's code packs them."""
-    from fleet_model.wire import TrainRequest, pack_request, pack_update
-
-    from fleet_model.types import Checkpoint, TrainConfig, Update
-
-    folder.mkdir()
-    kernel = np.arange(24, dtype=np.float32).reshape(8, 3) / 7
-    request = TrainRequest(
-        run="20261122-160000", round=2,
-        checkpoint=Checkpoint(version=4, weights={"head/kernel": kernel}),
-        config=TrainConfig(epochs=3, momentum=0.5, seed=4), trainer="a" * 64, trainer_bytes=927,
-        deadline_s=60.0,
-    )  # fmt: skip
-    update = Update(
-        robot="", base_version=4, weights={"head/kernel": -kernel}, num_examples=12, num_steps=9,
-        metrics={"loss_before": 1.5, "held_out": 3.0},
-    )  # fmt: skip
-    (folder / "request.bin").write_bytes(pack_request(request).deflate())
-    (folder / "update.bin").write_bytes(pack_update(update).deflate())
-    for name, packed in (("request", pack_request(request)), ("update", pack_update(update))):
-        flat(packed, folder / name)
-
-
-def flat(packed, folder: Path) -> None:
-    """Write every Flower object of a record by its id, as it travels."""
-    from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
-
-    folder.mkdir()
-    for object_id, item in get_all_nested_objects(packed).items():
-        (folder / object_id).write_bytes(item.deflate())
-    (folder / "root").write_text(packed.object_id)
 
 
 def pack(folder: Path, file: Path) -> None:

@@ -1,6 +1,6 @@
 """A workload of an installed package goes the whole way, and no file of ours knows it.
 
-`foreign_package` brings two inputs, two targets, no classes, NumPy and Keras, examples of its own.
+docs/extending/workload brings two inputs, two targets, no classes, its own examples.
 """
 
 import csv
@@ -19,13 +19,16 @@ from cloud_server.state.checkpoints import Checkpoints
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
+PACKAGE = HERE.parents[1] / "docs" / "extending" / "workload"
 ROBOTS = {"lite": ("litert", 1), "heavy": ("keras", 2)}  # name -> trainer, seed of its examples
 FORCES = r"-?\d+\.\d\d N, -?\d+\.\d\d N at -?\d+\.\d\d rad"
 
 
 def install(folder):
     """Build the package and install it where PYTHONPATH finds it; needs no package index."""
-    sources = shutil.copytree(HERE / "foreign_package", folder / "sources")
+    sources = shutil.copytree(
+        HERE.parents[1] / "docs" / "extending" / "workload", folder / "sources"
+    )
     # setuptools is here because TensorFlow needs it.
     options = "--no-deps", "--no-build-isolation", "--no-index", "--quiet"
     command = [sys.executable, "-m", "pip", "install", *options, "--target", folder / "site"]

@@ -17,7 +17,7 @@ from fleet_model.weights import read_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 
-PACKAGE = Path(__file__).parents[3] / "end_to_end" / "foreign_package"
+PACKAGE = Path(__file__).parents[4] / "docs" / "extending" / "workload"
 SPEC = WorkloadSpec(name="gripper", config={"width": 12})
 POINTS = {
     "fleetlearn.workloads": {"gripper": "gripper.workload:Gripper"},
