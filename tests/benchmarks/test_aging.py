@@ -101,10 +101,10 @@ def test_memory_that_a_process_takes_to_hash_is_seen(tmp_path):
 def test_requests_are_counted_in_flowers_database(tmp_path):
     with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
         connection.execute("CREATE TABLE message_ins (message_id TEXT)")
-        assert aging.queued(tmp_path / "state.db") == 0
+        assert aging.queued(tmp_path / "state.db") == set()
         connection.execute("INSERT INTO message_ins VALUES ('a')")
         connection.commit()
-    assert aging.queued(tmp_path / "state.db") == 1
+    assert aging.queued(tmp_path / "state.db") == {"a"}
 
 
 @history

@@ -38,7 +38,7 @@ NEEDLESS = {
     "edge_agent/training/feature_file.py:FeatureFile.compact:writing": (
         "rows that are torn do not fit their checksums, and are computed again"
     ),
-    "cloud_server/monitoring/totals.py:Ledger._save:write_durably": (
+    "cloud_server/monitoring/totals.py:RunningTotals._save:write_durably": (
         "a damaged file is found, and the sums are made again from the history"
     ),
     "cloud_server/state/model_store.py:DirectoryStore.fetch:writing": (
