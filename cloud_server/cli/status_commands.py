@@ -152,8 +152,6 @@ def _tables(answer: dict[str, Any]) -> "tuple[Table, Table]":
 
 
 def _robots(robots: list[dict[str, Any]]) -> "Table":
-    from cloud_server.state.logs import one_line
-
     rows = []
     for robot in robots:
         seen, version = robot["last_seen_s"], robot["active_version"]
@@ -162,7 +160,7 @@ def _robots(robots: list[dict[str, Any]]) -> "Table":
             robot["name"],
             robot["site"],
             robot["state"],
-            one_line(f"busy: {busy}") if busy else "yes" if robot["online"] else "no",
+            f"busy: {busy}" if busy else "yes" if robot["online"] else "no",
             "never" if seen is None else f"{seen:.0f} s ago",
             "-" if version is None else str(version),
         )

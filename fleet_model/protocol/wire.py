@@ -176,6 +176,8 @@ def unpack_update(content: RecordDict, robot: str) -> Update:
             f"expected at most {MAX_METRICS} metrics with names of at most "
             f"{MAX_METRIC_NAME} characters"
         )
+    if strange := [name for name in metrics if not name.isprintable()]:  # tables show names
+        raise UpdateError(f"the metric {ascii(strange[0])} has a name that is not printable")
     return Update(
         kind=kind,
         groups=_unpack_groups(content),

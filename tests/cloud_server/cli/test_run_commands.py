@@ -160,6 +160,14 @@ def test_a_folder_that_is_no_server_directory_is_told(tmp_path):
         assert "not a server directory" in str(done.exception)
 
 
+def test_a_robots_words_in_a_table_begin_no_line_and_move_no_cursor(capsys):
+    terminal.table(("robot", "outcome"), [("r1", "failed: \x1b[2Jaccepted\nr2 \u202e")])
+    told = capsys.readouterr().out
+    assert "\x1b" not in told
+    assert "\u202e" not in told
+    assert r"failed: \x1b[2Jaccepted\nr2" in told
+
+
 def test_a_table_on_a_narrow_terminal_folds_between_words_only(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # stdout counts as a terminal
     monkeypatch.setenv("COLUMNS", "31")

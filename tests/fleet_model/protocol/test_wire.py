@@ -345,6 +345,13 @@ def test_a_robot_cannot_fill_the_history(changes):
         unpack_update(update_with(**changes), "r1")
 
 
+@pytest.mark.parametrize("name", ["loss\x1b[2J_after", "two\nlines", "\u202etfel"])
+def test_a_metric_whose_name_would_move_a_terminals_cursor_is_refused(name):
+    with pytest.raises(UpdateError, match="printable") as caught:
+        unpack_update(update_with(**{name: 1.0}), "r1")
+    assert str(caught.value).isprintable()
+
+
 def npy(tensor):
     stream = BytesIO()
     np.save(stream, tensor, allow_pickle=tensor.dtype == object)
