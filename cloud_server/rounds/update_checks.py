@@ -24,6 +24,11 @@ def check_update(
     when the round closes, so that arrival order cannot matter.
     """
     check_reply(update, asked_version, checks)
+    if update.groups:  # no rule reads them: they would only fill the disk
+        raise UpdateError(
+            f"the update has further tensors, the group {next(iter(update.groups))!r}, which "
+            "nobody asked for"
+        )
     require_same_tensors(checkpoint.weights, update.weights, sender="the update")
 
 

@@ -46,6 +46,10 @@ BAD = {
         "the update: has the unknown tensor v",
     ),
     "nan": (named(weights=update(math.nan).weights), "the update: w holds NaN or infinity"),
+    "groups": (
+        named(groups={"sums": {"x": np.full(2, math.nan, np.float32)}}),
+        "the update has further tensors, the group 'sums', which nobody asked for",
+    ),
     "infinity": (named(weights=update(-math.inf).weights), "the update: w holds NaN or infinity"),
 }
 
