@@ -288,7 +288,7 @@ def _require_understood(model: type[BaseModel], content: bytes, name: str) -> No
             raise BundleError(words)
     critical = fields.get("critical")
     for field in critical if isinstance(critical, list) else ():
-        if field not in model.model_fields:
+        if isinstance(field, str) and field not in model.model_fields:
             raise BundleError(
                 f"{name}: its field {ascii(field)[:60]} is critical, and fleetlearn {__version__} "
                 "does not know it: update the agent"

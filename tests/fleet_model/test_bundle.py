@@ -115,6 +115,14 @@ def test_a_field_that_is_critical_must_be_known(file):
 
 
 @pytest.mark.parametrize("file", PARSERS)
+@pytest.mark.parametrize("critical", [[["files"]], [{}], [3], "cipher"])
+def test_what_names_no_critical_fields_is_told_as_a_wrong_field(file, critical):
+    content, parse = changed(file, lambda values: values.update(critical=critical))
+    with pytest.raises(BundleError, match=f"{file}: critical"):
+        parse(content)
+
+
+@pytest.mark.parametrize("file", PARSERS)
 def test_a_file_of_a_higher_protocol_is_refused_whatever_else_it_holds(file):
     newer = {"protocol": PROTOCOL + 1, "format": 7, "files": "elsewhere"}
     with pytest.raises(BundleError) as caught:
