@@ -157,9 +157,9 @@ class GridFleet:
     ) -> Mapping[str, Participant]:
         """Ask robots; messages that outlive their time are dropped by Flower."""
         kind, group = message_type(request.kind), f"{request.run}/{request.round}"
-        contents = {p: pack_request(request, p) for p in {r.protocol for r in participants}}
+        contents = {p: pack_request(request, p) for p in {r.common_protocol for r in participants}}
         messages = [
-            Message(contents[robot.protocol], robot.node_id, kind, ttl=ttl_s, group_id=group)
+            Message(contents[robot.common_protocol], robot.node_id, kind, ttl=ttl_s, group_id=group)
             for robot in participants
         ]
         try:

@@ -57,8 +57,8 @@ class FlowerFleet:
         """Ask robots; messages that outlive their time are dropped by Flower."""
         by_node = {robot.node_id: robot for robot in participants}
         kind, sent = message_type(request.kind), dict[str, int]()
-        for protocol in {robot.protocol for robot in participants}:
-            nodes = [node for node, robot in by_node.items() if robot.protocol == protocol]
+        for protocol in {robot.common_protocol for robot in participants}:
+            nodes = [node for node, robot in by_node.items() if robot.common_protocol == protocol]
             sent |= self._grid.push(pack_request(request, protocol), nodes, ttl_s, kind)
         return {ticket: by_node[node_id] for ticket, node_id in sent.items()}
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from fleet_model.protocol.outcome import FAILED, Outcome
 from fleet_model.protocol.report import RobotReport
-from fleet_model.protocol.version import FIRST_PROTOCOL
+from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import Update
 
@@ -21,12 +21,17 @@ class Participant:
     labels: tuple[str, ...] = ()
     report: RobotReport | None = None  # what it last told about itself
     last_seen_s: float | None = None  # seconds since its last look at the server
-    protocol: int = FIRST_PROTOCOL  # that its agent speaks
+    protocol: int = FIRST_PROTOCOL  # that its agent says it speaks: any number from 1
 
     @property
     def busy(self) -> str:
         """Return why the robot wants no training now; "" if it does not mind."""
         return self.report.busy if self.report is not None else ""
+
+    @property
+    def common_protocol(self) -> int:
+        """Return the protocol of messages to it: the highest that this server and it know."""
+        return min(self.protocol, PROTOCOL)
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -28,7 +28,8 @@ from fleet_model.errors import RoundError, SettingsError
 from fleet_model.protocol.outcome import ACCEPTED, NOT_ADMITTED, Outcome
 from fleet_model.protocol.proof import make_key, parse_public
 from fleet_model.protocol.report import RobotReport
-from fleet_model.protocol.wire import TrainRequest, pack_update, unpack_request
+from fleet_model.protocol.version import PROTOCOL
+from fleet_model.protocol.wire import TrainRequest, pack_request, pack_update, unpack_request
 from fleet_model.types import TrainConfig, Update
 
 NAMES = ("r1", "r2")
@@ -179,6 +180,21 @@ def test_a_robot_is_known_by_its_key_whatever_name_its_node_has(server_dir, grid
     grid.nodes[0].name = "r2"
     robots = {robot.node_id: robot.name for robot in fleet_of(server_dir, grid).online()}
     assert robots == {2: "r1", 3: "r2"}
+
+
+def test_robots_that_announce_any_higher_number_get_one_and_the_same_content(
+    server_dir, grid, monkeypatch
+):
+    fleet, packed = fleet_of(server_dir, grid), []
+
+    def pack(request: TrainRequest, protocol: int) -> RecordDict:
+        packed.append(protocol)
+        return pack_request(request, protocol)
+
+    monkeypatch.setattr(server_app, "pack_request", pack)
+    robots = [replace(r, protocol=3 + i) for i, r in enumerate(fleet.online())]
+    assert len(fleet.send(robots, request(server_dir), 60.0)) == 2
+    assert packed == [PROTOCOL]
 
 
 def test_large_updates_are_taken_one_by_one_and_small_ones_together(server_dir, grid, monkeypatch):

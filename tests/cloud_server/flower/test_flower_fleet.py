@@ -12,6 +12,7 @@ from cloud_server.flower.flower_link import Arrived, LinkGrid
 from cloud_server.flower.flower_superlink import create_superlink
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register
+from cloud_server.rounds.fleet import Participant
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.outcome import Outcome
 from fleet_model.protocol.proof import public_line
@@ -220,6 +221,24 @@ def asked(fleet, grid, monkeypatch):
 def update(**changes):
     values = {"robot": "somebody else", "base_version": 7, "num_examples": 5, "num_steps": 1}
     return pack_update(Update(**{**values, "weights": WEIGHTS, **changes}))
+
+
+def test_robots_that_announce_any_higher_number_get_one_and_the_same_message(
+    fleet, grid, monkeypatch
+):
+    pushed = []
+
+    def push(content, nodes, ttl_s, kind):
+        pushed.append(nodes)
+        return {f"t{node}": node for node in nodes}
+
+    monkeypatch.setattr(grid, "push", push)
+    robots = [
+        Participant(node_id=number, name=f"r{number}", site="hall", protocol=number)
+        for number in (1, 2, 3, 900_000)
+    ]
+    assert len(fleet.send(robots, REQUEST, 60.0)) == 4
+    assert sorted(pushed) == [[1], [2, 3, 900_000]]
 
 
 def test_every_robot_has_a_ticket_and_nothing_has_arrived_at_once(asked, fleet):
