@@ -4,6 +4,7 @@ An update carries each measure of the workload twice: `accuracy_before` is that 
 was sent, `accuracy_after` that of the weights it trained.
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -22,6 +23,11 @@ class Change(NamedTuple):
 def at(moment: str, metrics: Metrics) -> Metrics:
     """Return measures under the names that an update carries; `moment` is BEFORE or AFTER."""
     return {f"{name}{moment}": value for name, value in metrics.items()}
+
+
+def finite(metrics: Metrics) -> Metrics:
+    """Return the measures that are numbers: NaN and infinity have no place in JSON."""
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
 
 def changes(metrics: Metrics) -> Mapping[str, Change]:

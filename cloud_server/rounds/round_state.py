@@ -4,7 +4,6 @@ round_loop.py drives it: what happened goes in (`plan`, `sent`, `take`), what mu
 whether the round can close, comes out.
 """
 
-import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from cloud_server.rounds.update_checks import reply_bytes
 from cloud_server.state.round_record import RobotRecord, RoundRecord
 from cloud_server.state.settings import CheckSettings, RoundSettings
 from fleet_model.errors import UpdateError
+from fleet_model.measures import finite
 from fleet_model.protocol.outcome import ACCEPTED, FAILED, NO_REPLY, NOT_REACHED, Outcome
 from fleet_model.protocol.wire import TrainRequest
 from fleet_model.types import TRAIN, Update
@@ -190,7 +190,7 @@ class RoundState:
             num_examples=update.num_examples,
             num_steps=update.num_steps,
             update_bytes=reply_bytes(update),
-            metrics={n: float(v) for n, v in update.metrics.items() if math.isfinite(v)},
+            metrics=finite(update.metrics),
         )
         if late := self._why_late(kept, ticket):
             return replace(kept, verdict=Outcome("late", late))

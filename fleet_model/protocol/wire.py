@@ -177,7 +177,7 @@ def unpack_update(content: RecordDict, robot: str) -> Update:
             f"{MAX_METRIC_NAME} characters"
         )
     if strange := [name for name in metrics if not name.isprintable()]:  # tables show names
-        raise UpdateError(f"the metric {ascii(strange[0])} has a name that is not printable")
+        raise UpdateError(f"the metric {strange[0]!a} has a name that is not printable")
     return Update(
         kind=kind,
         groups=_unpack_groups(content),

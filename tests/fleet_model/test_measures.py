@@ -1,6 +1,6 @@
 import pytest
 
-from fleet_model.measures import AFTER, BEFORE, Change, at, changes
+from fleet_model.measures import AFTER, BEFORE, Change, at, changes, finite
 
 pytestmark = pytest.mark.base
 
@@ -16,3 +16,9 @@ def test_measures_are_found_again_by_their_own_names():
 
 def test_a_measure_that_one_time_lacks_is_no_change():
     assert changes({"loss_before": 0.5, "accuracy_after": 1.0}) == {}
+
+
+def test_measures_that_have_no_place_in_json_are_left_out():
+    assert finite({"loss": float("nan"), "map50": -float("inf"), "accuracy": 1}) == {
+        "accuracy": 1.0
+    }

@@ -17,6 +17,7 @@ from fleet_model.bundle import (
     to_json,
 )
 from fleet_model.errors import BundleError
+from fleet_model.measures import finite
 from fleet_model.workload import rebuild
 
 
@@ -34,6 +35,7 @@ def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
     )
     trainer = (job.model / TRAINER).read_bytes()
     (job.directory / TRAINER).write_bytes(trainer)
+    metrics = finite(made.metrics)
     names = sorted({name for stages in made.engines.values() for name in stages})
     task = workload.task
     manifest = Manifest(
@@ -48,10 +50,10 @@ def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
         engines=dict(made.engines),
         trainer=entry_of(trainer),
         files={name: entry_of_file(job.directory / name) for name in names},
-        metrics=dict(made.metrics),
+        metrics=dict(metrics),
     )
     (job.directory / MANIFEST).write_bytes(to_json(manifest))
-    return ExportResult(metrics=dict(made.metrics))
+    return ExportResult(metrics=dict(metrics))
 
 
 def _read_spec(directory: Path) -> TrainerSpec:

@@ -13,6 +13,7 @@ from fleet_model.bundle import (
     entry_of_file,
     to_json,
 )
+from fleet_model.measures import finite
 from fleet_model.signatures import WEIGHTS
 from fleet_model.types import Weights
 from fleet_model.weights import write_weights
@@ -37,7 +38,7 @@ def write_model_directory(job: InitJob, progress: Progress) -> ExportResult:
     write_weights(job.directory / WEIGHTS, made.weights)
     spec = _spec(job, workload, made.weights, made.parts)
     (job.directory / TRAINER).write_bytes(to_json(spec))
-    return ExportResult(metrics=dict(made.metrics))
+    return ExportResult(metrics=dict(finite(made.metrics)))
 
 
 def _spec(

@@ -181,10 +181,7 @@ class KerasBackend:
         fp32, int8 = answers["fp32"], answers["int8"]
         metrics = {
             "fp32_error": require_same_outputs(model, inputs, fp32, " + ".join(engines["fp32"])),
-            "int8_error": max(
-                float(np.linalg.norm(int8[name] - fp32[name]) / np.linalg.norm(fp32[name]))
-                for name in task.outputs
-            ),
+            "int8_error": max(_distance(fp32[name], int8[name]) for name in task.outputs),
         }
         if task.answer == "class":
             pairs = zip(self._best(fp32, samples), self._best(int8, samples), strict=True)
@@ -215,6 +212,11 @@ def _set_weights(model: "keras.Model", spec: TrainerSpec, trained: Path, frozen:
         require_same_tensors(expected, weights, sender=file.name, error=CheckpointError)
         for path, value in weights.items():
             variables[path].assign(value)
+
+
+def _distance(fp32: Tensor, int8: Tensor) -> float:
+    """Return the length of the difference against that of `fp32`, also if that is all zeros."""
+    return float(np.linalg.norm(int8 - fp32) / max(np.linalg.norm(fp32), np.float32(1e-6)))
 
 
 def _link(source: Path, target: Path) -> None:
