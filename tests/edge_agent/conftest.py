@@ -227,6 +227,10 @@ class RestartableServer:
         """Return the history line of the run's first round once it is closed."""
         return next(iter(self._admin().run(run_id)["closed"]), None)
 
+    def words(self):
+        """Return what `cloud-server status` says in sentences."""
+        return self._admin().status()["words"]
+
     def _admin(self):
         from cloud_server.cli.admin_client import AdminClient
 

@@ -25,9 +25,11 @@ from edge_agent.cli.enroll import enroll
 from edge_agent.models.deploy import Models
 from edge_agent.robot.pause import pause, resume
 from edge_agent.robot.settings import ExampleSettings, load_settings
+from fleet_model import __version__
 from fleet_model.errors import ConnectionFailed, RefusedError
 from fleet_model.protocol.proof import fingerprint
 from fleet_model.protocol.report import unpack_report
+from fleet_model.protocol.version import PROTOCOL
 
 ENDLESS = {"FLEETLEARN_TRAINING__EPOCHS": "1000000"}
 
@@ -473,6 +475,31 @@ def test_a_model_that_cannot_be_installed_is_tried_less_and_less_often(
     assert robot.log.read_text().count("is not installed") <= 4  # it polls every 0.2 s
     assert robot.status()["state"] == "idle"
     assert robot.status()["active_version"] is None
+    assert ended_cleanly(robot)
+
+
+def test_a_model_of_a_higher_protocol_is_not_installed_and_both_sides_say_update_the_agent(
+    shared_server, robots, tmp_path
+):
+    store = shared_server.server_dir.store
+    newer = json.loads((store / "versions" / "000001.json").read_text())
+    newer |= {"version": 98, "protocol": PROTOCOL + 1}
+    (store / "versions" / "000098.json").write_text(json.dumps(newer))
+    (store / "channels" / "newer.json").write_text('{"version": 1}')
+    config = shared_server.admit(tmp_path / "r6", "r6")
+    robot = robots(config, EDGE_AGENT_SERVER__CHANNEL="newer").start()
+    robot.wait(active_version=1)
+    (store / "channels" / "newer.json").write_text('{"version": 98}')
+    words = f"manifest.json is of protocol {PROTOCOL + 1}, fleetlearn {__version__} knows protocols"
+    robot.wait_until(lambda status: status.get("not_installed", "").startswith(words))
+    assert robot.status()["not_installed"].endswith(": update the agent")
+    assert robot.status()["active_version"] == 1
+    shared_server.wait_until(
+        lambda: any(
+            line.startswith(f"robot r6 does not run the newest model: {words}")
+            for line in shared_server.words()
+        )
+    )
     assert ended_cleanly(robot)
 
 

@@ -195,6 +195,18 @@ def test_the_status_shows_what_the_server_thinks(config):
     assert "notice   run a round 3: refused: norm 40 times the median\n" in out
 
 
+def test_the_status_shows_what_the_agent_could_not_do_and_what_it_measured(config):
+    status = Status(state="idle", active_version=3)
+    status.not_installed = "manifest.json is of protocol 9: update the agent"
+    status.last_failure = "failed: this agent does not know the training option x"
+    status.evaluation = {"version": 5, "num_examples": 12, "accuracy": 0.75, "loss": 0.5}
+    write_status(config.parent / "state", status)
+    out, _ = type_("status", "-c", config)
+    assert "newest   not installed: manifest.json is of protocol 9: update the agent\n" in out
+    assert "request  the last one was not met: failed: this agent does not know" in out
+    assert "measured version 5: accuracy 0.750, loss 0.500 (12 held-out examples)\n" in out
+
+
 @pytest.mark.parametrize(
     ("state", "robot"), [("refused", "not admitted yet"), ("offline", "not known yet")]
 )
