@@ -24,7 +24,8 @@ def evaluate(
 ) -> None:
     """Let robots measure a model on their held-out examples; no weights are sent back.
 
-    Those that are online and that [rounds] allows are asked; the running server keeps the result.
+    Robots that are online and fit "rounds" in server.toml are asked. The running server keeps the
+    result.
     """
     from cloud_server.cli.admin_client import AdminClient
     from cloud_server.state.directory import ServerDirectory
