@@ -25,8 +25,18 @@ class Answer(NamedTuple):
 class Engine(Protocol):
     """Answer one input at a time."""
 
-    def predict(self, raw: Any) -> Sequence[Prediction]:
-        """Return what the model finds in one raw input; see `Workload.decode`."""
+    @property
+    def workload(self) -> Workload:
+        """What was learned."""
+        ...
+
+    @property
+    def manifest(self) -> Manifest:
+        """What was published."""
+        ...
+
+    def answer(self, raw: Any) -> Answer:
+        """Return the outputs for one raw input, and what they say; FrameError if it is damaged."""
         ...
 
 

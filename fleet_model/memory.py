@@ -1,8 +1,11 @@
-"""Memory that large bodies leave behind goes back to the system at once."""
+"""What takes much memory: bodies that were sent, which go back to the system, and frameworks."""
 
 import ctypes
 import gc
+import sys
 
+# Each takes more memory than all the rest of an agent.
+FRAMEWORKS = ("jax", "tensorflow", "torch")
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; others give back by themselves
 
 
@@ -15,3 +18,8 @@ def give_back() -> None:
     gc.collect()
     if _trim is not None:
         _trim(0)
+
+
+def framework_loaded() -> bool:
+    """Say whether this process has loaded a machine learning framework."""
+    return any(name in sys.modules for name in FRAMEWORKS)

@@ -219,7 +219,7 @@ def _costs(results: Results) -> Html:
                 decimal(robot.idle_mb, 0),
                 decimal(robot.peak_rss_mb, 0),
                 whole(robot.active_version),
-                {None: "-", True: "yes", False: "no"}[robot.tensorflow_loaded],
+                {None: "-", True: "yes", False: "no"}[robot.framework_loaded],
             )
         )
     return section(

@@ -29,7 +29,7 @@ class Robot(Part):
     peak_rss_mb: float | None = None
     bytes_up_per_round: float | None = None
     bytes_down_per_publish: float | None = None
-    tensorflow_loaded: bool | None = None
+    framework_loaded: bool | None = None
 
 
 class Unseen(Part):

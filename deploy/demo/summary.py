@@ -107,7 +107,7 @@ def _robot(out: Path, robot: str, measured: Measured) -> dict[str, Any]:
         "bytes_up_per_round": round(mean(r.get("bytes_up", 0) for r in rounds)) if rounds else 0,
         "bytes_down_first": publishes[0]["bytes_down"],
         "bytes_down_per_publish": publishes[-1]["bytes_down"],
-        "tensorflow_loaded": status["tensorflow_loaded"],
+        "framework_loaded": status["framework_loaded"],
     }
 
 
@@ -152,7 +152,7 @@ def checks(summary: dict[str, Any], exit_codes: dict[str, int]) -> dict[str, boo
         <= 200_000,
         "an agent idles at 140 MB at most": highest("idle_mb") <= 140,
         "and peaks at 320 MB at most": highest("peak_rss_mb") <= 320,
-        "no agent has loaded TensorFlow": not any(r["tensorflow_loaded"] for r in robots),
+        "no agent has loaded TensorFlow": not any(r["framework_loaded"] for r in robots),
         "every service ended with exit code 0": set(exit_codes.values()) == {0},
     }
 

@@ -128,7 +128,7 @@ class Participation:
         self, request: "TrainRequest", update: "Update", seconds: float, fetched: int
     ) -> None:
         status = self._file.status
-        status.tensorflow_loaded |= bool(update.metrics.get("tensorflow_loaded"))
+        status.framework_loaded |= bool(update.metrics.get("framework_loaded"))
         status.examples = update.num_examples
         status.rounds.append(
             {

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 from edge_agent.robot.memory import MemoryWatch
 from fleet_model.durable import write_durably
 from fleet_model.errors import SettingsError
+from fleet_model.memory import framework_loaded
 from fleet_model.protocol.report import Standing
 
 FILE = "status.json"
@@ -35,7 +35,7 @@ class Status:
     examples: int | None = None  # to learn from, as far as is known
     active_version: int | None = None
     not_installed: str = ""  # why the newest model is not the active one
-    tensorflow_loaded: bool = False  # in the agent or its training process, ever
+    framework_loaded: bool = False  # in the agent or its training process, ever
     idle_mb: float = 0.0  # summed PSS of the process tree
     peak_mb: float = 0.0
     last_failure: str = ""  # why the server's last request could not be met; "" if it was
@@ -71,7 +71,7 @@ class StatusFile:
         status = self.status
         status.state, status.reason = state, reason
         status.idle_mb, status.peak_mb = self.memory.idle_mb, self.memory.peak_mb
-        status.tensorflow_loaded |= "tensorflow" in sys.modules
+        status.framework_loaded |= framework_loaded()
         self.write()
 
     def update_standing(self, standing: Standing) -> None:

@@ -12,7 +12,7 @@ from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from statistics import median
-from typing import Any, NamedTuple, Protocol, TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
@@ -24,34 +24,16 @@ from edge_agent.data.labels import (
     labelled_frames,
     require_label_source,
 )
-from edge_agent.examples.source import SourceSpec
+from edge_agent.examples.source import SourceSpec, learned_labels
 from edge_agent.models.predictions import COLUMNS, PredictSummary, Row, rows_of
-from fleet_model.bundle import Manifest, Task
+from fleet_model.bundle import Task
 from fleet_model.durable import writing
-from fleet_model.engine import Answer, TFLiteEngine
+from fleet_model.engine import Engine, TFLiteEngine
 from fleet_model.errors import FrameError, SettingsError
 from fleet_model.types import Example, Frame, Metrics, Target, Tensors
 from fleet_model.workload import Workload
 
 log = logging.getLogger(__name__)
-
-
-class BundleEngine(Protocol):
-    """An engine that knows which bundle it runs."""
-
-    @property
-    def workload(self) -> Workload:
-        """What was learned."""
-        ...
-
-    @property
-    def manifest(self) -> Manifest:
-        """What was published; its version is used."""
-        ...
-
-    def answer(self, raw: Any) -> Answer:
-        """Return the outputs for one raw input, and what they say."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +64,7 @@ class Predicted(NamedTuple):
     milliseconds: float  # decoding, encoding, model
 
 
-def predict(
-    engine: BundleEngine, examples: Iterable[Example], damage: DamageLog
-) -> Iterator[Predicted]:
+def predict(engine: Engine, examples: Iterable[Example], damage: DamageLog) -> Iterator[Predicted]:
     """Yield what the engine says of every input that can be read.
 
     Args:
@@ -93,7 +73,7 @@ def predict(
         damage: told about inputs that cannot be decoded.
     """
     workload = engine.workload
-    classes = set(workload.task.classes) if workload.task.answer == "class" else set()
+    labels = set(learned_labels(workload.task))
     for example in examples:
         start = time.perf_counter()
         try:
@@ -103,12 +83,12 @@ def predict(
             log.info("%s", error)
             continue
         milliseconds = (time.perf_counter() - start) * 1e3
-        truth = example.label if example.label in classes else ""
+        truth = example.label if example.label in labels else ""
         rows = rows_of(example, answer.predictions, truth or "")
         yield Predicted(example, rows, answer.outputs, _target(workload, example), milliseconds)
 
 
-def open_bundle(bundle: Path, precision: str) -> BundleEngine:
+def open_bundle(bundle: Path, precision: str) -> Engine:
     """Return the LiteRT engine of a bundle; raises BundleError."""
     return TFLiteEngine(bundle, precision)
 
@@ -116,7 +96,7 @@ def open_bundle(bundle: Path, precision: str) -> BundleEngine:
 def run_predict(
     options: PredictOptions,
     stdout: TextIO,
-    open_engine: Callable[[Path, str], BundleEngine] = open_bundle,
+    open_engine: Callable[[Path, str], Engine] = open_bundle,
 ) -> PredictSummary:
     """Do what `edge-agent predict` does: data to `stdout` or files, progress to a terminal.
 
@@ -164,7 +144,7 @@ def _examples(options: PredictOptions, task: Task, damage: DamageLog) -> Iterato
     if options.path is None:
         if options.source is None:
             raise SettingsError("name a bag, a data set or images to predict")
-        yield from options.source.open(task.classes if task.answer == "class" else ()).examples()
+        yield from options.source.open(learned_labels(task)).examples()
         return
     settings = LabelSettings(options.topic, options.label_topic, options.tolerance_s)
     for frame, label, boxes in labelled_frames(options.path, settings, damage):
@@ -184,7 +164,7 @@ def _target(workload: Workload, example: Example) -> Target | None:
         return None
 
 
-def _summary(engine: BundleEngine, found: Sequence[Predicted], damage: DamageLog) -> PredictSummary:
+def _summary(engine: Engine, found: Sequence[Predicted], damage: DamageLog) -> PredictSummary:
     task, rows = engine.workload.task, [row for one in found for row in one.rows]
     pairs = ((r.truth, r.prediction.label) for r in rows if r.truth and r.prediction)
     times = [one.milliseconds for one in found]

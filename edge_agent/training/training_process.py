@@ -39,6 +39,7 @@ from edge_agent.training.training_job import (
 from edge_agent.training.work_kinds import work_of
 from fleet_model.errors import FleetError, TrainingError
 from fleet_model.loading import load_plugin
+from fleet_model.memory import framework_loaded
 from fleet_model.types import TRAIN, Update
 
 # Training is the least urgent work of a robot: at nice 10 it gets a tenth of a core that perception
@@ -81,7 +82,7 @@ class TrainingProcess:
         return child.pid if child and child.poll() is None else None
 
     def fit(self, job: TrainingJob, timeout_s: float | None = None) -> Update:
-        """Return the update of one round; its metrics gain "peak_child_mb", "tensorflow_loaded".
+        """Return the update of one round; its metrics gain "peak_child_mb", "framework_loaded".
 
         Raises:
             TrainingError: it failed, took longer than `timeout_s`, was cancelled, or the child
@@ -252,7 +253,7 @@ def _process_metrics() -> Mapping[str, float]:
     peak_kb = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return {
         "peak_child_mb": int(peak_kb) / 1024,
-        "tensorflow_loaded": float("tensorflow" in sys.modules),
+        "framework_loaded": float(framework_loaded()),
     }
 
 

@@ -125,7 +125,7 @@ def test_what_nobody_measured_is_a_dash(page_of):
 
 def test_null_and_nan_count_as_missing(page_of, data):
     data["summary"]["unseen"]["single_robot_mean"] = None
-    data["summary"]["robots"][0] |= {"peak_rss_mb": math.nan, "tensorflow_loaded": None}
+    data["summary"]["robots"][0] |= {"peak_rss_mb": math.nan, "framework_loaded": None}
     data["history"][0]["robots"][0]["metrics"]["loss_after"] = math.inf
     data["single_robot"] = None
     page = page_of(json.loads(json.dumps(data)))
@@ -257,7 +257,7 @@ def made_up_robot(draw, name, site):
         "active_version": 5, "idle_mb": draw.uniform(95, 105), "peak_rss_mb": 242.5,
         "bytes_up_per_round": draw.randint(24_660, 24_740) if trains else 0,
         "bytes_down_per_publish": draw.randint(30_500, 31_500), "bytes_down_first": 15_000_000,
-        "tensorflow_loaded": False,
+        "framework_loaded": False,
     }
 
 

@@ -99,8 +99,8 @@ def test_robots_with_litert_and_with_keras_learn_it_together(installed, trained)
     first, last = trained["closed"][0]["metrics"], trained["closed"][-1]["metrics"]
     assert last["error_after"] < first["error_before"] / 2
     assert {"slips_seen_before", "slips_seen_after"} <= last.keys()
-    assert installed.status("lite")["tensorflow_loaded"] is False
-    assert installed.status("heavy")["tensorflow_loaded"] is True
+    assert installed.status("lite")["framework_loaded"] is False
+    assert installed.status("heavy")["framework_loaded"] is True
     checkpoints = Checkpoints(installed.server / "checkpoints")
     before, after = checkpoints.load(0), checkpoints.load(3)
     assert {name.partition("/")[0] for name in after.weights} == {"blend", "force", "slipping"}

@@ -27,5 +27,5 @@ def test_two_keras_robots_fine_tune_the_last_block_and_a_litert_robot_says_what_
     assert outcomes["hall-1-r1"] == outcomes["hall-2-r1"] == "accepted"
     assert "cannot be trained with 'litert'" in outcomes["lite"]
     fleet.wait("version 1", lambda: fleet.status("lite").get("active_version") == 1)
-    assert fleet.status("hall-1-r1")["tensorflow_loaded"] is True
-    assert fleet.status("lite")["tensorflow_loaded"] is False
+    assert fleet.status("hall-1-r1")["framework_loaded"] is True
+    assert fleet.status("lite")["framework_loaded"] is False

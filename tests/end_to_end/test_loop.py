@@ -64,7 +64,7 @@ def test_an_update_and_a_publish_are_small(fleet, trained):
 
 def test_no_agent_has_loaded_tensorflow(fleet, trained):
     for name in ("hall-1-r1", "hall-2-r1", "watcher"):
-        assert fleet.status(name)["tensorflow_loaded"] is False
+        assert fleet.status(name)["framework_loaded"] is False
         assert "tensorflow" not in Path(f"/proc/{fleet.processes[name].pid}/maps").read_text()
 
 

@@ -129,7 +129,7 @@ def test_a_robot_joins_installs_stays_lean_and_ends_on_sigterm(
     status = robot.wait(active_version=1, state="idle")
     assert (status["name"], status["site"], status["trainer"]) == ("r1", "hall", "litert")
     assert status["publishes"][0]["version"] == 1
-    assert status["tensorflow_loaded"] is False
+    assert status["framework_loaded"] is False
     shared_server.wait_until(lambda: shared_server.online() == {"r1"})
     loaded = Path(f"/proc/{robot.process.pid}/maps").read_text()
     heavy = [n for n in ("tensorflow", "cv2", "ai_edge_litert", "rosbags", "keras") if n in loaded]
@@ -157,7 +157,7 @@ def test_a_round_is_trained_in_a_child_and_remembered(server, robots, tmp_path, 
     assert record["num_examples"] == server.closed(run)["robots"][0]["num_examples"] > 60
     assert 0 < record["bytes_up"] < 10_000
     assert record["trainer_bytes"] > 5000  # trainer.json and trainer.tflite, not the trunk
-    assert (status["state"], status["tensorflow_loaded"]) == ("idle", False)
+    assert (status["state"], status["framework_loaded"]) == ("idle", False)
     assert status["peak_mb"] > 0
 
 

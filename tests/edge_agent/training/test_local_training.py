@@ -119,7 +119,7 @@ def test_real_frames_become_an_update_in_the_training_process(
     assert update.num_examples + update.metrics["held_out"] == 36
     assert update.weights.keys() == WEIGHTS.keys()
     assert any(np.abs(tensor).max() > 0 for tensor in update.weights.values())
-    assert update.metrics["tensorflow_loaded"] == 0
+    assert update.metrics["framework_loaded"] == 0
     assert (tmp_path / "state" / "trained.json").exists()
 
 

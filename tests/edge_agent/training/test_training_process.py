@@ -164,7 +164,7 @@ def test_nothing_starts_before_the_first_fit(process):
 def test_it_reports_its_memory_and_that_tensorflow_stayed_out(process, job):
     metrics = process.fit(job()).metrics
     assert 10 < metrics["peak_child_mb"] < 200
-    assert metrics["tensorflow_loaded"] == 0
+    assert metrics["framework_loaded"] == 0
 
 
 def test_it_steps_aside_for_the_robots_own_work(process, job):

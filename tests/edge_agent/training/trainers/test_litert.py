@@ -142,6 +142,6 @@ def test_a_warm_training_process_has_no_tensorflow_and_keeps_its_features(
     for name, tensor in here.weights.items():
         assert np.array_equal(first.weights[name], tensor)
         assert np.array_equal(second.weights[name], tensor)
-    assert first.metrics["tensorflow_loaded"] == 0
+    assert first.metrics["framework_loaded"] == 0
     assert first.metrics["peak_child_mb"] < 200
     assert second.metrics["unreadable"] == 0
