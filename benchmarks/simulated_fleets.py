@@ -29,10 +29,10 @@ def ours(robots: int, rounds: int, note: Callable[[], None]) -> None:
     from cloud_server.simulation.population import Traits
     from cloud_server.simulation.simulate import Simulation, SimulationPlan
     from cloud_server.state.settings import ServerSettings
-    from fleet_model.protocol.wire import TrainRequest
+    from fleet_model.protocol.wire import RobotRequest
     from fleet_model.types import Update
 
-    def work(robot: int, request: TrainRequest) -> Update:
+    def work(robot: int, request: RobotRequest) -> Update:
         version = request.checkpoint.version
         return Update(
             robot="",

@@ -38,7 +38,7 @@ from cloud_server.state.logs import log_to_stderr
 from cloud_server.state.settings import ServerSettings, load_settings
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import public_line
-from fleet_model.protocol.wire import TrainRequest, message_type, pack_request
+from fleet_model.protocol.wire import RobotRequest, message_type, pack_request
 from fleet_model.weights import size_bytes
 
 DIRECTORY, ROUNDS = "fleetlearn-directory", "num-server-rounds"
@@ -153,7 +153,7 @@ class GridFleet:
         return self._online
 
     def send(
-        self, participants: Sequence[Participant], request: TrainRequest, ttl_s: float
+        self, participants: Sequence[Participant], request: RobotRequest, ttl_s: float
     ) -> Mapping[str, Participant]:
         """Ask robots; messages that outlive their time are dropped by Flower."""
         kind, group = message_type(request.kind), f"{request.run}/{request.round}"

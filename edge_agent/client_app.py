@@ -21,7 +21,7 @@ from edge_agent.robot.settings import load_settings
 from edge_agent.training.local_training import LocalTraining
 from edge_agent.training.training_process import TrainingProcess, environment_of
 from fleet_model.errors import SettingsError, UpdateError
-from fleet_model.protocol.wire import TrainRequest
+from fleet_model.protocol.wire import RobotRequest
 from fleet_model.types import Update
 
 app = ClientApp()
@@ -43,7 +43,7 @@ def answer_one(message: Message, context: Context) -> Message:
     return answer(message, lambda request: _work(request, context), left_s)
 
 
-def _work(request: TrainRequest, context: Context) -> Update:
+def _work(request: RobotRequest, context: Context) -> Update:
     path = context.node_config.get("agent")
     if not isinstance(path, str):
         raise SettingsError("node config lacks agent=PATH of this robot's agent.toml")

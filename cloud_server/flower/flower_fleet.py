@@ -9,7 +9,7 @@ from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register, Robot
 from cloud_server.rounds.fleet import Participant, Reply
 from fleet_model.protocol.proof import parse_public
-from fleet_model.protocol.wire import TrainRequest, message_type, pack_request
+from fleet_model.protocol.wire import RobotRequest, message_type, pack_request
 
 
 class FlowerFleet:
@@ -52,7 +52,7 @@ class FlowerFleet:
         ]
 
     def send(
-        self, participants: Sequence[Participant], request: TrainRequest, ttl_s: float
+        self, participants: Sequence[Participant], request: RobotRequest, ttl_s: float
     ) -> Mapping[str, Participant]:
         """Ask robots; messages that outlive their time are dropped by Flower."""
         by_node = {robot.node_id: robot for robot in participants}

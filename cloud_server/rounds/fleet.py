@@ -7,7 +7,7 @@ from typing import Protocol
 from fleet_model.protocol.outcome import FAILED, Outcome
 from fleet_model.protocol.report import RobotReport
 from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL
-from fleet_model.protocol.wire import TrainRequest
+from fleet_model.protocol.wire import RobotRequest
 from fleet_model.types import Update
 
 
@@ -55,7 +55,7 @@ class Fleet(Protocol):
         ...
 
     def send(
-        self, participants: Sequence[Participant], request: TrainRequest, ttl_s: float
+        self, participants: Sequence[Participant], request: RobotRequest, ttl_s: float
     ) -> Mapping[str, Participant]:
         """Ask robots; return ticket -> participant of those whose question is on its way."""
         ...

@@ -23,7 +23,7 @@ from cloud_server.state.settings import CheckSettings, RoundSettings
 from cloud_server.state.verdict_log import NAMED, few, names, tell_verdicts
 from fleet_model.errors import RoundError, StoppedError
 from fleet_model.protocol.outcome import ACCEPTED, NO_REPLY
-from fleet_model.protocol.wire import TrainRequest
+from fleet_model.protocol.wire import RobotRequest
 from fleet_model.types import Checkpoint
 
 __all__ = [  # all that users of the loop need, from one place
@@ -61,7 +61,7 @@ class QuorumError(RoundError):
 def run_round(
     fleet: Fleet,
     rule: Aggregator | None,
-    request: TrainRequest,
+    request: RobotRequest,
     rules: RoundSettings,
     checks: CheckSettings,
     clock: Clock,

@@ -20,7 +20,7 @@ from cloud_server.state.settings import CheckSettings, RoundSettings
 from fleet_model.errors import UpdateError
 from fleet_model.measures import finite
 from fleet_model.protocol.outcome import ACCEPTED, FAILED, NO_REPLY, NOT_REACHED, Outcome
-from fleet_model.protocol.wire import TrainRequest
+from fleet_model.protocol.wire import RobotRequest
 from fleet_model.types import TRAIN, Update
 
 # What only the round itself may say of a robot, never a fleet.
@@ -31,7 +31,7 @@ _OF_ROUNDS = ("accepted", "late", "not_reached")
 class RoundState:
     """Robots and tickets of one round; see OpenRound for what of it is durable."""
 
-    request: TrainRequest
+    request: RobotRequest
     rules: RoundSettings
     checks: CheckSettings
     kind: ReplyKind = KINDS[TRAIN]

@@ -25,7 +25,7 @@ from cloud_server.state.settings import ServerSettings
 from fleet_model.bundle import TRAINER, entry_of
 from fleet_model.errors import StorageError
 from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL
-from fleet_model.protocol.wire import TrainRequest
+from fleet_model.protocol.wire import RobotRequest
 from fleet_model.types import Checkpoint, TrainConfig
 
 CLOCK = Clock(now=time.monotonic, sleep=time.sleep)
@@ -124,11 +124,11 @@ def request_of(
     run: str,
     number: int,
     checkpoint: Checkpoint,
-) -> TrainRequest:
+) -> RobotRequest:
     """Return what a run's round asks of robots, to train unless its kind is changed."""
     trainer = entry_of((server_dir.model / TRAINER).read_bytes())
     first = OlderAgents(server_dir.model).trainer()
-    return TrainRequest(
+    return RobotRequest(
         run=run,
         round=number,
         checkpoint=checkpoint,

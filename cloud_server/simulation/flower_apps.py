@@ -22,7 +22,7 @@ from cloud_server.simulation.simulate import SimulationPlan, course, train
 from cloud_server.simulation.virtual_fleet import SITE
 from cloud_server.state.settings import ServerSettings
 from fleet_model.protocol.wire import (
-    TrainRequest,
+    RobotRequest,
     pack_request,
     pack_update,
     unpack_request,
@@ -77,7 +77,7 @@ class ActorFleet:
         ]
 
     def send(
-        self, participants: Sequence[Participant], request: TrainRequest, ttl_s: float
+        self, participants: Sequence[Participant], request: RobotRequest, ttl_s: float
     ) -> Mapping[str, Participant]:
         """Ask nodes; Flower drops what outlives its time."""
         content = pack_request(request)

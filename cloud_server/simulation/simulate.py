@@ -15,7 +15,7 @@ from cloud_server.simulation.virtual_fleet import VirtualFleet
 from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import ServerSettings
 from fleet_model.errors import RoundError, SettingsError
-from fleet_model.protocol.wire import TrainRequest
+from fleet_model.protocol.wire import RobotRequest
 from fleet_model.types import Checkpoint, TrainConfig, Update
 from fleet_model.weights import size_bytes
 
@@ -74,7 +74,7 @@ class Simulation:
     """
 
     def __init__(
-        self, plan: SimulationPlan, work: Callable[[int, TrainRequest], Update] | None = None
+        self, plan: SimulationPlan, work: Callable[[int, RobotRequest], Update] | None = None
     ) -> None:
         """Make the fleet.
 
@@ -119,14 +119,14 @@ class Simulation:
             wall_s=time.perf_counter() - self._begin,
         )
 
-    def _train(self, robot: int, request: TrainRequest) -> Update:
+    def _train(self, robot: int, request: RobotRequest) -> Update:
         return train(self._task, self._population, robot, request)
 
-    def _message_bytes(self, request: TrainRequest) -> float:
+    def _message_bytes(self, request: RobotRequest) -> float:
         return self._plan.model_mb * 1e6 or size_bytes(request.checkpoint.weights)
 
 
-def train(task: HeadTask, population: Population, robot: int, request: TrainRequest) -> Update:
+def train(task: HeadTask, population: Population, robot: int, request: RobotRequest) -> Update:
     """Do what robot is asked, on its own examples."""
     examples, mix = int(population.examples[robot]), population.mix[robot]
     return task.fit(robot, examples, mix, request.checkpoint, request.config)
@@ -175,8 +175,8 @@ def course(fleet: Fleet, clock: Clock, task: HeadTask, plan: SimulationPlan) -> 
         yield line if record is None else _counted(line, record)
 
 
-def _request(number: int, checkpoint: Checkpoint, settings: ServerSettings) -> TrainRequest:
-    return TrainRequest(
+def _request(number: int, checkpoint: Checkpoint, settings: ServerSettings) -> RobotRequest:
+    return RobotRequest(
         run=RUN,
         round=number,
         checkpoint=checkpoint,

@@ -15,7 +15,7 @@ import numpy as np
 from cloud_server.rounds.fleet import Clock, Participant, Reply
 from cloud_server.simulation.population import Population
 from fleet_model.protocol.outcome import Outcome
-from fleet_model.protocol.wire import TrainRequest
+from fleet_model.protocol.wire import RobotRequest
 from fleet_model.types import Update
 
 # The least that sleeping skips, per question under way: the round loop's work at every look is in
@@ -39,7 +39,7 @@ class _End(Enum):
 @dataclass(frozen=True, eq=False, slots=True)
 class _Question:
     robot: int
-    request: TrainRequest
+    request: RobotRequest
     end: _End
 
 
@@ -49,8 +49,8 @@ class VirtualFleet:
     def __init__(
         self,
         population: Population,
-        work: Callable[[int, TrainRequest], Update],
-        message_bytes: Callable[[TrainRequest], float],
+        work: Callable[[int, RobotRequest], Update],
+        message_bytes: Callable[[RobotRequest], float],
     ) -> None:
         """Make a fleet in which nothing is under way.
 
@@ -82,7 +82,7 @@ class VirtualFleet:
         return [self._participants[i] for i in self._population.online(self._now_s)]
 
     def send(
-        self, participants: Sequence[Participant], request: TrainRequest, ttl_s: float
+        self, participants: Sequence[Participant], request: RobotRequest, ttl_s: float
     ) -> Mapping[str, Participant]:
         """Start what each robot will do, and when it will have done it."""
         robots = np.array([robot.node_id - 1 for robot in participants], np.int64)
@@ -108,7 +108,7 @@ class VirtualFleet:
         return {t for t in tickets if t in self._open or t in self._arrived}
 
     def _start(
-        self, question: int, robot: int, request: TrainRequest, ttl_s: float, gone: float
+        self, question: int, robot: int, request: RobotRequest, ttl_s: float, gone: float
     ) -> None:
         size = self._message_bytes(request)
         transfer_s = self._population.transfer_s(robot, size)

@@ -14,7 +14,7 @@ from fleet_model.types import EVALUATE, TRAIN
 
 if TYPE_CHECKING:  # each loads Flower: only robots that train need it
     from edge_agent.link.flower_connection import FleetConnection
-    from fleet_model.protocol.wire import TrainRequest
+    from fleet_model.protocol.wire import RobotRequest
     from fleet_model.types import Update
 
 
@@ -102,7 +102,7 @@ class Participation:
     def _server_now(self) -> float:
         return time.time() + self._store.server_ahead_s
 
-    def _work(self, request: "TrainRequest") -> "Update":
+    def _work(self, request: "RobotRequest") -> "Update":
         """Do what is asked, and remember what it cost."""
         if reason := pause_reason(self._settings.state):  # the server asked before it heard of it
             raise BusyError(reason)
@@ -125,7 +125,7 @@ class Participation:
         return update
 
     def _remember(
-        self, request: "TrainRequest", update: "Update", seconds: float, fetched: int
+        self, request: "RobotRequest", update: "Update", seconds: float, fetched: int
     ) -> None:
         status = self._file.status
         status.framework_loaded |= bool(update.metrics.get("framework_loaded"))

@@ -13,7 +13,7 @@ from edge_agent.robot.reasons import outcome_of
 from edge_agent.robot.settings import PollSettings
 from fleet_model.errors import ConnectionFailed, FleetError, RefusedError, UpdateError
 from fleet_model.protocol.outcome import Outcome, pack_failure
-from fleet_model.protocol.wire import TrainRequest, pack_update, unpack_request
+from fleet_model.protocol.wire import RobotRequest, pack_update, unpack_request
 from fleet_model.types import Update
 
 HEARTBEAT_S = 20.0  # the server takes a robot for gone 60 s after the last one
@@ -22,7 +22,7 @@ SLOWER = 1.25  # each look that finds nothing: twenty robots that waited for a s
 LATE = "this work is abandoned: the server waits for it no longer"
 log = logging.getLogger(__name__)
 
-Work = Callable[[TrainRequest], Update]
+Work = Callable[[RobotRequest], Update]
 
 
 def answer(message: Message, work: Work, left_s: float = float("inf")) -> Message:

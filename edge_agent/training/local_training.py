@@ -21,7 +21,7 @@ from fleet_model.store import ModelStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fleet_model.protocol.wire import TrainRequest
+    from fleet_model.protocol.wire import RobotRequest
     from fleet_model.types import Update
 
 
@@ -40,7 +40,7 @@ class LocalTraining:
         self._store = store
         self._fit = fit
 
-    def answer(self, request: "TrainRequest", robot: str) -> "Update":
+    def answer(self, request: "RobotRequest", robot: str) -> "Update":
         """Return the reply: an update, or whatever the request's kind asks for.
 
         Raises:

@@ -49,7 +49,7 @@ _NPY = re.compile(
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class TrainRequest:
+class RobotRequest:
     """What a robot is asked to do with a checkpoint, by default to train it."""
 
     kind: str = TRAIN  # names the handler on the robot, and what the reply is to the server
@@ -87,8 +87,8 @@ def unpack_weights(record: ArrayRecord) -> Weights:
     return {name: _tensor(name, array.data) for name, array in record.items()}
 
 
-def pack_request(request: TrainRequest, protocol: int = PROTOCOL) -> RecordDict:
-    """Server side: what a robot of that protocol receives; see TrainRequest.lowest_protocol."""
+def pack_request(request: RobotRequest, protocol: int = PROTOCOL) -> RecordDict:
+    """Server side: what a robot of that protocol receives; see RobotRequest.lowest_protocol."""
     first = protocol == FIRST_PROTOCOL
     trainer, trainer_bytes = request.trainer, request.trainer_bytes
     if first and request.first_trainer is not None:
@@ -115,7 +115,7 @@ def pack_request(request: TrainRequest, protocol: int = PROTOCOL) -> RecordDict:
     )
 
 
-def unpack_request(content: RecordDict) -> TrainRequest:
+def unpack_request(content: RecordDict) -> RobotRequest:
     """Robot side: what to do, where to start and how.
 
     Raises:
@@ -129,7 +129,7 @@ def unpack_request(content: RecordDict) -> TrainRequest:
     kind = _kind(record, "the server's message")
     config = _first_config(record) if options is None else _config(options)
     version = int(_number(record, VERSION, int))
-    return TrainRequest(
+    return RobotRequest(
         kind=kind,
         groups=_unpack_groups(content),
         run=_text(record, RUN),

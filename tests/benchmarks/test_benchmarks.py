@@ -27,7 +27,7 @@ from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import load_settings
 from fleet_model.bundle import parse_trainer
-from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
+from fleet_model.protocol.wire import RobotRequest, pack_request, unpack_update
 from fleet_model.types import Checkpoint, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -236,7 +236,7 @@ def test_no_two_updates_of_lean_robots_share_an_object():
     from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
     checkpoint = Checkpoint(version=1, weights={"tensor": np.zeros(3_000_000, np.float32)})
-    request = TrainRequest(
+    request = RobotRequest(
         run="run", round=1, checkpoint=checkpoint, config=TrainConfig(), trainer="0" * 64,
         trainer_bytes=1, deadline_s=60.0,
     )  # fmt: skip

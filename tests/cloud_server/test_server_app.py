@@ -29,7 +29,7 @@ from fleet_model.protocol.outcome import ACCEPTED, NOT_ADMITTED, Outcome
 from fleet_model.protocol.proof import make_key, parse_public
 from fleet_model.protocol.report import RobotReport
 from fleet_model.protocol.version import PROTOCOL
-from fleet_model.protocol.wire import TrainRequest, pack_request, pack_update, unpack_request
+from fleet_model.protocol.wire import RobotRequest, pack_request, pack_update, unpack_request
 from fleet_model.types import TrainConfig, Update
 
 NAMES = ("r1", "r2")
@@ -143,8 +143,8 @@ def fleet_of(server_dir: ServerDirectory, grid: Grid) -> server_app.GridFleet:
     return server_app.GridFleet(grid, Register(server_dir.robots), server_dir.seen)
 
 
-def request(server_dir: ServerDirectory) -> TrainRequest:
-    return TrainRequest(
+def request(server_dir: ServerDirectory) -> RobotRequest:
+    return RobotRequest(
         run="run", round=1, checkpoint=Checkpoints(server_dir.checkpoints).latest(),
         config=TrainConfig(), trainer="0" * 64, trainer_bytes=1, deadline_s=60.0,
     )  # fmt: skip
@@ -187,7 +187,7 @@ def test_robots_that_announce_any_higher_number_get_one_and_the_same_content(
 ):
     fleet, packed = fleet_of(server_dir, grid), []
 
-    def pack(request: TrainRequest, protocol: int) -> RecordDict:
+    def pack(request: RobotRequest, protocol: int) -> RecordDict:
         packed.append(protocol)
         return pack_request(request, protocol)
 

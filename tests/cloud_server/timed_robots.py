@@ -11,7 +11,7 @@ from cloud_server.rounds.round_loop import Clock, Participant, Reply, run_round
 from cloud_server.state.settings import CheckSettings, RoundSettings
 from fleet_model.protocol.outcome import Outcome
 from fleet_model.protocol.version import PROTOCOL
-from fleet_model.protocol.wire import TrainRequest
+from fleet_model.protocol.wire import RobotRequest
 from fleet_model.types import Checkpoint, TrainConfig, Update
 
 
@@ -24,7 +24,7 @@ RULES = RoundSettings(quorum=2, deadline_s=100.0, wait_s=30.0)
 BUFFERED = changed(RULES, mode="buffered")
 CHECKS = CheckSettings(max_norm_ratio=0)
 START = Checkpoint(version=7, weights={"w": np.zeros(3, np.float32)})
-REQUEST = TrainRequest(
+REQUEST = RobotRequest(
     deadline_s=60.0,
     run="run",
     round=1,

@@ -10,7 +10,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from edge_agent.client_app import app
 from fleet_model.bundle import TRAINER, entry_of
 from fleet_model.errors import UpdateError
-from fleet_model.protocol.wire import TrainRequest, message_type, pack_request, unpack_update
+from fleet_model.protocol.wire import RobotRequest, message_type, pack_request, unpack_update
 from fleet_model.types import Checkpoint, TrainConfig
 from fleet_model.weights import read_weights
 
@@ -27,7 +27,7 @@ def ask(shared_server):
     """Return a maker of train messages that the server waits for so long."""
     model = shared_server.server_dir.model
     entry = entry_of((model / TRAINER).read_bytes())
-    request = TrainRequest(
+    request = RobotRequest(
         deadline_s=60.0,
         run="run",
         round=1,

@@ -26,7 +26,7 @@ from flwr.app import Message
 from edge_agent.link.flower_connection import FleetConnection
 from fleet_model.errors import FleetError, UpdateError
 from fleet_model.protocol.proof import read_key
-from fleet_model.protocol.wire import TrainRequest, pack_update, unpack_request
+from fleet_model.protocol.wire import RobotRequest, pack_update, unpack_request
 from fleet_model.types import Checkpoint, Update
 
 PAUSE_S = 0.8
@@ -50,7 +50,7 @@ def wait_as_told(kind: str, argument: str) -> None:
         time.sleep(0.05)
 
 
-def update_of(name: str, behavior: str, request: TrainRequest) -> Update:
+def update_of(name: str, behavior: str, request: RobotRequest) -> Update:
     """Return the update that a behavior sends."""
     kind, _, argument = behavior.partition(":")
     weights, version, examples = (

@@ -16,12 +16,12 @@ from cloud_server.rounds.fleet import Participant
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.outcome import Outcome
 from fleet_model.protocol.proof import public_line
-from fleet_model.protocol.wire import METRICS, TrainRequest, pack_update
+from fleet_model.protocol.wire import METRICS, RobotRequest, pack_update
 from fleet_model.types import Checkpoint, TrainConfig, Update
 
 pytestmark = pytest.mark.flower
 WEIGHTS = {"w": np.ones(3, np.float32)}
-REQUEST = TrainRequest(
+REQUEST = RobotRequest(
     deadline_s=60.0,
     run="run",
     round=1,

@@ -6,7 +6,7 @@ import pytest
 from cloud_server.rounds.fleet import Participant
 from cloud_server.rounds.round_state import RoundState
 from cloud_server.state.settings import CheckSettings, RoundSettings
-from fleet_model.protocol.wire import TrainRequest
+from fleet_model.protocol.wire import RobotRequest
 from fleet_model.types import Checkpoint, TrainConfig
 
 ROBOTS = [
@@ -24,7 +24,7 @@ RULES = RoundSettings(
 
 def drawn(*, version=7, seed=0, run="run", round=1, attempt=0):
     """Return the names of the robots that a round would ask."""
-    request = TrainRequest(
+    request = RobotRequest(
         run=run,
         round=round,
         checkpoint=Checkpoint(version=version, seed=seed, weights={"w": np.ones(2, np.float32)}),

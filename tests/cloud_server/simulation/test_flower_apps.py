@@ -14,7 +14,7 @@ from cloud_server.simulation import flower_apps
 from cloud_server.simulation.flower_apps import ActorFleet
 from cloud_server.simulation.learning import KERNEL, HeadTask
 from fleet_model.protocol.outcome import Outcome
-from fleet_model.protocol.wire import TrainRequest, unpack_update
+from fleet_model.protocol.wire import RobotRequest, unpack_update
 from fleet_model.types import TrainConfig
 
 MACHINE = (sys.version_info[:2], sys.platform, platform.machine())
@@ -79,7 +79,7 @@ def context_of(partition):
 
 
 def request():
-    return TrainRequest(
+    return RobotRequest(
         run="run",
         round=1,
         checkpoint=HeadTask(5).start(),

@@ -5,14 +5,14 @@ import pytest
 
 from cloud_server.simulation.population import Population, Traits
 from cloud_server.simulation.virtual_fleet import GONE_S, VirtualFleet
-from fleet_model.protocol.wire import TrainRequest
+from fleet_model.protocol.wire import RobotRequest
 from fleet_model.types import Checkpoint, TrainConfig, Update
 
 SIZE = 1000.0
 
 
 def request(version=0, epochs=1):
-    return TrainRequest(
+    return RobotRequest(
         run="run",
         round=1,
         checkpoint=Checkpoint(version=version, weights={"w": np.zeros(2, np.float32)}),

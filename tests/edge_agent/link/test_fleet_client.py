@@ -25,11 +25,11 @@ from fleet_model.errors import (
 )
 from fleet_model.protocol.outcome import Outcome, unpack_failure
 from fleet_model.protocol.version import PROTOCOL
-from fleet_model.protocol.wire import TrainRequest, pack_request, unpack_update
+from fleet_model.protocol.wire import RobotRequest, pack_request, unpack_update
 from fleet_model.types import Checkpoint, TrainConfig, Update
 
 WEIGHTS = {"head/kernel": np.ones((8, 3), np.float32), "head/bias": np.zeros(3, np.float32)}
-REQUEST = TrainRequest(
+REQUEST = RobotRequest(
     deadline_s=60.0,
     run="run",
     round=3,

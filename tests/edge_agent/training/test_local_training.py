@@ -13,7 +13,7 @@ from edge_agent.training.local_training import LocalTraining
 from edge_agent.training.trainer import threads_from_environment
 from edge_agent.training.training_process import TrainingProcess, environment_of
 from fleet_model.errors import BundleError, UpdateError
-from fleet_model.protocol.wire import TrainRequest
+from fleet_model.protocol.wire import RobotRequest
 from fleet_model.types import Checkpoint, TrainConfig
 from fleet_model.weights import read_weights
 
@@ -32,8 +32,8 @@ def store(tmp_path):
 def request_for(store):
     entry = store.latest("stable").manifest.trainer
 
-    def _request(seed=5, trainer=entry.sha256, trainer_bytes=entry.size_bytes) -> TrainRequest:
-        return TrainRequest(
+    def _request(seed=5, trainer=entry.sha256, trainer_bytes=entry.size_bytes) -> RobotRequest:
+        return RobotRequest(
             deadline_s=60.0,
             run="run",
             round=1,

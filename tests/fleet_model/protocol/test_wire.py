@@ -28,7 +28,7 @@ from fleet_model.protocol.wire import (
     NUMBER,
     OPTIONS,
     VERSION,
-    TrainRequest,
+    RobotRequest,
     pack_request,
     pack_update,
     pack_weights,
@@ -49,7 +49,7 @@ UPDATE = Update(
     num_steps=5,
     metrics={"loss_after": 0.25, "held_out": 4.0},
 )
-REQUEST = TrainRequest(
+REQUEST = RobotRequest(
     deadline_s=60.0,
     run="r1",
     round=2,
