@@ -4,7 +4,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fleet_model.bundle import (
@@ -58,11 +58,13 @@ class DirectoryStore:
         return manifest
 
     def latest_bytes(self, channel: str) -> bytes | None:
-        """Return the newest manifest of a channel as published; None if there is none."""
+        """Return the newest manifest of a channel as published; None if there is none.
+
+        Raises:
+            BundleError: the channel's file is damaged.
+        """
         try:
-            version = json.loads((self._root / "channels" / f"{channel}.json").read_text())[
-                "version"
-            ]
+            version = _version_of(self._root / "channels" / f"{channel}.json")
         except FileNotFoundError:
             return None
         return self._manifest(version).read_bytes()
@@ -74,13 +76,16 @@ class DirectoryStore:
 
     def versions(self) -> list[Manifest]:
         """Return every published manifest, oldest first."""
-        files = sorted((self._root / "versions").glob("*.json"))
-        return [parse_manifest(file.read_bytes()) for file in files]
+        found = []
+        for version in self._published():
+            with suppress(FileNotFoundError):  # a running server has just deleted it
+                found.append(parse_manifest(self._manifest(version).read_bytes()))
+        return found
 
     def channels(self) -> dict[str, int]:
-        """Return channel -> version."""
+        """Return channel -> version; raises BundleError if the file of one is damaged."""
         files = sorted((self._root / "channels").glob("*.json"))
-        return {file.stem: int(json.loads(file.read_text())["version"]) for file in files}
+        return {file.stem: _version_of(file) for file in files}
 
     def pins(self) -> set[int]:
         """Return the versions that stay until they are unpinned.
@@ -128,8 +133,8 @@ class DirectoryStore:
         version goes before its objects: killed in between, the next call deletes the rest.
 
         Raises:
-            BundleError: pins.json, or the manifest or trainer of a version that stays, is damaged;
-                nothing that might be needed was deleted.
+            BundleError: pins.json, a channel, or the manifest or trainer of a version that stays,
+                is damaged; nothing that might be needed was deleted.
         """
         with self._changing():
             published = self._published()
@@ -200,3 +205,13 @@ class DirectoryStore:
             require_file(file, entry)
             with file.open("rb") as stream, writing(target) as copy:
                 shutil.copyfileobj(stream, copy)
+
+
+def _version_of(channel: Path) -> int:
+    try:
+        return int(json.loads(channel.read_text())["version"])
+    except (ValueError, TypeError, KeyError):
+        raise BundleError(
+            f"{channel}: damaged; restore it from a backup, or remove it: the next run that "
+            "publishes writes it again"
+        ) from None

@@ -20,7 +20,7 @@ from cloud_server.robots.last_seen import LastSeen, admit_command
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register, Robot
 from cloud_server.state.model_store import DirectoryStore
-from fleet_model.errors import RefusedError, SettingsError, UpdateError
+from fleet_model.errors import BundleError, RefusedError, SettingsError, UpdateError
 from fleet_model.protocol.proof import TIME_HEADER, Proof, check, fingerprint, utc_now
 from fleet_model.protocol.report import MAX_INT, STANDING_HEADER, pack_standing, unpack_report
 from fleet_model.protocol.routes import CHANNEL, HELLO, OBJECT, ROBOT, WHOAMI
@@ -50,10 +50,10 @@ class Authenticator:
             robot = self._admitted(self._proven(request, path))
             request.state.standing = pack_standing(self.offenses.standing(robot))
         except RefusedError as error:
-            self._log(str(error))
+            self.log_refusal(str(error))
             raise HTTPException(403, str(error)) from None
         except SettingsError as error:
-            self._log(str(error))
+            self.log_refusal(str(error))
             raise HTTPException(503, "the server cannot read its register of robots") from None
         self.seen.see(robot.name)
         return robot
@@ -114,7 +114,8 @@ class Authenticator:
         if self._robots is not None:  # else nobody asked
             self.seen.save(self._robots)
 
-    def _log(self, reason: str) -> None:
+    def log_refusal(self, reason: str) -> None:
+        """Log why a robot is not answered, the same at most once a minute."""
         now = time.monotonic()
         if now - self._refused.get(reason, -REPEAT_S) >= REPEAT_S:
             if len(self._refused) > 1000:  # strangers must not fill the memory
@@ -208,7 +209,11 @@ def _add_model_routes(
         except UpdateError as error:
             raise HTTPException(400, str(error)) from None
         authenticator.seen.looked(robot.name, active, told, protocol)
-        content = store.latest_bytes(channel) if NAME.fullmatch(channel) else None
+        try:
+            content = store.latest_bytes(channel) if NAME.fullmatch(channel) else None
+        except (BundleError, OSError) as error:
+            authenticator.log_refusal(str(error))
+            raise HTTPException(503, f"the server cannot read its channel {channel}") from None
         if content is None:
             raise HTTPException(404, f"nothing is published on channel {channel[:31]}")
         if (protocol or FIRST_PROTOCOL) == FIRST_PROTOCOL:

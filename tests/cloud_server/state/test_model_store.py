@@ -318,3 +318,26 @@ def waiting_locks():
     return "".join(
         line for line in Path("/proc/locks").read_text().splitlines(keepends=True) if "->" in line
     )
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"version": "x"}', '{"version": null}', "{}"])
+def test_a_damaged_channel_is_named_and_deletes_nothing(many, tmp_path, content):
+    (tmp_path / "many" / "channels" / "stable.json").write_text(content)
+
+    for look in (many.channels, lambda: many.latest_bytes("stable"), lambda: many.prune(2)):
+        with pytest.raises(BundleError, match=r"stable\.json: damaged; restore it"):
+            look()
+    assert kept(many) == [1, 2, 3, 4, 5, 6]
+
+
+def test_versions_that_are_deleted_while_they_are_listed_are_left_out(many, monkeypatch):
+    listed = many._published
+
+    def then_pruned():
+        found = listed()
+        monkeypatch.setattr(many, "_published", listed)
+        many.prune(2)
+        return found
+
+    monkeypatch.setattr(many, "_published", then_pruned)
+    assert kept(many) == [5, 6]

@@ -276,6 +276,22 @@ def test_nothing_outside_the_store_can_be_asked_for(robot, path):
     assert len(response.content) < 200
 
 
+def test_a_damaged_channel_is_told_in_plain_words(http, operator, robot, running_server):
+    damaged = running_server.server_dir.store / "channels" / "damaged.json"
+    damaged.write_text("{")
+    try:
+        told = robot(f"{ROBOT}/channels/damaged")
+        status = http.get(f"{ADMIN}/status", headers=operator)
+    finally:
+        damaged.unlink()
+    assert (told.status_code, told.json()["detail"]) == (
+        503,
+        "the server cannot read its channel damaged",
+    )
+    assert status.status_code == 500
+    assert "damaged.json: damaged; restore it" in status.json()["detail"]
+
+
 def test_the_operator_sees_robots_channels_and_runs(http, operator, robot):
     robot(f"{ROBOT}/channels/stable?active=1")
 
