@@ -46,7 +46,7 @@ class AdminClient:
             timeout=30.0,
             trust_env=False,  # no proxy stands between two programs of one machine
         )
-        self._place = server_dir
+        self._server_dir = server_dir
 
     def start_run(
         self, rounds: int, *, every_s: float | None = None, continuous: bool = False
@@ -87,10 +87,10 @@ class AdminClient:
         except httpx.TransportError as error:
             raise ConnectionFailed(
                 f"no answer from {self._url} ({error}); is it running? Start it with `cloud-server "
-                f"start {self._place.root}`"
+                f"start {self._server_dir.root}`"
             ) from None
         if response.status_code in (401, 403):
-            raise RefusedError(f"{self._url} refuses the admin token of {self._place.root}")
+            raise RefusedError(f"{self._url} refuses the admin token of {self._server_dir.root}")
         if response.is_error:
             raise RoundError(f"the server answers {response.status_code}: {_detail(response)}")
         return dict(response.json())

@@ -125,7 +125,7 @@ def schedule_show(directory: Directory, json_output: Json = False) -> None:
     from cloud_server.runs.run_store import RunStore
     from cloud_server.runs.schedule import ScheduleFile
 
-    server_dir = _place(directory)
+    server_dir = _server_dir(directory)
     found = ScheduleFile(server_dir.schedule).load()
     due_at = (
         None if found is None else max(found.due_at(RunStore(server_dir.runs).load()), time.time())
@@ -148,11 +148,11 @@ def schedule_clear(directory: Directory) -> None:
     """Begin no more runs; one that goes on is not stopped. The server need not run."""
     from cloud_server.runs.schedule import ScheduleFile
 
-    cleared = ScheduleFile(_place(directory).schedule).clear()
+    cleared = ScheduleFile(_server_dir(directory).schedule).clear()
     console().print("the schedule is cleared" if cleared else "there was no schedule")
 
 
-def _place(directory: Any) -> "ServerDirectory":
+def _server_dir(directory: Any) -> "ServerDirectory":
     from cloud_server.state.directory import ServerDirectory
 
     server_dir = ServerDirectory(directory)
@@ -163,14 +163,14 @@ def _place(directory: Any) -> "ServerDirectory":
 def _client(directory: Any) -> "AdminClient":
     from cloud_server.cli.admin_client import AdminClient
 
-    return AdminClient(_place(directory))
+    return AdminClient(_server_dir(directory))
 
 
 def _known_runs(directory: Any) -> list[dict[str, Any]]:
     """Return runs as the server knows them, else as it wrote them down; with those apart."""
     from cloud_server.runs.run_store import RunStore
 
-    server_dir = _place(directory)
+    server_dir = _server_dir(directory)
     try:
         own = _client(directory).runs()
     except ConnectionFailed:
@@ -185,7 +185,7 @@ def _known_run(directory: Any, run_id: str) -> dict[str, Any]:
     from cloud_server.runs.run_store import RunStore
     from cloud_server.state.history import ClosedRounds
 
-    server_dir = _place(directory)
+    server_dir = _server_dir(directory)
     apart = run = _apart(directory, run_id)
     if run is None:
         try:
@@ -202,7 +202,7 @@ def _known_run(directory: Any, run_id: str) -> dict[str, Any]:
 def _apart(directory: Any, run_id: str) -> "Run | None":
     from cloud_server.runs.run_store import RunStore
 
-    return RunStore(_place(directory).runs_apart).get(run_id)
+    return RunStore(_server_dir(directory).runs_apart).get(run_id)
 
 
 def _require_of_server(directory: Any, run_id: str) -> None:
@@ -223,7 +223,7 @@ def _with_robots(directory: Any, run: dict[str, Any]) -> dict[str, Any]:
 
     if all("robots" in record for record in run["closed"]):
         return run
-    rounds = {r.round: r.as_json() for r in ClosedRounds(_place(directory), run["id"])}
+    rounds = {r.round: r.as_json() for r in ClosedRounds(_server_dir(directory), run["id"])}
     return {**run, "closed": [rounds.get(one["round"], one) for one in run["closed"]]}
 
 

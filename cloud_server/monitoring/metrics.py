@@ -53,7 +53,7 @@ class _Fleet(Collector):
         status: Callable[[], FleetStatus],
         now_s: Callable[[], float],
     ) -> None:
-        self._place = server_dir
+        self._server_dir = server_dir
         self._status = status
         self._now_s = now_s
 
@@ -65,7 +65,7 @@ class _Fleet(Collector):
         yield from _refused(status)
         yield from _open_round(status)
         yield from _runs(status)
-        yield from _server(self._place)
+        yield from _server(self._server_dir)
 
 
 def _robots(status: FleetStatus, now_s: float) -> Iterator[Metric]:

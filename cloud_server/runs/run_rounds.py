@@ -144,7 +144,7 @@ def request_of(
 def _published(server_dir: ServerDirectory) -> set[int]:
     """Return versions by their files' names: a damaged manifest must not fail a closed round."""
     files = (server_dir.store / "versions").glob("*.json")
-    return {int(file.stem) for file in files if file.stem.isdigit()}
+    return {int(file.stem) for file in files if file.stem.isdecimal() and file.stem.isascii()}
 
 
 def _remember(server_dir: ServerDirectory, record: RoundRecord) -> None:

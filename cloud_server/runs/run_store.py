@@ -74,10 +74,10 @@ class Run(BaseModel):
         self.rounds_closed = record["round"]
         older = [one for one in self.closed if one["round"] != record["round"]]
         self.closed, room = [*older, record][-MAX_CLOSED:], MAX_ROBOTS
-        for server_dir in reversed(range(len(self.closed))):
-            room -= len(self.closed[server_dir].get("robots", ()))
+        for index in reversed(range(len(self.closed))):
+            room -= len(self.closed[index].get("robots", ()))
             if room < 0:
-                self.closed[server_dir] = brief(self.closed[server_dir])
+                self.closed[index] = brief(self.closed[index])
 
     def begin_again(self) -> None:
         """Make a run that has ended wait for its thread."""

@@ -45,7 +45,7 @@ class Runs:
             fleet: used by one run at a time.
             told: see Lifecycle.
         """
-        self._place = server_dir
+        self._server_dir = server_dir
         self._store = RunStore(server_dir.runs)
         self._schedule = ScheduleFile(server_dir.schedule)
         self._runs = self._store.load()
@@ -88,7 +88,7 @@ class Runs:
 
     def start(self, rounds: int, *, scheduled: bool = False) -> Run:
         """Start a run in the background; raises RoundError while another goes on."""
-        first = Checkpoints(self._place.checkpoints).newest() or 0
+        first = Checkpoints(self._server_dir.checkpoints).newest() or 0
         return self._start(rounds=rounds, first_version=first, scheduled=scheduled)
 
     def evaluate(self, version: int | None, robots: Sequence[str] = ()) -> Run:
@@ -101,7 +101,7 @@ class Runs:
         Raises:
             RoundError: a run goes on, or there is no such checkpoint.
         """
-        known = Checkpoints(self._place.checkpoints).saved()
+        known = Checkpoints(self._server_dir.checkpoints).saved()
         version = known[-1] if version is None and known else version
         if version is None or version not in known:
             raise RoundError(
@@ -216,7 +216,7 @@ class Runs:
         """Give runs of earlier processes their closed rounds, read from the history's end."""
         with self._recalling:
             new = [run for run in runs if run.id not in self._recalled]
-            recall(self._place.history, new)
+            recall(self._server_dir.history, new)
             self._recalled |= {run.id for run in new}
 
     def _require(self, run_id: str) -> Run:
