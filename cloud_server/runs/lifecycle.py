@@ -95,6 +95,7 @@ class Lifecycle:
         with self._store.changing():
             run.seconds, run.ended_at = time.monotonic() - self._began, time.time()
             self._save(run.model_copy(update={"state": run.ending}))
+            run.lighten()  # it is not saved any more
             run.state = run.ending  # last: who sees it ended may read the rest, also on disk
         log.info("run %s: %s after %.1f s", run.id, run.state, run.seconds, extra={"run": run.id})
         return failed

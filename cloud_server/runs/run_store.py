@@ -45,7 +45,7 @@ class Run(BaseModel):
     rounds_closed: int = 0
     first_version: int = 0  # of the checkpoint that round 1 starts from, or that is measured
     robots: tuple[str, ...] = ()  # evaluate: only these; empty: all that the settings allow
-    measured: dict[str, Any] | None = None  # evaluate: its round, RoundRecord.as_json
+    measured: dict[str, Any] | None = None  # evaluate: its round, RoundRecord.as_json, or `brief`
     published_version: int | None = None
     error: str = ""
     exit_code: int = 0
@@ -78,6 +78,15 @@ class Run(BaseModel):
             room -= len(self.closed[index].get("robots", ()))
             if room < 0:
                 self.closed[index] = brief(self.closed[index])
+
+    def lighten(self) -> None:
+        """Let go of the records of a large evaluation; they stay in run.json.
+
+        Only of one that finished: any other may be resumed, and is saved again then.
+        """
+        robots = (self.measured or {}).get("robots", ())
+        if self.measured is not None and len(robots) > MAX_ROBOTS and self.ending == "finished":
+            self.measured = brief(self.measured)
 
     def begin_again(self) -> None:
         """Make a run that has ended wait for its thread."""
@@ -183,6 +192,9 @@ class RunStore:
         """Return every run, oldest first; a damaged file is left out with a line in the log."""
         found = [_read(file) for file in self._root.glob("*/run.json")]
         runs = [run for run in found if run is not None]
+        for run in runs:
+            if not run.active:  # an active one is saved again, with all that it has
+                run.lighten()
         return sorted(runs, key=lambda run: (run.started_at, run.id))
 
     def get(self, run_id: str) -> Run | None:

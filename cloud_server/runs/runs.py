@@ -12,7 +12,7 @@ from typing import Any
 
 from cloud_server.rounds.round_loop import RoundProgress
 from cloud_server.runs.lifecycle import LeavingError, Lifecycle, RunFleet, Tell
-from cloud_server.runs.run_store import KEPT_RUNS, Run, RunStore, recall
+from cloud_server.runs.run_store import KEPT_RUNS, MAX_CLOSED, Run, RunStore, recall
 from cloud_server.runs.schedule import Schedule, ScheduleFile, follow
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
@@ -168,6 +168,17 @@ class Runs:
         if run is not None:
             self._recall([run])
         return run
+
+    def shown(self, run_id: str) -> dict[str, Any] | None:
+        """Return one run as JSON with all that is held of its rounds; None if there is none."""
+        run = self.get(run_id)
+        if run is None:
+            return None
+        answer = run.as_json(MAX_CLOSED)
+        if run.measured is not None and "robots" not in run.measured:
+            saved = self._store.get(run_id)
+            answer["measured"] = run.measured if saved is None else saved.measured
+        return answer
 
     def all(self) -> list[Run]:
         """Return the newest runs, oldest first."""

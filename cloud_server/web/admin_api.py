@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud_server.runs.run_store import MAX_CLOSED
 from cloud_server.runs.runs import Runs
 from cloud_server.runs.schedule import MIN_EVERY_S
 from fleet_model.errors import FleetError, RoundError
@@ -86,10 +85,10 @@ def _add_run_routes(router: APIRouter, runs: Runs) -> None:
     @router.get(RUN)
     def get_run(run_id: str) -> dict[str, Any]:
         """Return one run with its newest rounds."""
-        run = runs.get(run_id)
+        run = runs.shown(run_id)
         if run is None:
             raise HTTPException(404, f"there is no run {run_id[:40]}; see `cloud-server runs list`")
-        return run.as_json(MAX_CLOSED)
+        return run
 
     @router.post(STOP_RUN)
     def stop_run(run_id: str) -> dict[str, Any]:

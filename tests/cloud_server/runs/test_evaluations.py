@@ -9,7 +9,7 @@ import pytest
 
 from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.rounds.round_loop import Participant, Reply
-from cloud_server.runs.run_store import Run, RunStore
+from cloud_server.runs.run_store import MAX_ROBOTS, Run, RunStore
 from cloud_server.runs.runs import Runs
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.settings import RoundSettings, ServerSettings
@@ -155,3 +155,17 @@ def test_a_run_of_a_server_before_evaluations_is_one_of_training(server_dir):
     (run,) = RunStore(server_dir.runs).load()
     assert (run.kind, run.version, run.measured) == ("train", 2, None)
     assert Run(id="x", kind="evaluate", rounds=1, rounds_closed=1, started_at=1.0).version is None
+
+
+def test_a_server_holds_no_record_of_each_of_thousands_of_robots_forever(make, server_dir):
+    names = [f"r{number:03}" for number in range(MAX_ROBOTS + 1)]
+    runs = make(Fleet(*names))
+    run = finished(runs.evaluate(1))
+    for one in (runs, make(Fleet())):  # this process and the next
+        held = one.get(run.id)
+        assert held.measured["verdicts"] == {"accepted": MAX_ROBOTS + 1}
+        assert "robots" not in held.measured
+        shown = one.shown(run.id)["measured"]
+        assert [robot["name"] for robot in shown["robots"]] == names
+        assert shown["metrics"] == held.measured["metrics"] == {"accuracy": 0.5}
+    assert runs.shown("20000101-000000") is None
