@@ -166,7 +166,7 @@ def predict(
         from edge_agent.robot.settings import load_settings
 
         settings = load_settings(config)
-        source = source_of(settings)
+        source = source_of(settings, read_only=True)
     if bundle is None:
         from edge_agent.models.deploy import Models
 

@@ -59,6 +59,8 @@ class ExampleStore:
         held_out: float = 0.2,
         segment_s: float = 10.0,
         tolerance_s: float = TOLERANCE_S,
+        trains: bool = True,
+        read_only: bool = False,
     ) -> None:
         """Keep what to read; nothing is opened yet.
 
@@ -75,6 +77,8 @@ class ExampleStore:
             held_out: share of the examples to measure with, 0 to 0.5.
             segment_s: length of a time segment that is held out as a whole.
             tolerance_s: how far a label may lie from its frame.
+            trains: whether the training examples count as trained on once they are listed.
+            read_only: `trained` and `index` are read and never written; nothing counts as trained.
 
         Raises:
             SettingsError: held_out or segment_s is out of its range.
@@ -82,9 +86,10 @@ class ExampleStore:
         self._paths, self._kept = tuple(paths), kept
         self._settings = LabelSettings(topic, label_topic, tolerance_s)
         self._labels = tuple(labels)
-        self._known = KnownFrames(FrameIndex(index))
+        self._known = KnownFrames(FrameIndex(index, read_only=read_only))
         self._skipped = Counter[str]()
         self._held_out, self._segment_s = held_out, segment_s
+        self._trains = trains and not read_only
         self._reported: set[str] = set()
         HeldOutSplit((), held_out, segment_s)  # raises before the first round, not in it
         self._trained = TrainedMoments(trained, segment_s)
@@ -92,15 +97,15 @@ class ExampleStore:
     def examples(self) -> Iterator[Example]:
         """Yield the examples, recording by recording. All are listed first, to split them.
 
-        A picture whose damage only decoding shows is yielded: `decode` raises FrameError. The
-        training ones count as trained on from here on.
+        A picture whose damage only decoding shows is yielded: `decode` raises FrameError.
 
         Raises:
             FrameError: there are recordings, and none of them can be read.
         """
         found, split = self._scan()
-        moments = (each.moment for each in found if not split.holds_out(each.moment))
-        self._trained.add(sorted(moments))
+        if self._trains:
+            moments = (each.moment for each in found if not split.holds_out(each.moment))
+            self._trained.add(sorted(moments))
         for frame, label, boxes, key, moment in found:
             if split.between(moment):
                 continue

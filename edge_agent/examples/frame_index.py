@@ -92,14 +92,17 @@ class KnownRecording:
 class FrameIndex:
     """Keeps what is known in a folder of the robot's state; bounded, never an error."""
 
-    def __init__(self, folder: Path | None, *, limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(
+        self, folder: Path | None, *, limit_bytes: int = LIMIT_BYTES, read_only: bool = False
+    ) -> None:
         """Keep the folder's name; it is made when it is needed.
 
         Args:
             folder: None keeps nothing.
             limit_bytes: of all files; what does not fit is read in every round.
+            read_only: what is known is used, and nothing is added or removed.
         """
-        self._folder, self._limit_bytes = folder, limit_bytes
+        self._folder, self._limit_bytes, self._read_only = folder, limit_bytes, read_only
         self._used: set[str] = set()
         self._is_full = False
 
@@ -146,7 +149,7 @@ class FrameIndex:
             rows: the frames of a file follow each other.
             signatures: of the files of `rows`.
         """
-        if self._folder is None:
+        if self._folder is None or self._read_only:
             return
         file = self._file(recording)
         aside = file.with_name(f".{file.name}.{os.getpid()}.new")
@@ -170,7 +173,7 @@ class FrameIndex:
     def prune(self) -> None:
         """Remove what was not read since the last call: recordings that are gone."""
         used, self._used = self._used, set()
-        if self._folder is None:
+        if self._folder is None or self._read_only:
             return
         with suppress(OSError):
             for file in list(self._folder.iterdir()):

@@ -1,5 +1,6 @@
 """Where a robot's examples come from: recordings of camera frames, or a source of your own."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -16,6 +17,7 @@ from fleet_model.types import Example
 EXAMPLE_SOURCES = {FRAMES: "edge_agent.examples.source:open_frames"}
 GROUP = "fleetlearn.examples"  # of entry points: name -> "module:factory"
 TRAINED, INDEX = "trained.json", "known-frames"  # in the state directory
+log = logging.getLogger(__name__)
 
 
 class ExampleSource(Protocol):
@@ -52,10 +54,10 @@ class SourceSpec:
         """Return the source.
 
         Args:
-            labels: where the workload tells whole inputs apart by one label, those that it knows:
-                frames without one of them are left out before a part is held out. Without them
-                every frame is an example. A source of your own is not told: the workload leaves
-                out what it cannot learn from.
+            labels: those that the workload knows, if an input has one label: frames without one
+                of them are left out before a part is held out. Without them every frame is an
+                example. A source of your own does not get them: the workload leaves out what it
+                cannot learn from.
 
         Raises:
             SettingsError: there is no such source, or it does not take these options.
@@ -79,6 +81,23 @@ class SourceSpec:
             )
         return cast("ExampleSource", source)
 
+    def examples(self, labels: Sequence[str] = ()) -> Iterator[Example]:
+        """Open the source and yield its examples; log at the end how many it left out, and why.
+
+        Raises:
+            SettingsError: as `open`.
+            FrameError: nothing at all can be read.
+        """
+        source = self.open(labels)
+        try:
+            yield from source.examples()
+        finally:
+            left_out: Mapping[str, int] = getattr(source, "left_out", {})
+            if left_out:
+                listed = sorted(left_out.items(), key=lambda item: -item[1])
+                text = ", ".join(f"{count} {reason}" for reason, count in listed)
+                log.warning("left out of the examples: %s", text)
+
 
 def learned_labels(task: Task) -> tuple[str, ...]:
     """Return the labels that an example must have one of; none where boxes or texts are learned."""
@@ -101,8 +120,17 @@ def require_source(name: str) -> None:
         )
 
 
-def source_of(settings: AgentSettings) -> SourceSpec:
-    """Return the source that the operator has chosen."""
+def source_of(
+    settings: AgentSettings, *, trains: bool = True, read_only: bool = False
+) -> SourceSpec:
+    """Return the source that the operator has chosen.
+
+    Args:
+        settings: of this robot.
+        trains: whether its examples are trained on, and not only measured.
+        read_only: nothing is written to the state directory: the person who runs
+            `edge-agent predict` may be another user than the agent's.
+    """
     examples, state = settings.examples, settings.state
     if examples.source != FRAMES:
         return SourceSpec(name=examples.source, options=examples.options)
@@ -115,13 +143,10 @@ def source_of(settings: AgentSettings) -> SourceSpec:
         "label_topic": examples.label_topic,
         "held_out": examples.held_out,
         "tolerance_s": examples.tolerance_s,
+        "trains": trains,
+        "read_only": read_only,
     }
     return SourceSpec(name=FRAMES, options=options)
-
-
-def open_source(settings: AgentSettings, labels: Sequence[str] = ()) -> ExampleSource:
-    """Return the source that the operator has chosen, opened; see SourceSpec.open."""
-    return source_of(settings).open(labels)
 
 
 def open_frames(

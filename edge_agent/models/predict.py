@@ -25,12 +25,12 @@ from edge_agent.data.labels import (
     require_label_source,
 )
 from edge_agent.examples.source import SourceSpec, learned_labels
-from edge_agent.models.predictions import COLUMNS, PredictSummary, Row, rows_of
+from edge_agent.models.predictions import COLUMNS, FRAMES, PredictSummary, Row, rows_of
 from fleet_model.bundle import Task
 from fleet_model.durable import writing
 from fleet_model.engine import Engine, TFLiteEngine
 from fleet_model.errors import FrameError, SettingsError
-from fleet_model.types import Example, Frame, Metrics, Target, Tensors
+from fleet_model.types import Example, Metrics, Target, Tensors
 from fleet_model.workload import Workload
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def predict(engine: Engine, examples: Iterable[Example], damage: DamageLog) -> I
     Args:
         engine: of any workload.
         examples: a truth that the workload does not know is taken as none.
-        damage: told about inputs that cannot be decoded.
+        damage: gets the inputs that cannot be decoded.
     """
     workload = engine.workload
     labels = set(learned_labels(workload.task))
@@ -144,7 +144,7 @@ def _examples(options: PredictOptions, task: Task, damage: DamageLog) -> Iterato
     if options.path is None:
         if options.source is None:
             raise SettingsError("name a bag, a data set or images to predict")
-        yield from options.source.open(learned_labels(task)).examples()
+        yield from options.source.examples(learned_labels(task))
         return
     settings = LabelSettings(options.topic, options.label_topic, options.tolerance_s)
     for frame, label, boxes in labelled_frames(options.path, settings, damage):
@@ -225,7 +225,7 @@ def _annotate(folder: Path, index: int, one: Predicted) -> None:
     from edge_agent.data.drawing import annotated, with_boxes, write_picture
 
     frame = one.example.raw
-    if not isinstance(frame, Frame):
+    if not isinstance(frame, FRAMES):
         raise SettingsError("--annotate draws on camera frames; these examples are none")
     boxes = [row.prediction for row in one.rows if row.prediction and row.prediction.box]
     picture = with_boxes(frame.decode(), boxes)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_agent.data.confusion import Confusion
+from edge_agent.examples.lazy_frame import LazyFrame
 from fleet_model.types import Example, Frame, Metrics, Prediction
 
 # Task.answer -> what a row has besides the input's own file, topic and stamp_ns.
@@ -14,6 +15,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "boxes": ("label", "score", "x0", "y0", "x1", "y1"),
     "text": ("text", "score"),
 }
+FRAMES = (Frame, LazyFrame)  # what isinstance takes: of a path, and of this robot's own examples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ def rows_of(example: Example, predictions: Sequence[Prediction], truth: str) -> 
     boxes = [found for found in predictions if found.box is not None]
     frame = example.raw
     where: dict[str, Any] = {"file": example.key, "truth": truth}
-    if isinstance(frame, Frame):
+    if isinstance(frame, FRAMES):
         where |= {"file": frame.source, "topic": frame.topic, "stamp_ns": frame.stamp_ns}
     return [Row(prediction=found, **where) for found in best + boxes] or [Row(**where)]
 

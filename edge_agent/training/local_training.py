@@ -17,6 +17,7 @@ from edge_agent.training.work_kinds import work_of
 from fleet_model.bundle import FileEntry
 from fleet_model.errors import UpdateError
 from fleet_model.store import ModelStore
+from fleet_model.types import TRAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,7 @@ class LocalTraining:
             trainer=training.trainer,
             spec=spec,
             directory=directory,
-            examples=source_of(self._settings),
+            examples=source_of(self._settings, trains=request.kind == TRAIN),
             checkpoint=request.checkpoint,
             config=replace(request.config, seed=seed),
             kind=request.kind,

@@ -3,7 +3,6 @@
 The server's side of each kind is cloud_server/rounds/reply_kinds.py.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 
 from edge_agent.examples.source import learned_labels
@@ -12,8 +11,6 @@ from edge_agent.training.training_job import TrainingJob
 from fleet_model.errors import TrainingError, UpdateError
 from fleet_model.types import EVALUATE, TRAIN, Example, Update
 from fleet_model.workload import rebuild
-
-log = logging.getLogger(__name__)
 
 
 def work_of(kind: str) -> Callable[[Trainer, TrainingJob], Update]:
@@ -39,16 +36,7 @@ def _evaluate(trainer: Trainer, job: TrainingJob) -> Update:
 
 
 def _examples(job: TrainingJob) -> Iterator[Example]:
-    """Yield the robot's examples; at the end the log says how many were left out, and why."""
-    source = job.examples.open(learned_labels(rebuild(job.spec.workload).task))
-    try:
-        yield from source.examples()
-    finally:
-        left_out: Mapping[str, int] = getattr(source, "left_out", {})
-        if left_out:
-            listed = sorted(left_out.items(), key=lambda item: -item[1])
-            text = ", ".join(f"{count} {reason}" for reason, count in listed)
-            log.warning("left out of the examples: %s", text)
+    return job.examples.examples(learned_labels(rebuild(job.spec.workload).task))
 
 
 WORK: Mapping[str, Callable[[Trainer, TrainingJob], Update]] = {

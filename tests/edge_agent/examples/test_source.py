@@ -5,7 +5,7 @@ import json
 import pytest
 
 from edge_agent.agent.service import serve
-from edge_agent.examples.source import SourceSpec, open_source, require_source, source_of
+from edge_agent.examples.source import SourceSpec, require_source, source_of
 from edge_agent.robot.settings import AgentSettings, load_settings
 from fleet_model.errors import SettingsError
 
@@ -57,7 +57,7 @@ def test_a_source_of_ones_own_is_opened_by_its_name_with_its_options(gauges, set
     assert settings.examples.wanted
     spec = SourceSpec(**json.loads(json.dumps({"name": name, "options": {"count": 3}})))
     assert source_of(settings) == spec
-    for source in (open_source(settings), spec.open(["cup"])):
+    for source in (source_of(settings).open(), spec.open(["cup"])):
         examples = list(source.examples())
         assert [example.key for example in examples] == ["gauge/0", "gauge/1", "gauge/2"]
         assert examples[1].raw == {"pressure": [1, 2.0], "unit": "bar"}
@@ -69,7 +69,7 @@ def test_a_source_of_ones_own_is_opened_by_its_name_with_its_options(gauges, set
 def test_frames_are_the_source_unless_another_is_named(image_folder, settings_of):
     folder = image_folder("frames", {"circle": 5, "square": 5, "moon": 3})
     settings = settings_of(f"[examples]\npaths = [{str(folder)!r}]")
-    source = open_source(settings, ["circle", "square"])
+    source = source_of(settings).open(["circle", "square"])
     assert {example.label for example in source.examples()} == {"circle", "square"}
     assert source.left_out == {"labelled 'moon', which is not learned": 3}
 
@@ -79,7 +79,7 @@ def test_without_labels_every_frame_is_an_example_with_what_is_known_of_it(
 ):
     folder = image_folder("frames", {"circle": 5, "unlabeled": 4})
     settings = settings_of(f"[examples]\npaths = [{str(folder)!r}]\nheld_out = 0")
-    source = open_source(settings)
+    source = source_of(settings).open()
     labels = [example.label for example in source.examples()]
     assert labels == ["circle"] * 5 + [None] * 4
     assert source.left_out == {}

@@ -11,8 +11,9 @@ import pytest
 
 from edge_agent.data.extraction.extract import ExtractOptions, extract
 from edge_agent.data.labels import LabelSettings
-from edge_agent.examples.source import SourceSpec
+from edge_agent.examples.source import SourceSpec, source_of
 from edge_agent.models.predict import PredictOptions, run_predict
+from edge_agent.robot.settings import load_settings
 from fleet_model.bundle import Task, TensorSpec
 from fleet_model.engine import Answer
 from fleet_model.errors import FrameError, SettingsError
@@ -347,3 +348,45 @@ def test_without_a_path_the_examples_of_this_robot_are_predicted(tmp_path, monke
     assert (summary.frames, summary.labelled, summary.measures) == (3, 2, {"miss": 0.0})
     with pytest.raises(SettingsError, match="--annotate draws on camera frames"):
         run_predict(dataclasses.replace(wanted, annotate=tmp_path / "o"), stdout, lambda *_: engine)
+
+
+@pytest.fixture
+def own(bags, bag, tmp_path):
+    """Return the source of a robot that has five frames, four of them labelled."""
+    path = tmp_path / "agent.toml"
+    path.write_text(
+        f'[server]\naddress = "localhost:1"\n[examples]\npaths = ["{bag}"]\n'
+        f'label_topic = "{bags.LABELS}"\n'
+    )
+    settings = load_settings(path, {})
+    return settings, source_of(settings, read_only=True)
+
+
+def test_own_frames_have_the_same_rows_and_pictures_as_a_path_that_names_them(
+    bags, bag, own, run, tmp_path
+):
+    by_path = run(bag, label_topic=bags.LABELS, limit=4, annotate=tmp_path / "first")[1]
+    assert run(None, source=own[1], annotate=tmp_path / "second")[1] == by_path
+    first, second = (sorted((tmp_path / name).iterdir()) for name in ("first", "second"))
+    assert [path.name for path in second] == [path.name for path in first]
+    assert [path.read_bytes() for path in second] == [path.read_bytes() for path in first]
+
+
+def test_predictions_of_own_examples_leave_the_state_of_the_robot_as_it_is(own, run):
+    settings, source = own
+    run(None, source=source)
+    assert not settings.state.exists()
+    training = source_of(settings)
+    list(training.examples(LABELS))
+    (settings.state / "known-frames" / "of another recording.jsonl").touch()
+    before = {path: path.read_bytes() for path in settings.state.rglob("*") if path.is_file()}
+    assert {path.name for path in before} >= {"trained.json"}
+    settings.examples.paths[0].joinpath("metadata.yaml").touch()  # news for the index
+    run(None, source=source)
+    assert {p: p.read_bytes() for p in settings.state.rglob("*") if p.is_file()} == before
+
+
+def test_what_is_left_out_of_own_examples_is_counted_and_said(own, run, caplog):
+    summary, _ = run(None, source=own[1])
+    assert summary.skipped == {}
+    assert "left out of the examples: 1 without a label" in caplog.text

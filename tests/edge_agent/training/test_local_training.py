@@ -1,5 +1,6 @@
 """From a train request to a job: which trainer, whose examples, which order."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from edge_agent.training.trainer import threads_from_environment
 from edge_agent.training.training_process import TrainingProcess, environment_of
 from fleet_model.errors import BundleError, UpdateError
 from fleet_model.protocol.wire import RobotRequest
-from fleet_model.types import Checkpoint, TrainConfig
+from fleet_model.types import EVALUATE, TRAIN, Checkpoint, TrainConfig
 from fleet_model.weights import read_weights
 
 TINY = Path(__file__).parents[2] / "data" / "tiny_bundle"
@@ -84,6 +85,18 @@ def test_a_robot_with_a_spool_learns_from_its_store_and_remembers_what_it_traine
     assert options["trained"] == str(tmp_path / "state" / "trained.json")
     job = training(lambda job, _: job, spool=tmp_path / "spool").answer(request_for(), "r1")
     assert job.examples.options["kept"] == str(tmp_path / "state" / "examples")
+
+
+def test_only_what_a_robot_trains_on_counts_as_trained_on(
+    training, request_for, image_folder, tmp_path
+):
+    folder = image_folder("frames", {"circle": 8, "square": 8})
+    local = training(lambda job, _: job, paths=(folder,))
+    for kind, trained in ((EVALUATE, False), (TRAIN, True)):
+        request = dataclasses.replace(request_for(), kind=kind)
+        assert len(list(local.answer(request, "r1").examples.examples())) == 16
+        assert (tmp_path / "state" / "trained.json").exists() == trained
+        assert list((tmp_path / "state" / "known-frames").iterdir())
 
 
 def test_a_training_may_take_as_long_as_the_round_stays_open(training, request_for):
