@@ -159,18 +159,6 @@ class SmallFleet:
         done = self.type("cloud-server", "train", self.server, "--rounds", rounds, "--json")
         return dict(json.loads(done.stdout.splitlines()[-1]))
 
-    def run(self, *command: object) -> str:
-        """Run a script of the tests to its end beside the other processes; return its stdout."""
-        done = subprocess.run(
-            [sys.executable, *map(str, command)],
-            env={**ENVIRONMENT, **self.everywhere, **self.environment},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
     def stop(self, name: str) -> int:
         process = self.processes.pop(name)
         process.terminate()

@@ -137,11 +137,10 @@ def test_predict_says_what_slips_and_measures_all(installed, trained):
 
 
 def test_robots_measure_a_checkpoint_for_the_server(installed, trained):
-    assert installed.stop("server") == 0
-    stdout = installed.run(HERE / "measuring_server.py", installed.server, len(ROBOTS))
-    record = json.loads(stdout.splitlines()[-1])
+    done = installed.type("cloud-server", "evaluate", installed.server, "--json")
+    record = json.loads(done.stdout)["measured"]
     measured = {robot["name"]: robot["metrics"] for robot in record["robots"]}
-    assert {robot["outcome"] for robot in record["robots"]} == {"accepted"}
+    assert {robot["verdict"] for robot in record["robots"]} == {"accepted"}
     assert measured.keys() == ROBOTS.keys()
     assert record["metrics"]["error"] == pytest.approx(
         sum(metrics["error"] for metrics in measured.values()) / 2, abs=0.01
