@@ -1,12 +1,13 @@
 """Rows of features in one file that grows at its end: one new row costs one write.
 
     magic, sha256 of the owner, then for each row
-      magic, bytes of the description, bytes of the tensors, crc32 of the description
+      magic, bytes of the description, bytes of the tensors, crc32 of head and description
       description: {"key": ..., "tensors": [[name, dtype, shape], ...], "crc32": of the tensors}
       the tensors, one behind the other
 
 A later row of a key replaces an earlier one. Rows can be computed again, so appending does not
-fsync: what a power cut has torn does not fit its checksum, and the file is used up to there.
+fsync: what a power cut has torn does not fit its checksum, and the file is used up to there. The
+head is part of each checksum, since a power cut may leave a new head before rows of another owner.
 """
 
 import json
@@ -47,6 +48,7 @@ class FeatureFile:
         """
         self.path = path
         self._head = _MAGIC + sha256(owner.encode()).digest()
+        self._seed = zlib.crc32(self._head)
         self._positions: dict[str, _Position] = {}
         self.size_bytes = len(self._head)
         self._stream: BinaryIO | None = None
@@ -68,14 +70,14 @@ class FeatureFile:
         if position is None:
             return None
         content = self._pread(position.at, position.size)
-        row = _parse(content, key)
+        row = _parse(content, key, self._seed)
         if row is None:
             del self._positions[key]  # it is computed again, and appended again
         return row
 
     def append(self, key: str, row: Tensors, limit_bytes: int) -> bool:
         """Add a row unless the file would be larger than `limit_bytes`; return whether it was."""
-        content = _packed(key, row)
+        content = _packed(key, row, self._seed)
         if content is None or self.size_bytes + len(content) > limit_bytes:
             return False
         stream = self._opened()
@@ -120,7 +122,8 @@ class FeatureFile:
             self._stream = self.path.open("w+b", buffering=0)
         if not self._ends_here:
             # It is new, or of another owner, or a power cut has torn its end.
-            os.ftruncate(self._stream.fileno(), self.size_bytes if self._positions else 0)
+            has_rows = self.size_bytes > len(self._head)
+            os.ftruncate(self._stream.fileno(), self.size_bytes if has_rows else 0)
             self._stream.seek(0)
             _write_all(self._stream, self._head)
             self._ends_here = True
@@ -145,7 +148,7 @@ class FeatureFile:
             if magic != _ROW or described > _LONGEST_DESCRIPTION or at + size > end:
                 return
             text = self._pread(at + _HEAD.size, described)
-            if zlib.crc32(text) != checksum:
+            if zlib.crc32(text, self._seed) != checksum:
                 return
             yield json.loads(text)["key"], size
             at += size
@@ -155,8 +158,14 @@ class FeatureFile:
         return os.pread(self._stream.fileno(), size, at)
 
 
-def _packed(key: str, row: Tensors) -> bytes | None:
-    """Return the bytes of a row; None for tensors of a dtype that cannot be named."""
+def _packed(key: str, row: Tensors, seed: int) -> bytes | None:
+    """Return the bytes of a row; None for tensors of a dtype that cannot be named.
+
+    Args:
+        key: of the row.
+        row: its tensors.
+        seed: crc32 of the head.
+    """
     if any(t.dtype.hasobject or np.dtype(t.dtype.str) != t.dtype for t in row.values()):
         return None
     contents = [np.asarray(tensor, order="C").tobytes() for tensor in row.values()]
@@ -168,16 +177,16 @@ def _packed(key: str, row: Tensors) -> bytes | None:
     size = sum(map(len, contents))
     if len(text) > _LONGEST_DESCRIPTION:
         return None
-    return b"".join([_HEAD.pack(_ROW, len(text), size, zlib.crc32(text)), text, *contents])
+    return b"".join([_HEAD.pack(_ROW, len(text), size, zlib.crc32(text, seed)), text, *contents])
 
 
-def _parse(content: bytes, key: str) -> Tensors | None:
+def _parse(content: bytes, key: str, seed: int) -> Tensors | None:
     """Return the tensors of a row; None if its bytes are not what was written."""
     if len(content) < _HEAD.size:
         return None
     _, described, size, checksum = _HEAD.unpack_from(content)
     text = content[_HEAD.size : _HEAD.size + described]
-    if zlib.crc32(text) != checksum:
+    if zlib.crc32(text, seed) != checksum:
         return None
     description, begin = json.loads(text), _HEAD.size + described
     tensors = memoryview(content)[begin:]

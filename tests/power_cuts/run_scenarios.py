@@ -42,6 +42,7 @@ SCENARIOS = {
     "kept-examples": "data_scenarios:KEPT_EXAMPLES",
     "example-index": "data_scenarios:EXAMPLE_INDEX",
     "features": "feature_scenarios:FEATURES",
+    "features-of-another-trunk": "feature_scenarios:ANOTHER_TRUNK",
     "extract-folder": "data_scenarios:FOLDER",
     "extract-yolo": "data_scenarios:YOLO",
     "extract-coco": "data_scenarios:COCO",

@@ -93,6 +93,26 @@ def test_a_row_with_wrong_numbers_is_replaced_by_one_that_is_appended(path):
     assert sorted(found(path)) == [0, 1]
 
 
+def test_a_torn_end_behind_the_only_row_and_wrong_numbers_in_it_cost_no_later_row(path):
+    filled(path, [0])
+    content = bytearray(path.read_bytes())
+    content[content.index(row_of(0)["features"].tobytes())] ^= 1
+    path.write_bytes(content + b"row\n")
+    file = FeatureFile(path, "me")
+    assert file.read("key/\udcff0") is None
+    file.append("key/\udcff0", row_of(0), PLENTY)
+    assert found(path) == [0]
+
+
+def test_rows_behind_the_head_of_another_owner_are_none_of_its(path):
+    filled(path, range(3))
+    content = path.read_bytes()
+    FeatureFile(path, "another").append("key/\udcff1", row_of(1), PLENTY)
+    head = path.read_bytes()[:40]  # a power cut has kept the new head and the old rows
+    path.write_bytes(head + content[40:])
+    assert found(path, "another") == []
+
+
 def test_rows_of_another_owner_are_not_found_and_make_room(path):
     filled(path, range(3))
     size = path.stat().st_size
