@@ -1,11 +1,17 @@
 """What both command lines have in common: --version, errors on one line, exit codes."""
 
+import errno
 from typing import Annotated
 
 import typer
 
 from fleet_model import __version__
-from fleet_model.errors import FleetError
+from fleet_model.errors import FleetError, StorageError
+
+# What the operator can mend: who may read what, and where there is room. Others are bugs.
+OF_THE_MACHINE = {
+    errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
+}  # fmt: skip
 
 
 def make_app(about: str, exit_codes: str) -> typer.Typer:
@@ -34,12 +40,22 @@ def make_app(about: str, exit_codes: str) -> typer.Typer:
 
 
 def run_app(app: typer.Typer, program: str) -> None:
-    """Run the command that was given; our own errors become one line and an exit code."""
+    """Run the command that was given; our own errors become one line and an exit code.
+
+    So do files that this user may not open, and a full disk.
+    """
     try:
         app()
     except FleetError as error:
         typer.echo(f"{program}: {error}", err=True)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        advice = "may this user read and write there, and has the disk room?"
+        typer.echo(f"{program}: {where}{error.strerror}; {advice}", err=True)
+        raise SystemExit(StorageError.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

@@ -10,6 +10,7 @@ from cloud_server import cli
 from cloud_server.cli.init_command import parse_settings
 from cloud_server.robots.register import Register
 from cloud_server.state.model_store import DirectoryStore
+from fleet_model.errors import StorageError
 from fleet_model.protocol.proof import make_key, public_line
 
 HEAVY = ("tensorflow", "keras", "flwr", "fastapi", "cv2", "numpy", "sqlalchemy")
@@ -142,6 +143,21 @@ def test_robots_are_listed_as_a_table_and_as_json(cloud_server, server_dir, line
     assert (code, err) == (0, "")
     (robot,) = json.loads(out)
     assert (robot["name"], robot["site"], robot["key"]) == ("r1", "hall", line)
+
+
+@pytest.mark.parametrize("command", ["pin", "unpin"])
+def test_a_file_that_cannot_be_opened_is_told_on_one_line(cloud_server, server_dir, command):
+    lock = server_dir.store / ".lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+
+    code, _, told = cloud_server("models", command, server_dir.root, "1")
+
+    assert code == StorageError.exit_code
+    assert told == (
+        f"cloud-server: {lock}: Is a directory; may this user read and write there, and has the "
+        "disk room?"
+    )
 
 
 def test_a_model_is_pinned_listed_as_such_and_unpinned(cloud_server, server_dir):
