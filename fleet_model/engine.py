@@ -90,7 +90,7 @@ class StagedModel:
         Args:
             files: in order.
             inputs: what the first stages are given.
-            outputs: what the last stage must answer; None of a trunk, whose answer goes on.
+            outputs: what the last stage must answer; None of a trunk, whose answer is passed on.
             num_threads: of each interpreter.
 
         Raises:

@@ -188,7 +188,7 @@ def expected_of(annotation: Any, metadata: Sequence[Any] = ()) -> str:
 def initial_toml(settings: BaseModel, head: str) -> str:
     """Return the commented first file with the values of `settings`.
 
-    A setting that has no value stands in a comment, with the field's example.
+    A setting that has no value is a comment, with the field's example.
     """
     lines, before = _comment(head), ""
     for name, key, field in _fields(type(settings)):

@@ -38,7 +38,7 @@ def signature_names(role: str, names: Iterable[str], default: str) -> dict[str, 
     Args:
         role: INPUTS, OUTPUTS, FEATURES or TARGETS.
         names: of the tensors.
-        default: the tensor that the role alone stands for, "" for none.
+        default: the tensor that the role alone names, "" for none.
     """
     listed = list(names)
     return {default: role} if listed == [default] else {n: f"{role}_{n}" for n in listed}

@@ -1,6 +1,6 @@
-"""The loop behind the service: say hello, follow published models, answer train messages.
+"""The loop behind the service: open a session, install published models, answer requests.
 
-Nothing ends it but `stop`. Whatever may change without this robot is waited for, and told in log
+Nothing ends it but `stop`. It waits for whatever may change without this robot, and says so in log
 and status: a network that is away ("offline"), a server that does not know its key yet, a clock
 that is off ("refused").
 """
@@ -101,7 +101,7 @@ class Agent:
         self._file.status.active_version = self._store.active_version = version
 
     def _hello(self) -> None:
-        """Begin anew: it ends what the server still holds of an older session of this robot.
+        """Begin a session; it ends what the server still holds of an older one of this robot.
 
         Flower alone would refuse a robot that was killed for the minute until it misses heartbeats.
         """
@@ -109,7 +109,7 @@ class Agent:
         try:
             status.name, status.site = self._store.hello()
         except RefusedError:
-            self._leave_fleet()  # it would go on with heartbeats that are refused, too
+            self._leave_fleet()  # else its heartbeats would continue, to be refused, too
             raise
         log.info("the server knows this robot as %s, site %s", status.name, status.site)
         self._file.update_standing(self._store.standing)
@@ -134,7 +134,7 @@ class Agent:
         """Install what is new; what cannot be installed is tried again, less and less often."""
         if time.monotonic() < self._look_at:
             return
-        self._look_at = time.monotonic() + self._settings.poll.idle_s  # also while a run goes on
+        self._look_at = time.monotonic() + self._settings.poll.idle_s  # also during a run
         before, status = self._store.bytes_down, self._file.status
         try:
             report = self._reporter.packed(status, self._store.standing.protocol)
@@ -160,8 +160,8 @@ class Agent:
     def _until_done(self, action: Callable[[], None]) -> None:
         """Do it until it works or the agent stops; wait longer each time, with jitter.
 
-        The session begins anew, which has the server hand out again what it has asked; but not
-        after a lost connection while that is here, half done or waiting to be sent.
+        Then a new session begins, and the server sends again what it has asked; but not after a
+        lost connection while that is here, half done or waiting to be sent.
         """
         while not self._stop.is_set():
             try:
@@ -174,7 +174,7 @@ class Agent:
                 if self._participation is None or not self._participation.at_work:
                     action = self._hello
             except Exception as error:
-                log.exception("the agent goes on after a bug")
+                log.exception("this is a bug; the agent continues")
                 reason = f"{type(error).__name__} in the agent; details are in its log"
                 self._leave_fleet()
                 self._wait("offline", reason, self._failures)

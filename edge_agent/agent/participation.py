@@ -49,7 +49,7 @@ class Participation:
         self._spool = SpoolWatch(settings, status.count_ingest) if settings.examples.spool else None
 
     def start(self) -> None:
-        """Begin to take in new bags; the session begins with the first step."""
+        """Begin to read new bags; the session begins with the first step."""
         if self._spool is not None:
             self._spool.start()
 
@@ -82,7 +82,7 @@ class Participation:
         self._process.cancel()
 
     def leave_spool(self) -> None:
-        """End what takes in new bags, at once."""
+        """End what reads new bags, immediately."""
         if self._spool is not None:
             self._spool.close()
 

@@ -1,4 +1,4 @@
-"""What this robot tells about itself with every look at the server."""
+"""What this robot reports about itself with every look at the server."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""What the agent last did, for `edge-agent status` and whoever watches the robot."""
+"""What the agent last did, for `edge-agent status` and for people who watch the robot."""
 
 import json
 import logging
@@ -46,20 +46,20 @@ class Status:
 
 
 class StatusFile:
-    """The agent's own hand on its status: every change is on disk at once.
+    """The agent's side of its status: every change is on disk immediately.
 
     `count_ingest` may be called from another thread. Memory is measured between `memory.start()`
     and `memory.close()`.
     """
 
     def __init__(self, folder: Path, trainer: str) -> None:
-        """Begin anew, but for what must last: notices are told once, examples stay."""
+        """Start empty, but for what must last: notices are reported once, examples stay."""
         self.status = Status(trainer=trainer)
         self.memory = MemoryWatch()
         self._folder, self._writing = folder, threading.Lock()
         try:
             before = read_status(folder)
-        except SettingsError:  # damaged: it is written anew
+        except SettingsError:  # damaged: it is replaced
             before = {}
         for name in ("last_notice", "last_notice_id"):
             setattr(self.status, name, str(before.get(name, "")))
@@ -77,8 +77,8 @@ class StatusFile:
     def update_standing(self, standing: Standing) -> None:
         """Log and keep what the server thinks of this robot, when that has changed."""
         status = self.status
-        told = standing.state, standing.reason
-        if told != (status.standing, status.standing_reason):
+        new = standing.state, standing.reason
+        if new != (status.standing, status.standing_reason):
             if standing.state != "approved":
                 log.warning(
                     "this robot takes no part in training: %s (%s)",
@@ -87,7 +87,7 @@ class StatusFile:
                 )
             elif status.standing:
                 log.info("this robot may take part in training again")
-            status.standing, status.standing_reason = told
+            status.standing, status.standing_reason = new
             self.write()
         if standing.notice_id and standing.notice_id != status.last_notice_id:
             log.warning("the server on this robot's update: %s", standing.notice)

@@ -28,13 +28,14 @@ CONFIG = Path("agent.toml")
 @app.command()
 def enroll(
     kit: Annotated[Path, typer.Argument(help="the kit folder of the server (DIR/kit)")],
-    directory: Annotated[Path, typer.Option("--dir", help="where key and settings go")] = Path(),
+    directory: Annotated[Path, typer.Option("--dir", help="folder for key and settings")] = Path(),
     examples: Annotated[
         list[Path] | None,
         typer.Option(help="bag, labelled folder, YOLO, COCO or TFDS directory; repeatable"),
     ] = None,
     spool: Annotated[
-        Path | None, typer.Option(help="folder where new bags appear: they are taken in")
+        Path | None,
+        typer.Option(help="folder where new bags appear; the agent copies their frames"),
     ] = None,
     topic: Annotated[str, typer.Option(help="camera topic; empty: the only one in the bag")] = "",
     label_topic: Annotated[
@@ -56,8 +57,11 @@ def enroll(
         spool=spool and spool.absolute(),
     )
     line = make(kit, directory, settings, train=train)
-    if missing := [str(path) for path in paths if not os.access(path, os.R_OK)]:
-        typer.echo(f"warning: --examples {', '.join(missing)}: cannot be read yet", err=True)
+    for path in paths:
+        if not path.exists():
+            typer.echo(f"warning: --examples {path}: no such file or folder yet", err=True)
+        elif not os.access(path, os.R_OK):
+            typer.echo(f"warning: --examples {path}: this user may not read it", err=True)
     if json_output:
         typer.echo(json.dumps({"public_key": line, "fingerprint": fingerprint(line)}))
         return
@@ -72,9 +76,9 @@ def enroll(
 
 @app.command()
 def run(config: Config = CONFIG) -> None:
-    """Be the service: join, train when asked, follow published models, until SIGTERM.
+    """Run the agent: join the fleet, train when asked, install published models, until SIGTERM.
 
-    A server that is away or does not know this robot yet is waited for; see `edge-agent status`.
+    If the server is away or does not know this robot yet, the agent waits: see `edge-agent status`.
     """
     from edge_agent.agent.service import serve
     from edge_agent.robot.settings import load_settings
@@ -86,9 +90,9 @@ def run(config: Config = CONFIG) -> None:
 @app.command()
 def pause(
     config: Config = CONFIG,
-    reason: Annotated[str, typer.Option(help="told to the server, one line")] = "",
+    reason: Annotated[str, typer.Option(help="sent to the server, one line")] = "",
 ) -> None:
-    """Take part in no training until `edge-agent resume`; models are followed."""
+    """Take no part in training until `edge-agent resume`; new models are still installed."""
     from edge_agent.robot.pause import pause as pause_robot
     from edge_agent.robot.settings import load_settings
 
@@ -154,7 +158,7 @@ def predict(
     confusion: Annotated[
         Path | None, typer.Option(help="write the confusion matrix here (PNG; needs labels)")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="stop after so many frames")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="stop after this many frames")] = None,
     json_output: Json = False,
 ) -> None:
     """Run the active model on your own images or bags: CSV, JSON, annotated images, metrics."""
@@ -226,7 +230,7 @@ def _status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     if notice := answer.get("last_notice"):
         yield f"notice   {notice}"
     if reason := answer.get("last_failure"):
-        yield f"request  the last one was not met: {reason}"
+        yield f"request  last one: {reason}"
     if measured := answer.get("evaluation"):
         values = {k: v for k, v in measured.items() if k not in ("version", "num_examples")}
         scores = ", ".join(f"{name} {value:.3f}" for name, value in values.items())

@@ -29,7 +29,7 @@ def extract(
         Path | None, typer.Option(help="folder of the data set; default: <first name>.frames")
     ] = None,
     rate_hz: Annotated[
-        float, typer.Option(min=0, help="at most so many frames a second of bag time")
+        float, typer.Option(min=0, help="at most this many frames per second of bag time")
     ] = 0,
     every_n: Annotated[int, typer.Option(min=1, help="only every n-th frame")] = 1,
     start: Annotated[
@@ -58,7 +58,7 @@ def extract(
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """Turn bags into a data set of images; after an interruption the same command goes on.
+    """Turn bags into a data set of images; after an interruption the same command continues.
 
     Exit code 13 says that something was damaged and is left out.
     """
@@ -82,10 +82,10 @@ def extract(
     )
     with _progress_bar("frames", lambda: _frame_count(options.paths, topic)) as show:
 
-        def tell(progress: Progress) -> None:
+        def report(progress: Progress) -> None:
             show(progress.seen)
 
-        summary = run(options, tell)
+        summary = run(options, report)
     if json_output:
         typer.echo(json.dumps({"out": options.out.name, **_summary_values(summary)}))
     else:
@@ -278,7 +278,7 @@ def _progress_bar(unit: str, count: Callable[[], int]) -> Iterator[Callable[...,
 
         def show(done: int, total: int | None = None) -> None:
             nonlocal shown
-            if done - shown < _EVERY:  # whoever leaves frames out never meets most numbers
+            if done - shown < _EVERY:  # where frames are left out, most numbers never come
                 return
             shown = done
             seconds = bar.tasks[0].elapsed or 0.0

@@ -246,7 +246,7 @@ class Corrections:
         Args:
             path: the recording.
             settings: its `label_topic` may name the file.
-            damage: told about labels that cannot be read.
+            damage: gets the labels that cannot be read.
             listed: how the frames of a data set are listed whose labels are taken.
 
         Raises:
@@ -301,7 +301,7 @@ class Corrections:
             yield facts.stamp_ns, facts.topic, Mark(label, boxes)
         if not count:
             expected = "expected a data set that was extracted from a bag, with its manifest.csv"
-            raise FrameError(f"{path.name}: nothing tells when its frames were taken; {expected}")
+            raise FrameError(f"{path.name}: nothing says when its frames were taken; {expected}")
 
 
 def _sound(mark: Mark, facts: FrameFacts, damage: DamageLog) -> Mark:

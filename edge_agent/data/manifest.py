@@ -51,14 +51,14 @@ class ManifestRow:
 
 
 class DataSetManifest:
-    """The rows of a manifest.csv; every iteration reads the file anew, in constant memory."""
+    """The rows of a manifest.csv; every iteration reads the file again, in constant memory."""
 
     def __init__(self, path: Path, damage: DamageLog | None = None) -> None:
         """Keep the file's name; nothing is opened yet.
 
         Args:
             path: the manifest.csv.
-            damage: told about lines that are no rows; without it they raise FrameError.
+            damage: gets the lines that are no rows; without it they raise FrameError.
         """
         self._path, self._damage = path, damage
 
@@ -140,7 +140,7 @@ def read_table(
     Args:
         path: the file.
         needed: columns that must be there.
-        damage: told about lines that the csv module refuses; without it they raise FrameError.
+        damage: gets the lines that the csv module refuses; without it they raise FrameError.
 
     Raises:
         FrameError: the file cannot be read, or a needed column is missing.

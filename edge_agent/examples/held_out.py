@@ -21,7 +21,7 @@ class Moment(NamedTuple):
     """What the split looks at; moments are ordered by time."""
 
     stamp_ns: int
-    name: str  # tells moments of one stamp apart
+    name: str  # distinguishes moments of one stamp
     label: str
     camera: str = ""  # frames of one camera that follow each other are neighbors; "" has none
 

@@ -17,8 +17,8 @@ class TrainedMoments:
     """For every label and time segment, the newest moment that was trained on, kept in a file.
 
     In a segment all moments up to that one count as trained on: `HeldOutSplit` holds out whole
-    segments or the newest part of one. A few bytes a segment are kept, not one entry a frame, and
-    they are kept when the frames are gone: those of a disk that is unplugged come back.
+    segments or the newest part of one. A few bytes per segment are kept, not one entry per frame,
+    and they are kept when the frames are gone: those of a disk that is unplugged come back.
     """
 
     def __init__(self, file: Path | None, segment_s: float) -> None:

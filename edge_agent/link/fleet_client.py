@@ -74,7 +74,7 @@ class _Work:
 class FleetClient:
     """Poll for messages and answer them.
 
-    Neither the network nor a restart of the server costs work: after a failure, `step` goes on
+    Neither the network nor a restart of the server costs work: after a failure, `step` continues
     with the same session, and sends again what did not arrive, while the server waits for it.
     """
 
@@ -112,9 +112,9 @@ class FleetClient:
 
         Raises:
             ConnectionFailed, RefusedError: call again later; what is at work is kept. After a
-                refusal say hello first: it ends the session that the server still holds. After a
-                lost connection only when nothing is at work: a message may have been lost with
-                the answer that held it, and is handed out again.
+                refusal begin a new session first: it ends the one that the server still holds.
+                After a lost connection only when nothing is at work: a message may have been lost
+                with the answer that held it, and is handed out again.
         """
         try:
             link = self._live()
@@ -131,7 +131,7 @@ class FleetClient:
             self._broken = True
             raise
         except Exception:
-            if self._work is not None:  # or it would fail so for ever, trained anew each time
+            if self._work is not None:  # else it would be trained and fail again each time
                 self._answered, self._work = self._work.asked, None
             self._broken = True
             raise
@@ -164,7 +164,7 @@ class FleetClient:
             self._connection = None
 
     def _live(self) -> FleetConnection:
-        """Return a connection whose session goes on, or begins."""
+        """Return a connection whose session continues, or begins."""
         if self._connection is None:
             self._connection = self._begin()
         elif self._broken:
@@ -192,7 +192,7 @@ class FleetClient:
         if message is None:
             return None
         asked = message.metadata
-        if asked.message_id == self._answered:  # after a hello it may be handed out once more
+        if asked.message_id == self._answered:  # a new session may bring it once more
             return None
         left_s = asked.created_at + asked.ttl - self._server_now()
         if left_s <= 0:
@@ -223,6 +223,6 @@ def _beat(connection: FleetConnection, stop: threading.Event) -> None:
             connection.heartbeat()
             failed = False
         except FleetError as error:
-            if not failed:  # said once; the main loop tells more
+            if not failed:  # logged once; the main loop says more
                 log.warning("heartbeat: %s", error)
             failed = True

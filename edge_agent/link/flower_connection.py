@@ -98,7 +98,7 @@ class FleetConnection:
     """Take part in a fleet: activate, receive messages, reply. Executes nothing it receives.
 
     A session outlives the network and the server's process: after ConnectionFailed every call may
-    be repeated, and `receive` and `reply` go on where they were cut. Not thread-safe, except
+    be repeated, and `receive` and `reply` continue where they were cut. Not thread-safe, except
     `heartbeat`, which may run in another thread.
     """
 
@@ -164,7 +164,7 @@ class FleetConnection:
         return bool(self._call("SendNodeHeartbeat", request).success)
 
     def resume(self) -> None:
-        """Be online after a failed call: go on with the session, or begin it anew.
+        """Be online after a failed call: continue the session, or begin a new one.
 
         A heartbeat keeps what the server awaits of this robot; a node that goes offline for a
         moment loses it.
@@ -183,7 +183,7 @@ class FleetConnection:
         """Return the next message with its content, or None.
 
         Raises:
-            UpdateError: the message is damaged or withdrawn; it is given up, the session goes on.
+            UpdateError: the message is damaged or withdrawn; it is given up, the session continues.
             ConnectionFailed, RefusedError: call `resume`; the message is not lost.
         """
         from flwr.proto.fleet_pb2 import PullMessagesRequest
@@ -238,7 +238,7 @@ class FleetConnection:
         The same reply may be sent again after a failure: what has arrived of it is not sent twice.
 
         Raises:
-            UpdateError: it comes too late; this work is lost, the session goes on.
+            UpdateError: it comes too late; this work is lost, the session continues.
             ConnectionFailed, RefusedError: call `resume`, then this again.
         """
         from flwr.app.message import remove_content_from_message

@@ -86,7 +86,7 @@ class HttpsStore:
             raise SettingsError(f"server.address {link.address}: {error}") from None
         self._tag, self._newest = "", None  # type: str, Offer | None
         self._report_after = 0.0  # monotonic: no report before
-        self.active_version: int | None = None  # told to the server with every look
+        self.active_version: int | None = None  # sent to the server with every look
         self.standing = Standing()  # what the server thinks of this robot, of its last answer
         self.server_ahead_s = 0.0  # of this robot's clock; 0 also for what is too little to tell
         self.bytes_down = 0
@@ -189,12 +189,12 @@ class HttpsStore:
         self._client.close()
 
     def _look(self, channel: str, report: str) -> _Answer:
-        told = {
+        about = {
             "active": "" if self.active_version is None else str(self.active_version),
             PROTOCOL_PARAMETER: str(PROTOCOL),  # a server that knows no numbers ignores it
             REPORT_PARAMETER: report,
         }
-        query = "&".join(f"{name}={value}" for name, value in told.items() if value)
+        query = "&".join(f"{name}={value}" for name, value in about.items() if value)
         headers = {"if-none-match": self._tag} if self._tag else {}
         path = path_of(ROBOT, CHANNEL, channel=channel)
         return self._request("GET", f"{path}?{query}" if query else path, headers)
@@ -221,7 +221,7 @@ class HttpsStore:
         return content
 
     def _blocks(self, response: "httpx.Response", size_bytes: int) -> "Iterator[bytes]":
-        """Yield the body as it is sent: nothing is unpacked, and it may not take for ever."""
+        """Yield the body as it is sent: nothing is unpacked, and its time is limited."""
         end = time.monotonic() + PATIENCE_S + size_bytes / SLOWEST_BYTES_S
         for block in response.iter_raw():
             yield block
@@ -268,7 +268,7 @@ class HttpsStore:
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return ConnectionFailed(
                 f"{self._address} is not the server of this robot's kit ({text}); copy the kit "
-                "again if the server was made anew"
+                "again if the server was set up again"
             )
         return ConnectionFailed(f"no answer from {self._address} ({text})")
 

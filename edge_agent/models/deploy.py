@@ -8,7 +8,7 @@ On FAT and exFAT there are no links. Files are copied, `current` is a file that 
 objects are only kept until they are copied.
 
 A power cut at any point leaves `current` on a complete, verified version. <manifest> is the start
-of the manifest's own sha256: a server that was made anew counts its versions from 0 again, and its
+of the manifest's own sha256: a server that was set up again counts its versions from 0, and its
 version must never be put together inside the active one.
 """
 

@@ -8,7 +8,7 @@ GROWTH = 1.3  # a wait is about a third of the time it has failed: who is back s
 class Backoff:
     """Wait 1 s, then longer and longer, up to `most_s`.
 
-    Each wait is spread by half, so that a fleet does not knock at once after a power cut.
+    Each wait is spread by half, so that a fleet does not call all together after a power cut.
     """
 
     def __init__(self, most_s: float = 60.0) -> None:

@@ -18,7 +18,7 @@ def pause(state: Path, reason: str) -> None:
 
     Args:
         state: the state directory.
-        reason: is told to the server; "" is "paused".
+        reason: is sent to the server; "" is "paused".
 
     Raises:
         SettingsError: the reason is too long, or no line of text.

@@ -1,4 +1,4 @@
-"""The robot's battery, as the kernel tells it."""
+"""The robot's battery, as the kernel reports it."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What a robot tells the server about its failures: the reason, and nothing of its disk."""
+"""What a robot reports to the server about its failures: the reason, and nothing of its disk."""
 
 import logging
 import re

@@ -19,7 +19,7 @@ FOLDER = "features"  # in a trainer's directory
 CACHE_MB = 512
 # The file is written again when this share of it is dead; the second, when rows have no room in it.
 _MOSTLY, _SCARCE = 2, 8
-LIMIT = "EDGE_AGENT_TRAINING__CACHE_MB"  # of the training process: how its agent tells it
+LIMIT = "EDGE_AGENT_TRAINING__CACHE_MB"  # of the training process: how its agent passes it on
 log = logging.getLogger(__name__)
 
 
@@ -117,7 +117,7 @@ class FeatureCache:
         self._earlier.clear()
 
     def _give_up(self, error: Exception) -> None:
-        """Go on in memory only: the next process computes the rows again."""
+        """Continue in memory only: the next process computes the rows again."""
         log.warning("features are not kept: %s", getattr(error, "strerror", None) or error)
         if self._file:
             self._file.close()

@@ -61,7 +61,7 @@ class LocalTraining:
                 "bytes, expected a sha256 and a size"
             ) from None
         spec, directory = self._models.trainer(self._store, entry, training.trainer)
-        with suppress(OSError):  # a full disk: training goes on without
+        with suppress(OSError):  # a full disk: training continues without
             (directory / FOLDER).mkdir(exist_ok=True)  # the trainer keeps features between starts
         # Robots with equal data must not shuffle alike; the name keeps a robot's order repeatable.
         seed = request.config.seed ^ zlib.crc32(robot.encode())

@@ -1,4 +1,4 @@
-"""What agent and training process tell each other: a job one way, a reply or an error back.
+"""What agent and training process send each other: a job one way, a reply or an error back.
 
 Both travel as packets: two lengths, a JSON header, a safetensors body (never pickle).
 """

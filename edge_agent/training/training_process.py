@@ -180,7 +180,7 @@ class TrainingProcess:
         for stream in (child.stdin, child.stdout):
             with suppress(BrokenPipeError):
                 if stream:
-                    stream.close()  # the end of its stdin tells the child to go
+                    stream.close()  # the child ends when its stdin does
         try:
             child.wait(5)
         except subprocess.TimeoutExpired:
@@ -189,7 +189,7 @@ class TrainingProcess:
 
 
 def _import_paths() -> Mapping[str, str]:
-    """Let the child import what its parent can, plug-ins too, but nothing from where it stands."""
+    """Let the child import what its parent can, plug-ins too, but not from its current folder."""
     paths = [path or str(Path.cwd()) for path in sys.path]
     return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
 
@@ -209,7 +209,7 @@ def main() -> NoReturn:
         try:
             packet = packets.get(timeout=idle_s)
         except queue.Empty:
-            os._exit(0)  # at once: the thread above cannot be joined
+            os._exit(0)  # immediately: the thread above cannot be joined
 
 
 class _WarmTrainer:
@@ -240,7 +240,7 @@ def _answer(warm: _WarmTrainer, packet: Packet) -> Packet:
         return pack_update(update)
     except FleetError as error:
         return pack_error(error)
-    except Exception as error:  # whatever it is, the agent must hear of it
+    except Exception as error:  # whatever it is, the agent must get an answer
         log.exception("training failed")
         warm.forget()
         reason = f"training failed with {type(error).__name__}; details are in the agent's log"
@@ -258,7 +258,7 @@ def _process_metrics() -> Mapping[str, float]:
 
 
 def _receive(inbound: BinaryIO, packets: "queue.SimpleQueue[Packet]") -> None:
-    """Read on while the trainer works, to learn at once that the parent has gone."""
+    """Keep reading while the trainer works, to notice immediately that the parent has gone."""
     while packet := read_packet(inbound):
         packets.put(packet)
     os._exit(0)

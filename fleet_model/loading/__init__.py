@@ -13,7 +13,7 @@ NOT_IN = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")
 
 
 def load_plugin(table: Mapping[str, str], name: str) -> Any:
-    """Return the object that `name` stands for.
+    """Return the object that `name` names.
 
     Args:
         table: Built-in names, e.g. `{"bag": "edge_agent.data.frames.bag:BagFrames"}`.

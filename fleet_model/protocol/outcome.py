@@ -53,7 +53,7 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """Return a sentence for people; how it begins tells the kind."""
+        """Return a sentence for people; how it begins shows the kind."""
         return f"{_BEGINS[self.kind]}{self.words}"
 
 

@@ -180,6 +180,6 @@ def _signature(key: ec.EllipticCurvePrivateKey, signed: bytes) -> str:
 
 
 def _signed(method: str, path: str, stamp: str, server: str = "") -> bytes:
-    """Return the signed text; the first line tells the two forms apart."""
+    """Return the signed text; the first line distinguishes the two forms."""
     form = f"fleetlearn 2\n{server}" if server else "fleetlearn"
     return f"{form}\n{method.upper()}\n{path}\n{stamp}".encode()

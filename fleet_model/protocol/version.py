@@ -2,7 +2,7 @@
 
 It rises when a message or a published file changes such that an older side would misread it. A
 field that an older side may ignore does not raise it. docs/decisions/0010-protocol-versions.md
-tells the rules and the order of upgrades.
+has the rules and the order of upgrades.
 """
 
 from fleet_model import __version__

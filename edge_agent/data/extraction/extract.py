@@ -39,7 +39,7 @@ _FASTEST_HZ, _LONGEST_S = 1e6, 1e9  # beyond, someone mistyped
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractOptions:
-    """What to extract and how. The same options into the same `out` go on where they ended."""
+    """What to extract and how. The same options into the same `out` continue where they ended."""
 
     paths: tuple[Path, ...]  # bags, or data sets of any kind that labels.py reads
     out: Path  # made if needed; else empty, or begun with these options
@@ -87,7 +87,7 @@ def extract(
         SettingsError: the options contradict each other, or `out` holds something else.
         FrameError: nothing there can be read, or a topic must be named.
         StorageError: the disk is full or fails; the frames written so far are a valid data set,
-            and the same options go on once there is space.
+            and the same options continue once there is space.
     """
     _require_options(options)
     try:

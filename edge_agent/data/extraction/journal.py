@@ -1,4 +1,4 @@
-"""Remember what became of every frame, so that a killed extraction goes on where it ended.
+"""Remember what became of every frame, so that a killed extraction continues where it ended.
 
 OUT/.extract/ holds `command` (what is extracted, from what), `journal` (one line a chosen frame,
 added only when its image file is safe on the disk), `reserve` (room for the last files on a full
@@ -24,7 +24,7 @@ FOLDER = ".extract"
 class Written(NamedTuple):
     """A frame that is a file."""
 
-    time_ns: int  # of its entry: tells that the journal and the source still agree
+    time_ns: int  # of its entry: shows that the journal and the source still agree
     file: str  # relative to the data set
     source: str
     topic: str
@@ -56,7 +56,7 @@ class Journal:
     """
 
     def __init__(self, out: Path, command: str) -> None:
-        """Take over `out`: make it, or go on with it.
+        """Take over `out`: make it, or continue it.
 
         Args:
             out: where the data set goes.

@@ -106,7 +106,7 @@ class ExtractOutput:
             what = "the frames so far are there, but no room was left for all index files"
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise StorageError(
-            f"{self._out.name}: {reason}; {what}. Make space: the same command then goes on"
+            f"{self._out.name}: {reason}; {what}. Make space: the same command then continues"
         ) from error
 
     def _begin_commit(self) -> None:

@@ -31,7 +31,7 @@ class Selection(NamedTuple):
     start: TimeLimit | None = None  # inclusive
     end: TimeLimit | None = None  # exclusive
     every_n: int = 1  # the first of every n frames of the range
-    rate_hz: float = 0.0  # at most so many frames a second; 0 is all
+    rate_hz: float = 0.0  # at most this many frames per second; 0 is all
 
 
 class Moments(NamedTuple):
@@ -74,7 +74,7 @@ def require_order(selection: Selection) -> None:
 
 
 def reason_to_skip(selection: Selection) -> Callable[[int], str]:
-    """Return a function that tells of each frame's time, in their order, why it is not wanted.
+    """Return a function that says of each frame's time, in their order, why it is not wanted.
 
     It answers "" (wanted), "time range" or "rate". One function serves one source: the first time
     it is given is where the recording begins.
@@ -103,7 +103,7 @@ class _Skip:
         return "" if not self._selection.rate_hz or self._takes_slot(time_ns) else "rate"
 
     def _takes_slot(self, time_ns: int) -> bool:
-        """Give every period of the wanted rate one frame; a clock that was set back begins anew."""
+        """Give every period of the wanted rate one frame; a clock set back starts again."""
         slot, self._last_ns = self._slot_of(time_ns), time_ns
         if self._slot < 0 or slot < self._slot - 1:
             self._origin_ns, self._slot = time_ns, 0

@@ -25,7 +25,7 @@ class BagFrames:
     """The frames of one camera topic of one bag, in the order of recording.
 
     A bag is a storage file, or a folder of them that are read in the order of their numbers.
-    metadata.yaml is not needed: it only tells which files ought to be there.
+    metadata.yaml is not needed: it only lists the files that ought to be there.
 
     A frame's file stays open for as long as anybody holds an Entry or a Stored of it, so both may
     be loaded at any time, from any thread, also after the iteration has ended.

@@ -25,7 +25,7 @@ def decode_compressed(data: bytes | memoryview, declared: str, where: str) -> Rg
 
     Args:
         data: a whole JPEG, PNG, WebP or BMP file.
-        declared: the message's own word for its format: it tells depth, the bytes tell the rest.
+        declared: the message's own word for its format: it gives depth, the bytes give the rest.
         where: names the frame in errors: source, topic and stamp.
 
     Raises:

@@ -46,7 +46,7 @@ def image_names(path: Path, damage: DamageLog | None = None) -> list[str]:
 
     Args:
         path: a folder or an image.
-        damage: told about folders that cannot be listed; without it the first one raises.
+        damage: gets the folders that cannot be listed; without it the first one raises.
 
     Raises:
         FrameError: `path` itself cannot be listed.

@@ -19,7 +19,7 @@ def image_frame(content: bytes, source: str, topic: str, stamp_ns: int, where: s
         where: names the file in errors.
 
     Raises:
-        FrameError: empty, cut short, damaged or of another format; `reason` tells which.
+        FrameError: empty, cut short, damaged or of another format; `reason` says which.
     """
     try:
         header = read_header(content)

@@ -58,7 +58,7 @@ def read_header(data: bytes | memoryview) -> ImageHeader:
     flipped bit inside, or a JPEG that lost its end and was given the end marker all the same.
 
     Raises:
-        FrameError: empty, cut short, damaged or of another format; `reason` tells which. The
+        FrameError: empty, cut short, damaged or of another format; `reason` says which. The
             message does not name the frame.
     """
     view = memoryview(data)

@@ -23,7 +23,7 @@ def frame_of(stored: bytes | memoryview, topic: Topic, source: str, bag_ns: int)
     compressedDepth it is the message's own bytes and `format` is "compressedDepth".
 
     Raises:
-        FrameError: the message or its picture is damaged; `reason` tells how.
+        FrameError: the message or its picture is damaged; `reason` says how.
     """
     where = f"{source}{topic.name} at {bag_ns}"
     readers = _READERS.get(topic.type.replace("/msg/", "/"))

@@ -96,7 +96,7 @@ def check_layout(layout: RawLayout, size: int) -> None:
     """Refuse sizes that do not fit each other or `size` bytes of data.
 
     Raises:
-        FrameError: `reason` tells which; the message does not name the frame.
+        FrameError: `reason` says which; the message does not name the frame.
     """
     name, height, width, step = layout[:4]
     if not size:

@@ -297,7 +297,7 @@ def _shut_down(context: Any, executor: Any, node: Any) -> None:
 
 
 def _must_renew(now: _Offer | None, offer: _Offer) -> bool:
-    """Return whether the subscription must be made anew to hear everybody as well as possible."""
+    """Return whether the subscription must be made again to hear everybody as well as possible."""
     if now is None or (now.type, now.reliable) != (offer.type, offer.reliable):
         return True
     # never only to become latched: that would deliver old messages a second time

@@ -164,7 +164,7 @@ def image_files(
 
     Args:
         path: a folder or an image.
-        unlisted: told about folders that cannot be listed; without it the first one raises OSError.
+        unlisted: gets the folders that cannot be listed; without it the first one raises OSError.
     """
     if path.is_dir():
         yield from _images_in(path, set(), unlisted)

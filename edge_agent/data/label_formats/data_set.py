@@ -37,7 +37,7 @@ class LabelledEntry(NamedTuple):
     load: Callable[[], LabelledFrame]  # raises FrameError (with `reason`) as Entry.load does
     topic: str = ""  # where it is known without reading the frame
     name: str = ""  # of the image in its data set
-    place: Place | None = None  # None: nothing tells whether the frame was read before
+    place: Place | None = None  # None: nothing shows whether the frame was read before
     # The label of a frame that was read before; it reads label files, but no frame. None: only
     # `load` finds it.
     mark: Callable[[FrameFacts], Mark] | None = None

@@ -60,7 +60,7 @@ def labels_by_stamp(path: Path, damage: DamageLog) -> Iterator[tuple[int, Labels
 
 
 def names_files(path: Path) -> bool:
-    """Return whether a table tells its frames by file and not by stamp; raises FrameError."""
+    """Return whether a table names its frames by file and not by stamp; raises FrameError."""
     try:
         with path.open("rb") as stream:
             first = stream.readline(1 << 12).decode(errors="replace")

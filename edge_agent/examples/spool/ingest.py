@@ -3,7 +3,7 @@
     spool/run-7 --labelled, thinned, blurred and doubled frames left out--> state/examples/run-7-...
 
 A long recording comes in parts, so that the store never grows far beyond its limit. The process may
-be killed at any moment: the next one goes on, nothing comes in twice or by half. It ends when the
+be killed at any moment: the next one continues, nothing comes in twice or by half. It ends when the
 work is done; its memory goes back to the robot.
 """
 
@@ -77,7 +77,7 @@ class Ingest:
         """Take in what is new, keep the store within its limits.
 
         Raises:
-            StorageError: the disk is full or fails; the next run goes on.
+            StorageError: the disk is full or fails; the next run continues.
         """
         found = {r.path: r for r in find_recordings(self._spool)} if self._job.recordings else {}
         wanted = [found[Path(p)] for p in self._job.recordings if Path(p) in found]
@@ -112,14 +112,14 @@ class Ingest:
         try:
             plan = self._ledger.underway(name) or self._ledger.begin(name, self._borders(recording))
             if plan.attempts >= ATTEMPTS:
-                raise FrameError(f"{recording.path.name}: taking it in has failed {ATTEMPTS} times")
+                raise FrameError(f"{recording.path.name}: reading it has failed {ATTEMPTS} times")
             plan.attempts += 1
             self._plan = plan
             self._ledger.save()
             self._take(name, recording, plan)
         except (FrameError, SettingsError) as refusal:
             error = str(refusal)
-            log.warning("not taken in: %s", error)
+            log.warning("not added to the examples: %s", error)
         self._plan = None
         self._ledger.finish(name, error)
 
@@ -134,7 +134,12 @@ class Ingest:
             self._ledger.totals.add(note)
             self._ledger.save()
             self._keep_limits()
-            log.info("%s: %d of %d frames taken in", recording.path.name, note.kept, note.seen)
+            log.info(
+                "%s: %d of %d frames added to the examples",
+                recording.path.name,
+                note.kept,
+                note.seen,
+            )
 
     def _extract(self, batch: str, recording: Recording, plan: Underway) -> BatchNote:
         borders = [TimeLimit(ns, absolute=True) for ns in plan.borders]
@@ -187,7 +192,7 @@ class Ingest:
 
     def _borders(self, recording: Recording) -> list[int]:
         """Return the times that cut a recording into parts, each a fraction of the store."""
-        damage = DamageLog()  # the extraction tells
+        damage = DamageLog()  # the extraction reports it
         wanted = reason_to_skip(Selection(rate_hz=self._job.rate_hz))
         borders: list[int] = []
         length = count = 0
@@ -220,7 +225,7 @@ def _batch(recording: Recording, name: str, part: int) -> str:
 
 
 def main() -> int:
-    """Do the job that stands in stdin; return the exit code."""
+    """Do the job that is read from stdin; return the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     job = IngestJob(**json.load(sys.stdin))
     _step_aside()

@@ -2,7 +2,7 @@
 
     state/examples/
       ledger.json           what was taken in, see ledger.py
-      .incoming/<batch>/    is being extracted; an interrupted extraction goes on in here
+      .incoming/<batch>/    is being extracted; an interrupted extraction continues in here
       <batch>/              a data set of images, <label>/<image>, with its manifest.csv
         .batch.json         when it came in, what was left out
 

@@ -55,7 +55,7 @@ class Ledger:
     """ledger.json in the store's folder; every change is one durable replacement of the file."""
 
     def __init__(self, folder: Path, settings: str) -> None:
-        """Read it; one that cannot be read begins anew.
+        """Read it; one that cannot be read counts as empty.
 
         Args:
             folder: the store's.
@@ -74,7 +74,7 @@ class Ledger:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            log.warning("%s cannot be read (%s); it begins anew", FILE, error)
+            log.warning("%s cannot be read (%s); it starts empty", FILE, error)
 
     def is_done(self, recording: str) -> bool:
         """Return whether there is nothing more to do for a recording, given by its id."""

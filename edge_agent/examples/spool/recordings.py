@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 TOTALS = "totals.json"  # in the store: what was taken in from the spool, in numbers
-POWER_LOSS_S = 600.0  # rosbag2 flushes its cache every few seconds; a split bag goes on sooner
+POWER_LOSS_S = 600.0  # rosbag2 flushes its cache every few seconds; a split bag continues sooner
 _METADATA = "metadata.yaml"
 _ROS2 = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 _BARE = (*_ROS2, ".bag", ".bag.active")
 _BESIDE = ("-wal", "-journal", "-shm")  # SQLite's own files, there while it writes
 _KNOWN = (_METADATA, *_BARE, *(f".db3{end}" for end in _BESIDE))
-_DEEPEST = 8  # folders; a link that leads back up must not be followed for ever
+_DEEPEST = 8  # folders; a link that leads back up must not be followed endlessly
 
 Signature: TypeAlias = tuple[tuple[str, int, int], ...]  # (name, bytes, mtime in ns) of every file
 

@@ -1,4 +1,4 @@
-"""Have new bags of the spool taken into the store while the agent goes on.
+"""Have new bags of the spool read into the store while the agent continues.
 
 A thread looks at the spool, which may lie on a disk that hangs, and starts a child process when a
 bag is complete. So the agent itself loads nothing of what reading pictures needs, and no round
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class SpoolWatch:
-    """Watches from `start` to `close`; tells `report` the store's totals when they change."""
+    """Watches from `start` to `close`; passes the store's totals to `report` when they change."""
 
     def __init__(
         self, settings: AgentSettings, report: Callable[[Mapping[str, Any]], None]
@@ -51,7 +51,7 @@ class SpoolWatch:
         threading.Thread(target=self._watch, name="spool", daemon=True).start()
 
     def close(self) -> None:
-        """End a child that is at work, and look no more; the next start goes on."""
+        """End a child that is at work, and look no more; the next start continues."""
         self._stop.set()
         child = self._child
         if child is not None:
@@ -85,7 +85,9 @@ class SpoolWatch:
             self._taken = {r.path: r.signature for r in complete}
             self._retry_s = _RETRY_S
         else:  # its own words are in the log
-            log.warning("taking in new bags has failed (%d); again in %.0f s", code, self._retry_s)
+            log.warning(
+                "reading new bags has failed (%d); trying again in %.0f s", code, self._retry_s
+            )
             self._not_before = self._last + self._retry_s
             self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)
         self._tell()

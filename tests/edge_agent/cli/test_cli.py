@@ -113,14 +113,21 @@ def test_enroll_prints_the_key_alone_and_the_next_step_beside_it(kit, tmp_path):
     assert not settings.training.enabled
 
 
-def test_enroll_warns_of_examples_that_are_not_there(kit, tmp_path):
-    (tmp_path / "there").mkdir()
+def test_enroll_warns_of_examples_that_are_not_there_or_not_readable(kit, tmp_path, monkeypatch):
+    paths = [tmp_path / name for name in ("there", "nope", "locked")]
+    for path in (paths[0], paths[2]):
+        path.mkdir()
+    access = os.access  # root may read everything
+    monkeypatch.setattr(os, "access", lambda path, mode: path != paths[2] and access(path, mode))
     words = ["enroll", kit, "--dir", tmp_path / "robot", "--json"]
-    words += ["--examples", tmp_path / "there", "--examples", tmp_path / "nope"]
-    hint = type_(*words)[1]
-    assert hint == f"warning: --examples {tmp_path}/nope: cannot be read yet\n"
+    for path in paths:
+        words += ["--examples", path]
+    assert type_(*words)[1] == (
+        f"warning: --examples {tmp_path}/nope: no such file or folder yet\n"
+        f"warning: --examples {tmp_path}/locked: this user may not read it\n"
+    )
     settings = load_settings(tmp_path / "robot" / "agent.toml", {})
-    assert settings.examples.paths == (tmp_path / "there", tmp_path / "nope")
+    assert settings.examples.paths == tuple(paths)
 
 
 def test_enroll_answers_in_json(kit, tmp_path):
@@ -203,7 +210,7 @@ def test_the_status_shows_what_the_agent_could_not_do_and_what_it_measured(confi
     write_status(config.parent / "state", status)
     out, _ = type_("status", "-c", config)
     assert "newest   not installed: manifest.json is of protocol 9: update the agent\n" in out
-    assert "request  the last one was not met: failed: this agent does not know" in out
+    assert "request  last one: failed: this agent does not know" in out
     assert "measured version 5: accuracy 0.750, loss 0.500 (12 held-out examples)\n" in out
 
 

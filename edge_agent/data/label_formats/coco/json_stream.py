@@ -70,7 +70,7 @@ class _Text:
             except RecursionError:
                 raise self.damaged("nested too deeply") from None
             else:
-                if end < len(self._text) or not self._more():  # a number may go on
+                if end < len(self._text) or not self._more():  # a number may continue
                     self._at = end
                     return value
 

@@ -39,7 +39,7 @@ class Position(NamedTuple):
     page: int
     offset: int  # of the row in its page
     topic: int  # index into the schema's topics, of which there are fewer than 2**16
-    overflow: int  # page that the message goes on at; 0: none
+    overflow: int  # page that the message continues on; 0: none
 
 
 _ROW = np.dtype(list(zip(Position._fields, ("i8", "i8", "u4", "u2", "u2", "u4"), strict=True)))
@@ -52,7 +52,7 @@ class Positions(NamedTuple):
     rows: _Rows  # (messages of `topics`,) by time, those of equal time by row id
     topics: frozenset[int]  # by index: those that were wanted, and others
     counts: _Numbers  # (topics,) messages of each topic of the file
-    starts: _Numbers  # the pages that one message each, of any topic, goes on at; in order
+    starts: _Numbers  # the pages that one message each, of any topic, continues on; in order
     # Those that several messages claim: all but one are wrong, and nobody knows which.
     shared: frozenset[int]
 

@@ -57,7 +57,7 @@ class Chunk:
     start_ns: int
     size: int  # bytes of its records when unpacked, as it claims
     compression: str
-    channels: frozenset[int] | None = None  # those with messages by the summary; None: not told
+    channels: frozenset[int] | None = None  # those with messages by the summary; None: not known
     is_cut: bool = False  # the file ends in it
     is_checked: bool = False
     failure: _Failure | None = None

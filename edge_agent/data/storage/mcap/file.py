@@ -142,7 +142,7 @@ class McapFile:
 
 
 class _Part(NamedTuple):
-    """A chunk that the summary tells of, or a stretch that has to be walked."""
+    """A chunk that the summary names, or a stretch that has to be walked."""
 
     order_ns: int
     at: int

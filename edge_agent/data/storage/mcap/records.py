@@ -4,7 +4,7 @@ from struct import Struct, error, unpack_from
 from typing import NamedTuple
 
 MAGIC = b"\x89MCAP0\r\n"
-LOST = 0  # stands for bytes that are no record; no opcode is 0
+LOST = 0  # marks bytes that are no record; no opcode is 0
 (HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, MESSAGE_INDEX, CHUNK_INDEX) = range(1, 9)
 STATISTICS, DATA_END = 11, 15
 KNOWN_OPCODES = 15  # higher ones are private to a recorder

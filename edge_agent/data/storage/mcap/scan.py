@@ -84,7 +84,11 @@ class Scanner:
             unknown = sum(head.channel not in known for head in found)
             if unknown:
                 where = f"{self._reader.where(chunk.at)}, in the chunk there"
-                damage.add("damaged file", f"{where}: messages of a topic told nowhere", unknown)
+                damage.add(
+                    "damaged file",
+                    f"{where}: messages of a topic that the file does not describe",
+                    unknown,
+                )
             elif index or index is None:
                 damage.add("damaged file", self._reader.where(chunk.end))
         heads.sort(key=_TIME)

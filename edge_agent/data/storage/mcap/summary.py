@@ -31,7 +31,7 @@ class Summary(NamedTuple):
     at: int  # where it begins and the messages end
     definitions: Definitions
     chunks: list[Chunk]  # by place; those that cannot be true are left out
-    counts: dict[int, int] | None  # channel -> messages; None: not told
+    counts: dict[int, int] | None  # channel -> messages; None: not known
     is_checked: bool  # by a checksum
 
 

@@ -201,7 +201,7 @@ def _is_index(span: Span, at: int, length: int) -> bool:
 
 
 def _find(span: Span, at: int) -> int:
-    """Return where the next record begins that can be told by itself, else the end of the span."""
+    """Return where the next recognizable record begins, else the end of the span."""
     while at < span.end:
         block = span.read(at, min(_SEARCH_BLOCK, span.end - at))
         for match in _CANDIDATE.finditer(block):

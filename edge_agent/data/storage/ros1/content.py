@@ -33,7 +33,7 @@ class Content:
             raise FrameError(f"{self._where}: not the message that the index says", "damaged file")
         if record.end > self._size:
             reason = "damaged file" if self.chunk.whole else "cut file"
-            raise FrameError(f"{self._where}: a message goes on behind the end", reason)
+            raise FrameError(f"{self._where}: a message reaches past the end", reason)
         data = self._read(record.data, record.end - record.data)
         if len(data) != record.end - record.data:
             raise FrameError(f"{self._where}: the file became shorter", "cut file")

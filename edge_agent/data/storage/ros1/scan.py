@@ -29,7 +29,7 @@ class Scan:
     """What was found in the parts of a bag that were taken so far."""
 
     def __init__(self, read: Read, name: str, damage: DamageLog) -> None:
-        """Keep how to read the file, its name for people, and where losses are told."""
+        """Keep how to read the file, its name for people, and where losses are reported."""
         self.chunks: list[Chunk] = []
         self.connections: dict[int, Topic] = {}
         self.positions = array("q")  # of each message: index into `chunks`, then its Place
@@ -83,7 +83,7 @@ class Scan:
     def _behind(
         self, read: Read, record: Record, chunk: Chunk, end: int, kinds: tuple[int, ...]
     ) -> int:
-        """Return where to go on after a record that claims more than there is."""
+        """Return where to continue after a record that claims more than there is."""
         following = find_record(read, record.data, end, kinds)
         if record.op not in (MESSAGE, CHUNK):
             self._lose("cut file" if following is None else "damaged file", chunk, record.data)

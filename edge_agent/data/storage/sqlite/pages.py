@@ -121,9 +121,7 @@ class Pages:
                     f"{self.position(first)}: leads into another message", "damaged file"
                 )
         if number:
-            raise FrameError(
-                f"{self.position(first)}: the message goes on too long", "damaged file"
-            )
+            raise FrameError(f"{self.position(first)}: the message does not end", "damaged file")
 
     def _is_of_another(self, number: int, starts: NDArray[np.int64]) -> bool:
         """Return whether a page that does not follow the one before it belongs to another chain.

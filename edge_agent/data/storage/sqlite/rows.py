@@ -96,7 +96,7 @@ def _children(
 def adds_up(page: bytes, begin: int, taken: int, usable: int) -> bool:
     """Return whether cells of `taken` bytes are all there are in a page.
 
-    Nothing else tells that a count became too small. Pages with gaps, where rows were deleted, are
+    Nothing else shows that a count became too small. Pages with gaps, where rows were deleted, are
     taken as they are.
     """
     first_gap, _, content, fragments = struct.unpack_from(">HHHB", page, begin + 1)

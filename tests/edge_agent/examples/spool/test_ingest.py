@@ -291,7 +291,7 @@ def test_a_ledger_that_cannot_be_read_costs_the_numbers_not_the_examples(
     (tmp_path / "store" / "ledger.json").write_text("{")
     assert take_in()["examples"] == 3
     assert len(examples_of(tmp_path)) == 3
-    assert "begins anew" in caplog.text
+    assert "it starts empty" in caplog.text
 
 
 def test_a_recording_is_known_by_its_place_and_content(record, tmp_path):
