@@ -60,6 +60,7 @@ NAMES = {
     "DIR": "fleet", "kit": "fleet/kit", "BAG": "monday.mcap", "YOLO_DIR": "set",
     "robot/agent.toml": "r1/agent.toml", "bag/": "bags/hall-1/r1", "/data/bags": "bags/hall-1/r1",
     "20260101-120000": "RUN",
+    "fleet 1": "fleet 3",  # the version that the tutorial publishes
 }  # fmt: skip
 OUTPUTS = {"edge-agent extract BAG": "of-bag", "edge-agent extract YOLO_DIR": "of-yolo"}
 
