@@ -36,7 +36,7 @@ class OffenseCount(BaseModel):
     offenses: int = 0  # refused updates in a row
     run: str
     round: int
-    verdict: Annotated[Outcome, BeforeValidator(parse_outcome)]  # its words are on one line
+    verdict: Annotated[Outcome, BeforeValidator(parse_outcome)]
 
     @property
     def text(self) -> str:
@@ -137,7 +137,7 @@ class Offenses:
             offenses=offenses,
             run=record.run,
             round=record.round,
-            verdict=Outcome(one.outcome.kind, _one_line(one.outcome.words)),
+            verdict=one.outcome,
         )
 
     def _judge(self, robot: Robot, entry: OffenseCount) -> None:
@@ -200,11 +200,6 @@ def _adopt(path: Path) -> None:
         pass
     except OSError as error:
         log.error("%s cannot be renamed to %s (%s); its counts are not used", former, path, error)
-
-
-def _one_line(words: str) -> str:
-    """Return a robot's words fit for the register, a header and a terminal."""
-    return "".join(c if c.isprintable() else " " for c in words)[:MAX_REASON]
 
 
 def _stamp(path: Path) -> _Stamp | None:

@@ -46,10 +46,15 @@ class Outcome:
     """A verdict on one robot in one round; the words do not name the robot."""
 
     kind: OutcomeKind
-    words: str = ""  # more than the kind says; cut at MAX_WORDS
+    words: str = ""  # more than the kind says; on one line, cut at MAX_WORDS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "words", self.words[:MAX_WORDS])
+        # They may be a robot's: they end in terminals, headers and files.
+        words = self.words[:MAX_WORDS]
+        words = (
+            words if words.isprintable() else "".join(c if c.isprintable() else " " for c in words)
+        )
+        object.__setattr__(self, "words", words)
 
     @property
     def text(self) -> str:

@@ -100,3 +100,10 @@ def test_a_file_holds_the_kind_and_an_unknown_one_is_refused():
 
 def test_words_are_kept_but_not_at_any_length():
     assert len(Outcome("failed", "disk full " * 1000).words) == MAX_WORDS
+
+
+@pytest.mark.parametrize("code", [1001, 1002, 0])
+def test_a_robots_words_begin_no_line_and_move_no_cursor(code):
+    outcome = unpack_failure(code, "disk full\x1b[2J\nrobot r2: accepted \u202e")
+    assert outcome.words.isprintable()
+    assert outcome.words.startswith("disk full [2J robot r2: accepted")
