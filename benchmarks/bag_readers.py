@@ -57,12 +57,11 @@ def _ours_batches(bag: Path, out: Path) -> int:
     from edge_agent.data.ahead import map_ahead
     from edge_agent.data.frames.bag import BagFrames
     from edge_agent.data.frames.damage import DamageLog
-    from edge_agent.data.frames.source import frames_of
     from edge_agent.training.trainer import ENCODERS, WINDOW
     from fleet_model.workloads.image_classifier import ImageClassifier
 
     workload = ImageClassifier(labels=("a", "b"), image_size=SIDE)
-    frames = frames_of(BagFrames(bag), DamageLog())
+    frames = (entry.load() for entry in BagFrames(bag).entries(DamageLog()))
     return _batches(
         row.inputs["image"] for row in map_ahead(workload.encode, frames, ENCODERS, WINDOW)
     )

@@ -13,8 +13,7 @@ from edge_agent.data.frames.source import (
     FrameFacts,
     is_bag,
     is_live,
-    open_frames,
-    source_kind,
+    nothing_to_read,
 )
 from edge_agent.data.label_formats.data_set import (
     FORMATS,
@@ -70,8 +69,8 @@ def labelled_entries(
     """Yield every frame at `path` (bag, data set, folder, image), to be loaded with its label.
 
     The same ones come in the same order at every call, and listing them reads no picture; a live
-    topic (see `open_frames`) has no labels and comes once. Labels that cannot be read are added to
-    `damage`, some of them only when their frame is loaded.
+    topic, "ros:/camera/image", has no labels and comes once. Labels that cannot be read are added
+    to `damage`, some of them only when their frame is loaded.
 
     Raises:
         FrameError: nothing can be read, there is no such topic, or a topic must be named first.
@@ -135,7 +134,9 @@ def _live_entries(
         raise FrameError(
             f"{path.as_posix()}: is live and has no labels; record a bag of both topics"
         )
-    for entry in open_frames(path, settings.topic).entries(damage):
+    from edge_agent.data.frames.ros_topic import open_topic
+
+    for entry in open_topic(path, settings.topic).entries(damage):
         yield _entry_of(entry, _no_mark)
 
 
@@ -226,8 +227,7 @@ def _format_of(path: Path) -> DataSetFormat:
     formats = map(open_format, FORMATS)
     found = next((each for each in formats if each.recognizes(path)), None)
     if found is None:
-        source_kind(path)  # raises, and says what is there instead
-        raise FrameError(f"{path.name}: is neither a bag nor a data set")
+        raise nothing_to_read(path)
     return found
 
 

@@ -38,7 +38,11 @@ class BagFrames:
         self._open: dict[Path, OpenStorage] = {}  # the last ones, oldest first
 
     def entries(self, damage: DamageLog) -> Iterator[FrameEntry]:
-        """Yield every frame of the camera topic; see FrameSource."""
+        """Yield every frame of the camera topic, the same ones in the same order at every call.
+
+        Raises:
+            FrameError: no file can be read, or the topic must be named first.
+        """
         chosen = self.choose_topic()
         source = self.path.name
         for file, at, stored in self._numbered((chosen.name,), damage):

@@ -1,44 +1,10 @@
-"""Read images from a folder."""
+"""Images in folders: their names, their bytes, and what keeps them from being read."""
 
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.image_file import image_frame
-from edge_agent.data.frames.source import FrameEntry, image_files
+from edge_agent.data.frames.source import image_files
 from fleet_model.errors import FrameError
-from fleet_model.types import Frame
-
-
-class FolderFrames:
-    """The images in a folder and its folders, in the order of their relative names.
-
-    `topic` of a frame is the relative name, e.g. "circle/0001.jpg"; `stamp_ns` is the time the file
-    was last written. A single image is read as a folder that holds nothing else.
-    """
-
-    def __init__(self, path: Path, topic: str = "") -> None:
-        """Keep `path`.
-
-        Raises:
-            FrameError: a topic was named, which a folder does not have.
-        """
-        if topic:
-            raise FrameError(f"{path.name}: is a folder of images and has no topic {topic!r}")
-        self.path = path.resolve()
-
-    def entries(self, damage: DamageLog) -> Iterator[FrameEntry]:
-        """Yield the images; see FrameSource."""
-        root = self.path if self.path.is_dir() else self.path.parent
-        for name in image_names(self.path, damage):
-            try:
-                stamp_ns = (root / name).stat().st_mtime_ns
-            except OSError as error:
-                unread = unreadable(f"{root.name}/{name}", error)
-                damage.add(unread.reason, str(unread))
-            else:
-                yield FrameEntry(stamp_ns, partial(_load, root, name, stamp_ns))
 
 
 def image_names(path: Path, damage: DamageLog | None = None) -> list[str]:
@@ -74,8 +40,3 @@ def unreadable(where: str, error: OSError) -> FrameError:
     """Return the error of a file that the system does not hand out, without its directory."""
     reason = "missing file" if isinstance(error, FileNotFoundError) else "unreadable"
     return FrameError(f"{where}: {error.strerror or type(error).__name__}", reason)
-
-
-def _load(root: Path, name: str, stamp_ns: int) -> Frame:
-    where = f"{root.name}/{name}"
-    return image_frame(read_image(root / name, where), root.name, name, stamp_ns, where)

@@ -1,20 +1,13 @@
-"""Where camera frames come from: the seam, its table, the choice by what lies at a path."""
+"""What a camera frame is before it is read, and what lies at a path: a bag, images, a topic."""
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
-from edge_agent.data.frames.damage import DamageLog
 from fleet_model.errors import FrameError
-from fleet_model.loading import load_plugin
 from fleet_model.types import Frame
 
-FRAME_SOURCES = {
-    "bag": "edge_agent.data.frames.bag:BagFrames",
-    "folder": "edge_agent.data.frames.folder:FolderFrames",
-    "ros-topic": "edge_agent.data.frames.ros_topic:open_topic",
-}
 LIVE_PREFIX = "ros:"  # "ros:/camera/image" in place of a path is that topic, live
 # compressed as a whole: .zstd; a ROS 1 recording that was never closed: .active
 BAG_SUFFIXES = (".mcap", ".mcap.zstd", ".db3", ".db3.zstd", ".bag", ".bag.active")
@@ -65,64 +58,19 @@ class FrameEntry(NamedTuple):
     place: Place | None = None  # None: live, it comes once
 
 
-class FrameSource(Protocol):
-    """Camera frames in the order of recording; of a folder, in the order of names."""
-
-    def entries(self, damage: DamageLog) -> Iterator[FrameEntry]:
-        """Yield every frame there is, the same ones in the same order at every call.
-
-        Parts of the source that cannot be read are added to `damage`.
-
-        Raises:
-            FrameError: nothing can be read, or the topic must be named first.
-        """
-        ...
-
-
-def frames_of(source: FrameSource, damage: DamageLog) -> Iterator[Frame]:
-    """Yield every frame that loads; the others are added to `damage` by their reason."""
-    for entry in source.entries(damage):
-        try:
-            frame = entry.load()
-        except FrameError as error:
-            damage.add(error.reason, str(error))
-        else:
-            yield frame
-
-
-def open_frames(path: Path, topic: str = "") -> FrameSource:
-    """Return the bag or the image folder that lies at `path`, or the topic that it names.
-
-    Args:
-        path: a bag folder, a bare .mcap, .db3 or .bag file, a folder of images, one image;
-            "ros:/camera/image" for a live topic, whose frames come until it is stopped.
-        topic: the camera topic of a bag; "" takes the only one.
-
-    Raises:
-        FrameError: nothing there is a bag or an image.
-    """
-    return cast("FrameSource", load_plugin(FRAME_SOURCES, source_kind(path))(path, topic))
-
-
-def source_kind(path: Path) -> str:
-    """Return the key of FRAME_SOURCES that fits what lies at `path`; raises FrameError."""
-    if is_live(path):
-        return "ros-topic"
+def nothing_to_read(path: Path) -> FrameError:
+    """Return the error for a path where no frames were found; it says what is there instead."""
     if not path.exists():
-        raise FrameError(f"{path.name}: no such file or folder")
+        return FrameError(f"{path.name}: no such file or folder")
     try:
-        if is_bag(path):
-            return "bag"
-        if next(image_files(path), None):
-            return "folder"
         bags = find_bags(path)
     except OSError as error:
-        raise FrameError(f"{path.name}: {error.strerror}; who may read it?") from None
-    expected = f"a rosbag2 folder, {', '.join(BAG_SUFFIXES)} or images"
+        return FrameError(f"{path.name}: {error.strerror}; who may read it?")
     if bags:
         names = ", ".join(bag.relative_to(path).as_posix() for bag in bags[:5])
-        raise FrameError(f"{path.name}: holds bags but is none; name one of them: {names}")
-    raise FrameError(f"{path.name}: neither a bag nor an image; expected {expected}")
+        return FrameError(f"{path.name}: holds bags but is none; name one of them: {names}")
+    expected = f"a rosbag2 folder, {', '.join(BAG_SUFFIXES)} or images"
+    return FrameError(f"{path.name}: neither a bag nor an image; expected {expected}")
 
 
 def is_live(path: Path) -> bool:

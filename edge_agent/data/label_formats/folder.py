@@ -36,8 +36,13 @@ class FolderFormat:
     embeds_images = False
 
     def recognizes(self, path: Path) -> bool:
-        """Return whether there is an image."""
-        return next(image_files(path), None) is not None
+        """Return whether there is an image; a folder in `path` that cannot be listed has none."""
+
+        def unlisted(folder: Path, error: OSError) -> None:
+            if folder == path:
+                raise error
+
+        return next(image_files(path, unlisted), None) is not None
 
     def entries(self, path: Path, damage: DamageLog) -> Iterator[LabelledEntry]:
         """Yield every image; see DataSetFormat."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from loaded_frames import frames_of
 
 TOPIC = "/camera/image"
 START_NS = 1_760_000_000_000_000_000
@@ -111,7 +112,6 @@ class Camera:
         """Return the frames of the same messages from a bag."""
         from edge_agent.data.frames.bag import BagFrames
         from edge_agent.data.frames.damage import DamageLog
-        from edge_agent.data.frames.source import frames_of
 
         path = self._position / f"bag_{time.monotonic_ns()}"
         recorded = [(TOPIC, START_NS + i, message) for i, message in enumerate(messages)]

@@ -162,11 +162,11 @@ def test_a_table_of_files_is_no_label_source_of_a_bag_and_neither_is_a_bag(extra
 
 
 def test_a_live_topic_has_no_labels(bags, tmp_path, monkeypatch):
-    from edge_agent.data import labels as module
-    from edge_agent.data.frames.source import open_frames
+    from edge_agent.data.frames import ros_topic
+    from edge_agent.data.frames.bag import BagFrames
 
     path = bags.drive(tmp_path / "r1", ["star"])
-    monkeypatch.setattr(module, "open_frames", lambda _, topic: open_frames(path, topic))
+    monkeypatch.setattr(ros_topic, "open_topic", lambda _, topic: BagFrames(path, topic))
     assert labels(type(path)("ros:/camera/image")) == [""]
     with pytest.raises(FrameError, match="ros:/camera/image: is live and has no labels"):
         frames(type(path)("ros:/camera/image"), label_topic="/labels")
@@ -174,7 +174,7 @@ def test_a_live_topic_has_no_labels(bags, tmp_path, monkeypatch):
 
 def test_a_data_set_without_stamps_is_no_label_source(extracted, image_folder):
     path, _, _ = extracted
-    with pytest.raises(FrameError, match="nothing tells when its frames were taken"):
+    with pytest.raises(FrameError, match="nothing says when its frames were taken"):
         frames(path, label_topic=str(image_folder("signs", {"star": 1})))
 
 

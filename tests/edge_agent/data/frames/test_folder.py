@@ -3,8 +3,8 @@ import os
 import pytest
 
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.folder import FolderFrames, image_names
-from edge_agent.data.frames.source import frames_of
+from edge_agent.data.frames.folder import image_names
+from edge_agent.data.labels import LabelSettings, labelled_entries, labelled_frames
 from fleet_model.errors import FrameError
 
 pytestmark = pytest.mark.base
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.base
 
 def frames(path, damage=None):
     log = DamageLog() if damage is None else damage
-    found = list(frames_of(FolderFrames(path), log))
+    found = [labelled.frame for labelled in labelled_frames(path, LabelSettings(), log)]
     assert damage is not None or not log, log.sentence()
     return found
 
@@ -68,12 +68,12 @@ def test_an_image_that_is_damaged_is_named_and_the_others_come(image_folder):
 
 def test_an_image_that_vanishes_after_it_was_listed_is_missing(image_folder):
     folder = image_folder("signs", {"star": 2})
-    entries = list(FolderFrames(folder).entries(DamageLog()))
+    entries = list(labelled_entries(folder, LabelSettings(), DamageLog()))
     (folder / "star/000.png").unlink()
     with pytest.raises(FrameError, match=r"^signs/star/000\.png: No such file") as caught:
         entries[0].load()
     assert caught.value.reason == "missing file"
-    assert entries[1].load().topic == "star/001.png"
+    assert entries[1].load().frame.topic == "star/001.png"
 
 
 def test_a_folder_that_cannot_be_listed_is_damage_and_the_others_are_read(
@@ -91,8 +91,3 @@ def test_a_folder_that_cannot_be_listed_is_damage_and_the_others_are_read(
     damage = DamageLog()
     assert [frame.topic for frame in frames(folder, damage)] == ["zebra/000.png"]
     assert damage.sentence() == "1 x unreadable, first signs/star: Permission denied"
-
-
-def test_a_folder_has_no_topics(tmp_path):
-    with pytest.raises(FrameError, match="has no topic '/camera'"):
-        FolderFrames(tmp_path, "/camera")

@@ -7,8 +7,9 @@ import pytest
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.live import LiveQueue, ending_at_signals
-from edge_agent.data.frames.ros_topic import RosTopicFrames
-from edge_agent.data.frames.source import open_frames, source_kind
+from edge_agent.data.frames.ros_topic import open_topic
+from edge_agent.data.frames.source import is_live
+from edge_agent.data.labels import LabelSettings, labelled_entries
 from edge_agent.data.storage import Topic
 from fleet_model.errors import FrameError, SettingsError
 
@@ -75,14 +76,13 @@ def test_only_the_first_signal_stops_and_the_handlers_come_back(number):
 
 def test_a_path_with_the_prefix_is_a_topic_and_needs_no_file(tmp_path):
     for text in ("ros:/front/image", "ros:front/image", "ros://front/image/"):
-        source = open_frames(Path(text))
-        assert isinstance(source, RosTopicFrames)
-        assert source.topic == "/front/image"
-    assert isinstance(open_frames(Path("ros:/front/image"), "/front/image"), RosTopicFrames)
+        assert is_live(Path(text))
+        assert open_topic(Path(text)).topic == "/front/image"
+    assert open_topic(Path("ros:/front/image"), "/front/image").topic == "/front/image"
     with pytest.raises(SettingsError, match="ros:/front names its topic already; leave out --top"):
-        open_frames(Path("ros:/front"), "/rear")
+        open_topic(Path("ros:/front"), "/rear")
     with pytest.raises(FrameError, match="no such file"):
-        source_kind(tmp_path / "ros:")
+        next(labelled_entries(tmp_path / "ros:", LabelSettings(), DamageLog()))
 
 
 def test_without_ros_the_error_says_what_to_do(monkeypatch):
@@ -91,4 +91,4 @@ def test_without_ros_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "rclpy", None)
     expected = r"^ros:/front: needs ROS 2 \(.*rclpy.*\); run the setup script of your ROS distrib"
     with pytest.raises(FrameError, match=expected):
-        next(open_frames(Path("ros:/front")).entries(DamageLog()))
+        next(labelled_entries(Path("ros:/front"), LabelSettings(), DamageLog()))

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from loaded_frames import frames_of
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.ros_topic import LiveSettings, RosTopicFrames
-from edge_agent.data.frames.source import frames_of
 from fleet_model.errors import FrameError
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("domain")]
@@ -210,12 +210,12 @@ READER = """
 import sys
 from pathlib import Path
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.source import frames_of, open_frames
+from edge_agent.data.labels import LabelSettings, labelled_frames
 if "rclpy" in sys.argv:
     import rclpy
     rclpy.init()
-for frame in frames_of(open_frames(Path("ros:/camera/image")), DamageLog()):
-    print(frame.stamp_ns, flush=True)
+for labelled in labelled_frames(Path("ros:/camera/image"), LabelSettings(), DamageLog()):
+    print(labelled.frame.stamp_ns, flush=True)
 print("summary", flush=True)
 """
 

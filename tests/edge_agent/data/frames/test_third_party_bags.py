@@ -10,7 +10,6 @@ from rosbags.typesys import Stores, get_typestore
 
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.source import open_frames
 from edge_agent.data.storage import Topic
 
 SPEC = find_spec("mvtbdata")
@@ -65,7 +64,7 @@ def test_every_message_is_the_one_that_rosbags_reads(name, topic):
 @pytest.mark.parametrize("name", BAGS)
 def test_raw_pictures_have_the_pixels_of_the_message(name):
     damage = DamageLog()
-    frames = [entry.load() for entry in open_frames(bag(name), "/camera/raw").entries(damage)]
+    frames = [entry.load() for entry in BagFrames(bag(name), "/camera/raw").entries(damage)]
     messages = [message for _, _, message in by_rosbags(bag(name), "/camera/raw")]
     assert len(frames) == len(messages) == 3
     for frame, message in zip(frames, messages, strict=True):
@@ -86,7 +85,7 @@ def test_raw_pictures_have_the_pixels_of_the_message(name):
 @pytest.mark.parametrize("name", BAGS)
 def test_compressed_pictures_are_the_bytes_of_the_message(name):
     damage = DamageLog()
-    source = open_frames(bag(name), "/camera/compressed")
+    source = BagFrames(bag(name), "/camera/compressed")
     frames = [entry.load() for entry in source.entries(damage)]
     messages = [message for _, _, message in by_rosbags(bag(name), "/camera/compressed")]
     assert len(frames) == len(messages) == 3
