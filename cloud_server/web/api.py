@@ -211,13 +211,13 @@ def _add_model_routes(
         authenticator.seen.looked(robot.name, active, told, protocol)
         try:
             content = store.latest_bytes(channel) if NAME.fullmatch(channel) else None
-        except (BundleError, OSError) as error:
+            if content is not None and (protocol or FIRST_PROTOCOL) == FIRST_PROTOCOL:
+                content = older.manifest(content)
+        except (BundleError, OSError, ValueError) as error:
             authenticator.log_refusal(str(error))
             raise HTTPException(503, f"the server cannot read its channel {channel}") from None
         if content is None:
             raise HTTPException(404, f"nothing is published on channel {channel[:31]}")
-        if (protocol or FIRST_PROTOCOL) == FIRST_PROTOCOL:
-            content = older.manifest(content)
         tag = f'"{hashlib.sha256(content).hexdigest()}"'
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"etag": tag})

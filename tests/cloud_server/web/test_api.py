@@ -292,6 +292,27 @@ def test_a_damaged_channel_is_told_in_plain_words(http, operator, robot, running
     assert "damaged.json: damaged; restore it" in status.json()["detail"]
 
 
+def test_a_damaged_manifest_is_told_in_plain_words_to_agents_it_would_be_cut_for(
+    robot, running_server
+):
+    store = running_server.server_dir.store
+    files = {
+        store / "versions" / "000778.json": "{",
+        store / "channels" / "cut.json": '{"version": 778}',
+    }
+    for file, content in files.items():
+        file.write_text(content)
+    try:
+        told = robot(f"{ROBOT}/channels/cut")
+    finally:
+        for file in files:
+            file.unlink()
+    assert (told.status_code, told.json()["detail"]) == (
+        503,
+        "the server cannot read its channel cut",
+    )
+
+
 def test_the_operator_sees_robots_channels_and_runs(http, operator, robot):
     robot(f"{ROBOT}/channels/stable?active=1")
 
