@@ -103,16 +103,14 @@ def find_bags(path: Path) -> list[Path]:
     return [bag for child in children for bag in find_bags(child)]
 
 
-def image_files(
-    path: Path, unlisted: Callable[[Path, OSError], None] | None = None
-) -> Iterator[Path]:
+def image_files(path: Path, unlisted: Callable[[Path, OSError], None]) -> Iterator[Path]:
     """Yield the images in `path` and its folders; itself where it is one; hidden ones left out.
 
     Links to folders are followed, each folder once.
 
     Args:
         path: a folder or an image.
-        unlisted: gets the folders that cannot be listed; without it the first one raises OSError.
+        unlisted: gets the folders that cannot be listed; may raise.
     """
     if path.is_dir():
         yield from _images_in(path, set(), unlisted)
@@ -121,15 +119,13 @@ def image_files(
 
 
 def _images_in(
-    folder: Path, seen: set[tuple[int, int]], unlisted: Callable[[Path, OSError], None] | None
+    folder: Path, seen: set[tuple[int, int]], unlisted: Callable[[Path, OSError], None]
 ) -> Iterator[Path]:
     try:
         status = folder.stat()
         new = (status.st_dev, status.st_ino) not in seen
         children = sorted(os.scandir(folder), key=lambda child: child.name) if new else []
     except OSError as error:
-        if unlisted is None:
-            raise
         unlisted(folder, error)
         return
     seen.add((status.st_dev, status.st_ino))

@@ -164,7 +164,7 @@ def test_a_round_is_trained_in_a_child_and_remembered(server, robots, tmp_path, 
 def test_new_bags_in_the_spool_are_taken_in_beside_the_loop(shared_server, robots, tmp_path, bags):
     (tmp_path / "spool").mkdir()
     examples = ExampleSettings(spool=tmp_path / "spool", label_topic=bags.LABELS)
-    config = shared_server.admit(tmp_path / "r6", "r6", train=True, settings=examples)
+    config = shared_server.admit(tmp_path / "r7", "r7", train=True, settings=examples)
     robot = robots(
         config, EDGE_AGENT_STORE__SETTLE_S="0.2", EDGE_AGENT_STORE__MIN_SHARPNESS="0"
     ).start()

@@ -130,7 +130,8 @@ def _lies_side_by_side(path: Path) -> bool:
 
 def _has_labels(path: Path) -> bool:
     """Return whether any image has a label file. Folders of classes may have a classes.txt too."""
-    names = (file.relative_to(path).as_posix() for file in image_files(path))
+    found = image_files(path, lambda *_: None)  # what cannot be listed is named when it is read
+    names = (file.relative_to(path).as_posix() for file in found)
     return any((path / label_file(name)).is_file() for name in names)
 
 

@@ -1,3 +1,6 @@
+import dataclasses
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,6 +8,7 @@ from hypothesis import strategies as st
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.data_set import open_format
 from edge_agent.data.label_formats.yolo.layout import find_layout, label_file
+from edge_agent.data.labels import LabelSettings, labelled_frames
 from edge_agent.data.manifest import ManifestRow
 from fleet_model.types import Box
 
@@ -207,3 +211,24 @@ def test_the_label_file_lies_where_ultralytics_looks():
     assert label_file("images/x/images/a.png") == "images/x/labels/a.txt"
     assert label_file("a.png") == "a.txt"
     assert label_file("images.jpg") == "images.txt"
+
+
+def test_a_folder_that_cannot_be_listed_hides_no_other(write, monkeypatch):
+    names = ("a/1", "b/2")
+    path = write({f"images/{name}.jpg": None for name in names})
+    write({f"labels/{name}.txt": LINE for name in names})
+    scandir = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("images/a"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    damage = DamageLog()
+    (found,) = labelled_frames(path, LabelSettings(), damage)
+    assert (found.frame.topic, found.boxes) == (
+        "images/b/2.jpg",
+        (dataclasses.replace(BOX, label="1"),),
+    )
+    assert damage.sentence() == "1 x unreadable, first set/images/a: Permission denied"
