@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, NamedTuple
 from edge_agent.data.frames.damage import Damage
 from edge_agent.examples.signatures import Signature
 from fleet_model import __version__
+from fleet_model.errors import FrameError
 from fleet_model.types import Box
 
 _FORMAT = 1
@@ -73,11 +74,19 @@ class KnownRecording:
         return (row for _, row in self.signed_rows())
 
     def signed_rows(self) -> Iterator[tuple[Signature, FrameRow]]:
-        """Yield the frames with the signatures that their files had."""
+        """Yield the frames with the signatures that their files had.
+
+        Raises:
+            FrameError: another process has removed what is known, or the disk fails.
+        """
         if self._file is None:
             return
         path, signature = "", Signature(0, 0, 0, 0)
-        with self._file.open("rb") as stream:
+        try:
+            stream = self._file.open("rb")
+        except OSError as error:
+            raise FrameError(f"what is known of its frames: {error.strerror}") from None
+        with stream:
             stream.readline()
             for line in stream:
                 values = json.loads(line)

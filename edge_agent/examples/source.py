@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -13,6 +12,7 @@ from fleet_model.bundle import Task
 from fleet_model.errors import SettingsError
 from fleet_model.loading import load_plugin
 from fleet_model.types import Example
+from fleet_model.workload import installed
 
 EXAMPLE_SOURCES = {FRAMES: "edge_agent.examples.source:open_frames"}
 GROUP = "fleetlearn.examples"  # of entry points: name -> "module:factory"
@@ -106,8 +106,7 @@ def learned_labels(task: Task) -> tuple[str, ...]:
 
 def known_sources() -> Mapping[str, str]:
     """Return name -> "module:factory" of ours and of installed packages."""
-    installed = {point.name: point.value for point in entry_points(group=GROUP)}
-    return {**installed, **EXAMPLE_SOURCES}
+    return {**installed(GROUP), **EXAMPLE_SOURCES}
 
 
 def require_source(name: str) -> None:

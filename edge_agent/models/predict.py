@@ -24,12 +24,12 @@ from edge_agent.data.labels import (
     labelled_frames,
     require_label_source,
 )
-from edge_agent.examples.source import SourceSpec, learned_labels
+from edge_agent.examples.source import EXAMPLE_SOURCES, SourceSpec, learned_labels
 from edge_agent.models.predictions import COLUMNS, FRAMES, PredictSummary, Row, rows_of
 from fleet_model.bundle import Task
 from fleet_model.durable import writing
 from fleet_model.engine import Engine, TFLiteEngine
-from fleet_model.errors import FrameError, SettingsError
+from fleet_model.errors import FleetError, FrameError, SettingsError
 from fleet_model.types import Example, Metrics, Target, Tensors
 from fleet_model.workload import Workload
 
@@ -144,11 +144,23 @@ def _examples(options: PredictOptions, task: Task, damage: DamageLog) -> Iterato
     if options.path is None:
         if options.source is None:
             raise SettingsError("name a bag, a data set or images to predict")
-        yield from options.source.examples(learned_labels(task))
+        yield from _own_examples(options.source, learned_labels(task))
         return
     settings = LabelSettings(options.topic, options.label_topic, options.tolerance_s)
     for frame, label, boxes in labelled_frames(options.path, settings, damage):
         yield Example(raw=frame, key="", label=label or None, boxes=boxes)
+
+
+def _own_examples(source: SourceSpec, labels: Sequence[str]) -> Iterator[Example]:
+    try:
+        yield from source.examples(labels)
+    except FleetError:
+        raise
+    except Exception as error:
+        if source.name in EXAMPLE_SOURCES:
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise FrameError(f"examples.source {source.name!r} has failed: {reason}") from error
 
 
 def _without_input(one: Predicted) -> Predicted:

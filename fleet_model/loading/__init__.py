@@ -16,7 +16,7 @@ def load_plugin(table: Mapping[str, str], name: str) -> Any:
     """Return the object that `name` names.
 
     Args:
-        table: Built-in names, e.g. `{"bag": "edge_agent.data.frames.bag:BagFrames"}`.
+        table: Built-in names, e.g. `{".bag": "edge_agent.data.storage.ros1.file:Ros1File"}`.
         name: A key of `table`, or a "module:attribute" path to your own code.
 
     Raises:

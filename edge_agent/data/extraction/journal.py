@@ -60,7 +60,7 @@ class Journal:
 
         Args:
             out: where the data set goes.
-            command: text that is the same for the same extraction, see extract_command.py.
+            command: text that is the same for the same extraction, see command.py.
 
         Raises:
             SettingsError: `out` has something else in it, or someone else works on it.

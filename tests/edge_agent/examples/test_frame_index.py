@@ -8,6 +8,7 @@ from edge_agent.data.frames.damage import Damage
 from edge_agent.examples import frame_index
 from edge_agent.examples.frame_index import FrameIndex, FrameRow, Whole
 from edge_agent.examples.signatures import Signature
+from fleet_model.errors import FrameError
 from fleet_model.types import Box
 
 pytestmark = pytest.mark.base
@@ -91,6 +92,14 @@ def test_a_file_of_a_later_format_is_none_of_ours(index, tmp_path, monkeypatch):
     write(index)
     monkeypatch.undo()
     assert kept(index) == []
+
+
+def test_what_another_process_has_removed_is_a_frame_error(index, tmp_path):
+    write(index)
+    known = index.read(BAG, OPTIONS)
+    FrameIndex(tmp_path / "index").prune()
+    with pytest.raises(FrameError, match="what is known of its frames: No such file"):
+        list(known.rows())
 
 
 def test_recordings_that_are_listed_no_more_are_forgotten(index, tmp_path):

@@ -350,6 +350,20 @@ def test_without_a_path_the_examples_of_this_robot_are_predicted(tmp_path, monke
         run_predict(dataclasses.replace(wanted, annotate=tmp_path / "o"), stdout, lambda *_: engine)
 
 
+def test_a_source_of_ones_own_that_fails_is_one_line_with_its_name(tmp_path, monkeypatch):
+    class Broken:
+        def examples(self):
+            yield Example(raw=0, key="drawer/0")
+            raise KeyError("handle")
+
+    monkeypatch.setattr("edge_agent.examples.source.load_plugin", lambda table, name: Broken)
+    engine = tray_engine([[]])
+    engine.answer = lambda raw: Answer({"count": np.zeros((), np.float32)}, [])
+    wanted = PredictOptions(bundle=tmp_path, source=SourceSpec(name="drawer", options={}))
+    with pytest.raises(FrameError, match=r"^examples\.source 'drawer' has failed: KeyError: 'hand"):
+        run_predict(wanted, io.StringIO(), lambda *_: engine)
+
+
 @pytest.fixture
 def own(bags, bag, tmp_path):
     """Return the source of a robot that has five frames, four of them labelled."""

@@ -1,4 +1,4 @@
-"""What an extraction writes, counts and leaves out; for crashes see test_extract_crash.py."""
+"""What an extraction writes, counts and leaves out; for crashes see test_crash.py."""
 
 import shutil
 
