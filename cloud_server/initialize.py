@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from cloud_server.models.publish import publish
 from cloud_server.state.certificates import make_secrets, make_server_certificate
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import (
     NetworkSettings,
     PublishSettings,
+    ServerSettings,
     TrainingSettings,
     load_settings,
     server_toml,
@@ -75,6 +77,55 @@ def initialize(root: Path, plan: InitPlan, progress: Progress) -> Manifest:
     return manifest
 
 
+def add_channel(root: Path, channel: str, plan: InitPlan, progress: Progress) -> Manifest:
+    """Make what is trained for another channel of a server directory, and publish its version 0.
+
+    The folder gets its name when it is complete. If only the publishing failed, it is done again.
+    The server may run: robots that follow the channel get the model at their next look.
+
+    Raises:
+        SettingsError: no server directory, a name that is taken, or the plan is wrong.
+        CheckpointError, ExportError: as initialize.
+    """
+    server_dir = ServerDirectory(root.absolute())
+    server_dir.require()
+    settings = load_settings(server_dir.settings)
+    _require_channel(server_dir, settings, channel)
+    own = replace(server_dir, lineage=channel)
+    if not own.home.exists():
+        aside = replace(server_dir, lineage=f".{channel}.init")
+        shutil.rmtree(aside.home, ignore_errors=True)
+        aside.home.mkdir(parents=True)
+        try:
+            _make_model(aside, plan, _training_settings(_spec(plan)), progress)
+            sync_file_system(aside.home)
+            rename_durably(aside.home, own.home)
+        except BaseException:
+            shutil.rmtree(aside.home, ignore_errors=True)
+            raise
+    progress("version 0")
+    publishing = settings.publish.model_copy(
+        update={"channel": channel, "calibration": plan.calibration}
+    )
+    return publish(own, publishing, Checkpoints(own.checkpoints).latest(), progress)
+
+
+def _require_channel(server_dir: ServerDirectory, settings: ServerSettings, channel: str) -> None:
+    """Refuse a channel that has a model already, or no name of one."""
+    try:
+        PublishSettings(channel=channel)
+    except ValidationError as error:
+        raise SettingsError(f"--channel {channel}: {explain(error, PublishSettings)[1]}") from None
+    taken = DirectoryStore(server_dir.store).channels().keys()
+    if channel in taken or (
+        channel == settings.publish.channel and not server_dir.of(channel).lineage
+    ):
+        raise SettingsError(
+            f"--channel {channel}: {server_dir.root} trains and publishes for it already; choose "
+            "another name"
+        )
+
+
 def renew_certificate(server_dir: ServerDirectory) -> Sequence[str]:
     """Make a new server key and certificate for network.names; robots trust it as the old one.
 
@@ -102,13 +153,30 @@ def _with_loopback(names: Sequence[str]) -> tuple[str, ...]:
 def _fill(
     server_dir: ServerDirectory, plan: InitPlan, network: NetworkSettings, progress: Progress
 ) -> Manifest:
-    spec = WorkloadSpec(name=plan.workload, config=plan.config)
-    training = _training_settings(spec)  # first: a wrong workload ends here, within a second
+    training = _training_settings(_spec(plan))  # first: a wrong workload ends here, within a second
     progress("certificates and keys")
     make_secrets(server_dir, network.names, utc_now())
+    first = _make_model(server_dir, plan, training, progress)
+    progress("version 0")
+    settings = PublishSettings(calibration=plan.calibration)
+    manifest = publish(server_dir, settings, first, progress)
+    _write_kit(server_dir, f"{url_host(plan.names[0])}:{plan.port}", settings.channel)
+    toml = server_toml(network, training, plan.calibration)
+    server_dir.settings.write_bytes(toml.encode())
+    return manifest
+
+
+def _spec(plan: InitPlan) -> WorkloadSpec:
+    return WorkloadSpec(name=plan.workload, config=plan.config)
+
+
+def _make_model(
+    server_dir: ServerDirectory, plan: InitPlan, training: TrainingSettings, progress: Progress
+) -> Checkpoint:
+    """Make the trainer files and the first checkpoint of a lineage."""
     progress("loading the framework of the workload in a child process")
     job = InitJob(
-        workload=spec,
+        workload=_spec(plan),
         trainable=plan.trainable,
         batch_size=training.batch_size,
         directory=server_dir.model,
@@ -120,13 +188,7 @@ def _fill(
     first = Checkpoint(version=0, weights=read_weights(server_dir.model / WEIGHTS))
     server_dir.checkpoints.mkdir()
     Checkpoints(server_dir.checkpoints).save(first)
-    progress("version 0")
-    settings = PublishSettings(calibration=plan.calibration)
-    manifest = publish(server_dir, settings, first, progress)
-    _write_kit(server_dir, f"{url_host(plan.names[0])}:{plan.port}", settings.channel)
-    toml = server_toml(network, training, plan.calibration)
-    server_dir.settings.write_bytes(toml.encode())
-    return manifest
+    return first
 
 
 def _training_settings(spec: WorkloadSpec) -> TrainingSettings:

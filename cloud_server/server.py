@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from cloud_server.models.older_agents import OlderAgents
     from cloud_server.state.round_record import RoundRecord
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,6 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
     """Put the pieces together: register -> fleet -> runs -> routes behind the guard -> TLS."""
     from cloud_server.flower.flower_fleet import FlowerFleet
     from cloud_server.flower.flower_link import LinkGrid
-    from cloud_server.models.older_agents import OlderAgents
     from cloud_server.monitoring.fleet_status import Overview
     from cloud_server.monitoring.metrics import make_registry
     from cloud_server.monitoring.status_words import answer_of
@@ -76,6 +76,7 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
     from cloud_server.web.ownership import add_ownership
 
     require_sound(settings)
+    server_dir = server_dir.of(settings.publish.channel)
     token = _admin_token(server_dir)
     app = _superlink(server_dir, settings)
     grid, register, seen = LinkGrid(app), Register(server_dir.robots), LastSeen(server_dir.seen)
@@ -94,9 +95,7 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
         RefusedAnswers(fleet.sync),
     )
     overview = Overview(fleet, register, seen, offenses, runs, store, ledger, refused)
-    app.include_router(
-        robot_routes(authenticator, store, OlderAgents(server_dir.model), fleet.restarted)
-    )
+    app.include_router(robot_routes(authenticator, store, _older(server_dir), fleet.restarted))
     app.include_router(admin_routes(runs, lambda: answer_of(overview.status())))
     app.include_router(metrics_routes(make_registry(server_dir, overview.status)))
     # What is a little too long is taken, and then refused with words for its robot.
@@ -115,6 +114,12 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
         certificate=server_dir.certificates / "server.crt",
         key=server_dir.secrets / "server.key",
     )
+
+
+def _older(server_dir: ServerDirectory) -> "OlderAgents":
+    from cloud_server.models.older_agents import OlderAgents
+
+    return OlderAgents(*(one.model for one in server_dir.lineages()))
 
 
 def require_sound(settings: ServerSettings) -> None:

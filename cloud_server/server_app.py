@@ -56,6 +56,7 @@ def main(grid: Grid, context: Context) -> None:
     server_dir = ServerDirectory(_directory(context))
     server_dir.require()
     settings = load_settings(server_dir.settings)
+    server_dir = server_dir.of(settings.publish.channel)
     log_to_stderr(settings.log)
     if settings.moved:
         log.warning("%s: %s", server_dir.settings, settings.moved)

@@ -52,5 +52,6 @@ def _work(request: RobotRequest, context: Context) -> Update:
     # In a process of its own, because nothing else can end a fit whose time is over.
     with closing(HttpsStore(settings.server)) as store, TrainingProcess(environment) as process:
         name, _ = store.whoami()
-        local = LocalTraining(settings, Models(settings.state / "models"), store, process.fit)
+        models = Models(settings.state / "models", settings.server.channel)
+        local = LocalTraining(settings, models, store, process.fit)
         return local.answer(request, name)

@@ -68,6 +68,7 @@ def examine(server_dir: ServerDirectory, now: datetime) -> list[Finding]:
             found = [Finding("settings", "warn", settings.moved, "correct server.toml")]
     except SettingsError as error:
         found = [Finding("settings", "fail", str(error), CORRECT)]
+    server_dir = server_dir.of(settings.publish.channel)
     for look in _LOOKS:
         found += _guarded(look, server_dir, settings, now)
     return found
@@ -175,8 +176,10 @@ def _register(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
 
 
 def _checkpoints(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
-    newest = Checkpoints(server_dir.checkpoints).latest()
-    yield Finding("checkpoints", "ok", f"the newest, version {newest.version}, is whole")
+    for one in server_dir.lineages():
+        newest = Checkpoints(one.checkpoints).latest()
+        of = f" of channel {one.lineage}" if one.lineage else ""
+        yield Finding("checkpoints", "ok", f"the newest{of}, version {newest.version}, is whole")
 
 
 def _disk(server_dir: ServerDirectory, settings: ServerSettings, _: datetime) -> Iterator[Finding]:

@@ -57,6 +57,10 @@ def init(
         Path | None,
         typer.Option(help="folder of your own samples to calibrate int8 with; they stay here"),
     ] = None,
+    channel: Annotated[
+        str | None,
+        typer.Option(help="add what is trained for another channel to an existing DIRECTORY"),
+    ] = None,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="HTTPS port")] = 8443,
     name: Annotated[
@@ -65,7 +69,7 @@ def init(
     ] = None,
 ) -> None:
     """Make a server directory: keys, settings, first checkpoint, version 0, robot kit."""
-    from cloud_server.initialize import InitPlan, initialize
+    from cloud_server.initialize import InitPlan, add_channel, initialize
 
     shortcuts = {
         "labels": None if labels is None else _names(labels),
@@ -91,7 +95,18 @@ def init(
     )
     screen = console()
     with screen.status("init") as status:
-        manifest = initialize(directory, plan, lambda step: status.update(f"init: {step} ..."))
+
+        def tell(step: str) -> None:
+            status.update(f"init: {step} ...")
+
+        if channel is not None:
+            add_channel(directory, channel, plan, tell)
+            screen.print(f"[green]ready[/]: version 0 is published on channel {channel}")
+            screen.print(
+                f'to train it: [publish] channel = "{channel}" in server.toml', markup=False
+            )
+            return
+        manifest = initialize(directory, plan, tell)
     screen.print(f"[green]ready[/]: {directory}, version {manifest.version} is published")
     screen.print(f"next:  cloud-server start {directory}")
     screen.print(f"robot: edge-agent enroll {directory}/kit --dir ROBOT_DIR")

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloud_server.cli.terminal import Directory, Json, console, table
+from cloud_server.cli.terminal import Directory, Json, console, lineage_of, table
 
 if TYPE_CHECKING:
     from cloud_server.state.model_store import DirectoryStore
 
+Lineage = Annotated[
+    str,
+    typer.Option("--channel", help="whose version it is, if that channel is trained by itself"),
+]
 Version = Annotated[int, typer.Argument(min=0, help="as `cloud-server models list` shows it")]
 
 app = typer.Typer(no_args_is_help=True, help="Published models.")
@@ -20,38 +24,46 @@ app = typer.Typer(no_args_is_help=True, help="Published models.")
 def models_list(directory: Directory, json_output: Json = False) -> None:
     """List the published versions."""
     store = _store(directory)
-    channels, versions, pins = store.channels(), store.versions(), store.pins()
+    versions = [(name, one) for name in store.lineages() for one in store.versions(name)]
     if json_output:
-        values = [m.model_dump(mode="json") for m in versions]
-        answer = {"channels": channels, "pins": sorted(pins), "versions": values}
+        of = [{"lineage": name} if name else {} for name, _ in versions]
+        values = [m.model_dump(mode="json") | of[n] for n, (_, m) in enumerate(versions)]
+        answer = {
+            "channels": store.channels(), "pins": sorted(store.pins()), "versions": values,
+        }  # fmt: skip
         typer.echo(json.dumps(answer))
         return
+    offers, pins = store.offers(), {name: store.pins(name) for name in store.lineages()}
     rows = [
         (
-            str(m.version),
+            f"{m.version} ({lineage})" if lineage else str(m.version),
             m.created_at[:19],
-            ", ".join(name for name, version in channels.items() if version == m.version),
-            "yes" if m.version in pins else "",
+            ", ".join(name for name, one in offers.items() if one == (m.version, lineage)),
+            "yes" if m.version in pins[lineage] else "",
             m.workload.name,
             f"{sum(entry.size_bytes for entry in m.files.values()) / 1e6:.1f} MB",
         )
-        for m in versions
+        for lineage, m in versions
     ]
     table(("version", "created (UTC)", "channel", "pinned", "workload", "files"), rows)
 
 
 @app.command("pin")
-def models_pin(directory: Directory, version: Version) -> None:
+def models_pin(directory: Directory, version: Version, channel: Lineage = "") -> None:
     """Keep a published version, however many newer ones there are."""
-    _store(directory).pin(version)
+    _store(directory).pin(version, _lineage(directory, channel))
     console().print(f"version {version} stays until `cloud-server models unpin`", soft_wrap=True)
 
 
 @app.command("unpin")
-def models_unpin(directory: Directory, version: Version) -> None:
+def models_unpin(directory: Directory, version: Version, channel: Lineage = "") -> None:
     """Let a version be deleted when publish.keep_versions newer ones are published."""
-    _store(directory).unpin(version)
+    _store(directory).unpin(version, _lineage(directory, channel))
     console().print(f"version {version} is no longer pinned")
+
+
+def _lineage(directory: Path, channel: str) -> str:
+    return lineage_of(directory, channel).lineage if channel else ""
 
 
 def _store(directory: Path) -> "DirectoryStore":

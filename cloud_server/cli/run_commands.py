@@ -62,12 +62,13 @@ def runs_list(directory: Directory, json_output: Json = False) -> None:
     if json_output:
         typer.echo(json.dumps(known))
         return
+    several = len({run["channel"] for run in known}) > 1
     rows = [
         (
             run["id"],
             _state(run),
             f"{run['rounds_closed']} of {run['rounds']}",
-            outcome_of_run(run),
+            outcome_of_run(run, channel=several),
             f"{run['seconds']:.0f} s",
         )
         for run in known
@@ -194,7 +195,8 @@ def _known_run(directory: Any, run_id: str) -> dict[str, Any]:
             run = RunStore(server_dir.runs).get(run_id)
             if run is None:
                 raise
-    for record in ClosedRounds(server_dir, run_id):
+    lineage = server_dir.of(run.channel) if run.channel else server_dir.trained()
+    for record in ClosedRounds(lineage, run_id):
         run.add(record.as_json())
     return {**run.as_json(), "apart": apart is not None}
 
@@ -223,7 +225,9 @@ def _with_robots(directory: Any, run: dict[str, Any]) -> dict[str, Any]:
 
     if all("robots" in record for record in run["closed"]):
         return run
-    rounds = {r.round: r.as_json() for r in ClosedRounds(_server_dir(directory), run["id"])}
+    server_dir, channel = _server_dir(directory), run["channel"]
+    lineage = server_dir.of(channel) if channel else server_dir.trained()
+    rounds = {r.round: r.as_json() for r in ClosedRounds(lineage, run["id"])}
     return {**run, "closed": [rounds.get(one["round"], one) for one in run["closed"]]}
 
 

@@ -13,6 +13,7 @@ from cloud_server.cli.terminal import (
     console,
     data_console,
     held_out,
+    lineage_of,
     made_table,
     outcome_of_run,
     show_table,
@@ -56,6 +57,9 @@ def status(
 def history(
     directory: Directory,
     run: Annotated[str | None, typer.Option(help="only the rounds of this run")] = None,
+    channel: Annotated[
+        str | None, typer.Option(help="what is trained for it; default: publish.channel")
+    ] = None,
     last: Annotated[
         int | None, typer.Option(min=1, help=f"so many of the newest rounds  [{ROUNDS_SHOWN}]")
     ] = None,
@@ -73,10 +77,16 @@ def history(
         raise SettingsError("--json and --csv: choose one")
     server_dir = ServerDirectory(directory)
     server_dir.require()
+    lineages = [server_dir.trained() if channel is None else lineage_of(directory, channel)]
+    if run is not None and channel is None:  # a run is of one channel
+        lineages += server_dir.lineages()
     everything = all_rounds or (last is None and (json_output or csv_output))
     newest = None if everything else last or ROUNDS_SHOWN
-    records = ClosedRounds(server_dir, run, newest=newest)
-    if run is not None and next(iter(records), None) is None:
+    for lineage in lineages:
+        records = ClosedRounds(lineage, run, newest=newest)
+        if is_found := next(iter(records), None) is not None:
+            break
+    if run is not None and not is_found:
         raise SettingsError(
             f"--run {run}: no round of it has closed; `cloud-server history {directory}` shows "
             "the runs"
@@ -170,12 +180,13 @@ def _robots(robots: list[dict[str, Any]]) -> "Table":
 
 def _runs(runs: list[dict[str, Any]]) -> "Table":
     rows = []
+    channels = {run.get("channel") for run in runs}
     for run in runs:
         cells = (
             run["id"],
             run["state"],
             f"{run['rounds_closed']} of {run['rounds']}",
-            outcome_of_run(run),
+            outcome_of_run(run, channel=len(channels) > 1),
         )
         rows.append(cells)
     return made_table(("run", "state", "rounds closed", "published"), rows)

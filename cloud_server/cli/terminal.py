@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fleet_model.errors import SettingsError
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from cloud_server.state.directory import ServerDirectory
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="server directory")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON to stdout")]
@@ -65,8 +69,13 @@ def console() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
-def outcome_of_run(run: Mapping[str, Any]) -> str:
-    """Return what a run has published or measured, "-" if nothing yet."""
+def outcome_of_run(run: Mapping[str, Any], *, channel: bool = False) -> str:
+    """Return what a run has published or measured, "-" if nothing yet; and for which channel."""
+    text = _outcome(run)
+    return f"{text} ({run.get('channel') or 'stable'})" if channel else text
+
+
+def _outcome(run: Mapping[str, Any]) -> str:
     if run.get("kind") == "evaluate":
         return f"measured version {run['first_version']}"
     version = run["published_version"]
@@ -105,3 +114,19 @@ def show_evaluation(run: Mapping[str, Any]) -> None:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def lineage_of(directory: Path, channel: str) -> "ServerDirectory":
+    """Return the directory with what is trained for a channel that the operator names."""
+    from cloud_server.state.directory import ServerDirectory
+    from cloud_server.state.model_store import DirectoryStore
+
+    server_dir = ServerDirectory(directory)
+    server_dir.require()
+    own = server_dir.of(channel)
+    if not own.lineage and channel not in DirectoryStore(server_dir.store).channels():
+        raise SettingsError(
+            f"--channel {channel}: nothing is published on it; `cloud-server models list "
+            f"{directory}` shows the channels"
+        )
+    return own

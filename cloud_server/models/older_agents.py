@@ -5,7 +5,7 @@ has a sha256 of its own, which the agent's training request names.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,11 +28,11 @@ TRAINER_FIELDS: Mapping[str, Known] = {
 
 
 class OlderAgents:
-    """What a server sends to agents of protocol 1, from its model directory."""
+    """What a server sends to agents of protocol 1, from its model directories."""
 
-    def __init__(self, model: Path) -> None:
-        """Read nothing yet; `model` holds trainer.json."""
-        self._trainer = model / TRAINER
+    def __init__(self, *models: Path) -> None:
+        """Read nothing yet; each of `models` holds the trainer.json of a lineage."""
+        self._trainers = [model / TRAINER for model in models]
 
     def manifest(self, content: bytes) -> bytes:
         """Return a manifest without what is new.
@@ -43,29 +43,28 @@ class OlderAgents:
         cut = without_new_fields(content, MANIFEST_FIELDS)
         if cut is None:
             return content
-        full, own = self._entries()
-        if own is None or full == own:
-            return cut
         fields = json.loads(cut)
-        if fields.get("trainer") == full.model_dump():
-            fields["trainer"] = own.model_dump()
-        return _written(fields)
+        for full, own in self._trainer_files():
+            if own not in (None, full) and fields.get("trainer") == entry_of(full).model_dump():
+                fields["trainer"] = entry_of(own).model_dump()
+                return _written(fields)
+        return cut
 
     def trainer(self) -> FileEntry | None:
-        """Return the entry of their trainer.json; None if they cannot train with it."""
-        return self._entries()[1]
+        """Return the entry of their first trainer.json; None if they cannot train with it."""
+        _, own = next(self._trainer_files())
+        return None if own is None else entry_of(own)
 
     def object(self, sha256: str) -> bytes | None:
-        """Return the content if it is their trainer.json."""
-        cut = self._cut()
-        return cut if cut is not None and entry_of(cut).sha256 == sha256 else None
+        """Return the content if it is a trainer.json of theirs."""
+        known = (own for _, own in self._trainer_files() if own is not None)
+        return next((own for own in known if entry_of(own).sha256 == sha256), None)
 
-    def _entries(self) -> tuple[FileEntry, FileEntry | None]:
-        cut = self._cut()
-        return entry_of(self._trainer.read_bytes()), None if cut is None else entry_of(cut)
-
-    def _cut(self) -> bytes | None:
-        return without_new_fields(self._trainer.read_bytes(), TRAINER_FIELDS)
+    def _trainer_files(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """Yield each trainer.json as it is, and as these agents understand it."""
+        for path in self._trainers:
+            content = path.read_bytes()
+            yield content, without_new_fields(content, TRAINER_FIELDS)
 
 
 def without_new_fields(content: bytes, known: Mapping[str, Known]) -> bytes | None:

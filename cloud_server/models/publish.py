@@ -46,7 +46,7 @@ def publish(
         )
         run_export(job, progress, stop)
         store = DirectoryStore(server_dir.store)
-        manifest = store.publish(aside, settings.channel, server_dir.model)
+        manifest = store.publish(aside, settings.channel, server_dir.model, server_dir.lineage)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     prune(server_dir, settings)

@@ -36,7 +36,7 @@ def measure(
 
     Args:
         fleet: carries messages; its Flower run is open.
-        server_dir: checkpoints and trainer files are there.
+        server_dir: checkpoints and trainer files of the channel are there.
         settings: who may take part, and how long a round may take.
         span: the run; its first_version is what is measured.
         robots: ask only these; all that the settings allow if empty.

@@ -90,6 +90,7 @@ class Lifecycle:
             LeavingError: the process ends first.
         """
         self._began = time.monotonic() - run.seconds
+        run.channel = run.channel or self._settings.publish.channel
         failed = None if run.state == "publishing" else self._close_rounds(run)
         failed = self._trying(run, lambda: self._publish(run)) or failed
         with self._store.changing():
@@ -116,8 +117,9 @@ class Lifecycle:
     def _rounds(self, run: Run) -> None:
         with self._exclusive():
             flower = self._fleet.open_run(run.flower)
+            server_dir = self._server_dir.of(run.channel)
             with self._store.changing():
-                run.catch_up(Checkpoints(self._server_dir.checkpoints))
+                run.catch_up(Checkpoints(server_dir.checkpoints))
                 run.flower = flower
                 self._store.save(run)
             span = RunSpan(
@@ -129,7 +131,7 @@ class Lifecycle:
             if run.kind == TRAIN:
                 close_rounds(
                     self._fleet,
-                    self._server_dir,
+                    server_dir,
                     self._settings,
                     span,
                     closed=lambda record: self._closed(run, record),
@@ -139,7 +141,7 @@ class Lifecycle:
             elif run.measured is None:  # else its process ended just before it could say so
                 measure(
                     self._fleet,
-                    self._server_dir,
+                    server_dir,
                     self._settings,
                     span,
                     run.robots,
@@ -152,10 +154,10 @@ class Lifecycle:
         """Publish what has closed, also when a later round failed or was stopped."""
         if run.version is None or run.version == run.published_version:
             return
-        checkpoint = Checkpoints(self._server_dir.checkpoints).latest()
-        manifest = publish(
-            self._server_dir, self._settings.publish, checkpoint, stop=self._leaving.is_set
-        )
+        server_dir = self._server_dir.of(run.channel)
+        checkpoint = Checkpoints(server_dir.checkpoints).latest()
+        settings = self._settings.publish.model_copy(update={"channel": run.channel})
+        manifest = publish(server_dir, settings, checkpoint, stop=self._leaving.is_set)
         with self._store.changing():
             run.published_version = manifest.version
 

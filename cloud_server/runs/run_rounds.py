@@ -20,6 +20,7 @@ from cloud_server.rounds.round_journal import DiskJournal
 from cloud_server.rounds.round_loop import RoundProgress, run_round
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import ServerSettings
 from fleet_model.bundle import TRAINER, entry_of
@@ -57,7 +58,7 @@ def close_rounds(
 
     Args:
         fleet: carries messages; its Flower run is open.
-        server_dir: checkpoints, history and trainer files are there.
+        server_dir: checkpoints, history and trainer files of the channel are there.
         settings: who takes part, and how they train.
         span: the run. Its first_version stays the same when it is taken up again.
         closed: is told of every round when it is durable; after a crash of the last one again.
@@ -143,8 +144,7 @@ def request_of(
 
 def _published(server_dir: ServerDirectory) -> set[int]:
     """Return versions by their files' names: a damaged manifest must not fail a closed round."""
-    files = (server_dir.store / "versions").glob("*.json")
-    return {int(file.stem) for file in files if file.stem.isdecimal() and file.stem.isascii()}
+    return set(DirectoryStore(server_dir.store).published(server_dir.lineage))
 
 
 def _remember(server_dir: ServerDirectory, record: RoundRecord) -> None:

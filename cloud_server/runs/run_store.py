@@ -38,6 +38,7 @@ class Run(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     id: str
+    channel: str = ""  # what it trains for; "": of an older server, the channel in the settings
     kind: Literal["train", "evaluate"] = "train"  # evaluate: one round that only measures
     rounds: int = Field(ge=1)
     state: RunState = "waiting"  # until its thread begins

@@ -45,7 +45,7 @@ class Runs:
             fleet: used by one run at a time.
             told: see Lifecycle.
         """
-        self._server_dir = server_dir
+        self._server_dir, self._channel = server_dir, settings.publish.channel
         self._store = RunStore(server_dir.runs)
         self._schedule = ScheduleFile(server_dir.schedule)
         self._runs = self._store.load()
@@ -88,7 +88,7 @@ class Runs:
 
     def start(self, rounds: int, *, scheduled: bool = False) -> Run:
         """Start a run in the background; raises RoundError while another goes on."""
-        first = Checkpoints(self._server_dir.checkpoints).newest() or 0
+        first = Checkpoints(self._own.checkpoints).newest() or 0
         return self._start(rounds=rounds, first_version=first, scheduled=scheduled)
 
     def evaluate(self, version: int | None, robots: Sequence[str] = ()) -> Run:
@@ -101,7 +101,7 @@ class Runs:
         Raises:
             RoundError: a run goes on, or there is no such checkpoint.
         """
-        known = Checkpoints(self._server_dir.checkpoints).saved()
+        known = Checkpoints(self._own.checkpoints).saved()
         version = known[-1] if version is None and known else version
         if version is None or version not in known:
             raise RoundError(
@@ -109,11 +109,17 @@ class Runs:
             )
         return self._start(kind=EVALUATE, rounds=1, first_version=version, robots=tuple(robots))
 
+    @property
+    def _own(self) -> ServerDirectory:
+        """What this server's runs are trained from."""
+        return self._server_dir.of(self._channel)
+
     def _start(self, **fields: Any) -> Run:
         with self._lock:
             self._require_none_active()
             now = time.time()
-            run = Run(id=self._store.new_id(now), started_at=now, **fields)
+            run_id = self._store.new_id(now)
+            run = Run(id=run_id, channel=self._channel, started_at=now, **fields)
             self._store.save(run)
             self._recalled.add(run.id)
             self._runs.append(run)
@@ -227,7 +233,9 @@ class Runs:
         """Give runs of earlier processes their closed rounds, read from the history's end."""
         with self._recalling:
             new = [run for run in runs if run.id not in self._recalled]
-            recall(self._server_dir.history, new)
+            for channel in {run.channel for run in new}:
+                history = self._server_dir.of(channel or self._channel).history
+                recall(history, [run for run in new if run.channel == channel])
             self._recalled |= {run.id for run in new}
 
     def _require(self, run_id: str) -> Run:

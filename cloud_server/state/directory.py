@@ -4,7 +4,7 @@ import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloud_server.state.history_file import newest_lines
@@ -27,19 +27,26 @@ class ServerDirectory:
     robots.json      the register: who may take part, under which name, at which site
     offenses.json    refused updates in a row, last verdicts
     seen.json        when robots were last seen, unknown keys that asked
-    model/           trainer files and initial weights; written once by init
-    checkpoints/     one folder a closed round
     store/           published models: objects by sha256, versions, channels
-    history.jsonl    one line per closed round
-    totals.json      sums over the history, made again if it is removed
     runs/            one folder a run: how far it is, and its open round
     runs-apart/      the same of a ServerApp beside a SuperLink of its own
     schedule.json    when runs begin by themselves
     tensorboard/     event files of runs, with log.tensorboard = true
     flower/          Flower's SQLite state
+
+    What is trained for a channel, its lineage, is in DIR itself for the channel that init made and
+    for every channel without a folder of its own, else in DIR/channels/NAME:
+
+    model/           trainer files and initial weights; written once by init
+    checkpoints/     one folder per closed round
+    history.jsonl    one line per closed round
+    totals.json      sums over the history, made again if it is removed
+
+    See docs/decisions/0014-state-per-channel.md.
     """
 
     root: Path
+    lineage: str = ""  # the channel that these files belong to; "": those in DIR itself
 
     @property
     def settings(self) -> Path:  # noqa: D102
@@ -74,12 +81,21 @@ class ServerDirectory:
         return self.root / "seen.json"
 
     @property
+    def channels(self) -> Path:  # noqa: D102
+        return self.root / "channels"
+
+    @property
+    def home(self) -> Path:
+        """Where the lineage is."""
+        return self.channels / self.lineage if self.lineage else self.root
+
+    @property
     def model(self) -> Path:  # noqa: D102
-        return self.root / "model"
+        return self.home / "model"
 
     @property
     def checkpoints(self) -> Path:  # noqa: D102
-        return self.root / "checkpoints"
+        return self.home / "checkpoints"
 
     @property
     def store(self) -> Path:  # noqa: D102
@@ -99,11 +115,11 @@ class ServerDirectory:
 
     @property
     def history(self) -> Path:  # noqa: D102
-        return self.root / "history.jsonl"
+        return self.home / "history.jsonl"
 
     @property
     def totals(self) -> Path:  # noqa: D102
-        return self.root / "totals.json"
+        return self.home / "totals.json"
 
     @property
     def tensorboard(self) -> Path:  # noqa: D102
@@ -112,6 +128,23 @@ class ServerDirectory:
     @property
     def flower(self) -> Path:  # noqa: D102
         return self.root / "flower"
+
+    def of(self, channel: str) -> "ServerDirectory":
+        """Return the same directory with what is trained for `channel`."""
+        own = channel in (one.lineage for one in self.lineages())
+        return replace(self, lineage=channel if own else "")
+
+    def trained(self) -> "ServerDirectory":
+        """Return the same directory with what its server trains: see publish.channel."""
+        from cloud_server.state.settings import load_settings
+
+        return self.of(load_settings(self.settings).publish.channel)
+
+    def lineages(self) -> "list[ServerDirectory]":
+        """Return the directory once for each lineage, the one in DIR itself first."""
+        folders = self.channels.iterdir() if self.channels.is_dir() else ()
+        names = sorted(folder.name for folder in folders if not folder.name.startswith("."))
+        return [replace(self, lineage=name) for name in ("", *names)]
 
     def require(self) -> None:
         """Raise SettingsError unless `init` has finished here."""

@@ -1,4 +1,8 @@
-"""Published models on the server: objects by sha256, manifests by version, channels by name."""
+"""Published models on the server: objects by sha256, manifests by version, channels by name.
+
+Every lineage counts its own versions (see ServerDirectory); "" is the first one. A channel names a
+version and its lineage, so that a version is stored once however many channels offer it.
+"""
 
 import fcntl
 import json
@@ -24,7 +28,13 @@ from fleet_model.errors import BundleError
 
 
 class DirectoryStore:
-    """<root>/objects/<sha256>, <root>/versions/000005.json, <root>/channels/stable.json, pins.json.
+    """Files by content, manifests by lineage and version, and what each channel offers.
+
+    objects/<sha256>
+    versions/000005.json           of the first lineage
+    versions/detector/000005.json  of another one
+    channels/stable.json           {"version": 5}, and "lineage": "detector" unless the first
+    pins.json                      {"versions": [3], "lineages": {"detector": [1]}}
 
     Whoever changes it holds a lock, also against other processes: pruning deletes no object that a
     version needs which is being published.
@@ -33,18 +43,37 @@ class DirectoryStore:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def publish(self, bundle: Path, channel: str, trainer_files: Path) -> Manifest:
+    def publish(
+        self, bundle: Path, channel: str, trainer_files: Path, lineage: str = ""
+    ) -> Manifest:
         """Make `bundle` the newest model of `channel`.
 
         Args:
             bundle: directory with manifest.json, trainer.json and every file of the manifest.
             channel: the channel's file is written last: robots see a whole version or the old one.
             trainer_files: directory that holds the files that trainer.json lists.
+            lineage: whose version it is.
         """
         with self._changing():
-            return self._publish(bundle, channel, trainer_files)
+            manifest = self._add_version(bundle, trainer_files, lineage)
+            self._offer(channel, manifest.version, lineage)
+            return manifest
 
-    def _publish(self, bundle: Path, channel: str, trainer_files: Path) -> Manifest:
+    def offer(self, channel: str, version: int, lineage: str = "") -> None:
+        """Make a published version the newest model of another channel; nothing is copied.
+
+        Raises:
+            BundleError: it is not published.
+        """
+        with self._changing():
+            self._require_published(version, lineage)
+            self._offer(channel, version, lineage)
+
+    def _offer(self, channel: str, version: int, lineage: str) -> None:
+        fields = {"version": version, **({"lineage": lineage} if lineage else {})}
+        write_durably(self._channel(channel), json.dumps(fields))
+
+    def _add_version(self, bundle: Path, trainer_files: Path, lineage: str) -> Manifest:
         manifest = read_bundle(bundle)
         for name, entry in manifest.files.items():
             self._add(bundle / name, entry)
@@ -52,9 +81,8 @@ class DirectoryStore:
         trainer = (self._root / "objects" / manifest.trainer.sha256).read_bytes()
         for name, entry in parse_trainer(trainer).files.items():
             self._add(trainer_files / name, entry)
-        write_durably(self._manifest(manifest.version), (bundle / MANIFEST).read_bytes())
-        channel_file = json.dumps({"version": manifest.version})
-        write_durably(self._root / "channels" / f"{channel}.json", channel_file)
+        path = self._manifest(manifest.version, lineage)
+        write_durably(path, (bundle / MANIFEST).read_bytes())
         return manifest
 
     def latest_bytes(self, channel: str) -> bytes | None:
@@ -64,91 +92,107 @@ class DirectoryStore:
             BundleError: the channel's file is damaged.
         """
         try:
-            version = _version_of(self._root / "channels" / f"{channel}.json")
+            version, lineage = _offered(self._channel(channel))
         except FileNotFoundError:
             return None
-        return self._manifest(version).read_bytes()
+        return self._manifest(version, lineage).read_bytes()
 
     def latest(self, channel: str) -> Offer | None:
         """Return the newest manifest of a channel."""
         content = self.latest_bytes(channel)
         return None if content is None else read_offer(content)
 
-    def versions(self) -> list[Manifest]:
-        """Return every published manifest, oldest first."""
+    def lineages(self) -> list[str]:
+        """Return whose versions there are, the first lineage first."""
+        folders = (self._root / "versions").glob("*/")
+        return ["", *sorted(folder.name for folder in folders if folder.is_dir())]
+
+    def versions(self, lineage: str = "") -> list[Manifest]:
+        """Return every published manifest of a lineage, oldest first."""
         found = []
-        for version in self._published():
+        for version in self.published(lineage):
             with suppress(FileNotFoundError):  # a running server has just deleted it
-                found.append(parse_manifest(self._manifest(version).read_bytes()))
+                found.append(parse_manifest(self._manifest(version, lineage).read_bytes()))
         return found
 
     def channels(self) -> dict[str, int]:
         """Return channel -> version; raises BundleError if the file of one is damaged."""
-        files = sorted((self._root / "channels").glob("*.json"))
-        return {file.stem: _version_of(file) for file in files}
+        return {channel: version for channel, (version, _) in self.offers().items()}
 
-    def pins(self) -> set[int]:
-        """Return the versions that stay until they are unpinned.
+    def offers(self) -> dict[str, tuple[int, str]]:
+        """Return channel -> (version, lineage); raises BundleError as `channels`."""
+        files = sorted((self._root / "channels").glob("*.json"))
+        return {file.stem: _offered(file) for file in files}
+
+    def pins(self, lineage: str = "") -> set[int]:
+        """Return the versions of a lineage that stay until they are unpinned.
 
         Raises:
             BundleError: pins.json is damaged.
         """
+        return self._pins().get(lineage, set())
+
+    def _pins(self) -> dict[str, set[int]]:
         path = self._root / "pins.json"
         try:
-            return {int(version) for version in json.loads(path.read_text())["versions"]}
+            fields = json.loads(path.read_text())
+            pins = {"": fields["versions"], **fields.get("lineages", {})}
+            return {name: {int(version) for version in pins[name]} for name in pins}
         except FileNotFoundError:
-            return set()
-        except (ValueError, TypeError, KeyError):
+            return {}
+        except (ValueError, TypeError, KeyError, AttributeError):
             raise BundleError(
                 f"{path}: damaged; restore it from a backup, or remove it and pin versions again "
                 "with `cloud-server models pin DIR VERSION`"
             ) from None
 
-    def pin(self, version: int) -> None:
+    def pin(self, version: int, lineage: str = "") -> None:
         """Keep a published version however many newer ones there are.
 
         Raises:
             BundleError: it is not published, or pins.json is damaged.
         """
         with self._changing():
-            if version not in self._published():
-                raise BundleError(
-                    f"version {version} is not published; `cloud-server models list` shows the "
-                    "versions"
-                )
-            self._write_pins(self.pins() | {version})
+            self._require_published(version, lineage)
+            self._write_pins(lineage, self.pins(lineage) | {version})
 
-    def unpin(self, version: int) -> None:
+    def unpin(self, version: int, lineage: str = "") -> None:
         """Let a version be pruned when it is old; raises BundleError if it is not pinned."""
         with self._changing():
-            pins = self.pins()
+            pins = self.pins(lineage)
             if version not in pins:
                 raise BundleError(f"version {version} is not pinned")
-            self._write_pins(pins - {version})
+            self._write_pins(lineage, pins - {version})
 
     def prune(self, keep: int, also: Collection[int] = ()) -> list[int]:
         """Delete old versions and the objects that none of the others names; return what is gone.
 
-        The newest `keep` stay, and what is pinned, what a channel offers, what is in `also`. A
-        version goes before its objects: killed in between, the next call deletes the rest.
+        The newest `keep` of each lineage stay, and what is pinned, what a channel offers, and the
+        numbers in `also` of every lineage: a robot does not tell whose version it has. A version
+        goes before its objects: killed in between, the next call deletes the rest.
 
         Raises:
             BundleError: pins.json, a channel, or the manifest or trainer of a version that stays,
                 is damaged; nothing that might be needed was deleted.
         """
         with self._changing():
-            published = self._published()
-            stay = {*published[-keep:], *self.pins(), *self.channels().values(), *also}
-            needed = self._objects_of(version for version in published if version in stay)
-            gone = [version for version in published if version not in stay]
-            for version in gone:
-                self._manifest(version).unlink()
-            if gone:
-                fsync_directory(self._root / "versions")
+            pins, offers = self._pins(), set(self.offers().values())
+            stay, gone = list[Path](), list[Path]()
+            for lineage in self.lineages():
+                published = self.published(lineage)
+                kept = {*published[-keep:], *pins.get(lineage, ()), *also}
+                for version in published:
+                    stays = version in kept or (version, lineage) in offers
+                    (stay if stays else gone).append(self._manifest(version, lineage))
+            needed = self._objects_of(stay)
+            for manifest in gone:
+                manifest.unlink()
+            for folder in {manifest.parent for manifest in gone}:
+                fsync_directory(folder)
             for path in (self._root / "objects").iterdir():
                 if path.name not in needed:  # also what a process that was killed wrote aside
                     path.unlink()
-        return gone
+        return sorted(int(manifest.stem) for manifest in gone)
 
     def object(self, sha256: str) -> Path | None:
         """Return the file with this content, or None."""
@@ -165,19 +209,33 @@ class DirectoryStore:
             shutil.copyfileobj(stream, target)
         return size_bytes
 
-    def _published(self) -> list[int]:
-        """Return the versions by their files' names, oldest first."""
-        names = (path.stem for path in (self._root / "versions").glob("*.json"))
+    def published(self, lineage: str = "") -> list[int]:
+        """Return the versions by their files' names, oldest first; no file is read."""
+        names = (path.stem for path in self._versions(lineage).glob("*.json"))
         return sorted(int(name) for name in names if name.isdecimal() and name.isascii())
 
-    def _manifest(self, version: int) -> Path:
-        return self._root / "versions" / f"{version:06d}.json"
+    def _require_published(self, version: int, lineage: str) -> None:
+        if version not in self.published(lineage):
+            of = f" of channel {lineage}" if lineage else ""
+            raise BundleError(
+                f"version {version}{of} is not published; `cloud-server models list` shows the "
+                "versions"
+            )
 
-    def _objects_of(self, versions: Iterable[int]) -> set[str]:
+    def _versions(self, lineage: str) -> Path:
+        return self._root / "versions" / lineage
+
+    def _manifest(self, version: int, lineage: str) -> Path:
+        return self._versions(lineage) / f"{version:06d}.json"
+
+    def _channel(self, channel: str) -> Path:
+        return self._root / "channels" / f"{channel}.json"
+
+    def _objects_of(self, manifests: Iterable[Path]) -> set[str]:
         """Return the sha256 of every file that these versions and their trainers need."""
         needed = set()
-        for version in versions:
-            manifest = parse_manifest(self._manifest(version).read_bytes())
+        for path in manifests:
+            manifest = parse_manifest(path.read_bytes())
             needed |= {entry.sha256 for entry in manifest.files.values()}
             trainer = self._root / "objects" / manifest.trainer.sha256
             if manifest.trainer.sha256 not in needed:  # versions share it
@@ -186,8 +244,11 @@ class DirectoryStore:
                 needed |= {manifest.trainer.sha256, *(entry.sha256 for entry in files)}
         return needed
 
-    def _write_pins(self, pins: Collection[int]) -> None:
-        write_durably(self._root / "pins.json", json.dumps({"versions": sorted(pins)}) + "\n")
+    def _write_pins(self, lineage: str, pins: Collection[int]) -> None:
+        every = {name: sorted(others) for name, others in self._pins().items()}
+        every[lineage] = sorted(pins)
+        fields = {"versions": every.pop("", []), **({"lineages": every} if every else {})}
+        write_durably(self._root / "pins.json", json.dumps(fields) + "\n")
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -207,9 +268,11 @@ class DirectoryStore:
                 shutil.copyfileobj(stream, copy)
 
 
-def _version_of(channel: Path) -> int:
+def _offered(channel: Path) -> tuple[int, str]:
+    """Return the version and the lineage in a channel's file."""
     try:
-        return int(json.loads(channel.read_text())["version"])
+        fields = json.loads(channel.read_text())
+        return int(fields["version"]), str(fields.get("lineage", ""))
     except (ValueError, TypeError, KeyError):
         raise BundleError(
             f"{channel}: damaged; restore it from a backup, or remove it: the next run that "

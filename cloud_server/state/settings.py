@@ -211,7 +211,9 @@ class LogSettings(Section):
 class PublishSettings(Section):
     """Where finished models go."""
 
-    channel: Channel = Field(default="stable", description="Robots follow this channel.")
+    channel: Channel = Field(
+        default="stable", description="What this server trains is published on it."
+    )
     calibration: Path | None = Field(
         default=None,
         description="Folder of your own pictures for int8; without it, pictures that are shipped.",

@@ -38,7 +38,7 @@ class Agent:
         """
         self._settings = settings
         self._store = HttpsStore(settings.server)
-        self._models = Models(settings.state / "models")
+        self._models = Models(settings.state / "models", settings.server.channel)
         self._active: Offer | None = None
         self._file = StatusFile(settings.state, settings.training.trainer)
         self._reporter = Reporter(settings)
@@ -92,13 +92,22 @@ class Agent:
         """Find out what is active; damaged files or a new precision are installed again."""
         try:
             self._activate(self._models.active(self._settings.engine.precision))
+            self._file.set_not_installed(self._of_another_channel())
         except (BundleError, StorageError) as error:
             log.warning("the active model is not whole: %s", error)
 
     def _activate(self, offer: "Offer | None") -> None:
         self._active = offer
-        version = None if offer is None else offer.manifest.version
+        version = self._models.version_in_use() if offer is None else offer.manifest.version
         self._file.status.active_version = self._store.active_version = version
+
+    def _of_another_channel(self) -> str:
+        """Return what is in use while the followed channel has nothing, "" otherwise."""
+        version = self._file.status.active_version
+        if self._active is not None or version is None:
+            return ""
+        channel = self._settings.server.channel
+        return f"nothing from channel {channel} yet; version {version} of another one stays in use"
 
     def _hello(self) -> None:
         """Begin a session; it ends what the server still holds of an older one of this robot.
@@ -141,7 +150,7 @@ class Agent:
             offer = self._store.latest(self._settings.server.channel, report)
             self._file.update_standing(self._store.standing)
             if offer is None or offer == self._active:
-                self._file.set_not_installed("")
+                self._file.set_not_installed(self._of_another_channel())
                 return
             self._models.install(self._store, offer, self._settings.engine.precision)
         except (BundleError, StorageError) as error:

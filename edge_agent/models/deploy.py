@@ -2,23 +2,26 @@
 
   <models>/objects/<sha256>              every file by content, fetched once
   <models>/versions/000005-<manifest>/   manifest.json, the engine's files (hard links to objects)
-  <models>/current -> versions/000005-<manifest>
+  <models>/channels/stable -> ../versions/000005-<manifest>, see channels.py
+  <models>/current -> versions/000005-<manifest>, of the channel that is followed
 
 On FAT and exFAT there are no links. Files are copied, `current` is a file that holds the name, and
 objects are only kept until they are copied.
 
-A power cut at any point leaves `current` on a complete, verified version. <manifest> is the start
-of the manifest's own sha256: a server that was set up again counts its versions from 0, and its
+A power cut at any point leaves `current` on a complete, verified version. It follows the channel's
+pointer, which changes first; the next start corrects it. <manifest> is the start of the manifest's
+own sha256: a server that was set up again counts its versions from 0, and its
 version must never be put together inside the active one.
 """
 
 import errno
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from edge_agent.models.channels import Channels, named
 from fleet_model.bundle import (
     MANIFEST,
     TRAINER,
@@ -53,29 +56,47 @@ PART_KEPT_S = 7 * 86400.0  # since the last byte of a download
 
 
 class Models:
-    """The models of one robot."""
+    """The models of one robot, which follows `channel`; other channels keep what they have."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, channel: str = "stable") -> None:
         self._root = root
+        self._channels = Channels(root, channel)
 
     @property
     def current(self) -> Path:
-        """The directory of the active bundle."""
+        """The directory of the bundle in use: the followed channel's, once it has one."""
         return pointed(self._root / "current")
 
     def active(self, precision: str) -> Offer | None:
-        """Return the active manifest with its bytes; None before the first install.
+        """Return the channel's manifest with its bytes, in use from now on.
+
+        None before the first install from this channel: `current` stays on another channel's.
 
         Raises:
             BundleError: a file that `precision` needs is damaged or missing; `install` repairs it.
             StorageError: it cannot be read.
         """
         with self._disk():
-            if not (self.current / MANIFEST).exists():
+            self._adopt()
+            name = self._channels.active()
+            directory = self._root / "versions" / name
+            if not name or not (directory / MANIFEST).exists():
                 return None
-            offer = read_offer((self.current / MANIFEST).read_bytes())
-            read_bundle(self.current, offer.manifest.needed(precision))
+            offer = read_offer((directory / MANIFEST).read_bytes())
+            read_bundle(directory, offer.manifest.needed(precision))
+            self._use(name)
             return offer
+
+    def version_in_use(self) -> int | None:
+        """Return the version of `current`, whichever channel it came from; None without one.
+
+        Raises:
+            BundleError: its manifest is damaged.
+            StorageError: it cannot be read.
+        """
+        with self._disk():
+            path = self.current / MANIFEST
+            return read_offer(path.read_bytes()).manifest.version if path.exists() else None
 
     def install(self, store: ModelStore, offer: Offer, precision: str) -> None:
         """Fetch what is missing, verify everything, switch; the manifest is kept as it came.
@@ -88,14 +109,16 @@ class Models:
         needed = offer.manifest.needed(precision)
         name = f"{offer.manifest.version:06d}-{sha256_of(offer.content)[:8]}"
         directory = self._root / "versions" / name
-        before = self.current.resolve().name
         with self._disk():
+            self._adopt()
+            before = self._channels.active()
             self._assemble(directory, needed, store)
             write_durably(directory / MANIFEST, offer.content)  # makes the links durable, too
             read_bundle(directory, needed)
-            point_durably(self._root / "current", f"versions/{name}")
+            self._channels.activate(name)
+            self._use(name)
             if name != before:  # else it was repaired
-                self._collect(keep=(name, before))
+                self._collect(keep={name, *self._channels.versions()})
 
     def trainer(self, store: ModelStore, entry: FileEntry, part: str) -> tuple[TrainerSpec, Path]:
         """Return a trainer specification and the directory of its verified files.
@@ -120,10 +143,21 @@ class Models:
                     f"set training.trainer to one of: {', '.join(sorted(spec.parts))}"
                 )
             self._assemble(directory, {name: spec.files[name] for name in names}, store)
-            for other in directory.parent.iterdir():  # a fleet has one trainer at a time
-                if other != directory:
+            self._adopt()
+            self._channels.train_with(directory.name)
+            used = self._channels.trainers()
+            for other in directory.parent.iterdir():  # a channel has one trainer at a time
+                if other.name not in used:
                     shutil.rmtree(other)
         return spec, directory
+
+    def _adopt(self) -> None:
+        if (self.current / MANIFEST).exists():
+            self._channels.adopt(named(self._root / "current"))
+
+    def _use(self, name: str) -> None:
+        if named(self._root / "current") != name:
+            point_durably(self._root / "current", f"versions/{name}")
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
@@ -172,8 +206,8 @@ class Models:
                 if other == entry and _intact(path.with_name(name), entry):
                     yield path.with_name(name)
 
-    def _collect(self, keep: tuple[str, str]) -> None:
-        """Remove versions but the active and the one before, and objects nothing links to.
+    def _collect(self, keep: Collection[str]) -> None:
+        """Remove versions but those of `keep`, and objects nothing links to.
 
         A part of the trainer's files stays, for its download to be continued; an old one goes.
         """

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloud_server import initialize as initialize_module
-from cloud_server.initialize import InitPlan, initialize, renew_certificate
+from cloud_server.initialize import InitPlan, add_channel, initialize, renew_certificate
 from cloud_server.models import publish as publish_module
 from cloud_server.models.export import BundleJob, ExportResult
 from cloud_server.state.checkpoints import Checkpoints
@@ -206,3 +206,72 @@ def test_a_renewed_certificate_holds_the_names_of_the_settings(server_dir):
     certificate = x509.load_pem_x509_certificate(content)
     held = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert held.get_values_for_type(x509.DNSName) == ["new.example", "localhost"]
+
+
+def add(root, channel, **changes):
+    return add_channel(root, channel, plan(**changes), lambda line: None)
+
+
+def test_a_channel_is_added_beside_what_is_there(tmp_path, export):
+    root = tmp_path / "server"
+    run(root)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+    manifest = add(root, "detector", config={"labels": ["a", "b"]}, trainable="all")
+
+    server_dir, own = ServerDirectory(root), ServerDirectory(root).of("detector")
+    assert (own.lineage, manifest.version) == ("detector", 0)
+    assert Checkpoints(own.checkpoints).latest().version == 0
+    offers = DirectoryStore(server_dir.store).offers()
+    assert offers == {"stable": (0, ""), "detector": (0, "detector")}
+    assert (export[2].workload.config, export[2].trainable) == ({"labels": ["a", "b"]}, "all")
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_channel_that_failed_to_publish_is_published_by_the_same_command(
+    tmp_path, export, monkeypatch
+):
+    root = tmp_path / "server"
+    run(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(publish_module, "run_export", _fails)
+        with pytest.raises(ExportError):
+            add(root, "detector")
+    assert DirectoryStore(ServerDirectory(root).store).channels() == {"stable": 0}
+    jobs = len(export)
+    add(root, "detector")
+    assert [type(job) for job in export[jobs:]] == [BundleJob]
+    assert DirectoryStore(ServerDirectory(root).store).channels() == {"detector": 0, "stable": 0}
+
+
+def test_a_channel_whose_model_fails_leaves_nothing(tmp_path, export, monkeypatch):
+    root = tmp_path / "server"
+    run(root)
+    monkeypatch.setattr(initialize_module, "run_export", _fails)
+    with pytest.raises(ExportError):
+        add(root, "detector")
+    assert list((root / "channels").iterdir()) == []
+    assert ServerDirectory(root).of("detector").lineage == ""
+
+
+@pytest.mark.parametrize(
+    ("channel", "words"),
+    [
+        ("stable", "--channel stable: .* trains and publishes for it already; choose another name"),
+        ("../up", "--channel ../up: expected lower-case letters"),
+    ],
+)
+def test_a_channel_that_cannot_be_added_is_refused_before_anything_is_made(
+    tmp_path, export, channel, words
+):
+    root = tmp_path / "server"
+    run(root)
+    with pytest.raises(SettingsError, match=words):
+        add(root, channel)
+    assert not (root / "channels").exists()
+    with pytest.raises(SettingsError, match="not a server directory"):
+        add(tmp_path / "nothing", "detector")
+
+
+def _fails(job, progress=lambda line: None, stop=lambda: False):
+    raise ExportError("the files do not match")

@@ -39,6 +39,8 @@ class OldFleet:
         self.expected = json.loads((root / "expected.json").read_text())
         for file in (self.server_dir.settings, *(root / name / "agent.toml" for name in ROBOTS)):
             file.write_text(file.read_text().replace(OLD_PORT, str(port)))
+        folders = {name: root / name / "state" / "models" / "trainers" for name in ROBOTS}
+        self.old_trainers = {n: {p.name for p in folder.iterdir()} for n, folder in folders.items()}
         renew_certificate(self.server_dir)  # the old one ends in 2029
         self.processes = {}
 
@@ -119,6 +121,17 @@ def test_the_run_continues_in_its_round_to_the_same_weights(fleet):
     # The reply that the old server had stored was used: its robot did not train round 2 again.
     log = fleet.log("server")
     assert re.search(r"round 2 .*: 1 replies (kept|stored)", log), log
+
+
+@pytest.mark.slow
+def test_the_trainer_that_the_old_agent_had_is_the_channels(fleet):
+    for name in ROBOTS:
+        models = fleet.root / name / "state" / "models"
+        (trainer,) = (models / "trainers").iterdir()
+        assert (models / "channels" / "stable.trainer").resolve() == trainer.resolve()
+        assert trainer.name in fleet.old_trainers[name]
+        active = (models / "channels" / "stable").resolve()
+        assert active == (models / "current").resolve()
 
 
 @pytest.mark.slow

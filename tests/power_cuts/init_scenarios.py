@@ -24,11 +24,11 @@ from fleet_model.bundle import (
 from fleet_model.errors import SettingsError
 
 
-def _initialize(root: Path) -> None:
-    """Run `cloud-server init` with what its child process exports taken from the tiny bundle."""
+def _plan() -> Any:
+    """Return a plan for `cloud-server init`; what its child exports is the tiny bundle."""
     import cloud_server.initialize
     import cloud_server.models.publish
-    from cloud_server.initialize import InitPlan, initialize
+    from cloud_server.initialize import InitPlan
 
     def export(job: Any, *_: Any) -> None:
         names = [MANIFEST, *parse_manifest((TINY / MANIFEST).read_bytes()).files]
@@ -40,11 +40,16 @@ def _initialize(root: Path) -> None:
 
     cloud_server.initialize.run_export = cloud_server.models.publish.run_export = export
     config = json.loads((TINY / TRAINER).read_text())["workload"]["config"]
-    plan = InitPlan(
+    return InitPlan(
         workload="image-classifier", config=config, trainable="head", host="127.0.0.1", port=9400,
         names=("localhost",), checkpoint=None,
     )  # fmt: skip
-    initialize(root / "servers" / "fleet", plan, lambda line: None)
+
+
+def _initialize(root: Path) -> None:
+    from cloud_server.initialize import initialize
+
+    initialize(root / "servers" / "fleet", _plan(), lambda line: None)
     mark()
 
 
@@ -125,4 +130,42 @@ RENEW = Scenario(
     settled=lambda root: len(_certificate(root)),
     # Two files: in between, `start` and `doctor` say that they do not fit, and how to renew again.
     between=lambda states, step: ["do not fit"] if step == 0 else [],
+)
+
+
+def _add_channel(root: Path) -> None:
+    from cloud_server.initialize import add_channel
+
+    add_channel(root / "servers" / "fleet", "canary", _plan(), lambda line: None)
+    mark()
+
+
+def _channels(root: Path) -> tuple[str, bool]:
+    """Return whether the channel's folder is there and its model served; the first one stays."""
+    assert _initialized(root) == "complete"
+    server_dir = ServerDirectory(root / "servers" / "fleet")
+    own = server_dir.of("canary")
+    if own.lineage:
+        assert Checkpoints(own.checkpoints).latest().version == 0
+        for name, entry in parse_trainer((own.model / TRAINER).read_bytes()).files.items():
+            require_file(own.model / name, entry)
+    store = DirectoryStore(server_dir.store)
+    if store.latest("canary") is not None:
+        assert store.versions("canary")
+    return own.lineage, store.latest("canary") is not None
+
+
+def _add_channel_again(root: Path) -> None:
+    try:
+        _add_channel(root)
+    except SettingsError:  # it is there already
+        assert _channels(root) == ("canary", True)
+
+
+ADD_CHANNEL = Scenario(
+    prepare=_initialize,
+    act=_add_channel,
+    observe=_channels,
+    resume=_add_channel_again,
+    between=lambda states, step: [("canary", False)] if step == 0 else [],
 )

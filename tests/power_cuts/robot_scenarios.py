@@ -20,6 +20,7 @@ from edge_agent.cli.enroll import enroll
 from edge_agent.examples.held_out import Moment
 from edge_agent.examples.trained_moments import TrainedMoments
 from edge_agent.link.server_link import HttpsStore
+from edge_agent.models.channels import Channels, named
 from edge_agent.models.deploy import Models
 from edge_agent.robot.pause import pause, pause_reason, resume
 from edge_agent.robot.settings import ExampleSettings, load_settings
@@ -110,8 +111,8 @@ def _offer(version: int) -> Offer:
     return read_offer((_BUNDLES / str(version) / MANIFEST).read_bytes())
 
 
-def _install_version(root: Path, version: int) -> None:
-    Models(root / "models").install(_server(version).store, _offer(version), "fp32")
+def _install_version(root: Path, version: int, channel: str = "stable") -> None:
+    Models(root / "models", channel).install(_server(version).store, _offer(version), "fp32")
 
 
 def _install(root: Path) -> None:
@@ -119,20 +120,35 @@ def _install(root: Path) -> None:
     mark()
 
 
-def _active(root: Path) -> int | None:
-    models = Models(root / "models")
+def _active(root: Path, channel: str = "stable") -> tuple[int | None, int | None]:
+    """Return the version in `current`, as predict finds it, and the channel's after a start."""
+    models = Models(root / "models", channel)
+    in_use = models.version_in_use()
+    assert Models(root / "models", "another").active("fp32") is None
     offer = models.active("fp32")
     if offer is None:
-        return None
+        return in_use, None
     manifest = offer.manifest
     for name in manifest.needed("fp32"):
         require_file(models.current / name, manifest.files[name])
-    return manifest.version
+    assert models.version_in_use() == manifest.version
+    return in_use, manifest.version
 
 
-def _tidy_models(root: Path) -> tuple[int | None, int]:
-    """Return the active version and how many objects lie beside it: nothing stays for ever."""
-    return _active(root), len(list((root / "models" / "objects").iterdir()))
+def _before_current(states: list[Any], step: int) -> list[Any]:
+    """A channel has its version a moment before `current` follows."""
+    return [(states[step][0], 2)]
+
+
+def _pointers(root: Path) -> list[tuple[str, str]]:
+    links = (root / "models" / "channels").glob("[a-z]*")  # not what was written aside
+    return sorted((link.name, named(link)) for link in links)
+
+
+def _tidy_models(root: Path) -> Any:
+    """Return also how many objects lie beside the versions: nothing stays that is not needed."""
+    objects = root / "models" / "objects"
+    return _active(root), _pointers(root), len(list(objects.iterdir()))
 
 
 INSTALL = Scenario(
@@ -140,6 +156,8 @@ INSTALL = Scenario(
     act=_install,
     observe=_active,
     resume=_install,
+    settled=_pointers,
+    between=_before_current,
 )
 FIRST_INSTALL = Scenario(
     prepare=lambda root: _meet_servers(),
@@ -147,6 +165,61 @@ FIRST_INSTALL = Scenario(
     observe=_active,
     resume=_install,
     settled=_tidy_models,
+    between=_before_current,
+)
+
+
+def _install_from_another_channel(root: Path) -> None:
+    _install_version(root, 2, "canary")
+    mark()
+
+
+def _both_active(root: Path) -> Any:
+    """Return what `_active` does; the channel that was followed before has what it had."""
+    found = _active(root, "canary")
+    assert _active(root)[1] == 1
+    return found
+
+
+SWITCH_CHANNEL = Scenario(
+    prepare=lambda root: _install_version(root, 1),
+    act=_install_from_another_channel,
+    observe=_both_active,
+    resume=_install_from_another_channel,
+    settled=_pointers,
+    between=_before_current,
+)
+
+
+def _older_robot(root: Path) -> None:
+    """Be the directory of an agent that knew no channels: one model, one trainer."""
+    _install_version(root, 1)
+    _trainer(root)
+    shutil.rmtree(root / "models" / "channels")
+
+
+def _start_agent(root: Path) -> None:
+    Models(root / "models").active("fp32")
+    mark()
+
+
+def _adopted(root: Path) -> int | None:
+    """Return the version in use, also where another channel is followed after the upgrade."""
+    models = Models(root / "models")
+    in_use = models.version_in_use()
+    offer = models.active("fp32")
+    assert offer is not None
+    assert offer.manifest.version == in_use
+    assert Models(root / "models", "another").active("fp32") is None
+    return in_use
+
+
+ADOPT = Scenario(
+    prepare=_older_robot,
+    act=_start_agent,
+    observe=_adopted,
+    resume=_start_agent,
+    settled=_pointers,
 )
 
 
@@ -176,6 +249,8 @@ INSTALL_ON_FAT = Scenario(
     act=_install_and_mark_on_fat,
     observe=_active,
     resume=_install_and_mark_on_fat,
+    settled=_pointers,
+    between=_before_current,
 )
 
 
@@ -188,7 +263,10 @@ def _trainer(root: Path) -> None:
 
 
 TRAINER = Scenario(
-    prepare=lambda root: _meet_servers(), act=_trainer, observe=lambda root: 0, resume=_trainer
+    prepare=lambda root: _meet_servers(),
+    act=_trainer,
+    observe=lambda root: Channels(root / "models", "stable").trainers(),
+    resume=_trainer,
 )
 
 

@@ -37,6 +37,8 @@ SCENARIOS = {
     "install": "robot_scenarios:INSTALL",
     "first-install": "robot_scenarios:FIRST_INSTALL",
     "install-on-fat": "robot_scenarios:INSTALL_ON_FAT",
+    "switch-channel": "robot_scenarios:SWITCH_CHANNEL",
+    "adopt-older-robot": "robot_scenarios:ADOPT",
     "trainer": "robot_scenarios:TRAINER",
     "rounds": "round_scenarios:ROUNDS",
     "kept-examples": "data_scenarios:KEPT_EXAMPLES",
@@ -51,6 +53,7 @@ SCENARIOS = {
     "reports": "report_scenarios:REPORTS",
     "renew": "init_scenarios:RENEW",
     "init": "init_scenarios:INIT",
+    "add-channel": "init_scenarios:ADD_CHANNEL",
 }
 WRONG, NOT_TRIED, NOT_PERMITTED = 3, 2, 77
 

@@ -30,7 +30,7 @@ def test_every_call_that_syncs_is_found():
     assert f"{DURABLE}:writing:fsync" in found
     assert f"{DURABLE}:sync_file_system:syncfs" in found
     assert "cloud_server/state/checkpoints.py:Checkpoints.save:rename_durably" in found
-    assert "edge_agent/models/deploy.py:Models.install:point_durably" in found
+    assert "edge_agent/models/deploy.py:Models._use:point_durably" in found
 
 
 def test_what_needs_no_scenario_is_still_there():

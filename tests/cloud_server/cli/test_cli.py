@@ -176,6 +176,25 @@ def test_a_model_is_pinned_listed_as_such_and_unpinned(cloud_server, server_dir)
     assert (code, "version 7 is not published" in refused) == (3, True)
 
 
+def test_models_of_a_channel_that_is_trained_by_itself_are_listed_and_pinned(
+    cloud_server, server_dir
+):
+    root, store = server_dir.root, DirectoryStore(server_dir.store)
+    (server_dir.channels / "detector" / "model").mkdir(parents=True)
+    store.publish(server_dir.model, "detector", server_dir.model, "detector")
+    cloud_server("models", "pin", root, "1", "--channel", "detector")
+    _, table, _ = cloud_server("models", "list", root)
+    _, out, _ = cloud_server("models", "list", root, "--json")
+    code, _, err = cloud_server("models", "unpin", root, "1", "--channel", "detectr")
+
+    assert (store.pins(), store.pins("detector")) == (set(), {1})
+    first, second = (line for line in table.splitlines() if "image-classifier" in line)
+    assert "1 (detector)" in second
+    assert ("detector" in first, "stable" in first, "stable" in second) == (False, True, False)
+    assert [one.get("lineage") for one in json.loads(out)["versions"]] == [None, "detector"]
+    assert (code, "nothing is published on it" in err) == (2, True)
+
+
 def test_models_are_listed_as_a_table_and_as_json(cloud_server, server_dir):
     _, table, _ = cloud_server("models", "list", server_dir.root)
     _, out, _ = cloud_server("models", "list", server_dir.root, "--json")
@@ -329,6 +348,25 @@ def test_init_hands_on_what_the_flags_say(cloud_server, planned, tmp_path):
     assert (plan.trainable, plan.checkpoint) == ("all", Path("own.keras"))
     assert "cloud-server start" in err
     assert "edge-agent enroll" in err
+
+
+def test_init_adds_a_channel_to_a_directory(cloud_server, monkeypatch, server_dir):
+    from cloud_server import initialize
+
+    calls = []
+
+    def record(root, channel, plan, progress):
+        calls.append((root, channel, plan.workload))
+        return _manifest(server_dir)
+
+    monkeypatch.setattr(initialize, "add_channel", record)
+    code, out, err = cloud_server(
+        "init", server_dir.root, "--channel", "detector", "--workload", "boxes"
+    )
+
+    assert (code, out, calls) == (0, "", [(server_dir.root, "detector", "boxes")])
+    assert "version 0 is published on channel detector" in err
+    assert '[publish] channel = "detector"' in err
 
 
 def test_a_setting_of_a_workload_is_a_value_of_toml_or_text():

@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -236,6 +237,29 @@ def test_history_of_one_run(quiet_server_dir, type_in):
     out, _ = type_in("history", quiet_server_dir.root, "--run", "b", "--json")
 
     assert [record["run"] for record in json.loads(out)] == ["b"]
+
+
+@pytest.fixture
+def second_channel(quiet_server_dir):
+    """The same directory with one round of another channel, which is trained by itself."""
+    own = replace(quiet_server_dir, lineage="detector")
+    (own.home / "checkpoints").mkdir(parents=True)
+    own.append_history(closed(2, run="d").as_json())
+    return own
+
+
+def test_history_of_a_channel_that_is_trained_by_itself(second_channel, type_in, monkeypatch):
+    def runs_of(*arguments):
+        out, _ = type_in("history", second_channel.root, "--json", *arguments)
+        return [record["run"] for record in json.loads(out)]
+
+    assert runs_of() == runs_of("--channel", "stable") == ["a", "b"]
+    assert runs_of("--channel", "detector") == runs_of("--run", "d") == ["d"]
+    monkeypatch.setenv("FLEETLEARN_PUBLISH__CHANNEL", "detector")
+    assert runs_of() == ["d"]
+    assert runs_of("--run", "a") == ["a"]
+    _, err = type_in("history", second_channel.root, "--channel", "detectr", exit_code=2)
+    assert "--channel detectr: nothing is published on it" in err
 
 
 def test_history_of_an_unknown_run_is_an_error(quiet_server_dir, type_in):

@@ -83,7 +83,8 @@ def publish(server_dir, settings, checkpoint, progress=None, stop=None):
     for name in (*manifest.files, TRAINER):
         shutil.copy(server_dir.model / name, aside / name)
     (aside / MANIFEST).write_text(manifest.model_dump_json())
-    return DirectoryStore(server_dir.store).publish(aside, settings.channel, server_dir.model)
+    store = DirectoryStore(server_dir.store)
+    return store.publish(aside, settings.channel, server_dir.model, server_dir.lineage)
 
 
 if __name__ == "__main__":

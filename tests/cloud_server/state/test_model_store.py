@@ -170,7 +170,7 @@ def many(tmp_path):
     return store
 
 
-def publish(store, version, bundle, channel="stable"):
+def publish(store, version, bundle, channel="stable", lineage=""):
     shutil.copytree(TINY, bundle)
     head = f"the head of version {version}".encode()
     (bundle / "head.tflite").write_bytes(head)
@@ -178,17 +178,17 @@ def publish(store, version, bundle, channel="stable"):
     manifest["version"] = version
     manifest["files"]["head.tflite"] = {"sha256": sha256_of(head), "size_bytes": len(head)}
     (bundle / MANIFEST).write_text(json.dumps(manifest))
-    store.publish(bundle, channel, TINY)
+    store.publish(bundle, channel, TINY, lineage)
 
 
-def kept(store):
-    return [manifest.version for manifest in store.versions()]
+def kept(store, lineage=""):
+    return [manifest.version for manifest in store.versions(lineage)]
 
 
 def require_whole(store, root):
     """Every version has all its files, and there are no others."""
     needed = set()
-    for manifest in store.versions():
+    for manifest in (one for lineage in store.lineages() for one in store.versions(lineage)):
         trainer = json.loads(store.object(manifest.trainer.sha256).read_text())
         needed |= {entry.sha256 for entry in manifest.files.values()}
         needed |= {manifest.trainer.sha256, *(e["sha256"] for e in trainer["files"].values())}
@@ -212,6 +212,26 @@ def test_what_is_pinned_offered_or_installed_stays(many, tmp_path):
 
     assert kept(many) == [2, 4, 6, 7, 8]  # 6 is what channel stable offers
     require_whole(many, tmp_path / "many")
+
+
+def test_each_lineage_keeps_its_newest_versions_and_its_pins(many, tmp_path):
+    for version in (1, 2, 3, 4):
+        bundle = tmp_path / f"detector-{version}"
+        publish(many, version, bundle, channel="detector", lineage="detector")
+    many.pin(1, "detector")
+    many.pin(2)
+
+    assert many.prune(2) == [1, 2, 3, 4]
+
+    assert (kept(many), kept(many, "detector")) == ([2, 5, 6], [1, 3, 4])
+    assert (many.pins(), many.pins("detector")) == ({2}, {1})
+    require_whole(many, tmp_path / "many")
+    many.offer("stable", 1, "detector")
+    many.unpin(1, "detector")
+    assert many.prune(2) == []
+    assert many.latest("stable").manifest.version == 1
+    with pytest.raises(BundleError, match="version 6 of channel detector is not published"):
+        many.offer("stable", 6, "detector")
 
 
 def test_a_pin_outlives_the_process_and_ends_when_it_is_taken_back(many, tmp_path):

@@ -503,6 +503,24 @@ def test_a_model_of_a_higher_protocol_is_not_installed_and_both_sides_say_update
     assert ended_cleanly(robot)
 
 
+def test_a_robot_keeps_its_model_while_another_channel_has_none_and_goes_back_without_a_network(
+    shared_server, robots, tmp_path
+):
+    robot = robots(shared_server.admit(tmp_path / "r7", "r7")).start()
+    robot.wait(active_version=1)
+    robot.terminate()
+    robot.environment["EDGE_AGENT_SERVER__CHANNEL"] = "nothing"
+    waiting = "nothing from channel nothing yet; version 1 of another one stays in use"
+    robot.start().wait(active_version=1, not_installed=waiting, state="idle")
+    assert ended_cleanly(robot)
+    robot.environment |= {
+        "EDGE_AGENT_SERVER__CHANNEL": "stable",
+        "EDGE_AGENT_SERVER__ADDRESS": "127.0.0.1:9",  # nobody listens there
+    }
+    robot.start().wait(active_version=1, not_installed="", state="offline")
+    assert ended_cleanly(robot)
+
+
 def test_a_state_directory_that_cannot_be_written_does_not_stop_the_agent(
     shared_server, robots, tmp_path
 ):

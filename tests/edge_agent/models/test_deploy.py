@@ -323,8 +323,8 @@ def test_without_links_a_pointer_that_is_damaged_means_nothing_is_active_until_t
     without_links, models, shelf, tmp_path
 ):
     install(models, shelf, ONE)
-    for damage in (b"", b"\xff\xfe", b"versions/\0", b"versions/gone"):
-        (tmp_path / "models" / "current").write_bytes(damage)
+    for damage in (b"", b"\xff\xfe", b"../versions/\0", b"../versions/gone"):
+        (tmp_path / "models" / "channels" / "stable").write_bytes(damage)
         assert models.active("fp32") is None
     install(models, shelf, ONE)
     assert models.active("fp32") == ONE[0]
