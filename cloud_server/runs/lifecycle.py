@@ -90,7 +90,8 @@ class Lifecycle:
             LeavingError: the process ends first.
         """
         self._began = time.monotonic() - run.seconds
-        run.channel = run.channel or self._settings.publish.channel
+        with self._store.changing():
+            run.channel = run.channel or self._settings.publish.channel
         failed = None if run.state == "publishing" else self._close_rounds(run)
         failed = self._trying(run, lambda: self._publish(run)) or failed
         with self._store.changing():

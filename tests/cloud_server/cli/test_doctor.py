@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import socket
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -71,6 +72,16 @@ def test_secrets_of_another_user_are_found(good):
     os.chown(good.admin_token, 12345, -1)
 
     assert f"chown 0 {good.admin_token}" in told(good, "secrets").next_step
+
+
+def test_every_lineage_is_looked_at(good):
+    own = replace(good, lineage="detector")
+    shutil.copytree(good.checkpoints, own.checkpoints)
+    found = [one for one in examine(good, utc_now()) if one.subject == "checkpoints"]
+    assert [one.state for one in found] == ["ok", "ok"]
+    assert "of channel detector, version 1, is whole" in found[1].text
+    next(own.checkpoints.glob("*/weights.safetensors")).write_bytes(b"damaged")
+    assert states(good)["checkpoints"] == "fail"
 
 
 def test_a_missing_secret_is_found(good):

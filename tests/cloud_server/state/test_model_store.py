@@ -351,13 +351,13 @@ def test_a_damaged_channel_is_named_and_deletes_nothing(many, tmp_path, content)
 
 
 def test_versions_that_are_deleted_while_they_are_listed_are_left_out(many, monkeypatch):
-    listed = many._published
+    listed = many.published
 
-    def then_pruned():
-        found = listed()
-        monkeypatch.setattr(many, "_published", listed)
+    def then_pruned(lineage):
+        found = listed(lineage)
+        monkeypatch.setattr(many, "published", listed)
         many.prune(2)
         return found
 
-    monkeypatch.setattr(many, "_published", then_pruned)
+    monkeypatch.setattr(many, "published", then_pruned)
     assert kept(many) == [5, 6]
