@@ -153,9 +153,9 @@ def test_a_run_of_one_channel_is_continued_for_it_by_a_server_of_another(
     server_dir, detector, export
 ):
     fleet = Fleet()
-    train(server_dir, "detector", 1, fleet)
+    train(server_dir, "detector", 2, fleet)
     run = json.loads(next(server_dir.runs.glob("*/run.json")).read_text())
-    run |= {"state": "waiting", "rounds": 3, "published_version": None}
+    run |= {"state": "waiting", "rounds": 4, "published_version": None}
     (server_dir.runs / run["id"] / "run.json").write_text(json.dumps(run))
 
     runs = Runs(server_dir, ServerSettings(rounds=ROUNDS), fleet)  # channel stable
@@ -164,10 +164,10 @@ def test_a_run_of_one_channel_is_continued_for_it_by_a_server_of_another(
         runs._threads[0].join(0.01)
     runs.leave()
 
-    assert runs.get(run["id"]).published_version == 3
-    assert [record["version"] for record in runs.get(run["id"]).closed] == [1, 2, 3]
+    assert runs.get(run["id"]).published_version == 4
+    assert [record["version"] for record in runs.get(run["id"]).closed] == [1, 2, 3, 4]
     assert Checkpoints(server_dir.checkpoints).newest() == 1
-    assert DirectoryStore(server_dir.store).offers()["detector"] == (3, "detector")
+    assert DirectoryStore(server_dir.store).offers()["detector"] == (4, "detector")
 
 
 def test_a_version_that_a_second_channel_offers_is_stored_once(server_dir, detector, export):
