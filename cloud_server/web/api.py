@@ -177,7 +177,7 @@ def robot_routes(
         """Tell a robot that starts who it is here."""
         restarted(robot)
         about = {"robot": robot.name, "site": robot.site}
-        log.info("robot %s (%s) says hello", robot.name, robot.site, extra=about)
+        log.info("robot %s (%s) begins a session", robot.name, robot.site, extra=about)
         return {"name": robot.name, "site": robot.site}
 
     @router.get(WHOAMI)

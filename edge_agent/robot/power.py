@@ -7,7 +7,7 @@ SUPPLIES = Path("/sys/class/power_supply")
 
 
 class Power(NamedTuple):
-    """None is not known: many robots tell the kernel nothing of their battery."""
+    """None is not known: many robots report nothing of their battery to the kernel."""
 
     battery: float | None = None  # percent, the mean of several
     charging: bool | None = None

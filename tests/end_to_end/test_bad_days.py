@@ -127,7 +127,7 @@ def test_a_robot_that_dies_in_training_comes_back_and_is_asked_again_in_the_same
     assert outcomes(done) == [dict.fromkeys(("good-1", "good-2", "mortal"), "accepted")] * 2
     assert ": accepted good-1, good-2, mortal" in words_of(hall)
     log = hall.log("server")
-    assert log.count("robot mortal (hall) says hello") >= 2
+    assert log.count("robot mortal (hall) begins a session") >= 2
     assert "round 1: robot mortal: update received" in log
     leave(hall, "mortal")
 

@@ -43,7 +43,7 @@ class Place(NamedTuple):
 
     file: Path  # absolute
     at: int = 0  # the number of the frame in its file; in a bag, of its topic
-    # Source, topic and stamp of an image, which other files tell; None: they are in the bytes.
+    # Source, topic and stamp of an image, which other files name; None: they are in the bytes.
     given: tuple[str, str, int] | None = None
 
 

@@ -325,7 +325,7 @@ def test_a_training_goes_on_while_the_server_is_killed_and_its_update_counts(
     assert [r["outcome"] for r in server.closed(run)["robots"]] == ["accepted"]
     status = robot.wait_until(lambda status: status["rounds"] and "bytes_up" in status["rounds"][0])
     assert len(status["rounds"]) == 1  # it was trained once
-    assert server.log.read_text().count("says hello") == 1  # a new session would ask again
+    assert server.log.read_text().count("begins a session") == 1  # a new session would ask again
     assert robot.log.read_text().count("connected to") == 1
 
 
@@ -339,9 +339,9 @@ def test_a_robot_that_was_killed_joins_again_at_once(server, robots, tmp_path, l
     for _ in range(3):
         robot.kill()
         assert robot.status()["name"] == "r1"  # what it wrote last is whole
-        begin, hellos = time.monotonic(), server.log.read_text().count("says hello")
+        begin, hellos = time.monotonic(), server.log.read_text().count("begins a session")
         robot.start()
-        server.wait_until(lambda n=hellos: server.log.read_text().count("says hello") > n)
+        server.wait_until(lambda n=hellos: server.log.read_text().count("begins a session") > n)
         robot.wait(state="idle", active_version=1)
         server.wait_until(lambda: server.online() == {"r1"})
         assert time.monotonic() - begin < 40  # Flower alone would refuse it for a minute

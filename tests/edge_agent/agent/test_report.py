@@ -1,4 +1,4 @@
-"""What a robot tells about itself, from real files."""
+"""What a robot reports about itself, from real files."""
 
 import base64
 import json

@@ -215,7 +215,7 @@ def test_a_second_session_with_the_same_key_is_refused_until_the_first_has_ended
 
     with pytest.raises(RefusedError, match="ActivateNode"):
         second.activate()
-    link.grid.begin_session(node_id)  # as when the robot says hello after it was killed
+    link.grid.begin_session(node_id)  # as when a robot that was killed begins a new session
     second.activate()
     second.close()
 

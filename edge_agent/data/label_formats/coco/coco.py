@@ -128,7 +128,7 @@ def _known_images(
 
 
 def _told(image: ImageRow, listed: tuple[_Listed, ...]) -> ImageRow:
-    """Return an image that no manifest knows with what the JSON files tell about it."""
+    """Return an image that no manifest knows with what the JSON files say about it."""
     picture, row = listed[0].picture, None
     time_ns = image.time_ns if picture.stamp_ns is None else picture.stamp_ns
     if picture.topic or picture.source:
