@@ -506,7 +506,7 @@ def test_a_model_of_a_higher_protocol_is_not_installed_and_both_sides_say_update
 def test_a_robot_keeps_its_model_while_another_channel_has_none_and_goes_back_without_a_network(
     shared_server, robots, tmp_path
 ):
-    robot = robots(shared_server.admit(tmp_path / "r7", "r7")).start()
+    robot = robots(shared_server.admit(tmp_path / "switching", "switching")).start()
     robot.wait(active_version=1)
     robot.terminate()
     robot.environment["EDGE_AGENT_SERVER__CHANNEL"] = "nothing"
