@@ -20,6 +20,13 @@ PATIENCE_S = 300.0
 ROBOTS = {"r1": "hall-1/r1", "r2": "hall-2/r1"}
 
 
+def _is_serverapp(process: psutil.Process) -> bool:
+    try:
+        return "serverapp" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it has ended, or is a zombie: one that ran before
+        return False
+
+
 class Stock:
     """`flower-superlink` and `flower-superexec` beside a server directory, as docs tell."""
 
@@ -71,9 +78,7 @@ class Stock:
 
     def kill_serverapp(self) -> None:
         superexec = psutil.Process(self.fleet.processes["superexec"].pid)
-        (serverapp,) = [
-            p for p in superexec.children(recursive=True) if "serverapp" in " ".join(p.cmdline())
-        ]
+        (serverapp,) = [p for p in superexec.children(recursive=True) if _is_serverapp(p)]
         serverapp.kill()
 
     def wait(self, what: str, done: Callable[[], object]) -> None:
