@@ -18,7 +18,7 @@ from loaded_frames import frames_of
 
 TOPIC = "/camera/image"
 START_NS = 1_760_000_000_000_000_000
-PUBLISHER = Path(__file__).parent / "publish_camera.py"
+PUBLISHER = Path(__file__).parent / "frames" / "publish_camera.py"
 SHARED_MEMORY = Path("/dev/shm")
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 # Parallel runs seldom share one, the two workers of a run never.
