@@ -6,6 +6,7 @@ child. See ptrace(2), PTRACE_GET_SYSCALL_INFO (Linux 5.3).
 """
 
 import ctypes
+import errno
 import os
 import signal
 import struct
@@ -118,6 +119,8 @@ class _Tracing:
     def _at_call(self, thread: int) -> None:
         info = ctypes.create_string_buffer(88)
         if _libc.ptrace(_SYSCALL_INFO, thread, len(info), ctypes.addressof(info)) <= 0:
+            if ctypes.get_errno() == errno.ESRCH:  # its process has ended since it stopped
+                return
             raise TracingError("the kernel does not tell system calls (Linux before 5.3)")
         kind = info.raw[0]
         if kind == _ENTRY:
@@ -132,5 +135,6 @@ class _Tracing:
 
 
 def _ptrace(request: int, thread: int, value: int) -> None:
-    if _libc.ptrace(request, thread, None, value) < 0 and ctypes.get_errno() != 3:  # it has ended
+    ended = errno.ESRCH  # the thread, since it stopped
+    if _libc.ptrace(request, thread, None, value) < 0 and ctypes.get_errno() != ended:
         raise TracingError(f"ptrace({request}): {os.strerror(ctypes.get_errno())}")
