@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fleet_model.optimizer import step, still
 from fleet_model.types import Checkpoint, Tensor, TrainConfig, Update, Weights
 
 LABELS = 5
@@ -100,27 +101,22 @@ class HeadTask:
 def _descend(
     examples: Examples, kernel: Tensor, bias: Tensor, config: TrainConfig, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, int]:
-    """Return kernel, bias and the number of steps; the rule is that of the robots' optimizer."""
-    start = np.vstack([kernel, bias])  # (LATENT + 1, LABELS): the bias is a feature that is 1
-    weights, velocity = start, np.zeros_like(start)
+    """Return kernel, bias and the number of steps, taken by the robots' own optimizer."""
+    # The bias is a feature that is 1, so both are one tensor: (LATENT + 1, LABELS).
+    start: Weights = {KERNEL: np.vstack([kernel, bias])}
+    weights, velocity, steps = start, still(start), 0
     inputs = np.hstack([examples.latent, np.ones((len(examples.label), 1), np.float32)])
     truth = np.eye(LABELS, dtype=np.float32)[examples.label]
-    pull, rate = np.float32(config.proximal_mu), np.float32(config.learning_rate)
-    keep, steps = np.float32(config.momentum), 0
     for _ in range(config.epochs):
         order = rng.permutation(len(truth))
         for begin in range(0, len(order), config.batch_size):
             rows = order[begin : begin + config.batch_size]
             x = inputs[rows]  # (batch, LATENT + 1)
-            wrong = _softmax(x @ weights) - truth[rows]
-            gradient = x.T @ wrong / np.float32(len(rows)) + pull * (weights - start)
-            if config.clip_norm:
-                length = float(np.linalg.norm(gradient))
-                gradient = gradient * np.float32(min(1.0, config.clip_norm / (length or 1.0)))
-            velocity = keep * velocity - rate * gradient
-            weights = weights + velocity
+            wrong = _softmax(x @ weights[KERNEL]) - truth[rows]
+            gradient = {KERNEL: x.T @ wrong / np.float32(len(rows))}
+            weights, velocity = step(weights, velocity, gradient, start, config)
             steps += 1
-    return weights[:-1], weights[-1], steps
+    return weights[KERNEL][:-1], weights[KERNEL][-1], steps
 
 
 def _score(kernel: Tensor, bias: Tensor, examples: Examples) -> tuple[float, float]:
