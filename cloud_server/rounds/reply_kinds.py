@@ -5,7 +5,6 @@ entry here, and a handler on the robot (edge_agent/training/work_kinds.py).
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from cloud_server.rounds.folding import fold
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import RoundJournal
 from cloud_server.rounds.update_checks import check_reply, check_update, norm_of
-from cloud_server.state.round_record import RobotRecord, mean_metrics
+from cloud_server.state.round_record import RobotRecord, mean_metrics, weighted_means
 from cloud_server.state.settings import CheckSettings
 from fleet_model.errors import RoundError, UpdateError
 from fleet_model.types import EVALUATE, TRAIN, Checkpoint, Metrics, Update
@@ -58,20 +57,8 @@ def check_evaluation(
 
 
 def mean_measures(records: Sequence[RobotRecord]) -> Metrics:
-    """Average what accepted robots measured, weighted by the examples that count.
-
-    As in `mean_metrics`, a name that most robots did not report is left out.
-    """
-    good = [one for one in records if one.accepted]
-    counts = Counter(name for one in good for name in one.metrics)
-    means: dict[str, float] = {}
-    for name in sorted(name for name, count in counts.items() if 2 * count > len(good)):
-        pairs = [(one.metrics[name], one.weight) for one in good if name in one.metrics]
-        total = sum(weight for _, weight in pairs)
-        mean = sum(value * weight for value, weight in pairs) / total if total else math.nan
-        if math.isfinite(mean):  # it becomes JSON
-            means[name] = mean
-    return means
+    """Average what accepted robots measured, weighted by the examples that count."""
+    return weighted_means([(one.metrics, one.weight) for one in records if one.accepted])
 
 
 def _fold(end: RoundEnd) -> Checkpoint:

@@ -87,27 +87,32 @@ def parse_record(content: bytes | str) -> RoundRecord:
 
 
 def mean_metrics(records: Sequence[RobotRecord]) -> Metrics:
-    """Average each measure over accepted robots, weighted by the held-out examples behind it.
+    """Average each measure over accepted robots, weighted by the held-out examples behind it."""
+    return weighted_means(
+        [
+            (measures, max(one.metrics.get("held_out", 0.0), 0.0))
+            for one in records
+            if one.accepted and (measures := _measures(one))
+        ]
+    )
+
+
+def weighted_means(measured: Sequence[tuple[Metrics, float]]) -> Metrics:
+    """Average each measure over robots; `measured` holds what each one reports, and its weight.
 
     Which measures there are is the workload's to say. Names come from robots: one that most of
     those that measured did not report is left out, so no single robot adds a name to the history.
     """
-    measured = [r for r in records if r.accepted and _measures(r)]
-    counts = Counter(name for r in measured for name in _measures(r))
-    common = [name for name, count in counts.items() if 2 * count > len(measured)]
+    counts = Counter(name for measures, _ in measured for name in measures)
     means: dict[str, float] = {}
-    for name in sorted(common):
-        pairs = [
-            (r.metrics[name], max(r.metrics.get("held_out", 0.0), 0.0))
-            for r in measured
-            if name in r.metrics
-        ]
-        if total := sum(weight for _, weight in pairs):
-            mean = sum(value * weight for value, weight in pairs) / total
-            if math.isfinite(mean):  # the history is JSON
-                means[name] = mean
+    for name in sorted(name for name, count in counts.items() if 2 * count > len(measured)):
+        pairs = [(measures[name], weight) for measures, weight in measured if name in measures]
+        total = sum(weight for _, weight in pairs)
+        mean = sum(value * weight for value, weight in pairs) / total if total else math.nan
+        if math.isfinite(mean):  # the history is JSON
+            means[name] = mean
     return means
 
 
-def _measures(robot: RobotRecord) -> list[str]:
-    return [name for name in robot.metrics if name.endswith((BEFORE, AFTER))]
+def _measures(robot: RobotRecord) -> Metrics:
+    return {n: value for n, value in robot.metrics.items() if n.endswith((BEFORE, AFTER))}
