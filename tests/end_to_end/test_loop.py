@@ -97,12 +97,14 @@ def test_int8_predicts_from_the_same_bundle(fleet, trained):
 
 
 def test_status_shows_who_runs_what(fleet, trained):
-    answer = json.loads(fleet.type("cloud-server", "status", fleet.server, "--json").stdout)
-    assert {r["name"]: r["active_version"] for r in answer["robots"]} == {
-        "hall-1-r1": 2,
-        "hall-2-r1": 2,
-        "watcher": 2,
-    }
+    """A robot runs a version before its next poll tells the server so."""
+
+    def running():
+        answer = fleet.type("cloud-server", "status", fleet.server, "--json").stdout
+        return {r["name"]: r["active_version"] for r in json.loads(answer)["robots"]}
+
+    wanted = {"hall-1-r1": 2, "hall-2-r1": 2, "watcher": 2}
+    fleet.wait("the polls that tell it", lambda: running() == wanted)
 
 
 def test_an_unknown_robot_is_refused_with_the_reason_on_both_sides(fleet, trained):
