@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.text import text_lines
 from fleet_model.durable import writing
 from fleet_model.errors import FrameError
 from fleet_model.types import Box
@@ -146,24 +147,23 @@ def read_table(
         FrameError: the file cannot be read, or a needed column is missing.
     """
     try:
-        with path.open("rb") as stream:
-            yield from _read_rows(stream, path.name, tuple(needed), damage)
+        yield from _read_rows(path, tuple(needed), damage)
     except OSError as error:
         reason = "missing file" if isinstance(error, FileNotFoundError) else "unreadable"
         raise FrameError(f"{path.name}: {error.strerror}", reason) from None
 
 
 def _read_rows(
-    stream: BinaryIO, name: str, needed: tuple[str, ...], damage: DamageLog | None
+    path: Path, needed: tuple[str, ...], damage: DamageLog | None
 ) -> Iterator[tuple[int, dict[str, str]]]:
     csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.reader(map(_decode_text, stream), strict=True)
+    reader = csv.reader(text_lines(path, damage), strict=True)
     columns: list[str] = []
     while True:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            message = f"{name} line {reader.line_num}: {error}"
+            message = f"{path.name} line {reader.line_num}: {error}"
             if damage is None or not columns:
                 raise FrameError(message, "bad manifest row") from None
             damage.add("bad manifest row", message)
@@ -172,10 +172,10 @@ def _read_rows(
             break
         if not columns:
             columns = [cell.strip().lower() for cell in cells]
-            _expect(columns, needed, name)
+            _expect(columns, needed, path.name)
         elif cells:
             yield reader.line_num, dict(zip(columns, cells, strict=False))
-    _expect(columns, needed, name)
+    _expect(columns, needed, path.name)
 
 
 def _expect(columns: list[str], needed: tuple[str, ...], name: str) -> None:
@@ -215,11 +215,3 @@ def _quoted(cell: str) -> str:
     if _TO_QUOTE.search(cell):
         return '"' + cell.replace('"', '""') + '"'
     return cell
-
-
-def _decode_text(line: bytes) -> str:
-    line = line.removeprefix(b"\xef\xbb\xbf")  # spreadsheets begin with a byte order mark
-    try:
-        return line.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return line.decode("utf-8", "replace")

@@ -67,9 +67,9 @@ def test_a_table_from_a_spreadsheet_is_a_manifest_too(tmp_path):
     path.write_bytes(content.encode())
     (row,) = DataSetManifest(path)
     assert row == ManifestRow(file="a.jpg", topic="/t", stamp_ns=7, source="b", label="caf\u00e9")
-    path.write_bytes(content.encode("utf-16-le")[:0] + content[1:].encode("latin-1"))
+    path.write_bytes(content[1:].encode("latin-1"))
     (row,) = DataSetManifest(path)
-    assert row.label == "caf\ufffd"
+    assert row.label == "caf\u00e9"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Files that name pictures and say what is on them: CSV, Pascal VOC, CreateML."""

@@ -1,0 +1,37 @@
+"""Read XML that anybody may have written: no document type, so no entity and nothing to fetch."""
+
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
+
+from edge_agent.data.frames.folder import unreadable
+from fleet_model.errors import FrameError
+
+_LARGEST = 256 << 20  # bytes; CVAT has all pictures of a task in one file
+
+
+class _Tree(TreeBuilder):
+    """Refuses a document type as soon as it begins, before anything in it is read."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError("declares a document type, which label files do not need")
+
+
+def read_xml(file: Path, where: str) -> Element:
+    """Return the root of a file; expat knows its encoding by itself.
+
+    Raises:
+        FrameError: it cannot be read, is no XML ("bad label file"), or declares a document type.
+    """
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(_LARGEST + 1)
+    except OSError as error:
+        raise unreadable(where, error) from None
+    if len(content) > _LARGEST:
+        raise FrameError(f"{where}: has more than {_LARGEST >> 20} MiB", "bad label file")
+    parser = XMLParser(target=_Tree())  # noqa: S314  (see _Tree)
+    try:
+        parser.feed(content)
+        return parser.close()
+    except (ParseError, ValueError, LookupError) as error:
+        raise FrameError(f"{where}: {error}", "bad label file") from None

@@ -1,0 +1,91 @@
+"""The text of files that people and their tools wrote: UTF-8, UTF-16, or an old Windows' own."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.folder import unreadable
+from fleet_model.errors import FrameError
+
+_LARGEST = 64 << 20  # bytes of one text file; 500,000 boxes of YOLO
+_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+_HALVES = re.compile("[\ud800-\udfff]")
+
+
+def encoding_of(head: bytes) -> str:
+    """Return the codec of a text by its first four bytes; UTF-8 where nothing else shows.
+
+    Without a mark, UTF-16 shows by its zeros: such a text begins with a letter or a digit.
+    """
+    for mark, encoding in _MARKS.items():
+        if head.startswith(mark):
+            return encoding
+    if len(head) > 1 and (head[0] == 0) != (head[1] == 0):
+        return "utf-16-be" if head[0] == 0 else "utf-16-le"
+    return "utf-8"
+
+
+def read_text(file: Path, where: str, damage: DamageLog) -> str:
+    """Return the whole text of a small file.
+
+    Args:
+        file: the file.
+        where: names it in errors and damage.
+        damage: counts a text whose encoding had to be guessed.
+
+    Raises:
+        FrameError: it cannot be read, or is too large for a text that people write.
+    """
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(_LARGEST + 1)
+    except OSError as error:
+        raise unreadable(where, error) from None
+    if len(content) > _LARGEST:
+        raise FrameError(f"{where}: has more than {_LARGEST >> 20} MiB", "bad label file")
+    encoding = encoding_of(content[:4])
+    if encoding == "utf-8":
+        return _utf8(content, where, damage)
+    return content.decode(encoding, "replace")
+
+
+def text_lines(path: Path, damage: DamageLog | None) -> Iterator[str]:
+    """Yield the lines of a file with their ends, whichever they are, in constant memory.
+
+    Args:
+        path: the file; its bare name stands in damage.
+        damage: counts lines whose encoding had to be guessed; None does not.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        encoding = encoding_of(stream.read(4))
+    is_utf8 = encoding.startswith("utf-8")
+    errors = "surrogateescape" if is_utf8 else "replace"
+    with path.open(encoding=encoding, errors=errors, newline="") as text:
+        for number, line in enumerate(text, start=1):
+            if is_utf8 and _HALVES.search(line):
+                content = line.encode("utf-8", "surrogateescape")
+                yield _utf8(content, f"{path.name} line {number}", damage)
+            else:
+                yield line
+
+
+def _utf8(content: bytes, where: str, damage: DamageLog | None) -> str:
+    """Decode UTF-8; halves of characters, which names of files may have, stay as they are."""
+    try:
+        return content.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        if b"\0" in content:  # no text at all
+            return content.decode("utf-8", "replace")
+        if damage is not None:  # a spreadsheet in western Europe saved it
+            damage.add("text not in UTF-8", f"{where}; read as Windows-1252")
+        return content.decode("cp1252", "replace")
