@@ -5,6 +5,7 @@ Runs of a ServerApp apart (server_app.py) are read from the disk: no server of o
 
 import json
 import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from cloud_server.cli.terminal import (
     Directory,
     Json,
     console,
+    doubts,
     held_out,
     outcome_of_run,
     show_evaluation,
@@ -89,6 +91,8 @@ def runs_show(directory: Directory, run_id: RunId, json_output: Json = False) ->
     typer.echo(f"run {run['id']}: {_state(run)}, {run['rounds_closed']} of {run['rounds']} rounds")
     for record in run["closed"]:
         typer.echo(_round_line(record))
+    for line in doubts(run["closed"][-1]) if run["closed"] else ():
+        typer.echo(line)
     if run.get("measured"):
         show_evaluation(run)
     if run["error"]:
@@ -242,7 +246,7 @@ def _see_to_the_end(
     if not detach:
         _say(f"run {run['id']} has begun; it goes on without this command")
         try:
-            run = follow(client, run)
+            run = follow(client, run, _say if json_output else typer.echo)
         except KeyboardInterrupt:
             _say(
                 f"run {run['id']} goes on on the server; "
@@ -259,18 +263,20 @@ def _see_to_the_end(
         error.exit_code = run["exit_code"] or RoundError.exit_code
         raise error
     if not json_output:
-        console().print(
-            f"[green]version {run['published_version']} is published[/] "
-            f"after {run['seconds']:.1f} s"
-        )
+        typer.echo(f"version {run['published_version']} is published after {run['seconds']:.1f} s")
 
 
 def _say(line: str) -> None:
     console().print(line, markup=False, soft_wrap=True)
 
 
-def follow(client: "AdminClient", run: dict[str, Any]) -> dict[str, Any]:
-    """Poll a run until it has ended, with a progress bar on stderr; a restart is waited for."""
+def follow(
+    client: "AdminClient", run: dict[str, Any], say: Callable[[str], None] = typer.echo
+) -> dict[str, Any]:
+    """Poll a run until it has ended; a restart is waited for.
+
+    `say` gets a line for every closed round; a progress bar is on stderr.
+    """
     from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 
     screen = console()
@@ -282,11 +288,12 @@ def follow(client: "AdminClient", run: dict[str, Any]) -> dict[str, Any]:
         disable=not screen.is_terminal,
     ) as progress:
         bar = progress.add_task("round 1", total=run["rounds"])
-        shown = run["rounds_closed"]
+        shown, told = run["rounds_closed"], set[str]()
         while True:
             for record in run["closed"]:
                 if record["round"] > shown:
-                    screen.print(_round_line(record), markup=False, soft_wrap=True)
+                    for line in (_round_line(record), *_new(doubts(record), told)):
+                        say(line)
             shown = run["rounds_closed"]
             what = "publishing" if run["state"] == "publishing" else f"round {shown + 1}"
             progress.update(bar, completed=shown, description=what)
@@ -294,6 +301,12 @@ def follow(client: "AdminClient", run: dict[str, Any]) -> dict[str, Any]:
                 return run
             time.sleep(0.2)
             run = _look(client, run["id"])
+
+
+def _new(lines: Sequence[str], told: set[str]) -> Iterator[str]:
+    """Yield the lines that were not told yet: rounds of one run have much in common."""
+    yield from (line for line in lines if line not in told)
+    told.update(lines)
 
 
 def _look(client: "AdminClient", run_id: str) -> dict[str, Any]:
@@ -313,5 +326,5 @@ def _round_line(record: dict[str, Any]) -> str:
     verdicts = brief(record)["verdicts"]
     return (
         f"round {record['round']}: {verdicts.get('accepted', 0)}/{sum(verdicts.values())} robots, "
-        f"{record['seconds']:.1f} s, held-out {held_out(record['metrics'])}"
+        f"{record['seconds']:.1f} s, held-out {held_out(record)}"
     )

@@ -12,6 +12,7 @@ from cloud_server.cli.terminal import (
     Json,
     console,
     data_console,
+    doubts,
     held_out,
     lineage_of,
     made_table,
@@ -96,9 +97,12 @@ def history(
     elif json_output:
         _print_json(records)
     else:
-        columns = ("run", "round", "version", "accepted", "late", "seconds", "held out")
-        rows = [_row(record) for record in records]
+        columns = ("run", "round", "version", "accepted", "late", "seconds", "held out", "left out")
+        shown = list(records)
+        rows = [_row(record) for record in shown]
         table(columns, rows)
+        for line in doubts(shown[-1].as_json()) if shown else ():
+            typer.echo(line)
         if newest is not None and len(rows) >= newest:
             told = f"the newest {newest} rounds; --all shows every round"
             console().print(told, soft_wrap=True)
@@ -116,7 +120,9 @@ def _print_json(records: "Iterable[RoundRecord]") -> None:
 def _row(record: "RoundRecord") -> tuple[str, ...]:
     accepted = sum(robot.accepted for robot in record.robots)
     numbers = (record.round, record.version, f"{accepted} of {record.asked}", record.late)
-    return record.run, *map(str, numbers), f"{record.seconds:.1f}", held_out(record.metrics)
+    shown = held_out({"metrics": record.metrics, "held_out": record.held_out})
+    left_out = str(sum(record.left_out.values()) or "-")
+    return record.run, *map(str, numbers), f"{record.seconds:.1f}", shown, left_out
 
 
 def _watch(client: "AdminClient", screen: "Console", *, json_output: bool) -> None:

@@ -82,15 +82,28 @@ def _outcome(run: Mapping[str, Any]) -> str:
     return "-" if version is None else f"version {version}"
 
 
-def held_out(metrics: Mapping[str, float]) -> str:
-    """Return a round's scores before and after it; one that was not finite is not there."""
+def held_out(record: Mapping[str, Any]) -> str:
+    """Return a round's scores before and after it, and of how many examples.
+
+    A score that was not finite is not there. Servers of earlier versions do not tell the number.
+    """
     from fleet_model.measures import changes
 
-    scores = (
+    scores = ", ".join(
         f"{name} {change.before:.3f} -> {change.after:.3f}"
-        for name, change in changes(metrics).items()
+        for name, change in changes(record["metrics"]).items()
     )
-    return ", ".join(scores) or "not measured"
+    number = record.get("held_out")
+    return f"{scores} of {number} examples" if scores and number else scores or "not measured"
+
+
+def doubts(record: Mapping[str, Any]) -> list[str]:
+    """Return what a person has to know of a round's examples before trusting its scores."""
+    from fleet_model.protocol.example_counts import tell_left_out
+
+    told = tell_left_out(record.get("left_out", {}))
+    warnings = [f"WARNING: {one}" for one in record.get("warnings", ())]
+    return [*([f"left out by robots: {told}"] if told else []), *warnings]
 
 
 def show_evaluation(run: Mapping[str, Any]) -> None:

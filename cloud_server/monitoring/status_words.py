@@ -7,8 +7,10 @@ from cloud_server.monitoring.fleet_status import FleetStatus, OpenRoundStatus
 from cloud_server.monitoring.robot_status import RobotStatus
 from cloud_server.runs.runs import Run
 from cloud_server.state.logs import one_line
+from cloud_server.state.names import NAMED, names
 from cloud_server.state.round_record import RobotRecord, RoundRecord
-from cloud_server.state.verdict_log import NAMED, names, not_counted
+from cloud_server.state.verdict_log import not_counted
+from fleet_model.protocol.example_counts import tell_left_out
 from fleet_model.protocol.outcome import OutcomeKind
 
 MAX_WAITING = 5  # unknown keys: strangers must not push everything else off the screen
@@ -74,6 +76,9 @@ def _last_round(record: RoundRecord) -> list[str]:
     if capped := not_counted(record):
         told = names(f"{name} ({words})" for name, words in capped)
         lines.append(f"accepted for fewer examples than claimed: {told}")
+    if left_out := tell_left_out(record.left_out):
+        lines.append(f"left out by robots: {left_out}")
+    lines += [f"WARNING: {warning}" for warning in record.warnings]
     others = [robot for robot in robots if robot.outcome.kind not in GROUPS]
     return lines + _one_by_one(others)
 

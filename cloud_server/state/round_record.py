@@ -2,13 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, TypeAdapter
 
+from cloud_server.state.names import names
 from fleet_model.measures import AFTER, BEFORE
+from fleet_model.protocol.example_counts import CONCERNS, ExampleCounts, counts_of
 from fleet_model.protocol.outcome import KINDS, Outcome, outcome_of, parse_outcome
 from fleet_model.types import Metrics
 
@@ -30,6 +32,11 @@ class RobotRecord:
     weight: int = 0  # examples that counted; 0 unless accepted
     staleness: int = 0  # versions between the update's base and the round's checkpoint
     capped: bool = False  # it claimed more than checks.max_examples_per_robot
+
+    @property
+    def counts(self) -> ExampleCounts:
+        """Return what it told of its examples."""
+        return counts_of(self.num_examples, self.metrics)
 
     @property
     def accepted(self) -> bool:
@@ -72,10 +79,33 @@ class RoundRecord:
     late: int = 0  # updates for a round that had closed: dropped
     mode: Mode = "sync"
 
+    @property
+    def held_out(self) -> int:
+        """Return how many examples the scores of accepted robots were measured on."""
+        return sum(robot.counts.held_out or 0 for robot in self.robots if robot.accepted)
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Return kind -> examples that accepted robots have left out."""
+        total = Counter[str]()
+        for robot in self.robots:
+            total.update(robot.counts.left_out if robot.accepted else {})
+        return dict(total)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return a sentence for each thing that makes scores doubtful, with robots and numbers."""
+        found: dict[str, list[str]] = {concern: [] for concern in CONCERNS}
+        for robot in self.robots:
+            for concern, numbers in robot.counts.concerns.items() if robot.accepted else ():
+                found[concern].append(f"{robot.name} ({numbers})")
+        return [f"{CONCERNS[one]}: {names(robots)}" for one, robots in found.items() if robots]
+
     def as_json(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return JSON values: the fields, and what follows from them."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {**values, "robots": [robot.as_json() for robot in self.robots]}
+        told = {name: getattr(self, name) for name in ("held_out", "left_out", "warnings")}
+        return {**values, **told, "robots": [robot.as_json() for robot in self.robots]}
 
 
 _RECORD = TypeAdapter(RoundRecord)

@@ -1,12 +1,12 @@
 """What the log says of robots when a round ends and all verdicts are known."""
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
+from cloud_server.state.names import NAMED
 from cloud_server.state.round_record import RoundRecord
 from fleet_model.protocol.outcome import Outcome
 
-NAMED = 12  # robots that a message names; 10,000 of them would be megabytes in every status
 log = logging.getLogger(__name__)
 
 
@@ -33,17 +33,6 @@ def not_counted(record: RoundRecord) -> list[tuple[str, str]]:
         for robot in record.robots
         if robot.accepted and robot.capped
     ]
-
-
-def few(parts: Sequence[str]) -> list[str]:
-    """Return the first of them, and how many more there are."""
-    more = len(parts) - NAMED
-    return [*parts[:NAMED], *([f"and {more} more"] if more > 0 else [])]
-
-
-def names(of: Iterable[str]) -> str:
-    """Return names in order, such that thousands of robots fit into one line."""
-    return ", ".join(few(sorted(of))) or "none"
 
 
 def _tell(record: RoundRecord, news: Sequence[tuple[str, str]], of_more: str) -> None:

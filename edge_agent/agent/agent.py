@@ -92,7 +92,8 @@ class Agent:
         """Find out what is active; damaged files or a new precision are installed again."""
         try:
             self._activate(self._models.active(self._settings.engine.precision))
-            self._file.set_not_installed(self._of_another_channel())
+            if self._file.status.active_version is not None:  # else the server has not been asked
+                self._file.set_not_installed(self._of_another_channel())
         except (BundleError, StorageError) as error:
             log.warning("the active model is not whole: %s", error)
 
@@ -104,9 +105,11 @@ class Agent:
     def _of_another_channel(self) -> str:
         """Return what is in use while the followed channel has nothing, "" otherwise."""
         version = self._file.status.active_version
-        if self._active is not None or version is None:
+        if self._active is not None:
             return ""
         channel = self._settings.server.channel
+        if version is None:
+            return f"nothing is published on channel {channel}: see server.channel in agent.toml"
         return f"nothing from channel {channel} yet; version {version} of another one stays in use"
 
     def _hello(self) -> None:

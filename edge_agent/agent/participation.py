@@ -68,7 +68,7 @@ class Participation:
         rounds = self._file.status.rounds
         if not self._client.step():
             return
-        self._file.status.last_failure = self._client.last_failure
+        self._file.set_failure(self._client.last_failure)
         if rounds and "bytes_up" not in rounds[-1]:
             rounds[-1]["bytes_up"], rounds[-1]["bytes_down"] = self._client.last_traffic
         self._file.set_state("idle")

@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from edge_agent.robot.memory import MemoryWatch
 from fleet_model.durable import write_durably
 from fleet_model.errors import SettingsError
 from fleet_model.memory import framework_loaded
+from fleet_model.protocol.proof import utc_now
 from fleet_model.protocol.report import Standing
 
 FILE = "status.json"
@@ -39,6 +41,9 @@ class Status:
     idle_mb: float = 0.0  # summed PSS of the process tree
     peak_mb: float = 0.0
     last_failure: str = ""  # why the server's last request could not be met; "" if it was
+    last_error: str = ""  # the newest reason of any kind, kept when it is over and after a stop
+    last_error_at: str = ""  # UTC, ISO 8601
+    started_at: float = 0.0  # Unix time
     evaluation: dict[str, Any] = field(default_factory=dict)  # what the last one measured
     rounds: list[dict[str, Any]] = field(default_factory=list)
     publishes: list[dict[str, Any]] = field(default_factory=list)
@@ -53,15 +58,15 @@ class StatusFile:
     """
 
     def __init__(self, folder: Path, trainer: str) -> None:
-        """Start empty, but for what must last: notices are reported once, examples stay."""
-        self.status = Status(trainer=trainer)
+        """Start empty, but for what must last: notices and errors that were told, examples."""
+        self.status = Status(trainer=trainer, started_at=time.time())
         self.memory = MemoryWatch()
         self._folder, self._writing = folder, threading.Lock()
         try:
             before = read_status(folder)
         except SettingsError:  # damaged: it is replaced
             before = {}
-        for name in ("last_notice", "last_notice_id"):
+        for name in ("last_notice", "last_notice_id", "last_error", "last_error_at"):
             setattr(self.status, name, str(before.get(name, "")))
         if isinstance(examples := before.get("examples"), int):
             self.status.examples = examples
@@ -70,6 +75,7 @@ class StatusFile:
         """Write what the agent does now, and why it is not what it should do."""
         status = self.status
         status.state, status.reason = state, reason
+        self._remember(reason)
         status.idle_mb, status.peak_mb = self.memory.idle_mb, self.memory.peak_mb
         status.framework_loaded |= framework_loaded()
         self.write()
@@ -98,7 +104,13 @@ class StatusFile:
         """Keep why the newest model is not installed, "" if it is."""
         if reason != self.status.not_installed:
             self.status.not_installed = reason
+            self._remember(reason)
             self.write()
+
+    def set_failure(self, reason: str) -> None:
+        """Keep why the server's last request could not be met, "" if it was."""
+        self.status.last_failure = reason
+        self._remember(reason)
 
     def count_ingest(self, totals: Mapping[str, Any]) -> None:
         """Keep the totals of the robot's store; what the agent does stays as it is."""
@@ -106,6 +118,11 @@ class StatusFile:
         if isinstance(examples := totals.get("examples"), int):
             self.status.examples = examples
         self.write()
+
+    def _remember(self, reason: str) -> None:
+        if reason:
+            now = utc_now().isoformat(timespec="seconds")
+            self.status.last_error, self.status.last_error_at = reason, now
 
     def write(self) -> None:
         """Write it as it is."""

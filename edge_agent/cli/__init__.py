@@ -2,17 +2,18 @@
 
 import json
 import logging
+import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from edge_agent.cli.frame_commands import Json, extract, inspect
+from edge_agent.cli.status_lines import status_lines
 from fleet_model.command_line import make_app, run_app
-from fleet_model.errors import BundleError
+from fleet_model.errors import BundleError, LossError
 
 app = make_app(
     "Federated learning for fleets of robots: the robot's side.",
@@ -128,8 +129,10 @@ def status(config: Config = CONFIG, json_output: Json = False) -> None:
     if not answer:
         typer.echo("the agent has not run yet")
         return
-    for line in _status_lines(answer):
+    for line in status_lines(answer):
         typer.echo(line)
+    if config.stat().st_mtime > answer.get("started_at", math.inf) and answer["state"] != "stopped":
+        typer.echo(f"settings {config} was changed after the agent started: restart the agent")
 
 
 @app.command()
@@ -149,7 +152,10 @@ def predict(
     ] = None,
     topic: Annotated[str, typer.Option(help="camera topic; empty: the only one")] = "",
     label_topic: Annotated[
-        str, typer.Option(help="true labels: a topic of the bag, a CSV, or a data set")
+        str,
+        typer.Option(
+            help="true labels: a topic of the bag, a CSV, or a data set; default: as in agent.toml"
+        ),
     ] = "",
     csv: Annotated[Path | None, typer.Option(help="write the CSV here, not to stdout")] = None,
     annotate: Annotated[
@@ -164,13 +170,13 @@ def predict(
     """Run the active model on your own images or bags: CSV, JSON, annotated images, metrics."""
     from edge_agent.models.predict import PredictOptions, run_predict
 
-    source = None
+    source, usual_labels = None, ""
     if bundle is None or path is None:
         from edge_agent.examples.source import source_of
         from edge_agent.robot.settings import load_settings
 
         settings = load_settings(config)
-        source = source_of(settings, read_only=True)
+        source, usual_labels = source_of(settings, read_only=True), settings.examples.label_topic
     if bundle is None:
         from edge_agent.models.deploy import Models
 
@@ -188,6 +194,7 @@ def predict(
         precision=precision or "fp32",
         topic=topic,
         label_topic=label_topic,
+        usual_labels=usual_labels,
         json=json_output,
         csv_file=csv,
         annotate=annotate,
@@ -196,53 +203,9 @@ def predict(
     )
     summary = run_predict(options, sys.stdout)
     if not json_output:
-        typer.echo(summary.sentence(), err=True)
-
-
-def _status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
-    """Say in plain words what an agent wrote; one of an earlier version wrote less."""
-    from edge_agent.robot.pause import WITHOUT_REASON
-    from fleet_model.measures import changes
-
-    rounds = answer["rounds"]
-    name = answer["name"]  # known since the server's first answer after the start
-    if name:
-        yield f"robot    {name} at site {answer['site']}"
-    else:
-        yield f"robot    {'not admitted yet' if answer['state'] == 'refused' else 'not known yet'}"
-    yield f"state    {answer['state']} {answer['reason']}".rstrip()
-    if standing := answer.get("standing"):
-        yield f"standing {standing} {answer['standing_reason']}".rstrip()
-    if reason := answer["paused"]:
-        given = "" if reason == WITHOUT_REASON else f"{reason}; "
-        yield f"paused   {given}no training until `edge-agent resume`"
-    version = answer["active_version"]
-    yield f"version  {'none yet' if version is None else version}"
-    if reason := answer.get("not_installed"):
-        yield f"newest   not installed: {reason}"
-    yield f"memory   {answer['idle_mb']:.0f} MB idle, {answer['peak_mb']:.0f} MB peak"
-    if ingest := answer.get("ingest"):
-        yield (
-            f"store    {ingest['examples']} examples ({ingest['megabytes']:.0f} MB) from "
-            f"{ingest['recordings']} bags; {ingest['unreadable']} bags cannot be read"
-        )
-    yield f"rounds   {len(rounds)}"
-    if notice := answer.get("last_notice"):
-        yield f"notice   {notice}"
-    if reason := answer.get("last_failure"):
-        yield f"request  last one: {reason}"
-    if measured := answer.get("evaluation"):
-        values = {k: v for k, v in measured.items() if k not in ("version", "num_examples")}
-        scores = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
-        yield (
-            f"measured version {measured['version']}: {scores} "
-            f"({measured['num_examples']} held-out examples)"
-        )
-    for name, change in changes(rounds[-1]["metrics"] if rounds else {}).items():
-        yield (
-            f"{name:8} {change.before:.3f} before its own training, {change.after:.3f} after "
-            "(last round, held-out examples)"
-        )
+        typer.echo(summary.sentence(), err=csv is None)  # stdout has the CSV
+    if summary.losses:
+        raise LossError(f"done, with losses: {summary.losses}")
 
 
 def _log_to_stderr() -> None:

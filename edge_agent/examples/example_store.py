@@ -15,6 +15,7 @@ from edge_agent.examples.frame_index import FrameIndex
 from edge_agent.examples.held_out import HeldOutSplit, Moment
 from edge_agent.examples.known_frames import KnownFrames, KnownLabelled
 from edge_agent.examples.lazy_frame import LazyFrame
+from edge_agent.examples.left_out import COPY, TOO_NEAR, UNLABELLED, unknown_label
 from edge_agent.examples.spool.kept_examples import KeptExamples
 from edge_agent.examples.trained_moments import TrainedMoments
 from fleet_model.errors import FrameError
@@ -140,7 +141,7 @@ class ExampleStore:
         moments = [each.moment for each in found]
         split = HeldOutSplit(moments, self._held_out, self._segment_s, self._trained)
         if between := sum(map(split.between, moments)):
-            skipped["between training and held out"] = between
+            skipped[TOO_NEAR] = between
         if split.near:
             self._report(
                 f"{', '.join(sorted(split.near))}: too short a recording to measure with; the "
@@ -153,14 +154,14 @@ class ExampleStore:
         keys: set[str] = set()
         for frame, label, boxes in self._frames(skipped):
             if self._labels and not label:
-                skipped["without a label"] += 1
+                skipped[UNLABELLED] += 1
                 continue
             if self._labels and label not in self._labels:
-                skipped[f"labelled {label!r}, which is not learned"] += 1
+                skipped[unknown_label(label, self._labels)] += 1
                 continue
             key = _key(frame)
             if key in keys:
-                skipped["a copy of another frame"] += 1
+                skipped[COPY] += 1
                 continue
             keys.add(key)
             yield _Found(frame, label, boxes, key, _moment(frame, label))

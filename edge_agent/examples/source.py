@@ -1,11 +1,13 @@
 """Where a robot's examples come from: recordings of camera frames, or a source of your own."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from edge_agent.examples.left_out import by_kind, tell
 from edge_agent.examples.spool.watch import FOLDER as KEPT
 from edge_agent.robot.settings import FRAMES, AgentSettings
 from fleet_model.bundle import Task
@@ -81,8 +83,14 @@ class SourceSpec:
             )
         return cast("ExampleSource", source)
 
-    def examples(self, labels: Sequence[str] = ()) -> Iterator[Example]:
+    def examples(
+        self, labels: Sequence[str] = (), counts: Counter[str] | None = None
+    ) -> Iterator[Example]:
         """Open the source and yield its examples; log at the end how many it left out, and why.
+
+        Args:
+            labels: as `open`.
+            counts: gets kind -> examples left out, see fleet_model.protocol.example_counts.
 
         Raises:
             SettingsError: as `open`.
@@ -93,10 +101,10 @@ class SourceSpec:
             yield from source.examples()
         finally:
             left_out: Mapping[str, int] = getattr(source, "left_out", {})
+            if counts is not None:
+                counts.update(by_kind(left_out, "unreadable" if self.name == FRAMES else "other"))
             if left_out:
-                listed = sorted(left_out.items(), key=lambda item: -item[1])
-                text = ", ".join(f"{count} {reason}" for reason, count in listed)
-                log.warning("left out of the examples: %s", text)
+                log.info("left out of the examples: %s", tell(left_out))
 
 
 def learned_labels(task: Task) -> tuple[str, ...]:

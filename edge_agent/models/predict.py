@@ -5,9 +5,10 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -17,7 +18,10 @@ from typing import NamedTuple, TextIO
 import numpy as np
 
 from edge_agent.data.confusion import count_confusion
+from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.source import is_bag
+from edge_agent.data.label_formats.label_topic import has_topic
 from edge_agent.data.labels import (
     TOLERANCE_S,
     LabelSettings,
@@ -46,6 +50,7 @@ class PredictOptions:
     precision: str = "fp32"
     topic: str = ""  # camera topic of a bag; "" takes the only one
     label_topic: str = ""  # topic of a bag with the truth, or a CSV file or data set that has it
+    usual_labels: str = ""  # label topic of this robot's own bags, for bags that have it
     tolerance_s: float = TOLERANCE_S
     json: bool = False  # one JSON object on stdout, no CSV there
     csv_file: Path | None = None  # CSV goes here, not to stdout
@@ -62,6 +67,7 @@ class Predicted(NamedTuple):
     outputs: Tensors
     target: Target | None  # None: the truth is not known
     milliseconds: float  # decoding, encoding, model
+    unknown: str = ""  # the label that somebody gave and the model lacks
 
 
 def predict(engine: Engine, examples: Iterable[Example], damage: DamageLog) -> Iterator[Predicted]:
@@ -83,9 +89,12 @@ def predict(engine: Engine, examples: Iterable[Example], damage: DamageLog) -> I
             log.info("%s", error)
             continue
         milliseconds = (time.perf_counter() - start) * 1e3
-        truth = example.label if example.label in labels else ""
-        rows = rows_of(example, answer.predictions, truth or "")
-        yield Predicted(example, rows, answer.outputs, _target(workload, example), milliseconds)
+        label = example.label or ""
+        unknown = label if labels and label not in labels else ""
+        truth = label if label in labels else ""
+        rows = rows_of(example, answer.predictions, truth)
+        target = _target(workload, example)
+        yield Predicted(example, rows, answer.outputs, target, milliseconds, unknown)
 
 
 def open_bundle(bundle: Path, precision: str) -> Engine:
@@ -114,8 +123,8 @@ def run_predict(
         raise SettingsError(
             f"--confusion needs a model that answers classes; this one answers {task.answer}"
         )
-    damage, found = DamageLog(), list[Predicted]()
-    examples = _examples(options, task, damage)
+    damage, found, left_out = DamageLog(), list[Predicted](), Counter[str]()
+    examples = _examples(_with_usual_labels(options), task, damage, left_out)
     name = options.path.name if options.path else "the examples of this robot"
     with ExitStack() as files:
         keep = _row_writer(options, task.answer, stdout, files)
@@ -128,32 +137,50 @@ def run_predict(
             found.append(_without_input(one))
         if damage and not found:
             raise FrameError(f"{name}: no frame can be read: {damage.sentence()}")
-    if damage:
-        log.warning("%s: damaged: %s", name, damage.sentence())
-    summary = _summary(engine, found, damage)
+    summary = _summary(engine, found, damage, left_out)
     if options.json:
         answers = [row.cells(task.answer) for one in found for row in one.rows]
-        json.dump({"predictions": answers, "summary": summary.as_json()}, stdout, indent=1)
-        stdout.write("\n")
+        rows = ",\n".join(map(json.dumps, answers))  # one a line: as long as a CSV of them
+        stdout.write(
+            f'{{"predictions": [\n{rows}\n], "summary": {json.dumps(summary.as_json())}}}\n'
+        )
     if options.confusion:
         _draw_confusion(options.confusion, summary)
     return summary
 
 
-def _examples(options: PredictOptions, task: Task, damage: DamageLog) -> Iterator[Example]:
+def _with_usual_labels(options: PredictOptions) -> PredictOptions:
+    """Take the labels of a bag from this robot's usual topic where the operator names none."""
+    if options.path is None or options.label_topic or not is_bag(options.path):
+        return options
+    if options.usual_labels and has_topic(BagFrames(options.path), options.usual_labels):
+        return replace(options, label_topic=options.usual_labels)
+    if options.confusion:  # before the whole bag has been read for nothing
+        raise SettingsError(
+            f"--confusion needs true labels: name the topic of {options.path.name} that has them "
+            "with --label-topic (`edge-agent inspect` lists its topics), or a CSV file"
+        )
+    return options
+
+
+def _examples(
+    options: PredictOptions, task: Task, damage: DamageLog, left_out: Counter[str]
+) -> Iterator[Example]:
     if options.path is None:
         if options.source is None:
             raise SettingsError("name a bag, a data set or images to predict")
-        yield from _own_examples(options.source, learned_labels(task))
+        yield from _own_examples(options.source, learned_labels(task), left_out)
         return
     settings = LabelSettings(options.topic, options.label_topic, options.tolerance_s)
     for frame, label, boxes in labelled_frames(options.path, settings, damage):
         yield Example(raw=frame, key="", label=label or None, boxes=boxes)
 
 
-def _own_examples(source: SourceSpec, labels: Sequence[str]) -> Iterator[Example]:
+def _own_examples(
+    source: SourceSpec, labels: Sequence[str], left_out: Counter[str]
+) -> Iterator[Example]:
     try:
-        yield from source.examples(labels)
+        yield from source.examples(labels, left_out)
     except FleetError:
         raise
     except Exception as error:
@@ -176,7 +203,9 @@ def _target(workload: Workload, example: Example) -> Target | None:
         return None
 
 
-def _summary(engine: Engine, found: Sequence[Predicted], damage: DamageLog) -> PredictSummary:
+def _summary(
+    engine: Engine, found: Sequence[Predicted], damage: DamageLog, left_out: Mapping[str, int]
+) -> PredictSummary:
     task, rows = engine.workload.task, [row for one in found for row in one.rows]
     pairs = ((r.truth, r.prediction.label) for r in rows if r.truth and r.prediction)
     times = [one.milliseconds for one in found]
@@ -188,6 +217,9 @@ def _summary(engine: Engine, found: Sequence[Predicted], damage: DamageLog) -> P
         model_version=engine.manifest.version,
         milliseconds_per_frame=round(median(times), 3) if times else None,
         skipped={loss.kind: loss.count for loss in damage.all()},
+        losses=damage.sentence(),
+        unknown_labels=dict(Counter(one.unknown for one in found if one.unknown).most_common()),
+        left_out=dict(left_out),
     )
 
 

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edge_agent.data.confusion import Confusion
 from edge_agent.examples.lazy_frame import LazyFrame
+from fleet_model.protocol.example_counts import tell_left_out
 from fleet_model.types import Example, Frame, Metrics, Prediction
 
 # Task.answer -> what a row has besides the input's own file, topic and stamp_ns.
@@ -15,6 +16,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "boxes": ("label", "score", "x0", "y0", "x1", "y1"),
     "text": ("text", "score"),
 }
+MOST_TOLD = 10  # labels
 FRAMES = (Frame, LazyFrame)  # what isinstance takes: of a path, and of this robot's own examples
 
 
@@ -67,13 +69,25 @@ class PredictSummary:
     model_version: int
     milliseconds_per_frame: float | None  # median of decoding, encoding and model
     skipped: Mapping[str, int]  # reason -> frames, or places of damage that hides frames
+    losses: str = ""  # the same with the first place of each
+    unknown_labels: Mapping[str, int] = field(
+        default_factory=dict
+    )  # that the model lacks -> frames
+    left_out: Mapping[str, int] = field(default_factory=dict)  # of this robot's examples, by kind
 
     def sentence(self) -> str:
         """Return what a person wants to know."""
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
         parts = [f"version {self.model_version}: {self.frames} frames"]
         if self.labelled:
-            parts.append(f"{self._scores()} on the {self.labelled} labelled ones")
+            parts.append(f"{self._scores()} of {self.labelled} labelled frames")
+        if number := sum(self.unknown_labels.values()):
+            listed = list(self.unknown_labels)
+            more = f" and {len(listed) - MOST_TOLD} more" if len(listed) > MOST_TOLD else ""
+            words = ", ".join(listed[:MOST_TOLD]) + more
+            parts.append(f"{number} have labels that the model does not know: {words}")
+        if self.left_out:
+            parts.append(f"left out: {tell_left_out(self.left_out)}")
         return "; ".join([*parts, f"skipped: {skipped}"] if skipped else parts)
 
     def as_json(self) -> dict[str, Any]:
@@ -95,6 +109,8 @@ class PredictSummary:
             "model_version": self.model_version,
             "milliseconds_per_frame": self.milliseconds_per_frame,
             "skipped": dict(self.skipped),
+            "unknown_labels": dict(self.unknown_labels),
+            "left_out": dict(self.left_out),
         }
 
     def _scores(self) -> str:

@@ -52,6 +52,14 @@ ENCODERS, WINDOW = 2, 8
 log = logging.getLogger(__name__)
 
 
+class NoExamplesError(TrainingError):
+    """There is nothing to learn from or to measure with."""
+
+    def __init__(self, message: str, unreadable: int) -> None:
+        super().__init__(message)
+        self.unreadable = unreadable  # examples that could not be decoded or learned from
+
+
 class Trainer(Protocol):
     """Improve a checkpoint with examples that stay on the robot; kept between rounds.
 
@@ -111,8 +119,8 @@ def fit(
     hold the workload's measures before and after.
 
     Raises:
-        TrainingError: nothing to train on, a checkpoint for another trainer, or a loss or weight
-            that is not finite.
+        NoExamplesError: nothing to train on.
+        TrainingError: a checkpoint for another trainer, or a loss or weight that is not finite.
     """
     if config.epochs < 1 or config.batch_size < 1:
         raise TrainingError(
@@ -124,10 +132,7 @@ def fit(
     training, held_out, unreadable = _encode(learner, examples)
     learner.cache.end()
     if not len(training):
-        raise TrainingError(
-            f"no examples to train on ({len(held_out)} held out, {unreadable} "
-            "unreadable); record or label more frames"
-        )
+        raise NoExamplesError(f"no examples to train on ({len(held_out)} held out)", unreadable)
     encoded = time.perf_counter()
     with np.errstate(over="ignore", invalid="ignore"):  # not finite is an error of its own below
         weights, num_steps, train_loss = _train(learner, origin, training, config)
@@ -155,16 +160,14 @@ def evaluate(learner: Learner, checkpoint: Checkpoint, examples: Iterable[Exampl
     """Measure a checkpoint on the held-out examples; the reply holds measures and no weights.
 
     Raises:
-        TrainingError: nothing is held out, or a checkpoint for another trainer.
+        NoExamplesError: nothing is held out.
+        TrainingError: a checkpoint for another trainer.
     """
     origin = _origin(learner.spec, checkpoint)
     # The round of the cache stays open: what was computed for training is not dropped.
     _, held_out, unreadable = _encode(learner, (one for one in examples if one.held_out))
     if not len(held_out):
-        raise TrainingError(
-            f"no held-out examples to measure with ({unreadable} unreadable); record or label more "
-            "frames, or raise examples.held_out"
-        )
+        raise NoExamplesError("no held-out examples to measure with", unreadable)
     return Update(
         kind=EVALUATE,
         robot="",

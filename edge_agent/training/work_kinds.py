@@ -3,14 +3,21 @@
 The server's side of each kind is cloud_server/rounds/reply_kinds.py.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 
 from edge_agent.examples.source import learned_labels
-from edge_agent.training.trainer import Trainer
+from edge_agent.training.trainer import NoExamplesError, Trainer
 from edge_agent.training.training_job import TrainingJob
 from fleet_model.errors import TrainingError, UpdateError
+from fleet_model.protocol.example_counts import CONCERNS, as_metrics, counts_of, tell_left_out
 from fleet_model.types import EVALUATE, TRAIN, Example, Update
 from fleet_model.workload import rebuild
+
+log = logging.getLogger(__name__)
 
 
 def work_of(kind: str) -> Callable[[Trainer, TrainingJob], Update]:
@@ -24,19 +31,56 @@ def work_of(kind: str) -> Callable[[Trainer, TrainingJob], Update]:
 
 
 def _train(trainer: Trainer, job: TrainingJob) -> Update:
-    return trainer.fit(job.checkpoint, _examples(job), job.config)
+    examples = _Examples(job)
+    with examples.explained():
+        update = trainer.fit(job.checkpoint, iter(examples), job.config)
+    left_out = examples.left_out
+    if unreadable := round(update.metrics.get("unreadable", 0)):
+        left_out["unreadable"] += unreadable
+    labels = len(examples.labels) if examples.learned else None
+    update = replace(update, metrics={**update.metrics, **as_metrics(left_out, labels)})
+    for concern, numbers in counts_of(update.num_examples, update.metrics).concerns.items():
+        log.warning("%s (%s)", CONCERNS[concern], numbers)
+    return update
 
 
 def _evaluate(trainer: Trainer, job: TrainingJob) -> Update:
     evaluate = getattr(trainer, "evaluate", None)
     if evaluate is None:  # a trainer of the robot's owner, written before there were evaluations
         raise TrainingError(f"the trainer {job.trainer} cannot measure: it has no evaluate()")
-    update: Update = evaluate(job.checkpoint, _examples(job))
+    examples = _Examples(job)
+    with examples.explained():
+        update: Update = evaluate(job.checkpoint, iter(examples))
     return update
 
 
-def _examples(job: TrainingJob) -> Iterator[Example]:
-    return job.examples.examples(learned_labels(rebuild(job.spec.workload).task))
+class _Examples:
+    """The examples of a job, to be gone over once; afterwards it knows what was left out."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        self.learned = learned_labels(rebuild(job.spec.workload).task)
+        self.labels: set[str] = set()  # that examples had
+        self.left_out = Counter[str]()  # by kind
+        self._source = job.examples
+
+    def __iter__(self) -> Iterator[Example]:
+        for example in self._source.examples(self.learned, self.left_out):
+            if example.label:
+                self.labels.add(example.label)
+            yield example
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Say of "no examples" why: numbers only, for the server reads it, too."""
+        try:
+            yield
+        except NoExamplesError as error:
+            if error.unreadable:
+                self.left_out["unreadable"] += error.unreadable
+            told = tell_left_out(self.left_out)
+            why = f"left out are {told}; `edge-agent doctor` on the robot says which"
+            hint = why if told else "record or label more frames"
+            raise TrainingError(f"{error}: {hint}") from None
 
 
 WORK: Mapping[str, Callable[[Trainer, TrainingJob], Update]] = {

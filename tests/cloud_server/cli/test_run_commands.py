@@ -189,8 +189,12 @@ def test_an_empty_table_has_its_columns(capsys):
 @pytest.fixture
 def large_round(server_dir, monkeypatch):
     """A run whose round had more robots than the server holds; return the line of the history."""
+    told = {"held_out": 4.0, "left_out_unlabelled": 12.0}
     robots = tuple(
-        RobotRecord(name=f"r{number}", site="hall", outcome=ACCEPTED) for number in range(101)
+        RobotRecord(
+            name=f"r{number}", site="hall", outcome=ACCEPTED, metrics={} if number else told
+        )
+        for number in range(101)
     )
     # a loss after it that is not finite is dropped by whoever reads an update
     metrics = {"loss_before": 0.5, "accuracy_before": 0.25, "accuracy_after": 0.75}
@@ -227,7 +231,7 @@ def test_robots_that_the_server_does_not_hold_come_from_the_history(
 def test_a_round_without_a_loss_after_it_is_told_all_the_same(server_dir, large_round):
     told = out("runs", "show", server_dir.root, "a")
 
-    assert "round 1: 101/101 robots, 3.0 s, held-out accuracy 0.250 -> 0.750" in told
+    assert "robots, 3.0 s, held-out accuracy 0.250 -> 0.750 of 4 examples\n" in told
 
 
 def test_a_followed_run_is_named_and_its_rounds_stay_on_their_lines(
@@ -238,7 +242,19 @@ def test_a_followed_run_is_named_and_its_rounds_stay_on_their_lines(
 
     assert done.exit_code == 0
     assert "run a has begun; it goes on without this command\n" in done.stderr
-    assert "round 1: 101/101 robots, 3.0 s, held-out accuracy 0.250 -> 0.750\n" in done.stderr
+    assert done.stdout.splitlines() == [
+        "round 1: 101/101 robots, 3.0 s, held-out accuracy 0.250 -> 0.750 of 4 examples",
+        "left out by robots: 12 without a label",
+        "WARNING: fewer than 20 held-out examples, so scores say little: r0 (4 held-out examples)",
+        "version 2 is published after 0.0 s",
+    ]
+
+
+def test_with_json_the_rounds_are_told_beside_it(server_dir, large_round):
+    done = typed("train", server_dir.root, "--json")
+
+    assert json.loads(done.stdout)["closed"] == [large_round]
+    assert "WARNING: fewer than 20 held-out examples" in done.stderr
 
 
 def test_ctrl_c_says_that_the_run_goes_on_and_how_to_end_it(server_dir, large_round, monkeypatch):

@@ -7,8 +7,8 @@ from cloud_server.monitoring.robot_status import RobotStatus
 from cloud_server.monitoring.status_words import names, tell
 from cloud_server.monitoring.totals import HistoryTotals
 from cloud_server.runs.run_store import Run
+from cloud_server.state.names import NAMED
 from cloud_server.state.round_record import RobotRecord, RoundRecord
-from cloud_server.state.verdict_log import NAMED
 from fleet_model.protocol.outcome import (
     ACCEPTED,
     NO_REPLY,
@@ -173,3 +173,16 @@ def test_a_robots_words_cannot_write_over_the_screen():
     _, line = told(**last_round(r1="\x1b[2J\nrobot r2: accepted"))
 
     assert line == "robot r1: failed:  [2J robot r2: accepted"
+
+
+def test_what_robots_left_out_and_doubtful_scores_are_told_after_the_round():
+    robot = RobotRecord(
+        name="r1", site="hall", outcome=ACCEPTED, num_examples=40,
+        metrics={"held_out": 4.0, "left_out_unlabelled": 12.0},
+    )  # fmt: skip
+    record = replace(last_round()["totals"].last, robots=(robot,))
+
+    assert told(totals=HistoryTotals(last=record))[1:] == [
+        "left out by robots: 12 without a label",
+        "WARNING: fewer than 20 held-out examples, so scores say little: r1 (4 held-out examples)",
+    ]

@@ -72,3 +72,26 @@ def test_a_damaged_record_is_a_value_error(content):
 
 def test_only_the_servers_verdict_is_a_refusal():
     assert [robot.refused for robot in RECORD.robots] == [False, True]
+
+
+def test_what_robots_left_out_and_what_makes_their_scores_doubtful_is_told():
+    def robot(name, outcome=ACCEPTED, **metrics):
+        return RobotRecord(
+            name=name, site="hall", outcome=outcome, num_examples=40, metrics=metrics
+        )
+
+    robots = (
+        robot("a", held_out=4.0, left_out_unknown_label=110.0, labels=1.0),
+        robot("b", held_out=30.0, left_out_unreadable=2.0, **{"left_out_forged words": 9.0}),
+        robot("c", Outcome("refused", "w holds NaN"), held_out=3.0, left_out_copy=7.0),
+        robot("old"),
+    )
+    told = replace(RECORD, robots=robots).as_json()
+
+    assert (told["held_out"], told["left_out"]) == (34, {"unknown_label": 110, "unreadable": 2})
+    assert told["warnings"] == [
+        "many labels that this fleet does not learn, so look at their spelling: a (110 of 154 "
+        "labelled examples)",
+        "examples of one label only, which teach no difference: a (40 training examples)",
+        "fewer than 20 held-out examples, so scores say little: a (4 held-out examples)",
+    ]

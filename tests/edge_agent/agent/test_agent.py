@@ -521,6 +521,16 @@ def test_a_robot_keeps_its_model_while_another_channel_has_none_and_goes_back_wi
     assert ended_cleanly(robot)
 
 
+def test_a_channel_that_does_not_exist_is_told_at_both_ends(shared_server, robots, tmp_path):
+    config = shared_server.admit(tmp_path / "astray", "astray")
+    robot = robots(config, EDGE_AGENT_SERVER__CHANNEL="beta").start()
+    words = "nothing is published on channel beta: see server.channel in agent.toml"
+    robot.wait(active_version=None, not_installed=words, state="idle")
+    told = f"robot astray does not run the newest model: {words}"
+    shared_server.wait_until(lambda: told in shared_server.words())
+    assert ended_cleanly(robot)
+
+
 def test_a_state_directory_that_cannot_be_written_does_not_stop_the_agent(
     shared_server, robots, tmp_path
 ):

@@ -51,6 +51,18 @@ def test_what_the_agent_says_is_on_disk_at_once(tmp_path):
     assert read_status(tmp_path)["reason"] == ""
 
 
+def test_the_last_error_of_every_kind_outlives_its_end_and_a_restart(tmp_path):
+    for tell in ("set_not_installed", "set_failure"):
+        file = StatusFile(tmp_path, "litert")
+        getattr(file, tell)(f"reason of {tell}")
+        getattr(file, tell)("")
+        file.set_state("stopped")
+        StatusFile(tmp_path, "litert").set_state("starting")
+        answer = read_status(tmp_path)
+        assert (answer["last_error"], answer["reason"]) == (f"reason of {tell}", "")
+        assert answer["last_error_at"].startswith("20")
+
+
 def test_a_disk_that_cannot_be_written_is_no_reason_to_stop(tmp_path, caplog):
     (tmp_path / "state").write_text("a file")
     StatusFile(tmp_path / "state", "litert").set_state("idle")

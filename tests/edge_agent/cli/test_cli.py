@@ -2,15 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from cloud_server.state.model_store import DirectoryStore
-from edge_agent.agent.status import Status, write_status
+from edge_agent.agent.status import Status, StatusFile, write_status
 from edge_agent.cli import app
 from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import load_settings
@@ -160,10 +162,20 @@ def test_the_status_shows_what_the_agent_wrote(config):
     assert "paused" not in out
     assert "version  3" in out
     assert "accuracy" not in out  # nothing was held out
-    status.rounds.append({"round": 2, "metrics": metrics})
+    metrics |= {"held_out": 4.0, "left_out_unknown_label": 60.0, "labels": 1.0}
+    status.rounds.append({"round": 2, "num_examples": 88, "metrics": metrics})
     write_status(state, status)
     out, _ = type_("status", "-c", config)
-    assert "accuracy 0.500 before its own training, 0.750 after" in out
+    assert "accuracy 0.500 before its own training, 0.750 after (last round, of 4 held-out" in out
+    assert (
+        "examples 88 to train on, 4 held out; left out: 60 with a label that this fleet does not "
+        "learn (`edge-agent doctor` says which)\n"
+    ) in out
+    assert (
+        "WARNING  many labels that this fleet does not learn, so look at their spelling: 60 of"
+        in out
+    )
+    assert "WARNING  fewer than 20 held-out examples, so scores say little: 4 held-out ex" in out
     assert json.loads(type_("status", "-c", config, "--json")[0])["name"] == "r1"
 
 
@@ -212,6 +224,23 @@ def test_the_status_shows_what_the_agent_could_not_do_and_what_it_measured(confi
     assert "newest   not installed: manifest.json is of protocol 9: update the agent\n" in out
     assert "request  last one: failed: this agent does not know" in out
     assert "measured version 5: accuracy 0.750, loss 0.500 (12 held-out examples)\n" in out
+
+
+def test_the_last_error_is_shown_with_its_time_after_a_stop(config):
+    file = StatusFile(config.parent / "state", "litert")
+    file.set_state("offline", "no answer from fleet:8443")
+    file.set_state("stopped")
+    out, _ = type_("status", "-c", config)
+    assert "state    stopped\n" in out
+    assert re.search(r"error    the last one, 20\S+: no answer from fleet:8443\n", out)
+
+
+def test_settings_that_the_agent_has_not_read_yet_are_told(config):
+    StatusFile(config.parent / "state", "litert").set_state("idle")
+    assert "was changed" not in type_("status", "-c", config)[0]
+    later = time.time() + 60
+    os.utime(config, (later, later))
+    assert "was changed after the agent started: restart" in type_("status", "-c", config)[0]
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,8 @@ def test_json_is_one_object_with_predictions_and_summary(bags, bag, run):
         },
         "model_version": 3,
         "skipped": {},
+        "unknown_labels": {},
+        "left_out": {},
     }
 
 
@@ -139,15 +141,46 @@ def test_every_frame_gets_an_annotated_picture_and_the_matrix_a_png(bags, bag, r
     assert min(cv2.imread(str(tmp_path / "c.png")).shape[:2]) > 300
 
 
-def test_a_matrix_of_unlabelled_frames_is_an_error_after_the_rows(bag, run, tmp_path):
+def test_a_matrix_of_a_bag_without_named_labels_is_refused_before_the_bag_is_read(
+    bag, run, tmp_path
+):
     rows = tmp_path / "rows.csv"
-    with pytest.raises(FrameError, match=r"c\.png: no frame has a label; name a label topic"):
+    with pytest.raises(SettingsError, match="--confusion needs true labels: name the topic of r1"):
         run(bag, confusion=tmp_path / "c.png", csv_file=rows)
-    assert len(rows.read_text().splitlines()) == 6
+    assert not rows.exists()
+
+
+def test_a_matrix_of_unlabelled_frames_is_an_error_after_the_rows(
+    bags, run, tmp_path, picture_bytes
+):
+    rows = tmp_path / "rows.csv"
+    (tmp_path / "photo.png").write_bytes(picture_bytes(0, ".png"))
+    with pytest.raises(FrameError, match=r"c\.png: no frame has a label; name a label topic"):
+        run(tmp_path / "photo.png", confusion=tmp_path / "c.png", csv_file=rows)
+    assert len(rows.read_text().splitlines()) == 2
+
+
+def test_a_bag_has_the_robots_usual_label_topic_without_naming_it(bags, bag, run):
+    assert run(bag, usual_labels=bags.LABELS)[0].labelled == 4
+    assert run(bag, usual_labels="/another")[0].labelled == 0
+    assert run(bag, usual_labels="/another", label_topic=bags.LABELS)[0].labelled == 4
+
+
+def test_truth_that_the_model_does_not_know_is_counted_and_told(bags, run, tmp_path):
+    labels = ["circle", "square", *["Blocked"] * 3, "gras"]
+    bag = bags.drive(tmp_path / "r2", labels)
+    summary, text = run(bag, label_topic=bags.LABELS, json=True)
+    assert (summary.labelled, summary.unknown_labels) == (2, {"Blocked": 3, "gras": 1})
+    assert summary.sentence() == (
+        "version 3: 6 frames; accuracy 1.000, macro F1 1.000 of 2 labelled frames; 4 have labels "
+        "that the model does not know: Blocked, gras"
+    )
+    assert json.loads(text)["summary"]["unknown_labels"] == {"Blocked": 3, "gras": 1}
+    assert len(text.splitlines()) == 6 + 2  # a line each
 
 
 def test_damaged_frames_are_counted_by_reason_and_the_others_predicted(
-    image_folder, run, caplog, spoilt_png
+    image_folder, run, spoilt_png
 ):
     folder = image_folder("signs", {"circle": 4})
     (folder / "circle/001.png").write_bytes(b"spoilt")
@@ -155,7 +188,7 @@ def test_damaged_frames_are_counted_by_reason_and_the_others_predicted(
     summary, text = run(folder)
     assert summary.frames == len(text.splitlines()) - 1 == 2
     assert summary.skipped == {"unknown format": 1, "damaged png": 1}
-    assert "signs: damaged: 1 x " in caplog.text
+    assert summary.losses.startswith("1 x unknown format, first ")
 
 
 def test_a_bag_that_was_cut_keeps_what_came_before(bags, run, tmp_path):
@@ -279,7 +312,7 @@ def test_a_detector_may_find_nothing_or_many_and_every_frame_has_a_row(bags, bag
     assert (summary.labelled, summary.confusion) == (4, None)
     # labels have 6, 6, 6, 6 letters, the answers 2, 0, 1, 0 boxes
     assert summary.measures == {"miss": pytest.approx((4 + 6 + 5 + 6) / 4)}
-    assert summary.sentence() == "version 5: 5 frames; miss 5.250 on the 4 labelled ones"
+    assert summary.sentence() == "version 5: 5 frames; miss 5.250 of 4 labelled frames"
 
 
 def test_the_json_of_a_detector_has_boxes_and_no_confusion(bag, tmp_path):
@@ -400,7 +433,7 @@ def test_predictions_of_own_examples_leave_the_state_of_the_robot_as_it_is(own, 
     assert {p: p.read_bytes() for p in settings.state.rglob("*") if p.is_file()} == before
 
 
-def test_what_is_left_out_of_own_examples_is_counted_and_said(own, run, caplog):
+def test_what_is_left_out_of_own_examples_is_counted_and_said(own, run):
     summary, _ = run(None, source=own[1])
-    assert summary.skipped == {}
-    assert "left out of the examples: 1 without a label" in caplog.text
+    assert (summary.skipped, summary.left_out) == ({}, {"unlabelled": 1})
+    assert summary.sentence().endswith("; left out: 1 without a label")

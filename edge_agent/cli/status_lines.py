@@ -1,0 +1,71 @@
+"""`edge-agent status` in words."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
+    """Say in plain words what an agent wrote; one of an earlier version wrote less."""
+    from edge_agent.robot.pause import WITHOUT_REASON
+
+    name = answer["name"]  # known since the server's first answer after the start
+    if name:
+        yield f"robot    {name} at site {answer['site']}"
+    else:
+        yield f"robot    {'not admitted yet' if answer['state'] == 'refused' else 'not known yet'}"
+    yield f"state    {answer['state']} {answer['reason']}".rstrip()
+    if standing := answer.get("standing"):
+        yield f"standing {standing} {answer['standing_reason']}".rstrip()
+    if reason := answer["paused"]:
+        given = "" if reason == WITHOUT_REASON else f"{reason}; "
+        yield f"paused   {given}no training until `edge-agent resume`"
+    version = answer["active_version"]
+    yield f"version  {'none yet' if version is None else version}"
+    if reason := answer.get("not_installed"):
+        yield f"newest   not installed: {reason}"
+    yield f"memory   {answer['idle_mb']:.0f} MB idle, {answer['peak_mb']:.0f} MB peak"
+    if ingest := answer.get("ingest"):
+        yield (
+            f"store    {ingest['examples']} examples ({ingest['megabytes']:.0f} MB) from "
+            f"{ingest['recordings']} bags; {ingest['unreadable']} bags cannot be read"
+        )
+    yield from _rounds(answer)
+    if error := answer.get("last_error"):
+        yield f"error    the last one, {answer['last_error_at']}: {error}"
+
+
+def _rounds(answer: Mapping[str, Any]) -> Iterator[str]:
+    rounds = answer["rounds"]
+    yield f"rounds   {len(rounds)}"
+    if notice := answer.get("last_notice"):
+        yield f"notice   {notice}"
+    if reason := answer.get("last_failure"):
+        yield f"request  last one: {reason}"
+    if measured := answer.get("evaluation"):
+        values = {k: v for k, v in measured.items() if k not in ("version", "num_examples")}
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+        yield (
+            f"measured version {measured['version']}: {scores} "
+            f"({measured['num_examples']} held-out examples)"
+        )
+    if rounds:
+        yield from _last_round(rounds[-1])
+
+
+def _last_round(record: Mapping[str, Any]) -> Iterator[str]:
+    from fleet_model.measures import changes
+    from fleet_model.protocol.example_counts import CONCERNS, counts_of, tell_left_out
+
+    metrics = record["metrics"]
+    counts = counts_of(record.get("num_examples", 0), metrics)
+    held_out = "" if counts.held_out is None else f", {counts.held_out} held out"
+    left_out = tell_left_out(counts.left_out)
+    more = f"; left out: {left_out} (`edge-agent doctor` says which)" if left_out else ""
+    yield f"examples {counts.training} to train on{held_out}{more}"
+    for concern, numbers in counts.concerns.items():
+        yield f"WARNING  {CONCERNS[concern]}: {numbers}"
+    for name, change in changes(metrics).items():
+        yield (
+            f"{name:8} {change.before:.3f} before its own training, {change.after:.3f} after "
+            f"(last round, of {counts.held_out} held-out examples)"
+        )

@@ -1,0 +1,82 @@
+"""How many examples a robot has and how many it left out, by kind: what its scores are worth.
+
+The numbers travel among the metrics of an update, so servers that do not know them keep them like
+any other metric, and robots that count nothing send none. Labels and file names are not among them.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fleet_model.types import Metrics
+
+KINDS: Mapping[str, str] = {  # of what is left out -> what it is, after its number
+    "unknown_label": "with a label that this fleet does not learn",
+    "unlabelled": "without a label",
+    "unreadable": "unreadable",
+    "too_near": "too near to training examples to measure with",
+    "copy": "copies of others",
+    "other": "for other reasons",
+}
+LEFT_OUT = "left_out_"  # before a kind: the metric's name
+LABELS, HELD_OUT = "labels", "held_out"  # further metrics
+MOST_UNKNOWN = 0.2  # share of the labelled examples; above it labels are spelled differently
+LEAST_HELD_OUT = 20  # with fewer, one example more or less changes an accuracy by over 0.05
+CONCERNS: Mapping[str, str] = {  # what makes scores doubtful -> in words, before names of robots
+    "unknown_labels": "many labels that this fleet does not learn, so look at their spelling",
+    "one_label": "examples of one label only, which teach no difference",
+    "few_held_out": f"fewer than {LEAST_HELD_OUT} held-out examples, so scores say little",
+}
+_MOST = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleCounts:
+    """One robot's numbers; None where it did not tell."""
+
+    training: int
+    held_out: int | None
+    labels: int | None  # different ones among its examples
+    left_out: Mapping[str, int]  # kind -> examples, over 0 each
+
+    @property
+    def concerns(self) -> Mapping[str, str]:
+        """Return keys of CONCERNS that apply -> the numbers behind each, in words."""
+        found = {}
+        unknown = self.left_out.get("unknown_label", 0)
+        labelled = unknown + self.training + (self.held_out or 0) + self.left_out.get("too_near", 0)
+        if unknown > MOST_UNKNOWN * labelled:
+            found["unknown_labels"] = f"{unknown} of {labelled} labelled examples"
+        if self.labels == 1:
+            found["one_label"] = f"{self.training} training examples"
+        if self.held_out is not None and self.held_out < LEAST_HELD_OUT:
+            found["few_held_out"] = f"{self.held_out} held-out examples"
+        return found
+
+
+def counts_of(num_examples: int, metrics: Metrics) -> ExampleCounts:
+    """Return what an update tells; numbers of a stranger become counts that JSON can hold."""
+    left_out = {kind: _count(metrics.get(LEFT_OUT + kind, 0)) for kind in KINDS}
+    return ExampleCounts(
+        training=num_examples,
+        held_out=_count(metrics[HELD_OUT]) if HELD_OUT in metrics else None,
+        labels=_count(metrics[LABELS]) if LABELS in metrics else None,
+        left_out={kind: count for kind, count in left_out.items() if count},
+    )
+
+
+def as_metrics(left_out: Mapping[str, int], labels: int | None) -> Metrics:
+    """Return the metrics that tell it; `labels` None is not told."""
+    told = {LEFT_OUT + kind: float(count) for kind, count in left_out.items()}
+    return told if labels is None else {**told, LABELS: float(labels)}
+
+
+def tell_left_out(left_out: Mapping[str, int]) -> str:
+    """Return the kinds in words, "" if nothing is left out."""
+    return ", ".join(
+        f"{left_out[kind]} {words}" for kind, words in KINDS.items() if kind in left_out
+    )
+
+
+def _count(value: float) -> int:
+    return 0 if math.isnan(value) else int(min(max(value, 0.0), _MOST))

@@ -1,0 +1,116 @@
+"""What a robot tells of its examples when it trains: real bags, the real trainer."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from edge_agent.examples.source import SourceSpec
+from edge_agent.training.trainers.litert import LiteRTTrainer
+from edge_agent.training.training_job import TrainingJob
+from edge_agent.training.work_kinds import work_of
+from fleet_model.bundle import TrainerSpec
+from fleet_model.errors import TrainingError
+from fleet_model.types import EVALUATE, TRAIN, Checkpoint, TrainConfig
+from fleet_model.weights import read_weights
+
+TINY = Path(__file__).parents[2] / "data" / "tiny_bundle"
+KNOWN = ["circle", "square", "star"] * 16
+
+
+@pytest.fixture
+def work(tmp_path, bags):
+    """Return what a request of a kind is answered with by a robot that recorded such labels."""
+    spec = TrainerSpec.model_validate_json((TINY / "trainer.json").read_bytes())
+
+    def answer(labels, kind=TRAIN, spoil=lambda bag: None, **options):
+        bag = bags.drive(tmp_path / "r1", labels)
+        spoil(bag)
+        options = {"paths": [str(bag)], "topic": "", "label_topic": bags.LABELS, **options}
+        job = TrainingJob(
+            trainer="litert",
+            spec=spec,
+            directory=TINY,
+            examples=SourceSpec(name="frames", options=options),
+            checkpoint=Checkpoint(version=0, weights=read_weights(TINY / "weights.safetensors")),
+            config=TrainConfig(epochs=1),
+            kind=kind,
+        )
+        return work_of(kind)(LiteRTTrainer(spec, TINY), job)
+
+    return answer
+
+
+def told(update):
+    names = ("left_out_", "labels", "held_out")
+    return {n: v for n, v in update.metrics.items() if n.startswith(names)}
+
+
+def pictures_spoilt(share):
+    """Return what breaks that share of the pictures of a bag: their JPEGs begin with zeros."""
+
+    def spoil(bag):
+        (file,) = bag.glob("*.mcap")
+        content = file.read_bytes()
+        parts = content.split(b"\xff\xd8\xff\xe0")
+        broken = round(share * (len(parts) - 1))
+        marks = [b"\0\0\0\0"] * broken + [b"\xff\xd8\xff\xe0"] * (len(parts) - 1 - broken)
+        file.write_bytes(parts[0] + b"".join(m + p for m, p in zip(marks, parts[1:], strict=True)))
+
+    return spoil
+
+
+def test_misspelt_labels_are_counted_and_told_loudly_without_their_words(work, caplog):
+    with caplog.at_level(logging.INFO):
+        update = work([*KNOWN, *["Circle"] * 60, *["sqare"] * 50, "", ""])
+    assert told(update)["left_out_unknown_label"] == 110
+    assert told(update)["left_out_unlabelled"] == 2
+    assert told(update)["labels"] == 3
+    loud = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    assert any("110 of 158 labelled examples" in message for message in loud)
+    assert "60 labelled 'Circle', which is not learned (did you mean 'circle'?)" in caplog.text
+    assert not any("ircle" in name for name in update.metrics)
+
+
+def test_one_label_only_is_told(work, caplog):
+    update = work(["star"] * 48)
+    assert told(update)["labels"] == 1
+    assert "examples of one label only, which teach no difference (" in caplog.text
+
+
+def test_three_examples_are_told_to_be_few(work, caplog):
+    update = work(["circle", "square", "star"])
+    assert told(update)["held_out"] == 1
+    assert "fewer than 20 held-out examples, so scores say little (1 held-out" in caplog.text
+
+
+def test_unlabelled_frames_are_counted(work):
+    labels = [label if index % 10 == 0 else "" for index, label in enumerate(KNOWN * 3)]
+    assert told(work(labels))["left_out_unlabelled"] == 129
+
+
+def test_half_of_the_pictures_spoilt_is_counted(work):
+    update = work(KNOWN, spoil=pictures_spoilt(0.5))
+    assert told(update)["left_out_unreadable"] == 24
+    assert update.num_examples < 24
+
+
+def test_only_spoilt_pictures_are_an_error_with_their_number(work):
+    with pytest.raises(TrainingError, match=r"no examples to train on .* left out are 48 unreada"):
+        work(KNOWN, spoil=pictures_spoilt(1))
+
+
+@pytest.mark.parametrize("kind", [TRAIN, EVALUATE])
+def test_nothing_but_unknown_labels_is_an_error_that_keeps_the_labels_here(work, kind):
+    with pytest.raises(TrainingError) as raised:
+        work([label.title() for label in KNOWN], kind)
+    assert str(raised.value).endswith(
+        ": left out are 48 with a label that this fleet does not learn; `edge-agent doctor` on the "
+        "robot says which"
+    )
+    assert "Circle" not in str(raised.value)
+
+
+def test_an_evaluation_measures_and_tells_nothing_else(work):
+    update = work([*KNOWN, *["Circle"] * 60], EVALUATE)
+    assert told(update) == {}

@@ -1,0 +1,51 @@
+import math
+
+import pytest
+
+from fleet_model.protocol.example_counts import as_metrics, counts_of, tell_left_out
+
+pytestmark = pytest.mark.base
+
+
+def concerns(training=100, **metrics):
+    return counts_of(training, {"held_out": 25.0, "labels": 3.0, **metrics}).concerns
+
+
+def test_examples_that_are_as_they_should_be_give_no_concern():
+    assert concerns(left_out_unlabelled=900.0, left_out_too_near=8.0) == {}
+
+
+def test_more_than_a_fifth_of_the_labelled_examples_with_unknown_labels_is_a_concern():
+    # 100 training, 25 held out, 0 too near: a fifth of all is 31.25
+    assert concerns(left_out_unknown_label=31.0) == {}
+    assert concerns(left_out_unknown_label=32.0) == {
+        "unknown_labels": "32 of 157 labelled examples"
+    }
+
+
+def test_one_label_and_few_held_out_examples_are_concerns():
+    assert concerns(labels=1.0) == {"one_label": "100 training examples"}
+    assert concerns(held_out=20.0) == {}
+    assert concerns(held_out=4.0) == {"few_held_out": "4 held-out examples"}
+
+
+def test_a_robot_that_tells_nothing_gives_no_concern():
+    assert counts_of(7, {"accuracy_after": 1.0}).concerns == {}
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, -5.0, 1e300])
+def test_numbers_of_a_stranger_become_counts(number):
+    found = counts_of(1, {"left_out_copy": number, "held_out": number, "labels": number})
+    for count in (found.held_out, found.labels, found.left_out.get("copy", 0)):
+        assert 0 <= count <= 2**53
+
+
+def test_what_is_left_out_travels_as_metrics_and_is_told_in_words():
+    left_out = {"unknown_label": 60, "unreadable": 2}
+    metrics = as_metrics(left_out, labels=3)
+    assert metrics == {"left_out_unknown_label": 60.0, "left_out_unreadable": 2.0, "labels": 3.0}
+    assert counts_of(1, metrics).left_out == left_out
+    assert tell_left_out(left_out) == (
+        "60 with a label that this fleet does not learn, 2 unreadable"
+    )
+    assert tell_left_out({}) == ""
