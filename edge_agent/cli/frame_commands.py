@@ -136,8 +136,8 @@ def inspect(
 
 
 def _write_sheet(inspection: "Inspection", file: Path) -> None:
-    from edge_agent.data.frames.encode import encode_png
     from edge_agent.data.inspection.contact_sheet import contact_sheet
+    from edge_agent.data.pictures.encode import encode_png
     from fleet_model.durable import write_durably
 
     try:

@@ -26,7 +26,7 @@ import numpy as np
 from rosbags.typesys import Stores, get_typestore
 
 from edge_agent.data.frames.message import frame_of
-from edge_agent.data.frames.raw import ENCODINGS
+from edge_agent.data.pictures.raw import ENCODINGS
 from edge_agent.data.storage import Topic
 from fleet_model.errors import FrameError
 

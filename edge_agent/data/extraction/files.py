@@ -16,6 +16,7 @@ _FILES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "bmp": ".bmp", "tiff":
 _UNCHANGED = {"keep": frozenset(_FILES), "jpeg": frozenset({"jpeg"}), "png": frozenset({"png"})}
 IMAGE_FORMATS = tuple(_UNCHANGED)
 _LONGEST_SLUG = 80  # characters: two of them, a stamp and a suffix fit into any file system
+_PNG_CHANNELS = 4
 _MM_PER_M = 1000
 
 
@@ -84,7 +85,7 @@ def image_file(frame: Frame, image_format: str) -> ImageFile:
     Args:
         frame: any frame.
         image_format: "keep" changes no pixel and no byte of an image file: raw pictures become
-            PNG, floating-point ones TIFF. "png" changes no pixel, but depth in meters becomes
+            PNG, and TIFF what PNG cannot hold. "png" changes no pixel, but depth in meters becomes
             16-bit millimeters. "jpeg" has quality 95.
 
     Raises:
@@ -92,12 +93,13 @@ def image_file(frame: Frame, image_format: str) -> ImageFile:
     """
     if passes_through(frame, image_format):
         return ImageFile(frame.data, _FILES[frame.format])
-    from edge_agent.data.frames.encode import encode_jpeg, encode_png, encode_tiff
+    from edge_agent.data.pictures.encode import encode_jpeg, encode_png, encode_tiff
 
     if image_format == "jpeg":
         return ImageFile(encode_jpeg(frame.decode()), ".jpg")
     pixels = frame.pixels() if frame.pixels else frame.decode()
-    if pixels.dtype != np.float32:
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype in (np.uint8, np.uint16) and channels <= _PNG_CHANNELS:
         return ImageFile(encode_png(pixels), ".png")
     if image_format == "keep":
         return ImageFile(encode_tiff(pixels), ".tiff")
@@ -106,8 +108,12 @@ def image_file(frame: Frame, image_format: str) -> ImageFile:
 
 def _millimeters(meters: Tensor) -> Tensor:
     """Return depth as ROS has it in 16UC1: 0 is unknown, also what is too far (REP 118)."""
-    if meters.ndim != 2:
-        raise FrameError("a picture of several floating-point channels has no PNG", "not depth")
+    if meters.ndim != 2 or meters.dtype.kind != "f":
+        raise FrameError(
+            f"numbers of the type {meters.dtype} and the shape {meters.shape} have no PNG; extract "
+            "them with --image-format keep",
+            "not depth",
+        )
     millimeters = np.round(meters.astype(np.float64) * _MM_PER_M)
     known = np.isfinite(millimeters) & (millimeters > 0) & (millimeters < 2**16)
     return np.where(known, millimeters, 0).astype(np.uint16)

@@ -8,7 +8,7 @@ never changed, so definitions are not needed. Every length is checked against th
 import struct
 from typing import NamedTuple, NoReturn
 
-from edge_agent.data.frames.raw import RawLayout
+from edge_agent.data.pictures.raw import RawLayout
 from fleet_model.errors import FrameError
 from fleet_model.types import NS_PER_S
 

@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from edge_agent.data.frames.decode import decode_compressed, pixels_compressed
-from edge_agent.data.frames.image_header import read_header
+from edge_agent.data.pictures.decode import decode_compressed, pixels_compressed
+from edge_agent.data.pictures.image_header import read_header
 from fleet_model.errors import FrameError
 from fleet_model.types import Frame
 

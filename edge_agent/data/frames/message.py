@@ -5,10 +5,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from edge_agent.data.frames.cdr import CompressedImage, RawImage, parse_compressed, parse_image
-from edge_agent.data.frames.compressed_depth import is_compressed_depth, read_compressed_depth
-from edge_agent.data.frames.decode import decode_compressed, pixels_compressed
-from edge_agent.data.frames.image_header import read_header
-from edge_agent.data.frames.raw import check_layout, decode_raw, pixels_raw
+from edge_agent.data.pictures.compressed_depth import is_compressed_depth, read_compressed_depth
+from edge_agent.data.pictures.declared import own_samples
+from edge_agent.data.pictures.decode import decode_compressed, pixels_compressed
+from edge_agent.data.pictures.image_header import read_header
+from edge_agent.data.pictures.raw import check_layout, decode_raw, pixels_raw
+from edge_agent.data.pictures.zstd_image import is_zstd_image, zstd_layout
 from edge_agent.data.storage import Topic
 from fleet_model.errors import FrameError
 from fleet_model.types import Frame, RgbImage, Tensor
@@ -20,7 +22,8 @@ def frame_of(stored: bytes | memoryview, topic: Topic, source: str, bag_ns: int)
     """Check everything that needs no decoding and return the frame; its data is a view of `stored`.
 
     Of compressedDepth with 16 bits, `data` is the PNG file inside and `format` is "png"; of other
-    compressedDepth it is the message's own bytes and `format` is "compressedDepth".
+    compressedDepth it is the message's own bytes and `format` is "compressedDepth". Where the file
+    in a message is no picture by itself, `format` says so: "bayer_rggb8 in jpeg".
 
     Raises:
         FrameError: the message or its picture is damaged; `reason` says how.
@@ -77,8 +80,14 @@ def _read_compressed(message: CompressedImage, where: str) -> _Content:
         name, width, height = "compressedDepth", depth.width, depth.height
         if (depth.encoding, depth.codec) == ("16UC1", "png"):
             name, payload, declared = "png", depth.payload, "16UC1; png compressed"
+    elif is_zstd_image(declared):
+        layout, _ = zstd_layout(payload, declared)
+        name, width, height = "zstd", layout.width, layout.height
     else:
-        name, width, height = read_header(payload)[:3]
+        header = read_header(payload, declared)
+        name, width, height = header[:3]
+        if own := own_samples(declared, header):  # its file alone would show something else
+            name = f"{own} in {name}"
     decode = partial(decode_compressed, payload, declared, where)
     pixels = partial(pixels_compressed, payload, declared, where)
     return _Content(payload, name, width, height, decode, pixels)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_agent.data.frames.folder import unreadable
-from edge_agent.data.frames.image_header import ImageHeader
+from edge_agent.data.pictures.image_header import ImageHeader
 from fleet_model.errors import FrameError
 
 INFO, FEATURES = "dataset_info.json", "features.json"

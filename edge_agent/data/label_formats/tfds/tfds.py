@@ -6,7 +6,6 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.image_header import ImageHeader
 from edge_agent.data.frames.source import Place
 from edge_agent.data.label_formats.data_set import (
     LabelledEntry,
@@ -29,6 +28,7 @@ from edge_agent.data.label_formats.tfds.tfrecord import (
     write_record,
 )
 from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow
+from edge_agent.data.pictures.image_header import ImageHeader
 from fleet_model.durable import write_durably, writing
 from fleet_model.errors import FrameError
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.encode import encode_tiff
 from edge_agent.data.frames.image_file import image_frame
+from edge_agent.data.pictures.encode import encode_tiff
 from fleet_model.errors import FrameError
 
 pytestmark = pytest.mark.base

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent.data.frames.encode import encode_tiff
+from edge_agent.data.pictures.encode import encode_tiff
 from fleet_model.types import Box
 
 pytestmark = [

@@ -1,13 +1,15 @@
 """Files that lose nothing: what was written is what is read, also by other readers."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.decode import pixels_compressed
-from edge_agent.data.frames.encode import encode_jpeg, encode_png, encode_tiff
+from edge_agent.data.pictures.decode import pixels_compressed
+from edge_agent.data.pictures.encode import encode_jpeg, encode_png, encode_tiff
 from fleet_model.errors import FrameError
 
 pytestmark = pytest.mark.base
@@ -47,6 +49,24 @@ def test_a_tiff_holds_the_same_bits_also_of_numbers_that_are_none(height, width,
     assert by_opencv.view(np.uint32).tolist() == bits.tolist()
 
 
+@pytest.mark.parametrize("sample", ["u1", "i1", "u2", "i2", "i4", "f4", "f8"])
+@pytest.mark.parametrize("channels", [None, 1, 2, 3, 4, 7])
+def test_a_tiff_holds_numbers_of_every_kind_and_any_number_of_channels(sample, channels):
+    """Also for tifffile, which shares no code with us."""
+    shape = (5, 6, channels) if channels else (5, 6)
+    bits = noise((5, 6 * (channels or 1) * np.dtype(sample).itemsize))
+    pixels = bits.reshape(-1).view(sample).reshape(shape)
+    content = encode_tiff(pixels)
+    one = pixels.squeeze(2) if channels == 1 else pixels
+    read = pixels_compressed(content, "", "bag")
+    assert (read.dtype, read.shape) == (one.dtype, one.shape)
+    assert read.tobytes() == one.tobytes()
+    tifffile = pytest.importorskip("tifffile")
+    page = tifffile.TiffFile(io.BytesIO(content)).pages[0]
+    assert (page.dtype, page.shape) == (one.dtype, one.shape)
+    assert page.asarray().tobytes() == one.tobytes()
+
+
 def test_a_jpeg_is_close_and_its_colors_are_in_order():
     pixels = np.full((16, 16, 3), (250, 120, 10), np.uint8)
     read = pixels_compressed(encode_jpeg(pixels), "", "bag")
@@ -59,8 +79,9 @@ def test_a_jpeg_is_close_and_its_colors_are_in_order():
     ("encode", "pixels", "text"),
     [
         (encode_png, np.zeros((2, 2), np.float32), "float32.*expected uint8 or uint16"),
-        (encode_png, np.zeros((2, 2, 5), np.uint8), "1 or 2 or 3 or 4 channels"),
-        (encode_tiff, np.zeros((2, 2), np.uint16), "expected float32"),
+        (encode_png, np.zeros((2, 2, 5), np.uint8), "1 to 4 channels"),
+        (encode_tiff, np.zeros((2, 2), np.complex64), "complex64.*expected uint8 or int8"),
+        (encode_tiff, np.zeros((2, 2, 513), np.uint8), "1 to 512 channels"),
         (encode_jpeg, np.zeros((2, 2), np.uint16), "expected uint8"),
         (encode_jpeg, np.zeros((1, 70000), np.uint8), "OpenCV writes no .jpg"),
     ],

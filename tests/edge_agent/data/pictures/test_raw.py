@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.raw import RawLayout, check_layout, decode_raw, pixels_raw
+from edge_agent.data.pictures.raw import RawLayout, check_layout, decode_raw, pixels_raw
 from fleet_model.errors import FrameError
 
 pytestmark = pytest.mark.base
@@ -20,9 +20,10 @@ BAYER = {  # where red and blue lie in the upper left 2 x 2 pixels: (row, column
 
 def noise(*shape, sample=np.uint8, seed=0):
     rng = np.random.default_rng(seed)
-    if sample == np.float32:
+    if np.dtype(sample).kind == "f":
         return rng.normal(2, 3, shape).astype(sample)
-    return rng.integers(0, np.iinfo(sample).max, shape, sample, endpoint=True)
+    limits = np.iinfo(sample)
+    return rng.integers(limits.min, limits.max, shape, sample, endpoint=True)
 
 
 def image(samples, encoding, padding=0, big=False, height=None):
@@ -90,14 +91,32 @@ PLAIN = {  # encoding -> (channels, sample, pixels as sensed, has a picture)
     "bgra16": (4, np.uint16, lambda s: s[..., [2, 1, 0, 3]], True),
     "mono16": (1, np.uint16, lambda s: s, True),
     "8UC1": (1, np.uint8, lambda s: s, True),
-    "8UC2": (2, np.uint8, lambda s: s, False),
     "8UC3": (3, np.uint8, lambda s: s[..., ::-1], True),
     "8UC4": (4, np.uint8, lambda s: s[..., [2, 1, 0, 3]], True),
-    "16UC1": (1, np.uint16, lambda s: s, False),
-    "16UC2": (2, np.uint16, lambda s: s, False),
     "16UC3": (3, np.uint16, lambda s: s[..., ::-1], True),
     "16UC4": (4, np.uint16, lambda s: s[..., [2, 1, 0, 3]], True),
-    "32FC1": (1, np.float32, lambda s: s, False),
+}
+DATA = {"8U": "u1", "8S": "i1", "16U": "u2", "16S": "i2", "32S": "i4", "32F": "f4", "64F": "f8"}
+PLAIN = {
+    **{
+        f"{k}C{n}": (n, np.dtype(s).type, lambda s: s, False)
+        for k, s in DATA.items()
+        for n in range(1, 5)
+    },
+    "16SC7": (7, np.int16, lambda s: s, False),
+    "8UC12": (12, np.uint8, lambda s: s, False),
+    **PLAIN,
+}
+SPELLINGS = {
+    "YUYV": "yuyv",
+    "BGR8": "bgr8",
+    "Mono16": "mono16",
+    "16uc1": "16UC1",
+    "8UC": "8UC1",
+    "32fc": "32FC1",
+    "Y8": "mono8",
+    "Z16": "16UC1",
+    "BAYER_RGGB8": "bayer_rggb8",
 }
 sizes = st.integers(1, 17)
 
@@ -131,6 +150,27 @@ def test_pixels_are_as_sensed_in_every_encoding(encoding, padding, big):
 @given(st.sampled_from(list(PLAIN)), sizes, sizes, st.integers(0, 9), st.booleans())
 def test_pixels_are_as_sensed_whatever_the_size(encoding, height, width, padding, big):
     check_plain(encoding, height, width, padding, big)
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS)
+def test_an_encoding_is_known_in_capitals_and_by_its_other_names(spelled):
+    usual = SPELLINGS[spelled]
+    channels, itemsize = {"yuyv": (2, 1), "bgr8": (3, 1)}.get(usual, (1, 1 + usual.endswith("16")))
+    itemsize = {"16UC1": 2, "32FC1": 4}.get(usual, itemsize)
+    data = noise(4 * 6 * channels * itemsize).tobytes()
+    read = [
+        pixels_raw(data, RawLayout(name, 4, 6, 6 * channels * itemsize), "bag")
+        for name in (spelled, usual)
+    ]
+    assert read[0].dtype == read[1].dtype
+    assert read[0].tobytes() == read[1].tobytes()
+
+
+@pytest.mark.parametrize("name", ["8UC0", "8UC513", "9UC1", "8U", "32FC-1", "8UC1 ", "YUV"])
+def test_a_name_that_is_nearly_one_is_unknown(name):
+    with pytest.raises(FrameError) as caught:
+        check_layout(RawLayout(name, 4, 6, 10_000), 40_000)
+    assert caught.value.reason == "unknown encoding"
 
 
 def test_all_sixteen_bit_values_are_rounded_to_the_nearest_of_eight():
@@ -241,7 +281,7 @@ def test_data_of_any_other_length_is_refused_rather_than_sheared(height, width, 
         (RawLayout("nv12", 3, 6, 16), "bad size", "even number"),
         (RawLayout("nv21", 4, 5, 12), "bad size", "even number"),
         (RawLayout("bayer_rggb8", 2, 36, 36), "bad size", "at least 3 x 3"),
-        (RawLayout("h264", 4, 6, 12), "unknown encoding", "the encoding 'h264', expected rgb8"),
+        (RawLayout("h264", 4, 6, 12), "unknown encoding", "the encoding 'h264', expected one of"),
         (RawLayout("", 4, 6, 12), "unknown encoding", "the encoding ''"),
     ],
 )

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.image_header import (
+from edge_agent.data.pictures.image_header import (
     MAX_PIXELS,
     ImageHeader,
     image_format,
     read_header,
 )
-from edge_agent.data.frames.tiff import write_tiff
+from edge_agent.data.pictures.tiff import write_tiff
 from fleet_model.errors import FrameError
 
 pytestmark = pytest.mark.base
@@ -52,7 +52,8 @@ FILES = {
         ImageHeader("webp", 14, 9, 8, 4),
     ),
     "bmp": (picture(".bmp"), ImageHeader("bmp", 14, 9, 8, 3)),
-    "tiff": (write_tiff(np.zeros((9, 14), np.float32)), ImageHeader("tiff", 14, 9, 32, 1)),
+    "tiff of a plug-in": (picture(".tiff"), ImageHeader("tiff", 14, 9, 8, 3)),
+    "tiff": (write_tiff(np.zeros((9, 14), np.float32)), ImageHeader("tiff", 14, 9, 32, 1, "f")),
 }
 files = pytest.mark.parametrize(("content", "header"), FILES.values(), ids=FILES)
 

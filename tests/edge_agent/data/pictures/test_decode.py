@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.decode import decode_compressed, pixels_compressed
-from edge_agent.data.frames.tiff import write_tiff
+from edge_agent.data.pictures.decode import decode_compressed, pixels_compressed
+from edge_agent.data.pictures.tiff import write_tiff
 from fleet_model.errors import FrameError
 
 pytestmark = pytest.mark.base

@@ -1,9 +1,10 @@
-"""Read the pixels of a raw `sensor_msgs/Image`: every common encoding, as sensed or as RGB.
+"""Read the pixels of a raw `sensor_msgs/Image`: every encoding of ROS, as sensed or as RGB.
 
 A picture is right or it is an error: rows are cut by the message's own `step`, and a message whose
 sizes contradict each other is refused rather than shown sheared.
 """
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,9 @@ class _Colors(NamedTuple):
     rgb: str | None  # three channels; None: there is no color in it
 
 
-class _Encoding(NamedTuple):
+class Encoding(NamedTuple):
+    """What one pixel is made of."""
+
     sample: str  # NumPy's name without byte order
     channels: int  # samples a pixel
     colors: _Colors
@@ -55,41 +58,60 @@ def _bayer(pattern: str) -> _Colors:
     return _Colors(conversion, conversion)
 
 
-# sensor_msgs/image_encodings.h. Generic ones (8UC3) come from OpenCV, whose color order is B, G, R.
+_SAMPLES = {"8U": "u1", "8S": "i1", "16U": "u2", "16S": "i2", "32S": "i4", "32F": "f4", "64F": "f8"}
+# sensor_msgs/image_encodings.h. Generic ones (8UC3) come from OpenCV, whose color order is B, G, R;
+# those that no camera sends as a picture are data.
 ENCODINGS = {
-    "rgb8": _Encoding("u1", 3, _RGB),
-    "bgr8": _Encoding("u1", 3, _BGR),
-    "rgba8": _Encoding("u1", 4, _RGBA),
-    "bgra8": _Encoding("u1", 4, _BGRA),
-    "mono8": _Encoding("u1", 1, _GRAY),
-    "rgb16": _Encoding("u2", 3, _RGB),
-    "bgr16": _Encoding("u2", 3, _BGR),
-    "rgba16": _Encoding("u2", 4, _RGBA),
-    "bgra16": _Encoding("u2", 4, _BGRA),
-    "mono16": _Encoding("u2", 1, _GRAY),
-    "8UC1": _Encoding("u1", 1, _GRAY),
-    "8UC2": _Encoding("u1", 2, _DATA),
-    "8UC3": _Encoding("u1", 3, _BGR),
-    "8UC4": _Encoding("u1", 4, _BGRA),
-    "16UC1": _Encoding("u2", 1, _DATA),
-    "16UC2": _Encoding("u2", 2, _DATA),
-    "16UC3": _Encoding("u2", 3, _BGR),
-    "16UC4": _Encoding("u2", 4, _BGRA),
-    "32FC1": _Encoding("f4", 1, _DATA),
+    **{f"{k}C{n}": Encoding(s, n, _DATA) for k, s in _SAMPLES.items() for n in (1, 2, 3, 4)},
+    "rgb8": Encoding("u1", 3, _RGB),
+    "bgr8": Encoding("u1", 3, _BGR),
+    "rgba8": Encoding("u1", 4, _RGBA),
+    "bgra8": Encoding("u1", 4, _BGRA),
+    "mono8": Encoding("u1", 1, _GRAY),
+    "rgb16": Encoding("u2", 3, _RGB),
+    "bgr16": Encoding("u2", 3, _BGR),
+    "rgba16": Encoding("u2", 4, _RGBA),
+    "bgra16": Encoding("u2", 4, _BGRA),
+    "mono16": Encoding("u2", 1, _GRAY),
+    "8UC1": Encoding("u1", 1, _GRAY),
+    "8UC3": Encoding("u1", 3, _BGR),
+    "8UC4": Encoding("u1", 4, _BGRA),
+    "16UC3": Encoding("u2", 3, _BGR),
+    "16UC4": Encoding("u2", 4, _BGRA),
     **{
-        f"bayer_{pattern}{bits}": _Encoding(f"u{bits // 8}", 1, _bayer(pattern))
+        f"bayer_{pattern}{bits}": Encoding(f"u{bits // 8}", 1, _bayer(pattern))
         for pattern in ("rggb", "bggr", "gbrg", "grbg")
         for bits in (8, 16)
     },
-    "yuv422": _Encoding("u1", 2, _UYVY, even_width=True),
-    "uyvy": _Encoding("u1", 2, _UYVY, even_width=True),
-    "yuv422_yuy2": _Encoding("u1", 2, _YUYV, even_width=True),
-    "yuyv": _Encoding("u1", 2, _YUYV, even_width=True),
-    "nv12": _Encoding("u1", 1, _NV12, even_width=True, chroma_rows=0.5),
-    "nv21": _Encoding("u1", 1, _NV21, even_width=True, chroma_rows=0.5),
-    "nv24": _Encoding("u1", 1, _NV12, chroma_rows=2.0),
+    "yuv422": Encoding("u1", 2, _UYVY, even_width=True),
+    "uyvy": Encoding("u1", 2, _UYVY, even_width=True),
+    "yuv422_yuy2": Encoding("u1", 2, _YUYV, even_width=True),
+    "yuyv": Encoding("u1", 2, _YUYV, even_width=True),
+    "nv12": Encoding("u1", 1, _NV12, even_width=True, chroma_rows=0.5),
+    "nv21": Encoding("u1", 1, _NV21, even_width=True, chroma_rows=0.5),
+    "nv24": Encoding("u1", 1, _NV12, chroma_rows=2.0),
 }
+_GENERIC = re.compile(rf"({'|'.join(_SAMPLES)})C([0-9]{{0,3}})")
+_MOST_CHANNELS = 512  # OpenCV's own limit
+_OTHER_NAMES = {
+    "y8": "mono8",
+    "y16": "mono16",
+    "z16": "16UC1",
+    "yuy2": "yuyv",
+}  # of RealSense, V4L2
+_SPELLINGS = {name.lower(): name for name in ENCODINGS} | _OTHER_NAMES
 _SMALLEST_BAYER = 3  # pixels a side; OpenCV returns black below
+
+
+def find_encoding(name: str) -> Encoding | None:
+    """Return what `name` means, in capitals or not; None is unknown."""
+    found = ENCODINGS.get(_SPELLINGS.get(name.lower(), ""))
+    generic = None if found else _GENERIC.fullmatch(name.upper())
+    if generic is None:
+        return found
+    channels = int(generic[2] or 1)  # image_encodings.h takes "8UC" for one channel
+    sample = _SAMPLES[generic[1]]
+    return Encoding(sample, channels, _DATA) if 0 < channels <= _MOST_CHANNELS else None
 
 
 def check_layout(layout: RawLayout, size: int) -> None:
@@ -101,11 +123,7 @@ def check_layout(layout: RawLayout, size: int) -> None:
     name, height, width, step = layout[:4]
     if not size:
         raise FrameError(f"no data for {width} x {height} pixels", "empty")
-    encoding = ENCODINGS.get(name)
-    if encoding is None:
-        raise FrameError(
-            f"the encoding {name[:40]!r}, expected {', '.join(ENCODINGS)}", "unknown encoding"
-        )
+    encoding = _encoding(name)
     _check_size(layout, encoding)
     row_bytes = _row_bytes(layout, encoding)
     if step < row_bytes:
@@ -123,18 +141,24 @@ def check_layout(layout: RawLayout, size: int) -> None:
         )
 
 
+def raw_size(layout: RawLayout) -> int:
+    """Return how many bytes all rows take; raises FrameError for an unknown encoding."""
+    return _rows(layout, _encoding(layout.encoding)) * layout.step
+
+
 def pixels_raw(data: bytes | memoryview, layout: RawLayout, where: str) -> Tensor:
     """Return the pixels as sensed; a read-only view of `data` where nothing is converted.
 
     Returns:
-        (height, width) or (height, width, channels) of uint8, uint16 or float32; color in the
-        order R, G, B, A. Bayer and YUV pictures are the RGB made of them, at their own depth.
+        (height, width) or (height, width, channels) of uint8, int8, uint16, int16, int32, float32
+        or float64; color in the order R, G, B, A, data in their own. Bayer and YUV pictures are the
+        RGB made of them, at their own depth.
 
     Raises:
         FrameError: an unknown encoding, or sizes that do not fit each other or the data.
     """
     samples = _samples(data, layout, where)
-    return _converted(samples, ENCODINGS[layout.encoding].colors.pixels, layout, where)
+    return _converted(samples, _encoding(layout.encoding).colors.pixels, layout, where)
 
 
 def decode_raw(data: bytes | memoryview, layout: RawLayout, where: str) -> RgbImage:
@@ -146,7 +170,7 @@ def decode_raw(data: bytes | memoryview, layout: RawLayout, where: str) -> RgbIm
         FrameError: as `pixels_raw`; or the encoding is depth or data and has no color.
     """
     samples = _samples(data, layout, where)
-    conversion = ENCODINGS[layout.encoding].colors.rgb
+    conversion = _encoding(layout.encoding).colors.rgb
     if conversion is None:
         raise no_color(layout.encoding, where)
     picture = eight_bits(_converted(samples, conversion, layout, where))
@@ -169,29 +193,40 @@ def eight_bits(pixels: Tensor) -> RgbImage:
     return pixels
 
 
-def _check_size(layout: RawLayout, encoding: _Encoding) -> None:
+def _encoding(name: str) -> Encoding:
+    encoding = find_encoding(name)
+    if encoding is None:
+        raise FrameError(
+            f"the encoding {name[:40]!r}, expected one of sensor_msgs/image_encodings, such as "
+            "rgb8, mono16, bayer_rggb8, yuv422 or 32FC1",
+            "unknown encoding",
+        )
+    return encoding
+
+
+def _check_size(layout: RawLayout, encoding: Encoding) -> None:
     name, height, width = layout[:3]
     problem = ""
     if not width or not height:
         problem = "expected at least one"
     elif (encoding.even_width and width % 2) or (encoding.chroma_rows == 0.5 and height % 2):
         problem = "expected an even number, as pixels share their color"
-    elif name.startswith("bayer") and min(width, height) < _SMALLEST_BAYER:
+    elif encoding.colors.pixels.startswith("COLOR_Bayer") and min(width, height) < _SMALLEST_BAYER:
         problem = f"expected at least {_SMALLEST_BAYER} x {_SMALLEST_BAYER}"
     if problem:
         raise FrameError(f"{width} x {height} pixels of {name}, {problem}", "bad size")
 
 
-def _row_bytes(layout: RawLayout, encoding: _Encoding) -> int:
+def _row_bytes(layout: RawLayout, encoding: Encoding) -> int:
     return layout.width * encoding.channels * np.dtype(encoding.sample).itemsize
 
 
-def _rows(layout: RawLayout, encoding: _Encoding) -> int:
+def _rows(layout: RawLayout, encoding: Encoding) -> int:
     """Return the rows of all planes."""
     return layout.height + int(layout.height * encoding.chroma_rows)
 
 
-def _stride(layout: RawLayout, encoding: _Encoding, size: int) -> int:
+def _stride(layout: RawLayout, encoding: Encoding, size: int) -> int:
     """Return the bytes between rows; some drivers count the second plane's into `step`."""
     whole = layout.width * (1 + encoding.chroma_rows)
     if encoding.chroma_rows and layout.step == whole and size == layout.height * layout.step:
@@ -205,10 +240,10 @@ def _samples(data: bytes | memoryview, layout: RawLayout, where: str) -> Tensor:
         check_layout(layout, len(data))
     except FrameError as error:
         raise FrameError(f"{where}: {error}", error.reason) from None
-    encoding = ENCODINGS[layout.encoding]
+    encoding = _encoding(layout.encoding)
     rows, stride = _rows(layout, encoding), _stride(layout, encoding, len(data))
     padded = np.frombuffer(data, np.uint8).reshape(rows, stride)
-    if layout.encoding == "nv24":
+    if encoding.chroma_rows == 2:
         padded = _unpadded_nv24(padded, layout)
     dense = np.ascontiguousarray(padded[:, : _row_bytes(layout, encoding)])  # (rows, row bytes)
     stored = np.dtype(encoding.sample).newbyteorder(">" if layout.is_bigendian else "<")
@@ -223,13 +258,14 @@ def _converted(samples: Tensor, conversion: str, layout: RawLayout, where: str) 
         samples = samples if samples.shape[2] > 1 else samples[..., 0]
         samples.flags.writeable = False  # it may be the message itself
         return samples
-    if layout.encoding == "nv24":
+    is_nv24 = samples.shape[0] == 3 * layout.height
+    if is_nv24:
         samples = _as_nv12(samples, layout)
     try:
         converted = np.asarray(cv2.cvtColor(samples, getattr(cv2, conversion)))
     except cv2.error as error:
         raise FrameError(f"{where}: OpenCV refuses {layout}: {error.err}", "bad size") from None
-    return converted[::2, ::2].copy() if layout.encoding == "nv24" else converted
+    return converted[::2, ::2].copy() if is_nv24 else converted
 
 
 def _unpadded_nv24(padded: Tensor, layout: RawLayout) -> Tensor:

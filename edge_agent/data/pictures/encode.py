@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_agent.data.frames.tiff import write_tiff
+from edge_agent.data.pictures.tiff import write_tiff
 from fleet_model.errors import FrameError
 from fleet_model.types import RgbImage, Tensor
 
+_MOST_CHANNELS = 512  # as raw.py has it
 _TO_OPENCV = {3: "COLOR_RGB2BGR", 4: "COLOR_RGBA2BGRA"}
 
 
@@ -23,9 +24,13 @@ def encode_png(pixels: Tensor) -> bytes:
 
 
 def encode_tiff(pixels: Tensor) -> bytes:
-    """Return a TIFF of float32 pixels (height, width); NaN and infinity stay."""
-    _expect(pixels, (np.float32,), (1,))
-    return write_tiff(pixels.reshape(pixels.shape[:2]))
+    """Return a TIFF of numbers: (height, width), or with any number of channels, kept bit for bit.
+
+    Integers of 8 to 32 bits, float32 or float64; NaN and infinity stay.
+    """
+    kinds = (np.uint8, np.int8, np.uint16, np.int16, np.int32, np.float32, np.float64)
+    _expect(pixels, kinds, range(1, _MOST_CHANNELS + 1))
+    return write_tiff(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
 
 
 def encode_jpeg(pixels: RgbImage, quality: int = 95) -> bytes:
@@ -42,7 +47,7 @@ def _expect(pixels: Tensor, types: Sequence[type], channels: Sequence[int]) -> N
         names = " or ".join(np.dtype(kind).name for kind in types)
         raise FrameError(
             f"pixels of {pixels.dtype} with shape {pixels.shape}, expected {names} and "
-            f"{' or '.join(map(str, channels))} channels",
+            f"{min(channels)} to {max(channels)} channels",
             "unknown encoding",
         )
 

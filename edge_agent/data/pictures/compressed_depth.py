@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge_agent.data.frames.image_header import FIRST_BYTES, read_header
+from edge_agent.data.pictures.image_header import FIRST_BYTES, read_header
 from fleet_model.errors import FrameError
 from fleet_model.types import Tensor
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 from zlib import crc32
 
-from edge_agent.data.frames import tiff
+from edge_agent.data.pictures import tiff
 from fleet_model.errors import FrameError
 
 FIRST_BYTES = {
@@ -19,8 +19,23 @@ FIRST_BYTES = {
     "png": b"\x89PNG\r\n\x1a\n",
     "webp": b"RIFF",
     "bmp": b"BM",
-    "tiff": tiff.FIRST_BYTES,  # only float32 as tiff.py writes it
+    "tiff": tiff.FIRST_BYTES,
 }
+# What is known but not read: the first bytes, and where they are.
+_NOT_READ = (
+    ("avif", 4, b"ftypavi"),
+    ("heic", 4, b"ftyphei"),
+    ("heic", 4, b"ftypmif1"),
+    ("jpeg 2000", 0, b"\0\0\0\x0cjP  "),
+    ("jpeg 2000", 0, b"\xff\x4f\xff\x51"),
+    ("jpeg xl", 0, b"\0\0\0\x0cJXL "),
+    ("jpeg xl", 0, b"\xff\x0a"),
+    ("gif", 0, b"GIF8"),
+    ("openexr", 0, b"\x76\x2f\x31\x01"),
+    ("bigtiff", 0, b"II+\0"),
+    ("bigtiff", 0, b"MM\0+"),
+    *(("pnm", 0, f"P{number}{space}".encode()) for number in range(1, 8) for space in " \n\r\t"),
+)
 MAX_PIXELS = 2**27  # 400 MB of RGB, whatever a header claims
 
 _JPEG_SEGMENT = struct.Struct(">BBH")
@@ -47,15 +62,20 @@ class ImageHeader(NamedTuple):
     format: str  # a key of FIRST_BYTES
     width: int  # pixels as stored: an EXIF orientation is not applied
     height: int
-    bits: int  # of one sample: 8; of PNG 1 to 16, of JPEG also 12, of TIFF 32 (float)
+    bits: int  # of one sample: 8; of PNG 1 to 16, of JPEG also 12, of TIFF 1 to 64
     channels: int  # 1 gray, 2 gray with alpha, 3 color (also of a palette), 4 color with alpha
+    kind: str = "u"  # of samples, as NumPy calls it: "u"; of TIFF also "i" and "f"
 
 
-def read_header(data: bytes | memoryview) -> ImageHeader:
+def read_header(data: bytes | memoryview, declared: str = "") -> ImageHeader:
     """Return what the file says, after a check that its structure is complete.
 
     A PNG's checksums are compared. What only a decoder can see in a JPEG or WebP is not found: a
     flipped bit inside, or a JPEG that lost its end and was given the end marker all the same.
+
+    Args:
+        data: the whole file.
+        declared: what its sender or its name calls it, for the error.
 
     Raises:
         FrameError: empty, cut short, damaged or of another format; `reason` says which. The
@@ -65,12 +85,16 @@ def read_header(data: bytes | memoryview) -> ImageHeader:
     if not view:
         raise FrameError("no data", "empty")
     name = image_format(view, "")
-    if not name:
-        raise FrameError(f"none of {', '.join(FIRST_BYTES)}", "unknown format")
     try:
+        if not name:
+            raise _unknown(bytes(view[:12]))
         header = _READERS[name](view)
     except (struct.error, IndexError):  # the bytes end inside a header
         raise _cut(name, view) from None
+    except FrameError as error:
+        if not declared or error.reason != "unknown format":
+            raise
+        raise FrameError(f"{error}, declared as {declared[:60]!r}", error.reason) from None
     if not 0 < header.width * header.height <= MAX_PIXELS:
         raise FrameError(
             f"a {name} of {header.width} x {header.height} pixels, expected 1 to {MAX_PIXELS}",
@@ -82,10 +106,18 @@ def read_header(data: bytes | memoryview) -> ImageHeader:
 def image_format(data: bytes | memoryview, declared: str) -> str:
     """Return a key of FIRST_BYTES by the first bytes, else what was declared."""
     start = bytes(data[:12])
-    for name, first in FIRST_BYTES.items():
+    for name, first in (*FIRST_BYTES.items(), ("tiff", tiff.BIG_ENDIAN)):
         if start.startswith(first) and (name != "webp" or start.endswith(b"WEBP")):
             return name
     return declared
+
+
+def _unknown(start: bytes) -> FrameError:
+    names = ", ".join(FIRST_BYTES)
+    for name, at, first in _NOT_READ:
+        if start.startswith(first, at):
+            return FrameError(f"{name} is not read; convert it to one of {names}", "unknown format")
+    return FrameError(f"none of {names}", "unknown format")
 
 
 def _read_jpeg(data: memoryview) -> ImageHeader:
@@ -199,8 +231,9 @@ def _read_bmp(data: memoryview) -> ImageHeader:
 
 
 def _read_tiff(data: memoryview) -> ImageHeader:
-    width, height, _ = tiff.tiff_size(data)
-    return ImageHeader("tiff", width, height, 32, 1)
+    layout = tiff.tiff_layout(data)
+    channels = 3 if layout.is_palette else layout.channels
+    return ImageHeader("tiff", layout.width, layout.height, layout.bits, channels, layout.kind)
 
 
 _READERS: dict[str, Callable[[memoryview], ImageHeader]] = {

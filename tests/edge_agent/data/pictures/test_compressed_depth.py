@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.compressed_depth import depth_pixels, read_compressed_depth
-from edge_agent.data.frames.decode import decode_compressed, pixels_compressed
+from edge_agent.data.pictures.compressed_depth import depth_pixels, read_compressed_depth
+from edge_agent.data.pictures.decode import decode_compressed, pixels_compressed
 from fleet_model.errors import FrameError
 
 pytestmark = pytest.mark.base

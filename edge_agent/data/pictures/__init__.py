@@ -1,0 +1,1 @@
+"""What the bytes of one picture mean: raw samples and image files, read and written."""
