@@ -34,8 +34,8 @@ class Frame:
     format: str  # "jpeg", "png", ... or a raw encoding such as "bgr8"
     decode: Callable[[], RgbImage] = field(repr=False)  # for people and models; raises FrameError
     # As the sensor gave it: (height, width) or (height, width, channels), uint8, uint16 or what
-    # else it sends (int32, float32, ...), color in the order R, G, B, A. None: what `decode` returns is
-    # all there is.
+    # else it sends (int32, float32, ...), color in the order R, G, B, A. None: what `decode`
+    # returns is all there is.
     pixels: Callable[[], Tensor] | None = field(default=None, repr=False)
     width: int = 0  # by the header, without decoding; 0 is unknown
     height: int = 0

@@ -36,7 +36,7 @@ HANGS_AFTER_S = 120
 IMAGE, FILE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 TELLING = (0, 1, 2, 3, 4, 7, 8, 255, 256, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 PNG = b"\x89PNG\r\n\x1a\n"
-TYPES = (np.uint8, np.uint16, np.float32)
+TYPES = tuple(map(np.dtype, ("u1", "i1", "u2", "i2", "i4", "f4", "f8")))
 
 
 class Message(NamedTuple):
