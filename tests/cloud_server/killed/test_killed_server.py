@@ -52,7 +52,7 @@ def test_a_server_that_is_killed_goes_on_and_ends_with_the_same_bits(
     assert f"run {run['id']} continues after round" in said
     assert re.findall(r"round (\d+) is taken up again", said) == [str(left_open)] * bool(left_open)
     assert ("bytes of an unfinished reply are dropped" in said) == (step == "half kept+")
-    last, again = killed.words()
+    last, again = (words for words in killed.words() if words.startswith(f"run {run['id']} "))
     assert last.startswith(f"run {run['id']} round 3 closed in ")
     assert last.endswith(f" with version {undisturbed[0]}: accepted r1, r2")
     assert re.fullmatch(rf"run {run['id']} was taken up again after round [123]: .+", again)
@@ -103,5 +103,5 @@ def test_a_robot_that_is_killed_in_mid_training_is_asked_again_and_the_run_goes_
     assert run["state"] == "finished"
     assert killed.weights() == undisturbed
     assert sorted(killed.robots["r2"].trained.values()) == [1, 1, 2]
-    assert killed.words()[0].endswith(": accepted r1, r2")
+    assert any(words.endswith(": accepted r1, r2") for words in killed.words())
     assert "round 1: robot r2: update received" in killed.said()
