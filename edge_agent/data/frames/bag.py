@@ -9,6 +9,7 @@ from pathlib import Path
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.message import CAMERA_TYPES, frame_of
 from edge_agent.data.frames.source import FrameEntry, Place, storage_suffix
+from edge_agent.data.frames.video.topic import is_video_type, split_video, video_entries
 from edge_agent.data.storage import Stored, Topic
 from edge_agent.data.storage.open_storage import OpenStorage
 from fleet_model.errors import FrameError
@@ -45,10 +46,14 @@ class BagFrames:
         """
         chosen = self.choose_topic()
         source = self.path.name
-        for file, at, stored in self._numbered((chosen.name,), damage):
-            if stored.topic.type in CAMERA_TYPES:
-                load = partial(_load_frame, stored, source)
-                yield FrameEntry(stored.bag_ns, load, chosen.name, Place(file, at))
+        numbered = self._numbered((chosen.name,), damage)
+        has_video, cameras = split_video(each for each in numbered if _is_camera(each[2].topic))
+        if has_video:
+            yield from video_entries(cameras, source)
+            return
+        for file, at, stored in cameras:
+            load = partial(_load_frame, stored, source)
+            yield FrameEntry(stored.bag_ns, load, chosen.name, Place(file, at))
 
     def stored(self, topics: Collection[str], damage: DamageLog) -> Iterator[Stored]:
         """Yield the messages of topics (by name) over all files, file after file.
@@ -82,7 +87,7 @@ class BagFrames:
         Raises:
             FrameError: there is none of that name, or several to choose from.
         """
-        cameras = [t for t in self.topics() if t.type in CAMERA_TYPES and t.encoding in _ENCODINGS]
+        cameras = [topic for topic in self.topics() if _is_camera(topic)]
         counts = Counter[str]()
         for camera in cameras:
             counts[camera.name] += camera.messages
@@ -141,6 +146,11 @@ class BagFrames:
         while len(self._open) > _KEPT_OPEN:
             del self._open[next(iter(self._open))]
         return opened
+
+
+def _is_camera(topic: Topic) -> bool:
+    picture = topic.type in CAMERA_TYPES and topic.encoding in _ENCODINGS
+    return picture or is_video_type(topic)
 
 
 def _load_frame(stored: Stored, source: str) -> Frame:

@@ -1,4 +1,4 @@
-"""Parse the three message types that are read here, without a copy of the payload.
+"""Parse the message types that are read here, without a copy of the payload.
 
 A serialized message is CDR (ROS 2: XCDR1, either byte order, 4-byte encapsulation, fields aligned)
 or "ros1" (ROS 1: little-endian, nothing aligned, a sequence number before the stamp). The types
@@ -15,6 +15,7 @@ from fleet_model.types import NS_PER_S
 # First two bytes of a message: plain CDR as rosbag2 writes it, and plain XCDR2, which for these
 # types is the same but for the number.
 _BYTE_ORDERS = {b"\0\0": ">", b"\0\1": "<", b"\0\6": ">", b"\0\7": "<"}
+_XCDR2 = (6, 7)  # aligns eight bytes to four
 _STAMPS = {order: struct.Struct(f"{order}iII") for order in "<>"}  # s, ns, length of frame_id
 _SIZES = {order: struct.Struct(f"{order}III") for order in "<>"}  # rows, columns, length of text
 _COUNTS = {order: struct.Struct(f"{order}I") for order in "<>"}
@@ -38,6 +39,15 @@ class CompressedImage(NamedTuple):
     frame_id: str
     format: str  # "jpeg", "bgr8; jpeg compressed bgr8", "16UC1; compressedDepth png", ...
     payload: memoryview  # the file, inside the message's own bytes
+
+
+class VideoPacket(NamedTuple):
+    """A foxglove_msgs/CompressedVideo or an ffmpeg_image_transport_msgs/FFMPEGPacket."""
+
+    stamp_ns: int  # of the header; 0 where it was not set
+    frame_id: str
+    format: str  # "h264", "libx264", "hevc;yuv420p;bgr8;bgr8", ...
+    payload: memoryview  # the packet, inside the message's own bytes
 
 
 def parse_image(data: bytes | memoryview, encoding: str) -> RawImage:
@@ -75,6 +85,49 @@ def parse_compressed(data: bytes | memoryview, encoding: str) -> CompressedImage
     except (struct.error, IndexError):
         _refuse(view)
     return CompressedImage(stamp_ns, frame_id, text, _payload(view, at + 4, size))
+
+
+def parse_video(data: bytes | memoryview, encoding: str) -> VideoPacket:
+    """Return the fields of a foxglove_msgs/CompressedVideo; see `parse_image`."""
+    view = memoryview(data)
+    try:
+        if encoding == "ros1":
+            seconds, nanoseconds, length = _STAMPS["<"].unpack_from(view)
+            stamp_ns, order, aligned = seconds * NS_PER_S + nanoseconds, "<", False
+            frame_id, at = _text(view, 12, length)
+        else:
+            stamp_ns, frame_id, at, order = _header(view, encoding)
+            aligned = True
+        (size,) = _COUNTS[order].unpack_from(view, at)
+        payload = _payload(view, at + 4, size)
+        at += 4 + size
+        if aligned:
+            at = at + 3 & ~3
+        (length,) = _COUNTS[order].unpack_from(view, at)
+        text, _ = _text(view, at + 4, length)
+    except (struct.error, IndexError):
+        _refuse(view)
+    return VideoPacket(stamp_ns, frame_id, text, payload)
+
+
+def parse_ffmpeg(data: bytes | memoryview, encoding: str) -> VideoPacket:
+    """Return the fields of an ffmpeg_image_transport_msgs/FFMPEGPacket; see `parse_image`."""
+    view = memoryview(data)
+    try:
+        stamp_ns, frame_id, at, order = _header(view, encoding)
+        aligned = encoding != "ros1"
+        (length,) = _COUNTS[order].unpack_from(view, at + 8)  # behind width and height
+        text, at = _text(view, at + 12, length)
+        if aligned:
+            wide = 4 if view[1] in _XCDR2 else 8
+            at = 4 + (at - 4 + wide - 1 & -wide)  # uint64 pts, counted behind the encapsulation
+        at += 10  # pts, flags, is_bigendian
+        if aligned:
+            at = at + 3 & ~3
+        (size,) = _COUNTS[order].unpack_from(view, at)
+    except (struct.error, IndexError):
+        _refuse(view)
+    return VideoPacket(stamp_ns, frame_id, text, _payload(view, at + 4, size))
 
 
 def parse_text(data: bytes | memoryview, encoding: str) -> str:

@@ -1,0 +1,1 @@
+"""Camera frames in compressed video: streams in bags, files, webcams, RTSP."""
