@@ -61,13 +61,14 @@ def write_clip(path, times_ms, codec="libx264", container=None, **options):
     """Write a video file whose picture number n is shown at times_ms[n]."""
     import av
 
+    tick = Fraction(1, 30 if path.suffix == ".avi" else 90_000)  # an .avi counts frames
     with av.open(str(path), "w", container_options=container or {}) as clip:
         stream = clip.add_stream(codec, rate=30, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 90_000)
+        stream.codec_context.time_base = tick
         for number, ms in enumerate(times_ms):
             frame = av.VideoFrame.from_ndarray(painted(number), format="rgb24")
-            frame.pts, frame.time_base = round(ms * 90), Fraction(1, 90_000)
+            frame.pts, frame.time_base = round(Fraction(ms) / 1000 / tick), tick
             clip.mux(stream.encode(frame))
         clip.mux(stream.encode(None))
     return path

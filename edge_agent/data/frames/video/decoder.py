@@ -62,7 +62,8 @@ class Packet:
     @property
     def codec(self) -> str:
         """Our word for its codec."""
-        return NAMES.get(self.run[-1].codec, self.run[-1].codec)
+        codec = self.run[-1].codec
+        return NAMES.get(codec) or f"{codec} video"
 
 
 def packet_of(
@@ -78,6 +79,25 @@ def packet_of(
     if len(run) < 2:
         raise FrameError(f"{where}: {_NO_KEY}", _NO_KEY)
     return Packet(number, stamp_ns, run if leads else run[1:])
+
+
+def frame_loader(
+    packet_of: Callable[[], Packet],
+    pictures: "Pictures",
+    names: tuple[str, str],
+    chain: int,
+    size: tuple[int, int],
+) -> Callable[[], Frame]:
+    """Return what gives a packet's frame, or raises why there is none; see `packet_frame`."""
+    try:
+        return partial(packet_frame, packet_of(), pictures, names, chain, size)
+    except FrameError as error:
+        return partial(refuse, error)
+
+
+def refuse(error: FrameError) -> Frame:
+    """Raise an error that was found before the frame was wanted."""
+    raise error
 
 
 def packet_frame(

@@ -18,6 +18,7 @@ from edge_agent.data.frames.video.decoder import (
     load_av,
     packet_frame,
     packet_of,
+    refuse,
 )
 from edge_agent.data.frames.video.nal import Headers
 from edge_agent.data.frames.video.protobuf import parse_protobuf_video
@@ -119,7 +120,7 @@ class _Stream:
         except FrameError as error:
             if self._group and self._group.spoilt is None:
                 self._group.spoilt = number
-            return partial(_refuse, error)
+            return partial(refuse, error)
 
     def end(self) -> None:
         """Say that the last group has no more packets."""
@@ -153,10 +154,6 @@ class _Stream:
         self._parameters.clear()
         size = self._headers.size
         return partial(packet_frame, packet, self._pictures, self._names, self._chain, size)
-
-
-def _refuse(error: FrameError) -> Frame:
-    raise error
 
 
 def _parser_key(topic: Topic) -> tuple[str, str]:

@@ -188,7 +188,7 @@ def test_a_picture_has_its_own_data_and_the_same_ones_at_every_reading(tmp_path,
     assert first == second
     assert len(set(first)) == 30
     clip = list(clips("h264"))
-    clip[10:20] = packets("h264", 30, **{"crf": "40"})[10:20]
+    clip[10:20] = packets("h264", 30, crf="40")[10:20]
     other = write_bag(tmp_path / "other", clip)
     changed = [f.data for f in frames_of(BagFrames(other), DamageLog())]
     assert [a == b for a, b in zip(first, changed, strict=True)] == [
