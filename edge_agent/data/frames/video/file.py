@@ -195,7 +195,8 @@ def _ns(time: int | None, other: int | None, shift: int, stream: Any, unknown_ns
         time, shift = other, 0
     if time is None:
         return unknown_ns
-    return round(Fraction(time - shift) * stream.time_base * NS_PER_S)
+    seconds: Fraction = (time - shift) * stream.time_base
+    return round(seconds * NS_PER_S)
 
 
 class _Feeder:
