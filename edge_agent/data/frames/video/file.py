@@ -3,11 +3,10 @@
 import heapq
 import zlib
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import FrameEntry, Place
@@ -22,6 +21,9 @@ from edge_agent.data.frames.video.decoder import (
 )
 from fleet_model.errors import FrameError
 from fleet_model.types import NS_PER_S, Frame
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 # What a file may hold, and that it may name no other file or address: a playlist would.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
