@@ -32,6 +32,8 @@ def seeds():
     made["mcap lz4 no summary"] = by_mcap("LZ4", enable_crcs=False, **NO_SUMMARY)
     made["mcap no index"] = by_mcap("NONE", index=False)
     made["mcap zstd no index, no summary"] = by_mcap("ZSTD", index=False, **NO_SUMMARY)
+    made["mcap no chunks, published at 0"] = by_mcap("NONE", times=at_zero, use_chunking=False)
+    made["mcap no index, before 1970"] = by_mcap("NONE", times=before_1970, index=False)
     return made
 
 
@@ -43,7 +45,29 @@ NO_SUMMARY = {
 }
 
 
-def by_mcap(compression, *, index=True, camera=content, count=COUNT, chunk_size=400, **options):
+def evenly(index):
+    """Return the log time and the publish time of camera message `index`."""
+    return T0 + index * 10**9, T0 + index * 10**9
+
+
+def at_zero(index):
+    return T0 + index * 10**9, 0
+
+
+def before_1970(index):
+    return (index - 2) * 10**9, T0
+
+
+def by_mcap(
+    compression,
+    *,
+    index=True,
+    camera=content,
+    count=COUNT,
+    chunk_size=400,
+    times=evenly,
+    **options,
+):
     """Return a file of the mcap library; `camera` makes its messages, `options` go on."""
     from mcap.writer import CompressionType, IndexType, Writer
 
@@ -64,9 +88,9 @@ def by_mcap(compression, *, index=True, camera=content, count=COUNT, chunk_size=
     pictures = writer.register_channel(CAMERA, "cdr", image)
     label = writer.register_channel(TEXT, "cdr", string)
     for i in range(count):
-        at = T0 + i * 10**9
-        writer.add_message(pictures, at, camera(i), at, i)
-        writer.add_message(label, at + 10**8, text(i), at, i)
+        at, published = times(i)
+        writer.add_message(pictures, at % 2**64, camera(i), published, i)
+        writer.add_message(label, (at + 10**8) % 2**64, text(i), published, i)
     writer.finish()
     return stream.getvalue()
 

@@ -49,7 +49,7 @@ class StorageFile(Protocol):
         ...
 
     def messages(self, topics: Collection[str], damage: DamageLog) -> Iterator[Stored]:
-        """Yield the messages of topics (by name), as good as in the order of recording.
+        """Yield the messages of topics (by name) in the order of their times.
 
         Never raises for damage: what is unreadable is added to `damage`, whatever lies behind it is
         still yielded. A message whose place is known but whose bytes are damaged is yielded, and

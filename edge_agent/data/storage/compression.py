@@ -1,8 +1,10 @@
-"""Unpack zstd and lz4 without trusting any size that damaged bytes claim."""
+"""Unpack zstd, lz4 and bz2 without trusting any size that damaged bytes claim."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from fleet_model.errors import FrameError, StorageError
 
@@ -11,7 +13,10 @@ if TYPE_CHECKING:
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 LZ4_MAGIC = b"\x04\x22\x4d\x18"
+TOO_LARGE = "too large"  # a kind of loss: a limit was reached, nothing is damaged
 CHUNK_LIMIT = 256 << 20  # bytes; recorders close a chunk at 1 to 4 MB or after one larger message
+PACKED_LIMIT = CHUNK_LIMIT + (CHUNK_LIMIT >> 6)  # bytes that may hold as many: noise grows a little
+CHECKED_LIMIT = 4 << 30  # bytes that are unpacked for a checksum alone, at 1 GB a second
 MESSAGE_LIMIT = 256 << 20  # bytes; an 8K picture of three channels with 16 bits is 199 MB
 _BLOCK = 1 << 20  # bytes read at once from a file that is compressed as a whole
 
@@ -34,16 +39,55 @@ def unpack_zstd(data: bytes | memoryview, limit: int, where: str, reason: str) -
     """Return what one or several whole zstd frames hold.
 
     Raises:
-        FrameError: with `reason`; damaged, cut short, or more than `limit` bytes.
+        FrameError: with `reason`: damaged or cut short; "too large": more than `limit` bytes.
     """
     content, complete = unpack_prefix(data, "zstd", limit)
+    if len(content) == limit and not complete:
+        raise too_large(where, "a larger message", limit, "compress the recording by chunk or file")
     if not complete:
         raise FrameError(f"{where}: a damaged zstd frame ({len(data)} bytes)", reason)
     return content
 
 
+def too_large(where: str, what: str, limit: int, advice: str) -> FrameError:
+    """Return what to raise for what lies beyond `limit` bytes: nothing is damaged."""
+    return FrameError(
+        f"{where}: {what}, at most {limit >> 20} MB are unpacked; {advice}", TOO_LARGE
+    )
+
+
+def too_large_chunk(where: str, size: int) -> FrameError:
+    """Return what to raise for messages behind the first CHUNK_LIMIT of a chunk's `size` bytes."""
+    what = f"a chunk of {-(-size >> 20)} MB"  # rounded up
+    return too_large(where, what, CHUNK_LIMIT, "rewrite it with smaller chunks")
+
+
+def unpacked_checksum(blocks: Iterable[bytes], kind: str, limit: int) -> int | None:
+    """Return the CRC-32 of all that `blocks` of a packed file hold, in the memory of one block.
+
+    None: they are damaged, cut short, or hold more than `limit` bytes.
+    """
+    unpack, errors = _decompressor(kind), _errors(kind)
+    checksum = size = 0
+    try:
+        for packed in blocks:
+            data = packed
+            while data or not (unpack.eof or unpack.needs_input):
+                if unpack.eof:
+                    unpack = _decompressor(kind)
+                part = unpack.decompress(data, _BLOCK)
+                checksum = crc32(part, checksum)
+                size += len(part)
+                if size > limit:
+                    return None
+                data = unpack.unused_data if unpack.eof else b""
+    except errors:
+        return None
+    return checksum if unpack.eof else None
+
+
 def unpack_prefix(data: bytes | memoryview, kind: str, limit: int) -> tuple[bytes, bool]:
-    """Return what can be unpacked of "zstd" or "lz4" data, and whether that is all of it.
+    """Return what can be unpacked of "zstd", "lz4" or "bz2" data, and whether that is all of it.
 
     What lies before a damaged block is returned too, so where `data` is damaged rather than cut it
     must not be trusted.
@@ -74,6 +118,10 @@ def unpack_prefix(data: bytes | memoryview, kind: str, limit: int) -> tuple[byte
 def _decompressor(kind: str) -> Any:
     if kind == "zstd":
         return zstd_module().ZstdDecompressor()
+    if kind == "bz2":
+        import bz2
+
+        return bz2.BZ2Decompressor()
     import lz4.frame
 
     return lz4.frame.LZ4FrameDecompressor()
@@ -82,7 +130,7 @@ def _decompressor(kind: str) -> Any:
 def _errors(kind: str) -> tuple[type[Exception], ...]:
     if kind == "zstd":
         return (zstd_module().ZstdError, EOFError, MemoryError)
-    return (RuntimeError, EOFError, MemoryError)  # lz4 has no error class of its own
+    return (RuntimeError, OSError, EOFError, MemoryError)  # lz4 and bz2 have no class of their own
 
 
 def unpack_file(packed: Path, unpacked: Path) -> FrameError | None:

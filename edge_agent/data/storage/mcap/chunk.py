@@ -1,20 +1,30 @@
 """Read single messages out of the chunks of an MCAP file, each chunk checked or unpacked once."""
 
 import os
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from functools import partial
-from struct import iter_unpack
-from threading import Lock
 from typing import NamedTuple
 from weakref import finalize
 from zlib import crc32
 
-from edge_agent.data.storage.compression import CHUNK_LIMIT, LZ4_MAGIC, ZSTD_MAGIC, unpack_prefix
+from edge_agent.data.storage.compression import (
+    CHECKED_LIMIT,
+    CHUNK_LIMIT,
+    LZ4_MAGIC,
+    PACKED_LIMIT,
+    TOO_LARGE,
+    ZSTD_MAGIC,
+    too_large_chunk,
+    unpack_prefix,
+    unpacked_checksum,
+)
+from edge_agent.data.storage.kept import Kept
 from edge_agent.data.storage.mcap.records import (
     CHUNK,
     CHUNK_HEAD,
     HEAD,
+    INDEX_ENTRY,
     INDEX_HEAD,
     MESSAGE,
     MESSAGE_HEAD,
@@ -29,7 +39,6 @@ from fleet_model.errors import FrameError
 _CRC_AT = 33  # bytes into a chunk record
 _INDEX_LIMIT = 1 << 30  # bytes of one chunk's message indexes
 _MESSAGE_LIMIT = 1 << 30  # bytes
-_KEPT_UNPACKED = 2  # chunks: readers that load ahead with threads look back by one
 _BLOCK = 1 << 20  # bytes
 _MAGICS = {ZSTD_MAGIC: "zstd", LZ4_MAGIC: "lz4"}
 
@@ -41,9 +50,15 @@ class _Failure(NamedTuple):
     why: str
 
 
-class _Unpacked(NamedTuple):
-    content: bytes
-    failure: _Failure | None
+_WRONG_CHECKSUM = _Failure("chunk checksum", "the chunk's checksum is wrong")
+
+
+class _Records(NamedTuple):
+    """The records of a chunk as they can be read."""
+
+    content: bytes | None  # None: they lie in the file as they are
+    failure: _Failure | None = None
+    is_beyond: bool = False  # there are more than CHUNK_LIMIT, `content` is the first of them
 
 
 @dataclass(eq=False, slots=True)
@@ -59,8 +74,7 @@ class Chunk:
     compression: str
     channels: frozenset[int] | None = None  # those with messages by the summary; None: not known
     is_cut: bool = False  # the file ends in it
-    is_checked: bool = False
-    failure: _Failure | None = None
+    stored: _Records | None = None  # what was found out of one that is not compressed
     moved: dict[MessageHead, MessageHead] | None = None  # what a wrong message index means
 
 
@@ -72,8 +86,7 @@ class ChunkReader:
         self.name, self.size = name, size
         self._descriptor = descriptor
         self._close = finalize(self, os.close, descriptor)
-        self._lock = Lock()
-        self._unpacked: dict[int, _Unpacked] = {}  # the last chunks, oldest first
+        self._unpacked = Kept[int, _Records]()
         self._buffers = ReadBuffers()
 
     def read(self, at: int, count: int) -> bytes:
@@ -123,16 +136,28 @@ class ChunkReader:
         """
         if self._descriptor < 0:
             raise FrameError(f"{self.name}: is closed already")
-        content = None if chunk is None else self._ready(chunk)
-        found = self._take(chunk, content, message)
+        records = _Records(None) if chunk is None else self._records(chunk)
+        if chunk is not None and records.failure is not None:
+            raise FrameError(
+                f"{self.where(chunk.at)}: {records.failure.why}", records.failure.reason
+            )
+        found = self._take(chunk, records.content, message)
         if found is None and chunk is not None and not message.end:
             meant = self._moved(chunk).get(message)
-            found = self._take(chunk, content, meant) if meant else None
+            found = self._take(chunk, records.content, meant) if meant else None
+        if found is None and chunk is not None and records.is_beyond:
+            raise too_large_chunk(self.where(chunk.at), chunk.size)
         if found is None:
             where = self.where(chunk.at if chunk else message.at)
             inside = f", at byte {message.at} of the chunk there" if chunk else ""
             raise FrameError(f"{where}{inside}: no whole message", "damaged file")
         return found
+
+    def beyond(self, chunk: Chunk) -> FrameError | None:
+        """Return why only the first records of a chunk are read, None where all are."""
+        if not self._records(chunk).is_beyond:
+            return None
+        return too_large_chunk(self.where(chunk.at), chunk.size)
 
     def index(self, chunk: Chunk) -> Index | None:
         """Return where the chunk's messages are, {} if that was not written, None if damaged."""
@@ -147,12 +172,17 @@ class ChunkReader:
                 return None
             op, size, channel, entries = INDEX_HEAD.unpack_from(data, at)
             begin, at = at + INDEX_HEAD.size, at + HEAD.size + size
-            if op != MESSAGE_INDEX or size != entries + 6 or entries % 16 or at > length:
+            if (
+                op != MESSAGE_INDEX
+                or size != entries + 6
+                or entries % INDEX_ENTRY.size
+                or at > length
+            ):
                 return None
             if channel in index:
                 return None
             if entries:
-                index[channel] = list(iter_unpack("<QQ", data[begin:at]))
+                index[channel] = list(INDEX_ENTRY.iter_unpack(data[begin:at]))
         return index if _is_possible(index, chunk) else None
 
     def span(self, chunk: Chunk, channels: Container[int]) -> Span:
@@ -163,21 +193,19 @@ class ChunkReader:
         Raises:
             FrameError: they cannot be unpacked.
         """
-        try:
-            content = self._ready(chunk)
-        except FrameError as error:
-            if error.reason != "chunk checksum":
-                raise
-            content = self._kept(chunk)
-        if content is None:
-            begin, length = chunk.content, self._stored(chunk)
+        content, failure, is_beyond = self._records(chunk)
+        if failure is not None and failure.reason != "chunk checksum":
+            raise FrameError(f"{self.where(chunk.at)}: {failure.why}", failure.reason)
+        is_cut = chunk.is_cut or is_beyond
+        if content is not None:
+            take = partial(_part, content)
+            return Span(take, len(content), channels, chunk.start_ns, is_cut=is_cut)
+        begin, length = chunk.content, self._stored(chunk)
 
-            def read(at: int, count: int) -> bytes:
-                return self.read(begin + at, min(count, length - at))
+        def stored(at: int, count: int) -> bytes:
+            return self.read(begin + at, min(count, length - at))
 
-            return Span(read, length, channels, is_cut=chunk.is_cut)
-        take = partial(_part, content)
-        return Span(take, len(content), channels, is_cut=chunk.is_cut)
+        return Span(stored, length, channels, chunk.start_ns, is_cut=is_cut)
 
     def _stored(self, chunk: Chunk) -> int:
         return min(chunk.end, self.size) - chunk.content
@@ -205,79 +233,68 @@ class ChunkReader:
         if (op, channel, time_ns) != (MESSAGE, message.channel, message.time_ns) or end > limit:
             return None
         count = end - body
-        if not 0 <= count <= _MESSAGE_LIMIT or (message.end and base + message.end != end):
+        if count < 0 or (message.end and base + message.end != end):
             return None
+        if count > _MESSAGE_LIMIT:
+            sizes = f"a message of {-(-count >> 20)} MB, at most {_MESSAGE_LIMIT >> 20} MB are read"
+            raise FrameError(f"{self.where(at)}: {sizes}", TOO_LARGE)
         data = memoryview(read_large(body, min(count + HEAD.size, limit - body)))
         if len(data) < count or not (message.end or can_follow(bytes(data[count:]), limit - end)):
             return None
         return data[:count]
 
-    def _ready(self, chunk: Chunk) -> bytes | None:
-        """Return the unpacked records, None where they lie in the file as they are."""
-        content = None
-        if chunk.compression or not chunk.is_checked:
-            with self._lock:
-                content = self._prepare(chunk)
-        if chunk.failure is not None:
-            reason, why = chunk.failure
-            raise FrameError(f"{self.where(chunk.at)}: {why}", reason)
-        return content
-
-    def _prepare(self, chunk: Chunk) -> bytes | None:
-        content = self._kept(chunk)
-        if content is not None or chunk.failure is not None:
-            return content
-        crc = self._checksum(chunk)
+    def _records(self, chunk: Chunk) -> _Records:
+        """Return the records of a chunk, checked."""
         if chunk.compression:
-            content = self._unpack(chunk)
-            found = crc32(content) if crc and content is not None else crc
-        else:
-            found = self._stored_checksum(chunk) if crc else crc
-        if chunk.failure is None and found != crc:
-            chunk.failure = _Failure("chunk checksum", "the chunk's checksum is wrong")
-        chunk.is_checked = True
-        if content is not None:
-            self._unpacked[chunk.at] = _Unpacked(content, chunk.failure)
-            while len(self._unpacked) > _KEPT_UNPACKED:
-                del self._unpacked[next(iter(self._unpacked))]
-        return content
+            return self._unpacked.get(chunk.at, lambda _: self._unpack(chunk))
+        if chunk.stored is None:
+            crc = self._checksum(chunk)
+            is_right = not crc or crc == self._stored_checksum(chunk)
+            chunk.stored = _Records(None, None if is_right else _WRONG_CHECKSUM)
+        return chunk.stored
 
-    def _kept(self, chunk: Chunk) -> bytes | None:
-        kept = self._unpacked.get(chunk.at)
-        if kept is None:
-            return None
-        chunk.failure = kept.failure
-        return kept.content
+    def _unpack(self, chunk: Chunk) -> tuple[_Records, int]:
+        """Return the records of a compressed chunk, and how many bytes of memory they take."""
+        kind = chunk.compression
+        if kind not in _MAGICS.values():
+            kind = _MAGICS.get(self.read(chunk.content, 4), kind)
+        if kind not in _MAGICS.values():
+            why = f"the unknown compression {kind!r}, expected zstd or lz4"
+            return _Records(None, _Failure("chunk decompression", why)), 0
+        if chunk.size > CHECKED_LIMIT:
+            size = (
+                f"a chunk of {-(-chunk.size >> 30)} GB, at most {CHECKED_LIMIT >> 30} GB are read"
+            )
+            return _Records(None, _Failure(TOO_LARGE, f"{size}; rewrite it with smaller chunks")), 0
+        packed = self.read(chunk.content, min(self._stored(chunk), PACKED_LIMIT))
+        content, is_whole = unpack_prefix(packed, kind, CHUNK_LIMIT)
+        is_beyond = not is_whole and len(content) == CHUNK_LIMIT < chunk.size
+        if not (is_whole or is_beyond or chunk.is_cut):
+            why = f"the chunk cannot be unpacked ({kind})"
+            return _Records(None, _Failure("chunk decompression", why)), 0
+        crc = self._checksum(chunk)
+        found: int | None = crc
+        if crc and is_beyond:
+            found = unpacked_checksum(self._blocks(chunk), kind, chunk.size)
+        elif crc:
+            found = crc32(content)
+        failure = None if found == crc else _WRONG_CHECKSUM
+        return _Records(content, failure, is_beyond), len(content)
 
     def _checksum(self, chunk: Chunk) -> int:
-        """Return the checksum that the chunk must have, 0 for any; settle its compression."""
-        if chunk.compression not in ("", "zstd", "lz4"):
-            magic = self.read(chunk.content, 4)
-            chunk.compression = _MAGICS.get(magic, chunk.compression)
+        """Return the checksum that the chunk must have, 0 for any."""
         # Also where the head is damaged elsewhere, so that nothing unchecked is ever handed out.
-        crc = self.read(chunk.at + _CRC_AT, 4)
-        if len(crc) < 4:
-            chunk.failure = _Failure("unreadable", "the chunk cannot be read")
-        return 0 if chunk.is_cut else int.from_bytes(crc, "little")
+        return 0 if chunk.is_cut else int.from_bytes(self.read(chunk.at + _CRC_AT, 4), "little")
 
     def _stored_checksum(self, chunk: Chunk) -> int:
         found = 0
-        for at in range(chunk.content, chunk.end, _BLOCK):
-            found = crc32(self.read(at, min(_BLOCK, chunk.end - at)), found)
+        for block in self._blocks(chunk):
+            found = crc32(block, found)
         return found
 
-    def _unpack(self, chunk: Chunk) -> bytes | None:
-        if chunk.compression not in _MAGICS.values():
-            why = f"the unknown compression {chunk.compression!r}, expected zstd or lz4"
-            chunk.failure = _Failure("chunk decompression", why)
-            return None
-        packed = self.read(chunk.content, self._stored(chunk))
-        content, is_whole = unpack_prefix(packed, chunk.compression, CHUNK_LIMIT)
-        if not is_whole and not chunk.is_cut:
-            why = f"the chunk cannot be unpacked ({chunk.compression})"
-            chunk.failure = _Failure("chunk decompression", why)
-            return None
-        return content
+    def _blocks(self, chunk: Chunk) -> Iterator[bytes]:
+        for at in range(chunk.content, chunk.end, _BLOCK):
+            yield self.read(at, min(_BLOCK, chunk.end - at))
 
     def _moved(self, chunk: Chunk) -> dict[MessageHead, MessageHead]:
         """Return which messages the entries of a wrong message index mean, each at most once.

@@ -1,24 +1,29 @@
 """Read an .mcap file message by message, also what is left of a damaged one."""
 
 import os
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from heapq import heappop, heappush
+from itertools import starmap
 from operator import attrgetter
 from pathlib import Path
 from stat import S_ISREG
 from typing import NamedTuple
 
+import numpy as np
+
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage import Stored, Topic
+from edge_agent.data.storage.in_order import Batch, in_blocks, in_order
 from edge_agent.data.storage.mcap.chunk import Chunk, ChunkReader
 from edge_agent.data.storage.mcap.records import MAGIC, Definitions, MessageHead
-from edge_agent.data.storage.mcap.scan import Scanner
+from edge_agent.data.storage.mcap.scan import UNDESCRIBED, Scanner
 from edge_agent.data.storage.mcap.summary import Summary, read_ending
 from fleet_model.errors import FrameError
 
-_ORDER = attrgetter("order_ns")
+_ORDER, _START = attrgetter("order_ns"), attrgetter("start_ns")
+_TIME_COLUMN = MessageHead._fields.index("time_ns")
 _DEFINITION_ENCODINGS = ("ros1msg", "ros2msg")
 
 
@@ -70,10 +75,8 @@ class McapFile:
     def messages(self, topics: Collection[str], damage: DamageLog) -> Iterator[Stored]:
         """Yield the messages of topics in the order of their times; see StorageFile."""
         wanted = {number: t for number, t in self._topics.items() if t.name in topics}
-        load = self._reader.load
         cuts = _cuts(damage)
-        for head, chunk in _in_order(self._batches(wanted, damage)):
-            yield Stored(head.time_ns, wanted[head.channel], partial(load, chunk, head))
+        yield from in_order(self._batches(wanted, damage))
         ending = self._ending
         if ending.damaged_at:
             damage.add("damaged file", self._reader.where(ending.damaged_at))
@@ -120,7 +123,7 @@ class McapFile:
                 counts.update(head.channel for head in self._scanner.scan(found, unread))
         return counts
 
-    def _batches(self, wanted: Mapping[int, Topic], damage: DamageLog) -> Iterator["_Batch"]:
+    def _batches(self, wanted: Mapping[int, Topic], damage: DamageLog) -> Iterator[Batch]:
         summary = self._ending.summary
         is_checked = summary is not None and summary.is_checked
         for part in self._parts:
@@ -128,17 +131,36 @@ class McapFile:
             if chunk is None:
                 yield from self._walked(part, wanted, damage)
             elif not (is_checked and chunk.channels and chunk.channels.isdisjoint(wanted)):
-                yield _Batch(part.order_ns, chunk, self._scanner.listed(chunk, wanted, damage))
+                yield self._batch(chunk, wanted, damage)
 
     def _walked(
         self, part: "_Part", wanted: Mapping[int, Topic], damage: DamageLog
-    ) -> Iterator["_Batch"]:
+    ) -> Iterator[Batch]:
+        """Yield the chunks of a stretch by time, and the messages outside of chunks together."""
+        chunks, lone = list[Chunk](), array("q")  # of each message: its MessageHead
         for found in self._scanner.walk(part.at, part.end, damage):
             if isinstance(found, Chunk):
-                heads = self._scanner.listed(found, wanted, damage)
-                yield _Batch(found.start_ns, found, heads)
+                chunks.append(found)
             elif found.channel in wanted:
-                yield _Batch(found.time_ns, None, [found])
+                lone.extend(found)
+            elif found.channel not in self._topics:
+                damage.add("damaged file", f"{self._reader.where(found.at)}: {UNDESCRIBED}")
+        if lone:
+            heads = in_blocks(np.array(lone).reshape(-1, len(MessageHead._fields)), _TIME_COLUMN)
+            yield part.order_ns, self._stored(None, starmap(MessageHead, heads), wanted)
+        for chunk in sorted(chunks, key=_START):
+            yield self._batch(chunk, wanted, damage)
+
+    def _batch(self, chunk: Chunk, wanted: Mapping[int, Topic], damage: DamageLog) -> Batch:
+        heads = self._scanner.listed(chunk, wanted, damage)
+        return chunk.start_ns, self._stored(chunk, heads, wanted)
+
+    def _stored(
+        self, chunk: Chunk | None, heads: Iterable[MessageHead], wanted: Mapping[int, Topic]
+    ) -> Iterator[Stored]:
+        load = self._reader.load
+        for head in heads:
+            yield Stored(head.time_ns, wanted[head.channel], partial(load, chunk, head))
 
 
 class _Part(NamedTuple):
@@ -148,14 +170,6 @@ class _Part(NamedTuple):
     at: int
     end: int
     chunk: Chunk | None
-
-
-class _Batch(NamedTuple):
-    """Messages that were listed together."""
-
-    start_ns: int  # none of this or a later batch is earlier, or the file is out of order
-    chunk: Chunk | None
-    heads: list[MessageHead]
 
 
 def _parts(summary: Summary | None, reader: ChunkReader) -> list[_Part]:
@@ -173,20 +187,6 @@ def _parts(summary: Summary | None, reader: ChunkReader) -> list[_Part]:
     if behind < end:
         parts.append(_Part(order_ns, behind, end, None))
     return sorted(parts, key=_ORDER)
-
-
-def _in_order(batches: Iterable[_Batch]) -> Iterator[tuple[MessageHead, Chunk | None]]:
-    """Yield messages by time; chunks may overlap."""
-    waiting: list[tuple[int, int, MessageHead, Chunk | None]] = []
-    number = 0  # of equal times the first that was listed comes first
-    for start_ns, chunk, heads in batches:
-        while waiting and waiting[0][0] < start_ns:
-            yield heappop(waiting)[2:]
-        for head in heads:
-            heappush(waiting, (head.time_ns, number, head, chunk))
-            number += 1
-    while waiting:
-        yield heappop(waiting)[2:]
 
 
 def _told_counts(summary: Summary | None) -> Mapping[int, int] | None:

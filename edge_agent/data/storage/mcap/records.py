@@ -10,10 +10,13 @@ STATISTICS, DATA_END = 11, 15
 KNOWN_OPCODES = 15  # higher ones are private to a recorder
 
 HEAD = Struct("<BQ")  # opcode, length of the body
-MESSAGE_HEAD = Struct("<BQHIQQ")  # ..., channel, sequence, log time, publish time
-CHUNK_HEAD = Struct("<BQQQQII")  # ..., start, end, size, CRC, length of the compression's name
+# Times are unsigned in the file, but ROS and this project count in int64: so what lies before
+# 1970 comes back as it was. Every time in a file is read by one of these or by _CHUNK_INDEX.
+MESSAGE_HEAD = Struct("<BQHIqq")  # ..., channel, sequence, log time, publish time
+CHUNK_HEAD = Struct("<BQqqQII")  # ..., start, end, size, CRC, length of the compression's name
 CHUNK_FIXED = 40  # bytes of a chunk's body but for the compression's name and the records
-INDEX_HEAD = Struct("<BQHI")  # ..., channel, bytes of the entries, which are of 16 bytes
+INDEX_HEAD = Struct("<BQHI")  # ..., channel, bytes of the entries
+INDEX_ENTRY = Struct("<qQ")  # time, where in the unpacked records
 
 # Opcode -> bytes of the smallest body; what is no record has never enough.
 SMALLEST = {LOST: 1 << 64, HEADER: 8, FOOTER: 20, SCHEMA: 14, CHANNEL: 16, MESSAGE: 22}
@@ -43,7 +46,7 @@ class ChunkHead(NamedTuple):
     at: int  # of its opcode
     content: int  # where its records begin
     end: int
-    start_ns: int
+    start_ns: int  # none of its messages is earlier
     size: int  # bytes of its records when unpacked, as it claims
     compression: str
 

@@ -24,6 +24,7 @@ from fleet_model.errors import FrameError
 
 _DEFINITION_LIMIT = 16 << 20  # bytes of one schema
 _TIME = attrgetter("time_ns")
+UNDESCRIBED = "a message of a topic that the file does not describe"
 
 
 class Scanner:
@@ -84,11 +85,7 @@ class Scanner:
             unknown = sum(head.channel not in known for head in found)
             if unknown:
                 where = f"{self._reader.where(chunk.at)}, in the chunk there"
-                damage.add(
-                    "damaged file",
-                    f"{where}: messages of a topic that the file does not describe",
-                    unknown,
-                )
+                damage.add("damaged file", f"{where}: {UNDESCRIBED}", unknown)
             elif index or index is None:
                 damage.add("damaged file", self._reader.where(chunk.end))
         heads.sort(key=_TIME)
@@ -106,10 +103,13 @@ class Scanner:
             head = span.message_head(record)
             if head is not None:
                 heads.append(head)
-            elif record.op in (MESSAGE, LOST) and not chunk.is_cut:
+            elif record.op in (MESSAGE, LOST) and not span.is_cut:
                 damage.add("damaged file", f"{self._reader.where(chunk.at)}, in the chunk there")
             if record.op in (SCHEMA, CHANNEL):
                 self._define(span, record)
+        beyond = self._reader.beyond(chunk)
+        if beyond is not None:
+            damage.add(beyond.reason, str(beyond))
         return heads
 
     def _define(self, span: Span, record: Record) -> None:

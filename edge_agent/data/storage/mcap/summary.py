@@ -19,7 +19,7 @@ from edge_agent.data.storage.mcap.walk import Read
 
 _FOOTER = Struct("<BQQQI")  # opcode, length, summary start, summary offset start, CRC
 # Start time, end time, where the chunk is, its length, bytes of the list of message indexes ...
-_CHUNK_INDEX = Struct("<QQQQI")
+_CHUNK_INDEX = Struct("<qqQQI")
 _CHUNK_INDEX_TAIL = Struct("<QI")  # bytes of the message indexes, length of the compression's name
 _SIZES = Struct("<QQ")  # packed, unpacked
 _SUMMARY_LIMIT = 1 << 30  # bytes; 20 million chunks
@@ -89,14 +89,14 @@ def _parse(content: bytes, summary_at: int, *, is_checked: bool) -> Summary | No
 
 
 def _chunk_index(body: bytes) -> Chunk:
-    start_ns, _, at, length, count = _CHUNK_INDEX.unpack_from(body)
+    first_ns, last_ns, at, length, count = _CHUNK_INDEX.unpack_from(body)
     tail_at = _CHUNK_INDEX.size + count
     offsets = body[_CHUNK_INDEX.size : tail_at]
     index_length, name_length = _CHUNK_INDEX_TAIL.unpack_from(body, tail_at)
     name_at = tail_at + _CHUNK_INDEX_TAIL.size
     compression = body[name_at : name_at + name_length].decode(errors="replace")
     stored, size = _SIZES.unpack_from(body, name_at + name_length)
-    end = at + length
+    end, start_ns = at + length, min(first_ns, last_ns)  # unsigned, what is before 1970 is last
     channels = frozenset([channel for channel, _ in iter_unpack("<HQ", offsets)])
     return Chunk(at, end - stored, end, end + index_length, start_ns, size, compression, channels)
 

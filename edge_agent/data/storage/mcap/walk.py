@@ -1,8 +1,9 @@
 """Go from record to record through a stretch of an MCAP file, also where it is damaged.
 
-Nothing in a record marks its beginning. After damage the next one is found by what it must hold: a
-chunk and a definition by lengths that have to add up, a message by its channel, its times, and the
-record behind it.
+Records that follow each other are believed as they are, whatever a clock did. Nothing in a record
+marks its beginning, though: after damage the next one is found by what it must hold: a chunk and a
+definition by lengths that have to add up, a message by its channel, its times, and the record
+behind it.
 """
 
 import re
@@ -50,17 +51,24 @@ class Span:
     """A stretch of a file or of unpacked records, read through a window that fits the reading."""
 
     def __init__(
-        self, read: Read, end: int, channels: Container[int] = (), *, is_cut: bool = False
+        self,
+        read: Read,
+        end: int,
+        channels: Container[int] = (),
+        near_ns: int = 0,
+        *,
+        is_cut: bool = False,
     ) -> None:
         """Read through `read`, never behind `end`, where a record may be cut if `is_cut`.
 
         `channels` are those whose messages are believed without a second look; they may grow.
+        `near_ns` is a time that a message found after damage would be near to.
         """
         self.read, self.end, self.channels, self.is_cut = read, end, channels, is_cut
         self._at, self._data, self._held, self._window = 0, b"", 0, _WINDOW
         self._is_last = False  # the window holds all there is
         self._zeros_at: int | None = None
-        self._last_ns = 0
+        self._last_ns = near_ns
 
     def get(self, at: int, count: int) -> bytes:
         """Return `count` bytes from `at`, fewer at the end."""
@@ -76,15 +84,18 @@ class Span:
             return None
         head = self.get(record.at, MESSAGE_HEAD.size)
         _, _, channel, _, time_ns, publish_ns = MESSAGE_HEAD.unpack(head)
-        if not self.is_timely(time_ns, publish_ns):
+        if not self.is_timely(time_ns, publish_ns) and (
+            channel not in self.channels or _is_of_another_kind(self, record)
+        ):
             return None
         self._last_ns = time_ns
         return MessageHead(channel, time_ns, record.at, record.end)
 
     def is_timely(self, time_ns: int, publish_ns: int) -> bool:
-        """Return whether these can be a message's times: a clock may jump, but then both do."""
-        near = abs(time_ns - self._last_ns) < _NEAR_NS or abs(time_ns - publish_ns) < _NEAR_NS
-        return near and time_ns < _LATEST_NS
+        """Return whether these are likely to be a message's times."""
+        if abs(time_ns - self._last_ns) < _NEAR_NS:
+            return True
+        return abs(time_ns - publish_ns) < _NEAR_NS and 0 <= time_ns < _LATEST_NS
 
     def zeros_at(self) -> int:
         """Return from where on there are only zeros: a power loss often leaves a file so."""
@@ -140,7 +151,7 @@ def read_chunk_head(span: Span, at: int, *, strictly: bool = False) -> ChunkHead
     head = span.get(at, CHUNK_HEAD.size + _LONGEST_NAME + 8)
     if len(head) < CHUNK_HEAD.size + 8:
         return None
-    op, length, start_ns, _, size, _, count = CHUNK_HEAD.unpack_from(head)
+    op, length, first_ns, last_ns, size, _, count = CHUNK_HEAD.unpack_from(head)
     if op != CHUNK or count > _LONGEST_NAME or len(head) < CHUNK_HEAD.size + count + 8:
         return None
     name = head[CHUNK_HEAD.size : CHUNK_HEAD.size + count].decode(errors="replace")
@@ -153,7 +164,7 @@ def read_chunk_head(span: Span, at: int, *, strictly: bool = False) -> ChunkHead
         ends = {end for end in ends if content < end <= span.end and _can_begin(span, end)}
         if len(ends) != 1:
             return None
-    return ChunkHead(at, content, ends.pop(), start_ns, size, name)
+    return ChunkHead(at, content, ends.pop(), min(first_ns, last_ns), size, name)
 
 
 def _can_begin(span: Span, at: int) -> bool:
@@ -198,6 +209,15 @@ def _is_index(span: Span, at: int, length: int) -> bool:
     """Return whether a record of any opcode has its length twice, as message indexes do."""
     _, _, _, entries = INDEX_HEAD.unpack(span.get(at, INDEX_HEAD.size))
     return bool(entries + 6 == length and entries % 16 == 0)
+
+
+def _is_of_another_kind(span: Span, record: Record) -> bool:
+    """Return whether what calls itself a message proves to be a record whose opcode is damaged."""
+    length = record.end - record.at - HEAD.size
+    body = span.get(record.at + HEAD.size, min(length, _DEFINITION_LIMIT))
+    return _is_index(span, record.at, length) or any(
+        texts_fit(op, body) for op in (HEADER, SCHEMA, CHANNEL)
+    )
 
 
 def _find(span: Span, at: int) -> int:

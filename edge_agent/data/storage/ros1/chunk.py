@@ -2,12 +2,16 @@
 
 from typing import NamedTuple
 
-from edge_agent.data.storage.ros1.records import Read
+from edge_agent.data.storage.compression import (
+    CHUNK_LIMIT,
+    PACKED_LIMIT,
+    unpack_prefix,
+    unpacked_checksum,
+)
+from edge_agent.data.storage.ros1.records import COMPRESSIONS, Read, Record
 from fleet_model.errors import FrameError
 
-# Recorders close a chunk at 768 kB, or after the one message that is larger. More than this is a
-# few bytes that claim to become gigabytes.
-LARGEST_CHUNK = 2**28
+_BLOCK = 1 << 20  # bytes
 
 
 class Chunk(NamedTuple):
@@ -17,6 +21,13 @@ class Chunk(NamedTuple):
     size: int  # compressed; of a cut file only what is there
     compression: bytes
     whole: bool = True  # False: the file ends in it
+    unpacked: int = 0  # bytes of the decompressed data, as it claims
+
+
+def chunk_of(record: Record, end: int) -> Chunk:
+    """Return the chunk of a record, of which only what lies before `end` is there."""
+    size, compression = min(record.end, end) - record.data, record.fields[b"compression"]
+    return Chunk(record.data, size, compression, record.end <= end, record.number(b"size"))
 
 
 class Position(NamedTuple):
@@ -35,30 +46,31 @@ def chunk_reader(read: Read, chunk: Chunk) -> tuple[Read, int]:
             return read(chunk.data + at, max(0, min(size, chunk.size - at)))
 
         return part, chunk.size
-    content = inflate(read(chunk.data, chunk.size), chunk)
+    content = _unpack(read, chunk)
     return (lambda at, size: content[at : at + size]), len(content)
 
 
-def inflate(data: bytes, chunk: Chunk) -> bytes:
-    """Return the decompressed data of a chunk; of a cut one what is left.
+def is_beyond(chunk: Chunk, size: int) -> bool:
+    """Return whether the `size` bytes that were unpacked are only the first of a large chunk."""
+    return size == CHUNK_LIMIT < chunk.unpacked
+
+
+def _unpack(read: Read, chunk: Chunk) -> bytes:
+    """Return the decompressed data of a chunk, at most CHUNK_LIMIT; of a cut one what is left.
 
     Raises:
         FrameError: they are damaged. Which messages are, nobody can tell: the checksum is of all.
     """
-    import bz2
-
-    import lz4.frame
-
-    kinds = {b"bz2": bz2.BZ2Decompressor, b"lz4": lz4.frame.LZ4FrameDecompressor}
-    kind = kinds.get(chunk.compression)
-    if kind is None:
-        name = chunk.compression[:20].decode(errors="replace")
-        raise FrameError(f"unknown compression {name!r}", "chunk decompression")
-    decompressor = kind()
-    try:
-        content: bytes = decompressor.decompress(data, max_length=LARGEST_CHUNK)
-    except (OSError, EOFError, ValueError, RuntimeError, MemoryError) as error:
-        raise FrameError(f"does not decompress: {error}", "chunk decompression") from None
-    if chunk.whole and not decompressor.eof:
-        raise FrameError("its compressed data do not end", "chunk decompression")
+    kind = chunk.compression[:20].decode(errors="replace")
+    if chunk.compression not in COMPRESSIONS:
+        raise FrameError(f"unknown compression {kind!r}", "chunk decompression")
+    content, is_whole = unpack_prefix(
+        read(chunk.data, min(chunk.size, PACKED_LIMIT)), kind, CHUNK_LIMIT
+    )
+    if not is_whole and is_beyond(chunk, len(content)):
+        end = chunk.data + chunk.size
+        blocks = (read(at, min(_BLOCK, end - at)) for at in range(chunk.data, end, _BLOCK))
+        is_whole = unpacked_checksum(blocks, kind, chunk.unpacked) is not None
+    if chunk.whole and not is_whole:
+        raise FrameError(f"cannot be unpacked ({kind})", "chunk decompression")
     return content

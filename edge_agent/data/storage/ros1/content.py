@@ -1,7 +1,8 @@
 """The content of one chunk of a ROS 1 bag, decompressed once: messages are taken out of it."""
 
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.storage.ros1.chunk import Chunk, Position, chunk_reader
+from edge_agent.data.storage.compression import too_large_chunk
+from edge_agent.data.storage.ros1.chunk import Chunk, Position, chunk_reader, is_beyond
 from edge_agent.data.storage.ros1.records import MESSAGE, Read, Record, read_record
 from edge_agent.data.storage.ros1.scan import Scan
 from fleet_model.errors import FrameError
@@ -16,10 +17,16 @@ class Content:
         self._where = f"{name} at byte {chunk.data}"
         self._offsets: dict[tuple[int, int], list[int]] | None = None
         self._failure: FrameError | None = None
+        self._size = 0
         try:
             self._read, self._size = chunk_reader(read, chunk)
         except FrameError as error:
             self._failure = FrameError(f"{self._where}: {error}", error.reason)
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory it takes."""
+        return self._size if self.chunk.compression != b"none" else 0
 
     def message(self, position: Position) -> bytes:
         """Return the serialized message; raises FrameError."""
@@ -29,6 +36,8 @@ class Content:
         if record is None:  # the index may be wrong, and the message all right
             elsewhere = self._find(position)
             record = self._record(position, elsewhere[0]) if len(elsewhere) == 1 else None
+        if (record is None or record.end > self._size) and is_beyond(self.chunk, self._size):
+            raise too_large_chunk(self._where, self.chunk.unpacked)
         if record is None:
             raise FrameError(f"{self._where}: not the message that the index says", "damaged file")
         if record.end > self._size:

@@ -7,9 +7,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage import Stored, Topic
+from edge_agent.data.storage.in_order import Batch, in_blocks, in_order
+from edge_agent.data.storage.kept import Kept
 from edge_agent.data.storage.ros1.chunk import Chunk, Position
 from edge_agent.data.storage.ros1.content import Content
 from edge_agent.data.storage.ros1.index import (
@@ -24,7 +27,7 @@ from edge_agent.data.storage.ros1.scan import Scan
 from fleet_model.errors import FrameError
 
 _MAGIC = b"#ROSBAG V2.0\n"
-_BLOCK = 4096  # messages whose places are turned into Python objects at once
+_TIME_COLUMN = Position._fields.index("stamp_ns")
 
 
 class Ros1File:
@@ -38,7 +41,7 @@ class Ros1File:
         self._fd = -1
         self._index: Index | None = None
         self._scan: Scan | None = None
-        self._content: Content | None = None  # of the last chunk only: they are large
+        self._contents = Kept[Chunk, Content]()
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self._size = os.fstat(self._fd).st_size
@@ -67,14 +70,18 @@ class Ros1File:
         return [topic._replace(messages=count) for topic, count in totals.items()]
 
     def messages(self, topics: Collection[str], damage: DamageLog) -> Iterator[Stored]:
-        """Yield the messages of topics by time, chunk by chunk; see StorageFile."""
+        """Yield the messages of topics by time; see StorageFile."""
         for loss in self._damage.all():
             damage.add(loss.kind, loss.begins, loss.count)
         declared = {topic._replace(messages=0): topic for topic in self.topics()}
         connections, _ = self._connections()
         wanted = {i: declared[t] for i, t in connections.items() if t.name in topics}
+        yield from in_order(self._batches(wanted, damage))
+
+    def _batches(self, wanted: dict[int, Topic], damage: DamageLog) -> Iterator[Batch]:
+        """Yield what a scan found, or chunk by chunk what the index says."""
         if self._scan is not None:
-            yield from self._scanned(self._scan, wanted)
+            yield 0, self._scanned(self._scan, wanted)
             return
         assert self._index is not None
         for info in self._index.chunks:
@@ -85,11 +92,19 @@ class Ros1File:
                 positions = read_positions(self._read, info, end, wanted)
             except FrameError as error:
                 damage.add(error.reason, self._where(info.begin))
-                yield from self._scanned(self._scan_of(info, damage), wanted)
-                continue
-            for position in positions:
-                topic = wanted[position.connection]
-                yield Stored(position.stamp_ns, topic, partial(self._load, chunk, position))
+                yield info.start_ns, self._scanned(self._scan_of(info, damage), wanted)
+            else:
+                places = np.insert(positions, 0, 0, axis=1)
+                yield info.start_ns, self._stored([chunk], places, wanted)
+
+    def _stored(
+        self, chunks: Sequence[Chunk], places: NDArray[np.int64], wanted: dict[int, Topic]
+    ) -> Iterator[Stored]:
+        """Yield the messages at `places`, rows as in Scan.positions."""
+        for ordinal, *fields in in_blocks(places, 1 + _TIME_COLUMN):
+            position = Position(*fields)
+            load = partial(self._load, chunks[ordinal], position)
+            yield Stored(position.stamp_ns, wanted[position.connection], load)
 
     def _open(self) -> None:
         """Read the index; without one, all records."""
@@ -121,15 +136,8 @@ class Ros1File:
         return self._scan.connections, Counter(found[:, 2].tolist())
 
     def _scanned(self, scan: Scan, wanted: dict[int, Topic]) -> Iterator[Stored]:
-        """Yield what a scan found, by time."""
         found = np.array(scan.positions, np.int64).reshape(-1, 4)
-        found = found[np.isin(found[:, 2], list(wanted))]
-        found = found[np.argsort(found[:, 1], kind="stable")]
-        for first in range(0, len(found), _BLOCK):
-            for ordinal, *fields in found[first : first + _BLOCK].tolist():
-                position = Position(*fields)
-                load = partial(self._load, scan.chunks[ordinal], position)
-                yield Stored(position.stamp_ns, wanted[position.connection], load)
+        return self._stored(scan.chunks, found[np.isin(found[:, 2], list(wanted))], wanted)
 
     def _scan_of(self, info: ChunkInfo, damage: DamageLog) -> Scan:
         """Find the messages of a chunk whose index is wrong."""
@@ -138,10 +146,11 @@ class Ros1File:
         return scan
 
     def _load(self, chunk: Chunk, position: Position) -> bytes:
-        content = self._content
-        if content is None or content.chunk != chunk:
-            content = self._content = Content(self._read, chunk, self._name)
-        return content.message(position)
+        return self._contents.get(chunk, self._content).message(position)
+
+    def _content(self, chunk: Chunk) -> tuple[Content, int]:
+        content = Content(self._read, chunk, self._name)
+        return content, content.held_bytes
 
     def _read(self, at: int, size: int) -> bytes:
         try:

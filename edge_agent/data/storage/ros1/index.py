@@ -2,11 +2,14 @@
 
 import struct
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge_agent.data.storage import Topic
-from edge_agent.data.storage.ros1.chunk import Chunk, Position
+from edge_agent.data.storage.ros1.chunk import Chunk, chunk_of
 from edge_agent.data.storage.ros1.records import (
     CHUNK,
     CHUNK_INFO,
@@ -15,12 +18,12 @@ from edge_agent.data.storage.ros1.records import (
     Read,
     Record,
     read_record,
-    time_ns,
 )
 from edge_agent.data.storage.ros1.scan import read_connection
 from fleet_model.errors import FrameError
+from fleet_model.types import NS_PER_S
 
-_ENTRY = struct.Struct("<8sI")  # time, offset
+_ENTRY_SIZE = 12  # seconds, nanoseconds, offset
 
 
 class ChunkInfo(NamedTuple):
@@ -83,12 +86,13 @@ def find_chunk(read: Read, info: ChunkInfo) -> tuple[Chunk, int]:
     record = read_record(read, info.begin)
     if record.op != CHUNK or record.end > info.end:
         raise FrameError("no chunk where the index has one", "damaged file")
-    chunk = Chunk(record.data, record.end - record.data, record.fields[b"compression"])
-    return chunk, record.end
+    return chunk_of(record, record.end), record.end
 
 
-def read_positions(read: Read, info: ChunkInfo, at: int, wanted: Collection[int]) -> list[Position]:
-    """Return the places of the wanted connections' messages in one chunk, by time.
+def read_positions(
+    read: Read, info: ChunkInfo, at: int, wanted: Collection[int]
+) -> NDArray[np.int64]:
+    """Return the places of the wanted connections' messages in one chunk.
 
     Args:
         read: the file.
@@ -96,10 +100,13 @@ def read_positions(read: Read, info: ChunkInfo, at: int, wanted: Collection[int]
         at: where the chunk's own index begins, behind the chunk.
         wanted: connections.
 
+    Returns:
+        (messages, 3) of Position, as they lie in the chunk.
+
     Raises:
         FrameError: the chunk's own index is not what `info` says.
     """
-    positions: list[Position] = []
+    parts = [np.empty((0, 3), np.int64)]
     missing = set(info.counts)
     while missing:
         record = read_record(read, at)
@@ -108,27 +115,28 @@ def read_positions(read: Read, info: ChunkInfo, at: int, wanted: Collection[int]
             raise FrameError("the index of a chunk is missing", "damaged file")
         missing.remove(connection)
         count = info.counts[connection]
-        if record.end - record.data != count * _ENTRY.size or record.end > info.end:
+        if record.end - record.data != count * _ENTRY_SIZE or record.end > info.end:
             raise FrameError("the index of a chunk has another length", "damaged file")
         if connection in wanted:
-            positions += _entries(read(record.data, count * _ENTRY.size), connection)
+            parts.append(_entries(read(record.data, count * _ENTRY_SIZE), connection))
         at = record.end
-    stamps = [position.stamp_ns for position in positions]
-    distinct = {position.offset for position in positions}
+    positions = np.concatenate(parts)
+    stamps, offsets = positions[:, 0], positions[:, 2]
     if (
-        len(distinct) != len(positions)
-        or min(stamps, default=info.start_ns) < info.start_ns
-        or max(stamps, default=info.end_ns) > info.end_ns
+        len(np.unique(offsets)) != len(offsets)
+        or stamps.min(initial=info.start_ns) < info.start_ns
+        or stamps.max(initial=info.end_ns) > info.end_ns
     ):
         raise FrameError("the index of a chunk contradicts itself", "damaged file")
-    return sorted(positions, key=lambda position: (position.stamp_ns, position.offset))
+    return positions[np.argsort(offsets)]
 
 
-def _entries(data: bytes, connection: int) -> Iterator[Position]:
-    if len(data) % _ENTRY.size:
+def _entries(data: bytes, connection: int) -> NDArray[np.int64]:
+    if len(data) % _ENTRY_SIZE:
         raise FrameError("the index of a chunk was cut", "cut file")
-    for stamp, offset in _ENTRY.iter_unpack(data):
-        yield Position(time_ns(stamp), connection, offset)
+    seconds, nanoseconds, offsets = np.frombuffer(data, "<u4").reshape(-1, 3).T.astype(np.int64)
+    stamps_ns = seconds * NS_PER_S + nanoseconds
+    return np.stack([stamps_ns, np.full_like(offsets, connection), offsets], axis=1)
 
 
 def _chunk_info(read: Read, record: Record) -> ChunkInfo:

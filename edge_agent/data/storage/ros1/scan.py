@@ -8,7 +8,8 @@ from array import array
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage import Topic
-from edge_agent.data.storage.ros1.chunk import Chunk, chunk_reader
+from edge_agent.data.storage.compression import too_large_chunk
+from edge_agent.data.storage.ros1.chunk import Chunk, chunk_of, chunk_reader, is_beyond
 from edge_agent.data.storage.ros1.records import (
     CHUNK,
     CONNECTION,
@@ -49,6 +50,9 @@ class Scan:
         except FrameError as error:
             self._lose(error.reason, chunk, 0)
             return
+        if is_beyond(chunk, end):
+            beyond = too_large_chunk(f"{self._name} at byte {chunk.data}", chunk.unpacked)
+            self._damage.add(beyond.reason, str(beyond))
         kinds = self._kinds(read, end)
         # Where there is no record, the next one is searched from behind the header of the last
         # good one, whose length may be what is wrong. `retry` only grows, so this ends.
@@ -90,9 +94,8 @@ class Scan:
         return end if following is None else following
 
     def _compressed(self, record: Record, around: Chunk, end: int) -> None:
-        size = min(record.end, end) - record.data
-        whole = record.end <= end
-        self.take(Chunk(around.data + record.data, size, record.fields[b"compression"], whole))
+        chunk = chunk_of(record, end)
+        self.take(chunk._replace(data=around.data + chunk.data))
 
     def _connect(self, read: Read, record: Record) -> None:
         topic = read_connection(read, record)

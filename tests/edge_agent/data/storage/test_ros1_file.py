@@ -1,5 +1,6 @@
 import os
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -29,10 +30,11 @@ def payload(i, size):
     return noise + bytes([i % 251]) * (size - len(noise))
 
 
-def drive(path, count=60, size=60_000, compression=None, order=None):
+def drive(path, count=60, size=60_000, compression=None, order=None, chunk_bytes=CHUNK):
     """Record `count` pictures, each followed by a text; return what was recorded."""
     rows = []
     writer = Writer(path)
+    writer.chunk_threshold = chunk_bytes
     if compression:
         writer.set_compression(compression)
     with writer:
@@ -119,6 +121,49 @@ def test_messages_of_a_chunk_come_by_time(tmp_path):
     drive(tmp_path / "a.bag", size=100, order=[3, 1, 2, 0])
     stamps = [stamp for _, stamp, _ in read(tmp_path / "a.bag")[0]]
     assert stamps == sorted(stamps)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_messages_of_chunks_that_overlap_come_by_time_and_each_chunk_is_unpacked_once(
+    tmp_path, compression, monkeypatch
+):
+    from edge_agent.data.storage.ros1 import chunk as ros1_chunk
+
+    unpacked = []
+
+    def unpack(data, *options):
+        unpacked.append(len(data))
+        return original(data, *options)
+
+    original = ros1_chunk.unpack_prefix
+    monkeypatch.setattr(ros1_chunk, "unpack_prefix", unpack)
+    order = [i * 17 % 40 for i in range(40)]
+    rows = drive(tmp_path / "a.bag", 40, 20_000, compression, order, chunk_bytes=80_000)
+    good, bad, damage = read(tmp_path / "a.bag")
+    assert good == sorted(rows, key=lambda row: row[1])
+    assert (bad, damage) == ([], ())
+    count = len(chunks(tmp_path / "a.bag"))
+    assert len(unpacked) == (count if compression else 0)
+    assert count > 5
+
+
+def test_chunks_that_all_overlap_cost_little_memory(tmp_path):
+    count = 20_000
+    order = [i * 7919 % count for i in range(count)]
+    writer = Writer(tmp_path / "a.bag")
+    writer.chunk_threshold = 20_000
+    with writer:
+        connection = writer.add_connection(CHATTER, KINDS[CHATTER], typestore=STORE)
+        for i in order:
+            writer.write(connection, T0 + i * 1000, b"")
+    with Ros1File(tmp_path / "a.bag") as file:
+        tracemalloc.start()
+        stamps = sum(1 for _ in file.messages((CHATTER,), DamageLog()))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert stamps == count
+    assert len(chunks(tmp_path / "a.bag")) > 40
+    assert peak < count * 100
 
 
 def test_only_load_reads_a_message(tmp_path, monkeypatch):
@@ -288,12 +333,28 @@ def test_files_that_are_no_bag_say_so(tmp_path):
         Ros1File(tmp_path / "secret.bag")
 
 
-def test_a_few_bytes_that_claim_gigabytes_are_refused(tmp_path, monkeypatch):
-    drive(tmp_path / "a.bag", 2, 100_000, compression=Writer.CompressionFormat.BZ2)
-    monkeypatch.setattr("edge_agent.data.storage.ros1.chunk.LARGEST_CHUNK", 50_000)
-    good, bad, _ = read(tmp_path / "a.bag")
-    assert good == []
-    assert bad == ["chunk decompression"] * 4
+@pytest.mark.parametrize("compression", COMPRESSIONS[1:])
+def test_of_a_chunk_beyond_the_limit_what_lies_before_it_is_read(
+    tmp_path, compression, monkeypatch
+):
+    rows = drive(tmp_path / "a.bag", 4, 100_000, compression=compression)
+    monkeypatch.setattr("edge_agent.data.storage.ros1.chunk.CHUNK_LIMIT", 250_000)
+    good, bad, damage = read(tmp_path / "a.bag")
+    assert (good, bad, damage) == (rows[:4], ["too large"] * 4, ())
+    data = (tmp_path / "a.bag").read_bytes()
+    (tmp_path / "a.bag").write_bytes(data[:-100])  # without its index
+    good, bad, damage = read(tmp_path / "a.bag", (CAMERA,))
+    assert (good, bad) == (rows[:4:2], ["too large"])
+    assert [d.kind for d in damage] == ["cut file", "too large"]
+    assert damage[1].begins.endswith(
+        "a chunk of 1 MB, at most 256 MB are unpacked; rewrite it with smaller chunks"
+    )
+    begin, at, size = chunks(tmp_path / "a.bag")[0]
+    change(tmp_path / "a.bag", at + size - 9, b"damaged")  # behind what is unpacked
+    assert read(tmp_path / "a.bag")[0] == []
+    (tmp_path / "a.bag").write_bytes(data)
+    change(tmp_path / "a.bag", data.index(b"size=", begin) + 5, struct.pack("<I", 200_000))
+    assert read(tmp_path / "a.bag")[1] == ["chunk decompression"] * 8  # it claims to be small
 
 
 def test_a_closed_file_fails_by_message(tmp_path):
