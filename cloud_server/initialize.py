@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cloud_server.models.export import InitJob, Progress, run_export
+from cloud_server.models.own_weights import require_kind
 from cloud_server.models.publish import publish
 from cloud_server.state.certificates import make_secrets, make_server_certificate
 from cloud_server.state.checkpoints import Checkpoints
@@ -64,6 +65,7 @@ def initialize(root: Path, plan: InitPlan, progress: Progress) -> Manifest:
     if not root.name:
         raise SettingsError(f"{root}: cannot be a server directory; choose another one")
     network = _network(plan)
+    _require_checkpoint(plan)
     aside = root.with_name(f".{root.name}.init")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -91,6 +93,7 @@ def add_channel(root: Path, channel: str, plan: InitPlan, progress: Progress) ->
     server_dir.require()
     settings = load_settings(server_dir.settings)
     _require_channel(server_dir, settings, channel)
+    _require_checkpoint(plan)
     own = replace(server_dir, lineage=channel)
     if not own.home.exists():
         aside = replace(server_dir, lineage=f".{channel}.init")
@@ -108,6 +111,12 @@ def add_channel(root: Path, channel: str, plan: InitPlan, progress: Progress) ->
         update={"channel": channel, "calibration": plan.calibration}
     )
     return publish(own, publishing, Checkpoints(own.checkpoints).latest(), progress)
+
+
+def _require_checkpoint(plan: InitPlan) -> None:
+    """Refuse a file that no model can start from, before a framework is loaded for it."""
+    if plan.checkpoint is not None:
+        require_kind(plan.checkpoint)
 
 
 def _require_channel(server_dir: ServerDirectory, settings: ServerSettings, channel: str) -> None:

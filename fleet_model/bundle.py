@@ -79,6 +79,7 @@ class Task(_Published):
     # What Workload.decode finds: one of `classes` for the whole input, any number of boxes, a text.
     answer: Literal["class", "boxes", "text"]
     classes: tuple[str, ...] = ()  # names, in the order of the outputs; none for a text
+    former: dict[str, str] = {}  # earlier name of a class, as recordings may have it -> its name
 
 
 class WorkloadSpec(_Published):

@@ -59,6 +59,9 @@ class Former:
     """In a field's Annotated: it is read from old files, but not documented or written."""
 
 
+Words = Annotated[dict[str, str], BeforeValidator(_table), Expected('e.g. {Brick = "brick"}')]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """One setting, for people."""

@@ -48,7 +48,8 @@ class TensorEntry(BaseModel):
         return np.frombuffer(content, self.numpy_dtype, count, offset).reshape(self.shape)
 
 
-_TABLE = TypeAdapter(dict[str, TensorEntry | dict[str, str]])  # "__metadata__" holds free texts
+METADATA = "__metadata__"  # free texts
+_TABLE = TypeAdapter(dict[str, TensorEntry | dict[str, str]])
 
 
 def require_same_tensors(
@@ -94,11 +95,11 @@ def size_bytes(weights: Weights) -> int:
     return sum(tensor.nbytes for tensor in weights.values())
 
 
-def write_weights(path: Path, weights: Weights) -> None:
+def write_weights(path: Path, weights: Weights, texts: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file in one step; no second copy of the tensors is made."""
     ordered = sorted(weights.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     with writing(path) as stream:
-        stream.writelines(safetensors_pieces(dict(ordered)))
+        stream.writelines(safetensors_pieces(dict(ordered), texts))
 
 
 def read_weights(path: Path) -> Weights:
@@ -122,7 +123,25 @@ def read_weights(path: Path) -> Weights:
         ) from None
 
 
-def safetensors_pieces(weights: Weights) -> list[memoryview]:
+def read_metadata(path: Path) -> Mapping[str, str]:
+    """Return the free texts of a safetensors file.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        with path.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            table = _TABLE.validate_json(stream.read(min(size, _MAX_TABLE_BYTES)))
+    except (ValueError, OSError):
+        raise CheckpointError(f"{path.name}: not a readable safetensors file") from None
+    texts = table.get(METADATA, {})
+    return texts if isinstance(texts, dict) else {}
+
+
+def safetensors_pieces(
+    weights: Weights, texts: Mapping[str, str] | None = None
+) -> list[memoryview]:
     """Return a safetensors file in pieces, most of them the tensors' own memory.
 
     The format is a length of 8 bytes, a JSON table padded to 8 bytes, and the tensors' bytes one
@@ -132,7 +151,8 @@ def safetensors_pieces(weights: Weights) -> list[memoryview]:
     Raises:
         ValueError: a tensor's dtype has no name in the format.
     """
-    table, tensors, end = {}, [], 0
+    table: dict[str, Any] = {METADATA: dict(texts)} if texts else {}
+    tensors, end = [], 0
     for name, tensor in weights.items():
         tensor = np.asarray(tensor, order="C")
         shape, dtype = list(tensor.shape), _NAMES.get(tensor.dtype)
@@ -170,7 +190,7 @@ def parse_table(text: bytes, size: int) -> Mapping[str, TensorEntry]:
         table = _TABLE.validate_json(text)
     except ValidationError as error:
         raise ValueError(f"its table is damaged: {error.errors()[0]['msg']}") from None
-    table.pop("__metadata__", None)
+    table.pop(METADATA, None)
     entries = {name: entry for name, entry in table.items() if isinstance(entry, TensorEntry)}
     if len(entries) < len(table):
         raise ValueError("its table has a tensor without shape")

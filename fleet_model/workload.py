@@ -39,6 +39,9 @@ class Workload(Protocol):
     """Encode what goes in, know the truth, decode and measure what comes out.
 
     Built as `Workload(**config)`; SettingsError for a wrong value.
+
+    A workload whose classes may change in a trained fleet also has `classes_setting`: the keyword
+    of `config` that lists them. Nothing but targets and outputs may depend on it.
     """
 
     @property
@@ -158,6 +161,30 @@ def rebuild(spec: WorkloadSpec) -> Workload:
             f"workload {spec.name!r} cannot be rebuilt: {reason}; do both sides run the same "
             "version of fleetlearn?"
         ) from None
+
+
+def with_classes(spec: WorkloadSpec, classes: Sequence[str]) -> WorkloadSpec:
+    """Return the same workload with other classes.
+
+    Raises:
+        SettingsError: it has none that can be changed, or does not take these.
+    """
+    workload = rebuild(spec)
+    setting: str = getattr(workload, "classes_setting", "")
+    if not setting or not workload.task.classes:
+        raise SettingsError(
+            f"workload {spec.name!r} has no labels that can be added or renamed: "
+            + ("its list of them is fixed" if workload.task.classes else "it learns no classes")
+        )
+    changed = WorkloadSpec(name=spec.name, config={**workload.config, setting: list(classes)})
+    build_workload(changed)
+    return changed
+
+
+def config_without_classes(workload: Workload) -> Mapping[str, Any]:
+    """Return the part of the config that encoding may depend on."""
+    setting = getattr(workload, "classes_setting", None)
+    return {key: value for key, value in workload.config.items() if key != setting}
 
 
 def require_same_task(workload: Workload, published: Task | None, where: str) -> None:

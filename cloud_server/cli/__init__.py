@@ -4,6 +4,7 @@ from cloud_server.cli import (
     doctor_commands,
     evaluate_command,
     init_command,
+    label_commands,
     model_commands,
     robot_commands,
     run_commands,
@@ -30,6 +31,7 @@ app.add_typer(run_commands.runs, name="runs")
 app.add_typer(run_commands.schedule, name="schedule")
 app.add_typer(robot_commands.app, name="robots")
 app.add_typer(model_commands.app, name="models")
+app.add_typer(label_commands.app, name="labels")
 
 
 @app.command()

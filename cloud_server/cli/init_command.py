@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cloud_server.cli.terminal import Directory, console
+from cloud_server.cli.terminal import Directory, console, with_steps
 from fleet_model.errors import SettingsError
 
 _IMAGES = "Image classifier"  # its settings have options of their own, as shortcuts of --set
@@ -94,11 +94,7 @@ def init(
         calibration=None if calibration is None else calibration.absolute(),
     )
     screen = console()
-    with screen.status("init") as status:
-
-        def tell(step: str) -> None:
-            status.update(f"init: {step} ...")
-
+    with with_steps("init") as tell:
         if channel is not None:
             add_channel(directory, channel, plan, tell)
             screen.print(f"[green]ready[/]: version 0 is published on channel {channel}")

@@ -1,6 +1,7 @@
 """What all commands of cloud-server share: arguments, tables on stdout, a console on stderr."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,6 +68,23 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def with_steps(what: str) -> Iterator[Callable[[str], None]]:
+    """Give what shows the steps of a long command while it works; notes among them stay."""
+    from cloud_server.models.backend import NOTE
+
+    screen = console()
+    with screen.status(what) as status:
+
+        def tell(step: str) -> None:
+            if step.startswith(NOTE):
+                screen.print(step, markup=False, soft_wrap=True)
+            else:
+                status.update(f"{what}: {step} ...")
+
+        yield tell
 
 
 def outcome_of_run(run: Mapping[str, Any], *, channel: bool = False) -> str:

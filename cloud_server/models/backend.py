@@ -15,11 +15,21 @@ from fleet_model.types import Metrics, Weights
 from fleet_model.workload import Sample, Workload, installed
 
 Progress: TypeAlias = Callable[[str], None]
+NOTE = "note: "  # begins a line of progress that stays on the screen: the operator is to know it
 
 # In this order: the first that has a model of the workload is taken, at init and at every publish.
 BACKENDS = {
     "keras": "cloud_server.models.keras.backend:KerasBackend",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a model starts from in place of its initial weights."""
+
+    file: Path  # the operator's own file, or a checkpoint of a server; see own_weights.py
+    former: Mapping[str, str] = field(default_factory=dict)  # label in there -> its name here
+    frozen: Path | None = None  # model directory whose frozen part stays, byte for byte
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -50,7 +60,7 @@ class Backend(Protocol):
     def write_trainer(
         self,
         scope: str,
-        own: Path | None,
+        start: Origin | None,
         batch_size: int,
         samples: Sequence[Sample],
         into: Path,
@@ -60,7 +70,7 @@ class Backend(Protocol):
 
         Args:
             scope: which tensors are trained, in the words of the workload's model.
-            own: the operator's own file to start from; None: the workload's initial weights.
+            start: None: the workload's initial weights.
             batch_size: rows of a step; static in exported graphs.
             samples: set the ranges of int8 tensors; exports are checked with them.
             into: an existing directory.
@@ -68,7 +78,7 @@ class Backend(Protocol):
 
         Raises:
             SettingsError: the model has no such scope.
-            CheckpointError: `own` does not fit.
+            CheckpointError: `start` does not fit.
             ExportError: a file does not compute what the model computes.
         """
         ...

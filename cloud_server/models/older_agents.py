@@ -31,8 +31,12 @@ class OlderAgents:
     """What a server sends to agents of protocol 1, from its model directories."""
 
     def __init__(self, *models: Path) -> None:
-        """Read nothing yet; each of `models` holds the trainer.json of a lineage."""
-        self._trainers = [model / TRAINER for model in models]
+        """Read nothing yet.
+
+        Each of `models` is the first model directory of a lineage, or the one that is meant; those
+        of later labels lie beside the first.
+        """
+        self._models = models
 
     def manifest(self, content: bytes) -> bytes:
         """Return a manifest without what is new.
@@ -62,9 +66,10 @@ class OlderAgents:
 
     def _trainer_files(self) -> Iterator[tuple[bytes, bytes | None]]:
         """Yield each trainer.json as it is, and as these agents understand it."""
-        for path in self._trainers:
-            content = path.read_bytes()
-            yield content, without_new_fields(content, TRAINER_FIELDS)
+        for model in self._models:
+            for folder in (model, *sorted(model.parent.glob(f"{model.name}-*"))):
+                content = (folder / TRAINER).read_bytes()
+                yield content, without_new_fields(content, TRAINER_FIELDS)
 
 
 def without_new_fields(content: bytes, known: Mapping[str, Known]) -> bytes | None:

@@ -3,7 +3,8 @@
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cloud_server.models.export import BundleJob, Progress, run_export
@@ -33,24 +34,44 @@ def publish(
         ExportError: the exported files do not match the model; the channel keeps its version.
         StoppedError: `stop` returned true; the channel keeps its version.
     """
+    model = server_dir.model_of(checkpoint.version)
+    weights = Checkpoints(server_dir.checkpoints).path(checkpoint.version)
+    store = DirectoryStore(server_dir.store)
+    with exported(server_dir, settings, model, weights, checkpoint.version, progress, stop) as made:
+        manifest = store.publish(made, settings.channel, model, server_dir.lineage)
+    prune(server_dir, settings)
+    return manifest
+
+
+@contextmanager
+def exported(
+    server_dir: ServerDirectory,
+    settings: PublishSettings,
+    model: Path,
+    weights: Path,
+    version: int,
+    progress: Progress = lambda line: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Path]:
+    """Yield the bundle directory of a version, made by a child process; it is removed at the end.
+
+    Raises ExportError and StoppedError as `publish` does.
+    """
     server_dir.store.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".bundle-", dir=server_dir.store))
     try:
         job = BundleJob(
-            model=server_dir.model,
-            weights=Checkpoints(server_dir.checkpoints).path(checkpoint.version),
-            version=checkpoint.version,
+            model=model,
+            weights=weights,
+            version=version,
             created_at=utc_now().isoformat(timespec="seconds"),
             directory=aside,
             calibration=settings.calibration,
         )
         run_export(job, progress, stop)
-        store = DirectoryStore(server_dir.store)
-        manifest = store.publish(aside, settings.channel, server_dir.model, server_dir.lineage)
+        yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    prune(server_dir, settings)
-    return manifest
 
 
 def prune(server_dir: ServerDirectory, settings: PublishSettings) -> None:

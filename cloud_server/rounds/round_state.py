@@ -212,7 +212,7 @@ class RoundState:
             return ""
         return (
             f"its update is {staleness} versions old, expected at most {most} "
-            "(rounds.max_staleness)"
+            "(rounds.max_staleness, or its labels have changed since)"
         )
 
     def _note(self, kept: Kept) -> None:

@@ -18,11 +18,11 @@ from cloud_server.models.older_agents import OlderAgents
 from cloud_server.rounds.fleet import Clock, Fleet
 from cloud_server.rounds.round_journal import DiskJournal
 from cloud_server.rounds.round_loop import RoundProgress, run_round
-from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.checkpoints import Checkpoints, since
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.round_record import RoundRecord
-from cloud_server.state.settings import ServerSettings
+from cloud_server.state.settings import RoundSettings, ServerSettings
 from fleet_model.bundle import TRAINER, entry_of
 from fleet_model.errors import StorageError
 from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL
@@ -91,7 +91,7 @@ def close_rounds(
             fleet,
             aggregator,
             request,
-            settings.rounds,
+            _with_its_labels(settings.rounds, checkpoints, checkpoint.version),
             settings.checks,
             clock,
             journal,
@@ -127,8 +127,9 @@ def request_of(
     checkpoint: Checkpoint,
 ) -> RobotRequest:
     """Return what a run's round asks of robots, to train unless its kind is changed."""
-    trainer = entry_of((server_dir.model / TRAINER).read_bytes())
-    first = OlderAgents(server_dir.model).trainer()
+    model = server_dir.model_of(checkpoint.version)
+    trainer = entry_of((model / TRAINER).read_bytes())
+    first = OlderAgents(model).trainer()
     return RobotRequest(
         run=run,
         round=number,
@@ -140,6 +141,12 @@ def request_of(
         first_trainer=None if first is None else (first.sha256, first.size_bytes),
         trainer_protocol=PROTOCOL if first is None else FIRST_PROTOCOL,
     )
+
+
+def _with_its_labels(rules: RoundSettings, checkpoints: Checkpoints, version: int) -> RoundSettings:
+    """Let no update count, nor blame its robot, that was made before the labels changed."""
+    age = version - since(checkpoints.model(version))
+    return rules.model_copy(update={"max_staleness": min(rules.max_staleness, age)})
 
 
 def _published(server_dir: ServerDirectory) -> set[int]:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloud_server.state.round_record import RoundRecord, parse_record
 from fleet_model.bundle import sha256_of, sha256_of_file
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 WEIGHTS, SERVER_STATE = "weights.safetensors", "server_state.safetensors"
 ABOUT, RECORD = "checkpoint.json", "record.json"
+MODEL = "model"  # folder of the trainer files that init makes
 
 
 class _About(BaseModel):
@@ -29,6 +30,13 @@ class _About(BaseModel):
     version: int
     seed: int
     sha256: dict[str, str]  # file name -> digest: a flipped bit is found before it is published
+    # Folder of its trainer files: that of the checkpoint before it, unless its labels are others.
+    model: str = Field(default=MODEL, pattern=rf"^{MODEL}(-[0-9]{{6,}})?$")
+
+
+def since(model: str) -> int:
+    """Return the first version that has the trainer files of this folder."""
+    return int(model.removeprefix(MODEL).lstrip("-") or 0)
 
 
 class Checkpoints:
@@ -42,8 +50,16 @@ class Checkpoints:
         self._root = root
         self._told: set[int] = set()  # damaged versions that the log has been told of
 
-    def save(self, checkpoint: "Checkpoint", record: RoundRecord | None = None) -> None:
-        """Write a checkpoint; after a power cut it is there as a whole or not at all."""
+    def save(
+        self, checkpoint: "Checkpoint", record: RoundRecord | None = None, model: str = ""
+    ) -> None:
+        """Write a checkpoint; after a power cut it is there as a whole or not at all.
+
+        Args:
+            checkpoint: what is saved.
+            record: of the round that made it, if one did.
+            model: folder of its trainer files; "": that of the newest checkpoint.
+        """
         from fleet_model.weights import write_weights  # NumPy: a history is read without
 
         final = self._folder(checkpoint.version)
@@ -61,8 +77,13 @@ class Checkpoints:
             content = json.dumps(record.as_json(), allow_nan=False).encode()
             write_durably(aside / RECORD, content)
             digests[RECORD] = sha256_of(content)
-        about = _About(version=checkpoint.version, seed=checkpoint.seed, sha256=digests)
-        write_durably(aside / ABOUT, about.model_dump_json(indent=1))
+        about = _About(
+            version=checkpoint.version,
+            seed=checkpoint.seed,
+            sha256=digests,
+            model=model or self._newest_model(),
+        )
+        write_durably(aside / ABOUT, about.model_dump_json(indent=1, exclude_defaults=True))
         if final.exists():  # the same version once more
             self._remove(final)
         rename_durably(aside, final)
@@ -82,6 +103,18 @@ class Checkpoints:
     def newest(self) -> int | None:
         """Return the highest version that was ever saved and not removed, whole or damaged."""
         return max(self.saved(), default=None)
+
+    def model(self, version: int) -> str:
+        """Return the folder of a version's trainer files, which lies beside the checkpoints'.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged.
+        """
+        return self._about(version).model
+
+    def models(self) -> set[str]:
+        """Return the folders that checkpoints need."""
+        return {MODEL, *(self._about(v).model for v in self.saved() if self._is_whole(v))}
 
     def records(self, after: int = -1) -> list[RoundRecord]:
         """Return the records of versions above `after`, oldest first; damaged ones are left out.
@@ -133,15 +166,7 @@ class Checkpoints:
         from fleet_model.weights import read_weights
 
         folder = self._folder(version)
-        try:
-            about = _About.model_validate_json((folder / ABOUT).read_bytes())
-            if about.version != version:
-                raise ValueError(f"it is of version {about.version}")
-        except (OSError, ValueError):
-            raise CheckpointError(
-                f"checkpoint {version}: checkpoint.json is missing or damaged; remove the folder "
-                f"{folder.name} to go on from the checkpoint before it"
-            ) from None
+        about = self._about(version)
         for name in (WEIGHTS, SERVER_STATE):
             if _digest(folder / name) != about.sha256.get(name):
                 raise CheckpointError(
@@ -154,6 +179,23 @@ class Checkpoints:
             server_state=read_weights(folder / SERVER_STATE),
             seed=about.seed,
         )
+
+    def _newest_model(self) -> str:
+        whole = (v for v in reversed(self.saved()) if self._is_whole(v))
+        return next(map(self.model, whole), MODEL)
+
+    def _about(self, version: int) -> _About:
+        folder = self._folder(version)
+        try:
+            about = _About.model_validate_json((folder / ABOUT).read_bytes())
+            if about.version != version:
+                raise ValueError(f"it is of version {about.version}")
+        except (OSError, ValueError):
+            raise CheckpointError(
+                f"checkpoint {version}: checkpoint.json is missing or damaged; remove the folder "
+                f"{folder.name} to go on from the checkpoint before it"
+            ) from None
+        return about
 
     def _folder(self, version: int) -> Path:
         return self._root / f"{version:06d}"

@@ -12,7 +12,8 @@ from fleet_model.durable import appending
 from fleet_model.errors import SettingsError
 
 HOLDERS = {  # of a lock that more than one command takes
-    "train": "a run of `cloud-server start`, or Flower's ServerApp (`flwr run`), trains in here",
+    "train": "a run of `cloud-server start`, or Flower's ServerApp (`flwr run`), trains in here, "
+    "or `cloud-server labels` changes its labels",
 }
 
 
@@ -38,6 +39,7 @@ class ServerDirectory:
     for every channel without a folder of its own, else in DIR/channels/NAME:
 
     model/           trainer files and initial weights; written once by init
+    model-000041/    the same from version 41 on: its labels are others
     checkpoints/     one folder per closed round
     history.jsonl    one line per closed round
     totals.json      sums over the history, made again if it is removed
@@ -96,6 +98,12 @@ class ServerDirectory:
     @property
     def checkpoints(self) -> Path:  # noqa: D102
         return self.home / "checkpoints"
+
+    def model_of(self, version: int) -> Path:
+        """Return the trainer files of a checkpoint; raises CheckpointError if it is damaged."""
+        from cloud_server.state.checkpoints import Checkpoints
+
+        return self.home / Checkpoints(self.checkpoints).model(version)
 
     @property
     def store(self) -> Path:  # noqa: D102

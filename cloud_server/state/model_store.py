@@ -59,6 +59,11 @@ class DirectoryStore:
             self._offer(channel, manifest.version, lineage)
             return manifest
 
+    def add(self, bundle: Path, trainer_files: Path, lineage: str = "") -> Manifest:
+        """Keep `bundle` as `publish` does; no channel offers it yet."""
+        with self._changing():
+            return self._add_version(bundle, trainer_files, lineage)
+
     def offer(self, channel: str, version: int, lineage: str = "") -> None:
         """Make a published version the newest model of another channel; nothing is copied.
 

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from sys import intern
 from typing import NamedTuple
@@ -33,6 +33,7 @@ class StoreSummary:
     labels: Mapping[str, int]  # every label that was asked for -> examples
     # reason -> frames; recordings for "unreadable source"; places for damage that hides frames
     skipped: Mapping[str, int]
+    renamed: Mapping[str, int]  # "'Brick' as 'brick'" -> frames, see `aliases`
 
 
 class ExampleStore:
@@ -62,6 +63,7 @@ class ExampleStore:
         tolerance_s: float = TOLERANCE_S,
         trains: bool = True,
         read_only: bool = False,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         """Keep what to read; nothing is opened yet.
 
@@ -80,6 +82,7 @@ class ExampleStore:
             tolerance_s: how far a label may lie from its frame.
             trains: whether the training examples count as trained on once they are listed.
             read_only: `trained` and `index` are read and never written; nothing counts as trained.
+            aliases: other word for a label -> the label.
 
         Raises:
             SettingsError: held_out or segment_s is out of its range.
@@ -88,7 +91,8 @@ class ExampleStore:
         self._settings = LabelSettings(topic, label_topic, tolerance_s)
         self._labels = tuple(labels)
         self._known = KnownFrames(FrameIndex(index, read_only=read_only))
-        self._skipped = Counter[str]()
+        self._skipped, self._renamed = Counter[str](), Counter[str]()
+        self._aliases = dict(aliases or {})
         self._held_out, self._segment_s = held_out, segment_s
         self._trains = trains and not read_only
         self._reported: set[str] = set()
@@ -123,6 +127,11 @@ class ExampleStore:
         """Reason -> frames that the last listing has left out; see StoreSummary."""
         return dict(self._skipped)
 
+    @property
+    def renamed(self) -> Mapping[str, int]:
+        """Return what the last listing has taken for another label -> frames."""
+        return dict(self._renamed)
+
     def summary(self) -> StoreSummary:
         """Count what `examples` would yield now; raises as it does."""
         found, split = self._scan()
@@ -133,10 +142,12 @@ class ExampleStore:
             held_out=sum(map(split.holds_out, moments)),
             labels={label: counts[label] for label in self._labels or sorted(counts)},
             skipped=self.left_out,
+            renamed=self.renamed,
         )
 
     def _scan(self) -> "tuple[list[_Found], HeldOutSplit]":
         skipped = self._skipped = Counter[str]()
+        self._renamed = Counter[str]()
         found = list(self._labelled(skipped))
         moments = [each.moment for each in found]
         split = HeldOutSplit(moments, self._held_out, self._segment_s, self._trained)
@@ -152,7 +163,8 @@ class ExampleStore:
     def _labelled(self, skipped: Counter[str]) -> "Iterator[_Found]":
         """Yield the frames that are examples with their keys; count the others by reason."""
         keys: set[str] = set()
-        for frame, label, boxes in self._frames(skipped):
+        for frame, word, boxes in self._frames(skipped):
+            label = self._aliases.get(word, word)
             if self._labels and not label:
                 skipped[UNLABELLED] += 1
                 continue
@@ -164,7 +176,13 @@ class ExampleStore:
                 skipped[COPY] += 1
                 continue
             keys.add(key)
+            if label != word:
+                self._renamed[f"{word!r} as {label!r}"] += 1
+            boxes = tuple(map(self._named, boxes)) if self._aliases else boxes
             yield _Found(frame, label, boxes, key, _moment(frame, label))
+
+    def _named(self, box: Box) -> Box:
+        return replace(box, label=self._aliases.get(box.label, box.label))
 
     def _frames(self, skipped: Counter[str]) -> Iterator[KnownLabelled]:
         """Yield every frame that can be read; damage is counted by its kind."""

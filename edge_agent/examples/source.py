@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -51,6 +51,17 @@ class SourceSpec:
 
     name: str  # a key of EXAMPLE_SOURCES, an installed one, or "module:factory"
     options: Mapping[str, Any]  # JSON values only
+
+    def renamed(self, former: Mapping[str, str]) -> "SourceSpec":
+        """Return the source for a fleet that calls some labels otherwise than recordings may.
+
+        Args:
+            former: earlier name -> name. The operator's own aliases come first.
+        """
+        if not former or self.name not in EXAMPLE_SOURCES:
+            return self
+        own = {w: former.get(name, name) for w, name in self.options.get("aliases", {}).items()}
+        return replace(self, options={**self.options, "aliases": {**former, **own}})
 
     def open(self, labels: Sequence[str] = ()) -> ExampleSource:
         """Return the source.
@@ -105,6 +116,8 @@ class SourceSpec:
                 counts.update(by_kind(left_out, "unreadable" if self.name == FRAMES else "other"))
             if left_out:
                 log.info("left out of the examples: %s", tell(left_out))
+            if renamed := getattr(source, "renamed", {}):
+                log.info("labels by aliases: %s", tell(renamed))
 
 
 def learned_labels(task: Task) -> tuple[str, ...]:
@@ -148,6 +161,7 @@ def source_of(
         "index": str(state / INDEX),
         "topic": examples.topic,
         "label_topic": examples.label_topic,
+        "aliases": examples.aliases,
         "held_out": examples.held_out,
         "tolerance_s": examples.tolerance_s,
         "trains": trains,

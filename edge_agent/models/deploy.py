@@ -148,6 +148,7 @@ class Models:
             used = self._channels.trainers()
             for other in directory.parent.iterdir():  # a channel has one trainer at a time
                 if other.name not in used:
+                    _hand_over(other, directory)
                     shutil.rmtree(other)
         return spec, directory
 
@@ -219,6 +220,18 @@ class Models:
             is_young = time.time() - status.st_mtime < PART_KEPT_S
             if status.st_nlink == 1 and not (path.suffix == PART and is_young):
                 path.unlink()
+
+
+def _hand_over(before: Path, after: Path) -> None:
+    """Give a trainer what the one before it has kept in folders, for it to use what still holds.
+
+    With other labels it is another trainer, and its frozen features are the same.
+    """
+    if before.name.partition("-")[2] != after.name.partition("-")[2]:
+        return  # of another kind
+    for folder in before.iterdir():
+        if folder.is_dir() and not (after / folder.name).exists():
+            folder.rename(after / folder.name)
 
 
 def _intact(path: Path, entry: FileEntry) -> bool:

@@ -124,6 +124,7 @@ def run_predict(
             f"--confusion needs a model that answers classes; this one answers {task.answer}"
         )
     damage, found, left_out = DamageLog(), list[Predicted](), Counter[str]()
+    task = task.model_copy(update={"former": engine.manifest.described_task.former})
     examples = _examples(_with_usual_labels(options), task, damage, left_out)
     name = options.path.name if options.path else "the examples of this robot"
     with ExitStack() as files:
@@ -169,10 +170,12 @@ def _examples(
     if options.path is None:
         if options.source is None:
             raise SettingsError("name a bag, a data set or images to predict")
-        yield from _own_examples(options.source, learned_labels(task), left_out)
+        source = options.source.renamed(task.former)
+        yield from _own_examples(source, learned_labels(task), left_out)
         return
     settings = LabelSettings(options.topic, options.label_topic, options.tolerance_s)
     for frame, label, boxes in labelled_frames(options.path, settings, damage):
+        label = task.former.get(label, label)
         yield Example(raw=frame, key="", label=label or None, boxes=boxes)
 
 

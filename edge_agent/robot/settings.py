@@ -11,6 +11,7 @@ from fleet_model.settings import (
     Expected,
     Options,
     Section,
+    Words,
     initial_toml,
     override,
     read_toml,
@@ -94,6 +95,10 @@ class ExampleSettings(Section):
     label_topic: str = Field(
         default="/camera/label",
         description="Topic of bags with the labels, or a CSV file or a data set that has them.",
+    )
+    aliases: Words = Field(
+        default={},
+        description='Other words for labels in these recordings, e.g. {Brick = "brick"}.',
     )
     tolerance_s: float = Field(
         default=0.1, gt=0, description="Between a label and its frame, at most."

@@ -1,5 +1,6 @@
 """Frozen features of a robot's examples, in memory and from one training process to the next."""
 
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -11,8 +12,10 @@ import numpy as np
 from edge_agent.training.feature_file import FeatureFile
 from fleet_model import __version__
 from fleet_model.bundle import TrainerSpec
+from fleet_model.signatures import TRAINER_GRAPH
 from fleet_model.types import Tensors
 from fleet_model.weights import size_bytes
+from fleet_model.workload import Workload, config_without_classes
 
 FOLDER = "features"  # in a trainer's directory
 # 100,000 rows of EfficientNet-Lite0 features (1280 float32), or 2,600 float images of 128 pixels.
@@ -131,13 +134,17 @@ class FeatureCache:
         return len(self._rows) + len(self._earlier)
 
 
-def cache_of(spec: TrainerSpec, directory: Path, framework: str) -> FeatureCache:
+def cache_of(
+    spec: TrainerSpec, workload: Workload, directory: Path, framework: str
+) -> FeatureCache:
     """Return the cache in a trainer's directory.
 
-    Rows of another trainer are not used. Nor are those of another framework, since the last bits of
-    its trunk differ.
+    Rows are used if they come from the same trunk and the same encoding: another list of labels
+    changes neither. Rows of another framework are not: the last bits of its trunk differ.
     """
-    return FeatureCache(directory / FOLDER, f"{framework} {spec.model_dump_json()}")
+    files = {n: spec.files[n].sha256 for n in spec.parts.get(framework, ()) if n != TRAINER_GRAPH}
+    owner = [framework, spec.workload.name, config_without_classes(workload), spec.trainable, files]
+    return FeatureCache(directory / FOLDER, json.dumps(owner, sort_keys=True))
 
 
 def limit_from_environment() -> int:

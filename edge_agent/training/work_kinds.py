@@ -61,7 +61,7 @@ class _Examples:
         self.learned = learned_labels(rebuild(job.spec.workload).task)
         self.labels: set[str] = set()  # that examples had
         self.left_out = Counter[str]()  # by kind
-        self._source = job.examples
+        self._source = job.examples.renamed(job.spec.task.former if job.spec.task else {})
 
     def __iter__(self) -> Iterator[Example]:
         for example in self._source.examples(self.learned, self.left_out):

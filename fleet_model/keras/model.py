@@ -20,7 +20,11 @@ KERAS_MODELS = {
 
 
 class KerasModel(Protocol):
-    """Built as `KerasModel(workload)`; Keras is imported inside the methods."""
+    """Built as `KerasModel(workload)`; Keras is imported inside the methods.
+
+    One whose classes may change in a trained fleet also has `class_axes`: path of each variable
+    with one row for every class -> the axis of the rows.
+    """
 
     @property
     def litert_scopes(self) -> Collection[str]:

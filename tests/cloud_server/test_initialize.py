@@ -17,7 +17,7 @@ from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import load_settings
 from fleet_model.bundle import MANIFEST
-from fleet_model.errors import ExportError, SettingsError
+from fleet_model.errors import CheckpointError, ExportError, SettingsError
 
 pytestmark = pytest.mark.base
 
@@ -83,12 +83,23 @@ def test_a_new_directory_has_everything_that_a_server_needs(tmp_path, export):
 
 
 def test_the_jobs_are_what_the_operator_asked_for(tmp_path, export):
-    run(tmp_path / "server", trainable="all", checkpoint=Path("own.keras"))
+    own = tmp_path / "own.keras"
+    own.touch()
+    run(tmp_path / "server", trainable="all", checkpoint=own)
 
     first, second = export
     assert first.workload.config == {"labels": ["circle", "square", "star"]}
-    assert (first.trainable, first.checkpoint) == ("all", Path("own.keras"))
+    assert (first.trainable, first.checkpoint) == ("all", own)
     assert second.version == 0
+
+
+def test_a_file_that_no_model_starts_from_is_refused_before_anything_is_made(tmp_path, export):
+    (tmp_path / "old.h5").touch()
+
+    with pytest.raises(CheckpointError, match=r"old\.h5: a file in the old HDF5 format"):
+        run(tmp_path / "server", checkpoint=tmp_path / "old.h5")
+    assert export == []
+    assert not (tmp_path / "server").exists()
 
 
 def test_the_kit_holds_the_first_name_and_nothing_secret(tmp_path, export):

@@ -146,9 +146,8 @@ def gray_engine():
             outputs = {"logits": logits}
             return Answer(outputs, workload.decode(outputs, None))
 
-        return SimpleNamespace(
-            answer=answer, workload=workload, manifest=SimpleNamespace(version=version)
-        )
+        manifest = SimpleNamespace(version=version, described_task=SimpleNamespace(former={}))
+        return SimpleNamespace(answer=answer, workload=workload, manifest=manifest)
 
     return make
 

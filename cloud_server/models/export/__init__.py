@@ -51,7 +51,9 @@ class InitJob(_Message):
     trainable: str  # a scope that the workload's model knows, e.g. "head"
     batch_size: int = Field(default=32, ge=1)  # static in exported graphs
     directory: Path
-    checkpoint: Path | None = None  # a user's own file; None = the workload's initial weights
+    checkpoint: Path | None = None  # see own_weights.py; None = the workload's initial weights
+    frozen: Path | None = None  # with a checkpoint: model directory whose frozen part stays
+    former: dict[str, str] = {}  # see Task.former
     calibration: Path | None = None  # folder of samples for int8; None = the workload's own
 
 

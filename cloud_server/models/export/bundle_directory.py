@@ -37,7 +37,8 @@ def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
     (job.directory / TRAINER).write_bytes(trainer)
     metrics = finite(made.metrics)
     names = sorted({name for stages in made.engines.values() for name in stages})
-    task = workload.task
+    former = spec.task.former if spec.task else {}
+    task = workload.task.model_copy(update={"former": former} if former else {})
     manifest = Manifest(
         format=1,
         protocol=WRITTEN_PROTOCOL,

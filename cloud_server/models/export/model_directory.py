@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from cloud_server.models.backend import open_backend
+from cloud_server.models.backend import Origin, open_backend
 from cloud_server.models.export import ExportResult, InitJob, Progress
 from fleet_model.bundle import (
     TRAINER,
@@ -27,9 +27,12 @@ def write_model_directory(job: InitJob, progress: Progress) -> ExportResult:
     """
     job.directory.mkdir(parents=True, exist_ok=True)
     workload = rebuild(job.workload)
+    start = None
+    if job.checkpoint is not None:
+        start = Origin(file=job.checkpoint, former=job.former, frozen=job.frozen)
     made = open_backend(job.workload, workload).write_trainer(
         job.trainable,
-        job.checkpoint,
+        start,
         job.batch_size,
         list(workload.samples(job.calibration)),
         job.directory,
@@ -54,5 +57,5 @@ def _spec(
         batch_size=job.batch_size,
         files={name: entry_of_file(job.directory / name) for name in names},
         parts=dict(parts),
-        task=workload.task,
+        task=workload.task.model_copy(update={"former": job.former} if job.former else {}),
     )

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from cloud_server.models.backend import EngineFiles, Progress, TrainerFiles
+from cloud_server.models.backend import NOTE, EngineFiles, Origin, Progress, TrainerFiles
 from cloud_server.models.keras.checkpoint_import import import_checkpoint
 from cloud_server.models.keras.litert_graphs import stage_graphs, trainer_graph
 from cloud_server.models.keras.parity_gate import (
@@ -21,9 +21,10 @@ from cloud_server.models.keras.parity_gate import (
     require_same_training,
     require_usable_int8,
 )
+from cloud_server.models.own_weights import Rows
 from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec
 from fleet_model.engine import StagedModel
-from fleet_model.errors import CheckpointError
+from fleet_model.errors import CheckpointError, SettingsError
 from fleet_model.keras.model import keras_model, known_keras_models
 from fleet_model.keras.stages import Part, cut, frozen_variables, whole
 from fleet_model.signatures import FROZEN, TRAINER_GRAPH, TRUNK, TRUNK_INT8
@@ -60,29 +61,40 @@ class KerasBackend:
     def write_trainer(
         self,
         scope: str,
-        own: Path | None,
+        start: Origin | None,
         batch_size: int,
         samples: Sequence[Sample],
         into: Path,
         progress: Progress,
     ) -> TrainerFiles:
         """Write frozen.safetensors, the trunk's graphs, and the gradient's where LiteRT has it."""
-        model = self._model.build(initial_weights=own is None)
-        if own is not None:
-            import_checkpoint(own, model)
+        model = self._model.build(initial_weights=start is None)
+        if start is not None:
+            progress(
+                f"{NOTE}{words}" if (words := self._imported(start, model)) else "weights read"
+            )
         tensors = self._model.trainable(model, scope)
         trunk, rest = cut(model, tensors, self._task)
         frozen = frozen_variables(model, tensors)
         values = {v.path: v.numpy() for v in model.weights if v.path not in frozen}
         weights = {path: values[path] for path in tensors}
-        write_weights(into / FROZEN, {path: v.numpy() for path, v in frozen.items()})
+        kept = None if start is None else start.frozen
+        if kept is None:
+            write_weights(into / FROZEN, {path: v.numpy() for path, v in frozen.items()})
+        else:
+            self._require_trained_classes(frozen, scope)
+            _link(kept / FROZEN, into / FROZEN)
         progress(f"{len(weights)} trained and {len(frozen)} frozen tensors")
 
         metrics: dict[str, float] = {}
         parts: dict[str, tuple[str, ...]] = {"keras": (FROZEN,)}
         stages: tuple[str, ...] = ()
         if trunk is not None:
-            metrics.update(self._write_trunk(trunk, samples, into, progress))
+            if kept is None:
+                metrics.update(self._write_trunk(trunk, samples, into, progress))
+            else:
+                for name in (TRUNK, TRUNK_INT8):
+                    _link(kept / name, into / name)
             stages = (TRUNK,)
         if scope in self._model.litert_scopes:
             metrics.update(self._write_gradient(rest, weights, batch_size, samples, into, progress))
@@ -117,6 +129,17 @@ class KerasBackend:
             progress(f"{stages[-1]}: {len(content)} bytes")
         metrics = self._measured(whole(built, self._task), engines, samples, into)
         return EngineFiles(engines=engines, metrics=metrics)
+
+    def _require_trained_classes(self, frozen: Collection[str], scope: str) -> None:
+        axes = getattr(self._model, "class_axes", {})
+        if not axes or (fixed := sorted(axes.keys() & frozen)):
+            what = f"{scope!r} does not train {fixed[0]}" if axes else "its model has no such rows"
+            raise SettingsError(f"labels cannot be added or renamed here: {what}")
+
+    def _imported(self, start: Origin, model: "keras.Model") -> str:
+        axes = getattr(self._model, "class_axes", {})
+        rows = Rows(self._task.classes, axes, start.former)
+        return import_checkpoint(start.file, model, rows)
 
     def _write_trunk(
         self, trunk: Part, samples: Sequence[Sample], into: Path, progress: Progress

@@ -1,4 +1,4 @@
-"""Start from a user's own weights: a .keras model, or the .npz of this project's first generation.
+"""Give a Keras model the weights of a file: a server's checkpoint, an export, a user's own.
 
 Files come from elsewhere, so nothing in them is run, and no size in them is believed before it is
 compared with the model. Keras is imported only for .keras files.
@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cloud_server.models.own_weights import (
+    LABELS,
+    Named,
+    Rows,
+    parse_labels,
+    read_named,
+    require_kind,
+)
 from fleet_model.errors import CheckpointError
 from fleet_model.types import Tensor, Weights
 
@@ -26,6 +34,16 @@ _HEADERS: Mapping[tuple[int, int], Callable[..., Any]] = {
 }
 
 
+NO_ROWS = Rows()
+_ADVICE = "was it trained with the same backbone and the same number of labels?"
+_KINDS = {
+    "i": "whole numbers, as the state of a PyTorch model does; its shapes and order are others: "
+    "build the model in Keras, set its weights, and save it as .keras",
+    "O": "Python objects, as Flower's Parameters do; save arrays: "
+    "np.savez(file, *parameters_to_ndarrays(parameters))",
+}
+
+
 class _Found(NamedTuple):
     """One tensor of the file."""
 
@@ -34,26 +52,56 @@ class _Found(NamedTuple):
     read: Callable[[], Tensor]
 
 
-def import_checkpoint(file: Path, model: "keras.Model") -> None:
+def import_checkpoint(file: Path, model: "keras.Model", rows: Rows = NO_ROWS) -> str:
     """Give `model` the weights of a file; if it does not fit, the model stays as it is.
 
-    `.keras`: tensors are matched by variable path where the paths agree, else in model order.
+    A server's checkpoint, `.safetensors`: tensors are matched by variable path.
+    `.keras`: by variable path where the paths agree, else in model order.
     `.npz`: arr_0, arr_1, ... as `model.get_weights()` lists them (round-N-weights.npz).
+    Where the file says what its labels are, rows are matched by label, else in their order.
+
+    Returns:
+        What became of the rows, in words; "" where the labels are the same or not known.
 
     Raises:
         CheckpointError: names the first tensor that does not fit, or why the file is not read.
     """
-    readers = {".keras": _read_keras, ".npz": _read_npz}
-    if file.suffix not in readers:
-        raise CheckpointError(f"{file.name}: expected a .keras or .npz file")
-    if not file.is_file():
-        raise CheckpointError(f"{file.name}: no such file")
-    weights = readers[file.suffix](file, model)
+    require_kind(file)
+    named = read_named(file)
+    labels: Sequence[str] = ()
+    if named is not None:
+        weights, labels = _by_name(file, named, model, rows), named.labels
+    elif file.suffix == ".keras":
+        labels = _labels(file)
+        weights = _read_keras(file, model, rows, labels)
+    else:
+        weights = _read_npz(file, model)
     for variable in model.weights:
         variable.assign(weights[variable.path])
+    return rows.told(labels)
 
 
-def _read_keras(file: Path, model: "keras.Model") -> Weights:
+def _by_name(file: Path, named: Named, model: "keras.Model", rows: Rows) -> Weights:
+    for variable in model.weights:
+        if variable.path not in named.tensors:
+            raise CheckpointError(f"{file.name}: has no tensor {variable.path}; {_ADVICE}")
+    found = []
+    for path in [v.path for v in model.weights]:
+        tensor = named.tensors[path]
+        found.append(_Found(path, tensor.shape, lambda tensor=tensor: tensor))  # type: ignore[misc]
+    return _matched(file, found, model.weights, rows, named.labels)
+
+
+def _labels(file: Path) -> tuple[str, ...]:
+    """Return what an export of ours says of its rows; () of another file."""
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(LABELS) as stream:
+            return parse_labels(stream.read(_OVERHEAD_BYTES))
+    except (KeyError, OSError, zipfile.BadZipFile, zlib.error, RuntimeError):
+        return ()
+
+
+def _read_keras(file: Path, model: "keras.Model", rows: Rows, labels: Sequence[str]) -> Weights:
     import keras
 
     _require_plausible_size(file, model)
@@ -69,7 +117,7 @@ def _read_keras(file: Path, model: "keras.Model") -> Weights:
     same_paths = by_path.keys() == {v.path for v in model.weights}
     ordered = [by_path[v.path] for v in model.weights] if same_paths else saved.weights
     found = [_Found(v.path, tuple(v.shape), v.numpy) for v in ordered]
-    return _matched(file, found, model.weights)
+    return _matched(file, found, model.weights, rows, labels)
 
 
 def _read_npz(file: Path, model: "keras.Model") -> Weights:
@@ -115,33 +163,38 @@ def _npy_header(stream: Any, name: str) -> tuple[tuple[int, ...], bool, np.dtype
         raise ValueError(f"{name} has an unknown format")
     shape, fortran_order, dtype = read(stream)
     if dtype.kind != "f":
-        raise ValueError(f"{name} holds {dtype}, expected floating point numbers")
+        words = _KINDS.get(dtype.kind, f"{dtype}, expected floating point numbers")
+        raise ValueError(f"{name} holds {words}")
     return shape, fortran_order, dtype
 
 
 def _matched(
-    file: Path, found: Sequence[_Found], expected: "Sequence[keras.Variable]"
+    file: Path,
+    found: Sequence[_Found],
+    expected: "Sequence[keras.Variable]",
+    rows: Rows = NO_ROWS,
+    labels: Sequence[str] = (),
 ) -> dict[str, Tensor]:
     """Return path -> float32; the shapes of all tensors are compared before one is read."""
-    advice = "was it trained with the same backbone and the same number of labels?"
     for theirs, ours in zip(found, expected, strict=False):
-        if theirs.shape != tuple(ours.shape):
+        if theirs.shape != (shape := rows.shape(ours.path, ours.shape, labels)):
             raise CheckpointError(
                 f"{file.name}: {theirs.name} has shape {theirs.shape}, {ours.path} of this "
-                f"workload has {tuple(ours.shape)}; {advice}"
+                f"workload has {shape}; {_ADVICE}"
             )
     if len(found) != len(expected):
         extra, missing = found[len(expected) :], expected[len(found) :]
         which = f"{extra[0].name} is too many" if extra else f"{missing[0].path} is missing"
         raise CheckpointError(
             f"{file.name}: has {len(found)} tensors, this workload {len(expected)}: {which}; "
-            f"{advice}"
+            f"{_ADVICE}"
         )
     weights = {}
     for theirs, ours in zip(found, expected, strict=True):
-        weights[ours.path] = theirs.read().astype(np.float32)
-        if not np.isfinite(weights[ours.path]).all():
+        tensor = theirs.read().astype(np.float32)
+        if not np.isfinite(tensor).all():
             raise CheckpointError(f"{file.name}: {theirs.name} holds NaN or infinity")
+        weights[ours.path] = rows.placed(ours.path, tensor, labels)
     return weights
 
 

@@ -47,7 +47,9 @@ class KerasTrainer:
         model = _model_with_frozen(definition, spec, directory)
         learned = _CutModel(spec, workload.task, definition, model)
         # Without a trunk the rows are inputs, which lie on this robot already.
-        cache = cache_of(spec, directory, "keras") if learned.has_trunk else FeatureCache()
+        cache = FeatureCache()
+        if learned.has_trunk:
+            cache = cache_of(spec, workload, directory, "keras")
         self._learner = Learner(spec, workload, learned, cache)
 
     def fit(

@@ -59,7 +59,9 @@ class LiteRTTrainer:
         threads = num_threads or threads_from_environment()
         model = _HeadOnFeatures(spec, workload.task, directory, threads)
         # Without a trunk the rows are inputs, which lie on this robot already.
-        cache = cache_of(spec, directory, "litert") if model.has_trunk else FeatureCache()
+        cache = FeatureCache()
+        if model.has_trunk:
+            cache = cache_of(spec, workload, directory, "litert")
         self._learner = Learner(spec, workload, model, cache)
 
     def fit(

@@ -44,6 +44,8 @@ BACKBONES = {
 class ImageClassifier:
     """The class of a whole image: one of a few names."""
 
+    classes_setting = "labels"
+
     def __init__(
         self,
         labels: Sequence[str],

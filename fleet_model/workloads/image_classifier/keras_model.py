@@ -1,7 +1,7 @@
 """The image classifier in Keras: a backbone and one dense layer named "head"."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ class ImageClassifierModel:
     """`KerasModel` of the image classifier."""
 
     litert_scopes = frozenset({"head"})  # LiteRT has no gradient of a convolution
+    class_axes: ClassVar[Mapping[str, int]] = {"head/kernel": 1, "head/bias": 0}
 
     def __init__(self, workload: ImageClassifier) -> None:
         self._workload = workload

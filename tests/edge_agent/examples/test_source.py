@@ -1,6 +1,7 @@
 """Examples of a source of your own, and of the one that is built in."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -72,6 +73,30 @@ def test_frames_are_the_source_unless_another_is_named(image_folder, settings_of
     source = source_of(settings).open(["circle", "square"])
     assert {example.label for example in source.examples()} == {"circle", "square"}
     assert source.left_out == {"labelled 'moon', which is not learned": 3}
+
+
+def test_other_words_for_a_label_are_taken_for_it_and_counted(image_folder, settings_of, caplog):
+    folder = image_folder("frames", {"circle": 5, "Square": 4, "box": 3, "moon": 2})
+    settings = settings_of(
+        f'[examples]\npaths = [{str(folder)!r}]\naliases = {{Square = "box"}}\nheld_out = 0'
+    )
+    with caplog.at_level("INFO"):  # the fleet calls its boxes squares now
+        source = source_of(settings).renamed({"box": "square"})
+        examples = list(source.examples(["circle", "square"]))
+    assert Counter(one.label for one in examples) == {"circle": 5, "square": 7}
+    assert len({one.key for one in examples}) == 12
+    assert "labels by aliases: 4 'Square' as 'square', 3 'box' as 'square'" in caplog.text
+    assert "2 labelled 'moon', which is not learned" in caplog.text
+
+
+def test_aliases_may_come_from_the_environment_and_wrong_ones_are_told(tmp_path):
+    path = tmp_path / "agent.toml"
+    path.write_text('[server]\naddress = "localhost:1"\n')
+    variable = {"EDGE_AGENT_EXAMPLES__ALIASES": '{Brick = "brick"}'}
+    assert load_settings(path, variable).examples.aliases == {"Brick": "brick"}
+    path.write_text('[server]\naddress = "localhost:1"\n[examples]\naliases = {Brick = 3}\n')
+    with pytest.raises(SettingsError, match=r"examples\.aliases.*expected e\.g\. \{Brick"):
+        load_settings(path, {})
 
 
 def test_without_labels_every_frame_is_an_example_with_what_is_known_of_it(

@@ -1,6 +1,7 @@
 """Installing published models: what is fetched, what survives a power cut or a bad file."""
 
 import errno
+import json
 import os
 import resource
 import shutil
@@ -426,7 +427,7 @@ class Published:
     """The tiny bundle in a server's own store."""
 
     def __init__(self, root):
-        self.store = DirectoryStore(root)
+        self.root, self.store = root, DirectoryStore(root)
         self.manifest = self.store.publish(TINY, "stable", TINY)
         self.spec = parse_trainer((TINY / "trainer.json").read_bytes())
         self.fetched = []
@@ -471,6 +472,29 @@ def test_a_trainer_survives_the_collection_of_versions(models, published, shelf)
     published.fetched.clear()
     models.trainer(published, published.manifest.trainer, "litert")
     assert published.fetched == []
+
+
+def test_a_trainer_with_other_labels_takes_over_what_the_one_before_has_kept(models, published):
+    _, before = models.trainer(published, published.manifest.trainer, "litert")
+    (before / "features").mkdir()
+    (before / "features" / "0.rows").write_text("features of a hundred frames")
+    fields = json.loads((TINY / "trainer.json").read_text())
+    fields["workload"]["config"]["labels"].append("moon")
+    content = json.dumps(fields).encode()
+    (published.root / "objects" / entry_of(content).sha256).write_bytes(content)
+
+    _, after = models.trainer(published, entry_of(content), "litert")
+
+    assert after != before
+    assert not before.exists()
+    assert (after / "features" / "0.rows").read_text() == "features of a hundred frames"
+
+
+def test_a_trainer_of_another_kind_takes_nothing_over(models, published):
+    _, before = models.trainer(published, published.manifest.trainer, "litert")
+    (before / "features").mkdir()
+    _, after = models.trainer(published, published.manifest.trainer, "keras")
+    assert not (after / "features").exists()
 
 
 def test_a_damaged_trainer_file_is_fetched_again(models, published):

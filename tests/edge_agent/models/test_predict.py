@@ -23,6 +23,8 @@ pytestmark = pytest.mark.base
 
 LABELS = ["circle", "square", "star"]
 
+MANIFEST = SimpleNamespace(version=5, described_task=SimpleNamespace(former={}))
+
 
 @pytest.fixture
 def run(tmp_path, gray_engine):
@@ -284,7 +286,7 @@ def tray_engine(predictions, answer="boxes"):
         found = next(turns)
         return Answer({"count": np.array(len(found), np.float32)}, found)
 
-    return SimpleNamespace(answer=one, workload=Tray(answer), manifest=SimpleNamespace(version=5))
+    return SimpleNamespace(answer=one, workload=Tray(answer), manifest=MANIFEST)
 
 
 def cup(box, score=0.5):
@@ -371,7 +373,7 @@ def test_without_a_path_the_examples_of_this_robot_are_predicted(tmp_path, monke
     engine = SimpleNamespace(
         answer=lambda raw: Answer({"count": np.array(raw, np.float32)}, []),
         workload=Tray(),
-        manifest=SimpleNamespace(version=5),
+        manifest=MANIFEST,
     )
     wanted = PredictOptions(bundle=tmp_path, source=source)
     summary = run_predict(wanted, stdout, lambda *_: engine)

@@ -6,6 +6,7 @@ import pytest
 from edge_agent.training import feature_cache
 from edge_agent.training.feature_cache import FeatureCache, cache_of, limit_from_environment
 from fleet_model.bundle import TrainerSpec
+from fleet_model.workloads.image_classifier import ImageClassifier
 
 pytestmark = pytest.mark.base
 
@@ -122,10 +123,16 @@ def test_rows_of_another_trunk_or_framework_are_never_used(tmp_path):
             }
         )
 
-    assert fill(cache_of(spec("a"), tmp_path, "litert"), "abc") == "abc"
-    assert fill(cache_of(spec("a"), tmp_path, "litert"), "abc") == ""
-    assert fill(cache_of(spec("b"), tmp_path, "litert"), "abc") == "abc"
-    assert fill(cache_of(spec("b"), tmp_path, "keras"), "abc") == "abc"
+    def opened(trunk, framework, **config):
+        workload = ImageClassifier(**{"labels": ["a", "b"], **config})
+        return cache_of(spec(trunk), workload, tmp_path, framework)
+
+    assert fill(opened("a", "litert"), "abc") == "abc"
+    assert fill(opened("a", "litert"), "abc") == ""
+    assert fill(opened("a", "litert", labels=["b", "a", "new"]), "abc") == ""  # the same trunk
+    assert fill(opened("a", "litert", image_size=64), "abc") == "abc"  # encodes in another way
+    assert fill(opened("b", "litert"), "abc") == "abc"
+    assert fill(opened("b", "keras"), "abc") == "abc"
 
 
 def test_beyond_the_limit_only_the_rest_is_computed_again(tmp_path):

@@ -190,7 +190,7 @@ def test_pickled_objects_in_an_npz_are_not_loaded(tmp_path):
     (tmp_path / "it_ran").unlink(missing_ok=True)
 
     assert_refused(
-        raw_npz(tmp_path / "evil.npz", {"arr_0.npy": content}), "arr_0 holds object, expected"
+        raw_npz(tmp_path / "evil.npz", {"arr_0.npy": content}), "arr_0 holds Python objects"
     )
     assert not (tmp_path / "it_ran").exists()
 
@@ -200,8 +200,8 @@ def test_pickled_objects_in_an_npz_are_not_loaded(tmp_path):
     [
         ({"shape": (2_000_000, 2_000_000)}, r"arr_0 has shape \(2000000, 2000000\)"),
         ({"shape": (3, 3, 3, -4)}, r"arr_0 has shape \(3, 3, 3, -4\)"),
-        ({"descr": "|O"}, "arr_0 holds object, expected floating point numbers"),
-        ({"descr": "<i8"}, "arr_0 holds int64, expected floating point numbers"),
+        ({"descr": "|O"}, "arr_0 holds Python objects, as Flower's Parameters"),
+        ({"descr": "<i8"}, "arr_0 holds whole numbers, as the state of a PyTorch"),
         ({"descr": [("a", "<f4")]}, "arr_0 holds "),
     ],
 )
@@ -247,7 +247,9 @@ def test_an_array_that_is_cut_short_is_refused(tmp_path):
         ("a.npz", b"not a zip", r"not a \.npz file"),
         ("a.keras", b"not a zip", r"not a \.keras file"),
         ("a.npz", b"", r"not a \.npz file"),
-        ("a.h5", b"x", r"expected a \.keras or \.npz file"),
+        ("a.h5", b"x", r"in the old HDF5 format; load it with the TensorFlow that wrote it"),
+        ("a.keras", b"\x89HDF\r\n\x1a\n", r"in the old HDF5 format"),
+        ("a.safetensors", b"x", r"not a readable safetensors file"),
     ],
 )
 def test_another_kind_of_file_is_refused(tmp_path, name, content, message):

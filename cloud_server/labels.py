@@ -1,0 +1,160 @@
+"""Give a trained fleet more labels, or other names for them; see docs/decisions on labels.
+
+The new trainer files lie beside the old ones. The checkpoint that names them is what makes the
+change: before it is there nothing has happened, after it robots can train, published or not.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cloud_server.models.export import InitJob, Progress, run_export
+from cloud_server.models.publish import exported, prune
+from cloud_server.runs.run_store import RunStore
+from cloud_server.state.checkpoints import MODEL, Checkpoints
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.model_store import DirectoryStore
+from cloud_server.state.settings import PublishSettings
+from fleet_model.bundle import TRAINER, TrainerSpec, parse_trainer
+from fleet_model.durable import rename_durably, sync_file_system
+from fleet_model.errors import SettingsError
+from fleet_model.signatures import WEIGHTS
+from fleet_model.types import Checkpoint
+from fleet_model.weights import read_weights
+from fleet_model.workload import rebuild, with_classes
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The labels of a lineage, in the order of their rows."""
+
+    names: tuple[str, ...]
+    former: Mapping[str, str] = field(default_factory=dict)  # as in recordings -> name
+
+    def with_added(self, new: Sequence[str]) -> "Labels":
+        """Return them with others behind; raises SettingsError for one that is there."""
+        for name in new:
+            if name in self.names:
+                raise SettingsError(f"label {name!r} is there already: {', '.join(self.names)}")
+        former = {old: name for old, name in self.former.items() if old not in new}
+        return Labels((*self.names, *new), former)
+
+    def renamed(self, old: str, new: str) -> "Labels":
+        """Return them with another name in the place of `old`; recordings may keep the old one.
+
+        Raises:
+            SettingsError: there is no `old`, or a `new` already.
+        """
+        if old not in self.names:
+            raise SettingsError(f"there is no label {old!r}; there are: {', '.join(self.names)}")
+        if new in self.names:
+            raise SettingsError(f"label {new!r} is there already: two labels cannot become one")
+        former = {word: new if name == old else name for word, name in self.former.items()}
+        former[old] = new
+        former.pop(new, None)
+        return Labels(tuple(new if name == old else name for name in self.names), former)
+
+
+def labels_of(server_dir: ServerDirectory) -> Labels:
+    """Return the labels of the newest checkpoint.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    spec = _spec(server_dir, Checkpoints(server_dir.checkpoints).latest().version)
+    return Labels(rebuild(spec.workload).task.classes, spec.task.former if spec.task else {})
+
+
+def relabel(
+    server_dir: ServerDirectory, settings: PublishSettings, labels: Labels, progress: Progress
+) -> int:
+    """Make and publish a version with these labels; rows of labels that stay keep their bits.
+
+    A new label begins as the mean of the other rows: no answer of the model changes by that.
+
+    Returns:
+        The version.
+
+    Raises:
+        SettingsError: a run goes on, or the workload does not take these labels.
+        CheckpointError: the newest checkpoint is damaged.
+        ExportError: what was exported does not compute what the model computes.
+    """
+    store = DirectoryStore(server_dir.store)
+    with server_dir.locked("train"):
+        _require_no_run(server_dir)
+        checkpoints = Checkpoints(server_dir.checkpoints)
+        before = checkpoints.latest()
+        version = before.version + 1
+        model = _make_model(server_dir, before, labels, progress)
+        weights = read_weights(model / WEIGHTS)
+        with exported(server_dir, settings, model, model / WEIGHTS, version, progress) as bundle:
+            store.add(bundle, model, server_dir.lineage)
+        # A rule's own tensors may have a row for each label, too: it begins anew.
+        same = weights.keys() == before.weights.keys() and all(
+            weights[name].shape == before.weights[name].shape for name in weights
+        )
+        after = Checkpoint(
+            version=version,
+            weights=weights,
+            server_state=before.server_state if same else {},
+            seed=before.seed,
+        )
+        checkpoints.save(after, model=model.name)
+        store.offer(settings.channel, version, server_dir.lineage)
+    prune(server_dir, settings)
+    return version
+
+
+def _make_model(
+    server_dir: ServerDirectory, before: Checkpoint, labels: Labels, progress: Progress
+) -> Path:
+    """Return the complete directory of the new trainer files; nothing names it yet."""
+    checkpoints = Checkpoints(server_dir.checkpoints)
+    old, spec = server_dir.model_of(before.version), _spec(server_dir, before.version)
+    workload = with_classes(spec.workload, labels.names)
+    _remove_unused(server_dir, checkpoints)
+    model = server_dir.home / f"{MODEL}-{before.version + 1:06d}"
+    aside = model.with_name(f".{model.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    job = InitJob(
+        workload=workload,
+        trainable=spec.trainable,
+        batch_size=spec.batch_size,
+        directory=aside,
+        checkpoint=checkpoints.path(before.version),
+        frozen=old,
+        former=dict(labels.former),
+    )
+    try:
+        run_export(job, progress)
+        sync_file_system(aside)
+        rename_durably(aside, model)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return model
+
+
+def _remove_unused(server_dir: ServerDirectory, checkpoints: Checkpoints) -> None:
+    """Remove trainer files that no checkpoint names, or names any more."""
+    used = checkpoints.models()
+    for folder in server_dir.home.glob(f"{MODEL}-*"):
+        if folder.name not in used:
+            shutil.rmtree(folder)
+
+
+def _spec(server_dir: ServerDirectory, version: int) -> TrainerSpec:
+    return parse_trainer((server_dir.model_of(version) / TRAINER).read_bytes())
+
+
+def _require_no_run(server_dir: ServerDirectory) -> None:
+    for root in (server_dir.runs, server_dir.runs_apart):
+        for run in RunStore(root).load():
+            if run.active:
+                raise SettingsError(
+                    f"run {run.id} goes on ({run.state}); wait until it has ended, or stop it with "
+                    f"`cloud-server runs stop {server_dir.root} {run.id}`"
+                )
