@@ -26,9 +26,9 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export UV_PYTHON_DOWNLOADS := never
 
-# Most of a test's time is waiting for processes that it started. A file stays in one worker; which
-# come first says tests/conftest.py.
-PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Most of a test's time is waiting for processes that it started: with as many workers as cores, a
+# quarter of two cores lies idle. A file stays in one worker; which come first says tests/conftest.py.
+PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # $(call find_python,X.Y): prints an interpreter of that version, or nothing. A name on PATH may be
 # a shim that does not run, so every candidate is tried.
@@ -84,7 +84,7 @@ test-base: $(BASE_VENV)/.installed
 # Only files that use the marker are collected, as above.
 test-ros: $(ROS_VENV)/.installed
 	@if test -e $<; then \
-	$(ROS_VENV)/bin/python -m pytest --numprocesses 2 -m ros $$(grep -rlE 'mark\.ros\b' tests --include='test_*.py'); \
+	$(ROS_VENV)/bin/python -m pytest --numprocesses 4 -m ros $$(grep -rlE 'mark\.ros\b' tests --include='test_*.py'); \
 	else echo "left out: the ROS tests, ROS 2 has wheels only for Python 3.11 on x86-64"; fi
 
 # Only files that use the marker are collected, as above.
