@@ -22,7 +22,7 @@ PUBLISHER = Path(__file__).parent / "frames" / "publish_camera.py"
 SHARED_MEMORY = Path("/dev/shm")
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 # Parallel runs seldom share one, the two workers of a run never.
-DOMAINS = itertools.count(2 + os.getpid() % 50 * 2 + WORKER % 2, step=2)
+DOMAINS = itertools.count(2 + os.getpid() % 25 * 4 + WORKER % 4, step=4)
 SHARED_MEMORY_ONLY = """<?xml version="1.0" encoding="UTF-8" ?>
 <dds xmlns="http://www.eprosima.com"><profiles>
   <transport_descriptors><transport_descriptor>
