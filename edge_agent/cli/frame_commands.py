@@ -95,11 +95,10 @@ def extract(
 
 def _bare_name(path: Path) -> str:
     """Return the name without the suffix of a storage file; a folder may have dots in its name."""
-    from edge_agent.data.frames.source import BAG_SUFFIXES
+    from edge_agent.data.frames.source import bag_suffix
 
     name = path.resolve().name
-    suffix = next((end for end in BAG_SUFFIXES if name.endswith(end)), "")
-    return name.removesuffix(suffix) if path.is_file() else name
+    return name[: len(name) - len(bag_suffix(name))] if path.is_file() else name
 
 
 def inspect(
@@ -112,15 +111,21 @@ def inspect(
 ) -> None:
     """Show what is in a bag: topics, types, rates, gaps, damage; draw a contact sheet.
 
-    Exit code 13 says that something is damaged.
+    Exit code 13 says that something is damaged, 12 that the contact sheet cannot be written.
     """
     from edge_agent.data.inspection.inspect import inspect_bag
 
     with _progress_bar("messages", lambda: 0) as show:
         inspection = inspect_bag(path, show)
     sheet = None if no_contact_sheet else contact_sheet or Path(f"{inspection.name}.contact.png")
-    if sheet:
-        _write_sheet(inspection, sheet)
+    unwritten: StorageError | None = None
+    if not json_output:
+        typer.echo("\n".join(_inspection_lines(inspection)))
+    try:
+        if sheet:
+            _write_sheet(inspection, sheet)
+    except StorageError as error:  # the rest was worth reading the bag
+        unwritten, sheet = error, None
     if json_output:
         values = {
             "topics": [_topic_values(topic) for topic in inspection.topics],
@@ -128,10 +133,11 @@ def inspect(
             "contact_sheet": str(sheet) if sheet else None,
         }
         typer.echo(json.dumps(values))
-    else:
-        typer.echo("\n".join(_inspection_lines(inspection)))
-        if sheet:
-            typer.echo(f"contact sheet: {sheet}")
+    elif sheet:
+        typer.echo(f"contact sheet: {sheet}")
+    if unwritten:
+        losses = f"; losses: {_losses(inspection.damage)}" if inspection.damage else ""
+        raise StorageError(f"{unwritten}{losses}")
     _require_no_loss(inspection.damage)
 
 
@@ -148,8 +154,11 @@ def _write_sheet(inspection: "Inspection", file: Path) -> None:
 
 def _require_no_loss(damage: "tuple[Damage, ...]") -> None:
     if damage:
-        listed = "; ".join(f"{loss.count} x {loss.kind}, first {loss.begins}" for loss in damage)
-        raise LossError(f"done, with losses: {listed}")
+        raise LossError(f"done, with losses: {_losses(damage)}")
+
+
+def _losses(damage: "tuple[Damage, ...]") -> str:
+    return "; ".join(f"{loss.count} x {loss.kind}, first {loss.begins}" for loss in damage)
 
 
 def _summary_values(summary: "ExtractSummary") -> dict[str, Any]:
@@ -172,6 +181,8 @@ def _topic_values(topic: "TopicReport") -> dict[str, Any]:
     return {
         "name": topic.name,
         "type": topic.type,
+        "encoding": topic.encoding,
+        "pictures": topic.pictures,
         "messages": topic.messages,
         "rate_hz": topic.rate_hz,
         "first_ns": topic.first_ns,
@@ -215,6 +226,10 @@ def _inspection_lines(inspection: "Inspection") -> Iterator[str]:
     with console.capture() as captured:
         console.print(table)
     yield from (line.rstrip() for line in captured.get().splitlines())
+    for topic in inspection.topics:
+        if topic.pictures not in ("", "read"):
+            what = f"{topic.name} is a {topic.type} ({topic.encoding})"
+            yield f"{topic.pictures}: {what}, without pictures in the contact sheet"
 
 
 def _frame_count(paths: tuple[Path, ...], topic: str) -> int:

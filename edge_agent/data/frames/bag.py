@@ -19,6 +19,11 @@ _NO_PICTURES = "/compressedDepth"  # CompressedImage by type, but no camera pict
 _ENCODINGS = ("cdr", "ros1")
 _LISTED = re.compile(rb"relative_file_paths:[ \t]*\r?\n((?:[ \t]*-[ \t]+[^\r\n]+\r?\n)+)")
 _METADATA_LIMIT = 64 << 20  # bytes; holds every message definition and file name of a split bag
+# Types that seem to hold pictures, but for those that only describe them.
+_PICTURES = re.compile(
+    r"(?i)(image|picture|video|theora|ffmpeg|jpe?g|h\.?26[45])(?!.*(info|mark|annot))"
+)
+_SHOWN = 10  # topics in a message
 _KEPT_OPEN = 2  # files; finding the topics and then reading a bare file unpacks it once
 
 
@@ -81,13 +86,25 @@ class BagFrames:
                 )
         return sorted(merged.values())
 
+    def kind_of_pictures(self, topic: Topic) -> str:
+        """Return "read", "video", "not read" of a type that seems to hold pictures; "" of others.
+
+        Raises:
+            FrameError: no file of the bag can be read.
+        """
+        if not _is_camera(topic):
+            return "not read" if _PICTURES.search(topic.type) else ""
+        has_video, _ = split_video(self._numbered((topic.name,), DamageLog()))
+        return "video" if has_video else "read"
+
     def choose_topic(self) -> Topic:
         """Return the named camera topic, or the only one that has messages.
 
         Raises:
             FrameError: there is none of that name, or several to choose from.
         """
-        cameras = [topic for topic in self.topics() if _is_camera(topic)]
+        topics = self.topics()
+        cameras = [topic for topic in topics if _is_camera(topic)]
         counts = Counter[str]()
         for camera in cameras:
             counts[camera.name] += camera.messages
@@ -97,8 +114,8 @@ class BagFrames:
             return found._replace(messages=counts[name])
         listed = ", ".join(f"{topic} ({count} messages)" for topic, count in sorted(counts.items()))
         if self.topic or not cameras:
-            missing = f"camera topic {self.topic}".strip()
-            raise FrameError(f"{self.path.name}: no {missing}; it has {listed or 'none at all'}")
+            missing = f"no camera topic {self.topic}".strip()
+            raise FrameError(f"{self.path.name}: {missing}; it has {listed or _others(topics)}")
         raise FrameError(f"{self.path.name}: name one camera topic with --topic: {listed}")
 
     def _numbered(
@@ -153,6 +170,17 @@ def _is_camera(topic: Topic) -> bool:
     return picture or is_video_type(topic)
 
 
+def _others(topics: list[Topic]) -> str:
+    """Return what a bag without a camera has: what seems to hold pictures, else all topics."""
+    pictures = [topic for topic in topics if _PICTURES.search(topic.type)]
+    shown = pictures or topics
+    names = [f"{t.name} ({t.type}, {t.encoding}, {t.messages} messages)" for t in shown[:_SHOWN]]
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    unread = ", which is not read" if pictures else ""
+    expected = f"{', '.join(CAMERA_TYPES)} or video (docs/data.md)"
+    return f"{', '.join(names) or 'no topic at all'}{more}{unread}; expected {expected}"
+
+
 def _load_frame(stored: Stored, source: str) -> Frame:
     return frame_of(stored.load(), stored.topic, source, stored.bag_ns)
 
@@ -180,9 +208,14 @@ def _listed(folder: Path) -> list[str]:
 def _missing_files(path: Path, files: list[Path]) -> list[str]:
     if not path.is_dir():
         return []
-    there = {file.name.removesuffix(".zstd") for file in files}
+    there = {_bare(file.name) for file in files}
     listed = [name for name in _listed(path) if storage_suffix(name)]
-    return [name for name in listed if name.removesuffix(".zstd") not in there]
+    return [name for name in listed if _bare(name) not in there]
+
+
+def _bare(name: str) -> str:
+    """Return the name without ".zstd"; disks of other systems change the case of names."""
+    return name.lower().removesuffix(".zstd")
 
 
 def _without_copies(files: list[Path], folder: Path) -> list[Path]:

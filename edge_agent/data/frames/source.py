@@ -87,10 +87,15 @@ def is_bag(path: Path) -> bool:
 
 
 def storage_suffix(name: str) -> str:
-    """Return ".mcap", ".db3" or ".bag" for the name of a storage file, else ""."""
+    """Return ".mcap", ".db3" or ".bag" for the name of a storage file in any case, else ""."""
+    return bag_suffix(name).removesuffix(".zstd").removesuffix(".active")
+
+
+def bag_suffix(name: str) -> str:
+    """Return which of BAG_SUFFIXES the name of a storage file has in any case, else ""."""
     hidden = name.startswith(".")  # macOS leaves "._x.mcap" on foreign disks
-    found = "" if hidden else next((end for end in BAG_SUFFIXES if name.endswith(end)), "")
-    return found.removesuffix(".zstd").removesuffix(".active")
+    ends = (end for end in BAG_SUFFIXES if name.lower().endswith(end))
+    return "" if hidden else next(ends, "")
 
 
 def find_bags(path: Path) -> list[Path]:

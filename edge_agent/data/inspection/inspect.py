@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import Damage, DamageLog
-from edge_agent.data.frames.message import CAMERA_TYPES, frame_of
+from edge_agent.data.frames.message import frame_of
 from edge_agent.data.frames.source import is_bag
 from edge_agent.data.storage import Stored, Topic
 from fleet_model.errors import FrameError
@@ -48,6 +48,8 @@ class TopicReport:
     first_ns: int  # bag times; 0 where there are none
     last_ns: int
     gaps: tuple[Gap, ...]  # in their order; of more than 100 the longest
+    encoding: str  # as in Topic
+    pictures: str  # as BagFrames.kind_of_pictures
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -99,11 +101,14 @@ def inspect_bag(path: Path, progress: Callable[[int, int], None] | None = None) 
     times = {name: array("q") for name in topics}
     for stored in bag.stored(topics, damage):
         times[stored.topic.name].append(stored.bag_ns)
-    cameras = [name for name in topics if topics[name].type in CAMERA_TYPES and times[name]]
+    kinds = {name: bag.kind_of_pictures(topic) for name, topic in topics.items()}
+    cameras = [name for name in topics if kinds[name] == "read" and times[name]]
     each = max(_FEWEST_PICTURES, _PICTURES // max(1, len(cameras)))
     wanted = {name: evenly_spaced(np.array(times[name]), each) for name in cameras}
     seen = _read_all(bag, topics, wanted, damage, progress, sum(map(len, times.values())))
-    reports = {name: _report(topics[name], np.sort(np.array(times[name]))) for name in topics}
+    reports = {
+        name: _report(topics[name], kinds[name], np.sort(np.array(times[name]))) for name in topics
+    }
     return Inspection(
         name=bag.path.name,
         topics=tuple(reports.values()),
@@ -140,12 +145,14 @@ def find_gaps(times_ns: NDArray[np.int64]) -> tuple[Gap, ...]:
     )
 
 
-def _report(topic: Topic, times_ns: NDArray[np.int64]) -> TopicReport:
+def _report(topic: Topic, pictures: str, times_ns: NDArray[np.int64]) -> TopicReport:
     count = len(times_ns)
     first, last = (int(times_ns[0]), int(times_ns[-1])) if count else (0, 0)
     return TopicReport(
         name=topic.name,
         type=topic.type,
+        encoding=topic.encoding,
+        pictures=pictures,
         messages=count,
         rate_hz=(count - 1) * NS_PER_S / (last - first) if last > first else 0.0,
         first_ns=first,
@@ -177,7 +184,7 @@ def _read_all(
         is_wanted = seen[name].messages in wanted.get(name, ())
         seen[name].messages += 1
         try:
-            sample = _sample(stored, bag.path.name, is_wanted)
+            sample = _sample(stored, bag.path.name, name in wanted, is_wanted)
         except FrameError as error:
             damage.add(error.reason, str(error))
             sample = Sample(stored.bag_ns, None, error.reason)
@@ -191,10 +198,10 @@ def _read_all(
     return seen
 
 
-def _sample(stored: Stored, source: str, is_wanted: bool) -> Sample:
+def _sample(stored: Stored, source: str, is_camera: bool, is_wanted: bool) -> Sample:
     """Read one message; a camera's is decoded only if it is wanted."""
     content = stored.load()
-    if stored.topic.type not in CAMERA_TYPES:
+    if not is_camera:
         return Sample(stored.bag_ns, None, "")
     frame = frame_of(content, stored.topic, source, stored.bag_ns)
     picture = _thumbnail(frame) if is_wanted else None

@@ -39,9 +39,9 @@ class OpenStorage:
             raise FrameError(f"{path.name}: expected {', '.join(STORAGE_FILES)}")
         self._cut: FrameError | None = None  # why the unpacked file ends too early
         kind = load_plugin(STORAGE_FILES, suffix)
-        if path.suffix == ".zstd":
+        if path.suffix.lower() == ".zstd":
             with _temporary_folder(path) as folder:
-                unpacked = Path(folder) / path.name.removesuffix(".zstd")
+                unpacked = Path(folder) / path.stem
                 self._cut = unpack_file(path, unpacked)
                 # The open file needs no name, so nothing is left behind however this process ends.
                 self._file = cast("StorageFile", kind(unpacked).__enter__())

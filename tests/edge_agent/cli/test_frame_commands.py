@@ -4,17 +4,21 @@ import json
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import pytest
+from mcap.writer import Writer
 
 pytestmark = pytest.mark.base
 
 T0 = 1_760_000_000_000_000_000
 CAMERA = "/camera/image/compressed"
+# A CompressedImage of the format "h264": stamp, frame_id, format, data.
+H264 = b"\0\1\0\0" + struct.pack("<iII4xI8sI8s", 1, 0, 1, 5, b"h264", 8, b"\0\0\0\1\x67ab\0")
 
 
 def type_(*words, here, code=0):
@@ -125,6 +129,31 @@ def test_inspect_shows_a_table_and_draws_a_contact_sheet(bags, tmp_path):
     assert cv2.imread(str(tmp_path / "r1.contact.png")).shape[1] == 1636
 
 
+def test_inspect_says_which_pictures_are_video_or_not_read(tmp_path):
+    with (tmp_path / "a.mcap").open("wb") as stream:
+        writer = Writer(stream)
+        writer.start()
+        for kind, encoding, data in (
+            ("foxglove.RawImage", "flatbuffer", b"any"),
+            ("foxglove.CompressedVideo", "protobuf", b"any"),
+            ("sensor_msgs/msg/CompressedImage", "cdr", H264),
+        ):
+            schema = writer.register_schema(kind, encoding, b"")
+            channel = writer.register_channel(f"/{kind[:12]}", encoding, schema)
+            writer.add_message(channel, T0, data, T0)
+        writer.finish()
+    out, said = type_("inspect", "a.mcap", here=tmp_path)
+    assert said == ""
+    assert sorted(line for line in out.splitlines() if " is a " in line) == [
+        "not read: /foxglove.Raw is a foxglove.RawImage (flatbuffer), "
+        "without pictures in the contact sheet",
+        "video: /foxglove.Com is a foxglove.CompressedVideo (protobuf), "
+        "without pictures in the contact sheet",
+        "video: /sensor_msgs/ is a sensor_msgs/CompressedImage (cdr), "
+        "without pictures in the contact sheet",
+    ]
+
+
 def test_inspect_as_json_with_damage_ends_with_13(damaged, tmp_path):
     words = ["--json", "--contact-sheet", "sheets/a.png"]
     out, said = type_("inspect", "r1", *words, here=tmp_path, code=13)
@@ -138,11 +167,21 @@ def test_inspect_as_json_with_damage_ends_with_13(damaged, tmp_path):
         "first_ns": T0,
         "last_ns": T0 + 500_000_000,
         "gaps": [],
+        "encoding": "cdr",
+        "pictures": "read",
     }
     assert [(d["kind"], d["count"]) for d in answer["damage"]] == [("cut jpeg", 1)]
     assert answer["contact_sheet"] == "sheets/a.png"
     assert (tmp_path / "sheets" / "a.png").exists()
     assert "with losses" in said
+
+
+def test_a_sheet_that_cannot_be_written_hides_neither_the_rest_nor_the_losses(damaged, tmp_path):
+    words = ["--json", "--contact-sheet", "/proc/a.png"]
+    out, said = type_("inspect", "r1", *words, here=tmp_path, code=12)
+    assert json.loads(out)["topics"][0]["messages"] == 6
+    assert json.loads(out)["contact_sheet"] is None
+    assert "a.png: cannot be written (No such file or directory); losses: 1 x cut jpeg, " in said
 
 
 def test_no_contact_sheet_is_drawn_when_none_is_wanted(bags, tmp_path):
@@ -155,7 +194,9 @@ def test_no_contact_sheet_is_drawn_when_none_is_wanted(bags, tmp_path):
 def test_a_place_that_cannot_be_written_is_12(bags, tmp_path):
     bags.drive(tmp_path / "r1", ["star"])
     (tmp_path / "file").write_text("")
-    type_("inspect", "r1", "--contact-sheet", "file/a.png", here=tmp_path, code=12)
+    out, said = type_("inspect", "r1", "--contact-sheet", "file/a.png", here=tmp_path, code=12)
+    assert [line.split()[0] for line in out.splitlines()] == ["topic", CAMERA, "/camera/label"]
+    assert said == "edge-agent: a.png: cannot be written (File exists)\n"
     type_("extract", "r1", "--out", "file/out", here=tmp_path, code=12)
 
 

@@ -13,6 +13,7 @@ from rosbags.typesys import Stores, get_typestore
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import find_bags, is_bag
+from edge_agent.data.storage.compression import zstd_module
 from fleet_model.errors import FrameError, StorageError
 
 pytestmark = pytest.mark.base
@@ -139,8 +140,76 @@ def test_a_topic_that_is_not_there_or_no_camera_names_those_that_are(bags, tmp_p
 
 def test_a_bag_without_a_camera_says_so(bags, tmp_path):
     path = bags.write(tmp_path / "r1", [(LABELS, T0, bags.text("star"))])
-    with pytest.raises(FrameError, match="r1: no camera topic; it has none at all"):
+    named = (
+        r"it has /camera/label \(std_msgs/String, cdr, 1 messages\); expected sensor_msgs/Image,"
+    )
+    with pytest.raises(FrameError, match=f"r1: no camera topic; {named}"):
         frames_in(path)
+
+
+def foreign(path, *types, count=1):
+    """Write a .mcap with topics of other types, "TYPE ENCODING"."""
+    from mcap.writer import Writer
+
+    with path.open("wb") as stream:
+        writer = Writer(stream)
+        writer.start()
+        for number, (name, encoding) in enumerate(words.split() for words in types):
+            schema = writer.register_schema(name, encoding, b"")
+            channel = writer.register_channel(f"/topic_{number:02}", encoding, schema)
+            for i in range(count):
+                writer.add_message(channel, T0 + i, b"\x1a\x04jpeg", T0 + i)
+        writer.finish()
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "foxglove.CompressedImage protobuf",
+        "foxglove.RawImage flatbuffer",
+        "theora_image_transport/msg/Packet cdr",
+        "sensor_msgs/msg/Image json",
+        "stereo_msgs/msg/DisparityImage cdr",
+    ],
+)
+def test_what_seems_to_hold_pictures_and_is_not_read_is_named(tmp_path, kind):
+    others = ("std_msgs/msg/String cdr", "sensor_msgs/msg/CameraInfo cdr")
+    path = foreign(tmp_path / "a.mcap", *others, kind, "foxglove.ImageAnnotations protobuf")
+    shown = ", ".join(kind.replace("/msg/", "/").split())
+    with pytest.raises(FrameError) as caught:
+        frames_in(path)
+    assert str(caught.value) == (
+        f"a.mcap: no camera topic; it has /topic_02 ({shown}, 1 messages), which is not read; "
+        "expected sensor_msgs/Image, sensor_msgs/CompressedImage or video (docs/data.md)"
+    )
+    bag = BagFrames(path)
+    assert [bag.kind_of_pictures(topic) for topic in bag.topics()] == ["", "", "not read", ""]
+
+
+def test_of_many_topics_ten_are_named(tmp_path):
+    path = foreign(tmp_path / "a.mcap", *["std_msgs/msg/String cdr"] * 14)
+    with pytest.raises(FrameError, match=r"/topic_09 \(.*\) and 4 more; expected"):
+        frames_in(path)
+    with pytest.raises(FrameError, match="it has no topic at all; expected"):
+        frames_in(foreign(tmp_path / "b.mcap"))
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_names_in_capitals_are_bags_too(bags, tmp_path, picture_bytes, storage):
+    messages = [(CAMERA, T0 + i, bags.jpeg(T0 + i, picture_bytes(i))) for i in range(2)]
+    folder = bags.write(tmp_path / "r1", messages, storage=storage)
+    (file,) = (f for f in folder.iterdir() if f.suffix != ".yaml")
+    bare = tmp_path / f"REC{file.suffix.upper()}"
+    shutil.copy(file, bare)
+    assert len(frames_in(bare)) == 2
+    file.rename(file.with_name(file.name.upper()))  # as disks of other systems do
+    damage = DamageLog()
+    assert len(list(frames_of(BagFrames(folder), damage))) == 2
+    assert not damage
+    packed = tmp_path / f"REC{file.suffix.upper()}.ZSTD"
+    packed.write_bytes(zstd_module().compress(bare.read_bytes()))
+    assert len(frames_in(packed)) == 2
 
 
 def test_a_depth_topic_beside_the_camera_is_not_taken_for_one(bags, tmp_path, picture_bytes):

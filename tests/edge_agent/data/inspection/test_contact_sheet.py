@@ -17,7 +17,9 @@ COLOR = (200, 30, 120)
 
 
 def inspection(pictures, *, damage=(), gaps=(), damaged_ns=(), name="run", topic="/camera"):
-    report = TopicReport(topic, "sensor_msgs/Image", 100, 10.0, T0, T0 + 10 * S, gaps)
+    report = TopicReport(
+        topic, "sensor_msgs/Image", 100, 10.0, T0, T0 + 10 * S, gaps, "cdr", "read"
+    )
     step = 10 * S // max(1, len(pictures) - 1)
     samples = tuple(
         Sample(T0 + i * step, picture, "cut jpeg" if picture is None else "bgr8 40 x 30")
@@ -89,7 +91,7 @@ def test_odd_words_and_times_are_drawn():
 
 
 def test_a_bag_without_cameras_has_a_sheet_too():
-    report = TopicReport("/chatter", "std_msgs/String", 0, 0.0, 0, 0, ())
+    report = TopicReport("/chatter", "std_msgs/String", 0, 0.0, 0, 0, (), "cdr", "")
     assert contact_sheet(Inspection("run", (report,), (), ())).shape[1] == 1636
     assert contact_sheet(Inspection("run", (), (), ())).shape[1] == 1636
 
