@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from edge_agent.data.label_formats.vision_msgs import default_definition
+from edge_agent.data.label_formats.vision_msgs import default_definitions
 from fleet_model.errors import FrameError
 
 _LONGEST_DEFINITION = 1 << 20  # characters
@@ -34,6 +34,7 @@ _FORMATS = {
 _BASIC = frozenset({*_FORMATS, "string"})
 _IDL_STARTS = ("IDL:", "module ", "#include")
 _BYTE_ORDERS = {0: ">", 1: "<", 6: ">", 7: "<"}  # second byte of the encapsulation
+_PADDING = 4  # bytes, less one, that a recorder may leave behind a message
 _XCDR2 = (6, 7)  # 8-byte numbers are aligned to 4 there
 
 
@@ -54,7 +55,8 @@ class MessageReader:
 
         Args:
             msgtype: with or without "/msg/".
-            definition: in .msg or IDL, with what it depends on; "" takes vision_msgs 4.
+            definition: in .msg or IDL, with what it depends on; "" takes the version of vision_msgs
+                whose layout uses up a message, which is tried for each.
             encoding: "cdr" or "ros1".
 
         Raises:
@@ -63,12 +65,16 @@ class MessageReader:
         self._name = msgtype.replace("/msg/", "/").replace("/", "/msg/")
         self._encoding = encoding
         try:
-            self._types = _parse(self._name, definition or default_definition(self._name), encoding)
+            texts = [definition] if definition else default_definitions(self._name)
+            self._layouts = [_parse(self._name, text, encoding) for text in texts]
         except FrameError:
             raise
         except Exception as error:  # noqa: BLE001  (a parser's many ways to refuse)
             message = f"the definition of {msgtype} cannot be parsed: {error!s:.100}"
             raise FrameError(message, "bad message") from None
+        self._is_guessed = not definition
+        if not self._layouts:
+            raise FrameError(f"no definition of {msgtype} is in the bag", "bad message")
 
     def read(self, data: bytes | memoryview) -> Any:
         """Return the message's fields as attributes.
@@ -76,24 +82,39 @@ class MessageReader:
         Raises:
             FrameError: it does not fit the definition ("bad message").
         """
-        try:
-            walk = _Walk(memoryview(data), self._types, self._encoding)
-            return walk.message(self._name, 0)
-        except (struct.error, IndexError, KeyError, ValueError) as error:
-            message = f"a message of {len(data)} bytes is no {self._name}: {error}"
-            raise FrameError(message, "bad message") from None
+        why = "no version of it that is known uses up these bytes"
+        for layout in self._layouts:
+            try:
+                walk = _Walk(memoryview(data), layout, self._encoding, strictly=self._is_guessed)
+                message = walk.message(self._name, 0)
+            except (struct.error, IndexError, KeyError, ValueError) as error:
+                why = str(error) if len(self._layouts) == 1 else why
+                continue
+            if not self._is_guessed or walk.is_at_end():
+                self._layouts = [layout, *(other for other in self._layouts if other != layout)]
+                return message
+        raise FrameError(f"a message of {len(data)} bytes is no {self._name}: {why}", "bad message")
 
 
 class _Walk:
     def __init__(
-        self, view: memoryview, types: Mapping[str, tuple[Field, ...]], encoding: str
+        self,
+        view: memoryview,
+        types: Mapping[str, tuple[Field, ...]],
+        encoding: str,
+        *,
+        strictly: bool,
     ) -> None:
-        self._view, self._types = view, types
+        self._view, self._types, self._strictly = view, types, strictly
         self._is_ros1 = encoding == "ros1"
         self._at = self._begin = 0 if self._is_ros1 else 4
         self._order = "<" if self._is_ros1 else _BYTE_ORDERS[view[1]]
         self._widest = 4 if not self._is_ros1 and view[1] in _XCDR2 else 8
         self._fields_left = len(view) + _SPARE_FIELDS
+
+    def is_at_end(self) -> bool:
+        """Return whether at most the padding of a message is left."""
+        return len(self._view) - self._at < _PADDING
 
     def message(self, name: str, depth: int) -> Any:
         if depth > _DEEPEST:
@@ -142,7 +163,10 @@ class _Walk:
         begin, self._at = self._at, self._at + length
         if self._at > len(self._view):
             raise ValueError("a text leads out of it")
-        return bytes(self._view[begin : self._at]).rstrip(b"\0").decode("utf-8", "replace")
+        text = bytes(self._view[begin : self._at])
+        if self._strictly and not self._is_ros1 and text.find(b"\0") != length - 1:
+            raise ValueError("a text without its end")  # a number in another layout
+        return text.rstrip(b"\0").decode("utf-8", "replace")
 
     def _align(self, size: int) -> None:
         if not self._is_ros1:
@@ -161,7 +185,9 @@ def _parse(name: str, definition: str, encoding: str) -> Mapping[str, tuple[Fiel
 
     if len(definition) > _LONGEST_DEFINITION:
         raise FrameError(
-            f"the definition of {name} has {len(definition)} characters", "bad message"
+            f"the definition of {name} has {len(definition)} characters, "
+            f"at most {_LONGEST_DEFINITION} are read",
+            "bad message",
         )
     lines = definition.splitlines()
     if any(line.startswith(_IDL_STARTS) for line in lines):

@@ -11,7 +11,7 @@ from rosbags.typesys import get_types_from_msg
 
 from edge_agent.data.extraction.extract import ExtractOptions, extract
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.label_formats.vision_msgs import default_definition
+from edge_agent.data.label_formats.vision_msgs import default_definitions
 from edge_agent.data.labels import LabelSettings, labelled_frames
 from edge_agent.examples.example_store import ExampleStore
 
@@ -69,7 +69,7 @@ def labels_in_a_csv(bags, frames, folder):
 
 def labels_in_a_topic(bags, frames, folder):
     """Write the bag; corners are those of the doubles that a message holds."""
-    bags.store.register(get_types_from_msg(default_definition(DETECTIONS), DETECTIONS))
+    bags.store.register(get_types_from_msg(default_definitions(DETECTIONS)[0], DETECTIONS))
     messages = list(camera_messages(bags, frames))
     found = []
     for index, frame in enumerate(frames):

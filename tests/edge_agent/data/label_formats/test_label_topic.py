@@ -1,3 +1,6 @@
+import shutil
+import sqlite3
+import struct
 from types import SimpleNamespace
 
 import pytest
@@ -5,7 +8,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.definition import MessageReader
-from edge_agent.data.label_formats.vision_msgs import default_definition
+from edge_agent.data.label_formats.vision_msgs import default_definitions
 from edge_agent.data.labels import LabelSettings, labelled_frames
 from fleet_model.errors import FrameError
 from fleet_model.types import Box
@@ -103,7 +106,7 @@ class Messages:
 
 VERSIONS = {
     "vision_msgs 4": Messages(
-        default_definition("vision_msgs/msg/Detection2DArray"), "Detection2DArray"
+        default_definitions("vision_msgs/msg/Detection2DArray")[0], "Detection2DArray"
     ),
     "vision_msgs 2": Messages(foxy("Detection2DArray"), "Detection2DArray", old=True),
 }
@@ -171,6 +174,100 @@ def test_detections_belong_to_the_frame_with_their_stamp_however_late_they_come(
     assert [labelled.boxes for labelled in found] == [boxes, (), boxes, ()]
 
 
+@pytest.fixture(params=range(4))
+def of_foxy(request, bags):
+    """Return messages of vision_msgs 2 in one of their forms, and what their boxes are."""
+    version, start = VERSIONS["vision_msgs 2"], bags.START_NS
+    shapes = [
+        ("cup", (10.0, 12.0, 4.0, 6.0)),
+        ("", (5.0, 5.0, 2.0, 2.0)),
+        ("a", (9.0, 9.0, 6.0, 6.0)),
+    ]
+    shapes = shapes[: request.param]
+    detections = [version.detection(start, [(name, 0.5)] * bool(name), box) for name, box in shapes]
+    boxes = tuple(
+        Box(label=name, x0=x - w / 2, y0=y - h / 2, x1=x + w / 2, y1=y + h / 2)
+        for name, (x, y, w, h) in shapes
+        if name
+    )
+    return version, [(1, version.array(start, detections))], boxes
+
+
+def without_definitions(path):
+    """Leave a .db3 as recorders before Iron do."""
+    (file,) = path.glob("*.db3")
+    with sqlite3.connect(file) as connection:
+        connection.execute("DELETE FROM message_definitions")
+    connection.close()
+    return path
+
+
+def test_detections_of_foxy_are_read_without_their_definition(of_foxy, record):
+    version, labels, boxes = of_foxy
+    path = without_definitions(record(version, labels, "sqlite3"))
+    assert read(path)[0].boxes == boxes
+
+
+def test_single_detections_and_classes_of_foxy_are_read_without_their_definition(record, bags):
+    version = VERSIONS["vision_msgs 2"]
+    labels = [
+        (i, version.detection(bags.START_NS, [(name, 1.0)], (10.0, 12.0, 4.0, 6.0)))
+        for i, name in enumerate(["a", "b"])
+    ]
+    path = without_definitions(record(version, labels, "sqlite3"))
+    assert [box.label for box in read(path)[0].boxes] == ["a", "b"]
+    version = Messages(foxy("Classification2D"), "Classification2D", old=True)
+    results = [version.hypothesis("cup", 0.25), version.hypothesis("bin", 0.5)]
+    message = version.make(
+        "vision_msgs/Classification2D",
+        header=version.header(bags.START_NS),
+        results=results,
+        source_img=version.image(0),
+    )
+    shutil.rmtree(path)
+    assert read(without_definitions(record(version, [(0, message)], "sqlite3")))[0].label == "bin"
+
+
+def cdr(*fields):
+    """Return a CDR message of numbers as (format, value), and texts."""
+    data = bytearray()
+    for field in fields:
+        form, value = ("I", len(field) + 1) if isinstance(field, str) else field
+        data += bytes(-len(data) % struct.calcsize(form)) + struct.pack("<" + form, value)
+        data += field.encode() + b"\0" if isinstance(field, str) else b""
+    return b"\0\1\0\0" + bytes(data)
+
+
+def old_array(identities, *, covariance, padding=b""):
+    """Return a Detection2DArray of vision_msgs 1 (Dashing) or 0 (ROS 1) by hand."""
+    header = [("i", 7), ("I", 8), "camera"]
+    fields = [*header, ("I", len(identities))]
+    for identity in identities:
+        fields += [*header, ("I", 1), ("q", identity), ("d", 0.5), *[("d", 0.0)] * 7]
+        fields += [("d", 0.0)] * 36 * covariance
+        fields += [("d", value) for value in (10.0, 12.0, 0.0, 4.0, 6.0)]
+        fields += [*header, ("I", 0), ("I", 0), "", ("B", 0), ("I", 0), ("I", 0)]
+    return cdr(*fields) + padding
+
+
+@pytest.mark.parametrize("covariance", [True, False])
+@pytest.mark.parametrize("padding", [b"", b"\0\0\0"])
+def test_detections_of_older_versions_are_read_without_their_definition(covariance, padding):
+    reader = MessageReader("vision_msgs/Detection2DArray", "", "cdr")
+    for identities in ([3], [], [1, 2], [9, 9, 300], [0]):
+        found = reader.read(old_array(identities, covariance=covariance, padding=padding))
+        assert [each.results[0].id for each in found.detections] == identities
+        assert [each.bbox.size_y for each in found.detections] == [6.0] * len(identities)
+
+
+def test_bytes_that_no_version_uses_up_are_refused():
+    reader = MessageReader("vision_msgs/Detection2DArray", "", "cdr")
+    with pytest.raises(FrameError, match="no version of it that is known uses up these bytes"):
+        reader.read(old_array([3], covariance=True, padding=bytes(4)))
+    with pytest.raises(FrameError, match=r"no definition of vision_msgs/Foo is in the bag"):
+        MessageReader("vision_msgs/Foo", "", "cdr")
+
+
 def test_single_detections_of_one_stamp_add_up_and_turned_ones_are_boxed_in(record, bags):
     version = VERSIONS["vision_msgs 4"]
     half_turn = 3.141592653589793 / 2
@@ -201,7 +298,7 @@ def test_a_box_that_is_none_costs_no_other_box_of_its_picture(record, bags):
 @pytest.mark.parametrize("name", ["Classification", "Classification2D"])
 def test_the_best_class_names_the_frame(record, bags, name):
     old = name == "Classification2D"
-    definition = foxy(name) if old else default_definition(f"vision_msgs/msg/{name}")
+    definition = foxy(name) if old else default_definitions(f"vision_msgs/msg/{name}")[0]
     version = Messages(definition, name, old=old)
     fields = {"source_img": version.image(0)} if old else {}
     results = [version.hypothesis("cup", 0.25), version.hypothesis("bin", 0.5)]
