@@ -57,7 +57,7 @@ def main(grid: Grid, context: Context) -> None:
     server_dir.require()
     settings = load_settings(server_dir.settings)
     server_dir = server_dir.of(settings.publish.channel)
-    log_to_stderr(settings.log)
+    log_to_stderr(settings.log, server_dir.root)
     if settings.moved:
         log.warning("%s: %s", server_dir.settings, settings.moved)
     rounds = context.run_config.get(ROUNDS)

@@ -1,6 +1,7 @@
 """What both command lines have in common: --version, errors on one line, exit codes."""
 
 import errno
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -39,7 +40,7 @@ def make_app(about: str, exit_codes: str) -> typer.Typer:
     return app
 
 
-def run_app(app: typer.Typer, program: str) -> None:
+def run_app(app: typer.Typer, program: str, fill: Callable[[str], str] = lambda text: text) -> None:
     """Run the command that was given; our own errors become one line and an exit code.
 
     So do files that this user may not open, and a full disk.
@@ -47,7 +48,7 @@ def run_app(app: typer.Typer, program: str) -> None:
     try:
         app()
     except FleetError as error:
-        typer.echo(f"{program}: {error}", err=True)
+        typer.echo(f"{program}: {fill(str(error))}", err=True)
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         if error.errno not in OF_THE_MACHINE:

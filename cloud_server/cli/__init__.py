@@ -11,7 +11,7 @@ from cloud_server.cli import (
     simulate_commands,
     status_commands,
 )
-from cloud_server.cli.terminal import Directory, console
+from cloud_server.cli.terminal import Directory, console, with_given_directory
 from fleet_model.command_line import make_app, run_app
 
 app = make_app(
@@ -54,10 +54,10 @@ def start(directory: Directory) -> None:
 
     server_dir = ServerDirectory(directory)
     server_dir.require()
-    log_to_stderr(load_settings(server_dir.settings).log)
+    log_to_stderr(load_settings(server_dir.settings).log, directory)
     serve(server_dir)
 
 
 def main() -> None:
     """Run the command line."""
-    run_app(app, "cloud-server")
+    run_app(app, "cloud-server", with_given_directory)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.hints import with_directory
 from cloud_server.state.settings import load_settings, url_host
 from fleet_model.errors import ConnectionFailed, RefusedError, RoundError, SettingsError
 from fleet_model.protocol.routes import (
@@ -92,8 +93,21 @@ class AdminClient:
         if response.status_code in (401, 403):
             raise RefusedError(f"{self._url} refuses the admin token of {self._server_dir.root}")
         if response.is_error:
-            raise RoundError(f"the server answers {response.status_code}: {_detail(response)}")
-        return dict(response.json())
+            detail = self._filled(_detail(response))
+            if response.status_code == 409:  # the server's own words, of what goes on there
+                raise RoundError(detail)
+            raise RoundError(f"the server answers {response.status_code}: {detail}")
+        return dict(self._filled(response.json()))
+
+    def _filled(self, value: Any) -> Any:
+        """Name the directory in every command of an answer."""
+        if isinstance(value, str):
+            return with_directory(value, self._server_dir.root)
+        if isinstance(value, list):
+            return [self._filled(one) for one in value]
+        if isinstance(value, dict):
+            return {key: self._filled(one) for key, one in value.items()}
+        return value
 
 
 def _detail(response: Any) -> str:

@@ -257,7 +257,9 @@ def _bind(host: str, port: int) -> None:
 def _schedule(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
     schedule = ScheduleFile(server_dir.schedule).load()
     words = (
-        "none; runs begin with `cloud-server train`" if schedule is None else schedule.in_words()
+        "none; runs begin with `cloud-server train DIR`"
+        if schedule is None
+        else schedule.in_words()
     )
     yield Finding("schedule", "ok", words)
 

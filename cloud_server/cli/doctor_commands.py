@@ -4,7 +4,7 @@ import json
 
 import typer
 
-from cloud_server.cli.terminal import Directory, Json, console
+from cloud_server.cli.terminal import Directory, Json, data_console, with_given_directory
 
 COLOR = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -19,11 +19,13 @@ def doctor(directory: Directory, json_output: Json = False) -> None:
     if json_output:
         typer.echo(json.dumps({"findings": [one.as_json() for one in found]}))
     else:
-        screen = console()
+        screen = data_console()
         for one in found:
             screen.print(f"[{COLOR[one.state]}]{one.state:4}[/] {one.subject}: ", end="")
-            screen.print(one.text, markup=False)
+            screen.print(with_given_directory(one.text), markup=False, soft_wrap=True)
             for line in one.next_step.splitlines():
-                screen.print(f"     next: {line}", markup=False, soft_wrap=True)
+                screen.print(
+                    f"     next: {with_given_directory(line)}", markup=False, soft_wrap=True
+                )
     if any(one.state == "fail" for one in found):
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloud_server.cli.terminal import Directory, Json, console, lineage_of, table
+from cloud_server.cli.terminal import Directory, Json, lineage_of, table
 
 if TYPE_CHECKING:
     from cloud_server.state.model_store import DirectoryStore
@@ -52,14 +52,14 @@ def models_list(directory: Directory, json_output: Json = False) -> None:
 def models_pin(directory: Directory, version: Version, channel: Lineage = "") -> None:
     """Keep a published version, however many newer ones there are."""
     _store(directory).pin(version, _lineage(directory, channel))
-    console().print(f"version {version} stays until `cloud-server models unpin`", soft_wrap=True)
+    typer.echo(f"version {version} stays until `cloud-server models unpin {directory} {version}`")
 
 
 @app.command("unpin")
 def models_unpin(directory: Directory, version: Version, channel: Lineage = "") -> None:
     """Let a version be deleted when publish.keep_versions newer ones are published."""
     _store(directory).unpin(version, _lineage(directory, channel))
-    console().print(f"version {version} is no longer pinned")
+    typer.echo(f"version {version} is no longer pinned")
 
 
 def _lineage(directory: Path, channel: str) -> str:

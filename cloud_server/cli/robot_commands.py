@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloud_server.cli.terminal import Directory, Json, console, table
+from cloud_server.cli.terminal import Directory, Json, table
 from fleet_model.errors import FleetError, SettingsError
 
 if TYPE_CHECKING:
@@ -48,9 +48,13 @@ def robots_add(
 
 
 @app.command("approve")
-def robots_approve(directory: Directory, name: Name) -> None:
-    """Let a pending or suspended robot take part; its refused updates are counted anew."""
-    _report("approved", _register(directory).approve(name))
+def robots_approve(
+    directory: Directory,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="names of robots")],
+) -> None:
+    """Let pending or suspended robots take part; their refused updates are counted anew."""
+    for name in names:
+        _report("approved", _register(directory).approve(name))
 
 
 @app.command("suspend")
@@ -84,7 +88,7 @@ def robots_label(
 ) -> None:
     """Change a robot's labels; `rounds.labels` and `rounds.query` choose robots by them."""
     robot = _register(directory).label(name, add or (), remove or ())
-    console().print(f"[green]labels[/] of {robot.name}: {', '.join(robot.labels) or 'none'}")
+    typer.echo(f"labels of {robot.name}: {', '.join(robot.labels) or 'none'}")
 
 
 @app.command("list")
@@ -92,7 +96,9 @@ def robots_list(directory: Directory, json_output: Json = False) -> None:
     """List the robots of the register, and the unknown keys that asked in the last day."""
     from cloud_server.monitoring.status_words import name_no_server
     from cloud_server.robots.last_seen import LastSeen
+    from cloud_server.state.clock import age
     from cloud_server.state.directory import ServerDirectory
+    from cloud_server.state.hints import with_directory
 
     server_dir = ServerDirectory(directory)
     robots, seen = _register(directory).robots(), LastSeen(server_dir.seen)
@@ -117,8 +123,8 @@ def robots_list(directory: Directory, json_output: Json = False) -> None:
     for line in name_no_server(older):
         typer.echo(line)
     for one in waiting:
-        command = one["reason"].replace(" DIR ", f" {server_dir.root} ", 1)
-        typer.echo(f"waiting: {one['fingerprint']}, seen {one['last_seen_s']:.0f} s ago; {command}")
+        command = with_directory(one["reason"], server_dir.root)
+        typer.echo(f"waiting: {one['fingerprint']}, seen {age(one['last_seen_s'])} ago; {command}")
 
 
 def _register(directory: Path) -> "Register":
@@ -131,9 +137,7 @@ def _register(directory: Path) -> "Register":
 
 
 def _report(what: str, robot: "Robot") -> None:
-    console().print(
-        f"[green]{what}[/] {robot.name} at site {robot.site}: {robot.fingerprint}", soft_wrap=True
-    )
+    typer.echo(f"{what} {robot.name} at site {robot.site}: {robot.fingerprint}")
 
 
 def _agents_and_waiting(

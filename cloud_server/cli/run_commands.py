@@ -19,6 +19,7 @@ from cloud_server.cli.terminal import (
     outcome_of_run,
     show_evaluation,
     table,
+    with_given_directory,
 )
 from fleet_model.errors import ConnectionFailed, RoundError, SettingsError
 
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 runs = typer.Typer(no_args_is_help=True, help="Runs: several rounds, then a published model.")
 schedule = typer.Typer(no_args_is_help=True, help="When runs begin by themselves.")
-RunId = Annotated[str, typer.Argument(metavar="ID", help="as `runs list` shows it")]
+RunId = Annotated[
+    str, typer.Argument(metavar="[ID]", help="as `runs list` shows it; default: the newest run")
+]
 AWAY_S = 60.0  # a server that restarts is waited for
 ACTIVE = ("waiting", "running", "publishing")
 
@@ -72,19 +75,21 @@ def runs_list(directory: Directory, json_output: Json = False) -> None:
             f"{run['rounds_closed']} of {run['rounds']}",
             outcome_of_run(run, channel=several),
             f"{run['seconds']:.0f} s",
+            time.strftime("%Y-%m-%d %H:%M", time.gmtime(run["started_at"])),
         )
         for run in known
     ]
-    table(("run", "state", "rounds closed", "published", "took"), rows)
+    table(("run", "state", "rounds closed", "published", "took", "began (UTC)"), rows)
     for run in known:
         if run["error"]:  # a sentence; as a column it would squeeze the others
-            typer.echo(f"run {run['id']} {_state(run)}: {run['error']}")
+            error = with_given_directory(run["error"])
+            typer.echo(f"run {run['id']} {_state(run)}: {error}")
 
 
 @runs.command("show")
-def runs_show(directory: Directory, run_id: RunId, json_output: Json = False) -> None:
+def runs_show(directory: Directory, run_id: RunId = "", json_output: Json = False) -> None:
     """Show one run and its newest rounds; the server need not run."""
-    run = _known_run(directory, run_id)
+    run = _known_run(directory, run_id or _newest(directory))
     if json_output:
         typer.echo(json.dumps(_with_robots(directory, run)))
         return
@@ -96,12 +101,13 @@ def runs_show(directory: Directory, run_id: RunId, json_output: Json = False) ->
     if run.get("measured"):
         show_evaluation(run)
     if run["error"]:
-        typer.echo(run["error"])
+        typer.echo(with_given_directory(run["error"]))
 
 
 @runs.command("stop")
-def runs_stop(directory: Directory, run_id: RunId) -> None:
+def runs_stop(directory: Directory, run_id: RunId = "") -> None:
     """End a run soon: the open round is left, what has closed is published."""
+    run_id = run_id or _newest(directory)
     _require_of_server(directory, run_id)
     run = _client(directory).stop_run(run_id)
     _say(
@@ -113,11 +119,12 @@ def runs_stop(directory: Directory, run_id: RunId) -> None:
 @runs.command("resume")
 def runs_resume(
     directory: Directory,
-    run_id: RunId,
+    run_id: RunId = "",
     detach: Annotated[bool, typer.Option("--detach", help="do not wait for the run's end")] = False,
     json_output: Json = False,
 ) -> None:
     """Go on with a run that failed or was stopped, at its next round."""
+    run_id = run_id or _newest(directory)
     _require_of_server(directory, run_id)
     client = _client(directory)
     run = client.resume_run(run_id)
@@ -183,6 +190,13 @@ def _known_runs(directory: Any) -> list[dict[str, Any]]:
     known = [{**run, "apart": False} for run in own]
     known += [{**run.as_json(), "apart": True} for run in RunStore(server_dir.runs_apart).load()]
     return sorted(known, key=lambda run: (run["started_at"], run["id"]))
+
+
+def _newest(directory: Any) -> str:
+    known = _known_runs(directory)
+    if not known:
+        raise RoundError(f"there is no run yet; `cloud-server train {directory}` begins one")
+    return str(known[-1]["id"])
 
 
 def _known_run(directory: Any, run_id: str) -> dict[str, Any]:
@@ -256,7 +270,7 @@ def _see_to_the_end(
     if json_output:
         typer.echo(json.dumps(_with_robots(directory, run)))
     if detach:
-        _say(f"run {run['id']} has begun; see `cloud-server status --watch`")
+        _say(f"run {run['id']} has begun; see `cloud-server status {directory} --watch`")
         return
     if run["state"] != "finished":
         error = RoundError(f"run {run['id']}: {run['error']}")
@@ -295,6 +309,8 @@ def follow(
                     for line in (_round_line(record), *_new(doubts(record), told)):
                         say(line)
             shown = run["rounds_closed"]
+            for line in _new([waits] if (waits := run.get("waits")) else [], told):
+                say(f"round {shown + 1} waits: {line}")
             what = "publishing" if run["state"] == "publishing" else f"round {shown + 1}"
             progress.update(bar, completed=shown, description=what)
             if run["state"] not in ACTIVE:

@@ -23,7 +23,7 @@ from cloud_server.cli.terminal import (
 from fleet_model.errors import ConnectionFailed, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Set
 
     from rich.console import Console, RenderableType
     from rich.table import Table
@@ -164,35 +164,59 @@ def _view(answer: dict[str, Any]) -> "RenderableType":
 
 
 def _tables(answer: dict[str, Any]) -> "tuple[Table, Table]":
-    return _robots(answer["robots"]), _runs(answer["runs"][-RUNS_SHOWN:])
+    failed = {
+        robot["name"]
+        for robot in (answer.get("last_round") or {}).get("robots", ())
+        if robot["verdict"] == "failed"
+    }
+    return _robots(answer["robots"], failed), _runs(answer["runs"][: -RUNS_SHOWN - 1 : -1])
 
 
-def _robots(robots: list[dict[str, Any]]) -> "Table":
+def _robots(robots: list[dict[str, Any]], failed: "Set[str]") -> "Table":
+    from cloud_server.state.clock import age
+
     rows = []
     for robot in robots:
         seen, version = robot["last_seen_s"], robot["active_version"]
-        busy = (robot["report"] or {}).get("busy", "")
+        report = robot["report"] or {}
+        examples, battery = report.get("examples"), report.get("battery")
         cells = (
             robot["name"],
             robot["site"],
             robot["state"],
-            f"busy: {busy}" if busy else "yes" if robot["online"] else "no",
-            "never" if seen is None else f"{seen:.0f} s ago",
+            _trains_now(robot, report.get("busy", ""), failed),
+            "never" if seen is None else f"{age(seen)} ago",
             "-" if version is None else str(version),
+            "-" if examples is None else str(examples),
+            "-" if battery is None else f"{battery:.0f} %",
         )
         rows.append(cells)
-    return made_table(("robot", "site", "state", "trains now", "seen", "version"), rows)
+    columns = ("robot", "site", "state", "trains now", "seen", "version", "examples", "battery")
+    return made_table(columns, rows)
+
+
+def _trains_now(robot: dict[str, Any], busy: str, failed: "Set[str]") -> str:
+    if busy:
+        return f"busy: {busy}"
+    if robot.get("away"):
+        return "offline"
+    if not robot["online"]:
+        return "no"
+    return "yes, but failed last time" if robot["name"] in failed else "yes"
 
 
 def _runs(runs: list[dict[str, Any]]) -> "Table":
+    from cloud_server.state.clock import age
+
     rows = []
     channels = {run.get("channel") for run in runs}
     for run in runs:
         cells = (
             run["id"],
             run["state"],
+            f"{age(max(time.time() - run['started_at'], 0))} ago",
             f"{run['rounds_closed']} of {run['rounds']}",
             outcome_of_run(run, channel=len(channels) > 1),
         )
         rows.append(cells)
-    return made_table(("run", "state", "rounds closed", "published"), rows)
+    return made_table(("run", "state", "began", "rounds closed", "published"), rows)

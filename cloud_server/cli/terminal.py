@@ -15,9 +15,25 @@ if TYPE_CHECKING:
 
     from cloud_server.state.directory import ServerDirectory
 
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="server directory")]
+
+def _remember(directory: Path) -> Path:
+    _given.append(directory)
+    return directory
+
+
+_given: list[Path] = []  # the DIR of this command line
+Directory = Annotated[
+    Path, typer.Argument(metavar="DIR", help="server directory", callback=_remember)
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON to stdout")]
 UNFOLDED = 100_000  # columns: wider than any table
+
+
+def with_given_directory(text: str) -> str:
+    """Return a message whose commands name the directory that the operator has typed."""
+    from cloud_server.state.hints import with_directory
+
+    return with_directory(text, _given[-1]) if _given else text
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,7 +1,7 @@
 """What the operator sees of a running server at one moment, put together from all who know."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,6 +28,9 @@ class OpenRoundStatus:
     answered: int
     good: int  # updates that may be folded in
     seconds_left: float  # to the deadline
+    seconds: float = 0.0  # since it began to wait
+    awaited: Sequence[str] = ()  # robots that have not answered, some of them if they are many
+    waits: str = ""  # why nobody is asked yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,4 +112,7 @@ def _open_round(progress: RoundProgress | None) -> OpenRoundStatus | None:
         answered=progress.answered,
         good=progress.good,
         seconds_left=round(max(progress.deadline - time.monotonic(), 0.0), 1),
+        seconds=round(max(time.monotonic() - progress.began, 0.0), 1),
+        awaited=progress.awaited,
+        waits=progress.waits,
     )

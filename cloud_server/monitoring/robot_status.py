@@ -8,6 +8,8 @@ from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register
 
+AWAY_S = 90.0  # robots look every two seconds unless they are set to look less often
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RobotStatus:
@@ -29,9 +31,14 @@ class RobotStatus:
     protocol: int | None = None  # that its agent speaks; None: it announces none
     names_server: bool | None = None  # whether its proofs do; None: it has shown none yet
 
+    @property
+    def away(self) -> bool:
+        """Return whether it is neither connected nor was heard of lately."""
+        return not self.online and (self.last_seen_s is None or self.last_seen_s > AWAY_S)
+
     def as_json(self) -> dict[str, Any]:
         """Return JSON values."""
-        return asdict(self)
+        return {**asdict(self), "away": self.away}
 
 
 def robot_statuses(

@@ -6,6 +6,7 @@ from typing import Any
 from cloud_server.monitoring.fleet_status import FleetStatus, OpenRoundStatus
 from cloud_server.monitoring.robot_status import RobotStatus
 from cloud_server.runs.runs import Run
+from cloud_server.state.clock import age
 from cloud_server.state.logs import one_line
 from cloud_server.state.names import NAMED, names
 from cloud_server.state.round_record import RobotRecord, RoundRecord
@@ -13,6 +14,7 @@ from cloud_server.state.verdict_log import not_counted
 from fleet_model.protocol.example_counts import tell_left_out
 from fleet_model.protocol.outcome import OutcomeKind
 
+MAX_IN_COMMAND = 100  # robots
 MAX_WAITING = 5  # unknown keys: strangers must not push everything else off the screen
 # Robots that need no reason each -> how the sentence about them begins.
 GROUPS: Mapping[OutcomeKind, str] = {
@@ -34,7 +36,7 @@ def tell(status: FleetStatus) -> list[str]:
     """Return sentences: the open round, the last round, the last run, then what needs a person."""
     lines = []
     if status.open_round is not None:
-        lines.append(_open_round(status.open_round))
+        lines.append(_open_round(status.open_round, status.robots))
     if status.last_round is not None:
         lines += _last_round(status.last_round)
     if status.runs:
@@ -42,8 +44,7 @@ def tell(status: FleetStatus) -> list[str]:
     lines += _answers("second answers, which are not counted", status.answered_again)
     lines += _answers("answers to questions that were over", status.answered_late)
     lines += _answers("replies that came again, which count once at most", status.repeated)
-    for robot in status.robots:
-        lines += _robot(robot)
+    lines += _robots(status.robots)
     lines += name_no_server(
         [r.name for r in status.robots if r.names_server is False and r.state != "revoked"]
     )
@@ -54,10 +55,19 @@ def tell(status: FleetStatus) -> list[str]:
     return [one_line(line) for line in lines]
 
 
-def _open_round(now: OpenRoundStatus) -> str:
+def _open_round(now: OpenRoundStatus, robots: Sequence[RobotStatus]) -> str:
+    which = f"run {now.run} round {now.round}"
+    if now.waits:
+        return (
+            f"{which} waits since {age(now.seconds)} and gives up in {age(now.seconds_left)}: "
+            f"{now.waits}"
+        )
+    offline = {robot.name for robot in robots if not robot.online}
+    awaited = [f"{name} (offline)" if name in offline else name for name in now.awaited]
+    waiting = f"; waits since {age(now.seconds)} for {names(awaited)}" if awaited else ""
     return (
-        f"run {now.run} round {now.round}: {now.asked} robots asked, {now.answered} answered, "
-        f"{now.good} good updates, {now.seconds_left:.0f} s left"
+        f"{which}: {now.asked} robots asked, {now.answered} answered, "
+        f"{now.good} good updates, {now.seconds_left:.0f} s left{waiting}"
     )
 
 
@@ -87,7 +97,9 @@ def _one_by_one(robots: Sequence[RobotRecord]) -> list[str]:
     """Tell each reason: a refused or late update or a failure differs from robot to robot."""
     lines = [f"robot {r.name}: {r.outcome.text}" for r in robots[:NAMED]]
     if (rest := len(robots) - NAMED) > 0:
-        lines.append(f"{rest} more robots were refused, late or failed; see `cloud-server history`")
+        lines.append(
+            f"{rest} more robots were refused, late or failed; see `cloud-server history DIR`"
+        )
     return lines
 
 
@@ -120,23 +132,49 @@ def name_no_server(robots: Sequence[str]) -> list[str]:
     ]
 
 
+def _robots(robots: Sequence[RobotStatus]) -> list[str]:
+    """Tell who needs a person, one line for all robots of which the same is to be said."""
+    lines: dict[str, list[str]] = {}  # sentence with {} for the robots -> their names
+    for robot in robots:
+        for sentence in _robot(robot):
+            lines.setdefault(sentence, []).append(robot.name)
+    told = [_of_all(sentence, group) for sentence, group in lines.items()]
+    away = [r for r in robots if r.state == "approved" and r.away]
+    if away:
+        seen = (f"{r.name} ({_seen(r.last_seen_s)})" for r in away)
+        told.append(f"offline: {names(seen)}")
+    return told
+
+
+def _of_all(sentence: str, group: Sequence[str]) -> str:
+    """Fill in one robot or many; a command gets them all, to be copied."""
+    command = " ".join(group[:MAX_IN_COMMAND])
+    if len(group) == 1:
+        return sentence.format(who=f"robot {group[0]}", be="is", do="does", s="s", names=command)
+    who = f"{len(group)} robots ({names(group)})"
+    return sentence.format(who=who, be="are", do="do", s="", names=command)
+
+
+def _seen(last_seen_s: float | None) -> str:
+    return "never seen" if last_seen_s is None else f"seen {age(last_seen_s)} ago"
+
+
 def _robot(robot: RobotStatus) -> list[str]:
-    lines = [f"robot {robot.name} is refused: {robot.refusal}"] if robot.refusal else []
+    """Return sentences for `_of_all` to fill in."""
+    lines = [f"{{who}} {{be}} refused: {_plain(robot.refusal)}"] if robot.refusal else []
     if reason := (robot.report or {}).get("not_installed"):
-        lines.append(f"robot {robot.name} does not run the newest model: {reason}")
-    return [*lines, *_standing(robot)]
-
-
-def _standing(robot: RobotStatus) -> list[str]:
+        lines.append(f"{{who}} {{do}} not run the newest model: {_plain(reason)}")
+    approve = "cloud-server robots approve DIR {names}"
     if robot.state == "suspended":
-        return [
-            f"robot {robot.name} is suspended: {robot.reason or 'by the operator'}; to let it take "
-            f"part again: cloud-server robots approve DIR {robot.name}"
-        ]
-    if robot.state == "pending":
-        return [
-            f"robot {robot.name} waits for approval: cloud-server robots approve DIR {robot.name}"
-        ]
-    if robot.offenses > 1:
-        return [f"robot {robot.name}: {robot.offenses} refused updates in a row: {robot.verdict}"]
-    return []
+        reason = _plain(robot.reason or "by the operator")
+        lines.append(f"{{who}} {{be}} suspended: {reason}; to let take part again: {approve}")
+    elif robot.state == "pending":
+        lines.append(f"{{who}} wait{{s}} for approval: {approve}")
+    elif robot.offenses > 1:
+        refused = f"{robot.offenses} refused updates in a row"
+        lines.append(f"{{who}}: {refused}: {_plain(robot.verdict)}")
+    return lines
+
+
+def _plain(words: str) -> str:
+    return words.replace("{", "{{").replace("}", "}}")

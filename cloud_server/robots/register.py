@@ -217,8 +217,8 @@ class Register:
             robot = self._require(name)
             if robot.state == "revoked":
                 raise SettingsError(
-                    f"robot {name} is revoked for good; `cloud-server robots forget` it, then add "
-                    "it with a new key"
+                    f"robot {name} is revoked for good; `cloud-server robots forget DIR {name}`, "
+                    "then add it with a new key"
                 )
             return self._replace(robot, **fields)
 
@@ -232,7 +232,8 @@ class Register:
         robot = self.by_name(name)
         if robot is None:
             raise SettingsError(
-                f"robot {name!r} is not in the register; `cloud-server robots list` shows who is"
+                f"robot {name!r} is not in the register; `cloud-server robots list DIR` shows who "
+                "is"
             )
         return robot
 

@@ -157,7 +157,7 @@ class ReplySpool:
     def _damaged(self, kept: Kept) -> StorageError:
         return StorageError(
             f"{self._file.name}: the reply of robot {kept.robot} is damaged on disk; check the "
-            "disk, then `cloud-server runs resume`: the robot is asked again"
+            "disk, then `cloud-server runs resume DIR`: the robot is asked again"
         )
 
     def _take_up(self) -> None:

@@ -228,5 +228,5 @@ def _telling(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"{directory}: the round cannot be kept ({error.strerror}); what was kept before is "
-            "safe. Give the disk room, then `cloud-server runs resume`"
+            "safe. Give the disk room, then `cloud-server runs resume DIR`"
         ) from error

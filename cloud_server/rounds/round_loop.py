@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import nsmallest
 
 from cloud_server.aggregation.aggregator import Aggregator
 from cloud_server.rounds.fleet import Clock, Fleet, Participant, Reply
@@ -48,7 +49,10 @@ class RoundProgress:
     asked: int  # robots with a ticket
     answered: int  # robots with whatever answer
     good: int  # updates that may be folded in
-    deadline: float  # in seconds of the round's clock
+    began: float  # in seconds of the round's clock
+    deadline: float
+    awaited: Sequence[str] = ()  # robots that have not answered, some of them if they are many
+    waits: str = ""  # why nobody is asked yet; `deadline` is then when the round gives up
 
 
 class QuorumError(RoundError):
@@ -131,24 +135,25 @@ class _Loop:
         self._take_up()
         if not self.state.robots:
             self._wait_for_quorum()
-        deadline = self.clock.now() + self.state.rules.deadline_s
+        begin = self.clock.now()
+        deadline = begin + self.state.rules.deadline_s
         # At once where robots may wait for the answer to a question of an earlier round.
         look_at, check_at = -math.inf, self.clock.now() + (0 if self.state.buffered else CHECK_S)
         while not self.state.complete() and (now := self.clock.now()) < deadline:
             self._require_going_on()
             if now >= look_at:
                 self._ask(deadline - now)
-                self._tell(deadline)
+                self._tell(begin, deadline)
                 look_at = now + LOOK_S
             if self._keep(self.fleet.replies(self.state.awaited.keys())):
-                self._tell(deadline)
+                self._tell(begin, deadline)
             elif now >= check_at:
                 self._keep(self._lost())
                 check_at = now + CHECK_S
             else:
                 self.clock.sleep(POLL_S)
         self._drain()
-        self._tell(deadline)
+        self._tell(begin, deadline)
 
     def _drain(self) -> None:
         """Take what had arrived by the deadline; it ends, for nobody is asked any more."""
@@ -189,7 +194,8 @@ class _Loop:
 
     def _wait_for_quorum(self) -> None:
         state, rules = self.state, self.state.rules
-        end = self.clock.now() + rules.wait_s
+        begin = self.clock.now()
+        end = begin + rules.wait_s
         told, tell_at = "", -math.inf
         while True:
             self._require_going_on()
@@ -201,8 +207,10 @@ class _Loop:
             now = self.clock.now()
             if now >= end:
                 raise RoundError(_too_few(able, left_out, rules.quorum))
+            words = _too_few(able, left_out, rules.quorum)
+            self._tell(begin, end, words)
             if now >= tell_at:
-                tell_at, words = now + TELL_S, _too_few(able, left_out, rules.quorum)
+                tell_at = now + TELL_S
                 if words != told:
                     log.info("round %d waits: %s", state.request.round, words, extra=self._about())
                     told = words
@@ -261,8 +269,9 @@ class _Loop:
                 f"`cloud-server runs resume DIR {request.run}`"
             )
 
-    def _tell(self, deadline: float) -> None:
+    def _tell(self, begin: float, deadline: float, waits: str = "") -> None:
         state = self.state
+        unanswered = state.at_work() | state.unasked
         self.watch(
             RoundProgress(
                 run=state.request.run,
@@ -270,7 +279,10 @@ class _Loop:
                 asked=state.asked(),
                 answered=len(state.answered),
                 good=len(state.good),
+                began=begin,
                 deadline=deadline,
+                awaited=nsmallest(NAMED + 1, unanswered),
+                waits=waits,
             )
         )
 
@@ -284,9 +296,8 @@ def _too_few(able: Collection[str], left_out: Mapping[str, str], quorum: int) ->
     out = few([f"{name} is left out ({reason})" for name, reason in left_out.items()])
     told = "; ".join([f"expected at least {quorum}", *out])
     lower = ", or lower rounds.quorum" if quorum > 1 else ""
-    return (
-        f"{len(able)} {noun} online ({names(able)}), {told}; see `cloud-server robots list`{lower}"
-    )
+    see = f"see `cloud-server robots list DIR`{lower}"
+    return f"{len(able)} {noun} online ({names(able)}), {told}; {see}"
 
 
 def _outcomes(record: RoundRecord) -> str:

@@ -115,7 +115,7 @@ def _on_disk(server_dir: ServerDirectory) -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"{server_dir.root}: a closed round cannot be written ({error.strerror}); give the "
-            "disk room, then `cloud-server runs resume`"
+            "disk room, then `cloud-server runs resume DIR`"
         ) from error
 
 

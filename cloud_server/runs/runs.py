@@ -181,6 +181,8 @@ class Runs:
         if run is None:
             return None
         answer = run.as_json(MAX_CLOSED)
+        now = self.progress()
+        answer["waits"] = now.waits if now is not None and now.run == run_id else ""
         if run.measured is not None and "robots" not in run.measured:
             saved = self._store.get(run_id)
             answer["measured"] = run.measured if saved is None else saved.measured
@@ -241,7 +243,7 @@ class Runs:
     def _require(self, run_id: str) -> Run:
         run = self.get(run_id)
         if run is None:
-            raise RoundError(f"there is no run {run_id}; see `cloud-server runs list`")
+            raise RoundError(f"there is no run {run_id}; see `cloud-server runs list DIR`")
         return run
 
     def _require_none_active(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether this machine's clock follows a time server, as the kernel tells it."""
+"""Whether this machine's clock follows a time server, as the kernel tells it; ages in words."""
 
 import ctypes
 
@@ -17,3 +17,11 @@ def is_synchronized() -> bool | None:
         return None
     status = int.from_bytes(timex.raw[STATUS_AT : STATUS_AT + 4], "little")
     return state != TIME_ERROR and not status & STA_UNSYNC
+
+
+def age(seconds: float) -> str:
+    """Return a time span as people say it, in the largest unit of which there are two or more."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -12,7 +12,10 @@ import math
 import sys
 import threading
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cloud_server.state.hints import with_directory
 
 if TYPE_CHECKING:
     from cloud_server.state.settings import LogSettings
@@ -60,7 +63,20 @@ class JsonLines(logging.Formatter):
 FORMATS = {"text": TextLines, "json": JsonLines}
 
 
-def log_to_stderr(settings: "LogSettings") -> None:
+class _Directory(logging.Filter):
+    """Name the server's directory in the commands that a message holds."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self._directory = directory
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass."""
+        record.msg, record.args = with_directory(record.getMessage(), self._directory), ()
+        return True
+
+
+def log_to_stderr(settings: "LogSettings", directory: Path) -> None:
     """Send every logger, warning and uncaught exception of this process to stderr.
 
     Level debug is about this project: libraries stay at info, for what they tell below it may
@@ -68,6 +84,7 @@ def log_to_stderr(settings: "LogSettings") -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(FORMATS[settings.format]())
+    handler.addFilter(_Directory(directory))
     level = logging.getLevelName(settings.level.upper())
     logging.basicConfig(handlers=[handler], level=max(level, logging.INFO))
     for name in OURS:

@@ -223,7 +223,7 @@ class DirectoryStore:
         if version not in self.published(lineage):
             of = f" of channel {lineage}" if lineage else ""
             raise BundleError(
-                f"version {version}{of} is not published; `cloud-server models list` shows the "
+                f"version {version}{of} is not published; `cloud-server models list DIR` shows the "
                 "versions"
             )
 

@@ -87,7 +87,9 @@ def _add_run_routes(router: APIRouter, runs: Runs) -> None:
         """Return one run with its newest rounds."""
         run = runs.shown(run_id)
         if run is None:
-            raise HTTPException(404, f"there is no run {run_id[:40]}; see `cloud-server runs list`")
+            raise HTTPException(
+                404, f"there is no run {run_id[:40]}; see `cloud-server runs list DIR`"
+            )
         return run
 
     @router.post(STOP_RUN)

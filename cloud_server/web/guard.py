@@ -50,6 +50,7 @@ BURST_S = 60.0
 MAX_TRUSTED = 16384  # keys with a good proof, the latest: about 8 MB
 MAX_KEY_BYTES = 400
 
+HEALTH = "/healthz"  # for load balancers: that this server answers, and nothing else
 Scope = dict[str, Any]
 
 
@@ -92,6 +93,10 @@ class Guard:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             visit = self._visit(scope)
+            if scope["path"] == HEALTH:  # outside `_watch`: nobody earns or loses trust by it
+                wait_s = self._requests.take(visit.address, self._bounds.clock())
+                await _refuse(send, _Refusal(429, "too many requests", wait_s) if wait_s else ALIVE)
+                return
             try:
                 await self._answer(visit, scope, receive, self._watch(visit, send))
             except SlowPeerError:
@@ -192,6 +197,9 @@ class _Refusal:
     status: int
     reason: str
     wait_s: float = 0.0
+
+
+ALIVE = _Refusal(200, "alive")
 
 
 def _is_robots(scope: Scope) -> bool:

@@ -202,8 +202,8 @@ def test_the_command_prints_json_and_ends_with_1_if_something_fails(good):
     good.secrets.chmod(0o755)
     done = CliRunner().invoke(app, ["doctor", str(good.root)])
     assert done.exit_code == 1
-    assert "fail secrets: others on this machine may read secrets" in done.stderr
-    assert f"next: chmod 0700 {good.secrets}" in done.stderr.replace("\n", "")
+    assert "fail secrets: others on this machine may read secrets" in done.stdout
+    assert f"next: chmod 0700 {good.secrets}" in done.stdout
 
 
 def test_nothing_is_changed(good):

@@ -41,15 +41,17 @@ def register(server_dir):
 
 
 def test_a_robot_is_added_as_pending_with_labels_and_approved_later(robots, register):
-    code, _, err = robots(
+    code, out, _ = robots(
         "add", "r1", "--key", new_line(), "--pending", "--label", "gpu", "--label", "arm"
     )
 
     assert code == 0
-    assert "added as pending r1 at site default" in err
+    assert "added as pending r1 at site default" in out
     robot = register.by_name("r1")
     assert (robot.state, robot.labels) == ("pending", ("arm", "gpu"))
-    assert "approved r1" in robots("approve", "r1")[2]
+    robots("add", "r2", "--key", new_line(), "--pending")
+    assert "approved r1" in robots("approve", "r1", "r2")[1]
+    assert register.by_name("r2").state == "approved"
     assert register.by_name("r1").state == "approved"
 
 
@@ -70,11 +72,11 @@ def test_a_robot_is_suspended_approved_revoked_and_forgotten(robots, register):
 def test_labels_are_added_and_removed(robots, register):
     register.add("r1", "hall", new_line(), labels=["gpu"])
 
-    _, _, err = robots("label", "r1", "--add", "arm", "--add", "outdoor", "--remove", "gpu")
+    _, out, _ = robots("label", "r1", "--add", "arm", "--add", "outdoor", "--remove", "gpu")
 
-    assert "labels of r1: arm, outdoor" in err
+    assert "labels of r1: arm, outdoor" in out
     assert register.by_name("r1").labels == ("arm", "outdoor")
-    assert "none" in robots("label", "r1", "--remove", "arm", "--remove", "outdoor")[2]
+    assert "none" in robots("label", "r1", "--remove", "arm", "--remove", "outdoor")[1]
 
 
 @pytest.mark.parametrize("command", ["approve", "suspend", "revoke", "forget", "label"])

@@ -99,6 +99,7 @@ def test_runs_of_a_serverapp_apart_are_listed_and_shown_whether_a_server_answers
     assert "round 1: 1/1 robots" in told
     assert "why" in told
     assert "run own: finished, 1 of 1 rounds" in out("runs", "show", server_dir.root, "own")
+    assert out("runs", "show", server_dir.root) == told  # the newest, without its name
 
 
 @pytest.mark.parametrize("command", ["stop", "resume"])
@@ -248,6 +249,31 @@ def test_a_followed_run_is_named_and_its_rounds_stay_on_their_lines(
         "WARNING: fewer than 20 held-out examples, so scores say little: r0 (4 held-out examples)",
         "version 2 is published after 0.0 s",
     ]
+
+
+def test_why_a_round_waits_is_told_once(server_dir, monkeypatch):
+    run = Run(id="a", rounds=1, started_at=1.0, state="running").as_json()
+    waits = "0 robots online (none), expected at least 1; see `cloud-server robots list fleet`"
+    looks = iter([{**run, "waits": waits}] * 3 + [{**run, "state": "failed", "error": "x"}])
+
+    class Server:
+        def start_run(self, *_, **__):
+            return run
+
+        def run(self, _):
+            return next(looks)
+
+    monkeypatch.setattr(run_commands, "_client", lambda _: Server())
+    done = typed("train", server_dir.root)
+
+    assert done.stdout == f"round 1 waits: {waits}\n"
+
+
+def test_a_directory_without_a_run_says_so(server_dir):
+    done = typed("runs", "show", server_dir.root)
+
+    assert isinstance(done.exception, RoundError)
+    assert str(done.exception).startswith("there is no run yet; `cloud-server train ")
 
 
 def test_with_json_the_rounds_are_told_beside_it(server_dir, large_round):

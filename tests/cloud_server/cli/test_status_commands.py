@@ -79,7 +79,10 @@ def test_status_shows_robots_and_says_what_happened(running_dir, type_in):
     assert "approved" in out
     assert "never" in out
     assert "run a round 2 closed in 1.5 s with version 2: accepted r1; no reply from r2" in out
-    assert "robot r2 waits for approval: cloud-server robots approve DIR r2" in out
+    approve = f"cloud-server robots approve {running_dir.root} r2"
+    assert f"robot r2 waits for approval: {approve}\n" in out
+    assert "offline: r1 (never seen)\n" in out
+    assert "offline" in out.partition("r1")[2].splitlines()[0]
 
 
 def test_a_long_reason_stays_on_its_line_and_is_no_markup(running_dir, type_in):
@@ -122,7 +125,8 @@ def test_watch_into_a_pipe_folds_nothing(running_dir):
         command("status", running_dir.root, "--watch"), stdout=subprocess.PIPE, text=True,
         env={**os.environ, "COLUMNS": "40"},
     )  # fmt: skip
-    wanted = "robot r2 waits for approval: cloud-server robots approve DIR r2\n"
+    approve = f"cloud-server robots approve {running_dir.root} r2"
+    wanted = f"robot r2 waits for approval: {approve}\n"
     lines = [process.stdout.readline() for _ in range(30)]
     process.kill()
     process.communicate()

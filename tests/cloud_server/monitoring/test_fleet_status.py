@@ -91,15 +91,26 @@ def test_everybody_is_asked(overview, server_dir):
 
 def test_the_deadline_of_the_open_round_is_told_as_seconds_left(overview, runs):
     runs.open_round = RoundProgress(
-        run="a", round=2, asked=3, answered=1, good=1, deadline=time.monotonic() + 1000
+        run="a",
+        round=2,
+        asked=3,
+        answered=1,
+        good=1,
+        began=time.monotonic() - 50,
+        deadline=time.monotonic() + 1000,
     )
     assert 900 < overview.status().open_round.seconds_left <= 1000
-    runs.open_round = RoundProgress(run="a", round=2, asked=3, answered=1, good=1, deadline=0.0)
+    assert 50 <= overview.status().open_round.seconds < 150
+    runs.open_round = RoundProgress(
+        run="a", round=2, asked=3, answered=1, good=1, began=0.0, deadline=0.0
+    )
     assert overview.status().open_round.seconds_left == 0
 
 
 def test_a_status_is_json(overview, runs):
-    runs.open_round = RoundProgress(run="a", round=2, asked=3, answered=1, good=1, deadline=0.0)
+    runs.open_round = RoundProgress(
+        run="a", round=2, asked=3, answered=1, good=1, began=0.0, deadline=0.0
+    )
 
     answer = json.loads(json.dumps(answer_of(overview.status()), allow_nan=False))
 

@@ -58,6 +58,49 @@ def test_the_open_round_is_told_first():
     )
 
 
+def test_the_open_round_says_for_whom_it_waits_and_how_long():
+    now = OpenRoundStatus(
+        run="a", round=4, asked=3, answered=1, good=1, seconds_left=41.6, seconds=2000.0,
+        awaited=["r2", "r3"],
+    )  # fmt: skip
+
+    (line,) = told(open_round=now, robots=[robot("r2"), robot("r3", online=False)])
+
+    assert line.endswith("42 s left; waits since 33 min for r2, r3 (offline)")
+
+
+def test_a_round_that_nobody_was_asked_for_says_why_and_when_it_gives_up():
+    why = "0 robots online (none), expected at least 1"
+    now = OpenRoundStatus(
+        run="a", round=1, asked=0, answered=0, good=0, seconds_left=250.0, seconds=50.0, waits=why
+    )
+
+    assert told(open_round=now) == [
+        f"run a round 1 waits since 50 s and gives up in 4 min: {why}",
+    ]
+
+
+def test_the_same_is_said_once_of_all_robots_with_a_command_for_all():
+    suspended = [robot(f"r{n:02}", "suspended", reason="3 {refused}") for n in range(20)]
+
+    (line,) = told(robots=suspended)
+
+    assert line.startswith("20 robots (r00, r01, r02,")
+    assert ", and 8 more) are suspended: 3 {refused}; to let take part again: " in line
+    assert line.endswith(" ".join(["approve DIR", *(f"r{n:02}" for n in range(20))]))
+
+
+def test_robots_that_are_away_are_told_in_one_line_with_their_ages():
+    away = [
+        robot("r1", online=False, last_seen_s=1992.0),
+        robot("r2", online=False, last_seen_s=None),
+    ]
+
+    assert told(robots=[*away, robot("r3", online=False, last_seen_s=5.0)]) == [
+        "offline: r1 (seen 33 min ago), r2 (never seen)"
+    ]
+
+
 def test_the_last_round_says_who_was_accepted_and_why_the_others_were_not():
     first, *others = told(
         **last_round(

@@ -159,7 +159,9 @@ def test_damage_after_opening_is_told_with_the_robot_and_never_folded(file):
     content[-1] ^= 1
     file.write_bytes(content)
 
-    told = r"reply of robot hall-1 is damaged.*disk, then `cloud-server runs resume`: the robot is"
+    told = (
+        r"reply of robot hall-1 is damaged.*disk, then `cloud-server runs resume DIR`: the robot is"
+    )
     with pytest.raises(StorageError, match=told):
         spool.read(KEPT)
 

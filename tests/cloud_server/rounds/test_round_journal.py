@@ -164,7 +164,9 @@ def test_a_full_disk_is_told_with_the_next_step(disk, monkeypatch):
             lambda: journal.write(replace(ROUND, round=2)),
             lambda: journal.close(1),
         ):
-            with pytest.raises(StorageError, match=r"No space left.*`cloud-server runs resume`"):
+            with pytest.raises(
+                StorageError, match=r"No space left.*`cloud-server runs resume DIR`"
+            ):
                 step()
 
     assert DiskJournal(disk).load() == journal.load() == ROUND

@@ -106,7 +106,7 @@ def test_a_message_about_very_many_robots_names_twelve_and_the_record_all():
     message = str(error.value)
     assert message.startswith("12 robots online (a, b, r030,")
     assert message.count("is left out") == 12
-    assert "; and 18 more; see `cloud-server robots list`" in message
+    assert "; and 18 more; see `cloud-server robots list DIR`" in message
 
 
 def test_nobody_online_is_said_so():
@@ -507,6 +507,18 @@ def test_whoever_watches_is_told_who_was_asked_and_has_answered():
     counts = dict.fromkeys((p.asked, p.answered, p.good) for p in told)
     assert list(counts) == [(3, 0, 0), (3, 2, 2), (3, 3, 2)]
     assert {p.deadline for p in told} == {1100.0}
+    assert [told[0].awaited, told[-1].awaited] == [["a", "b", "c"], []]
+    assert {(p.began, p.waits) for p in told} == {(1000.0, "")}
+
+
+def test_whoever_watches_a_wait_for_robots_is_told_why_and_when_it_ends():
+    told = []
+
+    Robots({"a": {}, "b": {"from": 20}}).round(watch=told.append)
+
+    assert told[0].waits.startswith("1 robot online (a), expected at least 2; see")
+    assert (told[0].asked, told[0].began, told[0].deadline) == (0, 1000.0, 1030.0)
+    assert told[-1].waits == ""
 
 
 def test_the_log_says_once_what_became_of_whoever_was_not_accepted(caplog):

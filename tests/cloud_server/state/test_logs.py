@@ -86,14 +86,16 @@ def test_a_traceback_cannot_forge_a_line_of_text():
 
 CODE = """
 import logging, threading, warnings
+from pathlib import Path
 from cloud_server.state.logs import log_to_stderr
 from cloud_server.state.settings import LogSettings
-log_to_stderr(LogSettings(format=FORMAT, level=LEVEL))
+log_to_stderr(LogSettings(format=FORMAT, level=LEVEL), Path("my fleet"))
 logging.getLogger("cloud_server.a").debug("ours, debug")
 logging.getLogger("library").debug("theirs, debug")
 logging.getLogger("library").info("theirs, info")
 logging.getLogger("httpx").info("every request")
-logging.getLogger("cloud_server.a").warning("ours, warning", extra={"robot": "r1"})
+command = "cloud-server robots approve DIR r1"
+logging.getLogger("cloud_server.a").warning("ours, warning: %s", command, extra={"robot": "r1"})
 warnings.warn("old\\nthing")
 thread = threading.Thread(target=lambda: 1 / 0, name="worker")
 thread.start()
@@ -118,6 +120,7 @@ def test_everything_that_a_process_tells_is_json_when_json_is_asked_for():
     ]  # fmt: skip
     assert lines[0]["message"] == "theirs, info"
     assert lines[1]["robot"] == "r1"
+    assert lines[1]["message"].endswith("cloud-server robots approve 'my fleet' r1")
     assert "old\nthing" in lines[2]["message"]
     assert "thread worker" in lines[3]["message"]
     assert "ZeroDivisionError" in lines[3]["exception"]

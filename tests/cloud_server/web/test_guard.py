@@ -297,3 +297,24 @@ def test_a_body_that_comes_too_slowly_ends_the_connection(port):
 
 def replace_limits(port, **limits):
     return dataclasses.replace(port.guard._bounds, limits=LimitSettings(**limits))
+
+
+def test_a_probe_without_credentials_learns_that_the_server_answers_and_nothing_else(tmp_path):
+    port = Port(tmp_path)
+    start, body = port.call("/healthz", method="GET")
+    assert (start["status"], json.loads(body["body"])) == (200, {"detail": "alive"})
+    for path in ("/healthz/", "/healthz/x", "/health"):
+        assert port.call(path, method="GET")[0]["status"] == 401
+
+
+def test_a_probe_is_bounded_and_earns_no_trust(tmp_path):
+    port = Port(tmp_path, requests_per_s=1.0, refusals_per_s=0.01)
+    stranger = {KEY_HEADER: "c3RyYW5nZXI="}
+    assert [port.call("/healthz", method="GET", **stranger)[0]["status"] for _ in range(3)] == [
+        200, 200, 429,
+    ]  # fmt: skip
+    port.now += 10.0
+    for _ in range(100):  # more than BURST_S of refusals
+        port.now += 1.0
+        refused = port.call("/nowhere", method="GET", **stranger)[0]["status"]
+    assert refused == 429
