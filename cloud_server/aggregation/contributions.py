@@ -18,9 +18,9 @@ class Contribution:
 
     robot: str  # name in the server's register
     site: str  # the robot's, by the server's register, not by the robot
-    examples: int  # that it trained with; capped by checks.max_examples_per_robot, at least 1
+    examples: int  # that it trained with; as they count (settings [checks]), at least 1
     staleness: int = 0  # versions between the checkpoint it started from and that of the round
-    norm: float = 0.0  # Euclidean length of the update as it was sent
+    norm: float = 0.0  # Euclidean length of the update as it counts
 
     @property
     def discount(self) -> float:
@@ -38,7 +38,8 @@ class Contributions(Protocol):
 
     May be iterated any number of times, always in the same order: by robot, then oldest first. It
     does not depend on which update arrived first. All tensors are those that the robot sent:
-    float32, finite, of the checkpoint's names and shapes, not scaled. They may be read-only.
+    float32, finite, of the checkpoint's names and shapes, not scaled; one that was longer than the
+    round allows (checks.max_norm_ratio) is cut to that length. They may be read-only.
 
     `update`, `tensor` and `numbers` raise StorageError if what was kept is damaged on disk.
     """

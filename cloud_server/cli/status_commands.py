@@ -120,9 +120,9 @@ def _print_json(records: "Iterable[RoundRecord]") -> None:
 def _row(record: "RoundRecord") -> tuple[str, ...]:
     accepted = sum(robot.accepted for robot in record.robots)
     numbers = (record.round, record.version, f"{accepted} of {record.asked}", record.late)
-    shown = held_out({"metrics": record.metrics, "held_out": record.held_out})
+    told = {name: getattr(record, name) for name in ("metrics", "held_out", "spread")}
     left_out = str(sum(record.left_out.values()) or "-")
-    return record.run, *map(str, numbers), f"{record.seconds:.1f}", shown, left_out
+    return record.run, *map(str, numbers), f"{record.seconds:.1f}", held_out(told), left_out
 
 
 def _watch(client: "AdminClient", screen: "Console", *, json_output: bool) -> None:

@@ -117,14 +117,19 @@ def _outcome(run: Mapping[str, Any]) -> str:
 
 
 def held_out(record: Mapping[str, Any]) -> str:
-    """Return a round's scores before and after it, and of how many examples.
+    """Return a round's scores before and after it, how far robots are apart, of how many examples.
 
-    A score that was not finite is not there. Servers of earlier versions do not tell the number.
+    A score that was not finite is not there. Servers of earlier versions tell neither the range
+    nor the number.
     """
-    from fleet_model.measures import changes
+    from fleet_model.measures import AFTER, changes
+
+    def apart(name: str) -> str:
+        low, high = record.get("spread", {}).get(name + AFTER, (0.0, 0.0))
+        return f" (robots {low:.3f} to {high:.3f})" if low < high else ""
 
     scores = ", ".join(
-        f"{name} {change.before:.3f} -> {change.after:.3f}"
+        f"{name} {change.before:.3f} -> {change.after:.3f}{apart(name)}"
         for name, change in changes(record["metrics"]).items()
     )
     number = record.get("held_out")

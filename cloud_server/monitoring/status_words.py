@@ -83,14 +83,26 @@ def _last_round(record: RoundRecord) -> list[str]:
         f"run {record.run} round {record.round} closed in {record.seconds:.1f} s with version "
         f"{record.version}: {told or 'nobody took part'}{late}"
     ]
+    if record.metrics:
+        lines.append(f"held-out, mean and range over robots: {_measured(record)}")
     if capped := not_counted(record):
         told = names(f"{name} ({words})" for name, words in capped)
-        lines.append(f"accepted for fewer examples than claimed: {told}")
+        lines.append(f"accepted, but not in full: {told}")
     if left_out := tell_left_out(record.left_out):
         lines.append(f"left out by robots: {left_out}")
     lines += [f"WARNING: {warning}" for warning in record.warnings]
     others = [robot for robot in robots if robot.outcome.kind not in GROUPS]
     return lines + _one_by_one(others)
+
+
+def _measured(record: RoundRecord) -> str:
+    """Return every mean with the range behind it, where there is one."""
+
+    def one(name: str, mean: float) -> str:
+        low, high = record.spread.get(name, (mean, mean))
+        return f"{name} {mean:.3f}" + (f" ({low:.3f} to {high:.3f})" if low < high else "")
+
+    return ", ".join(one(name, mean) for name, mean in record.metrics.items())
 
 
 def _one_by_one(robots: Sequence[RobotRecord]) -> list[str]:

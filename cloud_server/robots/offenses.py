@@ -43,6 +43,12 @@ class OffenseCount(BaseModel):
         """Return the last verdict with the run and round it is of."""
         return f"run {self.run} round {self.round}: {self.verdict.text}"
 
+    @property
+    def is_told(self) -> bool:
+        """Return whether its robot is told: it was refused, or does not count in full."""
+        verdict = self.verdict
+        return verdict.kind == "refused" or (verdict.kind == "accepted" and verdict.words != "")
+
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="ignore")
@@ -109,12 +115,12 @@ class Offenses:
         state, entry = robot.state, self._entry(robot)
         if state == "revoked":  # such a robot is refused before it is told anything
             raise SettingsError(f"robot {robot.name} is revoked; it has no standing")
-        refused = entry is not None and entry.verdict.kind == "refused"
+        told = entry is not None and entry.is_told
         return Standing(
             state=state,
             reason=robot.reason or _WAYS_BACK[state].format(name=robot.name),
-            notice=entry.text if refused and entry else "",
-            notice_id=f"{entry.run}/{entry.round}" if refused and entry else "",
+            notice=entry.text if told and entry else "",
+            notice_id=f"{entry.run}/{entry.round}" if told and entry else "",
         )
 
     def _entry(self, robot: Robot) -> OffenseCount | None:

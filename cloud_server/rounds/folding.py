@@ -1,4 +1,4 @@
-"""The end of a round: judge what was kept, then let the rule fold it, in the order of names."""
+"""The end of a round: weigh what was kept, then let the rule fold it, in the order of names."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,13 +8,7 @@ from cloud_server.aggregation.aggregator import Aggregator
 from cloud_server.aggregation.contributions import Contribution
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import RoundJournal
-from cloud_server.rounds.update_checks import (
-    NORMS,
-    accepted_norms,
-    largest_norm,
-    remember_norms,
-    weight_of,
-)
+from cloud_server.rounds.shares import NORMS, Share, recent_norms, remember_norms, shares
 from cloud_server.state.round_record import RobotRecord
 from cloud_server.state.settings import CheckSettings
 from fleet_model.errors import RoundError
@@ -22,12 +16,15 @@ from fleet_model.protocol.outcome import ACCEPTED, Outcome
 from fleet_model.types import Checkpoint, Tensor, Update
 from fleet_model.weights import require_same_tensors
 
+# A robot whose examples count as fewer is named. Half of an honest fleet has more than the median.
+FAR_MORE = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The kept replies of a round with their last verdict, in the order of folding."""
+    """The kept replies of a round, in the order of folding."""
 
-    accepted: tuple[Kept, ...]
+    accepted: tuple[Share, ...]
     others: tuple[Kept, ...]
 
 
@@ -35,35 +32,34 @@ class KeptContributions:
     """The accepted replies of a journal as a rule sees them. No update is held in here."""
 
     def __init__(
-        self,
-        journal: RoundJournal,
-        accepted: Iterable[Kept],
-        checkpoint: Checkpoint,
-        checks: CheckSettings,
+        self, journal: RoundJournal, accepted: Iterable[Share], checkpoint: Checkpoint
     ) -> None:
         """Take the replies in the order in which the rule is to see them."""
         self._journal = journal
         self._shapes = {name: weights.shape for name, weights in checkpoint.weights.items()}
-        self._kept = {
+        self._shares = {
             Contribution(
-                robot=one.robot,
-                site=one.site,
-                examples=weight_of(one.num_examples, checks),
-                staleness=checkpoint.version - one.base_version,
+                robot=one.kept.robot,
+                site=one.kept.site,
+                examples=one.weight,
+                staleness=checkpoint.version - one.kept.base_version,
                 norm=one.norm,
             ): one
             for one in accepted
         }
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._shares)
 
     def __iter__(self) -> Iterator[Contribution]:
-        return iter(self._kept)
+        return iter(self._shares)
 
     def update(self, one: Contribution) -> Update:
         """As Contributions says; so are the others."""
-        return replace(self._journal.read(self._kept[one]), num_examples=one.examples)
+        share = self._shares[one]
+        update = self._journal.read(share.kept)
+        weights = {name: share.cut(tensor) for name, tensor in update.weights.items()}
+        return replace(update, weights=weights, num_examples=one.examples)
 
     def tensor(self, one: Contribution, name: str) -> Tensor:  # noqa: D102
         shape = self._shapes[name]
@@ -71,31 +67,25 @@ class KeptContributions:
 
     def numbers(self, one: Contribution, name: str, start: int, stop: int) -> Tensor:  # noqa: D102
         start, stop, _ = slice(start, stop).indices(math.prod(self._shapes[name]))
-        return self._journal.numbers(self._kept[one], name, start, stop)
+        share = self._shares[one]
+        return share.cut(self._journal.numbers(share.kept, name, start, stop))
 
 
 def judge(kept: Iterable[Kept], checkpoint: Checkpoint, checks: CheckSettings) -> Judged:
-    """Compare lengths, now that all are known; the order in which they came does not matter."""
+    """Weigh the replies, now that all are known; the order in which they came does not matter."""
     replies = sorted(kept, key=lambda one: (one.robot, one.base_version))
-    candidates = [one for one in replies if one.verdict == ACCEPTED]
-    largest = largest_norm([one.norm for one in candidates], accepted_norms(checkpoint), checks)
-    too_long = {one.ticket for one in candidates if one.norm > largest}
+    good = [one for one in replies if one.verdict == ACCEPTED]
     return Judged(
-        accepted=tuple(one for one in candidates if one.ticket not in too_long),
-        others=tuple(
-            replace(one, verdict=_too_long(one, largest, checks)) if one.ticket in too_long else one
-            for one in replies
-            if one.verdict != ACCEPTED or one.ticket in too_long
-        ),
+        accepted=tuple(shares(good, checkpoint, checks)),
+        others=tuple(one for one in replies if one.verdict != ACCEPTED),
     )
 
 
 def fold(
     aggregator: Aggregator,
     journal: RoundJournal,
-    accepted: Sequence[Kept],
+    accepted: Sequence[Share],
     checkpoint: Checkpoint,
-    checks: CheckSettings,
 ) -> Checkpoint:
     """Return the next checkpoint.
 
@@ -103,27 +93,36 @@ def fold(
         RoundError: the rule has made something that is not finite or does not fit.
         StorageError: a kept update is damaged on disk.
     """
-    contributions = KeptContributions(journal, accepted, checkpoint, checks)
+    contributions = KeptContributions(journal, accepted, checkpoint)
     result = aggregator.fold(checkpoint, contributions)
     require_same_tensors(  # finite updates may add up to infinity; the rule may be the user's own
         checkpoint.weights, result.weights, sender="aggregator", error=RoundError
     )
-    norms = remember_norms(accepted_norms(checkpoint), [one.norm for one in accepted])
+    norms = remember_norms(recent_norms(checkpoint), [one.norm for one in accepted])
     return replace(result, server_state={**result.server_state, NORMS: norms})
 
 
 def robot_records(
-    judged: Judged, silent: Mapping[str, RobotRecord], version: int, checks: CheckSettings
+    judged: Judged, silent: Mapping[str, RobotRecord], version: int
 ) -> tuple[RobotRecord, ...]:
     """Return one record a robot, by name; where a robot answered twice, the good answer."""
     records = dict(silent)
-    for one in (*judged.others, *judged.accepted):
-        records[one.robot] = _record(one, version, checks)
+    for kept in judged.others:
+        records[kept.robot] = _record(kept)
+    for share in judged.accepted:
+        kept = share.kept
+        records[kept.robot] = replace(
+            _record(kept),
+            outcome=Outcome("accepted", _less(share)),
+            weight=share.weight,
+            staleness=version - kept.base_version,
+            capped=share.weight < kept.num_examples,
+            cut_to=share.norm if share.is_cut else 0.0,
+        )
     return tuple(records[name] for name in sorted(records))
 
 
-def _record(kept: Kept, version: int, checks: CheckSettings) -> RobotRecord:
-    good = kept.verdict == ACCEPTED
+def _record(kept: Kept) -> RobotRecord:
     return RobotRecord(
         name=kept.robot,
         site=kept.site,
@@ -133,17 +132,14 @@ def _record(kept: Kept, version: int, checks: CheckSettings) -> RobotRecord:
         update_bytes=kept.update_bytes,
         metrics=kept.metrics,
         norm=kept.norm,
-        weight=weight_of(kept.num_examples, checks) if good else 0,
-        staleness=version - kept.base_version if good else 0,
-        capped=kept.num_examples > checks.max_examples_per_robot,
     )
 
 
-def _too_long(kept: Kept, largest: float, checks: CheckSettings) -> Outcome:
-    median = largest / checks.max_norm_ratio
-    return Outcome(
-        "refused",
-        f"its length (L2) {kept.norm:.4g} is {kept.norm / median:.4g} times the median "
-        f"{median:.4g} of recent updates, expected at most {checks.max_norm_ratio:g} times "
-        "(checks.max_norm_ratio)",
-    )
+def _less(share: Share) -> str:
+    """Return how much less than it was counts of a reply, "" if that is nothing to speak of."""
+    kept, words = share.kept, []
+    if kept.num_examples > FAR_MORE * share.weight:
+        words.append(f"{kept.num_examples} examples count as {share.weight}")
+    if share.is_cut:
+        words.append(f"its length (L2) {kept.norm:.4g} is cut to {share.norm:.4g}")
+    return f", but {' and '.join(words)}" if words else ""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from cloud_server.aggregation.aggregator import Aggregator
 from cloud_server.rounds.folding import fold
-from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import RoundJournal
-from cloud_server.rounds.update_checks import check_reply, check_update, norm_of
+from cloud_server.rounds.shares import Share, norm_of
+from cloud_server.rounds.update_checks import check_reply, check_update
 from cloud_server.state.round_record import RobotRecord, mean_metrics, weighted_means
 from cloud_server.state.settings import CheckSettings
 from fleet_model.errors import RoundError, UpdateError
@@ -24,9 +24,8 @@ class RoundEnd:
     """What there is when enough good replies have been kept."""
 
     checkpoint: Checkpoint  # that robots were sent
-    accepted: Sequence[Kept]  # in the order of robots' names
+    accepted: Sequence[Share]  # in the order of robots' names
     journal: RoundJournal  # gives back what each of them holds
-    checks: CheckSettings
     rule: Aggregator | None  # of the run; None where nothing is folded
 
 
@@ -37,12 +36,12 @@ class ReplyKind:
     # (reply, checkpoint, version that the robot was sent, bounds); raises UpdateError. The journal
     # keeps a reply that passes, with all its tensors, bit for bit.
     check: Callable[[Update, Checkpoint, int, CheckSettings], None]
-    # Replies that are much longer than the others are refused; 0 where length says nothing.
+    # Of replies that are much longer than the others a part counts; 0 where length says nothing.
     length: Callable[[Update], float]
     # Makes the checkpoint that the round ends with; raises RoundError.
     use: Callable[[RoundEnd], Checkpoint]
     # Measures of the whole round.
-    means: Callable[[Sequence[RobotRecord]], Metrics]
+    means: Callable[[Sequence[RobotRecord], CheckSettings], Metrics]
 
 
 def check_evaluation(
@@ -56,7 +55,7 @@ def check_evaluation(
         raise UpdateError("the evaluation has no measures")
 
 
-def mean_measures(records: Sequence[RobotRecord]) -> Metrics:
+def mean_measures(records: Sequence[RobotRecord], _: CheckSettings) -> Metrics:
     """Average what accepted robots measured, weighted by the examples that count."""
     return weighted_means([(one.metrics, one.weight) for one in records if one.accepted])
 
@@ -64,7 +63,7 @@ def mean_measures(records: Sequence[RobotRecord]) -> Metrics:
 def _fold(end: RoundEnd) -> Checkpoint:
     if end.rule is None:
         raise RoundError("a round of training needs an aggregation rule")
-    return fold(end.rule, end.journal, end.accepted, end.checkpoint, end.checks)
+    return fold(end.rule, end.journal, end.accepted, end.checkpoint)
 
 
 KINDS: Mapping[str, ReplyKind] = {
@@ -72,7 +71,7 @@ KINDS: Mapping[str, ReplyKind] = {
         check=check_update,
         length=lambda update: norm_of(update.weights),
         use=_fold,
-        means=mean_metrics,
+        means=lambda records, checks: mean_metrics(records, checks.max_examples_ratio),
     ),
     EVALUATE: ReplyKind(
         check=check_evaluation,

@@ -109,7 +109,6 @@ def run_round(
                 checkpoint=request.checkpoint,
                 accepted=judged.accepted,
                 journal=journal,
-                checks=checks,
                 rule=rule,
             )
         )

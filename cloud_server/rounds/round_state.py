@@ -15,7 +15,7 @@ from cloud_server.rounds.reply_kinds import KINDS, ReplyKind
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import OpenRound, Ticket
 from cloud_server.rounds.update_checks import reply_bytes
-from cloud_server.state.round_record import RobotRecord, RoundRecord
+from cloud_server.state.round_record import RobotRecord, RoundRecord, spread
 from cloud_server.state.settings import CheckSettings, RoundSettings
 from fleet_model.errors import UpdateError
 from fleet_model.measures import finite
@@ -122,12 +122,11 @@ class RoundState:
     def complete(self) -> bool:
         """Return whether the round can close before its deadline."""
         if self.buffered:
-            enough = self.rules.quorum
-            return len(self.good) >= enough and len(self.judged().accepted) >= enough
+            return len(self.good) >= self.rules.quorum
         return len(self.answered) == len(self.robots)
 
     def judged(self) -> Judged:
-        """Return the replies that count in this round, with their verdicts."""
+        """Return the replies that belong to this round, and what of each counts."""
         mine = (kept for kept in self.kept if self._counts(kept))
         return judge(mine, self.request.checkpoint, self.checks)
 
@@ -140,14 +139,16 @@ class RoundState:
             if not self.buffered or len(judged.accepted) < self.rules.quorum
         }
         version = self.request.checkpoint.version
-        robots = robot_records(judged, silent, version, self.checks)
+        robots = robot_records(judged, silent, version)
+        means = self.kind.means(robots, self.checks)
         return RoundRecord(
             run=self.request.run,
             round=self.request.round,
             version=version,
             seconds=seconds,
             robots=robots,
-            metrics=self.kind.means(robots),
+            metrics=means,
+            spread=spread(robots, means),
             asked=self.asked(),
             late=sum(one.verdict.kind == "late" for one in self.kept),
             mode=self.rules.mode,

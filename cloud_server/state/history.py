@@ -12,7 +12,7 @@ from cloud_server.state.round_record import RobotRecord, RoundRecord
 ROUND_COLUMNS = ("run", "round", "version", "mode", "seconds", "asked", "late")
 ROBOT_COLUMNS = (
     "robot", "site", "verdict", "outcome", "num_examples", "weight", "capped", "num_steps",
-    "staleness", "norm", "update_bytes",
+    "staleness", "norm", "update_bytes", "cut_to",
 )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def _robot_cells(robot: RobotRecord, metrics: Sequence[str]) -> Iterable[object]
     return (
         _text(robot.name), _text(robot.site), robot.outcome.kind, _text(robot.outcome.text),
         robot.num_examples, robot.weight, str(robot.capped).lower(), robot.num_steps,
-        robot.staleness, robot.norm, robot.update_bytes,
+        robot.staleness, robot.norm, robot.update_bytes, robot.cut_to,
         *(robot.metrics.get(name, "") for name in metrics),
     )  # fmt: skip
 

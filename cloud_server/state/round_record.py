@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from statistics import median_low
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, TypeAdapter
@@ -31,7 +32,8 @@ class RobotRecord:
     norm: float = 0.0  # L2 over all tensors of the update
     weight: int = 0  # examples that counted; 0 unless accepted
     staleness: int = 0  # versions between the update's base and the round's checkpoint
-    capped: bool = False  # it claimed more than checks.max_examples_per_robot
+    capped: bool = False  # fewer of its examples count than it claimed
+    cut_to: float = 0.0  # length (L2) of its update that counted; 0: all of it
 
     @property
     def counts(self) -> ExampleCounts:
@@ -78,6 +80,7 @@ class RoundRecord:
     asked: int = 0  # robots that had a ticket in this round
     late: int = 0  # updates for a round that had closed: dropped
     mode: Mode = "sync"
+    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # see `spread`
 
     @property
     def held_out(self) -> int:
@@ -105,6 +108,7 @@ class RoundRecord:
         """Return JSON values: the fields, and what follows from them."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         told = {name: getattr(self, name) for name in ("held_out", "left_out", "warnings")}
+        told["spread"] = {name: list(bounds) for name, bounds in self.spread.items()}
         return {**values, **told, "robots": [robot.as_json() for robot in self.robots]}
 
 
@@ -116,15 +120,34 @@ def parse_record(content: bytes | str) -> RoundRecord:
     return _RECORD.validate_json(content)
 
 
-def mean_metrics(records: Sequence[RobotRecord]) -> Metrics:
-    """Average each measure over accepted robots, weighted by the held-out examples behind it."""
-    return weighted_means(
-        [
-            (measures, max(one.metrics.get("held_out", 0.0), 0.0))
-            for one in records
-            if one.accepted and (measures := _measures(one))
-        ]
-    )
+def mean_metrics(records: Sequence[RobotRecord], ratio: float = 0.0) -> Metrics:
+    """Average each measure over accepted robots, weighted by the held-out examples behind it.
+
+    Args:
+        records: of one round.
+        ratio: no robot's held-out examples count for more than this many times the lower median of
+            the round: they are what it says they are. 0: they count as it says.
+    """
+    measured = [
+        (measures, max(one.metrics.get("held_out", 0.0), 0.0))
+        for one in records
+        if one.accepted and (measures := _measures(one))
+    ]
+    known = [held_out for _, held_out in measured if held_out]
+    most = ratio * median_low(known) if ratio and known else math.inf
+    return weighted_means([(measures, min(held_out, most)) for measures, held_out in measured])
+
+
+def spread(records: Sequence[RobotRecord], means: Metrics) -> Mapping[str, tuple[float, float]]:
+    """Return the lowest and the highest of what accepted robots report, for every mean.
+
+    A mean alone hides the robot for which nothing works, and the one that praises itself.
+    """
+    reported = {
+        name: [one.metrics[name] for one in records if one.accepted and name in one.metrics]
+        for name in means
+    }
+    return {name: (min(values), max(values)) for name, values in reported.items()}
 
 
 def weighted_means(measured: Sequence[tuple[Metrics, float]]) -> Metrics:

@@ -154,10 +154,16 @@ class AggregationSettings(Section):
 
 
 class CheckSettings(Section):
-    """An update that fails a check is refused, and its robot is told."""
+    """What of an update counts, and what is refused: its robot is told of both."""
 
     max_examples_per_robot: int = Field(
         default=10_000, ge=1, description="More examples than this weigh no more; no refusal."
+    )
+    max_examples_ratio: float = Field(
+        default=1.0,
+        ge=0,
+        description="Examples of a robot that count, in training and in the measures, against the "
+        "median of the round; 0: as many as it claims.",
     )
     max_update_mb: float = Field(
         default=512.0, gt=0, description="Megabytes of an update's tensors."
@@ -165,7 +171,14 @@ class CheckSettings(Section):
     max_norm_ratio: float = Field(
         default=10.0,
         ge=0,
-        description="Length (L2) against the median of recent updates; 0: any length.",
+        description="Length (L2) of an update that counts, against the median of recent ones; "
+        "longer ones are cut to it, no refusal. 0: any length.",
+    )
+    max_norm_of_model: float = Field(
+        default=1.0,
+        ge=0,
+        description="An update is never cut to less than this part of the length of the model, "
+        "however short the others are: a robot with new labels sends long ones.",
     )
     suspend_after: int = Field(
         default=3, ge=0, description="So many refusals in a row suspend the robot; 0: never."

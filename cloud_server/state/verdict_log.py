@@ -11,27 +11,25 @@ log = logging.getLogger(__name__)
 
 
 def tell_verdicts(record: RoundRecord, told: Collection[tuple[str, Outcome]]) -> None:
-    """Log who was not accepted and why, and whose examples do not all count.
+    """Log who was not accepted and why, and whose update does not count in full.
 
     `told` holds (robot, verdict) as they were logged when answers came: they are not repeated.
     """
-    failed = [
-        robot
+    why = [
+        (robot.name, robot.outcome.text)
         for robot in record.robots
         if not robot.accepted and (robot.name, robot.outcome) not in told
     ]
-    failed.sort(key=lambda robot: not robot.refused)  # silence is the lesser news
-    why = [(robot.name, robot.outcome.text) for robot in failed]
     _tell(record, why, "were not accepted")
-    _tell(record, not_counted(record), "have examples that do not count")
+    _tell(record, not_counted(record), "do not count in full")
 
 
 def not_counted(record: RoundRecord) -> list[tuple[str, str]]:
-    """Return (robot, words) of robots that claimed more examples than count."""
+    """Return (robot, words) of robots of whose update much less counts than they sent."""
     return [
-        (robot.name, f"{robot.num_examples} examples count as {robot.weight}")
+        (robot.name, robot.outcome.words.removeprefix(", but "))
         for robot in record.robots
-        if robot.accepted and robot.capped
+        if robot.accepted and robot.outcome.words
     ]
 
 

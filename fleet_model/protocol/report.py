@@ -75,7 +75,7 @@ class Standing(BaseModel):
 
     state: Literal["pending", "approved", "suspended"] = "approved"
     reason: str = ""  # why it is not approved
-    notice: str = ""  # the last verdict on an update of it, when that was not "accepted"
+    notice: str = ""  # the last verdict on an update of it, when it does not count in full
     notice_id: str = ""  # changes with every new notice
     protocol: int = FIRST_PROTOCOL  # of the server
 

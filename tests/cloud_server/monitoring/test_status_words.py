@@ -126,14 +126,26 @@ def test_an_update_that_came_too_late_is_no_silence():
 
 
 def test_a_robot_whose_examples_do_not_all_count_is_named():
-    robot = RobotRecord(
-        name="r1", site="hall", outcome=ACCEPTED, num_examples=10**9, weight=10_000, capped=True
-    )
+    words = ", but 1000000000 examples count as 10000"
+    robot = RobotRecord(name="r1", site="hall", outcome=Outcome("accepted", words))
     given = last_round(r2="accepted")["totals"].last
     record = replace(given, robots=(robot, *given.robots))
 
     assert told(totals=HistoryTotals(last=record))[1:] == [
-        "accepted for fewer examples than claimed: r1 (1000000000 examples count as 10000)"
+        "accepted, but not in full: r1 (1000000000 examples count as 10000)"
+    ]
+
+
+def test_a_mean_is_shown_with_the_range_over_robots_behind_it():
+    record = replace(
+        last_round(r1="accepted")["totals"].last,
+        metrics={"accuracy_after": 0.97, "loss_after": 0.1},
+        spread={"accuracy_after": (0.167, 0.99), "loss_after": (0.1, 0.1)},
+    )
+
+    assert told(totals=HistoryTotals(last=record))[1:] == [
+        "held-out, mean and range over robots: accuracy_after 0.970 (0.167 to 0.990), "
+        "loss_after 0.100"
     ]
 
 

@@ -155,20 +155,13 @@ def test_a_refused_update_is_not_counted_for_the_quorum():
     assert len(robots.sent) == 1  # a robot that is refused waits for the next round
 
 
-def test_an_update_that_turns_out_too_long_is_made_up_for_before_the_round_closes():
-    robots = Robots(
-        {
-            "a": {"after": 1},
-            "b": {"after": 9},
-            "huge": {"after": 2, "answer": update(1e6)},
-        }
-    )
+def test_an_update_that_is_far_too_long_counts_for_the_quorum_and_is_cut():
+    robots = Robots({"a": {"after": 1}, "huge": {"after": 2, "answer": update(1e6)}})
 
     checkpoint, record = robots.round(BUFFERED, checks=changed(CHECKS, max_norm_ratio=10.0))
 
-    assert record.seconds >= 9
-    assert of(record, "huge").refused
-    np.testing.assert_array_equal(checkpoint.weights["w"], [1, 1, 1])
+    assert of(record, "huge").accepted
+    np.testing.assert_allclose(checkpoint.weights["w"], [5.5] * 3, rtol=1e-6)
 
 
 def test_a_question_that_was_lost_does_not_keep_its_robot_busy_for_ever():

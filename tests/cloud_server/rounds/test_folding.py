@@ -1,16 +1,17 @@
-"""The end of a round: which lengths are folded in, and what a rule is given."""
+"""The end of a round: what of each update is folded in, and what a rule is given."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cloud_server.aggregation.fedavg import FedAvg
 from cloud_server.aggregation.median import Median
-from cloud_server.rounds.folding import KeptContributions, fold, judge
+from cloud_server.rounds.folding import KeptContributions, fold, judge, robot_records
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import DiskJournal, MemoryJournal, OpenRound
-from cloud_server.rounds.update_checks import NORMS
+from cloud_server.rounds.shares import NORMS, Share
 from cloud_server.state.settings import CheckSettings
 from fleet_model.protocol.outcome import ACCEPTED
 from fleet_model.types import Checkpoint, Update
@@ -32,25 +33,38 @@ def judged(*norms, before=()):
     return judge([kept(f"r{n}", norm) for n, norm in enumerate(norms)], start, CHECKS)
 
 
-@pytest.mark.parametrize(("length", "good"), [(19.8, True), (20.2, False)])
-def test_a_length_is_good_up_to_ten_times_the_median(length, good):
+@pytest.mark.parametrize(("length", "counts"), [(19.8, 19.8), (20.2, 20.0), (1e30, 20.0)])
+def test_a_length_counts_up_to_ten_times_the_median_and_nobody_is_refused(length, counts):
     round_ = judged(2.0, 2.0, length)
 
-    assert [one.robot for one in round_.accepted] == ["r0", "r1", "r2"][: 2 + good]
-    assert [one.robot for one in round_.others] == ["r2"][good:]
+    assert [(one.kept.robot, one.norm) for one in round_.accepted] == [
+        ("r0", 2.0), ("r1", 2.0), ("r2", counts),
+    ]  # fmt: skip
+    assert round_.others == ()
 
 
-def test_whoever_is_too_long_is_told_by_how_much():
-    (other,) = judged(2.0, 2.0, 20.2).others
+def test_whoever_is_too_long_or_claims_far_too_much_is_named_with_how_much_counts():
+    greedy = replace(kept("r2", 20.2), num_examples=10_000)
+    honest = [replace(kept(name, 2.0), num_examples=examples) for name, examples in FEW.items()]
+    start = Checkpoint(version=1, weights={"w": np.ones(2, np.float32)})
 
-    assert other.verdict.text == (
-        "refused: its length (L2) 20.2 is 10.1 times the median 2 of recent updates, "
-        "expected at most 10 times (checks.max_norm_ratio)"
+    few, many, record = robot_records(judge([*honest, greedy], start, CHECKS), {}, 1)
+
+    assert record.outcome.text == (
+        "accepted, but 10000 examples count as 40 and its length (L2) 20.2 is cut to 20"
     )
+    assert (record.weight, record.capped, record.norm, record.cut_to) == (40, True, 20.2, 20.0)
+    assert (few.outcome.text, few.weight, few.capped, few.cut_to) == ("accepted", 30, False, 0.0)
+    assert (many.outcome.text, many.weight, many.capped) == ("accepted", 40, False)
+
+
+FEW = {"r0": 30, "r1": 40}
 
 
 def test_lengths_of_rounds_before_count_for_the_median():
-    assert [one.robot for one in judged(19.8, 20.2, before=(2.0,) * 4).accepted] == ["r0"]
+    cut = judged(19.8, 20.2, before=(2.0,) * 4).accepted
+
+    assert [one.norm for one in cut] == [19.8, 20.0]
 
 
 NUMBERS = 500_000  # of the wide tensor: 2 MB
@@ -69,12 +83,12 @@ def answered(journal, robots, order=1):
         one = Kept(
             ticket=f"t{number}", robot=f"r{number:02}", site=f"s{number % 2}", round=1,
             verdict=ACCEPTED, base_version=9 - number % 2, num_examples=60 + 60 * number,
-            norm=float(number),
+            norm=float(2 * number),
         )  # fmt: skip
         weights = {name: np.full_like(w, number + 1) for name, w in WIDE.weights.items()}
         update = Update(robot="", base_version=9, weights=weights, num_examples=7, num_steps=1)
         journal.keep([(one, update)])
-        accepted.append(one)
+        accepted.append(Share(kept=one, weight=min(60 + 60 * number, 100), norm=float(number)))
     return accepted
 
 
@@ -83,8 +97,8 @@ def journal(request, tmp_path):
     return MemoryJournal() if request.param == "memory" else DiskJournal(tmp_path / "run")
 
 
-def test_a_rule_is_given_who_contributes_and_each_update_as_it_was_sent(journal):
-    given = KeptContributions(journal, answered(journal, 2), WIDE, CHECKS)
+def test_a_rule_is_given_who_contributes_and_each_update_as_it_counts(journal):
+    given = KeptContributions(journal, answered(journal, 2), WIDE)
 
     for _ in range(2):
         first, second = given
@@ -93,8 +107,9 @@ def test_a_rule_is_given_who_contributes_and_each_update_as_it_was_sent(journal)
     assert (second.robot, second.site, second.norm) == ("r01", "s1", 1.0)
     assert (second.examples, second.staleness) == (100, 1)  # capped, and not scaled:
     assert given.update(second).num_examples == 100
-    np.testing.assert_array_equal(given.update(second).weights["w"], np.full((2, 3), 2))
-    np.testing.assert_array_equal(given.tensor(second, "w"), np.full((2, 3), 2))
+    # It is twice as long as what counts: 2 everywhere counts as 1.
+    np.testing.assert_array_equal(given.update(second).weights["w"], np.ones((2, 3)))
+    np.testing.assert_array_equal(given.tensor(second, "w"), np.ones((2, 3)))
     np.testing.assert_array_equal(given.numbers(first, "w", 4, 99), [1, 1])
     with pytest.raises(KeyError):
         given.numbers(first, "no such tensor", 0, 1)
@@ -106,7 +121,7 @@ def test_the_next_checkpoint_has_what_the_rule_keeps_and_the_lengths(journal):
             return Checkpoint(version=10, weights=checkpoint.weights, server_state={"mine": ONE})
 
     accepted = answered(journal, 3)
-    result = fold(Rule(), journal, accepted, WIDE, CHECKS)
+    result = fold(Rule(), journal, accepted, WIDE)
 
     assert set(result.server_state) == {"mine", NORMS}
     np.testing.assert_array_equal(result.server_state[NORMS], [0, 1, 2])
@@ -123,7 +138,7 @@ def test_memory_does_not_grow_with_robots(rule, tmp_path):
         accepted = answered(journal, robots)
         tracemalloc.start()
         try:
-            fold(rule, journal, accepted, WIDE, CHECKS)
+            fold(rule, journal, accepted, WIDE)
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()

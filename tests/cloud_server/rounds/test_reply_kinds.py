@@ -37,13 +37,13 @@ def only_sums(reply, checkpoint, asked_version, checks):
 
 
 def mean_into_state(end):
-    read = [end.journal.read(one) for one in end.accepted]
+    read = [end.journal.read(one.kept) for one in end.accepted]
     total = sum(one.groups["sums"]["x"] for one in read)
     count = sum(one.groups["count"]["n"] for one in read)
     return replace(end.checkpoint, server_state={"mean": total / count})
 
 
-SUMS = ReplyKind(check=only_sums, length=lambda _: 0.0, use=mean_into_state, means=lambda _: {})
+SUMS = ReplyKind(check=only_sums, length=lambda _: 0.0, use=mean_into_state, means=lambda *_: {})
 ASKED = replace(REQUEST, kind="sums")
 WITH_SUMS = {**KINDS, "sums": SUMS}
 
@@ -103,7 +103,8 @@ def test_an_evaluation_is_averaged_by_examples_and_changes_no_weights(tmp_path):
         request=MEASURE, journal=DiskJournal(tmp_path), rule=None
     )
     assert checkpoint is START
-    assert record.metrics == {"accuracy": 0.875, "loss": 0.125}
+    assert record.metrics == {"accuracy": 0.75, "loss": 0.25}  # 30 count as 10
+    assert record.spread == {"accuracy": (0.5, 1.0), "loss": (0.0, 0.5)}
     assert [robot.metrics["accuracy"] for robot in record.robots] == [0.5, 1.0]
 
 
@@ -142,9 +143,7 @@ def _end_of(robots):
     from cloud_server.rounds.reply_kinds import RoundEnd
     from cloud_server.rounds.round_journal import MemoryJournal
 
-    return RoundEnd(
-        checkpoint=START, accepted=(), journal=MemoryJournal(), checks=CHECKS, rule=None
-    )
+    return RoundEnd(checkpoint=START, accepted=(), journal=MemoryJournal(), rule=None)
 
 
 def test_robots_of_protocol_1_are_not_asked_for_what_they_do_not_know():
@@ -167,7 +166,7 @@ def test_means_leave_out_who_was_refused_and_what_is_not_finite():
         record("b", ACCEPTED, 3, loss=2.0, huge=1e308),
         record("c", Outcome("refused"), 0, loss=99.0),
     ]
-    assert mean_measures(records) == {"loss": 1.75}
+    assert mean_measures(records, CHECKS) == {"loss": 1.75}
 
 
 def test_too_few_evaluations_end_the_round():
