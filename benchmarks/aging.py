@@ -34,15 +34,14 @@ from pathlib import Path
 
 from benchmarks.fleets import ROOT, free_port, listening, online_nodes
 from benchmarks.measure import Comparison, Limit, Result, arguments, median, report, say
+from benchmarks.older_tree import COMMIT, checkout, run
 from benchmarks.services import Services, base_environment
 from cloud_server.cli.admin_client import AdminClient
 from cloud_server.runs.run_store import ENDED
 from cloud_server.state.directory import ServerDirectory
 
-COMMIT = "87262d4"
 WORK = ROOT / "build" / "bench" / "aging"
 BENCHMARKS = Path(__file__).parent
-SOURCES = ("fleet_model", "edge_agent", "cloud_server", "benchmarks")
 LOOK_S = 0.002  # between looks into Flower's database, and at a process's memory
 
 
@@ -103,21 +102,6 @@ def make_sides(ages: Ages) -> "list[Side]":
     return sides
 
 
-def checkout(into: Path) -> Path:
-    """Put the older commit's sources in a folder; raises RuntimeError without the history."""
-    into.mkdir(parents=True)
-    archive = subprocess.run(
-        ["git", "-C", ROOT, "archive", COMMIT, *SOURCES], capture_output=True, check=False
-    )
-    if archive.returncode:
-        raise RuntimeError(
-            f"git archive {COMMIT}: {archive.stderr.decode()[-500:]}; this benchmark needs a clone "
-            "of the repository with its history: git fetch --unshallow"
-        )
-    subprocess.run(["tar", "-x", "-C", into], input=archive.stdout, check=True)
-    return into
-
-
 @dataclass(frozen=True, slots=True)
 class Side:
     """One tree with a copy of the data of its own."""
@@ -141,16 +125,6 @@ class Side:
         """List all examples in a process of its own; see aging_arms."""
         arm = [BENCHMARKS / "aging_arms.py", "examples", self.work / "frames", self.work / "state"]
         return dict(json.loads(run(self.tree, [*arm, count])))
-
-
-def run(tree: Path, command: list[object]) -> str:
-    """Run a script with a tree's modules; return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-P", *map(str, command)],
-        env={**base_environment(), "PYTHONPATH": str(tree)},
-        stdout=subprocess.PIPE, text=True, check=True,
-    )  # fmt: skip
-    return done.stdout
 
 
 def run_starts(side: Side, robots: int) -> dict[str, float]:

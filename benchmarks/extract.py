@@ -13,6 +13,8 @@ arms in turn; imports and a first reading of the bag, which warms the disk cache
   raw_mcap_1_in_5   every fifth frame of a raw bag as an array
   raw_db3_1_in_5    the same from sqlite3
   decode_batch      a JPEG bag as batches of 32 x 224 x 224 x 3 float32: decode, cut, scale
+  coco_to_yolo      a COCO data set of 400,000 boxes in 4,000 small pictures becomes YOLO; the peer
+                    is commit 87262d4, checked out beside this tree. Both write the same files
 
 Images go to memory (/dev/shm, where there is room), or making 2,000 files would be measured: ext4
 takes 0.1 ms for one, and 0.7 ms within minutes of many deletions. The figure
@@ -20,7 +22,7 @@ jpeg_passthrough_disk_ratio is the same comparison on the disk, once.
 
 A ratio is that of the faster peer. share_of_limit_X is the time of reading the needed bytes from
 the cached file, as a share of ours. peak_mb is the largest resident size while ours extracts a JPEG
-bag ten times as large. --quick: a quarter of the frames, one turn.
+bag ten times as large. --quick: a quarter of the frames, 20,000 boxes, one turn.
 """
 
 import json
@@ -34,9 +36,10 @@ from pathlib import Path
 from benchmarks.bag_readers import JPEG, RAW, TASKS
 from benchmarks.environments import ROOT, environment
 from benchmarks.measure import Comparison, Limit, Result, arguments, median, report, say
+from benchmarks.older_tree import checkout, run
 
 WORK = ROOT / "build" / "bench" / "extract"
-FRAMES = 2_000
+FRAMES, BOXES = 2_000, 400_000
 ROOM_BYTES = 2_000_000_000
 ALL = ("ours", "rosbags", "mcap")
 REQUIRED = {
@@ -44,6 +47,7 @@ REQUIRED = {
     "raw_mcap_1_in_5": 8.0,
     "raw_db3_1_in_5": 4.0,
     "decode_batch": 1.6,
+    "coco_to_yolo": 3.0,
 }
 PEERS = {task: ("rosbags",) if "db3" in task else ("rosbags", "mcap") for task in TASKS}
 BAGS = {
@@ -56,8 +60,8 @@ BAGS = {
 
 def main() -> None:
     """Measure and print."""
-    options = arguments(__doc__, quick="a quarter of the frames, one turn")
-    frames, turns = (FRAMES // 4, 1) if options.quick else (FRAMES, 3)
+    options = arguments(__doc__, quick="a quarter of the frames, 20,000 boxes, one turn")
+    frames, boxes, turns = (FRAMES // 4, BOXES // 20, 1) if options.quick else (FRAMES, BOXES, 3)
     shutil.rmtree(WORK, ignore_errors=True)
     try:
         for name, count in (
@@ -67,6 +71,7 @@ def main() -> None:
             _worker("write", RAW if name.startswith("raw") else JPEG, WORK / name, str(count))
         with _fast_folder() as fast:
             seconds = measure(turns, fast)
+            seconds |= measure_coco(turns, boxes, fast)
         on_disk = {arm: _took(arm, "jpeg_passthrough", WORK / f"disk-{arm}") for arm in ALL}
         peak = _worker("ours", "jpeg_passthrough", WORK / "jpeg_mcap_large", WORK / "large")
         figures = {
@@ -101,6 +106,27 @@ def measure(turns: int, fast: Path) -> dict[tuple[str, str], list[float]]:
     return seconds
 
 
+def measure_coco(turns: int, boxes: int, fast: Path) -> dict[tuple[str, str], list[float]]:
+    """Return ("coco_to_yolo", side) -> seconds of each turn; raises where the sides differ."""
+    trees = {"ours": ROOT, "peer": checkout(WORK / "older")}
+    script, source = Path(__file__).with_name("coco_to_yolo.py"), fast / "coco"
+    python = environment("bags").bin / "python"
+    run(ROOT, [script, "make", source, boxes], python)
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for turn in range(turns):
+        written = set[str]()
+        for side, tree in trees.items():
+            out = fast / f"yolo-{side}"
+            done = json.loads(run(tree, [script, "convert", source, out], python))
+            shutil.rmtree(out)
+            seconds.setdefault(("coco_to_yolo", side), []).append(done["seconds"])
+            written.add(done["digest"])
+            if done["boxes"] != boxes or len(written) > 1:
+                raise RuntimeError(f"{side} wrote {done['boxes']} of {boxes} boxes, or other ones")
+        say(f"extract: COCO, turn {turn + 1} of {turns}")
+    return seconds
+
+
 def result(seconds: Mapping[tuple[str, str], list[float]], figures: dict[str, float]) -> Result:
     """Return medians, ratios and shares, added to `figures`."""
     took = {key: median(values) for key, values in seconds.items()}
@@ -110,6 +136,10 @@ def result(seconds: Mapping[tuple[str, str], list[float]], figures: dict[str, fl
         comparisons.append(Comparison(task, "s", ours, fastest, REQUIRED[task]))
         figures[f"share_of_limit_{task}"] = took[task, "limit"] / ours
         figures |= {f"{task}_{arm}_s": took[task, arm] for arm in ("ours", *PEERS[task])}
+    coco = "coco_to_yolo"
+    ours, peer = took[coco, "ours"], took[coco, "peer"]
+    comparisons.append(Comparison(coco, "s", ours, peer, REQUIRED[coco]))
+    figures |= {f"{coco}_ours_s": ours, f"{coco}_peer_s": peer}
     return Result(
         benchmark="extract",
         comparisons=comparisons,

@@ -67,7 +67,7 @@ class DataSetManifest:
         for line, row in read_table(self._path, COLUMNS[:5], self._damage):
             try:
                 yield _row(row)
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
                 message = f"{self._path.name} line {line}: {error}"
                 if self._damage is None:
                     raise FrameError(message, "bad manifest row") from None
@@ -203,11 +203,10 @@ def _row(cells: dict[str, str]) -> ManifestRow:
 
 
 def _box(item: Any) -> Box:
-    label = item["label"]
-    corners = [float(item[name]) for name in ("x0", "y0", "x1", "y1")]
-    if not isinstance(label, str) or not all(map(math.isfinite, corners)):
+    label, x0, y0, x1, y1 = item["label"], item["x0"], item["y0"], item["x1"], item["y1"]
+    if not isinstance(label, str) or not all(map(math.isfinite, (x0, y0, x1, y1))):
         raise ValueError("a box needs a label and four finite numbers")
-    return Box(label=label, x0=corners[0], y0=corners[1], x1=corners[2], y1=corners[3])
+    return Box(label=label, x0=float(x0), y0=float(y0), x1=float(x1), y1=float(y1))
 
 
 def _quoted(cell: str) -> str:

@@ -9,14 +9,15 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from benchmarks import aging
+from benchmarks import aging, older_tree
 from benchmarks.aging import Side
 from benchmarks.aging_data import make_frames
 from fleet_model.weights import read_weights
 
 history = pytest.mark.skipif(
     subprocess.run(
-        ["git", "-C", aging.ROOT, "cat-file", "-e", aging.COMMIT], capture_output=True, check=False
+        ["git", "-C", aging.ROOT, "cat-file", "-e", older_tree.COMMIT],
+        capture_output=True, check=False,
     ).returncode != 0,
     reason="needs a clone with its history",
 )  # fmt: skip
@@ -109,7 +110,7 @@ def test_requests_are_counted_in_flowers_database(tmp_path):
 
 @history
 def test_the_older_commit_is_checked_out_with_its_own_modules(tmp_path):
-    tree = aging.checkout(tmp_path / "peer")
+    tree = older_tree.checkout(tmp_path / "peer")
 
     assert (tree / "cloud_server" / "checkpoints.py").exists()
     found = aging.run(tree, ["-c", "import cloud_server.checkpoints as c; print(c.__file__)"])

@@ -10,8 +10,10 @@ sign of a negative zero is lost.)
 
 import math
 import re
-from decimal import Decimal
+from collections.abc import Sequence
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 from fleet_model.types import Box
@@ -20,6 +22,9 @@ from fleet_model.types import Box
 # the very most, and shares of a picture a few more.
 _LONGEST = 1500
 _LARGEST_EXPONENT = 1500
+_MOST_PLACES = 300  # 10**300 is a double
+_EXACT = Context(4 * _LONGEST, traps=[Inexact, InvalidOperation])
+_TOO_LARGE = "a number beyond all doubles"
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE]([+-]?\d{1,4}))?", re.ASCII)
 
 
@@ -47,7 +52,7 @@ def rounded(value: Fraction) -> float:
     try:
         return value.numerator / value.denominator  # Python divides integers exactly
     except OverflowError:
-        raise ValueError("a number beyond all doubles") from None
+        raise ValueError(_TOO_LARGE) from None
 
 
 def yolo_box(label: str, numbers: tuple[Fraction, ...], width: int, height: int) -> Box:
@@ -69,48 +74,93 @@ def yolo_numbers(box: Box, width: int, height: int) -> tuple[str, str, str, str]
     return x, y, w, h
 
 
-def coco_box(label: str, numbers: tuple[Fraction, ...]) -> Box:
-    """Return the box of x, y, width, height in pixels."""
-    x, y, w, h = numbers
-    return Box(label=label, x0=rounded(x), y0=rounded(y), x1=rounded(x + w), y1=rounded(y + h))
+def coco_corners(numbers: Sequence[int | Decimal]) -> tuple[float, float, float, float]:
+    """Return x0, y0, x1, y1 of x, y, width, height in pixels.
+
+    Raises:
+        ValueError: one of them is no number, or one that no double comes near.
+    """
+    x, y, w, h = map(_decimal, numbers)
+    try:
+        corners = float(x), float(y), float(_EXACT.add(x, w)), float(_EXACT.add(y, h))
+    except (Inexact, InvalidOperation):  # not a number, or thousands of digits
+        raise ValueError("a number that no double comes near") from None
+    if not all(map(math.isfinite, corners)):
+        raise ValueError(_TOO_LARGE)
+    return corners
 
 
 def coco_numbers(box: Box) -> tuple[str, str, str, str]:
-    """Return the texts from which `coco_box` makes the same box.
+    """Return the texts from which `coco_corners` makes the same box.
 
     The size is the exact difference of the corners' shortest texts, so the sum is again the text.
     """
     x0, y0, x1, y1 = (_scaled(repr(corner)) for corner in (box.x0, box.y0, box.x1, box.y1))
-    return _text(x0), _text(y0), _text(_difference(x1, x0)), _text(_difference(y1, y0))
+    return _text(*x0), _text(*y0), _text(*_difference(x1, x0)), _text(*_difference(y1, y0))
 
 
+@lru_cache(1 << 14)  # 4 MB: whole pixels, edges and corners of equal pictures come again and again
 def shortest_share(value: float, whole: int) -> Scaled:
-    """Return the decimal with the fewest places whose product with `whole` rounds to `value`."""
-    target = Fraction(value)
-    enough = max(0, math.ceil(math.log10(whole) - math.log10(math.ulp(value)))) + 1
-    few = 0
-    while few < enough:  # the nearest decimal only comes nearer with more places
+    """Return the decimal with the fewest places whose product with `whole` rounds to `value`.
+
+    With enough places to be sure, one exact division gives the digits. How many of them may go,
+    from behind, is seen in floating point, unless that is too close to call.
+    """
+    over, under = value.as_integer_ratio()
+    under *= whole
+    unit = math.ulp(value)
+    places = math.ceil(math.log10(whole) - math.log10(unit))
+    if not 0 < places < _MOST_PLACES or not over & (over - 1):  # below a power of 2, units are half
+        return _searched_share(value, whole)
+    digits, rest = divmod(over * 10**places, under)
+    part = rest / under  # the share is digits + part, in units of the last place
+    allowed = unit * 10**places / whole / 2  # so far from it, a decimal still rounds to the value
+    ten, off = 1, 0.0
+    while off < allowed * 0.999 and places >= 0:
+        ten, places = ten * 10, places - 1
+        last = digits % ten
+        off = last + part if last < ten // 2 else ten - last - part
+    if off < allowed * 1.001 or allowed < 0.501 or abs(part - 0.5) < 0.001:
+        return _searched_share(value, whole)
+    ten, places = ten // 10, places + 1
+    return Scaled((digits + ten // 2 + (ten == 1 and part > 0.5)) // ten, places)
+
+
+def _searched_share(value: float, whole: int) -> Scaled:
+    """Return the same for any value, by trying: more places always come nearer."""
+    over, under = value.as_integer_ratio()
+    few, enough = 0, max(0, math.ceil(math.log10(whole) - math.log10(math.ulp(value)))) + 1
+    while few < enough:
         middle = (few + enough) // 2
-        if _fits(target, value, whole, middle):
+        digits = round(Fraction(over * 10**middle, under * whole))
+        try:
+            fits = digits * whole / 10**middle == value  # Python divides integers exactly
+        except OverflowError:
+            fits = False
+        if fits:
             enough = middle
         else:
             few = middle + 1
-    return Scaled(round(target * 10**enough / whole), enough)
-
-
-def _fits(target: Fraction, value: float, whole: int, decimals: int) -> bool:
-    digits = round(target * 10**decimals / whole)
-    try:
-        return rounded(Fraction(digits * whole, 10**decimals)) == value
-    except ValueError:
-        return False
+    return Scaled(round(Fraction(over * 10**enough, under * whole)), enough)
 
 
 def _center_and_size(low: float, high: float, whole: int) -> tuple[str, str]:
-    first, last = shortest_share(low, whole), shortest_share(high, whole)
-    decimals = max(first.decimals, last.decimals)
-    a, b = (share.digits * 10 ** (decimals - share.decimals) for share in (first, last))
-    return _text(Scaled((a + b) * 5, decimals + 1)), _text(Scaled(b - a, decimals))
+    (a, places), (b, b_places) = shortest_share(low, whole), shortest_share(high, whole)
+    if places < b_places:
+        a, places = a * 10 ** (b_places - places), b_places
+    elif places > b_places:
+        b *= 10 ** (places - b_places)
+    return _text((a + b) * 5, places + 1), _text(b - a, places)
+
+
+def _decimal(number: int | Decimal) -> Decimal:
+    """Return a number of JSON, if arithmetic with it ends."""
+    if isinstance(number, bool) or not isinstance(number, int | Decimal):
+        raise ValueError(f"{str(number)[:40]} is no number")
+    exactly = number if isinstance(number, Decimal) else Decimal(number)
+    if abs(exactly.adjusted()) > _LARGEST_EXPONENT:
+        raise ValueError(f"{str(number)[:40]} is no number")
+    return exactly
 
 
 def _difference(a: Scaled, b: Scaled) -> Scaled:
@@ -126,10 +176,9 @@ def _scaled(text: str) -> Scaled:
     return Scaled(number * 10**exponent, 0) if exponent > 0 else Scaled(number, -exponent)
 
 
-def _text(number: Scaled) -> str:
+def _text(digits: int, decimals: int) -> str:
     """Return plain digits: some YOLO readers know no exponents."""
-    digits, decimals = number
-    while decimals and digits % 10 == 0:
-        digits, decimals = digits // 10, decimals - 1
-    sign, text = "-" if digits < 0 else "", str(abs(digits)).rjust(decimals + 1, "0")
-    return f"{sign}{text[:-decimals]}.{text[-decimals:]}" if decimals else f"{sign}{text}"
+    if not decimals:
+        return str(digits)
+    text = str(digits).zfill(decimals + 1 + (digits < 0))
+    return f"{text[:-decimals]}.{text[-decimals:]}".rstrip("0").rstrip(".")

@@ -3,8 +3,6 @@
 import re
 from array import array
 from collections.abc import Mapping
-from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +11,7 @@ import numpy as np
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.coco.json_stream import read_members
 from edge_agent.data.label_formats.data_set import clean_text, inside
-from edge_agent.data.label_formats.exact_numbers import coco_box, exact
+from edge_agent.data.label_formats.exact_numbers import coco_corners
 from fleet_model.errors import FrameError
 from fleet_model.types import Box
 
@@ -97,15 +95,15 @@ class CocoIndex:
     def _add_box(self, item: Any) -> None:
         if item.get("iscrowd") in (1, True):
             return
-        numbers = tuple(map(_number, item["bbox"]))
+        numbers = item["bbox"]
         if len(numbers) != 4:
             raise ValueError(f"{len(numbers)} numbers in bbox")
-        box = coco_box("", numbers)
+        corners = coco_corners(numbers)
         slot = self._image_slots.setdefault(item["image_id"], len(self._image_slots))
         position = self._class_slots.setdefault(item["category_id"], len(self._class_slots))
         self._slots.append(slot)
         self._classes.append(position)
-        self._corners.extend((box.x0, box.y0, box.x1, box.y1))
+        self._corners.extend(corners)
 
     def _sort(self) -> None:
         slots = np.array(self._slots, np.int64)
@@ -150,14 +148,6 @@ class ImageFinder:
                 self._folders.insert(0, folder)
                 return name
         raise FrameError(f"{self._root.name}: no image {file_name[:80]!r}", "missing file")
-
-
-def _number(value: Any) -> Fraction:
-    if isinstance(value, int):
-        return Fraction(value)
-    if isinstance(value, Decimal):
-        return exact(str(value))
-    raise ValueError(f"{value!r} is no number")
 
 
 def _text(value: Any) -> str:

@@ -1,5 +1,6 @@
 import struct
 import sys
+from decimal import Decimal
 from fractions import Fraction
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge_agent.data.label_formats.exact_numbers import (
-    coco_box,
+    coco_corners,
     coco_numbers,
     exact,
     rounded,
@@ -44,7 +45,8 @@ def test_a_box_survives_yolo_text_to_the_last_bit(found, width, height):
 @example((0.0, 5e-324, 1e-300, 1e308))
 def test_a_box_survives_coco_numbers_to_the_last_bit(found):
     box = Box(label="a", x0=found[0], y0=found[1], x1=found[2], y1=found[3])
-    assert bits(coco_box("a", tuple(map(exact, coco_numbers(box))))) == bits(box)
+    x0, y0, x1, y1 = coco_corners(tuple(map(Decimal, coco_numbers(box))))
+    assert bits(Box(label="a", x0=x0, y0=y0, x1=x1, y1=y1)) == bits(box)
 
 
 @given(st.integers(0, 10**6), st.integers(0, 6), sizes)
@@ -53,6 +55,18 @@ def test_a_share_that_somebody_typed_is_found_again(digits, decimals, whole):
     found = shortest_share(rounded(typed * whole), whole)
     assert found.decimals <= decimals
     assert abs(Fraction(found.digits, 10**found.decimals) - typed) * whole < 1e-6
+
+
+@given(finite | st.floats(0, 640) | st.integers(0, 640).map(float), sizes)
+@example(3.84, 640)
+@example(0.5, 1)
+@example(64.0, 641)
+def test_no_decimal_with_fewer_places_gives_the_value_back(value, whole):
+    found = shortest_share(value, whole)
+    assert rounded(Fraction(found.digits * whole, 10**found.decimals)) == value
+    for decimals in range(max(0, found.decimals - 3), found.decimals):
+        nearest = round(Fraction(value) * 10**decimals / whole)
+        assert nearest * whole / 10**decimals != value
 
 
 def test_yolo_text_of_a_whole_picture_is_short():
