@@ -15,6 +15,7 @@ from edge_agent.data.frames.source import (
     is_live,
     nothing_to_read,
 )
+from edge_agent.data.label_formats.annotations.told import PictureLabels, labels_by_image
 from edge_agent.data.label_formats.data_set import (
     FORMATS,
     DataSetFormat,
@@ -26,11 +27,13 @@ from edge_agent.data.label_formats.image_rows import sound_boxes
 from edge_agent.data.label_formats.label_topic import TopicMarks, has_topic
 from edge_agent.data.label_formats.marks import Mark, Marks, StampMarks
 from edge_agent.data.label_formats.table import (
-    Labels,
-    labels_by_file,
+    BY_FILE,
+    BY_STAMP,
     labels_by_stamp,
-    names_files,
+    renamed,
+    told_by_table,
 )
+from edge_agent.data.manifest import columns_of
 from fleet_model.errors import FrameError, SettingsError
 from fleet_model.types import Box, Frame
 
@@ -253,22 +256,21 @@ class Corrections:
             FrameError: the file cannot be read, or it names images and the recording is a bag.
         """
         self._damage, self._listed = damage, listed
-        self._by_name: Mapping[str, Labels] = {}  # of images
+        self._by_name: Mapping[str, PictureLabels] = {}  # of images
         self._by_stamp: StampMarks | None = None
         file = Path(settings.label_topic)
         if not settings.label_topic or not file.exists():
             return
         if not (file.is_file() and file.suffix != ".json"):
             self._by_stamp = StampMarks(self._marks_of(file), settings.tolerance_s)
-        elif not names_files(file):
+        elif _has_stamps(file, path):
             rows = labels_by_stamp(file, damage)
             found = ((stamp, each.topic, Mark(each.label, each.boxes)) for stamp, each in rows)
             self._by_stamp = StampMarks(found, settings.tolerance_s)
-        elif _is_bag(path):
-            expected = "expected the columns stamp_ns,label and for boxes x0,y0,x1,y1"
-            raise FrameError(f"{file.name}: names files, which a bag has not; {expected}")
         else:
-            self._by_name = labels_by_file(file, damage)
+            told = told_by_table(file, file.name, damage)
+            names = [each.name for each in _data_set_entries(path, LabelSettings(), DamageLog())]
+            self._by_name = labels_by_image("", filter(None, names), told, damage)
 
     def __bool__(self) -> bool:
         return bool(self._by_name) or self._by_stamp is not None
@@ -276,9 +278,9 @@ class Corrections:
     def find(self, name: str, time_ns: int, facts: FrameFacts) -> Mark | None:
         """Return the mark that replaces a frame's own; None without one."""
         labels = self._by_name.get(name)
-        mark = Mark(labels.label, labels.boxes) if labels else None
-        if mark is None and self._by_stamp is not None:
-            mark = self._by_stamp.find(time_ns, facts)
+        if labels:
+            return labels.mark(facts, f"{facts.source}/{name}", self._damage)
+        mark = self._by_stamp.find(time_ns, facts) if self._by_stamp is not None else None
         return _sound(mark, facts, self._damage) if mark else None
 
     def applied(self, entry: LabelledEntry) -> LabelledEntry:
@@ -302,6 +304,23 @@ class Corrections:
         if not count:
             expected = "expected a data set that was extracted from a bag, with its manifest.csv"
             raise FrameError(f"{path.name}: nothing says when its frames were taken; {expected}")
+
+
+def _has_stamps(table: Path, recording: Path) -> bool:
+    """Return whether a table names frames by stamp, not by file; raises FrameError if by neither.
+
+    A bag has no files, so its table needs stamps.
+    """
+    columns, is_bag_there = renamed(columns_of(table)), _is_bag(recording)
+    if "stamp_ns" in columns:
+        return True
+    if "file" in columns and "label" in columns and not is_bag_there:
+        return False
+    what = "names files, which a bag has not" if "file" in columns else "has no column stamp_ns"
+    if not is_bag_there:
+        what = "its first line names no column file and label"
+    expected = BY_STAMP if is_bag_there else f"{BY_FILE}, or {BY_STAMP}"
+    raise FrameError(f"{table.name}: {what}; expected {expected}")
 
 
 def _sound(mark: Mark, facts: FrameFacts, damage: DamageLog) -> Mark:

@@ -9,8 +9,9 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,12 @@ def is_labelled(line: str) -> bool:
     return bool(cells[4] or cells[8])
 
 
+def has_label_alone(line: str) -> bool:
+    """Return whether a line of `row_line` has a label and no box."""
+    cells = next(csv.reader([line]))
+    return bool(cells[4]) and not cells[8]
+
+
 def boxes_text(boxes: Iterable[Box]) -> str:
     """Return boxes as JSON; "" for none."""
     listed = [
@@ -134,30 +141,53 @@ def encode_text(text: str) -> bytes:
 
 
 def read_table(
-    path: Path, needed: Iterable[str], damage: DamageLog | None = None
+    path: Path,
+    needed: Iterable[str],
+    damage: DamageLog | None = None,
+    renamed: Callable[[list[str]], list[str]] = list,
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (line number, column -> text) of a CSV file whose first line names the columns.
+
+    They are separated by commas, semicolons or tabs, whichever the first line has most.
 
     Args:
         path: the file.
         needed: columns that must be there.
         damage: gets the lines that the csv module refuses; without it they raise FrameError.
+        renamed: returns the columns as `needed` names them; gets them in lower case.
 
     Raises:
         FrameError: the file cannot be read, or a needed column is missing.
     """
     try:
-        yield from _read_rows(path, tuple(needed), damage)
+        yield from _read_rows(path, tuple(needed), damage, renamed)
     except OSError as error:
         reason = "missing file" if isinstance(error, FileNotFoundError) else "unreadable"
         raise FrameError(f"{path.name}: {error.strerror}", reason) from None
 
 
+def columns_of(path: Path) -> list[str]:
+    """Return the columns that the first line of a CSV file names, in lower case.
+
+    Raises:
+        FrameError: the file cannot be read.
+    """
+    try:
+        cells: list[str] = next(filter(None, _reader(path, None)), [])
+    except OSError as error:
+        raise FrameError(f"{path.name}: {error.strerror}") from None
+    except csv.Error:
+        cells = []
+    return [cell.strip().lower() for cell in cells]
+
+
 def _read_rows(
-    path: Path, needed: tuple[str, ...], damage: DamageLog | None
+    path: Path,
+    needed: tuple[str, ...],
+    damage: DamageLog | None,
+    renamed: Callable[[list[str]], list[str]],
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.reader(text_lines(path, damage), strict=True)
+    reader = _reader(path, damage)
     columns: list[str] = []
     while True:
         try:
@@ -170,12 +200,22 @@ def _read_rows(
             continue
         if cells is None:
             break
-        if not columns:
-            columns = [cell.strip().lower() for cell in cells]
+        if not columns and cells:
+            columns = renamed([cell.strip().lower() for cell in cells])
             _expect(columns, needed, path.name)
         elif cells:
             yield reader.line_num, dict(zip(columns, cells, strict=False))
     _expect(columns, needed, path.name)
+
+
+def _reader(path: Path, damage: DamageLog | None) -> Any:
+    csv.field_size_limit(_LONGEST_CELL)
+    lines = text_lines(path, damage)
+    first = [next(lines, "")]
+    if first[0].lower().startswith("sep="):  # a spreadsheet's own line
+        first = ["\n", next(lines, "")]
+    delimiter = max(",;\t", key=first[-1].count)
+    return csv.reader(chain(first, lines), strict=True, delimiter=delimiter)
 
 
 def _expect(columns: list[str], needed: tuple[str, ...], name: str) -> None:

@@ -31,7 +31,7 @@ from edge_agent.data.labels import (
     open_format,
     require_label_source,
 )
-from edge_agent.data.manifest import ManifestRow, is_labelled, row_line
+from edge_agent.data.manifest import ManifestRow, has_label_alone, is_labelled, row_line
 from fleet_model.errors import FrameError, SettingsError, StorageError
 
 _FASTEST_HZ, _LONGEST_S = 1e6, 1e9  # beyond, someone mistyped
@@ -174,6 +174,7 @@ class _Extraction:
         self._output = output
         self._remembered = remembered
         self._progress = progress
+        self._boxes_only = open_format(options.format).holds_boxes_only
         self._names = FrameNames()
         self._damage = DamageLog()
         self._skipped = Counter[str]()
@@ -257,7 +258,7 @@ class _Extraction:
         """Count a frame that an earlier run has written; write it again where it is damaged."""
         self._names.name(remembered.source, remembered.topic, remembered.stamp_ns)
         self._written += 1
-        self._labelled += is_labelled(remembered.line)
+        self._count_label(remembered.line)
         if candidate.intact:
             self._already_there += 1
             for loss in remembered.losses:
@@ -278,6 +279,7 @@ class _Extraction:
         row = _row(name, labelled, candidate.sharpness)
         path = self._output.path_of(row)
         written_checksum = self._output.write(path, file.data)
+        line = row_line(row, path)
         self._output.remember(
             Written(
                 candidate.time_ns,
@@ -289,11 +291,20 @@ class _Extraction:
                 written_checksum,
                 candidate.hash,
                 candidate.losses,
-                row_line(row, path),
+                line,
             )
         )
         self._written += 1
-        self._labelled += bool(row.label or row.boxes)
+        self._count_label(line)
+
+    def _count_label(self, line: str) -> None:
+        self._labelled += is_labelled(line)
+        if self._boxes_only and has_label_alone(line):
+            form = self._options.format
+            where = (
+                f"{line.partition(',')[0]}: {form} files hold boxes, so only manifest.csv has it"
+            )
+            self._damage.add("label without a box", f"{where}; --format folder keeps all labels")
 
 
 def _row(file: str, labelled: LabelledFrame, sharpness: float | None) -> ManifestRow:

@@ -118,14 +118,19 @@ def image_files(path: Path, unlisted: Callable[[Path, OSError], None]) -> Iterat
         unlisted: gets the folders that cannot be listed; may raise.
     """
     if path.is_dir():
-        yield from _images_in(path, set(), unlisted)
+        found = files_below(path, unlisted)
+        yield from (file for file in found if file.name.lower().endswith(IMAGE_SUFFIXES))
     elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
         yield path
 
 
-def _images_in(
-    folder: Path, seen: set[tuple[int, int]], unlisted: Callable[[Path, OSError], None]
+def files_below(
+    folder: Path,
+    unlisted: Callable[[Path, OSError], None],
+    seen: set[tuple[int, int]] | None = None,
 ) -> Iterator[Path]:
+    """Yield the files in a folder and its folders, in the order of names; as `image_files`."""
+    seen = set() if seen is None else seen
     try:
         status = folder.stat()
         new = (status.st_dev, status.st_ino) not in seen
@@ -138,6 +143,6 @@ def _images_in(
         if child.name.startswith("."):
             continue
         if child.is_dir():
-            yield from _images_in(folder / child.name, seen, unlisted)
-        elif child.name.lower().endswith(IMAGE_SUFFIXES) and child.is_file():
+            yield from files_below(folder / child.name, unlisted, seen)
+        elif child.is_file():
             yield folder / child.name

@@ -49,6 +49,8 @@ class DataSetFormat(Protocol):
     # True: the index holds the pictures' bytes. Once `finish` has returned, the image files
     # that it was made from are not needed to read the data set and may be removed.
     embeds_images: bool
+    # True: other tools that read the format look for boxes and find no label of a whole picture.
+    holds_boxes_only: bool
 
     def recognizes(self, path: Path) -> bool:
         """Return whether `path` is a data set of this format. May raise OSError."""

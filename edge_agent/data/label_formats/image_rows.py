@@ -21,6 +21,8 @@ from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow
 from fleet_model.errors import FrameError
 from fleet_model.types import Box
 
+_MOSTLY = 0.5  # of a box's area
+
 
 class ImageRow(NamedTuple):
     """One image of a data set."""
@@ -95,7 +97,8 @@ def sound_boxes(
 ) -> tuple[Box, ...]:
     """Return the boxes that have an area in the picture, unchanged; the others go to `damage`.
 
-    A box that leans over the edge stays as it is. A size of 0 is not known and not checked.
+    A box that leans over the edge stays as it is; one that lies mostly outside stays, too, and is
+    counted: perhaps its numbers mean something else. A size of 0 is not known and not checked.
     """
     sound = []
     for box in boxes:
@@ -114,7 +117,18 @@ def sound_boxes(
             )
         else:
             sound.append(box)
+            if width and height and _share_inside(box, width, height) < _MOSTLY:
+                damage.add(
+                    "box mostly outside the picture",
+                    f"{where}: {box.label} {corners} in {width} x {height} pixels",
+                )
     return tuple(sound)
+
+
+def _share_inside(box: Box, width: int, height: int) -> float:
+    inside_x = min(box.x1, width) - max(box.x0, 0.0)
+    inside_y = min(box.y1, height) - max(box.y0, 0.0)
+    return inside_x / (box.x1 - box.x0) * (inside_y / (box.y1 - box.y0))
 
 
 def _load(

@@ -71,8 +71,7 @@ def test_without_a_label_topic_frames_have_no_label_and_a_wrong_one_is_an_error(
 def test_the_folder_names_the_label(image_folder):
     folder = image_folder("signs", {"star": 1, "circle": 2, "unlabeled": 1})
     assert labels(folder) == ["circle", "circle", "star", ""]
-    assert labels(folder / "star") == ["star"]
-    assert labels(folder / "star/000.png") == ["star"]
+    assert labels(folder / "star") == labels(folder / "star/000.png") == [""]  # named by nothing
 
 
 def test_listing_reads_no_message_and_entries_come_again_in_the_same_order(bags, tmp_path):
@@ -155,7 +154,7 @@ def test_a_table_by_stamp_labels_a_bag(extracted, bags, tmp_path):
 def test_a_table_of_files_is_no_label_source_of_a_bag_and_neither_is_a_bag(extracted, tmp_path):
     path, _, _ = extracted
     (tmp_path / "labels.csv").write_text("file,label\na.jpg,b\n")
-    with pytest.raises(FrameError, match=r"names files, .* expected the columns stamp_ns,label"):
+    with pytest.raises(FrameError, match=r"names files, .* expected stamp_ns,label"):
         frames(path, label_topic=str(tmp_path / "labels.csv"))
     with pytest.raises(FrameError, match="is a bag; labels of a bag come from its own topics"):
         frames(path, label_topic=str(path))
@@ -201,6 +200,34 @@ def test_labels_beside_a_data_set_replace_its_own(extracted, tmp_path):
     (tmp_path / "stamps.csv").write_text(f"stamp_ns,label\n{stamp},cup\n")
     assert labels(path, label_topic=str(tmp_path / "stamps.csv")) == ["", "bin", "cup"]
     assert labels(path, label_topic="/camera/label") == ["", "bin", "bin"]  # for bags beside it
+
+
+@pytest.mark.parametrize("form", ["folder", "yolo", "coco"])
+def test_a_table_finds_the_pictures_of_a_data_set_however_it_spells_them(extracted, tmp_path, form):
+    _, write, _ = extracted
+    path = write(form)
+    names = [str(each.name) for each in labelled_entries(path, LabelSettings(), DamageLog())]
+    spelled = ["C:\\set\\" + names[0].replace("/", "\\"), names[1].upper(), names[2][:-4]]
+    rows = "".join(f"{name};{label}\n" for name, label in zip(spelled, "abc", strict=True))
+    table = tmp_path / "files.csv"
+    table.write_bytes(("file;label\n" + rows + "none.jpg;d\n").encode("utf-16"))
+    damage = DamageLog()
+    found = labelled_frames(path, LabelSettings(label_topic=str(table)), damage)
+    assert [each.label for each in found] == ["a", "b", "c"]
+    assert damage.sentence() == "1 x unknown image, first files.csv line 5: 'none.jpg'"
+
+
+@pytest.mark.parametrize("first", ["a.jpg,star", "name,label", "file,labels"])
+def test_a_table_without_the_columns_says_which_a_data_set_needs_and_which_a_bag(
+    extracted, tmp_path, first
+):
+    bag, write, _ = extracted
+    (tmp_path / "t.csv").write_text(first + "\n")
+    expected = r"expected file,label\[,x0,y0,x1,y1\], or stamp_ns,label\[,x0,y0,x1,y1\]$"
+    with pytest.raises(FrameError, match=expected):
+        frames(write("folder"), label_topic=str(tmp_path / "t.csv"))
+    with pytest.raises(FrameError, match=r"expected stamp_ns,label\[,x0,y0,x1,y1\]$"):
+        frames(bag, label_topic=str(tmp_path / "t.csv"))
 
 
 def test_a_topic_picks_frames_of_a_data_set_that_knows_topics(extracted, image_folder, bags):

@@ -39,6 +39,7 @@ class CocoFormat:
     """Reads one or several JSON files; crowds and outlines are left out, only boxes are read."""
 
     embeds_images = False
+    holds_boxes_only = True
 
     def recognizes(self, path: Path) -> bool:
         """Return whether there is a JSON file that looks like COCO's."""

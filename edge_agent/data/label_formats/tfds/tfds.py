@@ -44,6 +44,7 @@ class TfdsFormat:
     """
 
     embeds_images = True
+    holds_boxes_only = False
 
     def recognizes(self, path: Path) -> bool:
         """Return whether there is a dataset_info.json, here or in name/version/."""

@@ -253,6 +253,21 @@ def test_the_same_command_again_repairs_whatever_was_damaged(bags, tmp_path, for
         assert tree(out) == good
 
 
+@pytest.mark.parametrize(("form", "lost"), [("folder", 0), ("yolo", 2), ("coco", 2), ("tfds", 0)])
+def test_labels_of_whole_frames_in_a_format_of_boxes_are_told(bags, tmp_path, form, lost):
+    bag, out = bags.drive(tmp_path / "r1", ["star", "", "circle"]), tmp_path / "out"
+    for _ in range(2):  # the second time nothing is written
+        damage = run(bag, out, format=form, labels=WITH_LABELS).damage
+        assert {loss.kind: loss.count for loss in damage} == (
+            {"label without a box": lost} if lost else {}
+        )
+    if lost:
+        assert damage[0].begins == (
+            f"images/r1-{T0}.jpg: {form} files hold boxes, so only manifest.csv has it; "
+            "--format folder keeps all labels"
+        )
+
+
 def test_other_options_into_the_same_folder_are_refused(bags, tmp_path):
     bag, out = bags.drive(tmp_path / "r1", ["star"] * 3), tmp_path / "out"
     run(bag, out)

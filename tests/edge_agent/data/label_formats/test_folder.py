@@ -86,6 +86,7 @@ def test_boxes_without_an_area_in_the_picture_are_left_out_and_named(data_sets, 
     assert [(each.kind, each.count) for each in damage.all()] == [
         ("bad box", 1),
         ("box outside the picture", 2),
+        ("box mostly outside the picture", 1),
     ]
 
 

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.label_formats.table import Labels, labels_by_file, labels_by_stamp, names_files
+from edge_agent.data.label_formats.annotations.told import Told
+from edge_agent.data.label_formats.table import Labels, labels_by_stamp, names_files, told_by_table
 from edge_agent.data.manifest import ManifestRow, write_manifest
 from fleet_model.errors import FrameError
 from fleet_model.types import Box
@@ -29,11 +30,13 @@ def test_a_frame_may_have_a_label_or_boxes_or_both(table):
         "3.jpg,a,1,2,3,4.5\n3.jpg,scene,,,,\n"
     )
     damage = DamageLog()
-    assert labels_by_file(path, damage) == {
-        "1.jpg": Labels("scene", ()),
-        "2.jpg": Labels("b", (A, B)),
-        "3.jpg": Labels("scene", (A,)),
-    }
+    assert list(told_by_table(path, "x/labels.csv", damage)) == [
+        Told(("1.jpg",), "x/labels.csv", 2, "scene"),
+        Told(("2.jpg",), "x/labels.csv", 3, "", (A,)),
+        Told(("2.jpg",), "x/labels.csv", 4, "", (B,)),
+        Told(("3.jpg",), "x/labels.csv", 5, "", (A,)),
+        Told(("3.jpg",), "x/labels.csv", 6, "scene"),
+    ]
     assert not damage
     assert names_files(path)
 
@@ -70,3 +73,43 @@ def test_any_text_is_labels_or_damage(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("t") / "a.csv"
     path.write_text("stamp_ns,label,boxes,x0,y0,x1,y1\n" + text)
     list(labels_by_stamp(path, DamageLog()))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file;label;x0;y0;x1;y1\r\n1.jpg;a;1;2;3;4,5\r\n",  # a spreadsheet in Europe
+        "sep=;\r\nfile;label;x0;y0;x1;y1\r\n1.jpg;a;1;2;3;4,5\r\n",
+        "File\tLabel\tX0\tY0\tX1\tY1\n1.jpg\ta\t1\t2\t3\t4.5\n",
+        "filename,width,height,class,xmin,ymin,xmax,ymax\n1.jpg,0,0,a,1,2,3,4.5\n",
+        "image_path,class_name,class,x1,y1,x2,y2\n1.jpg,a,7,1,2,3,4.5\n",
+        "image,x_min,x_max,y_min,y_max,label\n1.jpg,1,3,2,4.5,a\n",
+        "\ufefffile,label,x0,y0,x1,y1\n1.jpg,a,1,2,3,4.5\n",
+    ],
+)
+def test_columns_of_other_tools_are_understood(table, text):
+    path, damage = table(text), DamageLog()
+    assert names_files(path)
+    (told,) = told_by_table(path, "l.csv", damage)
+    assert (told.names, told.label, told.boxes) == (("1.jpg",), "", (A,))
+    assert not damage
+
+
+def test_a_picture_size_is_taken_and_shares_are_no_pixels(table):
+    path, damage = (
+        table("filename,width,height,class,xmin,ymin,xmax,ymax\na,32,24,a,0,.5,1,1\n"),
+        DamageLog(),
+    )
+    assert list(told_by_table(path, "l.csv", damage)) == []
+    assert damage.sentence().endswith("corners are shares of the picture, not pixels")
+    path = table("filename,width,height,class,xmin,ymin,xmax,ymax\na,32,24,a,1,2,3,4.5\n")
+    (told,) = told_by_table(path, "l.csv", DamageLog())
+    assert told.size == (32, 24)
+
+
+@pytest.mark.parametrize("columns", ["x,y,w,h", "bbox", "cx,cy,width,height", "x0,y0,w,h", "x1,y1"])
+def test_numbers_that_may_mean_several_things_are_refused(table, columns):
+    with pytest.raises(
+        FrameError, match=r"nobody says what its columns .* expected x0, y0, x1, y1"
+    ):
+        list(told_by_table(table(f"file,label,{columns}\na.jpg,b,1,2,3,4\n"), "l.csv", DamageLog()))

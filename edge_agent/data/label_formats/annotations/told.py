@@ -1,0 +1,95 @@
+"""What label files say about pictures, brought together picture by picture."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.source import FrameFacts
+from edge_agent.data.label_formats.data_set import largest_label
+from edge_agent.data.label_formats.image_finder import Written, find_images
+from edge_agent.data.label_formats.image_rows import sound_boxes
+from edge_agent.data.label_formats.marks import Mark
+from fleet_model.types import Box
+
+
+class Told(NamedTuple):
+    """What one place of a label file says about one picture."""
+
+    names: tuple[str, ...]  # of the picture, as spelled there; the first that is there counts
+    file: str  # the label file, relative to the data set, with "/"
+    line: int = 0  # 0: the file as a whole
+    label: str = ""  # of the whole picture
+    boxes: tuple[Box, ...] = ()
+    size: tuple[int, int] = (0, 0)  # the picture's width and height, in pixels; 0 is not said
+
+    @property
+    def where(self) -> str:
+        """The place, for damage."""
+        return f"{self.file} line {self.line}" if self.line else self.file
+
+
+@dataclass(slots=True)
+class PictureLabels:
+    """Everything that is said about one picture."""
+
+    label: str = ""  # of the whole picture
+    boxes: list[Box] = field(default_factory=list)
+    size: tuple[int, int] = (0, 0)
+    labels: set[str] = field(default_factory=set)  # several: nobody knows which one is meant
+
+    def mark(self, facts: FrameFacts, where: str, damage: DamageLog) -> Mark:
+        """Return the picture's mark; boxes that cannot be right are added to the damage."""
+        boxes, size = self.boxes, (facts.width, facts.height)
+        if boxes and all(self.size) and all(size) and self.size != size:
+            said, real = (f"{width} x {height}" for width, height in (self.size, size))
+            damage.add("boxes of another size", f"{where}: labelled as {said}, has {real} pixels")
+            boxes = []
+        sound = sound_boxes(boxes, facts.width, facts.height, where, damage)
+        return Mark(self.label or largest_label(sound), sound)
+
+
+def labels_by_image(
+    root: str, images: Iterable[str], told: Iterable[Told], damage: DamageLog
+) -> Mapping[str, PictureLabels]:
+    """Return image -> what is said about it.
+
+    Args:
+        root: name of the data set, before the names of its label files in damage; "" for none.
+        images: names of all its pictures, relative to it.
+        told: in any order; several of one picture are one for each box.
+        damage: gets what is said about pictures that are not there, or not clear ("unknown image").
+    """
+    listed, names, prefix = list(told), list(images), f"{root}/" if root else ""
+    found: dict[int, str] = {}
+    for alternative in range(max((len(each.names) for each in listed), default=0)):
+        open_ones = {
+            number: Written(each.names[alternative], each.file)
+            for number, each in enumerate(listed)
+            if number not in found and alternative < len(each.names)
+        }
+        taken = set(found.values())
+        images_of = find_images(names, open_ones.values())
+        for number, written in open_ones.items():
+            image = images_of.get(written)
+            if image and image not in taken:
+                found[number] = image
+    by_image: dict[str, PictureLabels] = {}
+    for number, each in enumerate(listed):
+        if number in found:
+            _note(by_image.setdefault(found[number], PictureLabels()), each, prefix, damage)
+        else:
+            bare = PurePosixPath(each.names[0].replace("\\", "/")).name[:80]
+            damage.add("unknown image", f"{prefix}{each.where}: {bare!r}")
+    return by_image
+
+
+def _note(labels: PictureLabels, told: Told, prefix: str, damage: DamageLog) -> None:
+    labels.boxes.extend(told.boxes)
+    labels.size = told.size if all(told.size) else labels.size
+    if told.label:
+        labels.labels.add(told.label)
+        labels.label = told.label if len(labels.labels) == 1 else ""
+        if not labels.label:
+            damage.add("several labels", f"{prefix}{told.where}: {told.label!r}")
