@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.data.storage.db3.rows import read_message_row
+from edge_agent.data.storage.db3.rows import USUAL, Columns, read_message_row
 from edge_agent.data.storage.sqlite.rows import ONE, ZERO, adds_up
 from fleet_model.errors import FrameError
 
@@ -20,7 +20,9 @@ _ONE_BYTE, _EIGHT_BYTES = 1, 6  # serial types
 _PAGE_HEADER = 8
 
 
-def read_message_rows(pages: Sequence[bytes], usable: int) -> tuple[_Numbers, _Numbers]:
+def read_message_rows(
+    pages: Sequence[bytes], usable: int, columns: Columns = USUAL
+) -> tuple[_Numbers, _Numbers]:
     """Read the rows of leaf pages of equal size.
 
     Returns:
@@ -43,6 +45,7 @@ def read_message_rows(pages: Sequence[bytes], usable: int) -> tuple[_Numbers, _N
     local = _local_sizes(payload, usable)
     usual = (
         inside
+        & (columns == USUAL)
         & (marker == 0)
         & ((topic == _ONE_BYTE) | (topic == ZERO) | (topic == ONE))
         & (stamp == _EIGHT_BYTES)
@@ -62,7 +65,7 @@ def read_message_rows(pages: Sequence[bytes], usable: int) -> tuple[_Numbers, _N
     sizes = at + local + 4 * (local < payload) - base - offset
     for i in np.flatnonzero(~usual).tolist():
         try:
-            row = read_message_row(pages[page[i]], int(offset[i]), usable)
+            row = read_message_row(pages[page[i]], int(offset[i]), usable, columns)
         except FrameError:
             damaged[page[i]] += 1
         else:

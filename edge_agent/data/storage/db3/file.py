@@ -72,20 +72,20 @@ class Db3File:
         pages = self._pages
         where = pages.position(position.page)
         page = pages.page(position.page)
-        row = read_message_row(page, position.offset, pages.usable)
+        row = read_message_row(page, position.offset, pages.usable, self._schema.columns)
         if position.overflow in positions.shared:
             raise FrameError(f"{where}: its pages are another message's too", "damaged file")
         known = position.rowid, position.stamp_ns, position.overflow
         if (row.rowid, row.stamp_ns, row.overflow) != known:
             raise FrameError(f"{where}: changed while it was read", "damaged file")
-        if row.size > pages.count * pages.page_size:
+        if row.rest > pages.count * pages.page_size:
             raise FrameError(f"{where}: a message larger than the file", "cut file")
-        data = self._buffers.take(row.size)
+        data = self._buffers.take(row.rest)
         local = row.end - row.begin
         data[:local] = page[row.begin : row.end]
         if row.overflow:
             pages.chain(row.overflow, data[local:], positions.starts)
-        return data.toreadonly()
+        return data[: row.size].toreadonly()
 
     def _find(self, wanted: frozenset[int]) -> Positions:
         """Return the places of at least these topics."""

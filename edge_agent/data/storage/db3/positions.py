@@ -162,7 +162,7 @@ def _read(
     leaves = iter(leaves)
     while batch := list(islice(leaves, max(1, _BYTES_AT_ONCE // pages.page_size))):
         numbers = np.array([number for number, _ in batch])
-        read, damaged = read_message_rows([page for _, page in batch], pages.usable)
+        read, damaged = read_message_rows([page for _, page in batch], pages.usable, schema.columns)
         known = np.isin(read[:, _TOPIC], ids)
         damaged += np.bincount(read[~known, _PAGE], minlength=len(batch))
         for i in np.flatnonzero(damaged).tolist():

@@ -29,7 +29,8 @@ class Cell(NamedTuple):
 
     rowid: int
     types: tuple[int, ...]  # serial type of each column
-    local: bytes | memoryview  # the beginning of the columns' content
+    begin: int  # of the columns' content in the page
+    local: bytes | memoryview  # the beginning of that content
     size: int  # of all columns together
     overflow: int  # first overflow page; 0 where everything is local
 
@@ -134,12 +135,12 @@ def cell_positions(pages: Pages, number: int, page: bytes) -> tuple[int, ...]:
         raise FrameError(f"{pages.position(number)}: too many rows", "damaged file") from None
 
 
-def read_cell(pages: Pages, page: bytes, at: int) -> Cell:
+def read_cell(page: bytes, at: int, usable: int) -> Cell:
     """Return the cell at offset `at` of a leaf page; raises FrameError if it cannot be one."""
     try:
         payload, at = varint(page, at)
         rowid, at = varint(page, at)
-        local = payload if payload <= pages.usable - 35 else local_size(payload, pages.usable)
+        local = payload if payload <= usable - 35 else local_size(payload, usable)
         overflow = 0
         if local < payload:
             (overflow,) = struct.unpack_from(">I", page, at + local)
@@ -150,12 +151,12 @@ def read_cell(pages: Pages, page: bytes, at: int) -> Cell:
             kind, content = varint(page, content)
             types.append(kind)
         begin = end - at
-        size = sum(map(_size_of, types))
+        size = sum(map(size_of, types))
     except (IndexError, struct.error):
         raise FrameError("a row leads out of its page", "damaged file") from None
-    if content != end or begin > local or at + local > pages.usable or size != payload - begin:
+    if content != end or begin > local or at + local > usable or size != payload - begin:
         raise FrameError("a row does not add up", "damaged file")
-    return Cell(rowid, tuple(types), page[end : at + local], size, overflow)
+    return Cell(rowid, tuple(types), end, page[end : at + local], size, overflow)
 
 
 def read_row(pages: Pages, cell: Cell) -> list[Value]:
@@ -169,7 +170,7 @@ def read_row(pages: Pages, cell: Cell) -> list[Value]:
     values, at = [], 0
     for kind in cell.types:
         values.append(_decode_value(content, at, kind, pages.encoding))
-        at += _size_of(kind)
+        at += size_of(kind)
     return values
 
 
@@ -191,7 +192,7 @@ def small_rows(
             continue
         for at in positions:
             try:
-                cell = read_cell(pages, page, at)
+                cell = read_cell(page, at, pages.usable)
                 if not wanted(cell):
                     continue
                 left -= cell.size + _ROW_COST
@@ -217,7 +218,7 @@ def orphan_leaves(pages: Pages, seen: bytearray) -> Iterator[tuple[int, bytes]]:
 
 def _decode_value(content: bytes | bytearray | memoryview, at: int, kind: int, text: str) -> Value:
     """Return the column of serial type `kind` at offset `at`."""
-    size = _size_of(kind)
+    size = size_of(kind)
     if kind in INTEGER_SIZES:
         return int.from_bytes(content[at : at + size], "big", signed=True)
     if kind in (ZERO, ONE):
@@ -230,7 +231,7 @@ def _decode_value(content: bytes | bytearray | memoryview, at: int, kind: int, t
     return None
 
 
-def _size_of(kind: int) -> int:
+def size_of(kind: int) -> int:
     """Return how many bytes a column of serial type `kind` has."""
     if kind >= 12:
         return (kind - 12) // 2
