@@ -14,6 +14,7 @@ from cloud_server.models.publish import publish
 from cloud_server.state.certificates import make_secrets, make_server_certificate
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.kit import write_kit
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import (
     NetworkSettings,
@@ -22,7 +23,6 @@ from cloud_server.state.settings import (
     TrainingSettings,
     load_settings,
     server_toml,
-    url_host,
 )
 from fleet_model.bundle import Manifest, WorkloadSpec
 from fleet_model.durable import rename_durably, sync_file_system
@@ -169,9 +169,9 @@ def _fill(
     progress("version 0")
     settings = PublishSettings(calibration=plan.calibration)
     manifest = publish(server_dir, settings, first, progress)
-    _write_kit(server_dir, f"{url_host(plan.names[0])}:{plan.port}", settings.channel)
     toml = server_toml(network, training, plan.calibration)
     server_dir.settings.write_bytes(toml.encode())
+    write_kit(server_dir, ServerSettings(network=network, publish=settings))
     return manifest
 
 
@@ -203,13 +203,3 @@ def _make_model(
 def _training_settings(spec: WorkloadSpec) -> TrainingSettings:
     values = asdict(build_workload(spec).training)
     return TrainingSettings(**{name: values[name] for name in TrainingSettings.model_fields})
-
-
-def _write_kit(server_dir: ServerDirectory, address: str, channel: str) -> None:
-    """Write what a robot needs to enroll; nothing in it is secret."""
-    ca = (server_dir.certificates / "ca.crt").read_bytes()
-    server_dir.kit.mkdir()
-    (server_dir.kit / "ca.crt").write_bytes(ca)
-    kit = f'# fleetlearn robot kit: nothing here is secret\naddress = "{address}"\n'
-    kit += f'channel = "{channel}"\n'
-    (server_dir.kit / "kit.toml").write_bytes(kit.encode())

@@ -14,8 +14,9 @@ from cloud_server.models.publish import exported, prune
 from cloud_server.runs.run_store import RunStore
 from cloud_server.state.checkpoints import MODEL, Checkpoints
 from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.kit import write_kit
 from cloud_server.state.model_store import DirectoryStore
-from cloud_server.state.settings import PublishSettings
+from cloud_server.state.settings import PublishSettings, load_settings
 from fleet_model.bundle import TRAINER, TrainerSpec, parse_trainer
 from fleet_model.durable import rename_durably, sync_file_system
 from fleet_model.errors import SettingsError
@@ -104,6 +105,7 @@ def relabel(
         checkpoints.save(after, model=model.name)
         store.offer(settings.channel, version, server_dir.lineage)
     prune(server_dir, settings)
+    write_kit(server_dir, load_settings(server_dir.settings))
     return version
 
 

@@ -94,7 +94,8 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
         RunningTotals(server_dir.history, server_dir.totals),
         RefusedAnswers(fleet.sync),
     )
-    overview = Overview(fleet, register, seen, offenses, runs, store, ledger, refused)
+    missing = _missing(server_dir, settings.publish.channel)
+    overview = Overview(fleet, register, seen, offenses, runs, store, ledger, refused, missing)
     app.include_router(robot_routes(authenticator, store, _older(server_dir), fleet.restarted))
     app.include_router(admin_routes(runs, lambda: answer_of(overview.status())))
     app.include_router(metrics_routes(make_registry(server_dir, overview.status)))
@@ -114,6 +115,18 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
         certificate=server_dir.certificates / "server.crt",
         key=server_dir.secrets / "server.key",
     )
+
+
+def _missing(server_dir: ServerDirectory, channel: str) -> "Callable[[], list[str]]":
+    """Log what is missing in the directory; return what looks for it again."""
+    from cloud_server.state.parts import missing_parts
+
+    def look() -> list[str]:
+        return [one for told in missing_parts(server_dir, channel).values() for one in told]
+
+    for sentence in look():
+        log.error("%s", sentence)
+    return look
 
 
 def _older(server_dir: ServerDirectory) -> "OlderAgents":

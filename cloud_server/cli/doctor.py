@@ -19,12 +19,16 @@ from cloud_server.state.certificates import read_certificates
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.clock import is_synchronized
 from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.kit import faults_of_kit
+from cloud_server.state.model_store import DirectoryStore
+from cloud_server.state.parts import missing_parts
 from cloud_server.state.settings import ServerSettings, load_settings
 from fleet_model.errors import FleetError, SettingsError
 
 State: TypeAlias = Literal["ok", "warn", "fail"]
 RENEW_BEFORE = timedelta(days=30)
 CA_RENEW_BEFORE = timedelta(days=365)  # every robot needs the new kit then: begin in time
+REPAIR = "cloud-server repair DIR"
 CORRECT = "correct server.toml or the variable"
 SPARE_BYTES = 200 << 20  # for logs, Flower's state, an export
 
@@ -81,6 +85,9 @@ def _guarded(
     subject = look.__name__.strip("_")
     try:
         return list(look(server_dir, settings, now))
+    except PermissionError as error:
+        step = f"run it as the user of the server: sudo -u '#{server_dir.root.stat().st_uid}' ..."
+        return [Finding(subject, "fail", f"{error.filename}: {error.strerror}", step)]
     except (FleetError, OSError, ValueError, KeyError) as error:
         return [Finding(subject, "fail", str(error), "restore the file from a backup")]
 
@@ -131,10 +138,6 @@ def _certificates(
     if absent:
         text = f"network.names has {', '.join(absent)}, the certificate does not"
         yield Finding("server certificate", "warn", text, renew)
-    kit = server_dir.kit / "ca.crt"
-    if not kit.exists() or kit.read_bytes() != (server_dir.certificates / "ca.crt").read_bytes():
-        copy = f"cp {server_dir.certificates}/ca.crt {kit}"
-        yield Finding("kit", "fail", "robots enrolled with this kit trust another server", copy)
 
 
 def _expiry(subject: str, until: datetime, now: datetime, early: timedelta, step: str) -> Finding:
@@ -175,8 +178,37 @@ def _register(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
         yield Finding("register", "warn", f"{len(robots)} robots, none is approved", add)
 
 
+def _kit(server_dir: ServerDirectory, settings: ServerSettings, _: datetime) -> Iterator[Finding]:
+    for fault in faults_of_kit(server_dir, settings):
+        yield Finding("kit", "fail", fault, REPAIR)
+
+
+def _store(server_dir: ServerDirectory, settings: ServerSettings, _: datetime) -> Iterator[Finding]:
+    store, channel = DirectoryStore(server_dir.store), settings.publish.channel
+    missing = missing_parts(server_dir, channel, read=True)["store"]
+    for text in missing:
+        yield Finding("store", "fail", text.partition("; rebuild")[0], REPAIR)
+    offered = set(store.offers().values())
+    damaged = [
+        str(version)
+        for lineage in store.lineages()
+        for version in store.published(lineage)
+        if (version, lineage) not in offered and store.lacking(version, lineage, read=True)
+    ]
+    if damaged:
+        text = f"versions {', '.join(damaged)} lack files: robots that have them cannot mend theirs"
+        yield Finding("store", "warn", text, REPAIR)
+    elif not missing:
+        yield Finding("store", "ok", "every published version is whole")
+
+
 def _checkpoints(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
     for one in server_dir.lineages():
+        if Checkpoints(one.checkpoints).newest() is None:
+            text = f"{one.checkpoints} has no checkpoint: nothing can be trained"
+            restore = f"restore the folder from a backup, or begin again: {REPAIR} --start-again"
+            yield Finding("checkpoints", "fail", text, restore)
+            continue
         newest = Checkpoints(one.checkpoints).latest()
         of = f" of channel {one.lineage}" if one.lineage else ""
         yield Finding("checkpoints", "ok", f"the newest{of}, version {newest.version}, is whole")
@@ -184,6 +216,8 @@ def _checkpoints(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
 
 def _disk(server_dir: ServerDirectory, settings: ServerSettings, _: datetime) -> Iterator[Finding]:
     checkpoints = Checkpoints(server_dir.checkpoints)
+    if checkpoints.newest() is None:
+        return  # told already
     newest = checkpoints.path(checkpoints.latest().version).parent
     one = sum(file.stat().st_size for file in newest.iterdir())
     robots = len(Register(server_dir.robots).robots())
@@ -266,5 +300,5 @@ def _schedule(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
 
 _Look: TypeAlias = Callable[[ServerDirectory, ServerSettings, datetime], Iterator[Finding]]
 _LOOKS: tuple[_Look, ...] = (
-    _secrets, _certificates, _clock, _register, _checkpoints, _disk, _port, _schedule,
+    _secrets, _certificates, _clock, _register, _checkpoints, _store, _kit, _disk, _port, _schedule,
 )  # fmt: skip

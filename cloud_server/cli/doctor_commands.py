@@ -1,10 +1,11 @@
-"""Commands that look for what is wrong."""
+"""Commands that look for what is wrong, and mend it."""
 
 import json
+from typing import Annotated
 
 import typer
 
-from cloud_server.cli.terminal import Directory, Json, data_console, with_given_directory
+from cloud_server.cli.terminal import Directory, Json, console, data_console, with_given_directory
 
 COLOR = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -29,3 +30,34 @@ def doctor(directory: Directory, json_output: Json = False) -> None:
                 )
     if any(one.state == "fail" for one in found):
         raise typer.Exit(1)
+
+
+def repair(
+    directory: Directory,
+    start_again: Annotated[
+        bool,
+        typer.Option(
+            "--start-again", help="all checkpoints are lost: train from the first weights"
+        ),
+    ] = False,
+) -> None:
+    """Make again what is missing and follows from the rest: published models, the robot kit."""
+    from cloud_server.repair import repair as mend
+    from cloud_server.state.directory import ServerDirectory
+    from cloud_server.state.settings import load_settings
+
+    server_dir = ServerDirectory(directory)
+    server_dir.require()
+    settings = load_settings(server_dir.settings)
+    done = False
+    with console().status("repair") as status:
+        for line in mend(
+            server_dir,
+            settings,
+            lambda step: status.update(f"repair: {step}"),
+            start_again=start_again,
+        ):
+            typer.echo(line)
+            done = True
+    if not done:
+        typer.echo("nothing is missing")

@@ -1,7 +1,7 @@
 """What the operator sees of a running server at one moment, put together from all who know."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -50,6 +50,8 @@ class FleetStatus:
     # Run that the process before has left unfinished -> rounds that it had closed.
     taken_up: Mapping[str, int] = field(default_factory=dict)
 
+    missing: Sequence[str] = ()  # sentences about parts of the directory that are gone
+
     @property
     def last_round(self) -> RoundRecord | None:
         """Return the round that closed last."""
@@ -69,6 +71,7 @@ class FleetStatus:
             "answered_late": dict(self.answered_late),
             "repeated": dict(self.repeated),
             "taken_up": dict(self.taken_up),
+            "missing": list(self.missing),
         }
 
 
@@ -84,6 +87,7 @@ class Overview:
     store: DirectoryStore
     ledger: RunningTotals
     refused: RefusedAnswers
+    missing: Callable[[], Sequence[str]] = list
 
     def status(self) -> FleetStatus:
         """Return what is so now; raises SettingsError while the register is damaged."""
@@ -99,6 +103,7 @@ class Overview:
             answered_late=self.refused.counts("late"),
             repeated=self.refused.counts("repeated"),
             taken_up=self.runs.taken_up(),
+            missing=self.missing(),
         )
 
 

@@ -34,7 +34,7 @@ def answer_of(status: FleetStatus) -> dict[str, Any]:
 
 def tell(status: FleetStatus) -> list[str]:
     """Return sentences: the open round, the last round, the last run, then what needs a person."""
-    lines = []
+    lines = list(status.missing)
     if status.open_round is not None:
         lines.append(_open_round(status.open_round, status.robots))
     if status.last_round is not None:

@@ -157,7 +157,9 @@ class Checkpoints:
         """
         newest = self.newest()
         if newest is None:
-            raise CheckpointError(f"{self._root}: no checkpoint; run `cloud-server init` again")
+            raise CheckpointError(
+                f"{self._root}: no checkpoint; restore it, or see `cloud-server repair DIR`"
+            )
         return self.load(newest)
 
     def load(self, version: int) -> "Checkpoint":

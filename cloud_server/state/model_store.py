@@ -7,7 +7,7 @@ version and its lineage, so that a version is stored once however many channels 
 import fcntl
 import json
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -198,6 +198,44 @@ class DirectoryStore:
                 if path.name not in needed:  # also what a process that was killed wrote aside
                     path.unlink()
         return sorted(int(manifest.stem) for manifest in gone)
+
+    def lacking(self, version: int, lineage: str = "", *, read: bool = False) -> list[str]:
+        """Return the names of files that a version needs and the store does not have whole.
+
+        Args:
+            version: of the lineage.
+            lineage: whose version it is.
+            read: whether files are read, too; else only their sizes are compared.
+        """
+        try:
+            manifest = parse_manifest(self._manifest(version, lineage).read_bytes())
+        except (OSError, BundleError):
+            return [MANIFEST]
+        found = self._lacking({**manifest.files, TRAINER: manifest.trainer}, read=read)
+        if TRAINER not in found:
+            trainer = (self._root / "objects" / manifest.trainer.sha256).read_bytes()
+            found += self._lacking(parse_trainer(trainer).files, read=read)
+        return sorted(set(found))
+
+    def _lacking(self, entries: Mapping[str, FileEntry], *, read: bool) -> list[str]:
+        found = []
+        for name, entry in entries.items():
+            path = self._root / "objects" / entry.sha256
+            try:
+                is_whole = path.stat().st_size == entry.size_bytes
+                if is_whole and read:
+                    require_file(path, entry)
+            except (OSError, BundleError):
+                is_whole = False
+            if not is_whole:
+                found.append(name)
+        return found
+
+    def remove(self, version: int, lineage: str = "") -> None:
+        """Forget a version that no channel offers; `prune` deletes its files."""
+        with self._changing():
+            if (version, lineage) not in self.offers().values():
+                self._manifest(version, lineage).unlink(missing_ok=True)
 
     def object(self, sha256: str) -> Path | None:
         """Return the file with this content, or None."""

@@ -110,6 +110,7 @@ def test_the_kit_holds_the_first_name_and_nothing_secret(tmp_path, export):
     assert tomllib.loads((kit / "kit.toml").read_text()) == {
         "address": "robots.example:9443",
         "channel": "stable",
+        "labels": ["circle", "square", "star"],
     }
     assert "PRIVATE" not in (kit / "ca.crt").read_text()
 

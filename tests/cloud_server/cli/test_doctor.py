@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from cloud_server.cli import app, doctor
 from cloud_server.cli.doctor import examine
 from cloud_server.robots.register import Register
+from cloud_server.state.model_store import DirectoryStore
+from cloud_server.state.parts import missing_parts
 from cloud_server.state.settings import load_settings
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import make_key, utc_now
@@ -241,3 +243,77 @@ def test_a_setting_that_has_moved_is_named_with_what_to_write_instead(good, monk
     assert found.text == (
         'rounds.aggregator has moved; remove it and write under [aggregation]: rule = "fedavg"'
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('address = "127.0.0.1:1"\nchannel = "stable"', "kit.toml sends robots to 127.0.0.1:1, "),
+        ('address = "elsewhere:{port}"\nchannel = "stable"', "sends robots to elsewhere:"),
+        ('address = "127.0.0.1:{port}"\nchannel = "beta"', "kit.toml follows channel beta, "),
+        (
+            'address = "127.0.0.1:{port}"\nchannel = "stable"\nlabels = ["circle"]',
+            "kit.toml lists other labels",
+        ),
+        ("no toml", "not readable TOML"),
+        (None, "no such file"),
+    ],
+)
+def test_a_kit_that_does_not_fit_the_settings_is_found(good, line, words):
+    port = load_settings(good.settings).network.port
+    (good.kit / "kit.toml").unlink()
+    if line is not None:
+        (good.kit / "kit.toml").write_text(line.replace("{port}", str(port)) + "\n")
+
+    found = told(good, "kit")
+
+    assert (found.state, found.next_step) == ("fail", "cloud-server repair DIR")
+    assert words in found.text
+
+
+def object_of(server_dir, name):
+    entry = DirectoryStore(server_dir.store).latest("stable").manifest.files[name]
+    return server_dir.store / "objects" / entry.sha256
+
+
+def test_a_store_that_lacks_an_object_or_has_a_damaged_one_is_found(good):
+    path = object_of(good, "head.tflite")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"?")  # of the same size: reading shows it
+    assert "which channel stable offers, lacks head.tflite: robots" in told(good, "store").text
+    assert missing_parts(good, "stable")["store"] == []
+    path.unlink()
+    assert told(good, "store").state == "fail"
+    assert missing_parts(good, "stable")["store"] == [
+        "version 1, which channel stable offers, lacks head.tflite: robots cannot install it; "
+        "rebuild it: cloud-server repair DIR"
+    ]
+
+
+def test_a_store_or_checkpoints_that_are_gone_are_found(good):
+    shutil.rmtree(good.store)
+    assert "nothing is published on channel stable" in told(good, "store").text
+    shutil.rmtree(good.checkpoints)
+    gone = told(good, "checkpoints")
+    assert gone.state == "fail"
+    assert gone.next_step.endswith("cloud-server repair DIR --start-again")
+
+
+def test_an_older_version_that_lacks_files_is_a_warning(good):
+    store = good.store / "versions"
+    manifest = json.loads((store / "000001.json").read_text())
+    entry = {"sha256": "0" * 64, "size_bytes": 7}
+    manifest |= {"version": 0, "files": {**manifest["files"], "head.tflite": entry}}
+    (store / "000000.json").write_text(json.dumps(manifest))
+    found = told(good, "store")
+    assert (found.state, found.text.startswith("versions 0 lack files")) == ("warn", True)
+
+
+def test_a_file_of_another_user_is_no_reason_to_restore_a_backup(good, monkeypatch):
+    def locked(_):
+        raise PermissionError(13, "Permission denied", str(good.robots))
+
+    monkeypatch.setattr(doctor, "Register", locked)
+    found = told(good, "register")
+    assert found.text == f"{good.robots}: Permission denied"
+    assert found.next_step.startswith("run it as the user of the server: sudo -u '#")

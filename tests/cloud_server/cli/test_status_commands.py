@@ -85,6 +85,18 @@ def test_status_shows_robots_and_says_what_happened(running_dir, type_in):
     assert "offline" in out.partition("r1")[2].splitlines()[0]
 
 
+def test_status_says_what_is_missing_on_the_server_and_how_to_rebuild_it(running_dir, type_in):
+    objects = running_dir.store / "objects"
+    objects.rename(objects.with_name("away"))
+    try:
+        out, _ = type_in("status", running_dir.root)
+    finally:
+        objects.with_name("away").rename(objects)
+
+    assert "version 1, which channel stable offers, lacks head.tflite, " in out
+    assert f"robots cannot install it; rebuild it: cloud-server repair {running_dir.root}\n" in out
+
+
 def test_a_long_reason_stays_on_its_line_and_is_no_markup(running_dir, type_in):
     out, _ = type_in("status", running_dir.root)
 

@@ -50,6 +50,12 @@ def test_a_server_on_which_nothing_happened_has_nothing_to_tell():
     assert told(robots=[robot()]) == []
 
 
+def test_what_is_missing_on_the_server_comes_before_everything():
+    now = OpenRoundStatus(run="a", round=4, asked=5, answered=3, good=2, seconds_left=41.6)
+
+    assert told(missing=["no checkpoint is left"], open_round=now)[0] == "no checkpoint is left"
+
+
 def test_the_open_round_is_told_first():
     now = OpenRoundStatus(run="a", round=4, asked=5, answered=3, good=2, seconds_left=41.6)
 

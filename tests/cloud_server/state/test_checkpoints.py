@@ -56,7 +56,9 @@ def test_the_weights_of_a_version_are_a_file_for_the_export(root):
 
 
 def test_without_a_checkpoint_the_operator_is_told(tmp_path):
-    with pytest.raises(CheckpointError, match="no checkpoint; run `cloud-server init`"):
+    with pytest.raises(
+        CheckpointError, match="no checkpoint; restore it, or see `cloud-server repair DIR`"
+    ):
         Checkpoints(tmp_path).latest()
 
 

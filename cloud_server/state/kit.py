@@ -1,0 +1,72 @@
+"""The robot kit: what a robot needs to enroll. Nothing in it is secret."""
+
+from collections.abc import Sequence
+
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.settings import NetworkSettings, ServerSettings, url_host
+from fleet_model.bundle import TRAINER, parse_trainer
+from fleet_model.durable import make_directory, write_durably
+from fleet_model.errors import SettingsError
+from fleet_model.settings import read_toml, toml_value
+from fleet_model.workload import rebuild
+
+CA, KIT = "ca.crt", "kit.toml"
+
+
+def write_kit(server_dir: ServerDirectory, settings: ServerSettings) -> None:
+    """Write the kit as server.toml and the newest checkpoint have it; raises OSError."""
+    labels = learned_labels(server_dir.of(settings.publish.channel))
+    lines = [
+        "# fleetlearn robot kit: nothing here is secret",
+        f"address = {toml_value(address_of(settings.network))}",
+        f"channel = {toml_value(settings.publish.channel)}",
+        *([f"labels = {toml_value(labels)}"] if labels else []),
+    ]
+    make_directory(server_dir.kit)
+    write_durably(server_dir.kit / CA, (server_dir.certificates / CA).read_bytes())
+    write_durably(server_dir.kit / KIT, "\n".join([*lines, ""]))
+
+
+def address_of(network: NetworkSettings) -> str:
+    """Return where robots are told to connect: the first name in the certificate."""
+    return f"{url_host(network.names[0])}:{network.port}"
+
+
+def learned_labels(server_dir: ServerDirectory) -> Sequence[str]:
+    """Return the labels of the newest checkpoint; none where boxes or texts are learned.
+
+    Raises CheckpointError.
+    """
+    version = Checkpoints(server_dir.checkpoints).newest() or 0
+    spec = parse_trainer((server_dir.model_of(version) / TRAINER).read_bytes())
+    task = rebuild(spec.workload).task
+    return task.classes if task.answer == "class" else ()
+
+
+def faults_of_kit(server_dir: ServerDirectory, settings: ServerSettings) -> list[str]:
+    """Return what robots that enroll with this kit would miss; no fault is an empty list."""
+    ca, kit = server_dir.kit / CA, server_dir.kit / KIT
+    if not ca.exists() or ca.read_bytes() != (server_dir.certificates / CA).read_bytes():
+        return ["robots enrolled with this kit trust another server"]
+    try:
+        values = read_toml(kit)
+    except SettingsError as error:
+        return [str(error)]
+    faults = []
+    host, _, port = str(values.get("address", "")).rpartition(":")
+    network, channel = settings.network, values.get("channel")
+    if port != str(network.port) or host not in map(url_host, network.names):
+        faults.append(
+            f"kit.toml sends robots to {values.get('address')}, server.toml listens on port "
+            f"{network.port} as {network.names[0]}"
+        )
+    if channel != settings.publish.channel:
+        faults.append(
+            f"kit.toml follows channel {channel}, server.toml publishes on "
+            f"{settings.publish.channel}"
+        )
+    own = list(learned_labels(server_dir.of(settings.publish.channel)))
+    if values.get("labels", own) != own:
+        faults.append("kit.toml lists other labels than the newest model learns")
+    return faults
