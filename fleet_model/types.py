@@ -37,6 +37,8 @@ class Frame:
     # else it sends (int32, float32, ...), color in the order R, G, B, A. None: what `decode`
     # returns is all there is.
     pixels: Callable[[], Tensor] | None = field(default=None, repr=False)
+    # As `decode`, or scaled down where that is faster: no side is shorter than its argument.
+    reduced: Callable[[int], RgbImage] | None = field(default=None, repr=False)
     width: int = 0  # by the header, without decoding; 0 is unknown
     height: int = 0
 

@@ -2,7 +2,7 @@
 
 One file for each recording, of JSON lines:
 
-    {"format": 1, "version": ..., "recording": ..., "options": [...], "whole": ...}
+    {"format": 2, "version": ..., "recording": ..., "options": [...], "whole": ...}
     [path, size, mtime_ns, ctime_ns, inode]                 one line for each file, then its frames:
     [at, time_ns, name, source, topic, stamp_ns, format, width, height, checksum, label, boxes]
     "crc32 of all lines before"
@@ -28,7 +28,7 @@ from fleet_model import __version__
 from fleet_model.errors import FrameError
 from fleet_model.types import Box
 
-_FORMAT = 1
+_FORMAT = 2  # 2: photos upright, so their sizes and boxes
 LIMIT_BYTES = 64_000_000  # of all files: about 300,000 frames
 _BLOCK = 1 << 20
 _CHECKSUM_BYTES = len('"00000000"\n')

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.folder import read_image
-from edge_agent.data.frames.image_file import image_frame
+from edge_agent.data.frames.image_file import UPRIGHT, image_frame
 from edge_agent.data.label_formats.data_set import LabelledEntry
 from edge_agent.data.labels import LabelSettings, open_recording
 from edge_agent.examples.frame_index import FrameRow
@@ -79,6 +79,11 @@ class LazyFrame:
         """Return the picture; see Frame. Raises FrameError."""
         return self._read().decode()
 
+    def reduced(self, at_least: int) -> RgbImage:
+        """Return the picture, perhaps scaled down; see Frame. Raises FrameError."""
+        frame = self._read()
+        return frame.reduced(at_least) if frame.reduced else frame.decode()
+
     def pixels(self) -> Tensor:
         """Return the picture as the sensor gave it; see Frame. Raises FrameError."""
         frame = self._read()
@@ -91,7 +96,9 @@ class LazyFrame:
         else:
             file = Path(row.file)
             where = f"{file.parent.name}/{file.name}"
-            frame = image_frame(read_image(file, where), row.source, row.topic, row.stamp_ns, where)
+            given = row.source, row.topic, row.stamp_ns
+            upright = row.format.startswith(UPRIGHT)
+            frame = image_frame(read_image(file, where), *given, where, upright=upright)
         if zlib.crc32(frame.data) != row.checksum:
             where = f"{row.source}/{row.topic.lstrip('/')} at {row.stamp_ns}"
             raise FrameError(f"{where}: was replaced while it was used", "changed frame")

@@ -22,6 +22,8 @@ FOLDER = "features"  # in a trainer's directory
 CACHE_MB = 512
 # The file is written again when this share of it is dead; the second, when rows have no room in it.
 _MOSTLY, _SCARCE = 2, 8
+# Raised when pictures are read, turned, cut or scaled in another way: earlier rows are not ours.
+PICTURES = 2  # large JPEGs at half their size, photos upright
 LIMIT = "EDGE_AGENT_TRAINING__CACHE_MB"  # of the training process: how its agent passes it on
 log = logging.getLogger(__name__)
 
@@ -160,14 +162,15 @@ def limit_from_environment() -> int:
 def _open(folder: Path | None, owner: str) -> FeatureFile | None:
     if folder is None or not folder.is_dir():
         return None
-    # Another version may cut or scale pictures in another way: its rows are not ours.
-    file = folder / f"{__version__}.rows"
+    release = f"{__version__}-{PICTURES}"
+    file = folder / f"{release}.rows"
     with suppress(OSError):
         for other in folder.iterdir():
             if other != file:  # also what 0.1.0 kept before there were rows: <version>.safetensors
+                log.info("features that another release has kept are computed again")
                 other.unlink(missing_ok=True)
     try:
-        return FeatureFile(file, f"{__version__} {owner}")
+        return FeatureFile(file, f"{release} {owner}")
     except (OSError, ValueError, KeyError) as error:
         log.warning("kept features: %s; they are computed again", error)
         with suppress(OSError):

@@ -40,7 +40,7 @@ def frame_of(stored: bytes | memoryview, topic: Topic, source: str, bag_ns: int)
         content = read(message, where)
     except FrameError as error:
         raise FrameError(f"{where}: {error}", error.reason) from None
-    data, name, width, height, decode, pixels = content
+    data, name, width, height, decode, pixels, reduced = content
     return Frame(
         source=source,
         topic=topic.name,
@@ -48,6 +48,7 @@ def frame_of(stored: bytes | memoryview, topic: Topic, source: str, bag_ns: int)
         data=data,
         format=name,
         decode=decode,
+        reduced=reduced,
         pixels=pixels,
         width=width,
         height=height,
@@ -63,6 +64,7 @@ class _Content(NamedTuple):
     height: int
     decode: Callable[[], RgbImage]
     pixels: Callable[[], Tensor]
+    reduced: Callable[[int], RgbImage] | None = None
 
 
 def _read_raw(message: RawImage, where: str) -> _Content:
@@ -90,7 +92,7 @@ def _read_compressed(message: CompressedImage, where: str) -> _Content:
             name = f"{own} in {name}"
     decode = partial(decode_compressed, payload, declared, where)
     pixels = partial(pixels_compressed, payload, declared, where)
-    return _Content(payload, name, width, height, decode, pixels)
+    return _Content(payload, name, width, height, decode, pixels, decode)
 
 
 _READERS: dict[str, tuple[Callable[..., Any], Callable[..., _Content]]] = {

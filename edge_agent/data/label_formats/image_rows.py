@@ -30,6 +30,7 @@ class ImageRow(NamedTuple):
     name: str  # relative to the data set, with "/"
     time_ns: int  # stamp of the manifest, else the time the file was last written
     row: ManifestRow | None  # None: the manifest does not know it, or there is none
+    size: tuple[int, int] = (0, 0)  # width and height that the labels are for; 0 is not known
 
     @property
     def moved(self) -> bool:
@@ -72,7 +73,7 @@ def entry_of(root: Path, image: ImageRow, mark: Callable[[FrameFacts], Mark]) ->
     given = source or root.name, topic or image.name, image.time_ns
     return LabelledEntry(
         image.time_ns,
-        partial(_load, root, image.name, given, mark),
+        partial(_load, root, image, given, mark),
         row.topic if row else "",
         image.name,
         Place(root / image.name, 0, given),
@@ -132,10 +133,18 @@ def _share_inside(box: Box, width: int, height: int) -> float:
 
 
 def _load(
-    root: Path, name: str, given: tuple[str, str, int], mark: Callable[[FrameFacts], Mark]
+    root: Path,
+    image: ImageRow,
+    given: tuple[str, str, int],
+    mark: Callable[[FrameFacts], Mark],
 ) -> LabelledFrame:
-    where = f"{root.name}/{name}"
-    frame = image_frame(read_image(root / name, where), *given, where)
+    """Read an image: as stored if it was extracted from a bag, else upright, as tools show it."""
+    where = f"{root.name}/{image.name}"
+    content = read_image(root / image.name, where)
+    frame = image_frame(content, *given, where, upright=image.row is None)
+    is_square = frame.width == frame.height
+    if not is_square and image.size == (frame.height, frame.width):  # a tool that does not turn
+        frame = image_frame(content, *given, where)
     return LabelledFrame(frame, *mark(frame))
 
 

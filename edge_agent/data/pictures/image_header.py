@@ -12,6 +12,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from edge_agent.data.pictures import tiff
+from edge_agent.data.pictures.exif import EXIF, read_orientation
 from fleet_model.errors import FrameError
 
 FIRST_BYTES = {
@@ -42,7 +43,7 @@ _JPEG_SEGMENT = struct.Struct(">BBH")
 _JPEG_FRAME = struct.Struct(">BHHB")  # bits, height, width, components
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15
 _JPEG_ARITHMETIC = 0xC9  # this SOF and later ones
-_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
+_JPEG_SCAN, _JPEG_END, _JPEG_EXIF = 0xDA, 0xD9, 0xE1
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # within a scan: what ends it
 # The component with the finest sampling has a block for every 64 pixels, and a Huffman code has at
 # least one bit; arithmetic coding can go below that.
@@ -60,11 +61,12 @@ class ImageHeader(NamedTuple):
     """What an image file says about itself."""
 
     format: str  # a key of FIRST_BYTES
-    width: int  # pixels as stored: an EXIF orientation is not applied
+    width: int  # pixels as stored
     height: int
     bits: int  # of one sample: 8; of PNG 1 to 16, of JPEG also 12, of TIFF 1 to 64
     channels: int  # 1 gray, 2 gray with alpha, 3 color (also of a palette), 4 color with alpha
     kind: str = "u"  # of samples, as NumPy calls it: "u"; of TIFF also "i" and "f"
+    orientation: int = 1  # by EXIF, 1 to 8: how the stored pixels are to be turned
 
 
 def read_header(data: bytes | memoryview, declared: str = "") -> ImageHeader:
@@ -131,7 +133,7 @@ def _read_jpeg(data: memoryview) -> ImageHeader:
 
 def _jpeg_until_scan(data: memoryview) -> tuple[ImageHeader, int, int]:
     """Return (header, pixels that a bit can stand for, byte where the first scan begins)."""
-    header, pixels_a_bit, at = None, _JPEG_PIXELS_A_BIT, 2
+    header, pixels_a_bit, at, orientation = None, _JPEG_PIXELS_A_BIT, 2, 1
     while True:
         first, marker, length = _JPEG_SEGMENT.unpack_from(data, at)
         if first == marker == 0xFF:  # a fill byte
@@ -144,12 +146,14 @@ def _jpeg_until_scan(data: memoryview) -> tuple[ImageHeader, int, int]:
             header = ImageHeader("jpeg", width, height, bits, channels)
             if marker >= _JPEG_ARITHMETIC:
                 pixels_a_bit = _JPEG_PIXELS_A_BIT_ARITHMETIC
+        elif marker == _JPEG_EXIF and data[at + 4 : at + 4 + len(EXIF)] == EXIF:
+            orientation = read_orientation(data[at + 4 : at + 2 + length])
         at += 2 + length
         if marker == _JPEG_SCAN:
             break
     if header is None:
         raise _damaged("jpeg", "a scan before the frame header")
-    return header, pixels_a_bit, at
+    return header._replace(orientation=orientation), pixels_a_bit, at
 
 
 def _ends_with_jpeg_end(data: memoryview, scan: int) -> bool:
@@ -173,7 +177,7 @@ def _read_png(data: memoryview) -> ImageHeader:
     if kind != b"IHDR" or length != _PNG_HEADER.size:
         raise _damaged("png", "its first chunk is no header")
     width, height, bits, color, *_ = _PNG_HEADER.unpack_from(data, at + 8)
-    packed = 0  # bytes of deflate
+    packed, orientation = 0, 1  # bytes of deflate
     while kind != b"IEND":
         length, kind = _PNG_CHUNK.unpack_from(data, at)
         end = at + 8 + length
@@ -182,10 +186,12 @@ def _read_png(data: memoryview) -> ImageHeader:
                 raise _cut("png", data)
             raise _damaged("png", f"checksum of the chunk at byte {at}")
         packed += length if kind == b"IDAT" else 0
+        if kind == b"eXIf":
+            orientation = read_orientation(data[at + 8 : end])
         at = end + 4
     if bits not in _PNG_BITS.get(color, ()):
         raise _damaged("png", f"color type {color} with {bits} bits")
-    header = ImageHeader("png", width, height, bits, _PNG_SAMPLES[color])
+    header = ImageHeader("png", width, height, bits, _PNG_SAMPLES[color], "u", orientation)
     row = width * bits * (1 if color == 3 else header.channels) // 8
     if height * row > packed * _DEFLATE_LIMIT:
         raise _too_large(header, data)
@@ -201,7 +207,8 @@ def _read_webp(data: memoryview) -> ImageHeader:
         flags = data[at]
         width = int.from_bytes(data[at + 4 : at + 7], "little") + 1
         height = int.from_bytes(data[at + 7 : at + 10], "little") + 1
-        return ImageHeader("webp", width, height, 8, 4 if flags & 0x10 else 3)
+        channels, orientation = 4 if flags & 0x10 else 3, _webp_orientation(data, size + 8)
+        return ImageHeader("webp", width, height, 8, channels, "u", orientation)
     if kind == b"VP8L" and data[at] == 0x2F:
         (packed,) = struct.unpack_from("<I", data, at + 1)
         width, height = (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
@@ -210,6 +217,16 @@ def _read_webp(data: memoryview) -> ImageHeader:
         width, height = struct.unpack_from("<HH", data, at + 6)
         return ImageHeader("webp", width & 0x3FFF, height & 0x3FFF, 8, 3)
     raise _damaged("webp", f"no picture in its first chunk {kind!r}")
+
+
+def _webp_orientation(data: memoryview, end: int) -> int:
+    at = 12
+    while at + 8 <= end:
+        kind, size = bytes(data[at : at + 4]), int.from_bytes(data[at + 4 : at + 8], "little")
+        if kind == b"EXIF":
+            return read_orientation(data[at + 8 : at + 8 + size])
+        at += 8 + size + size % 2
+    return 1
 
 
 def _read_bmp(data: memoryview) -> ImageHeader:
@@ -233,7 +250,8 @@ def _read_bmp(data: memoryview) -> ImageHeader:
 def _read_tiff(data: memoryview) -> ImageHeader:
     layout = tiff.tiff_layout(data)
     channels = 3 if layout.is_palette else layout.channels
-    return ImageHeader("tiff", layout.width, layout.height, layout.bits, channels, layout.kind)
+    width, height, kind, bits = layout[:4]
+    return ImageHeader("tiff", width, height, bits, channels, kind, layout.orientation)
 
 
 _READERS: dict[str, Callable[[memoryview], ImageHeader]] = {

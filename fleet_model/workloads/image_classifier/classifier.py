@@ -102,8 +102,13 @@ class ImageClassifier:
         }
 
     def encode(self, raw: Frame) -> Encoded:
-        """Decode a frame; cut the largest centred square; scale it: (S, S, 3) float32 0..255."""
-        image = _centre_square(raw.decode(), self.image_size).astype(np.float32)
+        """Decode a frame; cut the largest centred square; scale it: (S, S, 3) float32 0..255.
+
+        A large JPEG is decoded at half its size. The input then differs from that of the whole one
+        by 1.5 of 255 on average at most (tests/edge_agent/data/pictures/test_reduced.py).
+        """
+        picture = raw.reduced(self.image_size) if raw.reduced else raw.decode()
+        image = _centre_square(picture, self.image_size).astype(np.float32)
         return Encoded(inputs={"image": image})
 
     def target(self, example: Example) -> Target:
@@ -160,8 +165,9 @@ def _centre_square(image: RgbImage, size: int) -> Tensor:
     square = image[top : top + side, left : left + side]
     if side == size:
         return square
-    # Averaging areas keeps fine texture from aliasing; it cannot enlarge.
-    how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    # Averaging areas keeps fine texture from aliasing. Up to 1.5 times the size interpolation comes
+    # as close and takes a fifth of the time; it can also enlarge.
+    how = cv2.INTER_AREA if side > 1.5 * size else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(square, (size, size), interpolation=how))
 
 

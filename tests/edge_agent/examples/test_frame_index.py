@@ -88,7 +88,7 @@ def test_a_file_that_is_cut_or_changed_anywhere_counts_as_nothing_and_the_log_sa
 
 
 def test_a_file_of_a_later_format_is_none_of_ours(index, tmp_path, monkeypatch):
-    monkeypatch.setattr(frame_index, "_FORMAT", 2)
+    monkeypatch.setattr(frame_index, "_FORMAT", 99)
     write(index)
     monkeypatch.undo()
     assert kept(index) == []

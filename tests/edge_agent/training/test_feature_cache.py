@@ -94,8 +94,20 @@ def test_another_version_of_the_software_computes_its_own_and_removes_the_other(
 ):
     fill(FeatureCache(tmp_path), "abc")
     monkeypatch.setattr(feature_cache, "__version__", "99")
+    monkeypatch.setattr(feature_cache, "PICTURES", 7)
     assert fill(FeatureCache(tmp_path), "abc") == "abc"
-    assert [file.name for file in tmp_path.iterdir()] == ["99.rows"]
+    assert [file.name for file in tmp_path.iterdir()] == ["99-7.rows"]
+
+
+def test_rows_of_pictures_that_were_read_in_another_way_are_computed_again_and_the_log_says_so(
+    tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    fill(FeatureCache(tmp_path), "abc")
+    assert "another release" not in caplog.text
+    monkeypatch.setattr(feature_cache, "PICTURES", feature_cache.PICTURES + 1)
+    assert fill(FeatureCache(tmp_path), "abc") == "abc"
+    assert "features that another release has kept are computed again" in caplog.text
 
 
 def test_what_an_older_robot_has_kept_is_no_error(tmp_path):

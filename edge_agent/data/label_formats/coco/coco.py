@@ -141,7 +141,7 @@ def _told(image: ImageRow, listed: tuple[_Listed, ...]) -> ImageRow:
             label=picture.label,
             boxes=_boxes(listed),
         )
-    return image._replace(time_ns=time_ns, row=row)
+    return image._replace(time_ns=time_ns, row=row, size=picture.size)
 
 
 def _mark(
@@ -152,6 +152,11 @@ def _mark(
     facts: FrameFacts,
 ) -> Mark:
     where = f"{root.name}/{image.name}"
+    for width, height in {one.picture.size for one in listed if all(one.picture.size)}:
+        if facts.width and (width, height) != (facts.width, facts.height):
+            is_size = f"{facts.width} x {facts.height}"
+            told = f"{where}: has {is_size} pixels, labelled at {width} x {height}"
+            damage.add("other picture size", told)
     sound = sound_boxes(_boxes(listed), facts.width, facts.height, where, damage)
     return mark_of(sound, image.row, listed[0].picture.label if listed else "")
 

@@ -26,6 +26,7 @@ class Picture(NamedTuple):
     stamp_ns: int | None = None
     topic: str = ""
     source: str = ""
+    size: tuple[int, int] = (0, 0)  # width and height; 0 is not known
 
 
 class CocoIndex:
@@ -87,6 +88,7 @@ class CocoIndex:
             stamp_ns=stamp if isinstance(stamp, int) and abs(stamp) < 2**63 else None,
             topic=_text(item.get("topic", "")),
             source=_text(item.get("source", "")),
+            size=(_pixels(item.get("width")), _pixels(item.get("height"))),
         )
 
     def _add_category(self, item: Any) -> None:
@@ -148,6 +150,10 @@ class ImageFinder:
                 self._folders.insert(0, folder)
                 return name
         raise FrameError(f"{self._root.name}: no image {file_name[:80]!r}", "missing file")
+
+
+def _pixels(value: Any) -> int:
+    return value if isinstance(value, int) and 0 < value < 2**31 else 0
 
 
 def _text(value: Any) -> str:
