@@ -11,7 +11,11 @@ from fleet_model.types import Frame
 LIVE_PREFIX = "ros:"  # "ros:/camera/image" in place of a path is that topic, live
 # compressed as a whole: .zstd; a ROS 1 recording that was never closed: .active
 BAG_SUFFIXES = (".mcap", ".mcap.zstd", ".db3", ".db3.zstd", ".bag", ".bag.active")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    # Listed, so that each is counted as what is not read:
+    *(".avif", ".exr", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".pbm", ".pgm", ".pnm", ".ppm"),
+)
 
 
 class FrameFacts(Protocol):

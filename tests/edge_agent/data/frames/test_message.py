@@ -78,6 +78,22 @@ def test_a_depth_png_is_a_whole_file_of_sixteen_bits_and_no_picture(bags, stored
         frame.decode()
 
 
+@pytest.mark.parametrize("content", [b"\0\0\0\1\x67" + bytes(60), b"GIF89a" + bytes(60)])
+def test_what_is_not_read_is_named_by_what_its_sender_declared(bags, stored, content):
+    message = stored(bags.jpeg(7, content, "h264; main"))
+    with pytest.raises(FrameError, match="declared as 'h264; main'") as caught:
+        frame_of(message, FILE, "run_1", BAG_NS)
+    assert caught.value.reason == "unknown format"
+
+
+def test_a_file_that_alone_would_show_a_mosaic_is_none_that_passes_through(bags, stored):
+    mosaic = cv2.imencode(".png", DEPTH.astype(np.uint8))[1].tobytes()
+    message = stored(bags.jpeg(7, mosaic, "bayer_rggb8; png compressed "))
+    frame = frame_of(message, FILE, "run_1", BAG_NS)
+    assert (frame.format, frame.width, frame.height) == ("bayer_rggb8 in png", 8, 6)
+    assert frame.pixels().shape == frame.decode().shape == (6, 8, 3)
+
+
 def test_metric_depth_is_float_and_keeps_its_payload(bags, stored):
     content = struct.pack("<iff", 0, 10.0, 0.5) + cv2.imencode(".png", DEPTH)[1].tobytes()
     message = stored(bags.jpeg(7, content, "32FC1; compressedDepth png"))
