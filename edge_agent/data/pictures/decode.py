@@ -29,6 +29,7 @@ from edge_agent.data.pictures.zstd_image import is_zstd_image, unpack, zstd_layo
 from fleet_model.errors import FrameError
 from fleet_model.types import RgbImage, Tensor
 
+_COLORS = 4  # channels of a picture at most
 # Halves of smaller pictures save less than 0.1 ms and differ more from the whole ones.
 _SMALLEST_HALF = 200  # pixels of the shorter side
 
@@ -61,11 +62,11 @@ def decode_compressed(
         header, raw = _opened(data, declared)
     if raw:
         return decode_raw(*raw, where)
-    if is_data(declared) or header.kind != "u":
+    if is_data(declared) or header.kind != "u" or header.channels > _COLORS:
         raise no_color(declared if is_data(declared) else header.format, where)
     with _named(where):
         if header.bits == 16 or header.format == "tiff":
-            # OpenCV would drop the lower bits instead of rounding.
+            # OpenCV would drop the lower bits instead of rounding, and black out damaged strips.
             picture = _three_channels(eight_bits(_file_pixels(data, header)))
         else:
             picture = _color(data, header, at_least)
@@ -136,10 +137,7 @@ def _file_pixels(data: bytes | memoryview, header: ImageHeader) -> Tensor:
     import cv2
 
     if header.format == "tiff":
-        layout = tiff.tiff_layout(memoryview(data))
-        if layout.begin:
-            return tiff.read_tiff(data, layout)
-        _silence_opencv()
+        return tiff.read_tiff(data, tiff.tiff_layout(memoryview(data)))
     pixels = _imdecode(data, header, cv2.IMREAD_UNCHANGED)
     if pixels.ndim == 2:
         return pixels
@@ -154,14 +152,6 @@ def _named(where: str) -> Iterator[None]:
         yield
     except FrameError as error:
         raise FrameError(f"{where}: {error}", error.reason) from None
-
-
-def _silence_opencv() -> None:
-    """Keep libtiff's complaints, which the FrameError is about, from the user's terminal."""
-    import cv2
-
-    set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # 4, 5
-    set_level(0)
 
 
 def _imdecode(data: bytes | memoryview, header: ImageHeader, flags: int) -> Tensor:
@@ -181,6 +171,6 @@ def _imdecode(data: bytes | memoryview, header: ImageHeader, flags: int) -> Tens
 
 
 def _three_channels(pixels: RgbImage) -> RgbImage:
-    if pixels.ndim == 2:
-        pixels = pixels[..., np.newaxis].repeat(3, axis=2)
+    if pixels.ndim == 2 or pixels.shape[2] == 2:  # gray, gray with alpha
+        pixels = pixels.reshape(*pixels.shape[:2], -1)[..., :1].repeat(3, axis=2)
     return np.ascontiguousarray(pixels[..., :3])

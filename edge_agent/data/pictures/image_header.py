@@ -249,8 +249,9 @@ def _read_bmp(data: memoryview) -> ImageHeader:
 
 def _read_tiff(data: memoryview) -> ImageHeader:
     layout = tiff.tiff_layout(data)
-    channels = 3 if layout.is_palette else layout.channels
+    channels = 3 if layout.colors else layout.channels
     width, height, kind, bits = layout[:4]
+    bits = max(bits, 8)  # as they are read
     return ImageHeader("tiff", width, height, bits, channels, kind, layout.orientation)
 
 

@@ -1,8 +1,7 @@
 """Read and write TIFF 6.0: numbers of any kind that no other image file holds, and plain pictures.
 
-What is written is one strip that is not compressed, by NumPy, so that the same pixels are the same
-bytes in every release of OpenCV. Such files are read by NumPy, too. Others are left to OpenCV, once
-what they say of themselves is what it reads right: strips of 8 and 16 bits, LZW, deflate, palettes.
+What is written is one strip that is not compressed. The same pixels are the same bytes in every
+release of OpenCV, and no TIFF library parses what a robot received.
 """
 
 import struct
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edge_agent.data.pictures.tiff_strips import PACKED, sum_of_differences, unpack
 from fleet_model.errors import FrameError
 from fleet_model.types import Tensor
 
@@ -19,22 +19,15 @@ _SHORT, _LONG = 3, 4
 _TYPES = {1: "u1", _SHORT: "u2", _LONG: "u4"}
 _ENTRY_BYTES = 12
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _MEANING = 254, 256, 257, 258, 259, 262
-_BEGIN, _ORIENTATION, _CHANNELS, _ROWS, _SIZE, _PLANES = 273, 274, 277, 278, 279, 284
-_TILES, _EXTRA, _FORMAT = 322, 338, 339
+_FILL, _BEGIN, _ORIENTATION, _CHANNELS, _ROWS, _SIZE, _PLANES = 266, 273, 274, 277, 278, 279, 284
+_PREDICTOR, _COLORS, _TILES, _EXTRA, _FORMAT = 317, 320, 322, 338, 339
 _KINDS = {1: "u", 2: "i", 3: "f"}  # by sample format
 _FORMATS = {kind: number for number, kind in _KINDS.items()}
-_NOT_PACKED = 1
-_PACKED = {5: 2731, 8: 1032, 32946: 1032, 32773: 64}  # LZW, deflate, PackBits: bytes from one byte
-_RGB, _PALETTE = 2, 3
-# Kind, bits, channels, meaning that OpenCV reads as they are. With 4 channels it multiplies colors
-# by alpha as soon as the file says that the fourth one is alpha.
-_READABLE = frozenset(
-    [("u", bits, 1, meaning) for bits in (1, 8) for meaning in (0, 1)]
-    + [("u", 8, 1, _PALETTE), ("u", 16, 1, 1)]
-    + [("u", bits, channels, _RGB) for bits in (8, 16) for channels in (3, 4)]
-    + [(f"{kind}", bits, 1, 1) for kind, bits in (("f", 32), ("f", 64), ("i", 8), ("i", 16))]
-    + [("i", 32, 1, 1), ("f", 32, 3, _RGB)]
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = 0, 1, 2, 3
+_SAMPLES = frozenset(
+    {("u", 1), ("u", 8), ("u", 16), ("i", 8), ("i", 16), ("i", 32), ("f", 32), ("f", 64)}
 )
+_MOST_FROM_A_BYTE = 2731  # bytes that LZW, the best of them, can make of one
 
 
 class TiffLayout(NamedTuple):
@@ -46,9 +39,14 @@ class TiffLayout(NamedTuple):
     bits: int
     channels: int
     orientation: int  # as in EXIF, 1 to 8
-    begin: int  # byte of its only strip where that is not compressed; 0: OpenCV reads it
     order: str  # "<" or ">"
-    is_palette: bool
+    meaning: int
+    compression: int
+    rows: int  # of a strip
+    has_planes: bool  # all strips of the first channel come before those of the second
+    has_differences: bool
+    strips: list[tuple[int, int]]  # first byte, size
+    colors: list[int]  # of a palette: red, green, blue of all entries, 16 bits
 
 
 def write_tiff(pixels: Tensor) -> bytes:
@@ -57,7 +55,7 @@ def write_tiff(pixels: Tensor) -> bytes:
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     content = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).tobytes()
     bits, kind = pixels.itemsize * 8, _FORMATS[pixels.dtype.kind]
-    shorts = {_BITS: [bits] * channels, _COMPRESSION: [_NOT_PACKED], _MEANING: [1]}
+    shorts = {_BITS: [bits] * channels, _COMPRESSION: [1], _MEANING: [_BLACK_IS_ZERO]}
     shorts |= {_CHANNELS: [channels], _FORMAT: [kind] * channels}
     if channels > 1:
         shorts[_EXTRA] = [0] * (channels - 1)
@@ -88,57 +86,107 @@ def tiff_layout(data: memoryview) -> TiffLayout:
     tags, following = _entries(data, order, struct.unpack_from(f"{order}4xI", data)[0])
     if following and not _entries(data, order, following)[0].get(_SUBFILE, [0])[0] & 1:
         raise _unread("several pictures in it")
-    width, height = (tags.get(tag, [0])[0] for tag in (_WIDTH, _HEIGHT))
-    channels, compression = (tags.get(tag, [1])[0] for tag in (_CHANNELS, _COMPRESSION))
-    bits, kinds = set(tags.get(_BITS, [1])), set(tags.get(_FORMAT, [1]))
-    kind = _KINDS.get(next(iter(kinds), 0), "")
-    if len(bits) != 1 or len(kinds) != 1 or not kind or not channels:
-        raise _unread(f"samples of {sorted(bits)} bits and the formats {sorted(kinds)}")
+
+    def first(tag: int, otherwise: int) -> int:
+        return tags.get(tag, [otherwise])[0]
+
+    height = first(_HEIGHT, 0)
     layout = TiffLayout(
-        width, height, kind, bits.pop(), channels, tags.get(_ORIENTATION, [1])[0], 0, order,
-        tags.get(_MEANING) == [_PALETTE],
-    )  # fmt: skip
-    if _TILES in tags or (channels > 1 and tags.get(_PLANES, [1]) != [1]):
-        raise _unread("tiles or planes")
-    strips = list(zip(tags.get(_BEGIN, []), tags.get(_SIZE, []), strict=False))
-    if not strips or any(begin + size > len(data) for begin, size in strips):
-        raise FrameError(f"a tiff that was cut short ({len(data)} bytes)", "damaged tiff")
-    size = height * ((width * channels * layout.bits + 7) // 8)
-    packed = sum(size for _, size in strips)
-    if (
-        compression == _NOT_PACKED
-        and len(strips) == 1
-        and packed == size
-        and _is_plain(tags, layout)
-    ):
-        return layout._replace(begin=strips[0][0])
-    is_alpha = channels == 4 and _EXTRA in tags
-    names = (kind, layout.bits, channels, tags.get(_MEANING, [-1])[0])
-    if names not in _READABLE or is_alpha or compression not in (_NOT_PACKED, *_PACKED):
-        raise _unread(f"{channels} channels of {layout.bits} bits, compression {compression}")
-    if size > packed * _PACKED.get(compression, 1):
-        raise FrameError(
-            f"a tiff of {len(data)} bytes claims {width} x {height} pixels", "bad size"
-        )
+        width=first(_WIDTH, 0),
+        height=height,
+        kind=_KINDS.get(first(_FORMAT, 1), "?"),
+        bits=first(_BITS, 1),
+        channels=first(_CHANNELS, 1),
+        orientation=first(_ORIENTATION, 1),
+        order=order,
+        meaning=first(_MEANING, -1),
+        compression=first(_COMPRESSION, 1),
+        rows=min(first(_ROWS, height), height),
+        has_planes=first(_PLANES, 1) != 1,
+        has_differences=first(_PREDICTOR, 1) == 2,
+        strips=list(zip(tags.get(_BEGIN, []), tags.get(_SIZE, []), strict=False)),
+        colors=tags.get(_COLORS, []) if first(_MEANING, -1) == _PALETTE else [],
+    )
+    is_mixed = any(len(set(tags.get(tag, []))) > 1 for tag in (_BITS, _FORMAT))
+    if is_mixed or _TILES in tags or first(_FILL, 1) != 1 or first(_PREDICTOR, 1) not in (1, 2):
+        raise _unread("tiles, or samples that differ from each other")
+    _check_kind(layout)
+    if len(layout.strips) < _strip_count(layout):
+        raise _cut(data)
+    if any(begin + size > len(data) for begin, size in layout.strips):
+        raise _cut(data)
     return layout
 
 
 def read_tiff(data: bytes | memoryview, layout: TiffLayout) -> Tensor:
-    """Return (height, width[, channels]) of the strip at `layout.begin`, the caller's own."""
-    width, height, kind, bits, channels = layout[:5]
-    stored = np.dtype(f"{layout.order}{kind}{bits // 8}")
-    pixels = np.frombuffer(data, stored, width * height * channels, layout.begin)
-    shape = (height, width, channels) if channels > 1 else (height, width)
-    return pixels.astype(stored.newbyteorder("=")).reshape(shape)
+    """Return the samples as they are, or the gray or colors that they stand for.
+
+    Returns:
+        (height, width) or (height, width, channels), the caller's own; color in the order R, G, B.
+
+    Raises:
+        FrameError: the strips are damaged.
+    """
+    view, planes = memoryview(data), layout.channels if layout.has_planes else 1
+    found = [_plane(view, layout, plane, layout.channels // planes) for plane in range(planes)]
+    pixels = np.concatenate(found, axis=2) if planes > 1 else found[0]
+    pixels = pixels[..., 0] if layout.channels == 1 else pixels
+    if layout.meaning == _WHITE_IS_ZERO:
+        return np.asarray(np.iinfo(pixels.dtype).max - pixels)
+    return _in_colors(pixels, layout.colors) if layout.meaning == _PALETTE else pixels
 
 
-def _is_plain(tags: dict[int, list[int]], layout: TiffLayout) -> bool:
-    """Return whether the samples are the pixels, and NumPy knows their type."""
-    has_type = (layout.kind, layout.bits) in {(k, b) for k in "ui" for b in (8, 16, 32)} | {
-        ("f", 32),
-        ("f", 64),
-    }
-    return has_type and tags.get(_MEANING) in ([1], [_RGB])
+def _check_kind(layout: TiffLayout) -> None:
+    kind, bits, channels = layout[2:5]
+    meanings = {_BLACK_IS_ZERO} if kind != "u" or bits == 16 else {_WHITE_IS_ZERO, _BLACK_IS_ZERO}
+    if (kind, bits) == ("u", 8) and len(layout.colors) == 3 * 256:
+        meanings.add(_PALETTE)
+    is_gray = layout.meaning in meanings and (channels == 1 or layout.meaning == _BLACK_IS_ZERO)
+    is_color = layout.meaning == _RGB and channels in (3, 4)
+    known = (kind, bits) in _SAMPLES and layout.compression in PACKED
+    if not known or not (is_gray or is_color) or not channels or (bits == 1 and channels > 1):
+        raise _unread(f"{channels} channels of {bits} bits, compression {layout.compression}")
+    if layout.has_differences and (kind == "f" or bits == 1):
+        raise _unread("differences of floating-point numbers")
+    packed = sum(size for _, size in layout.strips)
+    if layout.height * _row_bytes(layout, channels) > packed * _MOST_FROM_A_BYTE:
+        raise FrameError(
+            f"a tiff of {packed} bytes claims {layout.width} x {layout.height} pixels", "bad size"
+        )
+
+
+def _strip_count(layout: TiffLayout) -> int:
+    """Return how many strips there must be; one where the header has no rows."""
+    one_plane = -(-layout.height // max(1, layout.rows))
+    return max(1, one_plane * (layout.channels if layout.has_planes else 1))
+
+
+def _row_bytes(layout: TiffLayout, channels: int) -> int:
+    return (layout.width * channels * layout.bits + 7) // 8
+
+
+def _plane(data: memoryview, layout: TiffLayout, number: int, channels: int) -> Tensor:
+    """Return (height, width, channels) of the strips of one plane."""
+    width, height, rows = layout.width, layout.height, layout.rows
+    row_bytes, parts = _row_bytes(layout, channels), []
+    count = -(-height // rows)
+    for at, (begin, size) in enumerate(layout.strips[number * count : (number + 1) * count]):
+        expected = min(rows, height - at * rows) * row_bytes
+        parts.append(unpack(data[begin : begin + size], layout.compression, expected))
+    content = np.frombuffer(b"".join(parts), np.uint8).reshape(height, row_bytes)
+    if layout.bits == 1:
+        return np.unpackbits(content, axis=1)[:, :width, np.newaxis] * np.uint8(255)
+    stored = np.dtype(f"{layout.order}{layout.kind}{layout.bits // 8}")
+    samples = content.view(stored).reshape(height, width, channels)
+    samples = samples.astype(stored.newbyteorder("="))
+    return sum_of_differences(samples) if layout.has_differences else samples
+
+
+def _in_colors(numbers: Tensor, colors: list[int]) -> Tensor:
+    palette = np.array(colors, np.uint32).reshape(3, 256).T
+    if palette.max() > 255:  # some writers have 8 bits in them
+        palette = (palette + 128) // 257
+    return palette.astype(np.uint8)[numbers]
 
 
 def _entries(data: memoryview, order: str, at: int) -> tuple[dict[int, list[int]], int]:
@@ -157,6 +205,10 @@ def _entries(data: memoryview, order: str, at: int) -> tuple[dict[int, list[int]
             raise struct.error("an entry's numbers lie behind the end")
         tags[tag] = np.frombuffer(data, stored, values, begin).tolist()
     return tags, struct.unpack_from(f"{order}I", data, at + 2 + count * _ENTRY_BYTES)[0]
+
+
+def _cut(data: memoryview) -> FrameError:
+    return FrameError(f"a tiff that was cut short ({len(data)} bytes)", "damaged tiff")
 
 
 def _unread(what: str) -> FrameError:
