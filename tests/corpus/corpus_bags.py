@@ -22,12 +22,17 @@ class Record(NamedTuple):
     make: Any  # called with a typestore and "header of its ROS version" builder
 
 
-def camera_records(messages, stamps=None):
+def evenly(index):
+    """Return the bag time of picture `index`."""
+    return START_NS + index * PERIOD_NS
+
+
+def camera_records(messages, stamps=None, clock=evenly):
     """Return what a recorder sees of a camera: `stamps` are the header's, by default all set."""
     records = []
     for index, message in enumerate(messages):
-        bag_ns = START_NS + index * PERIOD_NS
-        stamp_ns = bag_ns - SLOW_NS if stamps is None else stamps[index]
+        bag_ns = clock(index)
+        stamp_ns = evenly(index) - SLOW_NS if stamps is None else stamps[index]
         records.append(_camera(message, bag_ns, stamp_ns))
         records.append(_chatter(index, bag_ns + 1))
     return records
@@ -91,8 +96,11 @@ def rosbags2(plugin, mode=None, bigendian=False, short_types=False):
     return write
 
 
-def mcap_library(compression="NONE", per_chunk=None, **options):
-    """Return a writer of a bare .mcap file; `per_chunk` records go into each chunk."""
+def mcap_library(compression="NONE", per_chunk=None, publish=None, **options):
+    """Return a writer of a bare .mcap file; `per_chunk` records go into each chunk.
+
+    `publish` makes the publish time of a bag time, by default the same.
+    """
 
     def write(folder, records):
         from mcap.writer import CompressionType, Writer
@@ -112,7 +120,9 @@ def mcap_library(compression="NONE", per_chunk=None, **options):
                     schema = writer.register_schema(record.type, "ros2msg", definition.encode())
                     channels[record.topic] = writer.register_channel(record.topic, "cdr", schema)
                 content = serialized(record, store)
-                writer.add_message(channels[record.topic], record.bag_ns, content, record.bag_ns)
+                log_ns = record.bag_ns % 2**64  # what lies before 1970 is stored so
+                publish_ns = log_ns if publish is None else publish(record.bag_ns)
+                writer.add_message(channels[record.topic], log_ns, content, publish_ns)
                 if per_chunk and number % per_chunk == per_chunk - 1:
                     writer._Writer__finalize_chunk()  # it has no other way to end one
             writer.finish()
@@ -121,33 +131,56 @@ def mcap_library(compression="NONE", per_chunk=None, **options):
     return write
 
 
-def humble_db3(folder, records):
-    """Write a .db3 as ROS 2 Humble and older have it: without message definitions."""
-    store = ros2_store()
-    folder.mkdir(parents=True)
-    path = folder / f"{folder.name}.db3"
-    with sqlite3.connect(path) as connection:
-        connection.executescript(
-            "CREATE TABLE topics(id INTEGER PRIMARY KEY,name TEXT NOT NULL,type TEXT NOT NULL,"
-            "serialization_format TEXT NOT NULL,offered_qos_profiles TEXT NOT NULL);"
-            "CREATE TABLE messages(id INTEGER PRIMARY KEY,topic_id INTEGER NOT NULL,"
-            "timestamp INTEGER NOT NULL,data BLOB NOT NULL);"
-            "CREATE INDEX timestamp_idx ON messages (timestamp ASC);"
-        )
-        ids = {}
-        for record in records:
-            if record.topic not in ids:
-                ids[record.topic] = len(ids) + 1
-                row = (ids[record.topic], record.topic, record.type, "cdr", "")
-                connection.execute("INSERT INTO topics VALUES (?,?,?,?,?)", row)
-            row = (ids[record.topic], record.bag_ns, serialized(record, store))
-            connection.execute("INSERT INTO messages(topic_id,timestamp,data) VALUES (?,?,?)", row)
-    connection.close()
-    return path
+HUMBLE = (
+    "id INTEGER PRIMARY KEY,topic_id INTEGER NOT NULL,timestamp INTEGER NOT NULL,data BLOB NOT NULL"
+)
 
 
-def ros1(compression=None, chunk_bytes=None):
-    """Return a writer of a ROS 1 bag."""
+def sqlite_db3(columns=HUMBLE, more=""):
+    """Return a writer of a .db3 without message definitions; `more` SQL comes after the messages.
+
+    By default it is what ROS 2 Humble and older have.
+    """
+
+    def write(folder, records):
+        store = ros2_store()
+        folder.mkdir(parents=True)
+        path = folder / f"{folder.name}.db3"
+        with sqlite3.connect(path) as connection:
+            connection.executescript(
+                "CREATE TABLE topics(id INTEGER PRIMARY KEY,name TEXT NOT NULL,type TEXT NOT NULL,"
+                "serialization_format TEXT NOT NULL,offered_qos_profiles TEXT NOT NULL);"
+                f"CREATE TABLE messages({columns});"
+                "CREATE INDEX timestamp_idx ON messages (timestamp ASC);"
+            )
+            ids = {}
+            for record in records:
+                if record.topic not in ids:
+                    ids[record.topic] = len(ids) + 1
+                    row = (ids[record.topic], record.topic, record.type, "cdr", "")
+                    connection.execute("INSERT INTO topics VALUES (?,?,?,?,?)", row)
+                row = (ids[record.topic], record.bag_ns, serialized(record, store))
+                insert = "INSERT INTO messages(topic_id,timestamp,data) VALUES (?,?,?)"
+                connection.execute(insert, row)
+            connection.executescript(more)
+        connection.close()
+        return path
+
+    return write
+
+
+def in_capitals(write_bag):
+    """Return a writer of a storage file whose name is in capitals."""
+
+    def write(folder, records):
+        path = write_bag(folder, records)
+        return path.rename(path.with_name(path.name.upper()))
+
+    return write
+
+
+def ros1(compression=None, chunk_bytes=None, publishers=1):
+    """Return a writer of a ROS 1 bag; each topic has `publishers`, in turn."""
 
     def write(folder, records):
         from rosbags.rosbag1 import Writer
@@ -162,14 +195,15 @@ def ros1(compression=None, chunk_bytes=None):
             writer.chunk_threshold = chunk_bytes
         with writer:
             connections = {}
-            for record in records:
-                if record.topic not in connections:
-                    connections[record.topic] = writer.add_connection(
-                        record.topic, record.type, typestore=store
+            for number, record in enumerate(records):
+                key = record.topic, f"/driver_{number // 2 % publishers}"
+                if key not in connections:
+                    connections[key] = writer.add_connection(
+                        record.topic, record.type, typestore=store, callerid=key[1]
                     )
                 message = record.make(store, True)
                 content = store.serialize_ros1(message, record.type)
-                writer.write(connections[record.topic], record.bag_ns, content)
+                writer.write(connections[key], record.bag_ns, content)
         return folder / f"{folder.name}.bag"
 
     return write
@@ -252,11 +286,22 @@ STORAGES = {
     "db3, without metadata": without_metadata(rosbags2("SQLITE3")),
     "db3, bare": bare(rosbags2("SQLITE3")),
     "db3, split": split(rosbags2("SQLITE3")),
-    "db3 of Humble": humble_db3,
+    "db3 of Humble": sqlite_db3(),
     "ROS 1": ros1(),
     "ROS 1, bz2": ros1("BZ2"),
     "ROS 1, lz4": ros1("LZ4"),
     "ROS 1, small chunks": ros1(chunk_bytes=2000),
     "ROS 1, small bz2 chunks": ros1("BZ2", 2000),
     "ROS 1, small lz4 chunks": ros1("LZ4", 2000),
+    "db3 without ids": sqlite_db3("topic_id INTEGER,timestamp INTEGER,data BLOB"),
+    "db3 with ids that are no row ids": sqlite_db3(
+        "id INT,topic_id INT,timestamp INT,data,PRIMARY KEY (topic_id, timestamp)"
+    ),
+    "db3 with more columns": sqlite_db3(f"{HUMBLE},note TEXT,size INT DEFAULT 77"),
+    "db3 with a column added later": sqlite_db3(more="ALTER TABLE messages ADD COLUMN note TEXT"),
+    "db3 in another order": sqlite_db3("timestamp INT,note TEXT,topic_id INT,data BLOB"),
+    "mcap, in capitals": in_capitals(bare(rosbags2("MCAP"))),
+    "mcap, zstd file in capitals": in_capitals(bare(rosbags2("MCAP", "FILE"))),
+    "db3, in capitals": in_capitals(bare(rosbags2("SQLITE3"))),
+    "ROS 1, in capitals": in_capitals(ros1()),
 }

@@ -14,6 +14,7 @@ from corpus_checks import Losses, check_extracting, check_reading
 from corpus_damage import DAMAGES
 from corpus_defects import DEFECTIVE, DEFECTS
 from corpus_pictures import KINDS, make
+from corpus_recordings import RECORDINGS, with_a_large_map
 
 pytestmark = [pytest.mark.base, pytest.mark.slow]
 
@@ -96,6 +97,32 @@ def test_of_a_damaged_bag_only_the_damaged_part_is_missing(what, tmp_path):
     losses = damage(path, pictures)
     check_reading(path, pictures, losses)
     check_extracting(path, pictures, losses, tmp_path / "out")
+
+
+@pytest.mark.parametrize("what", RECORDINGS)
+def test_every_frame_of_an_undamaged_recording_is_read_in_the_order_of_time(what, tmp_path):
+    recording = RECORDINGS[what]
+    pictures = pictures_of(Case("rgb8", what))
+    times = [recording.clock(index) for index in range(FRAMES)]
+    stamps = None if recording.has_stamps else [0] * FRAMES
+    records = camera_records([p.message for p in pictures], stamps, recording.clock)
+    shuffled = [records[2 * index + part] for index in recording.order for part in (0, 1)]
+    path = recording.write(tmp_path / "bag", shuffled)
+    expected = None if recording.has_stamps else times
+    check_reading(path, pictures, NOTHING, expected)
+    check_extracting(path, pictures, NOTHING, tmp_path / "out", expected)
+
+
+@pytest.mark.parametrize("storage", ["mcap library, zstd", "mcap library, lz4", "ROS 1, lz4"])
+def test_a_chunk_beyond_what_is_unpacked_costs_no_frame_before_it(storage, tmp_path, monkeypatch):
+    for kind in ("mcap", "ros1"):
+        monkeypatch.setattr(f"edge_agent.data.storage.{kind}.chunk.CHUNK_LIMIT", 100_000)
+    case = Case("rgb8", storage)
+    pictures = pictures_of(case)
+    records = camera_records([p.message for p in pictures])
+    path = with_a_large_map(STORAGES[storage])(tmp_path / "bag", records)
+    check_reading(path, pictures, NOTHING)
+    check_extracting(path, pictures, NOTHING, tmp_path / "out")
 
 
 def test_zero_stamps_are_replaced_and_equal_ones_get_names_of_their_own(tmp_path):
