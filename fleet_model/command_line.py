@@ -1,8 +1,10 @@
-"""What both command lines have in common: --version, errors on one line, exit codes."""
+"""What both command lines have in common: --version, errors on one line, exit codes, findings."""
 
 import errno
-from collections.abc import Callable
-from typing import Annotated
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -13,6 +15,47 @@ from fleet_model.errors import FleetError, StorageError
 OF_THE_MACHINE = {
     errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
 }  # fmt: skip
+
+
+State: TypeAlias = Literal["ok", "warn", "fail"]
+COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    state: State
+    text: str
+    next_step: str = ""  # what the operator does about it; empty when ok
+
+    def as_json(self) -> dict[str, str]:
+        """Return it as `--json` prints it."""
+        return {
+            "subject": self.subject,
+            "state": self.state,
+            "text": self.text,
+            "next_step": self.next_step,
+        }
+
+
+def show_findings(
+    found: Sequence[Finding],
+    *,
+    json_output: bool,
+    err: bool = False,
+    fill: Callable[[str], str] = lambda text: text,
+) -> None:
+    """Print what a doctor has found; colors on a terminal only."""
+    if json_output:
+        typer.echo(json.dumps({"findings": [one.as_json() for one in found]}), err=err)
+        return
+    for one in found:
+        state = typer.style(f"{one.state:4}", fg=COLORS[one.state])
+        typer.echo(f"{state} {one.subject}: {fill(one.text)}", err=err)
+        for line in one.next_step.splitlines():
+            typer.echo(f"     next: {fill(line)}", err=err)
 
 
 def make_app(about: str, exit_codes: str) -> typer.Typer:

@@ -6,10 +6,9 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from cloud_server.cli.admin_client import AdminClient
 from cloud_server.robots.register import Register
@@ -23,33 +22,14 @@ from cloud_server.state.kit import faults_of_kit
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.parts import missing_parts
 from cloud_server.state.settings import ServerSettings, load_settings
+from fleet_model.command_line import Finding, State
 from fleet_model.errors import FleetError, SettingsError
 
-State: TypeAlias = Literal["ok", "warn", "fail"]
 RENEW_BEFORE = timedelta(days=30)
 CA_RENEW_BEFORE = timedelta(days=365)  # every robot needs the new kit then: begin in time
 REPAIR = "cloud-server repair DIR"
 CORRECT = "correct server.toml or the variable"
 SPARE_BYTES = 200 << 20  # for logs, Flower's state, an export
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    subject: str
-    state: State
-    text: str
-    next_step: str = ""  # what the operator does about it; empty when ok
-
-    def as_json(self) -> dict[str, str]:
-        """Return it as `--json` prints it."""
-        return {
-            "subject": self.subject,
-            "state": self.state,
-            "text": self.text,
-            "next_step": self.next_step,
-        }
 
 
 def examine(server_dir: ServerDirectory, now: datetime) -> list[Finding]:

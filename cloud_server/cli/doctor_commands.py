@@ -1,13 +1,11 @@
 """Commands that look for what is wrong, and mend it."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from cloud_server.cli.terminal import Directory, Json, console, data_console, with_given_directory
-
-COLOR = {"ok": "green", "warn": "yellow", "fail": "red"}
+from cloud_server.cli.terminal import Directory, Json, console, with_given_directory
+from fleet_model.command_line import show_findings
 
 
 def doctor(directory: Directory, json_output: Json = False) -> None:
@@ -17,17 +15,7 @@ def doctor(directory: Directory, json_output: Json = False) -> None:
     from fleet_model.protocol.proof import utc_now
 
     found = examine(ServerDirectory(directory), utc_now())
-    if json_output:
-        typer.echo(json.dumps({"findings": [one.as_json() for one in found]}))
-    else:
-        screen = data_console()
-        for one in found:
-            screen.print(f"[{COLOR[one.state]}]{one.state:4}[/] {one.subject}: ", end="")
-            screen.print(with_given_directory(one.text), markup=False, soft_wrap=True)
-            for line in one.next_step.splitlines():
-                screen.print(
-                    f"     next: {with_given_directory(line)}", markup=False, soft_wrap=True
-                )
+    show_findings(found, json_output=json_output, fill=with_given_directory)
     if any(one.state == "fail" for one in found):
         raise typer.Exit(1)
 

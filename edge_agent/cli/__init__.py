@@ -3,7 +3,8 @@
 import json
 import logging
 import math
-import os
+import platform
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ import typer
 
 from edge_agent.cli.frame_commands import Json, extract, inspect
 from edge_agent.cli.status_lines import status_lines
-from fleet_model.command_line import make_app, run_app
+from fleet_model.command_line import make_app, run_app, show_findings
 from fleet_model.errors import BundleError, LossError
 
 app = make_app(
@@ -22,7 +23,9 @@ app = make_app(
 )
 app.command()(extract)
 app.command()(inspect)
-Config = Annotated[Path, typer.Option("--config", "-c", help="agent.toml of this robot")]
+Config = Annotated[
+    Path, typer.Option("--config", "-c", "--dir", help="agent.toml of this robot, or its folder")
+]
 CONFIG = Path("agent.toml")
 
 
@@ -46,8 +49,10 @@ def enroll(
     json_output: Json = False,
 ) -> None:
     """Make this robot's key and settings; print the public key that the server must admit."""
+    from edge_agent.cli.doctor import labels_of_kit
     from edge_agent.cli.enroll import enroll as make
-    from edge_agent.robot.settings import ExampleSettings
+    from edge_agent.examples.look import look_at_examples
+    from edge_agent.robot.settings import ExampleSettings, load_settings
     from fleet_model.protocol.proof import fingerprint
 
     paths = tuple(path.absolute() for path in examples or ())
@@ -58,21 +63,47 @@ def enroll(
         spool=spool and spool.absolute(),
     )
     line = make(kit, directory, settings, train=train)
-    for path in paths:
-        if not path.exists():
-            typer.echo(f"warning: --examples {path}: no such file or folder yet", err=True)
-        elif not os.access(path, os.R_OK):
-            typer.echo(f"warning: --examples {path}: this user may not read it", err=True)
+    config = load_settings(directory / "agent.toml", {})
+    found = look_at_examples(config, labels_of_kit(kit)) if train else []
     if json_output:
-        typer.echo(json.dumps({"public_key": line, "fingerprint": fingerprint(line)}))
+        told = {"public_key": line, "fingerprint": fingerprint(line)}
+        typer.echo(json.dumps({**told, "findings": [one.as_json() for one in found]}))
         return
+    show_findings(found, json_output=False, err=True)
     typer.echo(line)
+    pub = directory / "robot.pub"
     typer.echo(
-        f"fingerprint: {fingerprint(line)}\nenrolled; on the server run:\n"
-        f"  cloud-server robots add DIR NAME --site SITE --key '{line}'\n"
+        f"fingerprint: {fingerprint(line)}\n"
+        f"enrolled; the line above is in {pub}. Copy that file to the server, and run there, with "
+        f"its own directory for DIR:\n"
+        f"  cloud-server robots add DIR {_robot_name()} --site SITE --key {pub.name}\n"
         f"then here:\n  edge-agent run --config {directory / 'agent.toml'}",
         err=True,
     )
+
+
+def _robot_name() -> str:
+    """Return this machine's name as a robot may be called."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", platform.node())
+    return name.lstrip("-._")[:63] or "NAME"
+
+
+@app.command()
+def doctor(
+    config: Config = CONFIG,
+    kit: Annotated[
+        Path | None, typer.Option(help="kit of the server: compare labels before there is a model")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Look at server, model and examples: can this robot train? Exit code 1 if something fails."""
+    from edge_agent.cli.doctor import examine, labels_of_kit
+    from edge_agent.robot.settings import load_settings
+
+    found = examine(load_settings(config), labels_of_kit(kit) if kit else ())
+    show_findings(found, json_output=json_output)
+    if any(one.state == "fail" for one in found):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -116,7 +147,7 @@ def status(config: Config = CONFIG, json_output: Json = False) -> None:
     """Show what the agent on this robot last did, and what the server thinks of it."""
     from edge_agent.agent.status import read_status
     from edge_agent.robot.pause import pause_reason
-    from edge_agent.robot.settings import load_settings
+    from edge_agent.robot.settings import load_settings, settings_file
 
     settings = load_settings(config)
     answer = read_status(settings.state)
@@ -131,6 +162,7 @@ def status(config: Config = CONFIG, json_output: Json = False) -> None:
         return
     for line in status_lines(answer):
         typer.echo(line)
+    config = settings_file(config)
     if config.stat().st_mtime > answer.get("started_at", math.inf) and answer["state"] != "stopped":
         typer.echo(f"settings {config} was changed after the agent started: restart the agent")
 

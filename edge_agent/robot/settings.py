@@ -209,12 +209,18 @@ class AgentSettings(Section):
     poll: PollSettings = PollSettings()
 
 
+def settings_file(path: Path) -> Path:
+    """Return agent.toml where a robot's folder is given."""
+    return path / "agent.toml" if path.is_dir() else path
+
+
 def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> AgentSettings:
     """Read agent.toml and the environment over it; relative paths become absolute.
 
     Raises:
         SettingsError: missing file, wrong TOML, unknown or wrong key, named in full.
     """
+    path = settings_file(path)
     values = read_toml(path, hint="; `edge-agent enroll` makes one")
     override(values, AgentSettings, environment, ENVIRONMENT)
     settings = validate(values, AgentSettings, path, environment, ENVIRONMENT)

@@ -22,7 +22,7 @@ from fleet_model.protocol.proof import fingerprint
 pytestmark = pytest.mark.base
 
 TINY = Path(__file__).parents[2] / "data" / "tiny_bundle"
-COMMANDS = ["enroll", "run", "status", "pause", "resume", "predict"]
+COMMANDS = ["enroll", "doctor", "run", "status", "pause", "resume", "predict"]
 
 
 @pytest.fixture
@@ -107,7 +107,9 @@ def test_enroll_prints_the_key_alone_and_the_next_step_beside_it(kit, tmp_path):
         "enroll", kit, "--dir", tmp_path / "robot", "--examples", "bags", "--no-train"
     )
     assert out == (tmp_path / "robot" / "robot.pub").read_text()
-    assert f"--key '{out.strip()}'" in hint
+    assert hint.count("ecdsa-") == 0  # one sees the key once, in a terminal too
+    assert f"the line above is in {tmp_path}/robot/robot.pub. Copy that file" in hint
+    assert re.search(r"cloud-server robots add DIR \S+ --site SITE --key robot\.pub\n", hint)
     assert f"fingerprint: {fingerprint(out.strip())}\n" in hint
     assert f"edge-agent run --config {tmp_path}/robot/agent.toml" in hint
     settings = load_settings(tmp_path / "robot" / "agent.toml", {})
@@ -124,12 +126,29 @@ def test_enroll_warns_of_examples_that_are_not_there_or_not_readable(kit, tmp_pa
     words = ["enroll", kit, "--dir", tmp_path / "robot", "--json"]
     for path in paths:
         words += ["--examples", path]
-    assert type_(*words)[1] == (
-        f"warning: --examples {tmp_path}/nope: no such file or folder yet\n"
-        f"warning: --examples {tmp_path}/locked: this user may not read it\n"
-    )
+    told = [one["text"] for one in json.loads(type_(*words)[0])["findings"]]
+    assert f"{tmp_path}/nope: no such file or folder yet" in told
+    assert f"{tmp_path}/locked: this user may not read it" in told
     settings = load_settings(tmp_path / "robot" / "agent.toml", {})
     assert settings.examples.paths == tuple(paths)
+
+
+def test_enroll_opens_the_examples_and_compares_them_with_the_kits_labels(
+    kit, tmp_path, image_folder
+):
+    (kit / "kit.toml").write_text((kit / "kit.toml").read_text() + 'labels = ["brick", "grass"]\n')
+    folder = image_folder("signs", {"brick": 30, "gras": 30})
+    _, told = type_("enroll", kit, "--dir", tmp_path / "robot", "--examples", folder)
+    assert "30 labelled 'gras', which is not learned (did you mean 'grass'?)" in told
+    assert "examples: can train: 24 to learn from, 6 held out; 30 brick, 0 grass; none of" in told
+    assert "warn examples: many labels that this fleet does not learn" in told
+    assert type_("status", "-c", tmp_path / "robot")[0] == "the agent has not run yet\n"
+    assert type_("status", "--dir", tmp_path / "robot")[0] == "the agent has not run yet\n"
+
+
+def test_enroll_without_examples_says_that_the_robot_never_trains(kit, tmp_path):
+    _, told = type_("enroll", kit, "--dir", tmp_path / "robot")
+    assert "warn examples: none are named: this robot never trains\n     next: name" in told
 
 
 def test_enroll_answers_in_json(kit, tmp_path):

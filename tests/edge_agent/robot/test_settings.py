@@ -195,7 +195,7 @@ def test_a_missing_file_names_the_command_that_makes_one(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path, kind):
     path = tmp_path / "agent.toml"
     if kind == "directory":
-        path.mkdir()
+        (path / "agent.toml").mkdir(parents=True)  # a folder is looked into, once
     else:
         path.write_bytes(SERVER.encode() + b'state = "caf\xe9"\n')
     with pytest.raises(SettingsError, match=r"agent\.toml: not readable TOML"):

@@ -1,0 +1,86 @@
+"""Look at everything that this robot needs before it fails: `edge-agent doctor`."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edge_agent.agent.status import read_status
+from edge_agent.examples.look import look_at_examples
+from edge_agent.examples.source import learned_labels
+from edge_agent.link.server_link import HttpsStore
+from edge_agent.models.deploy import Models
+from edge_agent.robot.settings import AgentSettings
+from fleet_model.command_line import Finding
+from fleet_model.errors import FleetError
+from fleet_model.workload import rebuild
+
+ENROLL = "run `edge-agent enroll` in an empty folder, or copy the file from a backup"
+
+
+def examine(settings: AgentSettings, labels: Sequence[str] = ()) -> list[Finding]:
+    """Look at server, model, training and examples; nothing is changed.
+
+    Args:
+        settings: of this robot; the agent may run.
+        labels: that the fleet learns; without them those of the installed model.
+    """
+    found = [*_server(settings)]
+    model, known = _model(settings)
+    found.append(model)
+    if not settings.training.enabled:
+        return [*found, Finding("training", "ok", "off: this robot follows published models only")]
+    return [*found, *_training(settings), *look_at_examples(settings, labels or known)]
+
+
+def _server(settings: AgentSettings) -> Iterator[Finding]:
+    try:
+        store = HttpsStore(settings.server)
+    except FleetError as error:
+        yield Finding("key", "fail", str(error), ENROLL)
+        return
+    try:
+        name, site = store.whoami()
+        standing = store.standing
+    except FleetError as error:
+        yield Finding("server", "fail", str(error), "see docs/troubleshooting.md for the message")
+        return
+    finally:
+        store.close()
+    known = f"{settings.server.address} knows this robot as {name}, site {site}"
+    if standing.state == "approved":
+        yield Finding("server", "ok", known)
+    else:
+        reason = standing.reason or "no reason given"
+        yield Finding("server", "warn", f"{known}: {standing.state}", reason)
+
+
+def _model(settings: AgentSettings) -> tuple[Finding, Sequence[str]]:
+    """Return what is installed, and the labels that it was trained for."""
+    try:
+        models = Models(settings.state / "models", settings.server.channel)
+        offer = models.active(settings.engine.precision)
+    except (FleetError, OSError) as error:
+        return Finding("model", "warn", str(error), "the agent fetches it again"), ()
+    if offer is None:
+        reason = read_status(settings.state).get("not_installed") or "start the agent"
+        return Finding("model", "warn", "none is installed yet", str(reason)), ()
+    task = rebuild(offer.manifest.workload).task
+    return Finding("model", "ok", f"version {offer.manifest.version}"), learned_labels(task)
+
+
+def _training(settings: AgentSettings) -> Iterator[Finding]:
+    needed = {"litert": "ai_edge_litert", "keras": "keras"}.get(settings.training.trainer)
+    missing = [p for p in ("flwr", needed) if p and importlib.util.find_spec(p) is None]
+    if missing or sys.version_info < (3, 11):
+        text = f"needs Python 3.11 or newer with {', '.join(missing) or 'flwr'}"
+        extra = "keras" if settings.training.trainer == "keras" else "agent"
+        yield Finding("training", "fail", text, f"pip install 'fleetlearn[{extra}]'")
+
+
+def labels_of_kit(kit: Path) -> Sequence[str]:
+    """Return the labels that a kit names; kits of earlier versions name none."""
+    from fleet_model.settings import read_toml
+
+    labels = read_toml(kit / "kit.toml").get("labels", ())
+    return [str(label) for label in labels] if isinstance(labels, list) else ()

@@ -1,0 +1,125 @@
+"""Look at this robot's examples as the first round would, and say whether they can be learned."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edge_agent.data.frames.bag import BagFrames
+from edge_agent.data.frames.source import find_bags, is_bag
+from edge_agent.examples.left_out import by_kind, tell
+from edge_agent.examples.source import source_of
+from edge_agent.examples.spool.watch import FOLDER as KEPT
+from edge_agent.robot.settings import FRAMES, AgentSettings
+from fleet_model.command_line import Finding
+from fleet_model.errors import FleetError, FrameError
+from fleet_model.protocol.example_counts import CONCERNS, ExampleCounts
+
+SUBJECT = "examples"
+
+
+def look_at_examples(settings: AgentSettings, labels: Sequence[str]) -> list[Finding]:
+    """Read every example once, like a round; nothing is written.
+
+    Args:
+        settings: of this robot.
+        labels: that the fleet learns; none if that is not known, or not what examples have.
+    """
+    examples = settings.examples
+    if examples.source != FRAMES:
+        return [Finding(SUBJECT, "ok", f"from the source {examples.source}; not opened here")]
+    if not examples.wanted:
+        step = "name bags or data sets in examples.paths, or a folder in examples.spool"
+        return [Finding(SUBJECT, "warn", "none are named: this robot never trains", step)]
+    paths = [*examples.paths, *_kept(settings)]
+    found, labelled = list[Finding](), Counter[str]()
+    training = held_out = 0
+    left_out = Counter[str]()
+    for path in paths:
+        finding, counts = _look(settings, path, labels)
+        found.append(finding)
+        labelled.update(counts.labels)
+        left_out.update(counts.left_out)
+        held_out += counts.held_out
+        training += counts.training
+    if not paths:
+        return [Finding(SUBJECT, "ok", f"none yet: they come from {examples.spool}")]
+    return [*found, *_verdict(labels, labelled, training, held_out, left_out)]
+
+
+class _Counts:
+    """What one path holds."""
+
+    def __init__(self) -> None:
+        self.labels, self.left_out = Counter[str](), Counter[str]()
+        self.training = self.held_out = 0
+
+
+def _look(settings: AgentSettings, path: Path, labels: Sequence[str]) -> tuple[Finding, _Counts]:
+    counts = _Counts()
+    if not path.exists():
+        return Finding(
+            SUBJECT, "warn", f"{path}: no such file or folder yet", "record there"
+        ), counts
+    if not os.access(path, os.R_OK):
+        step = "let the agent's user read it"
+        return Finding(SUBJECT, "fail", f"{path}: this user may not read it", step), counts
+    one = settings.examples.model_copy(update={"paths": (path,), "spool": None})
+    source = source_of(settings.model_copy(update={"examples": one}), read_only=True).open(labels)
+    try:
+        for example in source.examples():
+            counts.labels[example.label or ""] += 1
+            counts.held_out += example.held_out
+            counts.training += not example.held_out
+    except (FleetError, OSError) as error:
+        step = "correct examples.paths, topic or label_topic in agent.toml"
+        return Finding(SUBJECT, "fail", f"{path}: {error}", step), counts
+    counts.left_out.update(by_kind(source.left_out))
+    words = f"{path}: {counts.training + counts.held_out} examples{_topics(settings, path)}"
+    if source.left_out:
+        words += f"; left out: {tell(source.left_out)}"
+    return Finding(SUBJECT, "ok", words), counts
+
+
+def _topics(settings: AgentSettings, path: Path) -> str:
+    """Return which topics of the first bag are read."""
+    bags = [path] if is_bag(path) else find_bags(path)
+    try:
+        camera = BagFrames(bags[0], settings.examples.topic).choose_topic().name if bags else ""
+    except FrameError:
+        return ""
+    return f", camera {camera}, labels {settings.examples.label_topic}" if camera else ""
+
+
+def _verdict(
+    labels: Sequence[str],
+    labelled: Counter[str],
+    training: int,
+    held_out: int,
+    left_out: Counter[str],
+) -> Iterator[Finding]:
+    counted = ", ".join(f"{labelled[name]} {name}" for name in labels or sorted(labelled))
+    if not labels:
+        text = (
+            f"labels: {counted or 'none'}; not compared with the fleet's, which come with a model"
+        )
+        yield Finding(SUBJECT, "warn", text, "name the kit: edge-agent doctor --kit KIT")
+        return
+    absent = [name for name in labels if not labelled[name]]
+    none_of = f"; none of {', '.join(absent)}" if absent and training else ""
+    if not training:
+        step = f"label frames with one of: {', '.join(labels)}"
+        yield Finding(SUBJECT, "fail", "cannot train: no example has a label of the fleet", step)
+        return
+    text = f"can train: {training} to learn from, {held_out} held out; {counted}{none_of}"
+    yield Finding(SUBJECT, "ok", text)
+    different = sum(count > 0 for count in labelled.values())
+    counts = ExampleCounts(training, held_out, different, dict(left_out))
+    for concern, numbers in counts.concerns.items():
+        step = "record or label more" if concern != "unknown_labels" else "correct the spelling"
+        yield Finding(SUBJECT, "warn", f"{CONCERNS[concern]} ({numbers})", step)
+
+
+def _kept(settings: AgentSettings) -> list[Path]:
+    kept = settings.state / KEPT
+    return [kept] if settings.examples.spool and kept.is_dir() else []

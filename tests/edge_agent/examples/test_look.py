@@ -1,0 +1,120 @@
+"""What `enroll` and `doctor` say of examples before the first round: real bags and folders."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edge_agent.examples.look import look_at_examples
+from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink
+
+pytestmark = pytest.mark.base
+
+LABELS = ("circle", "square", "star")
+DRIVE = ["circle", "square", "star"] * 40
+
+
+@pytest.fixture
+def look(tmp_path, bags):
+    """Return (states, all text) of a robot with these paths."""
+
+    def call(*paths, labels=LABELS, **examples):
+        given = {"paths": paths, "label_topic": bags.LABELS, **examples}
+        settings = AgentSettings(
+            server=ServerLink(address="localhost:1"),
+            state=tmp_path / "state",
+            examples=ExampleSettings(**given),
+        )
+        found = look_at_examples(settings, labels)
+        assert all(one.subject == "examples" for one in found)
+        assert all(bool(one.next_step) == (one.state != "ok") for one in found)
+        return [one.state for one in found], "\n".join(one.text for one in found)
+
+    return call
+
+
+def test_a_good_recording_is_told_with_topics_and_counts_per_label(bags, tmp_path, look):
+    bag = bags.drive(tmp_path / "r1", DRIVE)
+    states, text = look(bag, labels=(*LABELS, "moon"))
+    assert states == ["ok", "ok"]
+    first, verdict = text.splitlines()
+    assert first.startswith(f"{bag}: 1")
+    assert f"camera {bags.CAMERA}, labels {bags.LABELS}" in first
+    assert verdict.startswith("can train: ")
+    assert verdict.endswith(" circle, 40 square, 39 star, 0 moon; none of moon") or (
+        " circle, " in verdict and verdict.endswith("0 moon; none of moon")
+    )
+
+
+def test_misspelt_labels_are_named_with_the_nearest(bags, tmp_path, look):
+    bag = bags.drive(tmp_path / "r1", [*DRIVE[:60], *["Circle"] * 60])
+    states, text = look(bag)
+    assert states[-1] == "warn"
+    assert "60 labelled 'Circle', which is not learned (did you mean 'circle'?)" in text
+    assert "many labels that this fleet does not learn, so look at their spelling (60 of" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"label_topic": "/terrain"}, "/camera/label"),
+        ({"topic": "/front"}, "/camera/image/compressed"),
+    ],
+)
+def test_a_wrong_topic_fails_with_the_topics_that_there_are(bags, tmp_path, look, options, words):
+    bag = bags.drive(tmp_path / "r1", DRIVE)
+    states, text = look(bag, **options)
+    assert states == ["fail", "fail"]
+    assert words in text
+    assert "cannot train" in text
+
+
+def test_two_cameras_fail_and_say_that_one_must_be_named(bags, tmp_path, look, picture_bytes):
+    stamp = bags.START_NS
+    picture = bags.jpeg(stamp, picture_bytes(0))
+    bag = bags.write(tmp_path / "r1", [("/left", stamp, picture), ("/right", stamp, picture)])
+    states, text = look(bag)
+    assert states[0] == "fail"
+    assert "/left" in text
+    assert "/right" in text
+
+
+def test_no_label_of_the_fleet_fails(bags, tmp_path, look):
+    states, text = look(bags.drive(tmp_path / "r1", ["water"] * 9))
+    assert states == ["ok", "fail"]
+    assert "cannot train: no example has a label of the fleet" in text
+
+
+def test_without_the_fleets_labels_those_of_the_recordings_are_counted(bags, tmp_path, look):
+    states, text = look(bags.drive(tmp_path / "r1", DRIVE), labels=())
+    assert states == ["ok", "warn"]
+    assert "labels: " in text
+    assert " circle, " in text
+
+
+def test_paths_that_are_not_there_or_not_readable_are_told(tmp_path, look, monkeypatch):
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    access = os.access  # root may read everything
+    monkeypatch.setattr(os, "access", lambda path, mode: path != locked and access(path, mode))
+    states, text = look(tmp_path / "nope", locked)
+    assert states == ["warn", "fail", "fail"]
+    assert f"{tmp_path}/nope: no such file or folder yet" in text
+    assert f"{locked}: this user may not read it" in text
+
+
+def test_a_robot_without_examples_is_told_that_it_never_trains(look):
+    assert look() == (["warn"], "none are named: this robot never trains")
+
+
+def test_a_spool_with_nothing_in_it_yet_is_as_it_should_be(tmp_path, look):
+    assert look(spool=tmp_path / "in") == (["ok"], f"none yet: they come from {tmp_path / 'in'}")
+
+
+def test_a_source_of_ones_own_is_not_opened(look):
+    assert look(source="mine:Gauges") == (["ok"], "from the source mine:Gauges; not opened here")
+
+
+def test_nothing_is_written(bags, tmp_path, look):
+    look(bags.drive(tmp_path / "r1", DRIVE))
+    assert not Path(tmp_path / "state").exists()
