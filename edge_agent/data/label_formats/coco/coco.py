@@ -1,6 +1,8 @@
 """COCO: one JSON file with images, categories and boxes as x, y, width, height in pixels."""
 
 import json
+import mmap
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -10,9 +12,10 @@ from typing import Any, BinaryIO, NamedTuple
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.folder import image_names
 from edge_agent.data.frames.source import FrameFacts
-from edge_agent.data.label_formats.coco.index import CocoIndex, ImageFinder, Picture
+from edge_agent.data.label_formats.coco.index import CocoIndex, Picture
 from edge_agent.data.label_formats.data_set import LabelledEntry
 from edge_agent.data.label_formats.exact_numbers import coco_numbers
+from edge_agent.data.label_formats.image_finder import Written, find_images
 from edge_agent.data.label_formats.image_rows import (
     ImageRow,
     entry_of,
@@ -23,20 +26,18 @@ from edge_agent.data.label_formats.image_rows import (
 from edge_agent.data.label_formats.marks import Mark
 from edge_agent.data.label_formats.picture_size import class_names, size_of
 from edge_agent.data.manifest import ManifestRow
+from edge_agent.data.text import encoding_of
 from fleet_model.durable import writing
-from fleet_model.errors import FrameError
 from fleet_model.types import Box
 
 _ANNOTATIONS = "annotations/instances.json"
 _INSTANCES = "instances"  # keypoints_*.json repeat the boxes of instances_*.json
-_ROBOFLOW = "_annotations.coco.json"
-_KEYS = (b'"images"', b'"annotations"', b'"categories"')
-_BOX_KEYS = (b'"categories"', b'"bbox"')  # without one of them it has captions
-_LOOKED_AT = 1 << 16  # bytes of a JSON file that may be COCO's
+_KEYS = ("images", "annotations", "categories")  # without the last one it has captions
+_MOST_FILES = 100  # of JSON in a folder; more are one for each picture, and nothing of COCO's
 
 
 class CocoFormat:
-    """Reads one or several JSON files; crowds and outlines are left out, only boxes are read."""
+    """Reads one or several JSON files: boxes, else those around outlines, else whole pictures."""
 
     embeds_images = False
     holds_boxes_only = True
@@ -51,8 +52,9 @@ class CocoFormat:
         root = path if path.is_dir() else path.parent
         if path.is_file() and root.name == "annotations":
             root = root.parent
-        known = _known_images(root, _json_files(path), damage)
-        names = [*known, *image_names(root, damage)] if path.is_dir() else list(known)
+        images = image_names(root, damage)
+        known = _known_images(root, _json_files(path), images, damage)
+        names = [*known, *images] if path.is_dir() else list(known)
         for image in image_rows(root, names, damage):
             listed = known.get(image.name, ())
             told = _told(image, listed) if listed and image.row is None else image
@@ -88,43 +90,58 @@ def _json_files(path: Path) -> list[Path]:
         return [path] if path.suffix == ".json" and _looks_right(path) else []
     if not path.is_dir():
         return []
-    positions = (path / "annotations", path)
-    found = [
-        file
-        for position in positions
-        if position.is_dir()
-        for file in sorted(position.glob("*.json"))
-    ]
-    found += sorted(path.glob(f"*/{_ROBOFLOW}"))
-    found = [file for file in found if not file.name.startswith(".") and _looks_right(file)]
+    with os.scandir(path) as entries:
+        inner = sorted(path / entry.name for entry in entries if entry.is_dir())
+    below = (place for folder in inner for place in (folder, folder / "annotations"))
+    folders = dict.fromkeys((path / "annotations", path, *below))
+    found = [file for folder in folders if folder.is_dir() for file in _json_files_in(folder)]
     return [file for file in found if file.name.startswith(_INSTANCES)] or found
 
 
+def _json_files_in(folder: Path) -> list[Path]:
+    files = [file for file in sorted(folder.glob("*.json")) if not file.name.startswith(".")]
+    return [file for file in files if _looks_right(file)] if len(files) <= _MOST_FILES else []
+
+
 def _looks_right(file: Path) -> bool:
+    """Return whether a file holds two of COCO's keys, wherever: LVIS has annotations first."""
     with file.open("rb") as stream:
-        start = stream.read(_LOOKED_AT)
-        stream.seek(0, 2)
-        stream.seek(max(0, stream.tell() - _LOOKED_AT))
-        text = start + stream.read(_LOOKED_AT)
-    begins = start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
-    has_boxes = any(key in text for key in _BOX_KEYS)
-    return begins and has_boxes and sum(key in text for key in _KEYS) >= 2
+        encoding = encoding_of(stream.read(4))
+        stream.seek(0)
+        start = stream.read(64).decode(encoding, "replace")
+        if not start.lstrip("\ufeff \t\r\n").startswith("{"):
+            return False
+        with mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as content:
+            images, annotations, categories, bbox = (
+                content.find(_spelled(key, encoding)) >= 0 for key in (*_KEYS, "bbox")
+            )
+    return images + annotations + categories >= 2 and (categories or bbox)
+
+
+def _spelled(key: str, encoding: str) -> bytes:
+    """Return the bytes of a key; in UTF-16 without the outermost zero, in either order."""
+    text = f'"{key}"'
+    return text.encode("utf-16-le")[:-1] if encoding.startswith("utf-16") else text.encode()
 
 
 def _known_images(
-    root: Path, files: Iterable[Path], damage: DamageLog
+    root: Path, files: Iterable[Path], images: list[str], damage: DamageLog
 ) -> Mapping[str, tuple[_Listed, ...]]:
     """Return image name -> where it is listed; the same image may be in several files."""
     known: dict[str, tuple[_Listed, ...]] = {}
     for file in files:
-        index, finder = CocoIndex(file, damage), ImageFinder(root, file)
-        for image_id, picture in index.pictures().items():
-            try:
-                name = finder.find(picture.file_name)
-            except FrameError as error:
-                damage.add(error.reason, f"{error}, in {file.name}")
+        name = file.relative_to(root).as_posix()
+        where = f"{root.name}/{name}"
+        index = CocoIndex(file, where, damage)
+        pictures = index.pictures()
+        names = find_images(images, (Written(each.file_name, name) for each in pictures.values()))
+        for image_id, picture in pictures.items():
+            image = names.get(Written(picture.file_name, name))
+            if image is None:
+                bare = picture.file_name.replace("\\", "/").rpartition("/")[2][:80]
+                damage.add("unknown image", f"{where}: {bare!r}")
             else:
-                known[name] = (*known.get(name, ()), _Listed(index, image_id, picture))
+                known[image] = (*known.get(image, ()), _Listed(index, image_id, picture))
     return known
 
 
@@ -158,7 +175,11 @@ def _mark(
             told = f"{where}: has {is_size} pixels, labelled at {width} x {height}"
             damage.add("other picture size", told)
     sound = sound_boxes(_boxes(listed), facts.width, facts.height, where, damage)
-    return mark_of(sound, image.row, listed[0].picture.label if listed else "")
+    labels = {each.picture.label for each in listed} - {""}
+    labels = labels or {label for each in listed for label in each.file.labels(each.image_id)}
+    if len(labels) > 1:
+        damage.add("several labels", f"{where}: {', '.join(sorted(labels))[:80]}")
+    return mark_of(sound, image.row, labels.pop() if len(labels) == 1 else "")
 
 
 def _boxes(listed: Iterable[_Listed]) -> tuple[Box, ...]:

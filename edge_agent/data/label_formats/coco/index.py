@@ -1,8 +1,8 @@
 """What COCO's JSON files say, image by image, in 50 bytes a box."""
 
-import re
 from array import array
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,12 +10,14 @@ import numpy as np
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.coco.json_stream import read_members
-from edge_agent.data.label_formats.data_set import clean_text, inside
+from edge_agent.data.label_formats.coco.outline import outline_corners
+from edge_agent.data.label_formats.data_set import clean_text
 from edge_agent.data.label_formats.exact_numbers import coco_corners
 from fleet_model.errors import FrameError
 from fleet_model.types import Box
 
-_SPLIT = re.compile(r"^(?:instances|annotations|_annotations)?[_.]?(.*?)(?:\.coco)?$")
+_BOX, _CROWD, _WHOLE = range(3)  # what an annotation is: it may name a picture as a whole
+_NOWHERE = (0.0, 0.0, 0.0, 0.0)
 
 
 class Picture(NamedTuple):
@@ -30,16 +32,22 @@ class Picture(NamedTuple):
 
 
 class CocoIndex:
-    """One JSON file."""
+    """One JSON file.
 
-    def __init__(self, path: Path, damage: DamageLog) -> None:
-        """Read the file; what of it is damaged is added to `damage`."""
-        self._name, self._damage = path.name, damage
+    An annotation with a box or an outline is a box; one without either names its whole picture.
+    Crowds are left out and counted, as long as anything is none: where everything is marked as a
+    crowd, the mark says nothing, and CVAT marks every mask so.
+    """
+
+    def __init__(self, path: Path, where: str, damage: DamageLog) -> None:
+        """Read the file, called `where` in `damage`, which gets what of it is damaged."""
+        self._name, self._damage = where, damage
         self._labels: dict[Any, str] = {}  # category id -> name
         self._pictures: dict[Any, Picture] = {}  # image id -> picture
         self._image_slots: dict[Any, int] = {}  # as annotations name them -> number
         self._class_slots: dict[Any, int] = {}
         self._slots, self._classes, self._corners = array("q"), array("q"), array("d")
+        self._kinds = array("b")
         self._read(path)
         self._sort()
 
@@ -49,114 +57,114 @@ class CocoIndex:
 
     def boxes(self, image_id: Any) -> tuple[Box, ...]:
         """Return the boxes of an image, in the file's order."""
+        found = []
+        for at in self._annotations(image_id):
+            label = self._class_names[self._classes[at]]
+            if label is not None and self._kinds[at] in self._box_kinds:
+                x0, y0, x1, y1 = self._corners[4 * at : 4 * at + 4]
+                found.append(Box(label=label, x0=x0, y0=y0, x1=x1, y1=y1))
+        return tuple(found)
+
+    def labels(self, image_id: Any) -> set[str]:
+        """Return what annotations without a place say about an image."""
+        named = (at for at in self._annotations(image_id) if self._kinds[at] == _WHOLE)
+        found = {self._class_names[self._classes[at]] for at in named}
+        return {label for label in found if label}
+
+    def _annotations(self, image_id: Any) -> Any:
         slot = self._image_slots.get(image_id)
         if slot is None:
             return ()
         first, last = np.searchsorted(self._sorted, [slot, slot + 1])
-        found = []
-        for at in self._order[first:last]:
-            x0, y0, x1, y1 = self._corners[4 * at : 4 * at + 4]
-            label = self._class_names[self._classes[at]]
-            if label is not None:
-                found.append(Box(label=label, x0=x0, y0=y0, x1=x1, y1=y1))
-        return tuple(found)
+        return self._order[first:last]
 
     def _read(self, path: Path) -> None:
         readers = {
             "images": self._add_picture,
-            "annotations": self._add_box,
+            "annotations": self._add_annotation,
             "categories": self._add_category,
         }
         try:
-            for key, item in read_members(path):
+            for key, item in read_members(path, self._name):
                 if key not in readers:
                     continue
                 try:
                     readers[key](item)
-                except (AttributeError, KeyError, TypeError, ValueError) as error:
+                except ValueError as error:
                     known = item.get("id") if isinstance(item, dict) else item
-                    what = f"{self._name}: {key} {str(known)[:40]}: {error!r}"
-                    self._damage.add("bad label", what)
+                    self._damage.add("bad label", f"{self._name}: {key} {str(known)[:40]}: {error}")
         except FrameError as error:
             self._damage.add(error.reason, str(error))
 
     def _add_picture(self, item: Any) -> None:
-        stamp = item.get("stamp_ns")
-        self._pictures[item["id"]] = Picture(
-            file_name=_text(item["file_name"]),
-            label=clean_text(_text(item.get("label", ""))),
+        stamp = _field(item, "stamp_ns", None)
+        self._pictures[_id(item, "id")] = Picture(
+            file_name=_text(item, "file_name"),
+            label=clean_text(_text(item, "label", "")),
             stamp_ns=stamp if isinstance(stamp, int) and abs(stamp) < 2**63 else None,
-            topic=_text(item.get("topic", "")),
-            source=_text(item.get("source", "")),
+            topic=_text(item, "topic", ""),
+            source=_text(item, "source", ""),
             size=(_pixels(item.get("width")), _pixels(item.get("height"))),
         )
 
     def _add_category(self, item: Any) -> None:
-        self._labels[item["id"]] = clean_text(_text(item["name"]))
+        self._labels[_id(item, "id")] = clean_text(_text(item, "name"))
 
-    def _add_box(self, item: Any) -> None:
-        if item.get("iscrowd") in (1, True):
-            return
-        numbers = item["bbox"]
-        if len(numbers) != 4:
-            raise ValueError(f"{len(numbers)} numbers in bbox")
-        corners = coco_corners(numbers)
-        slot = self._image_slots.setdefault(item["image_id"], len(self._image_slots))
-        position = self._class_slots.setdefault(item["category_id"], len(self._class_slots))
-        self._slots.append(slot)
-        self._classes.append(position)
+    def _add_annotation(self, item: Any) -> None:
+        image_id, category_id = _id(item, "image_id"), _id(item, "category_id")
+        numbers = item.get("bbox") or outline_corners(item.get("segmentation"))
+        kind, corners = _WHOLE, _NOWHERE
+        if numbers is not None:
+            if not isinstance(numbers, list | tuple) or len(numbers) != 4:
+                raise ValueError("the bbox is not x, y, width, height")
+            corners = coco_corners(numbers)
+            kind = _CROWD if item.get("iscrowd") in (1, True) else _BOX
+        self._slots.append(self._image_slots.setdefault(image_id, len(self._image_slots)))
+        self._classes.append(self._class_slots.setdefault(category_id, len(self._class_slots)))
         self._corners.extend(corners)
+        self._kinds.append(kind)
 
     def _sort(self) -> None:
-        slots = np.array(self._slots, np.int64)
+        slots, kinds = np.array(self._slots, np.int64), np.array(self._kinds, np.int8)
         self._order = np.argsort(slots, kind="stable")
         self._sorted = slots[self._order]
         self._class_names = [self._labels.get(category) for category in self._class_slots]
+        crowds = np.count_nonzero(kinds == _CROWD)
+        self._box_kinds = {_BOX, _CROWD} if crowds == len(kinds) else {_BOX}
+        if crowds and _CROWD not in self._box_kinds:
+            self._damage.add("crowd left out", f"{self._name}: iscrowd", int(crowds))
         counts = np.bincount(np.array(self._classes, np.int64), minlength=len(self._class_slots))
         for category, count in zip(self._class_slots, counts, strict=True):
             if category not in self._labels:
                 what = f"{self._name}: category {str(category)[:40]}"
                 self._damage.add("unknown class", what, int(count))
-        for image_id, slot in self._image_slots.items():
+        for image_id in self._image_slots:
             if image_id not in self._pictures:
-                first, last = np.searchsorted(self._sorted, [slot, slot + 1])
                 what = f"{self._name}: image {str(image_id)[:40]}"
-                self._damage.add("unknown image", what, int(last - first))
+                self._damage.add("unknown image", what, len(self._annotations(image_id)))
 
 
-class ImageFinder:
-    """Finds the images of one JSON file: every tool has another folder for them."""
-
-    def __init__(self, root: Path, annotations: Path) -> None:
-        """Keep where to look: beside the file, or in a folder called as its split."""
-        self._root = root
-        match = _SPLIT.match(annotations.stem)
-        split = match[1] if match else ""
-        own = annotations.parent.relative_to(root).as_posix() if annotations.parent != root else ""
-        folders = [f"images/{split}", split, "images", own, "", "train", "val", "valid", "test"]
-        self._folders = list(dict.fromkeys(folder.strip("/") for folder in folders))
-
-    def find(self, file_name: str) -> str:
-        """Return the name relative to the root.
-
-        Raises:
-            FrameError: there is no such image ("missing file"), or its name leads out.
-        """
-        inside(self._root, file_name)
-        for folder in self._folders:
-            name = f"{folder}/{file_name}" if folder else file_name
-            if (self._root / name).is_file():
-                self._folders.remove(folder)  # the next one most likely lies there too
-                self._folders.insert(0, folder)
-                return name
-        raise FrameError(f"{self._root.name}: no image {file_name[:80]!r}", "missing file")
+def _field(item: Any, key: str, *otherwise: Any) -> Any:
+    if not isinstance(item, dict):
+        raise ValueError("expected an object")
+    if key not in item and not otherwise:
+        raise ValueError(f"has no {key}")
+    return item.get(key, *otherwise)
 
 
 def _pixels(value: Any) -> int:
     return value if isinstance(value, int) and 0 < value < 2**31 else 0
 
 
-def _text(value: Any) -> str:
+def _id(item: Any, key: str) -> int | str | Decimal:
+    value = _field(item, key)
+    if isinstance(value, int | str | Decimal):
+        return value
+    raise ValueError(f"the {key} is neither a number nor a text")
+
+
+def _text(item: Any, key: str, *otherwise: str) -> str:
+    value = _field(item, key, *otherwise)
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no text")
+        raise ValueError(f"the {key} is no text")
     return value

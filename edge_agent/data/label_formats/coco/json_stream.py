@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edge_agent.data.frames.folder import unreadable
+from edge_agent.data.text import encoding_of
 from fleet_model.errors import FrameError
 
 _CHUNK = 1 << 20  # bytes
@@ -15,19 +16,20 @@ _LARGEST_ITEM = 64 << 20  # characters; beyond that it is no item but damage
 _LONGEST_INTEGER = 400  # digits: Python takes the square of the time for more
 
 
-def read_members(path: Path) -> Iterator[tuple[str, Any]]:
+def read_members(path: Path, where: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (key, value) of the object in a JSON file; of an array, (key, item) for each item.
 
-    Numbers that are no integers are Decimal, so their digits are all there.
+    Numbers that are no integers are Decimal, so their digits are all there. `where` is what errors
+    call the file, else its bare name.
 
     Raises:
         FrameError: the file cannot be read, or from some place on is no JSON ("damaged file").
     """
     try:
         with path.open("rb") as stream:
-            yield from _members(_Text(stream, path.name))
+            yield from _members(_Text(stream, where or path.name))
     except OSError as error:
-        raise unreadable(path.name, error) from None
+        raise unreadable(where or path.name, error) from None
 
 
 class _Text:
@@ -35,7 +37,9 @@ class _Text:
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self._stream, self._name = stream, name
-        self._decode = getincrementaldecoder("utf-8-sig")("replace").decode
+        encoding = encoding_of(stream.read(4))
+        stream.seek(0)
+        self._decode = getincrementaldecoder(encoding)("replace").decode
         self._json = json.JSONDecoder(parse_float=Decimal, parse_int=_integer)
         self._text, self._at, self._dropped, self._ended = "", 0, 0, False
 

@@ -55,12 +55,17 @@ def write(tmp_path, make_picture):
         ("annotations/instances.json", "images/a.jpg"),
         ("annotations/instances_val.json", "images/val/a.jpg"),
         ("train/_annotations.coco.json", "train/a.jpg"),
+        ("train/annotations.json", "train/a.jpg"),
+        ("ds0/annotations/instances.json", "ds0/images/a.jpg"),
         ("labels.json", "data/a.jpg"),
         ("result.json", "images/a.jpg"),
+        ("ann.json", "img/a.jpg"),
     ],
 )
-def test_images_are_found_where_common_tools_put_them(write, load_all, annotations, image):
-    name = image if annotations == "labels.json" else "a.jpg"
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "images\\a.jpg", "..\\..\\media\\4\\a.jpg", "https://host/data/1/a.jpg"]
+)
+def test_images_are_found_where_common_tools_put_them(write, load_all, annotations, image, name):
     path = write({annotations: content([name]), image: None})
     assert open_format("coco").recognizes(path)
     (found,) = load_all("coco", path)
@@ -100,8 +105,79 @@ def test_ids_may_be_texts_and_crowds_are_left_out(write, load_all):
         categories=[{"id": "c", "name": "cup"}],
     )
     path = write({"a.json": one, "a.jpg": None})
+    damage = DamageLog()
+    (found,) = load_all("coco", path, damage)
+    assert found.boxes == (BOX,)
+    assert [(each.kind, each.count) for each in damage.all()] == [("crowd left out", 1)]
+
+
+def test_where_everything_is_marked_as_a_crowd_nothing_is_left_out(write, load_all):
+    one = content(["a.jpg"])
+    one["annotations"][0]["iscrowd"] = 1  # as CVAT marks every mask
+    (found,) = load_all("coco", write({"a.json": one, "a.jpg": None}))
+    assert found.boxes == (BOX,)
+
+
+def test_an_annotation_without_a_place_is_the_label_of_its_picture(write, load_all):
+    kinds = [{"id": 0, "name": "empty"}, {"id": 7, "name": "forklift"}]
+    said = [("a", 0), ("b", 7), ("c", 0), ("c", 7)]
+    one = content(
+        [],
+        images=[{"id": each, "file_name": f"loc1/{each}.jpg"} for each in "abcd"],
+        annotations=[
+            {"id": f"{image}{kind}", "image_id": image, "category_id": kind} for image, kind in said
+        ],
+        categories=kinds,
+    )
+    path = write({"annotations.json": one, **{f"loc1/{each}.jpg": None for each in "abcd"}})
+    damage = DamageLog()
+    found = load_all("coco", path, damage)
+    assert [each.label for each in found] == ["empty", "forklift", "", ""]
+    assert [(each.kind, each.count) for each in damage.all()] == [("several labels", 1)]
+
+
+def test_without_a_box_the_outline_gives_it(write, load_all):
+    outline = [[10.1, 2, 15.3, 2, 15.3, 4.5], [11, 3, 12, 3, 12, 4]]
+    one = content(["a.jpg"])
+    one["annotations"] = [
+        {"id": 1, "image_id": 0, "category_id": 7, "segmentation": outline},
+        {"id": 2, "image_id": 0, "category_id": 7, "bbox": [], "segmentation": outline[0]},
+        {"id": 3, "image_id": 0, "category_id": 7, "segmentation": [[1, 2, 3]]},
+        {"id": 4, "image_id": 0, "category_id": 7, "segmentation": {"counts": "abc"}},
+    ]
+    damage = DamageLog()
+    (found,) = load_all("coco", write({"a.json": one, "a.jpg": None}), damage)
+    assert found.boxes == (BOX, BOX)
+    assert [(each.kind, each.count) for each in damage.all()] == [("bad label", 2)]
+
+
+@pytest.mark.parametrize(
+    "order", [("annotations", "images", "categories"), ("categories", "images", "annotations")]
+)
+def test_a_file_is_known_wherever_its_keys_are(write, load_all, order):
+    one = content(["a.jpg"])
+    one["categories"] += [{"id": 8 + i, "name": f"thing {i}", "def": "x" * 300} for i in range(300)]
+    one["annotations"] += [one["annotations"][0] | {"id": 1 + i} for i in range(1500)]
+    path = write(
+        {"annotations/lvis_v1_val.json": {key: one[key] for key in order}, "val/a.jpg": None}
+    )
+    assert open_format("coco").recognizes(path)
+    (found,) = load_all("coco", path)
+    assert set(found.boxes) == {BOX}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_file_that_a_shell_wrote_again_is_read(write, load_all, encoding):
+    path = write({"a.json": "", "a.jpg": None})
+    (path / "a.json").write_text(json.dumps(content(["a.jpg"])), encoding)
+    assert open_format("coco").recognizes(path)
     (found,) = load_all("coco", path)
     assert found.boxes == (BOX,)
+
+
+def test_a_file_for_each_picture_is_not_cocos(write):
+    files = {f"{i}.json": content([f"{i}.jpg"]) for i in range(101)}
+    assert not open_format("coco").recognizes(write(files))
 
 
 def test_damage_is_named_and_the_rest_is_read(write, load_all):
@@ -112,8 +188,9 @@ def test_damage_is_named_and_the_rest_is_read(write, load_all):
         {"bbox": [1, 2, 3]},
         {"bbox": [1, 2, 3, "x"]},
         {"bbox": [1, 2, 3, float("nan")]},
-        {"bbox": None},
+        {"bbox": "1234"},
         {"image_id": []},
+        {"segmentation": "abc", "bbox": None},
         {"bbox": [1, 2, 0, 3]},
         {"bbox": [40, 2, 3, 3]},
     ]
@@ -127,14 +204,30 @@ def test_damage_is_named_and_the_rest_is_read(write, load_all):
     (found,) = load_all("coco", path, damage)
     assert found.boxes == (BOX,)
     assert {each.kind: each.count for each in damage.all()} == {
-        "bad label": 7,
+        "bad label": 8,
         "unknown class": 1,
-        "unknown image": 1,
-        "missing file": 1,
-        "unsafe path": 2,
+        "unknown image": 3,
         "bad box": 1,
         "box outside the picture": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"bbox": [1, 2, 3]}, "annotations 5: the bbox is not x, y, width, height"),
+        ({"bbox": [1, 2, 3, "x"]}, "annotations 5: x is no number"),
+        ({"bbox": {"x": 1}}, "annotations 5: the bbox is not x, y, width, height"),
+        ({"image_id": None}, "annotations 5: the image_id is neither a number nor a text"),
+        ({"category_id": {}}, "annotations 5: the category_id is neither a number nor a text"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(write, load_all, change, why):
+    one = content(["a.jpg"])
+    one["annotations"] = [one["annotations"][0] | {"id": 5} | change]
+    damage = DamageLog()
+    load_all("coco", write({"a.json": one, "a.jpg": None}), damage)
+    assert damage.sentence() == f"1 x bad label, first set/a.json: {why}"
 
 
 def test_a_file_that_was_cut_gives_what_is_in_it(write, load_all):
