@@ -9,6 +9,8 @@ near the label file or in its split (train, val). What is still not clear finds 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
+from operator import eq
 from typing import NamedTuple
 from unicodedata import normalize
 from urllib.parse import unquote
@@ -58,7 +60,19 @@ class _Ends:
     """The pictures whose names have one end, and what may stand before it."""
 
     images: list[str] = field(default_factory=list)
-    longer: "dict[str, _Ends]" = field(default_factory=dict)
+    depth: int = 0  # parts of the end
+    _longer: "dict[str, _Ends] | None" = None
+
+    def longer(self, key: str) -> "_Ends | None":
+        """Return those with one more part; looked for when asked for, or names take 1.5 kB each."""
+        if self._longer is None:
+            self._longer = {}
+            for image in self.images:
+                keys = _keys(image.split("/"))
+                if len(keys) > self.depth:
+                    ends = self._longer.setdefault(keys[self.depth], _Ends(depth=self.depth + 1))
+                    ends.images.append(image)
+        return self._longer.get(key)
 
 
 def find_images(images: Iterable[str], written: Iterable[Written]) -> Mapping[Written, str]:
@@ -71,13 +85,11 @@ def find_images(images: Iterable[str], written: Iterable[Written]) -> Mapping[Wr
         images: names of all pictures, relative to the data set.
         written: the names to find. Nothing outside `images` is ever found.
     """
-    ends = _Ends()
-    for image in images:
-        _add(ends, image)
+    ends = _Ends(list(images))
     found = {each: match for each in written if (match := _best(ends, each))}
     whole = {each.image for each in found.values() if each.is_whole}
     claims: dict[str, dict[_Match, set[str]]] = {}
-    for each in found.values():
+    for each in (each for each in found.values() if each.image not in whole):
         claims.setdefault(each.image, {}).setdefault(each.match, set()).add(each.spelled)
     return {
         written: each.image
@@ -125,24 +137,23 @@ def _stem(name: str) -> str:
     return name[: len(name) - len(suffix)]
 
 
-def _add(ends: _Ends, image: str) -> None:
-    for key in _keys(image.split("/")):
-        ends = ends.longer.setdefault(key, _Ends())
-        ends.images.append(image)
-
-
 def _best(ends: _Ends, written: Written) -> _Found | None:
     """Return the picture with the longest end in common, if it is clear which."""
     parts = _parts(written.name)
     if not parts:
         return None
-    common = 0
-    for key in _keys(parts):
-        if key not in ends.longer:
+    keys = _keys(parts)
+    for key in keys:
+        if ends.depth and len(ends.images) == 1:
             break
-        ends, common = ends.longer[key], common + 1
-    if len(ends.images) > _MOST:
+        longer = ends.longer(key)
+        if longer is None:
+            break
+        ends = longer
+    if not ends.depth or len(ends.images) > _MOST:
         return None
+    same = map(eq, keys, _keys(ends.images[0].split("/")))
+    common = sum(1 for _ in takewhile(bool, same))
     bare = _folded(parts[-1]) if _stem(parts[-1]) != parts[-1] else ""
     matches = sorted(
         (_match(image, parts, common, written.file), image)
