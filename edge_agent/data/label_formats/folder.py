@@ -51,6 +51,8 @@ class FolderFormat:
         names = image_names(path, damage)
         sources = _sources(root, names, path.is_dir(), damage)
         for image in image_rows(root, names, damage):
+            said = sources.said_of(image)
+            image = image._replace(size=said.size) if said else image
             yield entry_of(root, image, partial(_mark, root, image, sources, damage))
 
     def path_of(self, row: ManifestRow) -> str:
@@ -87,6 +89,10 @@ class _Sources(NamedTuple):
     by_tool: Mapping[str, PictureLabels]
     by_folder: Mapping[str, str]
 
+    def said_of(self, image: ImageRow) -> PictureLabels | None:
+        """Return what people or tools say of an image."""
+        return self.by_hand.get(image.name) or self.by_tool.get(image.name)
+
 
 def _sources(root: Path, names: list[str], is_whole: bool, damage: DamageLog) -> _Sources:
     """Look for labels; of one picture, only labels.csv beside it is looked at."""
@@ -120,7 +126,7 @@ def _mark(
     root: Path, image: ImageRow, sources: _Sources, damage: DamageLog, facts: FrameFacts
 ) -> Mark:
     where, row = f"{root.name}/{image.name}", image.row
-    said = sources.by_hand.get(image.name) or sources.by_tool.get(image.name)
+    said = sources.said_of(image)
     if said:
         return said.mark(facts, where, damage)
     boxes = sound_boxes(row.boxes if row else (), facts.width, facts.height, where, damage)

@@ -93,6 +93,22 @@ def mark_of(boxes: tuple[Box, ...], row: ManifestRow | None, label: str = "") ->
     return Mark(label or largest_label(boxes), boxes)
 
 
+def sized_boxes(
+    boxes: Iterable[Box],
+    size: tuple[int, int],
+    facts: FrameFacts,
+    where: str,
+    damage: DamageLog,
+) -> tuple[Box, ...]:
+    """Return `sound_boxes`, or none where the label file is about a picture of another `size`."""
+    boxes, real = tuple(boxes), (facts.width, facts.height)
+    if boxes and all(size) and all(real) and size != real:
+        labelled, has = (f"{width} x {height}" for width, height in (size, real))
+        damage.add("boxes of another size", f"{where}: labelled as {labelled}, has {has} pixels")
+        return ()
+    return sound_boxes(boxes, *real, where, damage)
+
+
 def sound_boxes(
     boxes: Iterable[Box], width: int, height: int, where: str, damage: DamageLog
 ) -> tuple[Box, ...]:

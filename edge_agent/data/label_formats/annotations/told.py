@@ -9,7 +9,7 @@ from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import FrameFacts
 from edge_agent.data.label_formats.data_set import largest_label
 from edge_agent.data.label_formats.image_finder import Written, find_images
-from edge_agent.data.label_formats.image_rows import sound_boxes
+from edge_agent.data.label_formats.image_rows import sized_boxes
 from edge_agent.data.label_formats.marks import Mark
 from fleet_model.types import Box
 
@@ -41,12 +41,7 @@ class PictureLabels:
 
     def mark(self, facts: FrameFacts, where: str, damage: DamageLog) -> Mark:
         """Return the picture's mark; boxes that cannot be right are added to the damage."""
-        boxes, size = self.boxes, (facts.width, facts.height)
-        if boxes and all(self.size) and all(size) and self.size != size:
-            said, real = (f"{width} x {height}" for width, height in (self.size, size))
-            damage.add("boxes of another size", f"{where}: labelled as {said}, has {real} pixels")
-            boxes = []
-        sound = sound_boxes(boxes, facts.width, facts.height, where, damage)
+        sound = sized_boxes(self.boxes, self.size, facts, where, damage)
         return Mark(self.label or largest_label(sound), sound)
 
 

@@ -21,7 +21,7 @@ from edge_agent.data.label_formats.image_rows import (
     entry_of,
     image_rows,
     mark_of,
-    sound_boxes,
+    sized_boxes,
 )
 from edge_agent.data.label_formats.marks import Mark
 from edge_agent.data.label_formats.picture_size import class_names, size_of
@@ -169,17 +169,15 @@ def _mark(
     facts: FrameFacts,
 ) -> Mark:
     where = f"{root.name}/{image.name}"
-    for width, height in {one.picture.size for one in listed if all(one.picture.size)}:
-        if facts.width and (width, height) != (facts.width, facts.height):
-            is_size = f"{facts.width} x {facts.height}"
-            told = f"{where}: has {is_size} pixels, labelled at {width} x {height}"
-            damage.add("other picture size", told)
-    sound = sound_boxes(_boxes(listed), facts.width, facts.height, where, damage)
+    sound: list[Box] = []
+    for one in listed:
+        boxes = one.file.boxes(one.image_id)
+        sound += sized_boxes(boxes, one.picture.size, facts, where, damage)
     labels = {each.picture.label for each in listed} - {""}
     labels = labels or {label for each in listed for label in each.file.labels(each.image_id)}
     if len(labels) > 1:
         damage.add("several labels", f"{where}: {', '.join(sorted(labels))[:80]}")
-    return mark_of(sound, image.row, labels.pop() if len(labels) == 1 else "")
+    return mark_of(tuple(sound), image.row, labels.pop() if len(labels) == 1 else "")
 
 
 def _boxes(listed: Iterable[_Listed]) -> tuple[Box, ...]:

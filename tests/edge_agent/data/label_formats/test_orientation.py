@@ -112,11 +112,30 @@ def test_the_size_in_coco_says_whether_its_boxes_are_for_the_upright_picture(
     assert not damage
 
 
-def test_a_size_in_coco_that_is_not_the_pictures_is_told(tmp_path):
+def test_boxes_in_coco_for_another_size_are_left_out_and_told(tmp_path):
     damage = DamageLog()
-    load(coco(tmp_path / "set", (640, 480), [0, 0, 120, 160]), damage)
-    told = "set/images/a.jpg: has 240 x 320 pixels, labelled at 640 x 480"
-    assert damage.sentence() == f"1 x other picture size, first {told}"
+    (found,) = load(coco(tmp_path / "set", (640, 480), [0, 0, 120, 160]), damage)
+    assert found.boxes == ()
+    told = "set/images/a.jpg: labelled as 640 x 480, has 240 x 320 pixels"
+    assert damage.sentence() == f"1 x boxes of another size, first {told}"
+
+
+@pytest.mark.parametrize(
+    ("size", "corners"), [((240, 320), (0, 0, 120, 160)), ((320, 240), (0, 120, 160, 240))]
+)
+def test_the_size_in_pascal_voc_says_so_as_well(tmp_path, size, corners):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/a.jpg").write_bytes(photo())
+    names = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+    box = "".join(f"<{name}>{value}</{name}>" for name, value in names)
+    (tmp_path / "set/a.xml").write_text(
+        f"<annotation><filename>a.jpg</filename><size><width>{size[0]}</width>"
+        f"<height>{size[1]}</height></size><object><name>bin</name><bndbox>{box}</bndbox></object>"
+        "</annotation>"
+    )
+    (found,) = load(tmp_path / "set")
+    assert (found.frame.width, found.frame.height) == size
+    assert shows_red(found.frame, found.boxes[0])
 
 
 def test_a_folder_of_photos_is_upright(tmp_path):
