@@ -43,6 +43,12 @@ def _bad_table(content):
     return content[:at] + b"\0\1" + content[at + 2 :]
 
 
+def _tiled(content):
+    """Call the rows of a TIFF's strips the width of its tiles."""
+    at = int.from_bytes(content[4:8], "little")
+    return content[:at] + content[at:].replace(b"\x16\x01\x04\0", b"\x42\x01\x04\0", 1)
+
+
 def _longer(data):
     return np.append(data, data[:1])
 
@@ -78,6 +84,25 @@ DEFECTS = {
     "half a webp": ("webp", _content(_without_half), "damaged webp"),
     "depth without its head": ("depth_rvl", _content(lambda content: content[:9]), "short data"),
     "half of a depth png": ("depth_16UC1", _content(_without_half), "cut png"),
+    "depth in a jpeg": (
+        "jpeg_gray",
+        _content(lambda c: c, "16UC1; jpeg compressed mono8"),
+        "cut samples",
+    ),
+    "16 bits in a jpeg": (
+        "jpeg_gray",
+        _content(lambda c: c, "mono16; jpeg compressed "),
+        "cut samples",
+    ),
+    "a gif": ("jpeg", _content(lambda _: b"GIF89a" + bytes(90)), "unknown format"),
+    "half a tiff": ("tiff_rgb8", _content(_without_half), "damaged tiff"),
+    "a tiff of tiles": ("tiff_mono8", _content(_tiled), "unknown format"),
+    "zstd without its head": ("zstd_rgb8", _content(lambda c: c[:16]), "short data"),
+    "zstd of an unknown encoding": (
+        "zstd_rgb8",
+        _content(lambda c: c.replace(b"rgb8", b"rgb9")),
+        "unknown encoding",
+    ),
     "an unknown depth": (
         "depth_rvl",
         _content(lambda c: c, "16UC1; compressedDepth zip"),

@@ -60,7 +60,7 @@ def _unfiltered(lines, size):
 
 
 def read_tiff(content):
-    """Return (height, width) float32 of a TIFF that is not compressed."""
+    """Return (height, width[, channels]) numbers of a TIFF of one strip that is not compressed."""
     order = {b"II*\0": "<", b"MM\0*": ">"}[content[:4]]
     (at,) = struct.unpack_from(f"{order}I", content, 4)
     tags = {}
@@ -68,12 +68,84 @@ def read_tiff(content):
         at + 2, at + 2 + 12 * struct.unpack_from(f"{order}H", content, at)[0], 12
     ):
         tag, kind, count = struct.unpack_from(f"{order}HHI", content, position)
-        assert count == 1
-        (tags[tag],) = struct.unpack_from(order + {3: "H", 4: "I"}[kind], content, position + 8)
+        size = {3: 2, 4: 4}[kind] * count
+        start = position + 8
+        if size > 4:
+            (start,) = struct.unpack_from(f"{order}I", content, start)
+        numbers = struct.unpack_from(f"{order}{count}{'H' if kind == 3 else 'I'}", content, start)
+        (tags[tag],) = set(numbers)
     width, height, bits, compression, sample_format = (tags[t] for t in (256, 257, 258, 259, 339))
-    assert (bits, compression, sample_format, tags.get(277, 1)) == (32, 1, 3, 1)
+    assert (compression, tags[278], tags[262]) == (1, height, 1)
     strip = content[tags[273] : tags[273] + tags[279]]
-    return np.frombuffer(strip, f"{order}f4").astype(np.float32).reshape(height, width)
+    kind = {1: "u", 2: "i", 3: "f"}[sample_format] + str(bits // 8)
+    shape = (height, width, tags[277]) if tags[277] > 1 else (height, width)
+    return (
+        np.frombuffer(strip, f"{order}{kind}{bits // 8}")
+        .astype(f"{kind}{bits // 8}")
+        .reshape(shape)
+    )
+
+
+def write_tiff(pixels, packing="none", rows=5):
+    """Return a TIFF of strips of five rows; "none", "deflate" or "lzw"."""
+    height, width = pixels.shape[:2]
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    code, pack = {"none": (1, bytes), "deflate": (8, zlib.compress), "lzw": (5, _lzw)}[packing]
+    little = pixels.astype(pixels.dtype.newbyteorder("<"))
+    strips = [pack(little[y : y + rows].tobytes()) for y in range(0, height, rows)]
+    begins = np.cumsum([8] + [len(strip) for strip in strips])
+    kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
+    tags = {
+        256: [width], 257: [height], 258: [pixels.itemsize * 8] * channels, 259: [code],
+        262: [2 if channels > 2 else 1], 273: begins[:-1].tolist(), 277: [channels], 278: [rows],
+        279: [len(strip) for strip in strips], 339: [kind] * channels,
+    }  # fmt: skip
+    at = int(begins[-1]) + 2 + 12 * len(tags) + 4
+    entries, more = b"", b""
+    for tag, numbers in sorted(tags.items()):
+        packed = struct.pack(f"<{len(numbers)}I", *numbers)
+        if len(numbers) > 1:
+            more, packed = more + packed, struct.pack("<I", at + len(more))
+        entries += struct.pack("<HHI", tag, 4, len(numbers)) + packed
+    head = struct.pack("<4sI", b"II*\0", int(begins[-1]))
+    return head + b"".join(strips) + struct.pack("<H", len(tags)) + entries + bytes(4) + more
+
+
+def _lzw(content):
+    """Return what TIFF 6.0, section 13, makes of bytes."""
+    table, bits, width, string = {}, [], 9, b""
+
+    def put(code):
+        bits.append(f"{code:0{width}b}")
+
+    def clear():
+        nonlocal width
+        put(256)
+        table.clear()
+        table.update({bytes([value]): value for value in range(256)})
+        table[b"clear"], table[b"end"] = 256, 257
+        width = 9
+
+    clear()
+    for byte in content:
+        longer = string + bytes([byte])
+        if longer in table:
+            string = longer
+            continue
+        put(table[string])
+        table[longer] = len(table)
+        if len(table) in (512, 1024, 2048):
+            width += 1
+        if len(table) == 4095:
+            clear()
+        string = bytes([byte])
+    put(table[string])
+    if len(table) + 1 in (512, 1024, 2048):
+        width += 1
+    put(257)
+    text = "".join(bits)
+    text += "0" * (-len(text) % 8)
+    return int(text, 2).to_bytes(len(text) // 8, "big")
 
 
 def write_rvl(values):

@@ -5,11 +5,13 @@ layouts, bilinear interpolation for Bayer, ITU-R BT.601 for YUV, Wilson 2017 for
 project is used, and OpenCV only to make the files of JPEG and WebP.
 """
 
+import gzip
 import struct
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
-from corpus_files import write_png, write_rvl
+from corpus_files import write_png, write_rvl, write_tiff
 
 
 class Message(NamedTuple):
@@ -84,6 +86,19 @@ _INTERLEAVED = {
     "16UC3": (np.uint16, (2, 1, 0), True),
     "16UC4": (np.uint16, (2, 1, 0, 3), True),
     "32FC1": (np.float32, (0,), False),
+    "BGR8": (np.uint8, (2, 1, 0), True),
+    **{
+        f"{kind}C{channels}": (dtype, tuple(range(channels)), False)
+        for kind, dtype, counts in (
+            ("8S", np.int8, (1, 3)),
+            ("8U", np.uint8, (5,)),
+            ("16S", np.int16, (1, 4)),
+            ("32S", np.int32, (1, 2)),
+            ("32F", np.float32, (2, 3, 4)),
+            ("64F", np.float64, (1, 3)),
+        )
+        for channels in counts
+    },
 }
 
 
@@ -91,11 +106,12 @@ def interleaved(encoding, rng, size, padding, bigendian=0):
     """Return a picture of samples side by side."""
     (height, width), (dtype, positions, is_picture) = size, _INTERLEAVED[encoding]
     shape = (height, width, len(positions))
-    if dtype == np.float32:
-        samples = rng.uniform(0.1, 40, shape).astype(np.float32)
-        samples[1, 2], samples[2, 3] = np.nan, np.inf
+    if np.dtype(dtype).kind == "f":
+        samples = rng.uniform(0.1, 40, shape).astype(dtype)
+        samples[1, 2], samples[2, 0] = np.nan, np.inf
     else:
-        samples = rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+        limits = np.iinfo(dtype)
+        samples = rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
     rows = padded(samples, padding, rng, bigendian)
     message = raw(encoding, height, width, rows.shape[1], rows, bigendian)
     pixels = samples[..., list(positions)] if len(positions) > 1 else samples[..., 0]
@@ -138,7 +154,7 @@ def bt601(y, u, v):
     return np.rint(np.clip(np.stack([red, green, blue], axis=-1), 0, 255)).astype(np.uint8)
 
 
-_PAIRS = {"yuv422": "uyvy", "uyvy": "uyvy", "yuv422_yuy2": "yuyv", "yuyv": "yuyv"}
+_PAIRS = {"yuv422": "uyvy", "uyvy": "uyvy", "yuv422_yuy2": "yuyv", "yuyv": "yuyv", "YUYV": "yuyv"}
 
 
 def yuv_pairs(encoding, rng, size, padding, bigendian=0):
@@ -242,6 +258,87 @@ def depth(kind, rng, size, *_):
     return Picture(compressed(form, head + content), pixels, None, file=file)
 
 
+# kind -> (encoding of the camera, how the plug-in packs its TIFF)
+_TIFFS = {
+    "tiff_rgb8": ("rgb8", "lzw"),
+    "tiff_bgr8": ("bgr8", "lzw"),
+    "tiff_rgba16": ("rgba16", "none"),
+    "tiff_mono8": ("mono8", "deflate"),
+    "tiff_mono16": ("mono16", "lzw"),
+    "tiff_32FC1": ("32FC1", "none"),
+    "tiff_32SC1": ("32SC1", "lzw"),
+    "tiff_16UC1": ("16UC1", "deflate"),
+}
+
+
+def tiff(kind, rng, size, *_):
+    """Return a TIFF as image_transport's plug-in writes it: every picture as if it were B, G, R."""
+    encoding, packing = _TIFFS[kind]
+    picture = interleaved(encoding, rng, size, 0)
+    dtype, positions, _ = _INTERLEAVED[encoding]
+    shape = (*size, len(positions)) if len(positions) > 1 else size
+    samples = np.frombuffer(picture.message.payload, dtype).reshape(shape)
+    stored = samples[..., [2, 1, 0, 3][: len(positions)]] if len(positions) > 2 else samples
+    content = write_tiff(stored, packing)
+    exchanged = len(positions) > 2 and not encoding.startswith("bgr")
+    message = compressed(f"{encoding}; tiff compressed ", content)
+    return picture._replace(message=message, file=None if exchanged else content)
+
+
+def mosaic(kind, rng, size, *_):
+    """Return a Bayer mosaic in a file: noise in a PNG, one color in a JPEG, whose loss is small."""
+    import cv2
+
+    _, pattern, suffix = kind.split("_")
+    encoding = f"bayer_{pattern}{16 if suffix == 'png16' else 8}"
+    picture = bayer(encoding, rng, size, 0)
+    height, width = size
+    if suffix != "jpeg":
+        dtype = np.uint16 if suffix == "png16" else np.uint8
+        samples = np.frombuffer(picture.message.payload, dtype).reshape(size)
+        message = compressed(f"{encoding}; png compressed ", write_png(samples))
+        return picture._replace(message=message)
+    color = rng.integers(30, 226, 3, np.uint8)
+    cell = np.array([color["rgb".index(name)] for name in pattern], np.uint8).reshape(2, 2)
+    samples = np.tile(cell, (height // 2 + 1, width // 2 + 1))[:height, :width]
+    content = cv2.imencode(".jpg", samples, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+    pixels = np.broadcast_to(color, (*size, 3)).copy()
+    message = compressed(f"{encoding}; jpeg compressed ", content)
+    return Picture(message, pixels, pixels, tolerance=8, border=1)
+
+
+def zstd(kind, rng, size, padding=0, bigendian=0):
+    """Return what zstd_image_transport and librealsense make of an Image."""
+    height, width = size
+    if kind == "zstd_realsense":
+        picture = yuv_pairs("yuyv", rng, (height, width + width % 2), 0)
+        _, width, _, _, step, _ = picture.message.fields
+        content = compress_zstd(picture.message.payload)
+        form = f"YUYV; zstd; {width}x{height} step={step}"
+        return picture._replace(message=compressed(form, content))
+    encoding = kind.removeprefix("zstd_")
+    picture = interleaved(encoding, rng, size, 5, bigendian=1)
+    height, width, encoding, order, step, _ = picture.message.fields
+    head = struct.pack("<IIBII", height, width, order, step, len(encoding)) + encoding.encode()
+    content = head + gzip.compress(picture.message.payload, 1)
+    return picture._replace(message=compressed("zstd", content))
+
+
+def compress_zstd(content):
+    if sys.version_info >= (3, 14):
+        from compression import zstd as module
+    else:
+        from backports import zstd as module
+    return module.compress(content)
+
+
+def gray_of_mosaic(kind, rng, size, *_):
+    """Return a gray JPEG of a Bayer camera, as ROS 2 writes it."""
+    picture = jpeg("jpeg_gray", rng, size)
+    message = compressed("bayer_rggb8; jpeg compressed mono8", picture.file)
+    return picture._replace(message=message)
+
+
 KINDS = {
     **dict.fromkeys(_INTERLEAVED, interleaved),
     **{f"bayer_{p}{b}": bayer for p in ("rggb", "bggr", "gbrg", "grbg") for b in (8, 16)},
@@ -251,6 +348,10 @@ KINDS = {
     **dict.fromkeys(_PNGS, png),
     "webp": webp,
     **dict.fromkeys(("depth_16UC1", "depth_32FC1", "depth_rvl"), depth),
+    **dict.fromkeys(_TIFFS, tiff),
+    **dict.fromkeys(("mosaic_rggb_jpeg", "mosaic_grbg_png", "mosaic_gbrg_png16"), mosaic),
+    **dict.fromkeys(("zstd_rgb8", "zstd_mono16", "zstd_32FC1", "zstd_realsense"), zstd),
+    "jpeg_of_mosaic": gray_of_mosaic,
 }
 
 
