@@ -79,11 +79,7 @@ def read_tiff(content):
     strip = content[tags[273] : tags[273] + tags[279]]
     kind = {1: "u", 2: "i", 3: "f"}[sample_format] + str(bits // 8)
     shape = (height, width, tags[277]) if tags[277] > 1 else (height, width)
-    return (
-        np.frombuffer(strip, f"{order}{kind}{bits // 8}")
-        .astype(f"{kind}{bits // 8}")
-        .reshape(shape)
-    )
+    return np.frombuffer(strip, order + kind).astype(kind).reshape(shape)
 
 
 def write_tiff(pixels, packing="none", rows=5):
