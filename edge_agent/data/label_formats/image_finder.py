@@ -113,7 +113,7 @@ def _parts(name: str) -> list[str]:
     address = _ADDRESS.match(text)
     if address or "?d=" in text:  # Label Studio serves local files so
         text = text[address.end() :] if address else text
-        text = unquote(re.split(r"[?#]", text.partition("?d=")[2] or text)[0])
+        text = unquote(re.split(r"[?#]", text.partition("?d=")[2] or text)[0]).replace("\\", "/")
     parts: list[str] = []
     for part in _DRIVE.sub("", text).split("/"):
         if part == ".." and parts:

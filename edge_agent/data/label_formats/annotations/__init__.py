@@ -1,1 +1,1 @@
-"""Files that name pictures and say what is on them: CSV, Pascal VOC, CreateML."""
+"""Files beside pictures that name them and say what is on them, as many tools write them."""

@@ -1,41 +1,22 @@
 """CreateML: a JSON list of pictures, each with labels or boxes by their center, in pixels."""
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.annotations.told import Told
 from edge_agent.data.label_formats.data_set import clean_text
-from edge_agent.data.text import read_text
 from fleet_model.types import Box
 
 _NAMES = ("image", "imagefilename")
 _LISTS = ("annotations", "annotation")
 
 
-def told_by_createml(path: Path, file: str, damage: DamageLog) -> Iterator[Told] | None:
-    """Return what a CreateML file says; None if it is another JSON file.
-
-    Args:
-        path: the file.
-        file: its name in the data set.
-        damage: gets the annotations that cannot be read.
-
-    Raises:
-        FrameError: it cannot be read.
-    """
-    text = read_text(path, path.name, damage)
-    if not text.lstrip("\ufeff \t\r\n").startswith("["):
+def told_by_createml(content: Any, file: str, damage: DamageLog) -> Iterator[Told] | None:
+    """Return what a CreateML file says; None if it is another JSON file."""
+    if not (isinstance(content, list) and content and all(map(_is_picture, content))):
         return None
-    try:
-        listed = json.loads(text.lstrip("\ufeff"))
-    except (ValueError, RecursionError):
-        return None
-    if not (isinstance(listed, list) and listed and all(map(_is_picture, listed))):
-        return None
-    return _told(listed, file, damage)
+    return _told(content, file, damage)
 
 
 def _is_picture(item: Any) -> bool:

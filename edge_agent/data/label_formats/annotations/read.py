@@ -7,7 +7,8 @@ from typing import NamedTuple, TypeAlias
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import IMAGE_SUFFIXES, files_below
-from edge_agent.data.label_formats.annotations.createml import told_by_createml
+from edge_agent.data.label_formats.annotations.cvat import told_by_cvat
+from edge_agent.data.label_formats.annotations.json_file import told_by_json
 from edge_agent.data.label_formats.annotations.one_hot import NAME as ONE_HOT
 from edge_agent.data.label_formats.annotations.one_hot import told_by_one_hot
 from edge_agent.data.label_formats.annotations.told import PictureLabels, Told, labels_by_image
@@ -33,8 +34,8 @@ Reader: TypeAlias = Callable[[Path, str, DamageLog], Iterator[Told] | None]
 # suffix -> who may know such a file; a reader returns None for a file that is not its own
 READERS: Mapping[str, Sequence[Reader]] = {
     ".csv": (_told_by_csv,),
-    ".xml": (told_by_voc,),
-    ".json": (told_by_createml,),
+    ".xml": (told_by_voc, told_by_cvat),
+    ".json": (told_by_json,),
 }
 _SUFFIXES = (*READERS, ".txt", ".tsv", ".jsonl", ".ndjson", ".lst")
 UNREAD = "annotations not read"

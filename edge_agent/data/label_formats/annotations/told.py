@@ -23,6 +23,7 @@ class Told(NamedTuple):
     label: str = ""  # of the whole picture
     boxes: tuple[Box, ...] = ()
     size: tuple[int, int] = (0, 0)  # the picture's width and height, in pixels; 0 is not said
+    shares: bool = False  # the boxes' corners are shares of the picture, no pixels
 
     @property
     def where(self) -> str:
@@ -36,12 +37,14 @@ class PictureLabels:
 
     label: str = ""  # of the whole picture
     boxes: list[Box] = field(default_factory=list)
+    shares: list[Box] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
     labels: set[str] = field(default_factory=set)  # several: nobody knows which one is meant
 
     def mark(self, facts: FrameFacts, where: str, damage: DamageLog) -> Mark:
         """Return the picture's mark; boxes that cannot be right are added to the damage."""
-        sound = sized_boxes(self.boxes, self.size, facts, where, damage)
+        boxes = [*self.boxes, *(_scaled(box, facts.width, facts.height) for box in self.shares)]
+        sound = sized_boxes(boxes, self.size, facts, where, damage)
         return Mark(self.label or largest_label(sound), sound)
 
 
@@ -81,10 +84,15 @@ def labels_by_image(
 
 
 def _note(labels: PictureLabels, told: Told, prefix: str, damage: DamageLog) -> None:
-    labels.boxes.extend(told.boxes)
+    (labels.shares if told.shares else labels.boxes).extend(told.boxes)
     labels.size = told.size if all(told.size) else labels.size
     if told.label:
         labels.labels.add(told.label)
         labels.label = told.label if len(labels.labels) == 1 else ""
         if not labels.label:
             damage.add("several labels", f"{prefix}{told.where}: {told.label!r}")
+
+
+def _scaled(box: Box, width: int, height: int) -> Box:
+    x0, y0, x1, y1 = box.x0 * width, box.y0 * height, box.x1 * width, box.y1 * height
+    return Box(label=box.label, x0=x0, y0=y0, x1=x1, y1=y1)
