@@ -1,0 +1,105 @@
+"""A trained fleet gets labels that nobody had, with real processes."""
+
+import json
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from cloud_server.state.checkpoints import Checkpoints
+
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(3600)]
+OLD, NEW = ("hall-1-r1", "hall-2-r1"), ("cone", "pallet")
+
+
+# `make soak` takes as long as a fleet that has learned all it can.
+BEFORE, AFTER = (40, 15) if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else (3, 8)
+
+
+@pytest.fixture(scope="module")
+def story(fleet):
+    """Train, add two labels, let a robot join that has nothing else, train again."""
+    fleet.environment = {"FLEETLEARN_TRAINING__EPOCHS": "10"}  # features are cached: steps are fast
+    fleet.init()
+    fleet.start_server()
+    for robot in ("hall-1/r1", "hall-2/r1"):
+        fleet.add_robot(robot.replace("/", "-"), "--examples", fleet.bag(robot))
+    fleet.wait("both robots", lambda: fleet.online() == set(OLD))
+    told = {"first": fleet.train(BEFORE)}
+    told["old"], told["features"] = measured(fleet), features(fleet)
+    checkpoints = Checkpoints(fleet.server / "checkpoints")
+    told["before"] = checkpoints.latest()
+    told["said"] = fleet.type("cloud-server", "labels", "add", fleet.server, *NEW).stderr
+    told["after"] = checkpoints.latest()
+    fleet.add_robot("dock", "--examples", pictures(fleet.root / "pictures"))
+    fleet.wait("the third robot", lambda: "dock" in fleet.online())
+    told["last"] = fleet.train(AFTER)
+    told["kept"], told["new"] = features(fleet), measured(fleet)
+    return told
+
+
+def measured(fleet):
+    """Return the accuracy on frames that robots never trained on, by robot."""
+    done = fleet.type("cloud-server", "evaluate", fleet.server, "--json")
+    record = json.loads(done.stdout.splitlines()[-1])["measured"]
+    return {robot["name"]: robot["metrics"]["accuracy"] for robot in record["robots"]}
+
+
+def pictures(folder):
+    """Draw cones and pallets: unlike any sign of the generator."""
+    rng = np.random.default_rng(5)
+    for number in range(80):
+        image = np.full((120, 160, 3), rng.integers(40, 90), np.uint8)
+        x, y, size = rng.integers(50, 110), rng.integers(45, 75), int(rng.integers(25, 40))
+        if number % 2:
+            cv2.fillPoly(image, [np.array([[x, y - size], [x - 15, y + size], [x + 15, y + size]])],
+                         (0, 110, 255))  # fmt: skip
+        else:
+            for board in range(-size, size, 10):
+                cv2.rectangle(
+                    image, (x - size, y + board), (x + size, y + board + 5), (90, 160, 200), -1
+                )
+        noise = rng.normal(0, 6, image.shape)
+        file = folder / NEW[1 - number % 2] / f"{number:03d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(file), np.clip(image + noise, 0, 255).astype(np.uint8))
+    return folder
+
+
+def features(fleet):
+    """Return the file of features of each old robot: its inode and its rows' bytes."""
+    found = {}
+    for robot in OLD:
+        trainers = fleet.root / "robots" / robot / "state" / "models" / "trainers"
+        (file,) = trainers.glob("*/features/*.rows")
+        found[robot] = (file.stat().st_ino, file.read_bytes())
+    return found
+
+
+def outcomes(run):
+    return [robot["verdict"] for record in run["closed"] for robot in record["robots"]]
+
+
+def test_adding_labels_keeps_what_was_learned_to_the_bit(story):
+    before, after = story["before"], story["after"]
+    assert after.version == before.version + 1
+    kernel = after.weights["head/kernel"]
+    assert kernel.shape[1] == before.weights["head/kernel"].shape[1] + 2
+    assert kernel[:, :4].tobytes() == before.weights["head/kernel"].tobytes()
+    assert "new, to begin with the mean of the others: cone, pallet" in story["said"]
+
+
+def test_robots_follow_with_their_next_round_and_compute_no_features_again(story):
+    assert set(outcomes(story["last"])) == {"accepted"}
+    names = {robot["name"] for robot in story["last"]["closed"][0]["robots"]}
+    assert names == {*OLD, "dock"}
+    assert story["kept"] == story["features"]
+
+
+def test_the_new_labels_are_learned_and_the_old_ones_stay(story):
+    first = next(r for r in story["last"]["closed"][0]["robots"] if r["name"] == "dock")
+    assert first["metrics"]["accuracy_before"] == 0.0  # not an answer before it is trained
+    assert story["new"]["dock"] >= 0.8
+    for robot in OLD:
+        assert story["new"][robot] >= story["old"][robot] - 0.03
