@@ -1,6 +1,7 @@
 """Make a server directory: secrets, settings, first checkpoint, version 0, robot kit."""
 
 import shutil
+import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -149,10 +150,18 @@ def renew_certificate(server_dir: ServerDirectory) -> Sequence[str]:
 
 def _network(plan: InitPlan) -> NetworkSettings:
     try:
-        return NetworkSettings(host=plan.host, port=plan.port, names=_with_loopback(plan.names))
+        settings = NetworkSettings(host=plan.host, port=plan.port, names=_with_loopback(plan.names))
     except ValidationError as error:
         keys, words = explain(error, NetworkSettings)
         raise SettingsError(f"{'.'.join(keys)}: {words}; see `init --help`") from None
+    try:
+        socket.getaddrinfo(plan.host, plan.port)
+    except (OSError, UnicodeError):
+        raise SettingsError(
+            f"--host {plan.host}: no address is known here for this name; give an address of this "
+            "machine, or 0.0.0.0 for all of them. The name that robots use is --name"
+        ) from None
+    return settings
 
 
 def _with_loopback(names: Sequence[str]) -> tuple[str, ...]:

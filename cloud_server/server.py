@@ -88,7 +88,14 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
     )
     store, authenticator = (
         DirectoryStore(server_dir.store),
-        Authenticator(register, seen, offenses, fleet.sync, server_names(server_dir)),
+        Authenticator(
+            register,
+            seen,
+            offenses,
+            server_dir.tokens,
+            fleet.sync,
+            server_names(server_dir),
+        ),
     )
     ledger, refused = (
         RunningTotals(server_dir.history, server_dir.totals),

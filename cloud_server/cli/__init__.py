@@ -10,6 +10,7 @@ from cloud_server.cli import (
     run_commands,
     simulate_commands,
     status_commands,
+    token_commands,
 )
 from cloud_server.cli.terminal import Directory, console, with_given_directory
 from fleet_model.command_line import make_app, run_app
@@ -20,7 +21,7 @@ app = make_app(
     "8 checkpoint does not fit, 9 export failed, 10 round failed, 12 disk full or damaged, "
     "14 run stopped",
 )
-app.command()(init_command.init)
+app.command(context_settings={"allow_extra_args": True})(init_command.init)
 app.command()(run_commands.train)
 app.command()(evaluate_command.evaluate)
 app.command()(status_commands.status)
@@ -31,6 +32,7 @@ app.command()(doctor_commands.repair)
 app.add_typer(run_commands.runs, name="runs")
 app.add_typer(run_commands.schedule, name="schedule")
 app.add_typer(robot_commands.app, name="robots")
+robot_commands.app.add_typer(token_commands.app, name="token")
 app.add_typer(model_commands.app, name="models")
 app.add_typer(label_commands.app, name="labels")
 

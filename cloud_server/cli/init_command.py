@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from cloud_server.cli.terminal import Directory, console, with_steps
+from cloud_server.cli.terminal import Directory, console, tell_alike, with_steps
 from fleet_model.errors import SettingsError
 
 _IMAGES = "Image classifier"  # its settings have options of their own, as shortcuts of --set
 
 
 def init(
+    context: typer.Context,
     directory: Directory,
     workload: Annotated[str, typer.Option(help="what is learned")] = "image-classifier",
     settings: Annotated[
@@ -26,7 +27,10 @@ def init(
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(help="comma-separated, in the order of the outputs", rich_help_panel=_IMAGES),
+        typer.Option(
+            help="comma-separated, in the order of the outputs; @FILE reads one from each line",
+            rich_help_panel=_IMAGES,
+        ),
     ] = None,
     backbone: Annotated[
         str | None,
@@ -71,6 +75,10 @@ def init(
     """Make a server directory: keys, settings, first checkpoint, version 0, robot kit."""
     from cloud_server.initialize import InitPlan, add_channel, initialize
 
+    if context.args:
+        raise SettingsError(
+            f"what is {context.args[0]!r} for? Labels have commas between: --labels clear,blocked"
+        )
     shortcuts = {
         "labels": None if labels is None else _names(labels),
         "backbone": backbone,
@@ -94,6 +102,7 @@ def init(
         calibration=None if calibration is None else calibration.absolute(),
     )
     screen = console()
+    tell_alike(plan.config.get("labels", ()))
     with with_steps("init") as tell:
         if channel is not None:
             add_channel(directory, channel, plan, tell)
@@ -145,4 +154,15 @@ def _value(key: str, text: str) -> Any:
 
 
 def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    """Return the labels of --labels: a,b,c or @FILE with one on each line."""
+    if not text.startswith("@"):
+        names = [name.strip() for name in text.removesuffix(",").split(",")]
+        if "" in names:
+            raise SettingsError(f"--labels {text}: name {names.index('') + 1} is empty")
+        return names
+    try:
+        lines = Path(text[1:]).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise SettingsError(f"--labels {text}: {reason}") from None
+    return [line.strip() for line in lines if line.strip()]

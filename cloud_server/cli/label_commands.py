@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloud_server.cli.terminal import Directory, Json, console, lineage_of, with_steps
+from cloud_server.cli.terminal import Directory, Json, console, lineage_of, tell_alike, with_steps
 
 if TYPE_CHECKING:
     from cloud_server.labels import Labels
@@ -64,6 +64,7 @@ def _change(server_dir: "ServerDirectory", channel: str, labels: "Labels") -> No
     settings = load_settings(server_dir.settings).publish
     if channel:
         settings = settings.model_copy(update={"channel": channel})
+    tell_alike(labels.names)
     with with_steps("labels") as tell:
         version = relabel(server_dir, settings, labels, tell)
     console().print(

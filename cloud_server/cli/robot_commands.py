@@ -27,15 +27,30 @@ Reason = Annotated[str, typer.Option(help="what the robot and its owner are told
 @app.command("add")
 def robots_add(
     directory: Directory,
-    name: Annotated[str, typer.Argument(help="unique name of the robot")],
-    key: Annotated[str, typer.Option(help="public key line, or the file that holds it")],
+    name: Annotated[str, typer.Argument(help="unique name of the robot")] = "",
+    key: Annotated[str, typer.Option(help="public key line, or the file that holds it")] = "",
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="admit many: NAME.pub files, names and sites in robots.csv; see operate-server.md",
+        ),
+    ] = None,
     site: Annotated[str, typer.Option(help="group of robots it belongs to")] = "default",
     label: Annotated[list[str] | None, typer.Option(help="may be given several times")] = None,
     pending: Annotated[
         bool, typer.Option("--pending", help="follow models only, until it is approved")
     ] = False,
 ) -> None:
-    """Admit a robot's public key under a name and a site."""
+    """Admit a robot's public key under a name and a site, or all keys of a folder."""
+    if folder is not None:
+        if name or key:
+            raise SettingsError("--from FOLDER takes names and keys from there: give none")
+        _add_all(directory, folder, site, tuple(label or ()), pending=pending)
+        return
+    if not name or not key:
+        raise SettingsError("give NAME and --key, or --from FOLDER for many robots")
     line = key
     if not key.startswith(("ecdsa-", "-----BEGIN")):  # the latter is refused, and not repeated
         _register(directory)  # no directory: say that first
@@ -45,6 +60,32 @@ def robots_add(
             raise SettingsError(f"--key {key}: {error}; give the line or its file") from None
     robot = _register(directory).add(name, site, line, pending=pending, labels=label or ())
     _report("added as pending" if pending else "admitted", robot)
+
+
+def _add_all(
+    directory: Path, folder: Path, site: str, labels: tuple[str, ...], *, pending: bool
+) -> None:
+    from cloud_server.robots.key_files import read_key_files
+    from cloud_server.robots.register import new_robot
+
+    register, new = _register(directory), []
+    for one in read_key_files(folder, site, labels):
+        try:
+            robot = new_robot(one.name, one.site, one.key, pending=pending, labels=one.labels)
+        except SettingsError as error:
+            raise SettingsError(
+                f"--from {folder}: {one.where}: {error}; nobody is admitted"
+            ) from None
+        known = register.by_name(robot.name)
+        if known is None or known.key != robot.key:  # else a second call with some more robots
+            new.append(robot)
+    try:
+        register.add_all(new)
+    except SettingsError as error:
+        raise SettingsError(f"--from {folder}: {error}; nobody is admitted") from None
+    for robot in new:
+        _report("added as pending" if pending else "admitted", robot)
+    typer.echo(f"{len(new)} robots admitted")
 
 
 @app.command("approve")

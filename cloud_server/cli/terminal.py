@@ -86,6 +86,20 @@ def console() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
+def tell_alike(labels: Sequence[str]) -> None:
+    """Tell of labels that differ in case alone: mostly one of them is a typing error."""
+    alike: dict[str, list[str]] = {}
+    for label in labels if isinstance(labels, list | tuple) else ():
+        alike.setdefault(str(label).casefold(), []).append(str(label))
+    for same in alike.values():
+        if len(same) > 1:
+            console().print(
+                f"warning: the labels {', '.join(same)} differ in upper and lower case alone; "
+                "they are learned as different ones",
+                style="yellow", markup=False, soft_wrap=True,
+            )  # fmt: skip
+
+
 @contextmanager
 def with_steps(what: str) -> Iterator[Callable[[str], None]]:
     """Give what shows the steps of a long command while it works; notes among them stay."""

@@ -7,7 +7,7 @@ again when it changes. A robot's site is the server's word, never the robot's.
 import fcntl
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -82,6 +82,20 @@ def _robot(**fields: object) -> Robot:
     except ValidationError as error:
         keys, words = explain(error, Robot, show="key" not in error.errors()[0]["loc"])
         raise SettingsError(f"{'.'.join(keys)}: {words}") from None
+
+
+def new_robot(
+    name: str, site: str, key: str, *, pending: bool = False, labels: Iterable[str] = ()
+) -> Robot:
+    """Return a robot that is admitted now; raises SettingsError if a value is malformed."""
+    return _robot(
+        name=name,
+        site=site,
+        key=key,
+        added_at=utc_now().isoformat(),
+        state="pending" if pending else "approved",
+        labels=tuple(sorted(set(labels))),
+    )
 
 
 class _File(BaseModel):
@@ -166,24 +180,26 @@ class Register:
         self, name: str, site: str, key: str, *, pending: bool = False, labels: Iterable[str] = ()
     ) -> Robot:
         """Admit a robot; raises SettingsError if its name or key is taken or malformed."""
-        robot = _robot(
-            name=name,
-            site=site,
-            key=key,
-            added_at=utc_now().isoformat(),
-            state="pending" if pending else "approved",
-            labels=tuple(sorted(set(labels))),
-        )
-        with self._changing():
-            for other in self.robots():
-                if other.name == name:
-                    raise SettingsError(f"robot {name} is in the register already; choose another")
-                if other.key == robot.key:
-                    raise SettingsError(
-                        f"this key belongs to robot {other.name} already ({other.state})"
-                    )
-            self._write((*self.robots(), robot))
+        robot = new_robot(name, site, key, pending=pending, labels=labels)
+        self.add_all([robot])
         return robot
+
+    def add_all(self, new: Sequence[Robot]) -> None:
+        """Admit all of them or, with SettingsError, none: a name or a key is taken."""
+        with self._changing():
+            robots = list(self.robots())
+            for robot in new:
+                for other in robots:
+                    if other.name == robot.name:
+                        raise SettingsError(
+                            f"robot {robot.name} is in the register already; choose another"
+                        )
+                    if other.key == robot.key:
+                        raise SettingsError(
+                            f"this key belongs to robot {other.name} already ({other.state})"
+                        )
+                robots.append(robot)
+            self._write(tuple(robots))
 
     def approve(self, name: str) -> Robot:
         """Let a robot take part from now on; raises SettingsError if it is unknown or revoked."""

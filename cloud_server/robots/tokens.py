@@ -8,6 +8,7 @@ out like a password, and each robot removes its copy once it is admitted.
 import fcntl
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cloud_server.robots.register import Name, Register, Robot
+from cloud_server.robots.register import NAME, Name, Register, Robot
 from fleet_model.durable import write_durably
 from fleet_model.errors import RefusedError, SettingsError
 from fleet_model.protocol.proof import fingerprint
@@ -122,7 +123,13 @@ class Tokens:
             RefusedError: the token is wrong, expired, used up, or has admitted this key before.
             SettingsError: a file is damaged.
         """
+        if not re.fullmatch(NAME, name):
+            raise RefusedError(
+                "the robot's name must be letters, digits, '.', '_' and '-', at most 63; enroll it "
+                "again with --name"
+            )
         digest, print_of_key = _digest(token), fingerprint(key)
+        register.robots()  # a damaged register must cost no use
         with self._changing():
             tokens = self.all()
             # Every hash is compared, each in the same time.

@@ -26,6 +26,7 @@ class ServerDirectory:
     certificates/    ca.crt, server.crt
     kit/             what a robot needs to enroll; nothing secret
     robots.json      the register: who may take part, under which name, at which site
+    tokens.json      hashes of the tokens by which robots admit themselves
     offenses.json    refused updates in a row, last verdicts
     seen.json        when robots were last seen, unknown keys that asked
     store/           published models: objects by sha256, versions, channels
@@ -73,6 +74,10 @@ class ServerDirectory:
     @property
     def robots(self) -> Path:  # noqa: D102
         return self.root / "robots.json"
+
+    @property
+    def tokens(self) -> Path:  # noqa: D102
+        return self.root / "tokens.json"
 
     @property
     def offenses(self) -> Path:  # noqa: D102

@@ -3,10 +3,11 @@
 import json
 import os
 from collections.abc import Mapping
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fleet_model.errors import SettingsError
 from fleet_model.settings import (
@@ -31,9 +32,21 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()]  # "": nobody is named
 
 
+def _no_port(name: str) -> str:
+    if ":" in name:
+        try:
+            IPv6Address(name)
+        except ValueError:
+            raise ValueError("not an IPv6 address") from None
+    return name
+
+
 # What a certificate can hold and a URL can name.
 HostName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9.:_-]{1,253}$"), Expected("a host name or an IP address")
+    str,
+    Field(max_length=253, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:.]+)$"),
+    AfterValidator(_no_port),
+    Expected("a host name or an IP address, without a port"),
 ]
 Channel = Annotated[
     str,

@@ -4,10 +4,11 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
@@ -19,9 +20,19 @@ from cloud_server.models.older_agents import OlderAgents
 from cloud_server.robots.last_seen import LastSeen, admit_command
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register, Robot
+from cloud_server.robots.tokens import Tokens
 from cloud_server.state.model_store import DirectoryStore
 from fleet_model.errors import BundleError, RefusedError, SettingsError, UpdateError
-from fleet_model.protocol.proof import TIME_HEADER, Proof, check, fingerprint, utc_now
+from fleet_model.protocol.proof import (
+    MAX_TOKEN,
+    NAME_HEADER,
+    TIME_HEADER,
+    TOKEN_HEADER,
+    Proof,
+    check,
+    fingerprint,
+    utc_now,
+)
 from fleet_model.protocol.report import MAX_INT, STANDING_HEADER, pack_standing, unpack_report
 from fleet_model.protocol.routes import CHANNEL, HELLO, OBJECT, ROBOT, WHOAMI
 from fleet_model.protocol.version import FIRST_PROTOCOL, MAX_PROTOCOL
@@ -38,6 +49,7 @@ class Authenticator:
     register: Register
     seen: LastSeen
     offenses: Offenses
+    tokens: Path  # file of the tokens by which robots admit themselves
     changed: Callable[[], object]  # called when the register is another than at the last request
     servers: frozenset[str]  # the names of this server in proofs
     _robots: tuple[Robot, ...] | None = None
@@ -47,7 +59,9 @@ class Authenticator:
         """Return who asks, or answer 403 with the reason (503 while the register is damaged)."""
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         try:
-            robot = self._admitted(self._proven(request, path))
+            proof = self._proven(request, path)
+            self._admit_by_token(proof, request.headers)
+            robot = self._admitted(proof)
             request.state.standing = pack_standing(self.offenses.standing(robot))
         except RefusedError as error:
             self.log_refusal(str(error))
@@ -74,6 +88,22 @@ class Authenticator:
             reason = str(error).replace("the robot's", "its", 1)
             self.seen.refuse(robot.name, reason)
             raise RefusedError(f"robot {robot.name}: {reason}") from None
+
+    def _admit_by_token(self, proof: Proof, headers: Mapping[str, str]) -> None:
+        """Add a robot that nobody knows and that has a good token; others pass unchanged."""
+        token, line = headers.get(TOKEN_HEADER, "")[:MAX_TOKEN], proof.line
+        if not token or self.register.by_key(line) is not None:
+            return
+        try:
+            if not proof.names_server:
+                raise RefusedError("a token is taken from agents that name the server alone")
+            name = headers.get(NAME_HEADER, "")
+            robot = Tokens(self.tokens).admit(token, line, name, self.register, utc_now())
+        except RefusedError as error:
+            self.seen.wait(line)
+            hint = f"on the server run: {admit_command(line)}"
+            raise RefusedError(f"{error} (robot key {fingerprint(line)}); {hint}") from None
+        log.info("robot %s (%s) is admitted by a token", robot.name, robot.site)
 
     def _admitted(self, proof: Proof) -> Robot:
         line = proof.line

@@ -3,8 +3,6 @@
 import json
 import logging
 import math
-import platform
-import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -46,12 +44,16 @@ def enroll(
         str, typer.Option(help="topic with labels of the bags, a CSV file, or a data set")
     ] = "/camera/label",
     train: Annotated[bool, typer.Option(help="--no-train: only follow published models")] = True,
+    name: Annotated[
+        str, typer.Option(help="name for the robot, if the kit has a token; default: host name")
+    ] = "",
     json_output: Json = False,
 ) -> None:
     """Make this robot's key and settings; print the public key that the server must admit."""
     from edge_agent.cli.doctor import labels_of_kit
     from edge_agent.cli.enroll import enroll as make
     from edge_agent.examples.look import look_at_examples
+    from edge_agent.robot.join_token import has_token, machine_name
     from edge_agent.robot.settings import ExampleSettings, load_settings
     from fleet_model.protocol.proof import fingerprint
 
@@ -62,7 +64,7 @@ def enroll(
         label_topic=label_topic,
         spool=spool and spool.absolute(),
     )
-    line = make(kit, directory, settings, train=train)
+    line = make(kit, directory, settings, train=train, name=name)
     config = load_settings(directory / "agent.toml", {})
     found = look_at_examples(config, labels_of_kit(kit)) if train else []
     if json_output:
@@ -72,20 +74,18 @@ def enroll(
     show_findings(found, json_output=False, err=True)
     typer.echo(line)
     pub = directory / "robot.pub"
-    typer.echo(
-        f"fingerprint: {fingerprint(line)}\n"
-        f"enrolled; the line above is in {pub}. Copy that file to the server, and run there, with "
+    admit = (
+        "with the kit's token it admits itself when this runs"
+        if has_token(directory)
+        else f"the line above is in {pub}. Copy that file to the server, and run there, with "
         f"its own directory for DIR:\n"
-        f"  cloud-server robots add DIR {_robot_name()} --site SITE --key {pub.name}\n"
-        f"then here:\n  edge-agent run --config {directory / 'agent.toml'}",
+        f"  cloud-server robots add DIR {machine_name()} --site SITE --key {pub.name}\nthen here"
+    )
+    typer.echo(
+        f"fingerprint: {fingerprint(line)}\nenrolled; {admit}:\n"
+        f"  edge-agent run --config {directory / 'agent.toml'}",
         err=True,
     )
-
-
-def _robot_name() -> str:
-    """Return this machine's name as a robot may be called."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", platform.node())
-    return name.lstrip("-._")[:63] or "NAME"
 
 
 @app.command()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from edge_agent.robot.join_token import JoinToken
 from edge_agent.robot.settings import ExampleSettings, ServerLink, agent_toml
 from fleet_model.durable import make_directory, write_durably
 from fleet_model.errors import SettingsError
@@ -11,9 +12,12 @@ from fleet_model.protocol.proof import make_key, public_line, read_key
 from fleet_model.settings import explain, read_toml
 
 
-def enroll(kit: Path, directory: Path, examples: ExampleSettings, *, train: bool) -> str:
+def enroll(
+    kit: Path, directory: Path, examples: ExampleSettings, *, train: bool, name: str = ""
+) -> str:
     """Write robot.key, ca.crt, agent.toml into `directory`; return the public key line.
 
+    The token of a kit comes along, with a `name` for the robot (default: of this machine).
     Running it again keeps the key, so that a robot the server knows stays known.
 
     Raises:
@@ -28,6 +32,7 @@ def enroll(kit: Path, directory: Path, examples: ExampleSettings, *, train: bool
         make_directory(directory)
         line = public_line(read_key(key).public_key()) if key.exists() else make_key(key)
         write_durably(directory / "ca.crt", ca)
+        JoinToken(directory).take(kit, name)
         toml = agent_toml(link.address, link.channel, examples, train=train)
         write_durably(directory / "agent.toml", toml)
     except OSError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.link.download import Download
+from edge_agent.robot.join_token import JoinToken
 from edge_agent.robot.settings import ServerLink
 from fleet_model.bundle import MAX_JSON_BYTES, FileEntry, Offer, read_offer
 from fleet_model.errors import (
@@ -78,6 +79,7 @@ class HttpsStore:
         except (OSError, ssl.SSLError, ValueError) as error:
             raise SettingsError(f"{link.ca}: not a CA certificate ({error})") from None
         self._address, self._now = link.address, now
+        self._token = JoinToken(link.key.parent)
         try:
             self._client = httpx.Client(
                 base_url=f"https://{link.address}", verify=context, timeout=SILENCE_S
@@ -98,7 +100,9 @@ class HttpsStore:
             RefusedError: the server does not know the key, or the clock is off.
             ConnectionFailed: no answer, or not the server of the kit.
         """
-        return self._identity("POST", path_of(ROBOT, HELLO))
+        known = self._identity("POST", path_of(ROBOT, HELLO), self._token.headers())
+        self._token.used()
+        return known
 
     def whoami(self) -> tuple[str, str]:
         """Return name and site without touching the session; raises as `hello` does."""
@@ -199,8 +203,10 @@ class HttpsStore:
         path = path_of(ROBOT, CHANNEL, channel=channel)
         return self._request("GET", f"{path}?{query}" if query else path, headers)
 
-    def _identity(self, method: str, path: str) -> tuple[str, str]:
-        answer = self._request(method, path)
+    def _identity(
+        self, method: str, path: str, headers: dict[str, str] | None = None
+    ) -> tuple[str, str]:
+        answer = self._request(method, path, headers)
         try:
             values = json.loads(answer.content)
             return str(values["name"]), str(values["site"])

@@ -28,6 +28,8 @@ from fleet_model.errors import RefusedError, SettingsError
 
 KEY_HEADER, TIME_HEADER, SIGNATURE_HEADER = "x-robot-key", "x-robot-time", "x-robot-signature"
 SERVER_HEADER, NAMED_SIGNATURE_HEADER = "x-robot-server", "x-robot-server-signature"
+# Of a robot that is not admitted yet, once: a token of its kit, and the name that it would like.
+TOKEN_HEADER, NAME_HEADER, MAX_TOKEN = "x-robot-token", "x-robot-name", 200
 # Flower refuses signatures from more than 5 s ahead (SYSTEM_TIME_TOLERANCE, flwr 1.41): be no
 # laxer, or a robot would pass here and fail there without a reason.
 MAX_AHEAD_S, MAX_BEHIND_S = 5.0, 300.0

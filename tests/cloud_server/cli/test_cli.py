@@ -103,6 +103,76 @@ def test_a_robot_is_admitted_by_its_line_or_its_file(cloud_server, server_dir, t
     ]
 
 
+def test_a_folder_of_keys_is_admitted_as_a_whole_or_not_at_all(
+    cloud_server, server_dir, tmp_path, line
+):
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "r1.pub").write_text(line)
+    make_key(keys / "r2.key")  # writes r2.pub, too
+    (keys / "r3.pub").write_text("ssh-ed25519 AAAA")
+    code, _, err = cloud_server("robots", "add", server_dir.root, "--from", keys, "--site", "hall")
+    assert code == 2
+    assert "r3.pub: key: not an OpenSSH public key of a robot" in err
+    assert "nobody is admitted" in err
+    assert Register(server_dir.robots).robots() == ()
+
+    (keys / "r3.pub").unlink()
+    for admitted in (2, 0):  # a second call admits those alone that are new
+        code, out, _ = cloud_server(
+            "robots", "add", server_dir.root, "--from", keys, "--site", "hall"
+        )
+        assert (code, out.splitlines()[-1]) == (0, f"{admitted} robots admitted")
+    robots = Register(server_dir.robots).robots()
+    assert [(r.name, r.site) for r in robots] == [("r1", "hall"), ("r2", "hall")]
+
+    (keys / "r4.pub").write_text(line)
+    code, _, err = cloud_server("robots", "add", server_dir.root, "--from", keys)
+    assert code == 2
+    assert "this key belongs to robot r1 already (approved); nobody is admitted" in err
+
+
+def test_a_name_without_a_key_and_a_key_beside_a_folder_are_told(cloud_server, server_dir):
+    assert "give NAME and --key, or --from" in cloud_server("robots", "add", server_dir.root)[2]
+    arguments = ("robots", "add", server_dir.root, "r1", "--from", server_dir.kit)
+    assert "--from FOLDER takes names and keys from there" in cloud_server(*arguments)[2]
+
+
+def test_a_token_is_shown_once_listed_without_its_secret_and_revoked(cloud_server, server_dir):
+    code, out, err = cloud_server("robots", "token", "make", server_dir.root, "--uses", 3)
+    token = out.strip()
+    name = token.partition(".")[0]
+    assert code == 0
+    assert "admits 3 robots at site default within 24 h" in err
+    assert f"cloud-server robots token revoke {server_dir.root} {name}" in err
+    _, out, _ = cloud_server("robots", "token", "list", server_dir.root)
+    assert "0 of 3" in out
+    assert token.partition(".")[2] not in out
+    (listed,) = json.loads(cloud_server("robots", "token", "list", server_dir.root, "--json")[1])
+    assert (listed["id"], listed["uses"], "sha256" in listed) == (name, 3, False)
+    assert cloud_server("robots", "token", "revoke", server_dir.root, name)[0] == 0
+    assert json.loads(cloud_server("robots", "token", "list", server_dir.root, "--json")[1]) == []
+
+
+def test_a_kit_with_a_token_is_a_new_folder_and_the_usual_kit_stays_without_secrets(
+    cloud_server, server_dir, tmp_path
+):
+    arguments = ("robots", "token", "make", server_dir.root, "--kit", tmp_path / "kit")
+    code, out, _ = cloud_server(*arguments)
+    assert (code, out) == (0, "")
+    assert {path.name for path in (tmp_path / "kit").iterdir()} == {"ca.crt", "kit.toml", "token"}
+    assert (tmp_path / "kit" / "token").stat().st_mode & 0o077 == 0
+    assert not (server_dir.kit / "token").exists()
+    assert "is there already; name a new folder" in cloud_server(*arguments)[2]
+
+
+def test_labels_are_listed_and_what_cannot_change_is_told(cloud_server, server_dir):
+    assert cloud_server("labels", "list", server_dir.root)[1] == "circle\nsquare\nstar\n"
+    code, _, err = cloud_server("labels", "add", server_dir.root, "star")
+    assert (code, err) == (2, "cloud-server: label 'star' is there already: circle, square, star")
+    assert "no label 'moon'" in cloud_server("labels", "rename", server_dir.root, "moon", "sun")[2]
+
+
 @pytest.mark.parametrize("key", ["nowhere.pub", ".", "\0", "x" * 5000])
 def test_a_key_file_that_cannot_be_read_is_a_settings_error(cloud_server, server_dir, key):
     code, _, err = cloud_server("robots", "add", server_dir.root, "r1", "--key", key)
@@ -277,7 +347,19 @@ def test_a_certificate_is_renewed(cloud_server, server_dir):
     ("arguments", "message"),
     [
         (("--labels", "clear"), "labels are ['clear'], expected at least two, e.g. --labels"),
-        (("--labels", " , ,"), "labels are [], expected at least two"),
+        (("--labels", " , ,"), "--labels , ,: name 1 is empty"),
+        (("--labels", "a,,b"), "--labels a,,b: name 2 is empty"),
+        (("--labels", "@none.txt"), "--labels @none.txt: No such file or directory"),
+        (("--labels", "a", "b"), "what is 'b' for? Labels have commas between: --labels clear,"),
+        (
+            ("--labels", "a,b", "--name", "fleet.local:8443"),
+            "each: a host name or an IP address, without a port",
+        ),
+        (("--labels", "a,b", "--name", "_x"), "expected a list; each: a host name or an IP"),
+        (
+            ("--labels", "a,b", "--host", "not.a.host"),
+            "--host not.a.host: no address is known here",
+        ),
         ((), "needs the setting 'labels'; it knows labels, backbone, image_size; give it"),
         (("--set", 'labels=["a"]'), "expected at least two"),
         (("--set", "labels=[a, b]"), "--set labels=[a, b]: not a value of TOML"),
@@ -307,6 +389,18 @@ def test_init_refuses_a_directory_with_content(cloud_server, server_dir):
     assert code == 2
     assert "exists and is not empty" in err
     assert sorted(server_dir.root.rglob("*")) == before
+
+
+def test_labels_come_from_a_file_and_those_that_look_alike_are_told(
+    cloud_server, planned, tmp_path
+):
+    (tmp_path / "labels.txt").write_bytes("\ufeffBrick\r\nbrick\n\n Gras, hoch \n".encode())
+
+    code, _, err = cloud_server("init", tmp_path / "s", "--labels", f"@{tmp_path}/labels.txt")
+
+    assert code == 0
+    assert planned[0][1].config["labels"] == ["Brick", "brick", "Gras, hoch"]
+    assert "the labels Brick, brick differ in upper and lower case alone" in err
 
 
 @pytest.fixture

@@ -40,7 +40,9 @@ def test_the_defaults_of_training_are_those_that_robots_know():
 
 
 positive = st.floats(1e-12, 1e12)
-hosts = st.from_regex(r"[A-Za-z0-9.:_-]{1,60}", fullmatch=True)
+hosts = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", fullmatch=True) | st.ip_addresses(
+    v=6
+).map(str)
 
 
 @given(

@@ -12,8 +12,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register
+from cloud_server.robots.tokens import Tokens
 from fleet_model.bundle import MANIFEST, read_bundle
-from fleet_model.protocol.proof import public_line, server_name, sign, utc_now
+from fleet_model.protocol.proof import (
+    NAME_HEADER,
+    TOKEN_HEADER,
+    public_line,
+    server_name,
+    sign,
+    utc_now,
+)
 from fleet_model.protocol.report import (
     STANDING_HEADER,
     RobotReport,
@@ -113,6 +121,45 @@ def test_an_unknown_key_is_refused_with_the_command_that_admits_it(http, running
     assert f"cloud-server robots add DIR NAME --site SITE --key '{line}'" in response.text
     Register(running_server.server_dir.robots).add("r2", "hall-2", line)
     assert http.get(path, headers=sign(key, "GET", path, utc_now())).json()["name"] == "r2"
+
+
+@pytest.fixture
+def stranger(http, running_server):
+    """Return a caller with a key of its own that nobody knows; `named`: its proof names us."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    server = server_name((running_server.server_dir.certificates / "ca.crt").read_bytes())
+
+    def call(token, name="new-robot", path=f"{ROBOT}/hello", *, named=True):
+        proof = sign(key, "POST", path, utc_now(), server if named else "")
+        headers = {**proof, TOKEN_HEADER: token, NAME_HEADER: name}
+        return http.request("POST", path, headers=headers)
+
+    return call
+
+
+def test_a_robot_with_a_token_admits_itself_once(http, running_server, register, stranger):
+    token = Tokens(running_server.server_dir.tokens).make(
+        utc_now(), valid=timedelta(hours=1), site="dock"
+    )
+    assert stranger(token, named=False).status_code == 403  # an older agent, or a repeated proof
+    assert stranger(token).json() == {"name": "new-robot", "site": "dock"}
+    assert stranger(token).json() == {"name": "new-robot", "site": "dock"}  # its answer was lost
+    assert register.by_name("new-robot").state == "approved"
+    register.revoke("new-robot", "stolen")
+    response = stranger(token)
+    assert response.status_code == 403
+    assert "is revoked (stolen)" in response.text
+    log = running_server.log.read_text()
+    assert "robot new-robot (dock) is admitted by a token" in log
+    assert token.partition(".")[2] not in log
+
+
+def test_a_wrong_token_is_refused_with_the_command_that_admits_the_key(stranger):
+    response = stranger("0badcafe.guess")
+    assert response.status_code == 403
+    assert "the token is not one of this server, or was revoked" in response.text
+    assert "cloud-server robots add DIR NAME" in response.text
+    assert "guess" not in response.text
 
 
 def test_a_proof_of_another_path_or_time_is_refused_with_the_reason(robot):

@@ -117,6 +117,14 @@ def test_enroll_prints_the_key_alone_and_the_next_step_beside_it(kit, tmp_path):
     assert not settings.training.enabled
 
 
+def test_with_a_token_in_the_kit_enroll_says_that_the_robot_admits_itself(kit, tmp_path):
+    (kit / "token").write_text("abc.secret\n")
+    _, hint = type_("enroll", kit, "--dir", tmp_path / "robot", "--name", "r7", "--no-train")
+    assert "with the kit's token it admits itself when this runs:" in hint
+    assert "robots add" not in hint
+    assert (tmp_path / "robot" / "token").read_text() == "abc.secret\nr7\n"
+
+
 def test_enroll_warns_of_examples_that_are_not_there_or_not_readable(kit, tmp_path, monkeypatch):
     paths = [tmp_path / name for name in ("there", "nope", "locked")]
     for path in (paths[0], paths[2]):
