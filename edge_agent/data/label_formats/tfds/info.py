@@ -38,11 +38,16 @@ class TfdsInfo(NamedTuple):
     """What the index says."""
 
     shards: tuple[Shard, ...]
-    image: str  # name of the feature with the pictures
+    # Names of the features with pictures. One alone, with one picture a record, is plain. Else each
+    # picture is a frame of its own: of every camera, and of every step of an episode (RLDS).
+    images: tuple[str, ...]
+    is_plain: bool
+    unread: tuple[str, ...]  # features with pictures or boxes that are left out
     label: str  # of the class; "" for none
     bbox: str  # of boxes relative to the picture; "" for none
     bbox_format: str  # "REL_YXYX" or another order
     bbox_label: str  # of the boxes' classes; "" for none
+    crowd: str  # tells which boxes are crowds; "" for none
     label_names: tuple[str, ...]
     bbox_label_names: tuple[str, ...]
 
@@ -55,28 +60,45 @@ def read_info(root: Path) -> TfdsInfo:
     """
     try:
         info, features = _read_json(root / INFO), _read_json(root / FEATURES)
-        flat = dict(_flat(features, ""))
+        listed = list(_flat(features, ""))
         shards = tuple(_shards(info))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FrameError(f"{root.name}: a damaged index ({error!r})", "damaged index") from None
-    image = _find(flat, "image", "image") or _find(flat, "text", "image", only=True)
-    if not image:
+        why = f"lacks {error}" if isinstance(error, KeyError) else "is not what TFDS writes"
+        message = f"{root.name}: a damaged index: {INFO} or {FEATURES} {why}"
+        raise FrameError(message, "damaged index") from None
+    flat, deep = {name: spec for name, spec, _ in listed}, {name for name, _, n in listed if n}
+    pictures = [name for name, spec in flat.items() if "image" in spec or "video" in spec]
+    images = [name for name in pictures if name in deep] or pictures
+    if "image" in pictures and "image" not in deep:
+        images = ["image"]  # what lies beside it are masks, or the picture once more
+    text = _find(flat, "text", "image", only=True)
+    images = images or ([text] if text else [])
+    if not images:
         raise FrameError(f"{root.name}: its {FEATURES} names no picture", "damaged index")
-    bbox = _find(flat, "boundingBox", "objects/bbox")
+    is_plain = len(images) == 1 and images[0] not in deep
+    boxes = [name for name, spec in flat.items() if "boundingBox" in spec]
+    bbox = _find(flat, "boundingBox", "objects/bbox") if is_plain else ""
     group = bbox.rpartition("/")[0]
+    unread = [name for name in (*pictures, *boxes) if name not in images and name != bbox]
     classes = {name: spec for name, spec in flat.items() if "classLabel" in spec}
     of_boxes = {name: s for name, s in classes.items() if bbox and name.startswith(f"{group}/")}
     of_frames = {name: s for name, s in classes.items() if "/" not in name}
+    if not (of_frames or is_plain):
+        of_frames = {name: s for name, s in classes.items() if name in deep}
     label = _find(of_frames, "classLabel", "label")
     bbox_label = _find(of_boxes, "classLabel", f"{group}/label")
+    crowd = next((n for n in (f"{group}/is_crowd", f"{group}/iscrowd") if bbox and n in flat), "")
     ours = info.get("moduleName") in (_OURS, _ALSO_OURS)
     return TfdsInfo(
         shards=shards,
-        image=image,
+        images=tuple(images),
+        is_plain=is_plain,
+        unread=tuple(unread),
         label=label,
         bbox=bbox,
         bbox_format=_bbox_format(flat[bbox]) if bbox else "",
         bbox_label=bbox_label,
+        crowd=crowd,
         label_names=_read_names(root, label, ours),
         bbox_label_names=_read_names(root, bbox_label, ours),
     )
@@ -213,15 +235,15 @@ def _shards(info: Any) -> Iterator[Shard]:
             yield Shard(name, split["name"], length)
 
 
-def _flat(feature: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yield (name in the records, specification) of every feature."""
+def _flat(feature: Any, prefix: str, depth: int = 0) -> Iterator[tuple[str, Any, int]]:
+    """Yield (name in the records, specification, how many lists it lies in) of every feature."""
     if "featuresDict" in feature:
         for key, inner in feature["featuresDict"]["features"].items():
-            yield from _flat(inner, f"{prefix}/{key}" if prefix else key)
+            yield from _flat(inner, f"{prefix}/{key}" if prefix else key, depth)
     elif "sequence" in feature:
-        yield from _flat(feature["sequence"]["feature"], prefix)
+        yield from _flat(feature["sequence"]["feature"], prefix, depth + 1)
     else:
-        yield prefix, feature
+        yield prefix, feature, depth + ("video" in feature)
 
 
 def _find(flat: Mapping[str, Any], kind: str, preferred: str, *, only: bool = False) -> str:

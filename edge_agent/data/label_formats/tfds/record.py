@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,7 @@ class OpenShard(NamedTuple):
     shard: Shard
     first: int  # records before it
     damage: DamageLog
+    crowds: "Crowds"
 
     @property
     def where(self) -> str:
@@ -48,47 +50,98 @@ class OpenShard(NamedTuple):
         return f"{self.root.name}/{self.shard.name}"
 
 
+class Picture(NamedTuple):
+    """One picture of a record."""
+
+    feature: str
+    at: int  # in the feature's list: the step of an episode
+
+
+class Crowds:
+    """Whether crowds are left out: only where anything is none, as in COCO's files."""
+
+    def __init__(
+        self, examples: Callable[[], Iterator[Mapping[str, Values]]], feature: str
+    ) -> None:
+        """Keep how to read all records, and the name of what tells crowds."""
+        self._examples, self._feature = examples, feature
+
+    @cached_property
+    def are_left_out(self) -> bool:
+        """Whether any box of the data set is no crowd; reads records until there is one."""
+        return any(0 in example.get(self._feature, ()) for example in self._examples())
+
+
 def load_record(
-    opened: OpenShard, position: RecordPosition, number: int, spare_ns: int
+    opened: OpenShard, position: RecordPosition, picture: Picture, number: int, spare_ns: int
 ) -> LabelledFrame:
-    """Return what a record holds.
+    """Return what a record holds about one of its pictures.
 
     Args:
         opened: its file.
         position: where in the file.
+        picture: which one.
         number: of the record in its split, for its name where it has none.
         spare_ns: stamp of a record that has none.
 
     Raises:
         FrameError: the record or its picture is damaged.
     """
-    example = _read(opened, position)
+    example = read_whole(opened, position)
     info, where = opened.info, f"{opened.where} record at byte {position.at}"
-    pictures = example.get(info.image, ())
-    if not pictures or not isinstance(pictures[0], bytes):
-        raise FrameError(f"{where}: no picture in {info.image!r}", "empty")
+    pictures = _pictures(example, picture.feature)
+    content = pictures[picture.at] if picture.at < len(pictures) else None
+    if not isinstance(content, bytes):
+        raise FrameError(f"{where}: no picture in {picture.feature!r}", "empty")
     name = next(filter(None, (_text(example, key) for key in _NAMES)), "")
     topic = _text(example, "topic") or name or f"{opened.shard.split}/{number:06d}"
     frame = image_frame(
-        pictures[0],
+        content,
         _text(example, "source") or opened.root.name,
-        topic,
-        _integer(example, "stamp_ns", spare_ns),
+        topic if info.is_plain else picture.feature,
+        _integer(example, "stamp_ns", spare_ns) if info.is_plain else spare_ns,
         where,
     )
     boxes = tuple(_boxes(opened, example, frame.width, frame.height, where))
     boxes = sound_boxes(boxes, frame.width, frame.height, where, opened.damage)
-    label = _class_name(opened, example.get(info.label, ()), 0, info.label_names, where)
+    labels = example.get(info.label, ())
+    at = picture.at if len(labels) > 1 else 0  # one for each step, or one for all
+    label = _class_name(opened, labels, at, info.label_names, where)
     return LabelledFrame(frame, label or largest_label(boxes), boxes)
 
 
-def read_stamp(opened: OpenShard, position: RecordPosition, spare_ns: int) -> int:
-    """Return the stamp that a record holds; the time of its file if it is damaged or has none."""
+def list_record(
+    opened: OpenShard, position: RecordPosition, spare_ns: int
+) -> tuple[int, list[Picture]]:
+    """Return a record's stamp, the time of its file if it has none, and its pictures in order.
+
+    A record that is damaged has one picture, so that it is counted when that is loaded.
+    """
+    info = opened.info
+    first = [Picture(info.images[0], 0)]
     try:
-        example = _read(opened, position)
+        example = read_whole(opened, position)
     except FrameError:
-        return spare_ns
-    return _integer(example, "stamp_ns", spare_ns)
+        return spare_ns, first
+    if info.is_plain:
+        return _integer(example, "stamp_ns", spare_ns), first
+    counts = {name: len(_pictures(example, name)) for name in info.images}
+    steps = range(max(counts.values()))
+    found = [Picture(name, at) for at in steps for name in info.images if at < counts[name]]
+    return spare_ns, found or first
+
+
+@lru_cache(
+    1
+)  # an episode is read once for all of its pictures, as long as they are asked for in turn
+def read_whole(opened: OpenShard, position: RecordPosition) -> Mapping[str, Values]:
+    """Return the lists of a record; raises FrameError where it is damaged."""
+    record = read_record(opened.root / opened.shard.name, position, opened.where)
+    try:
+        return read_example(record)
+    except FrameError as error:
+        message = f"{opened.where}: the record at byte {position.at} {error}"
+        raise FrameError(message, error.reason) from None
 
 
 def record_of(
@@ -117,13 +170,9 @@ def record_of(
     return features.record(), _kind(content)
 
 
-def _read(opened: OpenShard, position: RecordPosition) -> Mapping[str, Values]:
-    record = read_record(opened.root / opened.shard.name, position, opened.where)
-    try:
-        return read_example(record)
-    except FrameError as error:
-        message = f"{opened.where}: the record at byte {position.at} {error}"
-        raise FrameError(message, error.reason) from None
+def _pictures(example: Mapping[str, Values], feature: str) -> Values:
+    """Return the pictures of a feature; lists of lists are stored one after the other."""
+    return example.get(feature) or example.get(f"{feature}/ragged_flat_values", ())
 
 
 def _boxes(
@@ -141,10 +190,15 @@ def _boxes(
             for at in range(0, len(numbers), 4):
                 four = [Fraction(float(number)) for number in numbers[at : at + 4]]
                 corners.append(_pixels(four, info.bbox_format, width, height))
-        except (ValueError, TypeError, OverflowError, KeyError) as error:
-            opened.damage.add("bad label", f"{where}: {error!r}")
+        except (ValueError, TypeError, OverflowError, KeyError):
+            what = f"{len(numbers)} numbers, expected four of {info.bbox_format} for each box"
+            opened.damage.add("bad label", f"{where}: {what}")
     labels = example.get(info.bbox_label, ())
+    crowds = example.get(info.crowd, ())
     for number, (x0, y0, x1, y1) in enumerate(corners):
+        if number < len(crowds) and crowds[number] == 1 and opened.crowds.are_left_out:
+            opened.damage.add("crowd left out", f"{where}: {info.crowd}")
+            continue
         label = _class_name(opened, labels, number, info.bbox_label_names, where)
         if label:
             yield Box(label=label, x0=x0, y0=y0, x1=x1, y1=y1)

@@ -1,6 +1,7 @@
 """TFDS: a directory of TFRecord files that tensorflow_datasets opens, handled without it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
@@ -22,7 +23,16 @@ from edge_agent.data.label_formats.tfds.info import (
     read_info,
     shard_name,
 )
-from edge_agent.data.label_formats.tfds.record import OpenShard, load_record, read_stamp, record_of
+from edge_agent.data.label_formats.tfds.record import (
+    Crowds,
+    OpenShard,
+    Picture,
+    list_record,
+    load_record,
+    read_whole,
+    record_of,
+)
+from edge_agent.data.label_formats.tfds.tf_example import Values
 from edge_agent.data.label_formats.tfds.tfrecord import (
     record_positions,
     write_record,
@@ -55,11 +65,15 @@ class TfdsFormat:
         root = _choose(path.resolve())
         info = read_info(root)
         rows = iter(_stamps(root, damage))
-        first = 0
+        first, opened = 0, list[OpenShard]()
+        crowds = Crowds(lambda: _examples(opened), info.crowd)
         for shard in info.shards:
-            stamps = list(islice(rows, shard.length))
-            yield from _shard_entries(OpenShard(root, info, shard, first, damage), stamps)
+            opened.append(OpenShard(root, info, shard, first, damage, crowds))
             first += shard.length
+        for name in info.unread:
+            damage.add("feature not read", f"{root.name}/{FEATURES}: {name}", first)
+        for each in opened:
+            yield from _shard_entries(each, list(islice(rows, each.shard.length)))
 
     def path_of(self, row: ManifestRow) -> str:
         """Return images/name: where the picture waits for `finish`."""
@@ -130,7 +144,7 @@ def _stamps(root: Path, damage: DamageLog) -> Iterator[int]:
 
 def _shard_entries(opened: OpenShard, stamps: list[int]) -> Iterator[LabelledEntry]:
     """Yield the records of a file. The manifest's stamps save reading every record to list it."""
-    root, _, shard, first, damage = opened
+    root, shard, first, damage = opened.root, opened.shard, opened.first, opened.damage
     try:
         path = inside(root, shard.name)
         positions = list(record_positions(path, opened.where, damage))
@@ -144,15 +158,30 @@ def _shard_entries(opened: OpenShard, stamps: list[int]) -> Iterator[LabelledEnt
     if len(positions) < shard.length:
         missing = shard.length - len(positions)
         damage.add("missing records", f"{opened.where}, by its index", missing)
-    known = len(stamps) == len(positions)
+    known = opened.info.is_plain and len(stamps) == len(positions)
+    plain = [Picture(opened.info.images[0], 0)]
+    count = 0
     for number, position in enumerate(positions):
-        spare_ns = written_ns + first + number
-        load = partial(load_record, opened, position, first + number, spare_ns)
-        yield LabelledEntry(
-            stamps[number] if known else read_stamp(opened, position, spare_ns),
-            load,
-            place=Place(path, number),
-        )
+        spare_ns = written_ns + first + count
+        stamp_ns, pictures = stamps[number] if known else 0, plain
+        if not known:
+            stamp_ns, pictures = list_record(opened, position, spare_ns)
+        for picture in pictures:
+            at_ns = stamp_ns if opened.info.is_plain else written_ns + first + count
+            load = partial(load_record, opened, position, picture, first + number, at_ns)
+            topic = "" if opened.info.is_plain else picture.feature
+            yield LabelledEntry(at_ns, load, topic, place=Place(path, count))
+            count += 1
+
+
+def _examples(shards: Iterable[OpenShard]) -> Iterator[Mapping[str, Values]]:
+    """Yield the records of all files that can be read."""
+    for opened in shards:
+        with suppress(FrameError, OSError):
+            path = inside(opened.root, opened.shard.name)
+            for position in record_positions(path, opened.where, DamageLog()):
+                with suppress(FrameError):
+                    yield read_whole(opened, position)
 
 
 def _total_bytes(out: Path, rows: Iterable[ManifestRow]) -> int:

@@ -207,3 +207,131 @@ def test_what_an_earlier_release_wrote_is_ours_although_the_module_has_moved(
     (found,) = load_all("tfds", path)
 
     assert found.label == label
+
+
+def episode(make_picture, cameras, steps, labels=()):
+    """Return an episode as tensorflow_datasets stores it: each feature one list over the steps."""
+    features = Features()
+    for number, camera in enumerate(cameras):
+        pictures = [make_picture(100 * number + step) for step in range(steps)]
+        features.add_bytes(f"steps/observation/{camera}", pictures)
+    features.add_floats("steps/action", [0.5] * 7 * steps)
+    if labels:
+        features.add_integers("steps/done", labels)
+    return features
+
+
+def steps_of(**inner):
+    whole = feature(featuresDict={"features": inner})
+    return feature(sequence={"feature": whole, "length": "-1"})
+
+
+def test_every_step_and_every_camera_of_an_episode_is_a_frame(tmp_path, make_picture, load_all):
+    cameras = {"image": IMAGE, "wrist_image": IMAGE, "state": feature(tensor={})}
+    observation = feature(featuresDict={"features": cameras})
+    described = {"steps": steps_of(observation=observation, action=feature(tensor={}), done=LABEL)}
+    records = [
+        episode(make_picture, ("image", "wrist_image"), steps, [0] * (steps - 1) + [1])
+        for steps in (5, 4)
+    ]
+    files = index(described, {"steps-done": ["moving", "done"]}, 2)
+    path = write(tmp_path / "arm/1.0.0", files, records)
+    found = load_all("tfds", path)
+    assert len(found) == 2 * (5 + 4)
+    topics = [each.frame.topic for each in found]
+    assert topics == ["steps/observation/image", "steps/observation/wrist_image"] * 9
+    expected = [(step, camera) for steps in (5, 4) for step in range(steps) for camera in (0, 1)]
+    assert [bytes(each.frame.data) for each in found] == [
+        make_picture(100 * camera + step) for step, camera in expected
+    ]
+    assert [each.label for each in found] == (
+        ["moving"] * 8 + ["done"] * 2 + ["moving"] * 6 + ["done"] * 2
+    )
+    stamps = [each.frame.stamp_ns for each in found]
+    assert stamps == sorted(set(stamps))
+    entries = list(open_format("tfds").entries(path, DamageLog()))
+    assert [entry.topic for entry in entries] == topics
+    assert len({entry.place for entry in entries}) == 18
+
+
+def test_a_damaged_episode_is_one_loss_and_the_others_are_whole(tmp_path, make_picture, load_all):
+    described = {"steps": steps_of(image=IMAGE)}
+    records = []
+    for _ in range(2):
+        features = Features()
+        features.add_bytes("steps/image", [make_picture(0), make_picture(1)])
+        records.append(features)
+    path = write(tmp_path / "arm", index(described, {}, 2), records)
+    file = path / "cups-train.tfrecord-00000-of-00001"
+    content = bytearray(file.read_bytes())
+    content[60] ^= 1
+    file.write_bytes(bytes(content))
+    entries = list(open_format("tfds").entries(path, DamageLog()))
+    assert len(entries) == 3
+    with pytest.raises(FrameError, match="wrong checksum"):
+        entries[0].load()
+    assert [bytes(entry.load().frame.data) for entry in entries[1:]] == [
+        make_picture(0),
+        make_picture(1),
+    ]
+
+
+def test_cameras_without_steps_and_videos_are_frames_too(tmp_path, make_picture, load_all):
+    features = Features()
+    for name, numbers in (("left", (0,)), ("right", (1,))):
+        features.add_bytes(name, [make_picture(number) for number in numbers])
+    path = write(tmp_path / "pair", index({"left": IMAGE, "right": IMAGE}, {}, 1), [features])
+    assert [each.frame.topic for each in load_all("tfds", path)] == ["left", "right"]
+    features = Features()
+    features.add_bytes("video", [make_picture(number) for number in range(3)])
+    path = write(tmp_path / "clip", index({"video": feature(video={})}, {}, 1), [features])
+    assert [each.frame.topic for each in load_all("tfds", path)] == ["video"] * 3
+
+
+def test_a_mask_beside_the_picture_is_no_frame_and_that_is_said(tmp_path, make_picture, load_all):
+    records = []
+    for number in range(2):
+        features = Features()
+        features.add_bytes("image", [make_picture(number)])
+        features.add_bytes("segmentation_mask", [make_picture(9)])
+        records.append(features)
+    path = write(
+        tmp_path / "pets", index({"image": IMAGE, "segmentation_mask": IMAGE}, {}, 2), records
+    )
+    damage = DamageLog()
+    found = load_all("tfds", path, damage)
+    assert [bytes(each.frame.data) for each in found] == [make_picture(0), make_picture(1)]
+    (loss,) = damage.all()
+    assert (loss.kind, loss.count) == ("feature not read", 2)
+    assert loss.begins == "pets/features.json: segmentation_mask"
+
+
+@pytest.mark.parametrize(("marks", "kept", "left_out"), [((1, 0), [1], 1), ((1, 1), [0, 1], 0)])
+def test_crowds_are_left_out_unless_everything_is_one(
+    tmp_path, make_picture, load_all, marks, kept, left_out
+):
+    shares = [(0.25, 0.125, 0.75, 0.5), (0.5, 0.5, 1.0, 1.0)]
+    records = []
+    for mark, numbers in zip(marks, shares, strict=True):
+        features = Features()
+        features.add_bytes("image", [make_picture(0)])
+        features.add_floats("objects/bbox", numbers)
+        features.add_integers("objects/label", [0])
+        features.add_integers("objects/is_crowd", [mark])
+        records.append(features)
+    files = index({"image": IMAGE, "objects": objects()}, {"objects-label": ["cup"]}, 2)
+    damage = DamageLog()
+    found = load_all("tfds", write(tmp_path / "cups", files, records), damage)
+    assert [number for number, each in enumerate(found) if each.boxes] == kept
+    assert sum(loss.count for loss in damage.all()) == left_out
+    assert {loss.kind for loss in damage.all()} <= {"crowd left out"}
+
+
+def test_numbers_that_are_no_boxes_are_said_in_words(tmp_path, make_picture, load_all):
+    features = Features()
+    features.add_bytes("image", [make_picture(0)])
+    features.add_floats("objects/bbox", [0.5, 0.5, 1.0])
+    files = index({"image": IMAGE, "objects": objects()}, {}, 1)
+    damage = DamageLog()
+    load_all("tfds", write(tmp_path / "cups", files, [features]), damage)
+    assert damage.sentence().endswith("3 numbers, expected four of REL_YXYX for each box")
