@@ -110,7 +110,9 @@ def shortest_share(value: float, whole: int) -> Scaled:
     under *= whole
     unit = math.ulp(value)
     places = math.ceil(math.log10(whole) - math.log10(unit))
-    if not 0 < places < _MOST_PLACES or not over & (over - 1):  # below a power of 2, units are half
+    if (
+        not 0 < places < _MOST_PLACES or abs(over).bit_count() == 1
+    ):  # below a power of 2, units are half
         return _searched_share(value, whole)
     digits, rest = divmod(over * 10**places, under)
     part = rest / under  # the share is digits + part, in units of the last place

@@ -104,7 +104,9 @@ def load_record(
     )
     boxes = tuple(_boxes(opened, example, frame.width, frame.height, where))
     boxes = sound_boxes(boxes, frame.width, frame.height, where, opened.damage)
-    labels = example.get(info.label, ())
+    episode, inner, _ = info.label.partition("/")
+    is_other = bool(inner) and not picture.feature.startswith(f"{episode}/")
+    labels = () if is_other else example.get(info.label, ())
     at = picture.at if len(labels) > 1 else 0  # one for each step, or one for all
     label = _class_name(opened, labels, at, info.label_names, where)
     return LabelledFrame(frame, label or largest_label(boxes), boxes)

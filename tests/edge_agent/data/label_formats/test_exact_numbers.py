@@ -61,6 +61,7 @@ def test_a_share_that_somebody_typed_is_found_again(digits, decimals, whole):
 @example(3.84, 640)
 @example(0.5, 1)
 @example(64.0, 641)
+@example(-0.125, 24)
 def test_no_decimal_with_fewer_places_gives_the_value_back(value, whole):
     found = shortest_share(value, whole)
     assert rounded(Fraction(found.digits * whole, 10**found.decimals)) == value
