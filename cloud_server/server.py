@@ -95,6 +95,7 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
             server_dir.tokens,
             fleet.sync,
             server_names(server_dir),
+            settings.network.moves_to or "",
         ),
     )
     ledger, refused = (

@@ -18,10 +18,10 @@ from cloud_server.state.certificates import read_certificates
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.clock import is_synchronized
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.state.kit import faults_of_kit
+from cloud_server.state.kit import address_of, faults_of_kit
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.parts import missing_parts
-from cloud_server.state.settings import ServerSettings, load_settings
+from cloud_server.state.settings import ServerSettings, load_settings, url_host
 from fleet_model.command_line import Finding, State
 from fleet_model.errors import FleetError, SettingsError
 
@@ -158,6 +158,22 @@ def _register(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
         yield Finding("register", "warn", f"{len(robots)} robots, none is approved", add)
 
 
+def _move(server_dir: ServerDirectory, settings: ServerSettings, _: datetime) -> Iterator[Finding]:
+    moves_to, network = settings.network.moves_to, settings.network
+    if moves_to is None:
+        return
+    host = moves_to.rpartition(":")[0]
+    if moves_to == address_of(network):
+        done = "remove network.moves_to from server.toml when all robots have followed"
+        yield Finding("address", "ok", f"moved to {moves_to}; {done}")
+    elif host not in map(url_host, network.names):
+        text = f"network.moves_to is {moves_to}, which the certificate does not name"
+        step = f'add "{host}" to network.names, then `cloud-server renew-certificate DIR`'
+        yield Finding("address", "fail", text, step)
+    else:
+        yield Finding("address", "ok", f"robots are told that the server moves to {moves_to}")
+
+
 def _kit(server_dir: ServerDirectory, settings: ServerSettings, _: datetime) -> Iterator[Finding]:
     for fault in faults_of_kit(server_dir, settings):
         yield Finding("kit", "fail", fault, REPAIR)
@@ -280,5 +296,6 @@ def _schedule(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
 
 _Look: TypeAlias = Callable[[ServerDirectory, ServerSettings, datetime], Iterator[Finding]]
 _LOOKS: tuple[_Look, ...] = (
-    _secrets, _certificates, _clock, _register, _checkpoints, _store, _kit, _disk, _port, _schedule,
+    _secrets, _certificates, _clock, _register, _checkpoints, _store, _kit, _move, _disk, _port,
+    _schedule,
 )  # fmt: skip

@@ -29,6 +29,7 @@ class RobotStatus:
     report: dict[str, Any] | None  # JSON of RobotReport, without what it left out
     refusal: str = ""  # why its last request was refused
     protocol: int | None = None  # that its agent speaks; None: it announces none
+    warning: str = ""  # what it is told that a person has to mend on it
     names_server: bool | None = None  # whether its proofs do; None: it has shown none yet
 
     @property
@@ -64,6 +65,7 @@ def robot_statuses(
                 verdict=offenses.verdict(robot),
                 report=None if report is None else report.model_dump(exclude_defaults=True),
                 refusal=seen.refusal(robot.name),
+                warning=seen.twins.words(robot.name),
                 protocol=None if look is None else look.protocol,
                 names_server=None if look is None else seen.has_named_server(robot),
             )

@@ -176,6 +176,8 @@ def _robot(robot: RobotStatus) -> list[str]:
     lines = [f"{{who}} {{be}} refused: {_plain(robot.refusal)}"] if robot.refusal else []
     if reason := (robot.report or {}).get("not_installed"):
         lines.append(f"{{who}} {{do}} not run the newest model: {_plain(reason)}")
+    if robot.warning:
+        lines.append(f"{{who}}: {_plain(robot.warning)}")
     approve = "cloud-server robots approve DIR {names}"
     if robot.state == "suspended":
         reason = _plain(robot.reason or "by the operator")

@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloud_server.robots.register import Robot
+from cloud_server.robots.twins import Twins
 from fleet_model.durable import write_durably
 from fleet_model.protocol.proof import fingerprint
 from fleet_model.protocol.report import RobotReport
@@ -74,6 +75,7 @@ class LastSeen:
     def __init__(self, path: Path, now_s: Callable[[], float] = time.time) -> None:
         self._path = path
         self._now_s = now_s
+        self.twins = Twins(now_s)
         self._lock = threading.Lock()  # of the memory, never held while the disk is slow
         self._writing = threading.Lock()
         file = _read(path)
@@ -93,8 +95,10 @@ class LastSeen:
         active_version: int | None,
         report: RobotReport | None,
         protocol: int | None = None,
+        agent: str = "",
     ) -> None:
-        """Remember what a robot reported with its look at a channel."""
+        """Remember what a robot reported with its look at a channel; `agent` is as in Twins."""
+        self.twins.saw(name, agent)
         if report is not None and report.model_version is not None:
             active_version = report.model_version
         told = {"active_version": active_version, "report": report, "protocol": protocol}

@@ -58,6 +58,13 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 HostNames = Annotated[tuple[HostName, ...], BeforeValidator(_split)]
 
 
+Address = Annotated[
+    str,
+    Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"),
+    Expected("host:port, e.g. robots.example:9443"),
+]
+
+
 class NetworkSettings(Section):
     """Where robots and operators reach the server."""
 
@@ -70,6 +77,12 @@ class NetworkSettings(Section):
     names: HostNames = Field(
         default=("localhost", "127.0.0.1"),
         description="Names in the certificate; after a change: cloud-server renew-certificate DIR.",
+    )
+    moves_to: Address | None = Field(
+        default=None,
+        description="Where the server will be: robots learn it while this address still answers, "
+        "and go there when only that one does.",
+        examples=["robots.example:9443"],
     )
 
 

@@ -52,6 +52,7 @@ class Authenticator:
     tokens: Path  # file of the tokens by which robots admit themselves
     changed: Callable[[], object]  # called when the register is another than at the last request
     servers: frozenset[str]  # the names of this server in proofs
+    moves_to: str = ""  # network.moves_to
     _robots: tuple[Robot, ...] | None = None
     _refused: dict[str, float] = field(default_factory=dict)
 
@@ -62,7 +63,9 @@ class Authenticator:
             proof = self._proven(request, path)
             self._admit_by_token(proof, request.headers)
             robot = self._admitted(proof)
-            request.state.standing = pack_standing(self.offenses.standing(robot))
+            more = {"warning": self.seen.twins.words(robot.name), "moves_to": self.moves_to}
+            standing = self.offenses.standing(robot).model_copy(update=more)
+            request.state.standing = pack_standing(standing)
         except RefusedError as error:
             self.log_refusal(str(error))
             raise HTTPException(403, str(error)) from None
@@ -232,13 +235,14 @@ def _add_model_routes(
         active: Annotated[int | None, Query(ge=0, le=MAX_INT)] = None,
         protocol: Annotated[int | None, Query(ge=1, le=MAX_PROTOCOL)] = None,
         report: str | None = None,
+        agent: Annotated[str | None, Query(pattern="^[0-9a-f]{1,32}$")] = None,
     ) -> Response:
         """Take the robot's report; return the newest manifest, 304 when the robot has it."""
         try:
             told = None if report is None else unpack_report(report)
         except UpdateError as error:
             raise HTTPException(400, str(error)) from None
-        authenticator.seen.looked(robot.name, active, told, protocol)
+        authenticator.seen.looked(robot.name, active, told, protocol, agent or "")
         try:
             content = store.latest_bytes(channel) if NAME.fullmatch(channel) else None
             if content is not None and (protocol or FIRST_PROTOCOL) == FIRST_PROTOCOL:

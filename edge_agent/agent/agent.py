@@ -14,11 +14,18 @@ from typing import TYPE_CHECKING
 from edge_agent.agent.participation import Participation
 from edge_agent.agent.report import Reporter
 from edge_agent.agent.status import StatusFile
+from edge_agent.link.addresses import Addresses
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.models.deploy import Models
 from edge_agent.robot.backoff import Backoff
 from edge_agent.robot.settings import AgentSettings
-from fleet_model.errors import BundleError, FleetError, RefusedError, StorageError
+from fleet_model.errors import (
+    BundleError,
+    ConnectionFailed,
+    FleetError,
+    RefusedError,
+    StorageError,
+)
 
 if TYPE_CHECKING:
     from fleet_model.bundle import Offer
@@ -38,6 +45,8 @@ class Agent:
         """
         self._settings = settings
         self._store = HttpsStore(settings.server)
+        self._addresses = Addresses(settings.server.address, settings.state)
+        self._store.use(self._addresses.current)
         self._models = Models(settings.state / "models", settings.server.channel)
         self._active: Offer | None = None
         self._file = StatusFile(settings.state, settings.training.trainer)
@@ -83,7 +92,7 @@ class Agent:
 
     def abandon(self) -> None:
         """Leave a `run` that hangs where it is: everything on disk is whole at any moment."""
-        log.warning("a call to %s hangs; leaving it", self._settings.server.address)
+        log.warning("a call to %s hangs; leaving it", self._store.address)
         if self._participation is not None:
             self._participation.leave_spool()
         self._file.set_state("stopped")
@@ -123,6 +132,7 @@ class Agent:
         except RefusedError:
             self._leave_fleet()  # else its heartbeats would continue, to be refused, too
             raise
+        status.server = self._store.address
         log.info("the server knows this robot as %s, site %s", status.name, status.site)
         self._file.update_standing(self._store.standing)
         self._file.set_state("idle")
@@ -136,7 +146,7 @@ class Agent:
             else:
                 self._participation.leave_fleet()
         if self._is_waiting:
-            log.info("connected to %s again", self._settings.server.address)
+            log.info("connected to %s again", self._store.address)
             self._file.set_state("idle")
             self._is_waiting = False
         self._failures.reset()
@@ -152,6 +162,8 @@ class Agent:
             report = self._reporter.packed(status, self._store.standing.protocol)
             offer = self._store.latest(self._settings.server.channel, report)
             self._file.update_standing(self._store.standing)
+            if self._addresses.announce(self._store.standing.moves_to) and self._has_moved():
+                self._hello()
             if offer is None or offer == self._active:
                 self._file.set_not_installed(self._of_another_channel())
                 return
@@ -182,6 +194,9 @@ class Agent:
                 self._wait("refused", str(error), self._refusals)
                 action = self._hello
             except FleetError as error:
+                if isinstance(error, ConnectionFailed) and self._has_moved():
+                    action = self._hello
+                    continue
                 self._wait("offline", str(error), self._failures)
                 if self._participation is None or not self._participation.at_work:
                     action = self._hello
@@ -193,6 +208,23 @@ class Agent:
                 action = self._hello
             else:
                 return
+
+    def _has_moved(self) -> bool:
+        """Go to the server's other address, if there is one and it answers there."""
+        here, there = self._addresses.current, self._addresses.other
+        if not there:
+            return False
+        self._store.use(there)
+        try:
+            self._store.whoami()
+        except FleetError as error:
+            log.info("not at %s either: %s", there, error)
+            self._store.use(here)
+            return False
+        self._addresses.turn()
+        self._leave_fleet()
+        log.warning("the server is at %s now; it was at %s", there, here)
+        return True
 
     def _wait(self, state: str, reason: str, backoff: Backoff) -> None:
         if self._file.status.reason != reason:

@@ -96,7 +96,7 @@ class Participation:
         from edge_agent.link.flower_connection import FleetConnection
 
         link = self._settings.server
-        address = link.superlink or link.address
+        address = link.superlink or self._store.address
         return FleetConnection(address, link.ca.read_bytes(), self._store.key)
 
     def _server_now(self) -> float:

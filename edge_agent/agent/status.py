@@ -44,6 +44,8 @@ class Status:
     last_error: str = ""  # the newest reason of any kind, kept when it is over and after a stop
     last_error_at: str = ""  # UTC, ISO 8601
     started_at: float = 0.0  # Unix time
+    server: str = ""  # where it answered last; may be another address than in agent.toml
+    warning: str = ""  # what the server says that a person has to mend here
     evaluation: dict[str, Any] = field(default_factory=dict)  # what the last one measured
     rounds: list[dict[str, Any]] = field(default_factory=list)
     publishes: list[dict[str, Any]] = field(default_factory=list)
@@ -94,6 +96,11 @@ class StatusFile:
             elif status.standing:
                 log.info("this robot may take part in training again")
             status.standing, status.standing_reason = new
+            self.write()
+        if standing.warning != status.warning:
+            if standing.warning:
+                log.warning("the server says: %s", standing.warning)
+            status.warning = standing.warning
             self.write()
         if standing.notice_id and standing.notice_id != status.last_notice_id:
             log.warning("the server on this robot's update: %s", standing.notice)

@@ -8,6 +8,7 @@ from pathlib import Path
 from edge_agent.agent.status import read_status
 from edge_agent.examples.look import look_at_examples
 from edge_agent.examples.source import learned_labels
+from edge_agent.link.addresses import Addresses
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import AgentSettings
@@ -36,6 +37,7 @@ def examine(settings: AgentSettings, labels: Sequence[str] = ()) -> list[Finding
 def _server(settings: AgentSettings) -> Iterator[Finding]:
     try:
         store = HttpsStore(settings.server)
+        store.use(Addresses(settings.server.address, settings.state).current)
     except FleetError as error:
         yield Finding("key", "fail", str(error), ENROLL)
         return
@@ -47,7 +49,7 @@ def _server(settings: AgentSettings) -> Iterator[Finding]:
         return
     finally:
         store.close()
-    known = f"{settings.server.address} knows this robot as {name}, site {site}"
+    known = f"{store.address} knows this robot as {name}, site {site}"
     if standing.state == "approved":
         yield Finding("server", "ok", known)
     else:

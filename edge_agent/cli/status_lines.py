@@ -14,6 +14,10 @@ def status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield f"robot    {'not admitted yet' if answer['state'] == 'refused' else 'not known yet'}"
     yield f"state    {answer['state']} {answer['reason']}".rstrip()
+    if server := answer.get("server"):
+        yield f"server   {server}"
+    if warning := answer.get("warning"):
+        yield f"WARNING  {warning}"
     if standing := answer.get("standing"):
         yield f"standing {standing} {answer['standing_reason']}".rstrip()
     if reason := answer["paused"]:

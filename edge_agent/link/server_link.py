@@ -2,6 +2,7 @@
 
 import json
 import logging
+import secrets
 import ssl
 import time
 from collections.abc import Callable
@@ -32,7 +33,13 @@ from fleet_model.protocol.proof import (
     sign,
     utc_now,
 )
-from fleet_model.protocol.report import REPORT_PARAMETER, STANDING_HEADER, Standing, unpack_standing
+from fleet_model.protocol.report import (
+    AGENT_PARAMETER,
+    REPORT_PARAMETER,
+    STANDING_HEADER,
+    Standing,
+    unpack_standing,
+)
 from fleet_model.protocol.routes import CHANNEL, HELLO, OBJECT, ROBOT, WHOAMI, path_of
 from fleet_model.protocol.version import PROTOCOL, PROTOCOL_PARAMETER
 
@@ -78,7 +85,7 @@ class HttpsStore:
             self._server = server_name(link.ca.read_bytes())
         except (OSError, ssl.SSLError, ValueError) as error:
             raise SettingsError(f"{link.ca}: not a CA certificate ({error})") from None
-        self._address, self._now = link.address, now
+        self.address, self._now = link.address, now
         self._token = JoinToken(link.key.parent)
         try:
             self._client = httpx.Client(
@@ -92,6 +99,12 @@ class HttpsStore:
         self.standing = Standing()  # what the server thinks of this robot, of its last answer
         self.server_ahead_s = 0.0  # of this robot's clock; 0 also for what is too little to tell
         self.bytes_down = 0
+        self._agent = secrets.token_hex(8)  # tells this process from another one with the same key
+
+    def use(self, address: str) -> None:
+        """Send further requests there; the same server is trusted as before."""
+        self.address = address
+        self._client.base_url = f"https://{address}"
 
     def hello(self) -> tuple[str, str]:
         """Return this robot's name and site in the server's words; ends an older session of it.
@@ -164,7 +177,7 @@ class HttpsStore:
                 download.append(self._counted(response, entry.size_bytes))
             if not download.has_all:
                 raise ConnectionFailed(
-                    f"{self._address} sent {download.size} of the {entry.size_bytes} bytes of "
+                    f"{self.address} sent {download.size} of the {entry.size_bytes} bytes of "
                     f"object {entry.sha256[:12]}"
                 )
         return download.finish()
@@ -197,6 +210,7 @@ class HttpsStore:
             "active": "" if self.active_version is None else str(self.active_version),
             PROTOCOL_PARAMETER: str(PROTOCOL),  # a server that knows no numbers ignores it
             REPORT_PARAMETER: report,
+            AGENT_PARAMETER: self._agent,
         }
         query = "&".join(f"{name}={value}" for name, value in about.items() if value)
         headers = {"if-none-match": self._tag} if self._tag else {}
@@ -232,7 +246,7 @@ class HttpsStore:
         for block in response.iter_raw():
             yield block
             if time.monotonic() > end:
-                raise ConnectionFailed(f"{self._address} answers too slowly")
+                raise ConnectionFailed(f"{self.address} answers too slowly")
 
     @contextmanager
     def _open(
@@ -253,7 +267,7 @@ class HttpsStore:
                     raise UpdateError(_detail(400, self._read(response)))
                 if response.status_code == 429 or response.status_code >= 500:
                     detail = _detail(response.status_code, self._read(response))
-                    raise ConnectionFailed(f"{self._address} cannot answer now: {detail}")
+                    raise ConnectionFailed(f"{self.address} cannot answer now: {detail}")
                 if response.status_code not in (PARTS if "range" in (headers or {}) else WHOLE):
                     raise self._stranger(f"status {response.status_code}")
                 self.standing = unpack_standing(response.headers.get(STANDING_HEADER, ""))
@@ -273,19 +287,19 @@ class HttpsStore:
         text = str(error) or type(error).__name__
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return ConnectionFailed(
-                f"{self._address} is not the server of this robot's kit ({text}); copy the kit "
+                f"{self.address} is not the server of this robot's kit ({text}); copy the kit "
                 "again if the server was set up again"
             )
-        return ConnectionFailed(f"no answer from {self._address} ({text})")
+        return ConnectionFailed(f"no answer from {self.address} ({text})")
 
     def _stranger(self, what: str) -> ConnectionFailed:
         return ConnectionFailed(
-            f"{self._address} answers {what}; is it a fleetlearn server, and of this version?"
+            f"{self.address} answers {what}; is it a fleetlearn server, and of this version?"
         )
 
     def _reason(self, status: int, content: bytes) -> str:
         mine = fingerprint(public_line(self.key.public_key()))
-        return f"{self._address} refuses this robot (key {mine}): {_detail(status, content)}"
+        return f"{self.address} refuses this robot (key {mine}): {_detail(status, content)}"
 
 
 def _detail(status: int, content: bytes) -> str:

@@ -43,6 +43,9 @@ Fact: TypeAlias = (
 MAX_REPORT_BYTES = 2000
 MAX_STANDING_BYTES = 2000
 REPORT_PARAMETER = "report"  # of the query, so that the proof of the request covers it
+AGENT_PARAMETER = (
+    "agent"  # of the query: a random number of the agent process; see Standing.warning
+)
 STANDING_HEADER = "x-robot-standing"
 
 
@@ -78,6 +81,8 @@ class Standing(BaseModel):
     notice: str = ""  # the last verdict on an update of it, when it does not count in full
     notice_id: str = ""  # changes with every new notice
     protocol: int = FIRST_PROTOCOL  # of the server
+    warning: str = ""  # what a person has to mend on this robot
+    moves_to: str = ""  # host:port where the server will be, or is already
 
 
 def pack_report(report: RobotReport) -> str:

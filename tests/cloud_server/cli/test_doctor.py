@@ -317,3 +317,21 @@ def test_a_file_of_another_user_is_no_reason_to_restore_a_backup(good, monkeypat
     found = told(good, "register")
     assert found.text == f"{good.robots}: Permission denied"
     assert found.next_step.startswith("run it as the user of the server: sudo -u '#")
+
+
+def test_where_the_server_moves_to_must_be_in_the_certificate(good):
+    def moving(address):
+        moves_to = f'[network]\nmoves_to = "{address}"\n'
+        toml = good.settings.read_text().replace("[network]\n", moves_to)
+        aside = good.root / "moving"
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(good.root, aside, ignore=shutil.ignore_patterns("moving"))
+        (aside / "server.toml").write_text(toml)
+        (one,) = (f for f in findings(replace(good, root=aside)) if f.subject == "address")
+        return one
+
+    network = load_settings(good.settings).network
+    assert moving("elsewhere:9").state == "fail"
+    assert 'add "elsewhere" to network.names' in moving("elsewhere:9").next_step
+    assert moving("127.0.0.1:9").text == "robots are told that the server moves to 127.0.0.1:9"
+    assert moving(f"{network.names[0]}:{network.port}").text.startswith("moved to ")

@@ -43,7 +43,7 @@ def test_a_robot_that_was_never_heard_of_is_shown_with_what_the_register_says(
         "name": "r1", "site": "hall", "state": "approved", "reason": "", "labels": ["gpu"],
         "fingerprint": robot.fingerprint, "online": False, "last_seen_s": None,
         "active_version": None, "offenses": 0, "verdict": "", "report": None, "refusal": "",
-        "names_server": None, "protocol": None, "away": True,
+        "names_server": None, "protocol": None, "away": True, "warning": "",
     }  # fmt: skip
 
 

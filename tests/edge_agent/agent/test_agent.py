@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 import psutil
 import pytest
+from free_ports import free_port
 
 from cloud_server.robots.register import Register
 from edge_agent.agent.agent import Agent
@@ -714,3 +716,53 @@ def test_the_status_is_json_at_any_moment(server, robots, tmp_path):
         json.loads(path.read_text())
     robot.kill()
     assert json.loads(path.read_text())["trainer"] == "litert"
+
+
+# ----------------------------------------------------------------- what an operator does to a fleet
+
+
+def test_a_server_that_moves_takes_its_robots_along_and_one_that_does_not_keeps_them(
+    server, robots, tmp_path
+):
+    old, new = server.address, f"127.0.0.1:{free_port()}"
+    toml = server.server_dir.settings
+    toml.write_text(toml.read_text().replace("[network]\n", f'[network]\nmoves_to = "{new}"\n'))
+    server.start()
+    robot = robots(server.admit(tmp_path / "r1")).start()
+    robot.wait(active_version=1, state="idle", server=old)  # nobody answers there yet
+    kept = robot.state / "server-address.json"
+    robot.wait_until(lambda _: kept.exists() and json.loads(kept.read_text())["other"] == new)
+    assert robot.status()["state"] == "idle"
+    assert json.loads(kept.read_text())["current"] == old
+
+    server.kill()
+    port = new.rpartition(":")[2]
+    toml.write_text(re.sub(r"(?m)^port = \d+", f"port = {port}", toml.read_text()))
+    server.address = new
+    server.start()
+    robot.wait(state="idle", server=new)
+    assert json.loads(kept.read_text())["current"] == new
+    assert ended_cleanly(robot)
+    robot.start().wait(state="idle", server=new)  # also after a restart
+    assert ended_cleanly(robot)
+
+    server.kill()  # and back: the robot still knows where it was
+    port = old.rpartition(":")[2]
+    toml.write_text(re.sub(r"(?m)^port = \d+", f"port = {port}", toml.read_text()))
+    server.address = old
+    server.start()
+    robot.start().wait(state="idle", server=old)
+    assert ended_cleanly(robot)
+
+
+def test_one_key_on_two_machines_is_told_at_the_server_and_on_both(shared_server, robots, tmp_path):
+    first = shared_server.admit(tmp_path / "mv", "mv")
+    shutil.copytree(tmp_path / "mv", tmp_path / "clone")
+    both = [robots(config).start() for config in (first, tmp_path / "clone" / "agent.toml")]
+    words = "two agents use this robot's key, such as on a cloned machine: "
+    for robot in both:
+        robot.wait_until(lambda status: status.get("warning", "").startswith(words))
+    told = f"robot mv: {words}"
+    shared_server.wait_until(lambda: any(line.startswith(told) for line in shared_server.words()))
+    for robot in both:
+        assert ended_cleanly(robot)
