@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
@@ -15,6 +17,8 @@ from fleet_model.errors import FleetError, StorageError
 OF_THE_MACHINE = {
     errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
 }  # fmt: skip
+# As a shell has it for a program that was ended because nobody reads its output any longer.
+NOBODY_READS = 141
 
 
 State: TypeAlias = Literal["ok", "warn", "fail"]
@@ -86,22 +90,40 @@ def make_app(about: str, exit_codes: str) -> typer.Typer:
 def run_app(app: typer.Typer, program: str, fill: Callable[[str], str] = lambda text: text) -> None:
     """Run the command that was given; our own errors become one line and an exit code.
 
-    So do files that this user may not open, and a full disk.
+    So do files that this user may not open, and a full disk. A reader that goes away, as `head`
+    does, ends the command without a word.
     """
+    stdout = sys.stdout
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _let_go_of_output()
+        raise SystemExit(NOBODY_READS) from None
+    except SystemExit:
+        if sys.stdout is not stdout:  # so typer answers a closed pipe, with exit code 1
+            _let_go_of_output()
+            raise SystemExit(NOBODY_READS) from None
+        raise
     except FleetError as error:
         typer.echo(f"{program}: {fill(str(error))}", err=True)
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         if error.errno not in OF_THE_MACHINE:
             raise
-        where = "" if error.filename is None else f"{error.filename}: "
+        where = f"{error.filename}: " if error.filename is not None else ""
         advice = "may this user read and write there, and has the disk room?"
         typer.echo(f"{program}: {where}{error.strerror}; {advice}", err=True)
         raise SystemExit(StorageError.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _let_go_of_output() -> None:
+    """Let the interpreter flush what is left into nothing when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _version(value: bool) -> None:

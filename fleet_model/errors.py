@@ -19,10 +19,22 @@ BusyError              15   a robot does not want to train now; nothing is sent
 """
 
 
+import re
+
+_NUMBER = re.compile(r"\[Errno -?\d+\] ")
+
+
 class FleetError(Exception):
-    """Base class: the command lines print the message and exit with `exit_code`."""
+    """Base class: the command lines print the message and exit with `exit_code`.
+
+    Many messages quote an error of the operating system: the words of it are kept, its number is
+    nothing that a person needs.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return _NUMBER.sub("", super().__str__())
 
 
 class SettingsError(FleetError):

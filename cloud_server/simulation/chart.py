@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fleet_model.durable import write_durably
+from fleet_model.output_file import write_output
 from fleet_model.types import RgbImage
 
 Color: TypeAlias = tuple[int, int, int]  # RGB
@@ -50,7 +50,7 @@ def write_chart(path: Path, heading: str, note: str, panels: Sequence["Lines | B
     """Write the panels below each other as PNG.
 
     Raises:
-        OSError: the file cannot be written.
+        StorageError: the file cannot be written.
     """
     import cv2
 
@@ -64,7 +64,7 @@ def write_chart(path: Path, heading: str, note: str, panels: Sequence["Lines | B
         else:
             _draw_bars(area, panel)
     _, png = cv2.imencode(".png", canvas[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    write_durably(path, png.tobytes())
+    write_output(path, png.tobytes())
 
 
 def round_up(value: float) -> float:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from cloud_server.simulation.chart import AMBER, GRAY, RED, TEAL, Bars, Lines, write_chart
 from cloud_server.simulation.simulate import RoundLine, SimulationPlan, SimulationSummary
-from fleet_model.errors import StorageError
 
 _UNITS = ((48.0, 24.0, "days"), (2.0, 1.0, "hours"), (0.0, 1 / 60, "minutes"))  # from, hours, name
 
@@ -50,10 +49,7 @@ def write_picture(
         colors=(TEAL, AMBER, GRAY, RED),
         shown=lambda value: f"{value:,.0f}",
     )
-    try:
-        write_chart(path, heading, note, (accuracy, outcomes))
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
+    write_chart(path, heading, note, (accuracy, outcomes))
 
 
 def _size(gigabytes: float) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fleet_model.errors import LossError, StorageError
+from fleet_model.errors import LossError, SettingsError, StorageError
 
 if TYPE_CHECKING:
     from edge_agent.data.extraction.extract import ExtractSummary
@@ -114,7 +114,11 @@ def inspect(
     Exit code 13 says that something is damaged, 12 that the contact sheet cannot be written.
     """
     from edge_agent.data.inspection.inspect import inspect_bag
+    from fleet_model.output_file import STDOUT, require_output
 
+    if contact_sheet == STDOUT:
+        raise SettingsError("--contact-sheet -: stdout has the table already; name a PNG file")
+    require_output(None if no_contact_sheet else contact_sheet, "--contact-sheet", (".png",))
     with _progress_bar("messages", lambda: 0) as show:
         inspection = inspect_bag(path, show)
     sheet = None if no_contact_sheet else contact_sheet or Path(f"{inspection.name}.contact.png")
@@ -144,12 +148,9 @@ def inspect(
 def _write_sheet(inspection: "Inspection", file: Path) -> None:
     from edge_agent.data.inspection.contact_sheet import contact_sheet
     from edge_agent.data.pictures.encode import encode_png
-    from fleet_model.durable import write_durably
+    from fleet_model.output_file import write_output
 
-    try:
-        write_durably(file, encode_png(contact_sheet(inspection)))
-    except OSError as error:
-        raise StorageError(f"{file.name}: cannot be written ({error.strerror})") from None
+    write_output(file, encode_png(contact_sheet(inspection)))
 
 
 def _require_no_loss(damage: "tuple[Damage, ...]") -> None:

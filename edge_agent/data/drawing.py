@@ -1,7 +1,6 @@
 """Draw a prediction on its frame, and a confusion matrix, with OpenCV alone."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -106,13 +105,11 @@ def confusion_picture(confusion: Confusion, subject: str) -> RgbImage:
     return canvas
 
 
-def write_picture(path: Path, picture: RgbImage) -> None:
-    """Write a picture in the format of the path's suffix, making its directory."""
+def encoded(picture: RgbImage, suffix: str) -> bytes:
+    """Return a picture as the bytes of a file whose name ends with `suffix`, e.g. ".png"."""
     import cv2
 
-    _, content = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.tobytes())
+    return bytes(cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1])
 
 
 def _draw_cell(

@@ -31,13 +31,21 @@ from edge_agent.data.labels import (
 from edge_agent.examples.source import EXAMPLE_SOURCES, SourceSpec, learned_labels
 from edge_agent.models.predictions import COLUMNS, FRAMES, PredictSummary, Row, rows_of
 from fleet_model.bundle import Task
-from fleet_model.durable import writing
 from fleet_model.engine import Engine, TFLiteEngine
 from fleet_model.errors import FleetError, FrameError, SettingsError
+from fleet_model.output_file import (
+    STDOUT,
+    output_file,
+    require_folder,
+    require_output,
+    write_output,
+)
 from fleet_model.types import Example, Metrics, Target, Tensors
 from fleet_model.workload import Workload
 
 log = logging.getLogger(__name__)
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +121,10 @@ def run_predict(
         FrameError: not one frame can be read, or a confusion matrix is wanted of unlabelled ones.
         BundleError: the bundle is damaged or has no such precision.
         SettingsError: the labels named are neither a file nor a topic of a bag, or the workload
-            has no classes for a confusion matrix.
+            has no classes for a confusion matrix, or an output is named that cannot be.
+        StorageError: an output cannot be written; found before the work where that can be known.
     """
+    _require_outputs(options)
     if options.path is not None:
         require_label_source((options.path,), options.label_topic)
     engine = open_engine(options.bundle, options.precision)
@@ -148,6 +158,17 @@ def run_predict(
     if options.confusion:
         _draw_confusion(options.confusion, summary)
     return summary
+
+
+def _require_outputs(options: PredictOptions) -> None:
+    require_output(options.csv_file, "--csv")
+    require_output(options.confusion, "--confusion", PICTURES)
+    if options.annotate:
+        require_folder(options.annotate, f"--annotate {options.annotate}")
+    if options.confusion == STDOUT and (options.json or options.csv_file in (None, STDOUT)):
+        raise SettingsError("--confusion -: stdout has the predictions already; name a file")
+    if options.csv_file == STDOUT and options.json:
+        raise SettingsError("--csv - and --json: both would go to stdout; choose one")
 
 
 def _with_usual_labels(options: PredictOptions) -> PredictOptions:
@@ -242,9 +263,9 @@ def _row_writer(
 ) -> Callable[[Row], None]:
     """Return what takes one row after the other; `files` closes the CSV file."""
     if options.csv_file:
-        stream = files.enter_context(writing(options.csv_file))
+        stream = files.enter_context(output_file(options.csv_file))
         wrapper = TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
-        files.callback(wrapper.detach)  # `writing` closes the stream itself
+        files.callback(wrapper.detach)  # `output_file` closes the stream itself
         text: TextIO = wrapper
     elif options.json:
         return lambda _: None
@@ -269,7 +290,7 @@ def _with_progress(found: Iterator[Predicted], options: PredictOptions) -> Itera
 
 
 def _annotate(folder: Path, index: int, one: Predicted) -> None:
-    from edge_agent.data.drawing import annotated, with_boxes, write_picture
+    from edge_agent.data.drawing import annotated, encoded, with_boxes
 
     frame = one.example.raw
     if not isinstance(frame, FRAMES):
@@ -281,15 +302,17 @@ def _annotate(folder: Path, index: int, one: Predicted) -> None:
             title = row.prediction.label or row.prediction.text
             picture = annotated(picture, title, row.prediction.score, row.truth)
     stem = f"{PurePosixPath(frame.topic).stem}_{frame.stamp_ns}"
-    write_picture(folder / f"{index:06d}_{stem}.jpg", picture)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_output(folder / f"{index:06d}_{stem}.jpg", encoded(picture, ".jpg"))
 
 
 def _draw_confusion(path: Path, summary: PredictSummary) -> None:
-    from edge_agent.data.drawing import confusion_picture, write_picture
+    from edge_agent.data.drawing import confusion_picture, encoded
 
     if not summary.confusion or not summary.confusion.count:
         raise FrameError(
             f"{path.name}: no frame has a label; name a label topic, or sort images into folders "
             "named by label"
         )
-    write_picture(path, confusion_picture(summary.confusion, f"model {summary.model_version}"))
+    picture = confusion_picture(summary.confusion, f"model {summary.model_version}")
+    write_output(path, encoded(picture, path.suffix if path.suffix in PICTURES else ".png"))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from edge_agent.data.confusion import Confusion
-from edge_agent.data.drawing import annotated, confusion_picture, with_boxes, write_picture
+from edge_agent.data.drawing import annotated, confusion_picture, encoded, with_boxes
 from fleet_model.types import Prediction
 
 pytestmark = pytest.mark.base
@@ -54,10 +54,10 @@ def test_a_matrix_of_one_label_is_wide_enough_for_its_title():
     assert (drawn[:, -5:] == 255).all()
 
 
-def test_a_picture_is_written_in_rgb_with_its_directories(tmp_path):
-    path = tmp_path / "new" / "a.png"
-    write_picture(path, np.full((4, 4, 3), (250, 10, 20), np.uint8))
-    assert cv2.imread(str(path))[0, 0].tolist() == [20, 10, 250]
+def test_an_encoded_picture_has_its_colors_where_they_were():
+    content = encoded(np.full((4, 4, 3), (250, 10, 20), np.uint8), ".png")
+    back = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    assert back[0, 0].tolist() == [20, 10, 250]
 
 
 def test_a_box_is_drawn_around_what_was_found_and_leaves_it_visible():

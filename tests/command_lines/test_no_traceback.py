@@ -1,0 +1,271 @@
+"""Every command, by a user without rights, where nothing can be read or written as it should be.
+
+The programs speak ASCII here, on a terminal of 60 columns: LC_ALL=C and no UTF-8 mode.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import typer
+
+import cloud_server.cli
+import edge_agent.cli
+from cloud_server.robots.register import Register
+from edge_agent.cli.enroll import enroll
+from edge_agent.robot.settings import ExampleSettings
+
+IS_ROOT, SOMEBODY_ELSE = os.geteuid() == 0, 65534
+CODES = {0, *range(2, 16)}  # fleet_model/errors.py
+CLOSED = 141
+TINY = Path(__file__).parents[1] / "data" / "tiny_bundle"
+# What is typed; DIR is the server's directory, ROBOT a robot's, FRAMES a folder of labelled images.
+TYPED = """
+cloud-server init DIR --labels a,b
+cloud-server train DIR
+cloud-server evaluate DIR
+cloud-server status DIR
+cloud-server history DIR
+cloud-server simulate DIR --robots 2 --rounds 1 --plot PLACE/plot.png
+cloud-server doctor DIR
+cloud-server renew-certificate DIR
+cloud-server start DIR
+cloud-server runs list DIR
+cloud-server runs show DIR 20260101-120000
+cloud-server runs stop DIR 20260101-120000
+cloud-server runs resume DIR 20260101-120000
+cloud-server schedule show DIR
+cloud-server schedule clear DIR
+cloud-server robots add DIR r2 --key ROBOT/robot.pub
+cloud-server robots approve DIR r1
+cloud-server robots suspend DIR r1
+cloud-server robots revoke DIR r1
+cloud-server robots forget DIR r1
+cloud-server robots label DIR r1 --add outdoor
+cloud-server robots list DIR
+cloud-server models list DIR
+cloud-server models pin DIR 1
+cloud-server models unpin DIR 1
+cloud-server labels list DIR
+cloud-server labels add DIR cone
+cloud-server labels rename DIR circle disc
+edge-agent extract FRAMES --out PLACE/set
+edge-agent inspect FRAMES
+edge-agent enroll DIR/kit --dir PLACE/robot --no-train
+edge-agent run --config ROBOT/agent.toml
+edge-agent pause --config ROBOT/agent.toml
+edge-agent resume --config ROBOT/agent.toml
+edge-agent status --config ROBOT/agent.toml
+edge-agent predict FRAMES --bundle BUNDLE --csv PLACE/rows.csv
+edge-agent predict FRAMES --bundle BUNDLE --confusion PLACE/matrix.png
+edge-agent predict FRAMES --bundle BUNDLE --annotate PLACE/drawn
+""".strip().splitlines()
+SERVICES = ("cloud-server start", "edge-agent run")  # where all is well they go on
+
+
+class World:
+    """A server, a robot and its frames, each a copy in a folder that a case may spoil."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def places(self, **changed):
+        names = {"DIR": "server", "ROBOT": "robot", "FRAMES": "frames", "PLACE": "place"}
+        paths = {word: self.root / name for word, name in names.items()} | {"BUNDLE": TINY}
+        return {word: str(path) for word, path in (paths | changed).items()}
+
+    def hand_over(self, user):
+        """Give all to a user."""
+        for path in (self.root, *self.root.rglob("*")):
+            if not path.is_symlink():
+                os.chown(path, user, user)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, new_server_dir):
+    """The folder that the cases copy."""
+    root = tmp_path_factory.mktemp("world")
+    server = new_server_dir(root / "server")
+    line = enroll(server.kit, root / "robot", ExampleSettings(), train=False)
+    Register(server.robots).add("r1", "hall", line)
+    for label in ("circle", "square", "star"):
+        (root / "frames" / label).mkdir(parents=True)
+        cv2.imwrite(str(root / "frames" / label / "a.png"), np.full((48, 48, 3), 90, np.uint8))
+    (root / "place").mkdir()
+    return root
+
+
+@pytest.fixture
+def world(made, tmp_path):
+    """Return a copy that a case may spoil."""
+    shutil.copytree(made, tmp_path / "w", symlinks=True)
+    yield World(tmp_path / "w")
+    for path in (tmp_path / "w", *(tmp_path / "w").rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def type_command():
+    """Return what runs words in a child of a process that has both programs loaded."""
+    script = Path(__file__).with_name("forked_commands.py")
+    environment = {n: v for n, v in os.environ.items() if not n.startswith(("LC_", "LANG"))}
+    environment |= {
+        "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "COLUMNS": "60",
+        "OMP_NUM_THREADS": "1", "HOME": "/nonexistent", "FLEETLEARN_ROUNDS__WAIT_S": "0",
+        "FLWR_HOME": "/nonexistent",
+    }  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-B", script], env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+
+        def run(words, cwd, stdout="pipe"):
+            order = {"words": words, "cwd": str(cwd), "stdout": str(stdout)}
+            process.stdin.write(json.dumps(order) + "\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        yield run
+        process.stdin.close()
+
+
+def words_of(line, places):
+    return [re.sub(r"^[A-Z]+", lambda m: places.get(m[0], m[0]), word) for word in line.split()]
+
+
+def faults(line, answer, codes=CODES):
+    """Return what a user must not see in an answer."""
+    err, program = answer["err"], line.split()[0]
+    found = [word for word in ("Traceback", "[Errno", "Error(", 'File "') if word in err]
+    if answer["code"] not in codes:
+        found.append(f"exit code {answer['code']}")
+    elif answer["code"] not in (0, 2, CLOSED) and not re.search(f"^{program}: ", err, re.M):
+        found.append("no line that says what is wrong")
+    return [f"{line}: {', '.join(found)}\n{answer['out'][-300:]}\n{err[-900:]}"] if found else []
+
+
+def run_all(world, type_command, lines=TYPED, codes=CODES, stdout="pipe", **changed):
+    """Run every line; return its faults and its exit code."""
+    places, bad, ended = world.places(**changed), [], {}
+    for line in lines:
+        answer = type_command(words_of(line, places), world.root.parent, stdout)
+        bad += faults(line, answer, codes)
+        ended[line] = answer["code"]
+    assert not bad, "\n".join(bad)
+    return ended
+
+
+def plain_write_fails(type_command, folder):
+    """Return whether the user cannot write a file of 100 kB there."""
+    return type_command(["write", f"{folder}/plain"], "/")["code"] != 0
+
+
+def test_every_command_is_typed_here():
+    def names(group, before):
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from names(command, f"{before} {name}")
+            else:
+                yield f"{before} {name}"
+
+    programs = {"cloud-server": cloud_server.cli.app, "edge-agent": edge_agent.cli.app}
+    for program, app in programs.items():
+        for name in names(typer.main.get_command(app), program):
+            assert any(f"{line} ".startswith(f"{name} ") for line in TYPED), f"add: {name}"
+
+
+def test_in_directories_that_may_only_be_read(world, type_command):
+    for path in (world.root, *world.root.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    assert plain_write_fails(type_command, world.root / "server")
+    ended = run_all(world, type_command)
+    for name in ("robots suspend", "robots revoke", "robots forget", "robots label", "models pin"):
+        (code,) = (code for line, code in ended.items() if f"cloud-server {name}" in line)
+        assert code == 12, name
+    for line in (TYPED[5], *TYPED[-3:]):
+        assert ended[line] == 12, line
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can give files to others")
+def test_in_directories_of_somebody_else(world, type_command):
+    world.hand_over(SOMEBODY_ELSE)
+    for path in (world.root, *world.root.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    assert plain_write_fails(type_command, world.root / "server")
+    run_all(world, type_command)
+
+
+def test_on_a_full_disk(world, type_command, tmp_path):
+    (tmp_path / "full").mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path / "full"]
+    mounted = IS_ROOT and not subprocess.run(command, capture_output=True).returncode
+    if not mounted:
+        pytest.skip("a small file system needs the right to mount one")
+    try:
+        shutil.copytree(world.root, tmp_path / "full" / "w", symlinks=True)
+        full = World(tmp_path / "full" / "w")
+        with contextlib.suppress(OSError), (tmp_path / "full" / "fill").open("wb") as stream:
+            while True:
+                stream.write(b"x" * 4096)
+                stream.flush()
+        assert plain_write_fails(type_command, full.root / "server")
+        ended = run_all(full, type_command, [one for one in TYPED if one not in TYPED[8:9]])
+        assert ended["cloud-server robots revoke DIR r1"] == 12
+    finally:
+        subprocess.run(["umount", tmp_path / "full"], check=True)
+
+
+def test_where_there_is_nothing(world, type_command):
+    nothing = world.root / "nothing"
+    lines = [line for line in TYPED if "init" not in line]
+    run_all(world, type_command, lines, DIR=nothing, ROBOT=nothing, FRAMES=nothing, BUNDLE=nothing)
+
+
+@pytest.mark.parametrize("kind", ["file", "empty folder", "device"])
+def test_with_something_else_in_its_place(world, type_command, kind):
+    wrong = {
+        "file": world.root / "robot" / "robot.pub",
+        "empty folder": world.root / "place",
+        "device": Path("/dev/null"),
+    }[kind]
+    lines = [line for line in TYPED if kind != "empty folder" or "init" not in line]
+    run_all(world, type_command, lines, DIR=wrong, ROBOT=wrong, FRAMES=wrong, BUNDLE=wrong)
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("name", ["server.toml", "robots.json", "kit/kit.toml", "agent.toml"])
+def test_with_a_folder_in_place_of_a_file(world, type_command, name):
+    root = world.root / ("robot" if name == "agent.toml" else "server")
+    (root / name).unlink(missing_ok=True)
+    (root / name).mkdir()
+    lines = [line for line in TYPED if not line.startswith(SERVICES)]
+    run_all(world, type_command, lines)
+
+
+ANSWERS = [
+    "cloud-server --help",
+    "cloud-server simulate --robots 4 --rounds 2 --json",
+    "cloud-server robots list DIR",
+    "cloud-server models list DIR",
+    "edge-agent extract FRAMES --out PLACE/set",
+    "edge-agent predict FRAMES --bundle BUNDLE",
+    "edge-agent predict FRAMES --bundle BUNDLE --json",
+]
+
+
+def test_with_an_output_that_nobody_reads(world, type_command):
+    ended = run_all(world, type_command, ANSWERS, {CLOSED}, stdout="closed")
+    assert ended.keys() == set(ANSWERS)
+
+
+def test_with_an_output_that_is_full(world, type_command):
+    run_all(world, type_command, ANSWERS, {12}, stdout="/dev/full")
