@@ -93,7 +93,6 @@ def run_app(app: typer.Typer, program: str, fill: Callable[[str], str] = lambda 
     So do files that this user may not open, and a full disk. A reader that goes away, as `head`
     does, ends the command without a word.
     """
-    stdout = sys.stdout
     try:
         try:
             app()
@@ -102,8 +101,8 @@ def run_app(app: typer.Typer, program: str, fill: Callable[[str], str] = lambda 
     except BrokenPipeError:
         _let_go_of_output()
         raise SystemExit(NOBODY_READS) from None
-    except SystemExit:
-        if sys.stdout is not stdout:  # so typer answers a closed pipe, with exit code 1
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer and rich have met it: code 1
             _let_go_of_output()
             raise SystemExit(NOBODY_READS) from None
         raise

@@ -18,7 +18,6 @@ StoppedError           14   the operator stopped a run; what it has closed stays
 BusyError              15   a robot does not want to train now; nothing is sent
 """
 
-
 import re
 
 _NUMBER = re.compile(r"\[Errno -?\d+\] ")

@@ -39,9 +39,8 @@ def require_output(path: Path | None, option: str, suffixes: tuple[str, ...] = (
             raise StorageError(f"{option} {path}: this user may not write to it")
         return
     if suffixes and path.suffix.lower() not in suffixes:
-        raise SettingsError(
-            f"{option} {path}: the name must end with {', '.join(suffixes[:-1])} or {suffixes[-1]}"
-        )
+        known = " or ".join(suffixes)
+        raise SettingsError(f"{option} {path}: the name must end with {known}")
     require_folder(_followed(path).parent, f"{option} {path}")
 
 

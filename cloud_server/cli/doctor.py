@@ -68,7 +68,10 @@ def _guarded(
     except PermissionError as error:
         step = f"run it as the user of the server: sudo -u '#{server_dir.root.stat().st_uid}' ..."
         return [Finding(subject, "fail", f"{error.filename}: {error.strerror}", step)]
-    except (FleetError, OSError, ValueError, KeyError) as error:
+    except OSError as error:
+        text = f"{error.filename or server_dir.root}: {error.strerror}"
+        return [Finding(subject, "fail", text, "mend the disk, or restore the file from a backup")]
+    except (FleetError, ValueError, KeyError) as error:
         return [Finding(subject, "fail", str(error), "restore the file from a backup")]
 
 

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,7 +118,8 @@ def inspect(
 
     if contact_sheet == STDOUT:
         raise SettingsError("--contact-sheet -: stdout has the table already; name a PNG file")
-    require_output(None if no_contact_sheet else contact_sheet, "--contact-sheet", (".png",))
+    with suppress(StorageError):  # the table is worth reading the bag all the same
+        require_output(None if no_contact_sheet else contact_sheet, "--contact-sheet", (".png",))
     with _progress_bar("messages", lambda: 0) as show:
         inspection = inspect_bag(path, show)
     sheet = None if no_contact_sheet else contact_sheet or Path(f"{inspection.name}.contact.png")

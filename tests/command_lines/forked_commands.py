@@ -6,26 +6,24 @@ root's rights over files; it stays root by name, so that it can load what lies i
 """
 
 import ctypes
+import importlib
 import json
 import os
+import pkgutil
 import sys
 import tempfile
 import threading
 import traceback
-
-import cv2  # noqa: F401  (loaded once, here)
-import rich.table  # noqa: F401
+from pathlib import Path
 
 import cloud_server.cli
 import edge_agent.cli
-import edge_agent.models.predict  # noqa: F401
-from cloud_server.cli import doctor, terminal  # noqa: F401
+import fleet_model
 
 
 def write():
     """Write a file of 100 kB: what the cases make impossible."""
-    with open(sys.argv[1], "wb") as stream:
-        stream.write(b"x" * 100_000)
+    Path(sys.argv[1]).write_bytes(b"x" * 100_000)
 
 
 PROGRAMS = {
@@ -34,14 +32,29 @@ PROGRAMS = {
 LONGEST_S = 120
 
 
+def load():
+    """Import whatever a command may import, so that no child does it again."""
+    for package in (cloud_server, edge_agent, fleet_model):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+    import cv2  # noqa: F401
+    import uvicorn  # noqa: F401
+
+
 def main():
+    load()
     for line in sys.stdin:
         print(json.dumps(run(**json.loads(line))), flush=True)  # noqa: T201
 
 
 def run(words, cwd, stdout):
     assert threading.active_count() == 1, "a fork takes no other thread along"
-    out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        return _run(words, cwd, stdout, out, err)
+
+
+def _run(words, cwd, stdout, out, err):
     writes = out.fileno()
     if stdout == "closed":
         reads, writes = os.pipe()
@@ -60,7 +73,6 @@ def run(words, cwd, stdout):
     for name, stream in (("out", out), ("err", err)):
         stream.seek(0)
         answer[name] = stream.read().decode(errors="replace")
-        stream.close()
     if stdout != "pipe":
         os.close(writes)
     return answer
@@ -79,7 +91,7 @@ def _become(words, cwd, out, err):
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
+    except BaseException:  # noqa: BLE001  (as the interpreter shows it)
         traceback.print_exc()
         code = 1
     finally:

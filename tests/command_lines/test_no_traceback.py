@@ -36,6 +36,7 @@ cloud-server status DIR
 cloud-server history DIR
 cloud-server simulate DIR --robots 2 --rounds 1 --plot PLACE/plot.png
 cloud-server doctor DIR
+cloud-server repair DIR
 cloud-server renew-certificate DIR
 cloud-server start DIR
 cloud-server runs list DIR
@@ -51,6 +52,9 @@ cloud-server robots revoke DIR r1
 cloud-server robots forget DIR r1
 cloud-server robots label DIR r1 --add outdoor
 cloud-server robots list DIR
+cloud-server robots token make DIR --kit PLACE/kit
+cloud-server robots token list DIR
+cloud-server robots token revoke DIR 1
 cloud-server models list DIR
 cloud-server models pin DIR 1
 cloud-server models unpin DIR 1
@@ -60,6 +64,7 @@ cloud-server labels rename DIR circle disc
 edge-agent extract FRAMES --out PLACE/set
 edge-agent inspect FRAMES
 edge-agent enroll DIR/kit --dir PLACE/robot --no-train
+edge-agent doctor --config ROBOT/agent.toml
 edge-agent run --config ROBOT/agent.toml
 edge-agent pause --config ROBOT/agent.toml
 edge-agent resume --config ROBOT/agent.toml
@@ -69,6 +74,12 @@ edge-agent predict FRAMES --bundle BUNDLE --confusion PLACE/matrix.png
 edge-agent predict FRAMES --bundle BUNDLE --annotate PLACE/drawn
 """.strip().splitlines()
 SERVICES = ("cloud-server start", "edge-agent run")  # where all is well they go on
+# An agent goes on where nothing can be written: its model does its work.
+WRITERS = [line for line in TYPED if not line.startswith("edge-agent run")]
+EXPORTING = (
+    "cloud-server labels add",
+    "cloud-server labels rename",
+)  # half a minute where all is well
 
 
 class World:
@@ -146,9 +157,11 @@ def faults(line, answer, codes=CODES):
     """Return what a user must not see in an answer."""
     err, program = answer["err"], line.split()[0]
     found = [word for word in ("Traceback", "[Errno", "Error(", 'File "') if word in err]
-    if answer["code"] not in codes:
+    if "[Errno" in answer["out"]:
+        found.append("[Errno on stdout")
+    if answer["code"] not in codes | ({1} if " doctor " in line else set()):  # 1: a check failed
         found.append(f"exit code {answer['code']}")
-    elif answer["code"] not in (0, 2, CLOSED) and not re.search(f"^{program}: ", err, re.M):
+    elif answer["code"] not in (0, 1, 2, CLOSED) and not re.search(f"^{program}: ", err, re.M):
         found.append("no line that says what is wrong")
     return [f"{line}: {', '.join(found)}\n{answer['out'][-300:]}\n{err[-900:]}"] if found else []
 
@@ -187,7 +200,7 @@ def test_in_directories_that_may_only_be_read(world, type_command):
     for path in (world.root, *world.root.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
     assert plain_write_fails(type_command, world.root / "server")
-    ended = run_all(world, type_command)
+    ended = run_all(world, type_command, WRITERS)
     for name in ("robots suspend", "robots revoke", "robots forget", "robots label", "models pin"):
         (code,) = (code for line, code in ended.items() if f"cloud-server {name}" in line)
         assert code == 12, name
@@ -218,7 +231,8 @@ def test_on_a_full_disk(world, type_command, tmp_path):
                 stream.write(b"x" * 4096)
                 stream.flush()
         assert plain_write_fails(type_command, full.root / "server")
-        ended = run_all(full, type_command, [one for one in TYPED if one not in TYPED[8:9]])
+        lines = [line for line in WRITERS if not line.startswith(EXPORTING)]
+        ended = run_all(full, type_command, lines)
         assert ended["cloud-server robots revoke DIR r1"] == 12
     finally:
         subprocess.run(["umount", tmp_path / "full"], check=True)
@@ -247,8 +261,7 @@ def test_with_a_folder_in_place_of_a_file(world, type_command, name):
     root = world.root / ("robot" if name == "agent.toml" else "server")
     (root / name).unlink(missing_ok=True)
     (root / name).mkdir()
-    lines = [line for line in TYPED if not line.startswith(SERVICES)]
-    run_all(world, type_command, lines)
+    run_all(world, type_command, [one for one in TYPED if not one.startswith(SERVICES + EXPORTING)])
 
 
 ANSWERS = [

@@ -196,8 +196,19 @@ def test_a_place_that_cannot_be_written_is_12(bags, tmp_path):
     (tmp_path / "file").write_text("")
     out, said = type_("inspect", "r1", "--contact-sheet", "file/a.png", here=tmp_path, code=12)
     assert [line.split()[0] for line in out.splitlines()] == ["topic", CAMERA, "/camera/label"]
-    assert said == "edge-agent: a.png: cannot be written (File exists)\n"
+    assert said == "edge-agent: file/a.png: cannot be written (File exists)\n"
     type_("extract", "r1", "--out", "file/out", here=tmp_path, code=12)
+
+
+def test_a_picture_of_no_known_format_is_refused_before_the_bag_is_read(bags, tmp_path):
+    bags.drive(tmp_path / "r1", ["star"])
+    out, said = type_("inspect", "r1", "--contact-sheet", "sheet.pdf", here=tmp_path, code=2)
+    assert (out, said) == (
+        "",
+        "edge-agent: --contact-sheet sheet.pdf: the name must end with .png\n",
+    )
+    out, said = type_("inspect", "r1", "--contact-sheet", "-", here=tmp_path, code=2)
+    assert "stdout has the table already" in said
 
 
 def see(*words, here):
