@@ -61,7 +61,7 @@ def simulate(
     """Let virtual robots learn under the real round loop: what would a fleet take?"""
     from cloud_server.simulation.population import Traits
     from cloud_server.simulation.simulate import Simulation, SimulationPlan
-    from fleet_model.output_file import STDOUT, require_output
+    from fleet_model.command_line.output_file import STDOUT, require_output
 
     if plot == STDOUT:
         raise SettingsError("--plot -: stdout has the rounds already; name a PNG file")

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fleet_model.output_file import write_output
+from fleet_model.command_line.output_file import write_output
 from fleet_model.types import RgbImage
 
 Color: TypeAlias = tuple[int, int, int]  # RGB

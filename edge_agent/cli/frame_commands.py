@@ -114,7 +114,7 @@ def inspect(
     Exit code 13 says that something is damaged, 12 that the contact sheet cannot be written.
     """
     from edge_agent.data.inspection.inspect import inspect_bag
-    from fleet_model.output_file import STDOUT, require_output
+    from fleet_model.command_line.output_file import STDOUT, require_output
 
     if contact_sheet == STDOUT:
         raise SettingsError("--contact-sheet -: stdout has the table already; name a PNG file")
@@ -149,7 +149,7 @@ def inspect(
 def _write_sheet(inspection: "Inspection", file: Path) -> None:
     from edge_agent.data.inspection.contact_sheet import contact_sheet
     from edge_agent.data.pictures.encode import encode_png
-    from fleet_model.output_file import write_output
+    from fleet_model.command_line.output_file import write_output
 
     write_output(file, encode_png(contact_sheet(inspection)))
 

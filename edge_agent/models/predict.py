@@ -31,15 +31,15 @@ from edge_agent.data.labels import (
 from edge_agent.examples.source import EXAMPLE_SOURCES, SourceSpec, learned_labels
 from edge_agent.models.predictions import COLUMNS, FRAMES, PredictSummary, Row, rows_of
 from fleet_model.bundle import Task
-from fleet_model.engine import Engine, TFLiteEngine
-from fleet_model.errors import FleetError, FrameError, SettingsError
-from fleet_model.output_file import (
+from fleet_model.command_line.output_file import (
     STDOUT,
     output_file,
     require_folder,
     require_output,
     write_output,
 )
+from fleet_model.engine import Engine, TFLiteEngine
+from fleet_model.errors import FleetError, FrameError, SettingsError
 from fleet_model.types import Example, Metrics, Target, Tensors
 from fleet_model.workload import Workload
 

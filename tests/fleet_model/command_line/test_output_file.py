@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from fleet_model.command_line.output_file import (
+    output_file,
+    require_folder,
+    require_output,
+    write_output,
+)
 from fleet_model.errors import SettingsError, StorageError
-from fleet_model.output_file import output_file, require_folder, require_output, write_output
 
 pytestmark = pytest.mark.base
 
