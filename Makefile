@@ -17,7 +17,7 @@ TOOLS_VENV := .venv-tools
 OLDEST_FLWR := $(shell sed -n 's/^agent = .*flwr>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 FLWR_VENV := .venv-flwr-$(OLDEST_FLWR)
 UV := $(TOOLS_VENV)/bin/uv
-EXTRAS := agent keras server video tensorboard simulation demo ros-dev test dev
+EXTRAS := agent keras server video tensorboard onnx simulation demo ros-dev test dev
 
 # One thread per process: a demo runs many processes on few cores. No program here phones home.
 export OMP_NUM_THREADS := 1

@@ -1,14 +1,16 @@
 """Commands over published models."""
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloud_server.cli.terminal import Directory, Json, lineage_of, table
+from cloud_server.cli.terminal import Directory, Json, lineage_of, table, with_steps
 
 if TYPE_CHECKING:
+    from cloud_server.state.directory import ServerDirectory
     from cloud_server.state.model_store import DirectoryStore
 
 Lineage = Annotated[
@@ -16,6 +18,16 @@ Lineage = Annotated[
     typer.Option("--channel", help="whose version it is, if that channel is trained by itself"),
 ]
 Version = Annotated[int, typer.Argument(min=0, help="as `cloud-server models list` shows it")]
+
+
+class Kind(str, Enum):
+    """What reads an exported file."""
+
+    keras = "keras"
+    tflite = "tflite"
+    onnx = "onnx"
+    safetensors = "safetensors"
+
 
 app = typer.Typer(no_args_is_help=True, help="Published models.")
 
@@ -60,6 +72,38 @@ def models_unpin(directory: Directory, version: Version, channel: Lineage = "") 
     """Let a version be deleted when publish.keep_versions newer ones are published."""
     _store(directory).unpin(version, _lineage(directory, channel))
     typer.echo(f"version {version} is no longer pinned")
+
+
+@app.command("export")
+def models_export(
+    directory: Directory,
+    kind: Annotated[Kind, typer.Option("--format", help="what reads it")],
+    file: Annotated[Path, typer.Option("--out", help="new file")],
+    version: Annotated[int | None, typer.Option(min=0, help="default: the newest")] = None,
+    channel: Lineage = "",
+) -> None:
+    """Write one version as a file: to start another fleet from, or for other programs.
+
+    keras and safetensors hold all weights, and `init --checkpoint` takes them. tflite and onnx run
+    elsewhere: the inputs and outputs have the names of the workload. The labels are in each file.
+    """
+    from cloud_server.models.model_file import export_model
+
+    server_dir = _trained(directory, channel)
+    with with_steps("export") as tell:
+        version, error = export_model(server_dir, version, kind.value, file, tell)
+    checked = "" if error is None else f", checked: relative difference {error:.1e}"
+    typer.echo(f"{file}: version {version}, {file.stat().st_size} bytes{checked}")
+
+
+def _trained(directory: Path, channel: str) -> "ServerDirectory":
+    from cloud_server.state.directory import ServerDirectory
+
+    if channel:
+        return lineage_of(directory, channel)
+    server_dir = ServerDirectory(directory)
+    server_dir.require()
+    return server_dir.trained()
 
 
 def _lineage(directory: Path, channel: str) -> str:

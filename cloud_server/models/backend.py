@@ -108,6 +108,36 @@ class Backend(Protocol):
         """
         ...
 
+    def write_file(
+        self,
+        kind: str,
+        spec: TrainerSpec,
+        model: Path,
+        weights: Path,
+        samples: Sequence[Sample],
+        file: Path,
+        progress: Progress,
+    ) -> float:
+        """Write the whole model of one version as a file for other programs.
+
+        Args:
+            kind: of file, e.g. "tflite".
+            spec: of the trainer in `model`.
+            model: as for `write_engines`.
+            weights: the same.
+            samples: the same.
+            file: a new one.
+            progress: as above.
+
+        Returns:
+            The largest relative difference of its outputs to those of the model.
+
+        Raises:
+            SettingsError: there is no such kind, or a library for it is not installed.
+            CheckpointError, ExportError: as `write_engines`.
+        """
+        ...
+
 
 def known_backends() -> Mapping[str, str]:
     """Return name -> "module:attribute": ours, then entry points "fleetlearn.backends"."""

@@ -7,6 +7,7 @@ Progress goes to stderr, one line of JSON to stdout: the result, or the class an
     __main__.py          the child process
     model_directory.py   job "init": the trainer, its files, the initial weights
     bundle_directory.py  job "bundle": the engines and the manifest of one version
+    model_file.py        job "file": one version as a file for other programs
 
 What computes is a backend's, see cloud_server/models/backend.py.
 """
@@ -33,7 +34,16 @@ PROGRESS = "export: "  # tells our lines from those of a framework
 
 STOP_S = 0.2
 
-__all__ = ["PROGRESS", "BundleJob", "ExportResult", "Failure", "InitJob", "Progress", "run_export"]
+__all__ = [
+    "PROGRESS",
+    "BundleJob",
+    "ExportResult",
+    "Failure",
+    "FileJob",
+    "InitJob",
+    "Progress",
+    "run_export",
+]
 
 
 class _Message(BaseModel):
@@ -69,6 +79,16 @@ class BundleJob(_Message):
     calibration: Path | None = None
 
 
+class FileJob(_Message):
+    """Write one version as a single file for other programs."""
+
+    job: Literal["file"] = "file"
+    model: Path  # directory that an InitJob has written
+    weights: Path  # safetensors with the trained tensors
+    kind: str  # a kind of file that the backend knows
+    file: Path  # a new one
+
+
 class ExportResult(_Message):
     """What the parity gate and the int8 engine measured."""
 
@@ -83,7 +103,7 @@ class Failure(_Message):
 
 
 def run_export(
-    job: InitJob | BundleJob,
+    job: InitJob | BundleJob | FileJob,
     progress: Progress = lambda line: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> ExportResult:

@@ -6,21 +6,24 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from cloud_server.models.export import PROGRESS, BundleJob, Failure, InitJob
+from cloud_server.models.export import PROGRESS, BundleJob, Failure, FileJob, InitJob
 from cloud_server.models.export.bundle_directory import write_bundle_directory
 from cloud_server.models.export.model_directory import write_model_directory
+from cloud_server.models.export.model_file import write_model_file
 from cloud_server.models.export.parent import end_with_parent
 from fleet_model.errors import FleetError
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the job given as JSON; return the exit code."""
-    kind = Annotated[InitJob | BundleJob, Field(discriminator="job")]
-    job: InitJob | BundleJob = TypeAdapter(kind).validate_json(arguments[0])
+    kind = Annotated[InitJob | BundleJob | FileJob, Field(discriminator="job")]
+    job: InitJob | BundleJob | FileJob = TypeAdapter(kind).validate_json(arguments[0])
     answer: BaseModel
     try:
         if isinstance(job, InitJob):
             answer, code = write_model_directory(job, _report), 0
+        elif isinstance(job, FileJob):
+            answer, code = write_model_file(job, _report), 0
         else:
             answer, code = write_bundle_directory(job, _report), 0
     except FleetError as error:

@@ -11,6 +11,7 @@ import numpy as np
 from cloud_server.models.backend import NOTE, EngineFiles, Origin, Progress, TrainerFiles
 from cloud_server.models.keras.checkpoint_import import import_checkpoint
 from cloud_server.models.keras.litert_graphs import stage_graphs, trainer_graph
+from cloud_server.models.keras.model_files import KINDS, write_model_file
 from cloud_server.models.keras.parity_gate import (
     Start,
     keras_graph,
@@ -129,6 +130,27 @@ class KerasBackend:
             progress(f"{stages[-1]}: {len(content)} bytes")
         metrics = self._measured(whole(built, self._task), engines, samples, into)
         return EngineFiles(engines=engines, metrics=metrics)
+
+    def write_file(
+        self,
+        kind: str,
+        spec: TrainerSpec,
+        model: Path,
+        weights: Path,
+        samples: Sequence[Sample],
+        file: Path,
+        progress: Progress,
+    ) -> float:
+        """Write the model as .keras, or as one graph for LiteRT or ONNX Runtime."""
+        if kind not in KINDS:
+            raise SettingsError(
+                f"no file of kind {kind!r} can be written; choose {', '.join(KINDS)}"
+            )
+        built = self._model.build(initial_weights=False)
+        _set_weights(built, spec, weights, model / FROZEN)
+        progress(f"{file.name}")
+        inputs = [sample.encoded.inputs for sample in samples]
+        return write_model_file(kind, whole(built, self._task), self._task, inputs, file)
 
     def _require_trained_classes(self, frozen: Collection[str], scope: str) -> None:
         axes = getattr(self._model, "class_axes", {})

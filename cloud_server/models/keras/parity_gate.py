@@ -95,6 +95,11 @@ def require_same_outputs(
     return _require_all(expected, checked, name, TOLERANCE)
 
 
+def require_close(expected: Tensors, actual: Tensors, name: str) -> float:
+    """Return the relative difference of two engines; raise ExportError above TOLERANCE."""
+    return _require_all(expected, actual, name, TOLERANCE)
+
+
 def require_usable_int8(fp32: Tensors, int8: Tensors, name: str) -> float:
     """Return the relative error of int8; raise ExportError if little of the signal is left."""
     return _require_all(fp32, int8, name, INT8_TOLERANCE)

@@ -1,0 +1,22 @@
+"""Write one version as a file for other programs."""
+
+from cloud_server.models.backend import open_backend
+from cloud_server.models.export import ExportResult, FileJob, Progress
+from fleet_model.bundle import TRAINER, parse_trainer
+from fleet_model.workload import rebuild
+
+
+def write_model_file(job: FileJob, progress: Progress) -> ExportResult:
+    """Run a FileJob; the file is there only if it computes what the model computes."""
+    spec = parse_trainer((job.model / TRAINER).read_bytes())
+    workload = rebuild(spec.workload)
+    backend = open_backend(spec.workload, workload)
+    samples = list(workload.samples(None))
+    try:
+        error = backend.write_file(
+            job.kind, spec, job.model, job.weights, samples, job.file, progress
+        )
+    except BaseException:
+        job.file.unlink(missing_ok=True)
+        raise
+    return ExportResult(metrics={"error": error})
