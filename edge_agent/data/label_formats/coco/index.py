@@ -1,5 +1,6 @@
 """What COCO's JSON files say, image by image, in 50 bytes a box."""
 
+import re
 from array import array
 from collections.abc import Mapping
 from decimal import Decimal
@@ -17,6 +18,7 @@ from fleet_model.errors import FrameError
 from fleet_model.types import Box
 
 _BOX, _CROWD, _WHOLE = range(3)  # what an annotation is: it may name a picture as a whole
+_COUNT = re.compile(r"0|[1-9][0-9]{0,17}")
 _NOWHERE = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -158,6 +160,8 @@ def _pixels(value: Any) -> int:
 
 def _id(item: Any, key: str) -> int | str | Decimal:
     value = _field(item, key)
+    if isinstance(value, str) and _COUNT.fullmatch(value):
+        return int(value)  # some tools write "1" in one place and 1 in the other
     if isinstance(value, int | str | Decimal):
         return value
     raise ValueError(f"the {key} is neither a number nor a text")

@@ -111,6 +111,16 @@ def test_ids_may_be_texts_and_crowds_are_left_out(write, load_all):
     assert [(each.kind, each.count) for each in damage.all()] == [("crowd left out", 1)]
 
 
+def test_a_number_and_its_text_are_the_same_id(write, load_all):
+    one = content(["a.jpg", "b.jpg"])
+    for image, name in zip(one["images"], ("0", "01"), strict=True):
+        image["id"] = name
+    damage = DamageLog()
+    first, second = load_all("coco", write({"a.json": one, "a.jpg": None, "b.jpg": None}), damage)
+    assert (first.boxes, second.boxes) == ((BOX,), ())
+    assert damage.sentence() == "1 x unknown image, first set/a.json: image 1"
+
+
 def test_where_everything_is_marked_as_a_crowd_nothing_is_left_out(write, load_all):
     one = content(["a.jpg"])
     one["annotations"][0]["iscrowd"] = 1  # as CVAT marks every mask
