@@ -61,7 +61,7 @@ def write_clip(path, times_ms, codec="libx264", container=None, **options):
     """Write a video file whose picture number n is shown at times_ms[n]."""
     import av
 
-    tick = Fraction(1, 30 if path.suffix == ".avi" else 90_000)  # an .avi counts frames
+    tick = Fraction(1, 30 if path.suffix.lower() == ".avi" else 90_000)  # an .avi counts frames
     with av.open(str(path), "w", container_options=container or {}) as clip:
         stream = clip.add_stream(codec, rate=30, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"

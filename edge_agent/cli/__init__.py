@@ -11,6 +11,7 @@ import typer
 
 from edge_agent.cli.frame_commands import Json, extract, inspect
 from edge_agent.cli.status_lines import status_lines
+from edge_agent.data.frames.source import is_live, source_path
 from fleet_model.command_line import make_app, run_app, show_findings
 from fleet_model.errors import BundleError, LossError
 
@@ -57,7 +58,7 @@ def enroll(
     from edge_agent.robot.settings import ExampleSettings, load_settings
     from fleet_model.protocol.proof import fingerprint
 
-    paths = tuple(path.absolute() for path in examples or ())
+    paths = tuple(path if is_live(path) else path.absolute() for path in examples or ())
     settings = ExampleSettings(
         paths=paths,
         topic=topic,
@@ -172,7 +173,10 @@ def predict(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="images, a data set, a bag, or ros:/topic; default: this robot's own examples"
+            parser=source_path,
+            metavar="[PATH]",
+            help="images, a data set, a bag, video, ros:/topic, rtsp://host/stream or /dev/video0; "
+            "default: this robot's own examples",
         ),
     ] = None,
     config: Config = CONFIG,

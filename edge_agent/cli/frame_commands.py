@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edge_agent.data.frames.source import source_path
 from fleet_model.errors import LossError, SettingsError, StorageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,15 @@ _LONGEST_COUNT_S = 2.0  # nobody waits longer to know how long it will take
 
 
 def extract(
-    paths: Annotated[list[Path], typer.Argument(help="bags, or data sets to convert")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            parser=source_path,
+            metavar="PATHS...",
+            help="bags, videos, data sets to convert; or one live source until Ctrl-C or --end: "
+            "ros:/topic, rtsp://host/stream, /dev/video0",
+        ),
+    ],
     topic: Annotated[str, typer.Option(help="camera topic; empty: the only one")] = "",
     out: Annotated[
         Path | None, typer.Option(help="folder of the data set; default: <first name>.frames")
@@ -95,25 +104,35 @@ def extract(
 
 def _bare_name(path: Path) -> str:
     """Return the name without the suffix of a storage file; a folder may have dots in its name."""
-    from edge_agent.data.frames.source import bag_suffix
+    from edge_agent.data.frames.source import bag_suffix, is_live, is_video, shown
 
+    if is_live(path):
+        return Path(shown(path)).name
     name = path.resolve().name
-    return name[: len(name) - len(bag_suffix(name))] if path.is_file() else name
+    suffix = path.suffix if is_video(path) else bag_suffix(name)
+    return name[: len(name) - len(suffix)] if path.is_file() else name
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="a bag folder, .mcap, .db3 or .bag")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            parser=source_path,
+            metavar="PATH",
+            help="a bag folder, .mcap, .db3 or .bag; a video or a folder of them",
+        ),
+    ],
     contact_sheet: Annotated[
         Path | None, typer.Option(help="PNG with pictures; default: <bag name>.contact.png here")
     ] = None,
     no_contact_sheet: Annotated[bool, typer.Option("--no-contact-sheet", help="draw none")] = False,
     json_output: Json = False,
 ) -> None:
-    """Show what is in a bag: topics, types, rates, gaps, damage; draw a contact sheet.
+    """Show what is in a bag or a video: topics, types, rates, gaps, damage; draw a contact sheet.
 
     Exit code 13 says that something is damaged, 12 that the contact sheet cannot be written.
     """
-    from edge_agent.data.inspection.inspect import inspect_bag
+    from edge_agent.data.inspection.inspect import inspect as run
     from fleet_model.command_line.output_file import STDOUT, require_output
 
     if contact_sheet == STDOUT:
@@ -121,7 +140,7 @@ def inspect(
     with suppress(StorageError):  # the table is worth reading the bag all the same
         require_output(None if no_contact_sheet else contact_sheet, "--contact-sheet", (".png",))
     with _progress_bar("messages", lambda: 0) as show:
-        inspection = inspect_bag(path, show)
+        inspection = run(path, show)
     sheet = None if no_contact_sheet else contact_sheet or Path(f"{inspection.name}.contact.png")
     unwritten: StorageError | None = None
     if not json_output:
@@ -228,21 +247,25 @@ def _inspection_lines(inspection: "Inspection") -> Iterator[str]:
     with console.capture() as captured:
         console.print(table)
     yield from (line.rstrip() for line in captured.get().splitlines())
+    drawn = {camera.topic.name for camera in inspection.cameras}
     for topic in inspection.topics:
-        if topic.pictures not in ("", "read"):
+        if topic.pictures and topic.messages and topic.name not in drawn:
             what = f"{topic.name} is a {topic.type} ({topic.encoding})"
-            yield f"{topic.pictures}: {what}, without pictures in the contact sheet"
+            install = "; pip install 'fleetlearn[video]'" if topic.pictures == "video" else ""
+            yield f"{topic.pictures}: {what}, without pictures in the contact sheet{install}"
 
 
 def _frame_count(paths: tuple[Path, ...], topic: str) -> int:
     """Return how many frames there are by the indexes of bags and data sets; 0: one is unknown."""
     from edge_agent.data.frames.bag import BagFrames
     from edge_agent.data.frames.damage import DamageLog
-    from edge_agent.data.frames.source import is_bag
+    from edge_agent.data.frames.source import is_bag, is_live
     from edge_agent.data.labels import LabelSettings, labelled_entries
     from fleet_model.errors import FrameError
 
     def count(path: Path) -> int:
+        if is_live(path):
+            return 0
         if is_bag(path):
             return BagFrames(path, topic).choose_topic().messages
         frames = 0

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.live import open_live
 from edge_agent.data.frames.source import (
     IMAGE_SUFFIXES,
     FrameEntry,
@@ -14,6 +15,7 @@ from edge_agent.data.frames.source import (
     is_bag,
     is_live,
     nothing_to_read,
+    shown,
 )
 from edge_agent.data.label_formats.annotations.told import PictureLabels, labels_by_image
 from edge_agent.data.label_formats.data_set import (
@@ -32,6 +34,12 @@ from edge_agent.data.label_formats.table import (
     labels_by_stamp,
     renamed,
     told_by_table,
+)
+from edge_agent.data.label_formats.videos import (
+    is_of_videos,
+    is_table,
+    video_entries,
+    video_names,
 )
 from edge_agent.data.manifest import columns_of
 from fleet_model.errors import FrameError, SettingsError
@@ -134,12 +142,8 @@ def _live_entries(
     path: Path, settings: LabelSettings, damage: DamageLog
 ) -> Iterator[LabelledEntry]:
     if settings.label_topic:
-        raise FrameError(
-            f"{path.as_posix()}: is live and has no labels; record a bag of both topics"
-        )
-    from edge_agent.data.frames.ros_topic import open_topic
-
-    for entry in open_topic(path, settings.topic).entries(damage):
+        raise FrameError(f"{shown(path)}: is live and has no labels; record a bag of both topics")
+    for entry in open_live(path, settings.topic).entries(damage):
         yield _entry_of(entry, _no_mark)
 
 
@@ -154,6 +158,9 @@ class Recording(NamedTuple):
 def open_recording(path: Path, settings: LabelSettings) -> Recording:
     """Return what lies at `path`; raises FrameError if nothing there can be read."""
     if not _is_bag(path):
+        if is_of_videos(path):
+            named = settings.label_topic
+            return Recording(is_table(named), partial(video_entries, path, named))
         return Recording(False, partial(_data_set_entries, path, settings))
     bag = BagFrames(path, settings.topic)
     named = settings.label_topic
@@ -211,6 +218,10 @@ def _data_set_entries(
 ) -> Iterator[LabelledEntry]:
     others: dict[str, None] = {}
     count = 0
+    for name in video_names(path) if path.is_dir() else ():
+        damage.add(
+            "video beside images", f"{path.name}/{name}; videos are read from folders of their own"
+        )
     try:
         for entry in _format_of(path).entries(path, damage):
             if settings.topic and entry.topic not in ("", settings.topic):

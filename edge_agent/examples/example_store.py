@@ -9,7 +9,7 @@ from sys import intern
 from typing import NamedTuple
 
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.source import IMAGE_SUFFIXES, find_bags
+from edge_agent.data.frames.source import IMAGE_SUFFIXES, find_bags, is_live, shown
 from edge_agent.data.labels import TOLERANCE_S, LabelSettings
 from edge_agent.examples.frame_index import FrameIndex
 from edge_agent.examples.held_out import HeldOutSplit, Moment
@@ -206,6 +206,10 @@ class ExampleStore:
 
     def _recordings(self, failures: list[FrameError]) -> Iterator[tuple[Path, LabelSettings]]:
         for path in self._paths:
+            if is_live(path):
+                come_once = "is live: its frames come once and nobody labels them; record bags"
+                failures.append(FrameError(f"{shown(path)}: {come_once} into examples.spool"))
+                continue
             try:
                 found = find_bags(path) or [path]
             except OSError as error:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from edge_agent.data.frames.damage import Damage, DamageLog
 from edge_agent.data.frames.source import Place, storage_suffix
 from edge_agent.data.label_formats.data_set import LabelledEntry
+from edge_agent.data.label_formats.videos import is_of_videos, label_files
 from edge_agent.data.labels import (
     Corrections,
     LabelSettings,
@@ -51,7 +52,7 @@ class KnownFrames:
         path, own = path.resolve(), DamageLog()
         topic = settings.label_topic
         options = (*settings, bool(topic) and Path(topic).exists())
-        known, digest = self._index.read(path, options), _digest(path)
+        known, digest = self._index.read(path, options), _digest(path, topic)
         finder, reading = FrameFinder(path, settings), None
         try:
             if known.whole is not None and known.whole.digest == digest:
@@ -157,11 +158,14 @@ class _Reading:
         return self.signatures.get(file)
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, label_topic: str) -> str:
     """Return the digest of all files that decide what is listed.
 
     "" if they are not known: of a data set that is named by one of its files they lie around it.
     """
+    if is_of_videos(path):
+        digests = [digest_of(file) for file in (path, *label_files(path, label_topic))]
+        return " ".join(digests) if all(digests) else ""
     return digest_of(path) if path.is_dir() or storage_suffix(path.name) else ""
 
 

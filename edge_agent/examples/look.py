@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edge_agent.data.frames.bag import BagFrames
-from edge_agent.data.frames.source import find_bags, is_bag
+from edge_agent.data.frames.source import find_bags, is_bag, is_live, shown
 from edge_agent.examples.left_out import by_kind, tell
 from edge_agent.examples.source import source_of
 from edge_agent.examples.spool.watch import FOLDER as KEPT
@@ -57,6 +57,9 @@ class _Counts:
 
 def _look(settings: AgentSettings, path: Path, labels: Sequence[str]) -> tuple[Finding, _Counts]:
     counts = _Counts()
+    if is_live(path):
+        step = "record bags of it into examples.spool"
+        return Finding(SUBJECT, "warn", f"{shown(path)}: is live and has no labels", step), counts
     if not path.exists():
         return Finding(
             SUBJECT, "warn", f"{path}: no such file or folder yet", "record there"

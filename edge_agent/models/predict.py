@@ -20,7 +20,7 @@ import numpy as np
 from edge_agent.data.confusion import count_confusion
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.source import is_bag
+from edge_agent.data.frames.source import is_bag, shown
 from edge_agent.data.label_formats.label_topic import has_topic
 from edge_agent.data.labels import (
     TOLERANCE_S,
@@ -53,7 +53,7 @@ class PredictOptions:
     """What to run over what, and where the answers go."""
 
     bundle: Path  # bundle directory
-    path: Path | None = None  # bag, data set (folder, YOLO, COCO, TFDS) or image
+    path: Path | None = None  # bag, data set, image, video, live source
     source: SourceSpec | None = None  # without a path: the examples of this robot
     precision: str = "fp32"
     topic: str = ""  # camera topic of a bag; "" takes the only one
@@ -136,7 +136,7 @@ def run_predict(
     damage, found, left_out = DamageLog(), list[Predicted](), Counter[str]()
     task = task.model_copy(update={"former": engine.manifest.described_task.former})
     examples = _examples(_with_usual_labels(options), task, damage, left_out)
-    name = options.path.name if options.path else "the examples of this robot"
+    name = shown(options.path) if options.path else "the examples of this robot"
     with ExitStack() as files:
         keep = _row_writer(options, task.answer, stdout, files)
         each = _with_progress(islice(predict(engine, examples, damage), options.limit), options)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from edge_agent.data.frames.source import is_live
 from fleet_model.settings import (
     Expected,
     Options,
@@ -239,7 +240,9 @@ def _absolute(settings: AgentSettings, folder: Path) -> AgentSettings:
             ),
             "examples": examples.model_copy(
                 update={
-                    "paths": tuple(folder / path for path in examples.paths),
+                    "paths": tuple(
+                        path if is_live(path) else folder / path for path in examples.paths
+                    ),
                     "spool": examples.spool and folder / examples.spool,
                     "label_topic": _topic_or_path(examples.label_topic, folder),
                 }

@@ -11,7 +11,7 @@ from recorder import mark
 
 from cloud_server.simulation.chart import write_chart
 from edge_agent.cli.frame_commands import _write_sheet
-from edge_agent.data.inspection.inspect import inspect_bag
+from edge_agent.data.inspection.inspect import inspect
 from edge_agent.models.predict import PredictOptions, _row_writer
 from edge_agent.models.predictions import Row
 from fleet_model.types import Prediction
@@ -34,7 +34,7 @@ def _write_reports(root: Path) -> None:
         star = Prediction(label="star", score=0.9)
         write(Row(file="monday", topic="/camera", stamp_ns=1, prediction=star))
     mark()
-    _write_sheet(inspect_bag(recording() / "monday"), sheet)
+    _write_sheet(inspect(recording() / "monday"), sheet)
     mark()
 
 

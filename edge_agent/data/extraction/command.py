@@ -1,11 +1,13 @@
 """Say as text what is extracted from what: the same text means the same data set, byte for byte."""
 
 import os
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent.data.extraction.selection import Selection
+from edge_agent.data.frames.source import is_live, shown
 from edge_agent.data.labels import LabelSettings
 from fleet_model.errors import FrameError
 
@@ -46,7 +48,12 @@ def _selected(selection: Selection) -> str:
 
 
 def _described(path: Path) -> str:
-    """Return name, files, bytes of a source, and a checksum of the names and sizes."""
+    """Return name, files, bytes of a source, and a checksum of the names and sizes.
+
+    What is live never comes again, so it is another one each time.
+    """
+    if is_live(path):
+        return f"{shown(path)!r} live from {time.time_ns()} on"
     count, size, crc = 0, 0, 0
     try:
         for name, size_bytes in _files(path):

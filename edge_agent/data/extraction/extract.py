@@ -9,7 +9,7 @@ remembers is checked on the disk and not made again.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from edge_agent.data.extraction.selection import Selection, reason_to_skip, requ
 from edge_agent.data.extraction.stages import Candidate, Quality, encoded
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import Damage, DamageLog
-from edge_agent.data.frames.source import is_bag, is_live
+from edge_agent.data.frames.source import is_bag, is_live, shown
 from edge_agent.data.labels import (
     LabelledFrame,
     LabelSettings,
@@ -41,7 +41,9 @@ _FASTEST_HZ, _LONGEST_S = 1e6, 1e9  # beyond, someone mistyped
 class ExtractOptions:
     """What to extract and how. The same options into the same `out` continue where they ended."""
 
-    paths: tuple[Path, ...]  # bags, or data sets of any kind that labels.py reads
+    # Bags, videos, data sets of any kind that labels.py reads; or one live source, until it is
+    # stopped or `selection.end` is reached.
+    paths: tuple[Path, ...]
     out: Path  # made if needed; else empty, or begun with these options
     labels: LabelSettings = field(default_factory=LabelSettings)  # and which topic of a bag
     selection: Selection = field(default_factory=Selection)
@@ -129,26 +131,24 @@ def _require_options(options: ExtractOptions) -> None:
         )
     if options.min_sharpness is not None and not 0 <= options.min_sharpness < math.inf:
         raise SettingsError(f"a sharpness is at least 0, got {options.min_sharpness}")
-    _require_outside(options)
-    if any(is_live(path) for path in options.paths):
-        raise SettingsError(
-            "extract reads recordings, not live topics; record one with `ros2 bag record`, then "
-            "extract the bag"
-        )
-    missing = [path.name for path in options.paths if not path.exists()]
+    live = [path for path in options.paths if is_live(path)]
+    if live and len(options.paths) > 1:
+        raise SettingsError(f"{shown(live[0])}: is live and does not end; extract it alone")
+    recorded = [path for path in options.paths if path not in live]
+    _require_outside(options.out, recorded)
+    missing = [path.name for path in recorded if not path.exists()]
     if missing:
         raise FrameError(f"{missing[0]}: no such file or folder", "missing file")
     require_label_source(options.paths, options.labels.label_topic)
 
 
-def _require_outside(options: ExtractOptions) -> None:
+def _require_outside(into: Path, paths: Iterable[Path]) -> None:
     """Refuse to write into what is read: the source would change while it is read."""
-    out = options.out.resolve()
-    for path in options.paths:
+    out = into.resolve()
+    for path in paths:
         if out == path.resolve() or path.resolve() in out.parents:
             raise SettingsError(
-                f"{options.out.name}: lies in {path.resolve().name}, which is read; name another "
-                "--out"
+                f"{into.name}: lies in {path.resolve().name}, which is read; name another --out"
             )
 
 
@@ -217,7 +217,13 @@ class _Extraction:
 
     def _chosen(self, source: int, path: Path) -> Iterator[Candidate]:
         skip = reason_to_skip(self._options.selection)
+        end = self._options.selection.end if is_live(path) else None
+        end_ns: int | None = None
         for entry in labelled_entries(path, self._options.labels, self._damage):
+            if end is not None:
+                end_ns = end.after(entry.time_ns) if end_ns is None else end_ns
+                if entry.time_ns >= end_ns:
+                    return  # a recording may go back in time, what is live does not
             self._seen += 1
             reason = skip(entry.time_ns)
             if reason:

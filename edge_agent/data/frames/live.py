@@ -2,70 +2,57 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.message import frame_of
-from edge_agent.data.frames.source import FrameEntry
-from edge_agent.data.storage import Topic
+from edge_agent.data.frames.source import LIVE_PREFIX, FrameEntry, FrameSource
 from fleet_model.errors import FrameError
-
-SOURCE = "ros"  # Frame.source of live frames, where a bag has its name
-
-
-class _Losses(NamedTuple):
-    """Totals since the beginning."""
-
-    queue_full: int = 0
-    in_transport: int = 0
+from fleet_model.types import Frame
 
 
 class _Arrived(NamedTuple):
-    time_ns: int
-    topic: Topic
-    message: bytes
-    losses: _Losses  # until then
+    entry: FrameEntry
+    losses: Mapping[str, int]  # totals until then, by kind
 
 
 class _Ended(NamedTuple):
     error: FrameError | None
-    losses: _Losses
+    losses: Mapping[str, int]
 
 
 class LiveQueue:
-    """Messages on their way from the listening thread to the reader: the newest few.
+    """Frames on their way from the listening thread to the reader: the newest few.
 
     A reader that is slower than the camera gets the newest pictures, and every one that it missed
     is counted.
     """
 
-    def __init__(self, topic: str, size: int) -> None:
-        """Make an empty queue for `size` messages of `topic`."""
-        self._topic = topic
+    def __init__(self, where: str, size: int) -> None:
+        """Make an empty queue for `size` frames; `where` names their source in damage."""
+        self._where = where
         self._size = size
-        self._losses = _Losses()
+        self._losses: dict[str, int] = {}  # replaced, never changed: the queue holds earlier ones
         # SimpleQueue, as a signal handler may run while the main thread waits in it
         self._items: SimpleQueue[_Arrived | _Ended] = SimpleQueue()
 
-    def put(self, time_ns: int, topic: Topic, message: bytes) -> None:
-        """Add a message; where the queue is full, the oldest one goes. Listening thread only."""
+    def put(self, time_ns: int, load: Callable[[], Frame]) -> None:
+        """Add a frame; where the queue is full, the oldest one goes. Listening thread only."""
         if self._items.qsize() >= self._size:
             try:
                 self._items.get_nowait()
             except Empty:  # the reader was faster
                 pass
             else:
-                self._losses = self._losses._replace(queue_full=self._losses.queue_full + 1)
-        self._items.put(_Arrived(time_ns, topic, message, self._losses))
+                self.lost("queue full")
+        self._items.put(_Arrived(FrameEntry(time_ns, load), self._losses))
 
-    def lost(self, count: int) -> None:
-        """Count messages that the middleware could not deliver. Listening thread only."""
-        in_transport = self._losses.in_transport + count
-        self._losses = self._losses._replace(in_transport=in_transport)
+    def lost(self, kind: str, count: int = 1) -> None:
+        """Count frames that do not arrive. Listening thread only."""
+        self._losses = {**self._losses, kind: self._losses.get(kind, 0) + count}
 
     def end(self, error: FrameError | None) -> None:
         """Say that nothing more comes, and whether something failed."""
@@ -73,23 +60,30 @@ class LiveQueue:
 
     def entries(self, damage: DamageLog) -> Iterator[FrameEntry]:
         """Yield what was put until the end; losses go to `damage`. Raises the end's error."""
-        before = _Losses()
+        before: Mapping[str, int] = {}
         while True:
             item = self._items.get()
-            at = str(item.time_ns) if isinstance(item, _Arrived) else "the end"
-            position = f"{SOURCE}{self._topic} before {at}"
-            if count := item.losses.queue_full - before.queue_full:
-                damage.add("queue full", position, count)
-            if count := item.losses.in_transport - before.in_transport:
-                damage.add("lost in transport", position, count)
+            at = str(item.entry.time_ns) if isinstance(item, _Arrived) else "the end"
+            for kind, total in item.losses.items():
+                if count := total - before.get(kind, 0):
+                    damage.add(kind, f"{self._where} before {at}", count)
             before = item.losses
             if isinstance(item, _Ended):
                 if item.error:
                     raise item.error
                 return
-            yield FrameEntry(
-                item.time_ns, partial(frame_of, item.message, item.topic, SOURCE, item.time_ns)
-            )
+            yield item.entry
+
+
+def open_live(path: Path, topic: str) -> FrameSource:
+    """Return the live source that `path` names; raises SettingsError if `topic` is another one."""
+    if path.as_posix().startswith(LIVE_PREFIX):
+        from edge_agent.data.frames.ros_topic import open_topic
+
+        return open_topic(path, topic)
+    from edge_agent.data.frames.video.camera import CameraFrames
+
+    return CameraFrames(path)
 
 
 @contextmanager

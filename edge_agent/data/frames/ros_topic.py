@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.live import LiveQueue, ending_at_signals
-from edge_agent.data.frames.message import CAMERA_TYPES
+from edge_agent.data.frames.message import CAMERA_TYPES, frame_of
 from edge_agent.data.frames.source import LIVE_PREFIX, FrameEntry
 from edge_agent.data.storage import Topic
 from fleet_model.errors import FrameError, SettingsError
 
 log = logging.getLogger(__name__)
 
+_SOURCE = "ros"  # Frame.source of live frames, where a bag has its name
 _POLL_S = 0.1  # how late a stop is noticed
 _TEND_S = 0.25  # between two looks at the publishers
 _SILENCE_S = 5.0  # without a message before the log says why; then twice as long each time
@@ -111,7 +112,7 @@ class _Listener:
 
     def __init__(self, topic: str, type: str, settings: LiveSettings) -> None:
         self.topic = topic
-        self.queue = LiveQueue(topic, settings.queue_frames)
+        self.queue = LiveQueue(f"{_SOURCE}{topic}", settings.queue_frames)
         self._type = type
         self._settings = settings
         self._name = f"{LIVE_PREFIX}{topic}"
@@ -249,10 +250,11 @@ class _Listener:
     def _receive(self, topic: Topic, message: bytes) -> None:
         self._arrived, self._heard = True, time.monotonic()
         self._next_word_s = _SILENCE_S
-        self.queue.put(time.time_ns(), topic, message)
+        now_ns = time.time_ns()
+        self.queue.put(now_ns, partial(frame_of, message, topic, _SOURCE, now_ns))
 
     def _lose(self, event: Any) -> None:
-        self.queue.lost(event.total_count_change)
+        self.queue.lost("lost in transport", event.total_count_change)
 
     def _refuse(self, event: Any) -> None:
         from rclpy.qos import qos_policy_name_from_kind

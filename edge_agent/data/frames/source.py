@@ -1,16 +1,23 @@
 """What a camera frame is before it is read, and what lies at a path: a bag, images, a topic."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
+from urllib.parse import quote, unquote
 
+from edge_agent.data.frames.damage import DamageLog
 from fleet_model.errors import FrameError
 from fleet_model.types import Frame
 
 LIVE_PREFIX = "ros:"  # "ros:/camera/image" in place of a path is that topic, live
+_RTSP = re.compile(r"(rtsps?):(.*)", re.DOTALL)
+_WEBCAM = re.compile(r"/dev/video[0-9]+|[0-9]{1,3}")  # a device, or its number
+_USER = re.compile(r"//[^/?#]*@")  # and password, in a URL
 # compressed as a whole: .zstd; a ROS 1 recording that was never closed: .active
 BAG_SUFFIXES = (".mcap", ".mcap.zstd", ".db3", ".db3.zstd", ".bag", ".bag.active")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
     # Listed, so that each is counted as what is not read:
@@ -62,6 +69,14 @@ class FrameEntry(NamedTuple):
     place: Place | None = None  # None: live, it comes once
 
 
+class FrameSource(Protocol):
+    """Where frames come from: a bag's topic, a video, a camera."""
+
+    def entries(self, damage: DamageLog) -> Iterator[FrameEntry]:
+        """Yield the frames; what cannot be read is added to `damage`."""
+        ...
+
+
 def nothing_to_read(path: Path) -> FrameError:
     """Return the error for a path where no frames were found; it says what is there instead."""
     if not path.exists():
@@ -73,13 +88,54 @@ def nothing_to_read(path: Path) -> FrameError:
     if bags:
         names = ", ".join(bag.relative_to(path).as_posix() for bag in bags[:5])
         return FrameError(f"{path.name}: holds bags but is none; name one of them: {names}")
-    expected = f"a rosbag2 folder, {', '.join(BAG_SUFFIXES)} or images"
+    expected = f"a rosbag2 folder, {', '.join(BAG_SUFFIXES)}, images or video"
     return FrameError(f"{path.name}: neither a bag nor an image; expected {expected}")
 
 
 def is_live(path: Path) -> bool:
-    """Return whether `path` names a live topic, whose frames have no end and come only once."""
-    return path.as_posix().startswith(LIVE_PREFIX)
+    """Return whether `path` names a topic or camera, whose frames have no end and come only once.
+
+    "ros:/camera/image", "rtsp://host/stream", "/dev/video0", or "0" where no file is called that.
+    """
+    text = path.as_posix()
+    return text.startswith(LIVE_PREFIX) or bool(_RTSP.fullmatch(text)) or is_webcam(path)
+
+
+def is_webcam(path: Path) -> bool:
+    """Return whether `path` is a camera of this machine."""
+    text = path.as_posix()
+    return bool(_WEBCAM.fullmatch(text)) and not (text[0] != "/" and path.exists())
+
+
+def source_path(text: str) -> Path:
+    """Return what a person typed as a path, from which `live_name` gives it back.
+
+    A Path keeps no "//", so it holds some URLs as one escaped name.
+    """
+    path, match = Path(text), _RTSP.fullmatch(text)
+    return (
+        path
+        if match is None or live_name(path) == text
+        else Path(f"{match[1]}:{quote(match[2], safe='')}")
+    )
+
+
+def live_name(path: Path) -> str:
+    """Return the topic, URL or device as it was typed, password and all."""
+    text = path.as_posix()
+    match = _RTSP.fullmatch(text)
+    if match is None:
+        return text
+    rest = match[2] if "/" in match[2] else unquote(match[2])
+    return f"{match[1]}:{rest if rest.startswith('//') else '/' + rest}"
+
+
+def shown(path: Path) -> str:
+    """Return a name for messages: of what is live all of it but user and password, else the last.
+
+    Directories stay on the robot.
+    """
+    return _USER.sub("//", live_name(path)) if is_live(path) else path.name
 
 
 def is_bag(path: Path) -> bool:
@@ -100,6 +156,11 @@ def bag_suffix(name: str) -> str:
     hidden = name.startswith(".")  # macOS leaves "._x.mcap" on foreign disks
     ends = (end for end in BAG_SUFFIXES if name.lower().endswith(end))
     return "" if hidden else next(ends, "")
+
+
+def is_video(path: Path) -> bool:
+    """Return whether `path` is a video file."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
 
 
 def find_bags(path: Path) -> list[Path]:

@@ -1,13 +1,14 @@
-"""Say what is in a bag: topics, rates, gaps, damage, pictures to look at.
+"""Say what is in a bag or a video: topics, rates, gaps, damage, pictures to look at.
 
 The whole bag is read once, and what a reader could trip over is checked; only the few pictures of
 the contact sheet are decoded.
 """
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,10 @@ from numpy.typing import NDArray
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import Damage, DamageLog
 from edge_agent.data.frames.message import frame_of
-from edge_agent.data.frames.source import is_bag
+from edge_agent.data.frames.source import FrameEntry, is_bag, is_live, shown
+from edge_agent.data.frames.video.decoder import NO_LIBRARY
+from edge_agent.data.frames.video.file import VideoFile
+from edge_agent.data.label_formats.videos import is_of_videos, video_names
 from edge_agent.data.storage import Stored, Topic
 from fleet_model.errors import FrameError
 from fleet_model.types import NS_PER_S, Frame, RgbImage, Tensor
@@ -80,32 +84,75 @@ class Inspection:
     cameras: tuple[CameraSamples, ...]
 
 
-def inspect_bag(path: Path, progress: Callable[[int, int], None] | None = None) -> Inspection:
-    """Read a bag.
+Progress: TypeAlias = Callable[[int, int], None]  # (messages read, messages there are)
+
+
+def inspect(path: Path, progress: Progress | None = None) -> Inspection:
+    """Read a bag, a video file or a folder of them.
 
     Args:
-        path: any bag that BagFrames reads.
-        progress: called often with (messages read, messages there are).
+        path: any bag that BagFrames reads, or videos.
+        progress: called often.
 
     Raises:
-        FrameError: it is no bag, or nothing in it can be read.
+        FrameError: it is neither, or nothing in it can be read.
     """
     if path.name in ("", ".."):  # "." has a name, too; a link keeps its own
         path = path.resolve()
+    if is_live(path):
+        raise FrameError(f"{shown(path)}: is live; record a bag or extract it, and inspect that")
     if not path.exists():
         raise FrameError(f"{path.name}: no such file or folder", "missing file")
-    if not is_bag(path):
-        raise FrameError(f"{path.name}: is no bag; expected a rosbag2 folder, .mcap, .db3 or .bag")
+    if is_bag(path):
+        return _inspect_bag(path, progress)
+    if is_of_videos(path):
+        return _inspect_videos(path, progress)
+    expected = "a rosbag2 folder, .mcap, .db3, .bag or video"
+    raise FrameError(f"{path.name}: is no bag; expected {expected}")
+
+
+def _inspect_videos(path: Path, progress: Progress | None) -> Inspection:
+    damage, cameras = DamageLog(), list[CameraSamples]()
+    names = video_names(path, damage)
+    each = max(_FEWEST_PICTURES, _PICTURES // len(names))
+    for name in names:
+        file = path / name if path.is_dir() else path
+        video = VideoFile(file.resolve(), path.name, name)
+        try:
+            times = np.array([entry.time_ns for entry in video.entries(damage)], np.int64)
+            wanted = evenly_spaced(times, each) if len(times) else frozenset()
+            seen = _read_frames(video.entries(DamageLog()), wanted, damage, progress, len(times))
+        except FrameError as error:
+            if error.reason == NO_LIBRARY:
+                raise
+            damage.add(error.reason, str(error))
+            times, seen = np.array([], np.int64), _Seen()
+        report = _report(Topic(name, seen.kind or "video", "", "", 0), "video", times)
+        cameras.append(CameraSamples(report, tuple(seen.samples), tuple(seen.damaged_ns)))
+    return Inspection(path.name, tuple(c.topic for c in cameras), damage.all(), tuple(cameras))
+
+
+def _inspect_bag(path: Path, progress: Progress | None) -> Inspection:
     bag, damage = BagFrames(path), DamageLog()
     topics = {topic.name: topic for topic in bag.topics()}
     times = {name: array("q") for name in topics}
     for stored in bag.stored(topics, damage):
         times[stored.topic.name].append(stored.bag_ns)
     kinds = {name: bag.kind_of_pictures(topic) for name, topic in topics.items()}
-    cameras = [name for name in topics if kinds[name] == "read" and times[name]]
+    cameras = [name for name in topics if kinds[name] in ("read", "video") and times[name]]
     each = max(_FEWEST_PICTURES, _PICTURES // max(1, len(cameras)))
     wanted = {name: evenly_spaced(np.array(times[name]), each) for name in cameras}
-    seen = _read_all(bag, topics, wanted, damage, progress, sum(map(len, times.values())))
+    videos = [name for name in cameras if kinds[name] == "video"]
+    total = sum(map(len, times.values()))
+    seen = _read_all(bag, topics.keys() - videos, wanted, damage, progress, total)
+    for name in videos:
+        entries = BagFrames(path, name).entries(DamageLog())
+        try:
+            seen[name] = _read_frames(entries, wanted[name], damage, progress, total)
+        except FrameError as error:
+            if error.reason != NO_LIBRARY:
+                raise
+            cameras.remove(name)  # a bag has other topics as well
     reports = {
         name: _report(topics[name], kinds[name], np.sort(np.array(times[name]))) for name in topics
     }
@@ -164,16 +211,17 @@ def _report(topic: Topic, pictures: str, times_ns: NDArray[np.int64]) -> TopicRe
 @dataclass(slots=True)
 class _Seen:
     messages: int = 0
+    kind: str = ""  # of a video: its codec
     samples: list[Sample] = field(default_factory=list)
     damaged_ns: "array[int]" = field(default_factory=lambda: array("q"))
 
 
 def _read_all(
     bag: BagFrames,
-    topics: dict[str, Topic],
+    topics: Collection[str],
     wanted: dict[str, frozenset[int]],
     damage: DamageLog,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
     total: int,
 ) -> dict[str, _Seen]:
     """Load every message, add to `damage` what fails, return the wanted pictures by topic."""
@@ -198,6 +246,36 @@ def _read_all(
     return seen
 
 
+def _read_frames(
+    entries: Iterator[FrameEntry],
+    wanted: frozenset[int],
+    damage: DamageLog,
+    progress: Progress | None,
+    total: int,
+) -> _Seen:
+    """Do what `_read_all` does with the frames of one video."""
+    seen = _Seen()
+    for number, entry in enumerate(entries):
+        try:
+            frame = entry.load()
+            picture = _thumbnail(frame) if number in wanted else None
+            seen.kind = frame.format
+            sample = Sample(entry.time_ns, picture, _remark(frame))
+        except FrameError as error:
+            damage.add(error.reason, str(error))
+            sample = Sample(entry.time_ns, None, error.reason)
+            seen.damaged_ns.append(entry.time_ns)
+        if number in wanted:
+            seen.samples.append(sample)
+        if progress:
+            progress(number + 1, total)
+    return seen
+
+
+def _remark(frame: Frame) -> str:
+    return f"{frame.format} {frame.width} x {frame.height}"
+
+
 def _sample(stored: Stored, source: str, is_camera: bool, is_wanted: bool) -> Sample:
     """Read one message; a camera's is decoded only if it is wanted."""
     content = stored.load()
@@ -205,7 +283,7 @@ def _sample(stored: Stored, source: str, is_camera: bool, is_wanted: bool) -> Sa
         return Sample(stored.bag_ns, None, "")
     frame = frame_of(content, stored.topic, source, stored.bag_ns)
     picture = _thumbnail(frame) if is_wanted else None
-    return Sample(stored.bag_ns, picture, f"{frame.format} {frame.width} x {frame.height}")
+    return Sample(stored.bag_ns, picture, _remark(frame))
 
 
 def _thumbnail(frame: Frame) -> RgbImage:

@@ -10,7 +10,18 @@ _HOLDERS = {
     *("images", "image", "imgs", "img", "pictures", "picture", "pics", "photos", "frames"),
     *("jpegimages", "jpg", "jpeg", "png", "data", "dataset", "datasets", "raw", "input", "rgb"),
     *("labels", "label", "annotations", "ann", "masks", "mask", "depth", "all", "unsorted"),
-    *("obj_train_data", "obj_valid_data", "obj_test_data", "export", "upload", "media", "default"),
+    *(
+        "obj_train_data",
+        "obj_valid_data",
+        "obj_test_data",
+        "export",
+        "upload",
+        "media",
+        "video",
+        "videos",
+        "clips",
+        "default",
+    ),
     *("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval"),
 }
 _SPLIT = r"(?:train|val|valid|test|images)[_-]?\d*"

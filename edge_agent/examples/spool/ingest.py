@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edge_agent.data.extraction.extract import ExtractOptions, ExtractSummary, extract
+from edge_agent.data.extraction.files import passes_through
 from edge_agent.data.extraction.selection import Selection, TimeLimit, reason_to_skip
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.labels import LabelSettings, labelled_entries
@@ -29,6 +30,7 @@ from edge_agent.examples.spool.kept_examples import BatchNote, KeptExamples, kee
 from edge_agent.examples.spool.ledger import Ledger, Underway, recording_id
 from edge_agent.examples.spool.recordings import Recording, find_recordings
 from fleet_model.errors import FleetError, FrameError, SettingsError, StorageError
+from fleet_model.types import Frame
 
 BUSY = 75  # exit code: another process is at it
 # Less urgent than training (10): the examples of today are for the rounds of tomorrow.
@@ -201,7 +203,7 @@ class Ingest:
                 continue
             if not length:
                 with suppress(FrameError):
-                    frame_bytes = max(1, len(entry.load().frame.data))
+                    frame_bytes = _file_bytes(entry.load().frame)
                     length = round(self._job.max_mb * 1e6 / PARTS / frame_bytes / _LARGER)
                     length = max(length, SMALLEST_PART)
             if count >= length > 0 and (not borders or entry.time_ns > borders[-1]):
@@ -216,6 +218,12 @@ class Ingest:
         totals = self._ledger.totals
         totals.examples, totals.megabytes = size.examples, round(size.size_bytes / 1e6, 3)
         self._ledger.save()
+
+
+def _file_bytes(frame: Frame) -> int:
+    """Return about how many bytes a frame has as a file; a packet of video becomes a picture."""
+    unpacked = 0 if passes_through(frame, "keep") else 3 * frame.width * frame.height
+    return max(1, len(frame.data), unpacked)
 
 
 def _batch(recording: Recording, name: str, part: int) -> str:

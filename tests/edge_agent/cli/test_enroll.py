@@ -1,12 +1,16 @@
 """From a robot kit to key and settings."""
 
 import stat
+from contextlib import suppress
 
 import pytest
 
+from edge_agent.cli import main
 from edge_agent.cli.enroll import enroll
+from edge_agent.data.frames.source import live_name
+from edge_agent.examples.example_store import ExampleStore
 from edge_agent.robot.settings import ExampleSettings, load_settings
-from fleet_model.errors import SettingsError
+from fleet_model.errors import FrameError, SettingsError
 from fleet_model.protocol.proof import public_line, read_key
 
 pytestmark = pytest.mark.base
@@ -106,3 +110,23 @@ def test_a_damaged_key_is_not_replaced(kit, tmp_path):
         enroll(kit, tmp_path, ExampleSettings(), train=True)
     assert (tmp_path / "robot.key").read_text() == "damaged"
     assert not (tmp_path / "agent.toml").exists()
+
+
+def test_a_live_topic_stays_what_it_is(kit, tmp_path, monkeypatch, capsys):
+    words = ["edge-agent", "enroll", str(kit), "--dir", str(tmp_path / "robot")]
+    live = ["--examples", "ros:/camera/image", "--examples", "rtsp://me:s3cret@cam/a"]
+    monkeypatch.setattr("sys.argv", words + live)
+    with suppress(SystemExit):
+        main()
+    said = capsys.readouterr()
+    settings = load_settings(tmp_path / "robot" / "agent.toml", {})
+    assert [live_name(path) for path in settings.examples.paths] == [
+        "ros:/camera/image",
+        "rtsp://me:s3cret@cam/a",
+    ]
+    assert "ros:/camera/image: is live and has no labels" in said.err
+    assert "no such file" not in said.err
+    assert "s3cret" not in said.out + said.err
+    store = ExampleStore(settings.examples.paths, "", "", ["clear"])
+    with pytest.raises(FrameError, match=r"ros:/camera/image: is live: its frames come once"):
+        list(store.examples())

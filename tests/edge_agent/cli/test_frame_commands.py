@@ -97,7 +97,10 @@ def test_start_and_end_are_seconds_or_times(damaged, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["extract", "ros:/camera/image"], 2, "record one with `ros2 bag record`"),
+        (["extract", "ros:/camera/image"], 5, "ros:/camera/image: needs ROS 2"),
+        (["extract", "ros:/a", "r1"], 2, "ros:/a: is live and does not end; extract it alone"),
+        (["extract", "ros:/a", "--labels", "/l"], 5, "ros:/a: is live and has no labels"),
+        (["inspect", "rtsp://u:pw@cam/a"], 5, "rtsp://cam/a: is live; record a bag or extract"),
         (["extract", "gone"], 5, "gone: no such file"),
         (["extract", "r1", "--start", "noon"], 2, "--start noon: expected seconds"),
         (["extract", "r1", "--format", "voc"], 2, "choose coco, folder, tfds, yolo"),
@@ -130,6 +133,7 @@ def test_inspect_shows_a_table_and_draws_a_contact_sheet(bags, tmp_path):
 
 
 def test_inspect_says_which_pictures_are_video_or_not_read(tmp_path):
+    (tmp_path / "av.py").write_text("raise ImportError")  # as without the extra
     with (tmp_path / "a.mcap").open("wb") as stream:
         writer = Writer(stream)
         writer.start()
@@ -148,9 +152,9 @@ def test_inspect_says_which_pictures_are_video_or_not_read(tmp_path):
         "not read: /foxglove.Raw is a foxglove.RawImage (flatbuffer), "
         "without pictures in the contact sheet",
         "video: /foxglove.Com is a foxglove.CompressedVideo (protobuf), "
-        "without pictures in the contact sheet",
+        "without pictures in the contact sheet; pip install 'fleetlearn[video]'",
         "video: /sensor_msgs/ is a sensor_msgs/CompressedImage (cdr), "
-        "without pictures in the contact sheet",
+        "without pictures in the contact sheet; pip install 'fleetlearn[video]'",
     ]
 
 

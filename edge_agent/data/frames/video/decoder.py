@@ -14,24 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from fleet_model.errors import FrameError, SettingsError
+from fleet_model.errors import FrameError
 from fleet_model.types import Frame, RgbImage
 
-AFTER_LOST = "after a lost frame"
-_AFTER, _NO_KEY = "after a damaged frame", "before the first key frame"
+NO_LIBRARY = "video needs PyAV"
+NO_KEY = "before the first key frame"
+AFTER, AFTER_LOST = "after a damaged frame", "after a lost frame"
 NAMES = {"h264": "h264", "hevc": "h265"}  # FFmpeg's word -> ours; other codecs have one word
 _KEPT = 4  # earlier pictures: threads ask in nearly the order of the stream
 _DELAY = 17  # packets; a picture is shown at most 16 later than decoded (H.264 A.3.1, H.265 A.4)
 
 
 def load_av(what: str) -> Any:
-    """Return the PyAV library; `what` needs it. Raises SettingsError where it is not installed."""
+    """Return the PyAV library; `what` needs it. Raises FrameError where it is not installed."""
     try:
         import av
     except ImportError as error:
         missing = "" if isinstance(error, ModuleNotFoundError) else f" ({error})"
-        raise SettingsError(
-            f"{what}: is video, which needs PyAV{missing}; run: pip install 'fleetlearn[video]'"
+        raise FrameError(
+            f"{what}: is video, which needs PyAV{missing}; run: pip install 'fleetlearn[video]'",
+            NO_LIBRARY,
         ) from None
     return av
 
@@ -77,7 +79,7 @@ def packet_of(
     leads = group is not None and group.is_open and stamp_ns < group.stamp_ns
     run = tuple(each for each in (before if leads else group, group) if each)
     if len(run) < 2:
-        raise FrameError(f"{where}: {_NO_KEY}", _NO_KEY)
+        raise FrameError(f"{where}: {NO_KEY}", NO_KEY)
     return Packet(number, stamp_ns, run if leads else run[1:])
 
 
@@ -236,10 +238,10 @@ class Pictures:
         """Raise FrameError if it is known that a packet cannot be decoded."""
         *before, group = packet.run
         if any(each.spoilt is not None for each in before):
-            raise FrameError(f"{self._at(packet)}: {_AFTER}", _AFTER)
+            raise FrameError(f"{self._at(packet)}: {AFTER}", AFTER)
         if group.spoilt is None or packet.number < group.spoilt:
             return
-        reason = group.spoilt_by or _AFTER
+        reason = group.spoilt_by or AFTER
         if packet.number == group.spoilt and not group.spoilt_by:
             reason = f"damaged {packet.codec}"
         raise FrameError(f"{self._at(packet)}: {reason}", reason)

@@ -54,8 +54,7 @@ class VideoFile:
         """Yield every frame, the same ones in the same order at every call.
 
         Raises:
-            FrameError: the file cannot be opened, or holds no video.
-            SettingsError: PyAV is not installed.
+            FrameError: the file cannot be opened or holds no video, or PyAV is not installed.
         """
         load_av(self._where)
         waiting: list[tuple[int, int, FrameEntry]] = []
@@ -138,14 +137,14 @@ def _opened(path: Path, where: str) -> Any:
 
     try:
         return av.open(f"file:{path}", options=dict(_OPTIONS))
-    except av.error.InvalidDataError:
+    except (av.error.PermissionError, av.error.FileNotFoundError) as error:
+        raise FrameError(f"{where}: {error.strerror}", "unreadable") from None
+    except av.error.FFmpegError:  # its text has the whole path
         raise FrameError(
             f"{where}: no video that can be read: it was cut before its index was written, or is "
             "of another kind",
             "damaged file",
         ) from None
-    except OSError as error:
-        raise FrameError(f"{where}: {error.strerror}", "unreadable") from None
 
 
 def _video_of(container: Any, where: str, damage: DamageLog) -> Any:

@@ -78,7 +78,7 @@ def video_entries(numbered: Iterable[Numbered], source: str) -> Iterator[FrameEn
         source: `Frame.source`.
 
     Raises:
-        SettingsError: PyAV is not installed.
+        FrameError: PyAV is not installed.
     """
     stream: _Stream | None = None
     waiting: deque[FrameEntry] = deque()

@@ -1,12 +1,14 @@
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.live import LiveQueue, ending_at_signals
+from edge_agent.data.frames.message import frame_of
 from edge_agent.data.frames.ros_topic import open_topic
 from edge_agent.data.frames.source import is_live
 from edge_agent.data.labels import LabelSettings, labelled_entries
@@ -23,28 +25,28 @@ def times(queue, damage):
 
 
 def test_a_full_queue_drops_its_oldest_messages_and_counts_them():
-    queue, damage = LiveQueue("/camera", 3), DamageLog()
+    queue, damage = LiveQueue("ros/camera", 3), DamageLog()
     for time_ns in range(10):
-        queue.put(time_ns, CAMERA, b"")
+        queue.put(time_ns, None)
     queue.end(None)
     assert times(queue, damage) == [7, 8, 9]
     assert damage.sentence() == "7 x queue full, first ros/camera before 7"
 
 
 def test_messages_that_the_middleware_lost_are_counted_up_to_the_end():
-    queue, damage = LiveQueue("/camera", 3), DamageLog()
-    queue.put(5, CAMERA, b"")
-    queue.lost(2)
-    queue.put(6, CAMERA, b"")
-    queue.lost(1)
+    queue, damage = LiveQueue("ros/camera", 3), DamageLog()
+    queue.put(5, None)
+    queue.lost("lost in transport", 2)
+    queue.put(6, None)
+    queue.lost("lost in transport", 1)
     queue.end(None)
     assert times(queue, damage) == [5, 6]
     assert damage.sentence() == "3 x lost in transport, first ros/camera before 6"
 
 
 def test_what_came_before_a_failure_is_delivered_first():
-    queue = LiveQueue("/camera", 3)
-    queue.put(5, CAMERA, b"")
+    queue = LiveQueue("ros/camera", 3)
+    queue.put(5, None)
     queue.end(FrameError("the camera is gone"))
     entries = queue.entries(DamageLog())
     assert next(entries).time_ns == 5
@@ -53,8 +55,8 @@ def test_what_came_before_a_failure_is_delivered_first():
 
 
 def test_a_message_that_is_no_picture_fails_when_it_is_loaded():
-    queue = LiveQueue("/camera", 3)
-    queue.put(5, CAMERA, b"\0\1\0\0")
+    queue = LiveQueue("ros/camera", 3)
+    queue.put(5, partial(frame_of, b"\0\1\0\0", CAMERA, "ros", 5))
     with pytest.raises(FrameError, match=r"^ros/camera at 5: ") as caught:
         next(queue.entries(DamageLog())).load()
     assert caught.value.reason == "bad message"

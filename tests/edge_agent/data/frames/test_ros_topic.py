@@ -256,26 +256,37 @@ def test_a_signal_ends_the_frames_and_not_the_program(camera, jpegs, number, rcl
         assert (rest, errors, reader.returncode) == ("summary\n", "", 0)
 
 
-def test_predict_runs_over_a_topic_until_it_is_interrupted(camera, bags):
+def interrupted(camera, bags, *words):
+    """Run a command over a topic of three pictures, then send Ctrl-C; return its last line."""
     import cv2
 
     grays = [np.full((200, 200, 3), 40 + 20 * i, np.uint8) for i in range(3)]
     files = [cv2.imencode(".jpg", gray)[1].tobytes() for gray in grays]
     messages = [bags.jpeg(T0 + i, file) for i, file in enumerate(files)]
-    main = "from edge_agent.cli import main; main()"
-    words = ["predict", f"ros:{TOPIC}", "--bundle", str(BUNDLE), "--json"]
-    command = [sys.executable, "-c", main, *words]
-    predicting = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", "from edge_agent.cli import main; main()", *words]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         with camera.publishing(messages, period_s=0.5) as process:
             assert process.stdout.readline() == "sent\n"
             time.sleep(1)
-            predicting.send_signal(signal.SIGINT)
-            printed, errors = predicting.communicate(timeout=60)
+            running.send_signal(signal.SIGINT)
+            printed, errors = running.communicate(timeout=60)
     finally:
-        predicting.kill()
-    assert predicting.returncode == 0, errors
-    frames = json.loads(printed)["predictions"]
+        running.kill()
+    assert running.returncode == 0, errors
+    return printed, files
+
+
+def test_predict_runs_over_a_topic_until_it_is_interrupted(camera, bags):
+    words = ["predict", f"ros:{TOPIC}", "--bundle", str(BUNDLE), "--json"]
+    frames = json.loads(interrupted(camera, bags, *words)[0])["predictions"]
     assert [(f["topic"], f["stamp_ns"]) for f in frames] == [(TOPIC, T0 + i) for i in range(3)]
+
+
+def test_extract_writes_a_topic_until_it_is_interrupted(camera, bags, tmp_path):
+    words = ["extract", f"ros:{TOPIC}", "--out", str(tmp_path / "out"), "--json"]
+    printed, files = interrupted(camera, bags, *words)
+    assert json.loads(printed)["frames_written"] == 3
+    found = sorted((tmp_path / "out").rglob("*.jpg"))
+    assert [file.read_bytes() for file in found] == files
+    assert [int(file.stem.rpartition("-")[2]) for file in found] == [T0, T0 + 1, T0 + 2]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.inspection.inspect import Gap, evenly_spaced, find_gaps, inspect_bag
+from edge_agent.data.inspection.inspect import Gap, evenly_spaced, find_gaps, inspect
 from fleet_model.errors import FrameError
 
 pytestmark = pytest.mark.base
@@ -19,7 +19,7 @@ CAMERA, LABELS = "/camera/image/compressed", "/camera/label"
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_topics_come_with_types_counts_rates_and_times(bags, tmp_path, storage):
     bag = bags.drive(tmp_path / "r1", ["star", "", "circle"], storage=storage)
-    found = inspect_bag(bag)
+    found = inspect(bag)
     assert (found.name, found.damage) == ("r1", ())
     camera, labels = found.topics
     assert (camera.name, camera.type) == (CAMERA, "sensor_msgs/CompressedImage")
@@ -30,7 +30,7 @@ def test_topics_come_with_types_counts_rates_and_times(bags, tmp_path, storage):
 
 def test_a_topic_with_one_message_has_no_rate(bags, tmp_path):
     bag = bags.drive(tmp_path / "r1", ["star"])
-    assert [(t.messages, t.rate_hz, t.gaps) for t in inspect_bag(bag).topics] == [(1, 0.0, ())] * 2
+    assert [(t.messages, t.rate_hz, t.gaps) for t in inspect(bag).topics] == [(1, 0.0, ())] * 2
 
 
 def times(*steps_ms):
@@ -69,7 +69,7 @@ def test_samples_show_the_frames_and_say_why_one_is_missing(bags, tmp_path, pict
     contents = [picture_bytes(i, shape=(480, 960, 3)) for i in range(5)]
     contents[2] = contents[2][:-20]
     messages = [(CAMERA, T0 + i, bags.jpeg(T0 + i, c)) for i, c in enumerate(contents)]
-    found = inspect_bag(bags.write(tmp_path / "r1", messages))
+    found = inspect(bags.write(tmp_path / "r1", messages))
     (camera,) = found.cameras
     assert [(d.kind, d.count) for d in found.damage] == [("cut jpeg", 1)]
     assert camera.damaged_ns == (T0 + 2,)
@@ -81,7 +81,7 @@ def test_samples_show_the_frames_and_say_why_one_is_missing(bags, tmp_path, pict
 
 def test_damage_that_only_decoding_shows_is_found_in_the_samples(bags, tmp_path, spoilt_png):
     messages = [(CAMERA, T0, bags.jpeg(T0, spoilt_png, "png"))]
-    found = inspect_bag(bags.write(tmp_path / "r1", messages))
+    found = inspect(bags.write(tmp_path / "r1", messages))
     assert [d.kind for d in found.damage] == ["damaged png"]
 
 
@@ -89,7 +89,7 @@ def test_a_cut_bag_is_inspected_as_far_as_it_goes(bags, tmp_path):
     bag = bags.drive(tmp_path / "r1", ["star"] * 50)
     (file,) = bag.glob("*.mcap")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    found = inspect_bag(bag)
+    found = inspect(bag)
     camera = next(topic for topic in found.topics if topic.name == CAMERA)
     assert 10 < camera.messages < 50
     assert "cut file" in {d.kind for d in found.damage}
@@ -100,7 +100,7 @@ def test_depth_and_16_bit_pictures_are_shown_in_colors(bags, tmp_path):
     depth = np.arange(1, 65, dtype=np.uint16).reshape(4, 16) * 100
     depth[0, 0] = 0
     messages = [("/depth", T0, bags.raw(T0, depth.view(np.uint8), "16UC1", width=16))]
-    (camera,) = inspect_bag(bags.write(tmp_path / "r1", messages)).cameras
+    (camera,) = inspect(bags.write(tmp_path / "r1", messages)).cameras
     picture = camera.samples[0].picture
     assert picture.shape == (4, 16, 3)
     assert picture[0, 0].tolist() == [0, 0, 0]
@@ -114,24 +114,24 @@ def test_several_cameras_share_the_pictures(bags, tmp_path, picture_bytes):
         for i in range(40)
         for camera in range(3)
     ]
-    found = inspect_bag(bags.write(tmp_path / "r1", messages))
+    found = inspect(bags.write(tmp_path / "r1", messages))
     assert [len(camera.samples) for camera in found.cameras] == [6, 6, 6]
 
 
 def test_progress_counts_messages(bags, tmp_path):
     told = []
-    inspect_bag(bags.drive(tmp_path / "r1", ["a", "b"]), lambda *done: told.append(done))
+    inspect(bags.drive(tmp_path / "r1", ["a", "b"]), lambda *done: told.append(done))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_no_bag_is_an_error_that_says_what_is_expected(tmp_path, image_folder):
     with pytest.raises(FrameError, match="no such file"):
-        inspect_bag(tmp_path / "gone")
+        inspect(tmp_path / "gone")
     with pytest.raises(FrameError, match="is no bag; expected a rosbag2 folder"):
-        inspect_bag(image_folder("photos", {"star": 1}))
+        inspect(image_folder("photos", {"star": 1}))
     (tmp_path / "x.mcap").write_bytes(b"")
     with pytest.raises(FrameError):
-        inspect_bag(tmp_path / "x.mcap")
+        inspect(tmp_path / "x.mcap")
     shutil.rmtree(tmp_path / "photos")
 
 
@@ -140,8 +140,8 @@ def test_a_folder_that_is_named_by_its_place_has_a_name(bags, tmp_path, monkeypa
     bag = bags.drive(tmp_path / "r1", ["star"])
     (bag / "deep").mkdir()
     monkeypatch.chdir(bag)
-    assert inspect_bag(Path(path)).name == "r1"
+    assert inspect(Path(path)).name == "r1"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deep").mkdir()
     with pytest.raises(FrameError, match=f"^{tmp_path.name}: is no bag"):
-        inspect_bag(Path(path))
+        inspect(Path(path))
