@@ -52,7 +52,8 @@ def robots_add(
     if not name or not key:
         raise SettingsError("give NAME and --key, or --from FOLDER for many robots")
     line = key
-    if not key.startswith(("ecdsa-", "-----BEGIN")):  # the latter is refused, and not repeated
+    # Other kinds, and private keys, are refused by the register, and not repeated.
+    if not key.startswith(("ecdsa-", "ssh-", "sk-", "-----BEGIN")):
         _register(directory)  # no directory: say that first
         try:
             line = Path(key).read_text()

@@ -18,23 +18,28 @@ def enroll(
     """Write robot.key, ca.crt, agent.toml into `directory`; return the public key line.
 
     The token of a kit comes along, with a `name` for the robot (default: of this machine).
-    Running it again keeps the key, so that a robot the server knows stays known.
+    Running it again keeps the key, so that a robot the server knows stays known. Where only the key
+    is gone, it is made anew, and agent.toml stays.
 
     Raises:
         SettingsError: the kit is not one, the directory has other settings already, or cannot be
             written.
     """
+    kit = kit.parent if kit.name == "kit.toml" else kit
     link, ca = _read_kit(kit)
-    if (directory / "agent.toml").exists():
+    key, settings = directory / "robot.key", directory / "agent.toml"
+    has_settings = settings.exists()
+    is_lost = key.with_suffix(".pub").exists() and not key.exists()
+    if has_settings and not is_lost:
         raise SettingsError(f"{directory}: has an agent.toml already; remove it to enroll again")
-    key = directory / "robot.key"
     try:
         make_directory(directory)
         line = public_line(read_key(key).public_key()) if key.exists() else make_key(key)
         write_durably(directory / "ca.crt", ca)
         JoinToken(directory).take(kit, name)
-        toml = agent_toml(link.address, link.channel, examples, train=train)
-        write_durably(directory / "agent.toml", toml)
+        if not has_settings:  # else only the key was lost: the settings stay
+            toml = agent_toml(link.address, link.channel, examples, train=train)
+            write_durably(settings, toml)
     except OSError as error:
         raise SettingsError(f"{directory}: cannot be written ({error.strerror})") from None
     return line

@@ -48,7 +48,12 @@ def extract(
         str, typer.Option(help="bag time, as --start; this moment is not included")
     ] = "",
     labels: Annotated[
-        str, typer.Option(help="label topic of the bag, a CSV file, or a data set with stamps")
+        str,
+        typer.Option(
+            "--label-topic",
+            "--labels",
+            help="label topic of the bag, a CSV file, or a data set with stamps",
+        ),
     ] = "",
     tolerance: Annotated[
         float | None, typer.Option(help="seconds between a frame and its label, at most")

@@ -211,7 +211,9 @@ class ExampleStore:
                 failures.append(FrameError(f"{shown(path)}: {come_once} into examples.spool"))
                 continue
             try:
-                found = find_bags(path) or [path]
+                found = find_bags(path)
+                if not found and not (path.is_dir() and not any(path.iterdir())):
+                    found = [path]  # an empty folder holds no recordings yet: no failure
             except OSError as error:
                 failures.append(FrameError(f"{path.name}: {error.strerror}"))
                 continue

@@ -84,7 +84,10 @@ class HttpsStore:
             context = ssl.create_default_context(cafile=str(link.ca))
             self._server = server_name(link.ca.read_bytes())
         except (OSError, ssl.SSLError, ValueError) as error:
-            raise SettingsError(f"{link.ca}: not a CA certificate ({error})") from None
+            reason = getattr(error, "strerror", None) or error
+            raise SettingsError(
+                f"{link.ca}: not a CA certificate ({reason}); copy ca.crt from the server's kit"
+            ) from None
         self.address, self._now = link.address, now
         self._token = JoinToken(link.key.parent)
         try:
@@ -285,6 +288,13 @@ class HttpsStore:
 
     def _unreachable(self, error: Exception) -> FleetError:
         text = str(error) or type(error).__name__
+        if "mismatch" in text or "not valid for" in text:  # of its name; the authority is right
+            host = self.address.rpartition(":")[0]
+            return ConnectionFailed(
+                f"{self.address}: the server's certificate does not name {host}; on the server add "
+                "it to network.names, run `cloud-server renew-certificate DIR` and restart, or use "
+                "a name that it has"
+            )
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return ConnectionFailed(
                 f"{self.address} is not the server of this robot's kit ({text}); copy the kit "

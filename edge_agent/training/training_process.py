@@ -197,7 +197,7 @@ def _import_paths() -> Mapping[str, str]:
 def main() -> NoReturn:
     """Answer jobs from stdin on stdout; `python -m edge_agent.training.training_process IDLE_S`."""
     idle_s = float(sys.argv[1])
-    logging.basicConfig(level=logging.INFO)  # to stderr
+    log_as_the_agent()
     inbound, outbound = _take_pipes()
     _step_aside()
     packets: queue.SimpleQueue[Packet] = queue.SimpleQueue()
@@ -210,6 +210,22 @@ def main() -> NoReturn:
             packet = packets.get(timeout=idle_s)
         except queue.Empty:
             os._exit(0)  # immediately: the thread above cannot be joined
+
+
+def log_as_the_agent() -> None:
+    """Log to stderr in the agent's form; a warning that was told in a round before is not again."""
+    handler, told = logging.StreamHandler(), set[str]()
+
+    def is_news(record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        known = record.getMessage() in told
+        told.add(record.getMessage())
+        return not known
+
+    handler.addFilter(is_news)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 class _WarmTrainer:

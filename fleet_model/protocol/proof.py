@@ -55,7 +55,9 @@ def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_ssh_private_key(path.read_bytes(), None)
     except FileNotFoundError:
-        raise SettingsError(f"{path}: no such key; run `edge-agent enroll` first") from None
+        raise SettingsError(
+            f"{path}: no such key; run `edge-agent enroll` first, which keeps an agent.toml"
+        ) from None
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: encrypted
         raise SettingsError(f"{path}: not a readable OpenSSH private key ({error})") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):

@@ -173,6 +173,16 @@ def test_labels_are_listed_and_what_cannot_change_is_told(cloud_server, server_d
     assert "no label 'moon'" in cloud_server("labels", "rename", server_dir.root, "moon", "sun")[2]
 
 
+def test_a_key_of_another_kind_is_no_file_that_is_not_there(cloud_server, server_dir):
+    code, _, err = cloud_server(
+        "robots", "add", server_dir.root, "r1", "--key", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA"
+    )
+
+    assert code == 2
+    assert "No such file" not in err
+    assert "key" in err
+
+
 @pytest.mark.parametrize("key", ["nowhere.pub", ".", "\0", "x" * 5000])
 def test_a_key_file_that_cannot_be_read_is_a_settings_error(cloud_server, server_dir, key):
     code, _, err = cloud_server("robots", "add", server_dir.root, "r1", "--key", key)

@@ -59,6 +59,14 @@ def test_settings_that_are_there_stay(kit, tmp_path):
     assert not (tmp_path / "robot.key").exists()
 
 
+def test_a_key_that_was_lost_is_made_anew_and_the_settings_stay(kit, tmp_path):
+    first = enroll(kit, tmp_path / "r", ExampleSettings(), train=True)
+    (tmp_path / "r" / "robot.key").unlink()
+    (tmp_path / "r" / "agent.toml").write_text("# mine")
+    assert enroll(kit / "kit.toml", tmp_path / "r", ExampleSettings(), train=True) != first
+    assert (tmp_path / "r" / "agent.toml").read_text() == "# mine"
+
+
 def test_the_kit_may_lie_in_the_robots_own_directory(kit):
     enroll(kit, kit, ExampleSettings(), train=True)
     assert (kit / "ca.crt").read_text() == "a certificate"

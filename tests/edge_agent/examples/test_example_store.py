@@ -265,3 +265,9 @@ def test_a_picture_of_the_store_that_was_evicted_meanwhile_is_counted(
     (kept / "run-1" / "star" / "1.jpg").unlink()
     summary = store_of(kept=kept).summary()
     assert (summary.examples, summary.skipped) == (2, {"missing file": 1})
+
+
+def test_an_empty_folder_holds_no_recordings_yet_and_is_no_failure(tmp_path, store_of, caplog):
+    (tmp_path / "bags").mkdir()
+    summary = store_of(tmp_path / "bags").summary()
+    assert (summary.examples, summary.skipped, caplog.text) == (0, {}, "")

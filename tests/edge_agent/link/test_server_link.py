@@ -180,6 +180,22 @@ def test_another_servers_certificate_is_told_apart_from_no_answer(link, tmp_path
         store.hello()
 
 
+def test_a_name_that_the_certificate_lacks_is_no_other_server(tmp_path):
+    server_dir = ServerDirectory(tmp_path)
+    make_secrets(server_dir, ["fleet.example"], datetime.now(timezone.utc))
+    make_key(tmp_path / "robot.key")
+    with HostileServer(server_dir) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"127.0.0.1:{server.server_address[1]}"
+        store = HttpsStore(ServerLink(address=address, ca=server.ca, key=tmp_path / "robot.key"))
+        with pytest.raises(ConnectionFailed) as failed:
+            store.hello()
+        server.shutdown()
+    words = f"{address}: the server's certificate does not name 127.0.0.1; on the server add it to"
+    assert str(failed.value).startswith(words)
+    assert "kit" not in str(failed.value)
+
+
 def test_a_report_is_taken_and_the_standing_comes_back(store, link, running_server):
     store.latest("stable", pack_report(RobotReport(battery=80.0, facts={"docked": True})))
     assert store.standing == Standing(protocol=PROTOCOL)

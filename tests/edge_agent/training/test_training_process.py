@@ -360,3 +360,14 @@ def test_further_groups_of_tensors_come_back(process, job):
     update = process.fit(job(trainer="some_plugin:Summing"))
     np.testing.assert_array_equal(update.groups["sums"]["n"], np.float32([7, 7]))
     np.testing.assert_array_equal(update.weights["head/bias"], np.float32([1, 1]))
+
+
+def test_a_child_logs_as_the_agent_does_and_a_warning_once():
+    code = (
+        "import logging; from edge_agent.training.training_process import log_as_the_agent\n"
+        "log_as_the_agent(); log = logging.getLogger('edge_agent.x')\n"
+        "for _ in range(3): log.warning('too %s', 'short'); log.error('again')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    told = [line.split(" ", 2)[2] for line in done.stderr.splitlines()]
+    assert told == ["WARNING too short", "ERROR again", "ERROR again", "ERROR again"]
