@@ -116,9 +116,8 @@ class BagFrames:
         if self.topic or not cameras:
             missing = f"no camera topic {self.topic}".strip()
             raise FrameError(f"{self.path.name}: {missing}; it has {listed or _others(topics)}")
-        raise FrameError(
-            f"{self.path.name}: name one camera topic (--topic; in agent.toml examples.topic): {listed}"
-        )
+        named = "name one camera topic (--topic; in agent.toml examples.topic)"
+        raise FrameError(f"{self.path.name}: {named}: {listed}")
 
     def _numbered(
         self, topics: Collection[str], damage: DamageLog
