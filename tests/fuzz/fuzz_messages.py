@@ -9,6 +9,7 @@ Every input depends on the seed and its number alone, so a failure is repeated w
 
 import argparse
 import faulthandler
+import gzip
 import json
 import os
 import struct
@@ -25,10 +26,14 @@ import cv2
 import numpy as np
 from rosbags.typesys import Stores, get_typestore
 
+from edge_agent.data.frames.image_file import image_frame
 from edge_agent.data.frames.message import frame_of
 from edge_agent.data.pictures.raw import ENCODINGS
+from edge_agent.data.pictures.tiff import write_tiff
 from edge_agent.data.storage import Topic
+from edge_agent.data.storage.compression import zstd_module
 from fleet_model.errors import FrameError
+from fleet_model.types import Frame
 
 PATIENCE_S = 2.0
 WATCH_EVERY = 2000  # inputs between two alarms against a hang in compiled code
@@ -88,6 +93,7 @@ def read(message: Message) -> str:
     except FrameError as error:
         return f"frame: {error.reason}"
     outcome = "decoded"
+    _read_as_photo(frame)
     try:
         pixels = frame.pixels()
         assert pixels.shape[:2] == (frame.height, frame.width), (pixels.shape, frame)
@@ -101,6 +107,16 @@ def read(message: Message) -> str:
     except FrameError as error:
         return outcome if outcome != "decoded" else f"decode: {error.reason}"
     return outcome
+
+
+def _read_as_photo(frame: Frame) -> None:
+    """Read the file inside as a folder does: upright, and for a model at half its size."""
+    try:
+        photo = image_frame(bytes(frame.data), "set", "a", 1, "set/a", upright=True)
+        sizes = {photo.decode().shape[:2], photo.reduced(4).shape[:2]}
+    except FrameError:
+        return
+    assert sizes == {(photo.height, photo.width)}, (sizes, photo)
 
 
 def damaged(messages: list[Message], random: Random) -> Message:
@@ -219,7 +235,23 @@ def picture_files() -> list[tuple[str, bytes]]:
     words = [int(nibbles[at : at + 8], 16) for at in range(0, len(nibbles), 8)]
     rvl = struct.pack(f"<II{len(words)}I", 16, 12, *words)
     parameters = struct.pack("<iff", 0, 100.0, 0.5)
+    raw = struct.pack("<IIBII", 12, 16, 0, 48, 4) + b"rgb8" + gzip.compress(color.tobytes())
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
+    jpeg = file(".jpg", color)
+    photo = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+    packing = cv2.IMWRITE_TIFF_COMPRESSION
     return [
+        ("jpeg", photo),
+        ("bayer_rggb8; jpeg compressed ", file(".jpg", color[..., 0])),
+        ("bayer_gbrg16; png compressed ", file(".png", depth)),
+        ("rgb8; tiff compressed ", file(".tiff", color)),
+        ("mono16; tiff compressed ", file(".tiff", depth)),
+        ("8SC1; tiff compressed ", file(".tiff", color[..., 0].view(np.int8))),
+        ("tiff", file(".tiff", color, (packing, 32946))),
+        ("tiff", file(".tiff", color[..., 0], (packing, 32773))),
+        ("tiff", write_tiff(color.astype(np.float64))),
+        ("zstd", raw),
+        ("YUYV; zstd; 16x12 step=32", zstd_module().compress(color.tobytes()[:384])),
         ("jpeg", file(".jpg", color)),
         ("bgr8; jpeg compressed bgr8", file(".jpg", color, restarts)),
         ("jpeg", file(".jpg", color, (cv2.IMWRITE_JPEG_PROGRESSIVE, 1))),
