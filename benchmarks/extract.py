@@ -12,7 +12,8 @@ arms in turn; imports and a first reading of the bag, which warms the disk cache
                     manifest and sync included; the others decode and cv2.imwrite
   raw_mcap_1_in_5   every fifth frame of a raw bag as an array
   raw_db3_1_in_5    the same from sqlite3
-  decode_batch      a JPEG bag as batches of 32 x 224 x 224 x 3 float32: decode, cut, scale
+  decode_batch      a JPEG bag as batches of 32 x 224 x 224 x 3 float32: decode, cut, scale; ours
+                    decodes at half the size, within a tested tolerance of the whole picture
   coco_to_yolo      a COCO data set of 400,000 boxes in 4,000 small pictures becomes YOLO; the peer
                     is commit 87262d4, checked out beside this tree. Both write the same files
 
@@ -46,7 +47,7 @@ REQUIRED = {
     "jpeg_passthrough": 12.0,
     "raw_mcap_1_in_5": 8.0,
     "raw_db3_1_in_5": 4.0,
-    "decode_batch": 1.6,
+    "decode_batch": 3.0,
     "coco_to_yolo": 3.0,
 }
 PEERS = {task: ("rosbags",) if "db3" in task else ("rosbags", "mcap") for task in TASKS}

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.folder import folder_of
+from edge_agent.data.labels import LabelSettings, labelled_frames
 
 pytestmark = pytest.mark.base
 
@@ -28,6 +29,30 @@ def test_ordinary_labels_are_their_own_folder():
     assert folder_of("") == "unlabeled"
     assert folder_of("a/b") == "a%2Fb"
     assert folder_of("..") == "%2E."
+
+
+def test_pictures_that_are_not_read_are_counted_by_their_name_and_not_passed_over(
+    tmp_path, make_picture
+):
+    begins = {
+        "gif": b"GIF89a",
+        "avif": b"\0\0\0\x1cftypavif",
+        "heic": b"\0\0\0\x18ftypheic",
+        "jp2": b"\0\0\0\x0cjP  \r\n\x87\n",
+        "jxl": b"\xff\x0a",
+        "pgm": b"P5\n2 2\n255\n",
+        "exr": b"\x76\x2f\x31\x01",
+    }
+    (tmp_path / "set").mkdir()
+    for suffix, begin in begins.items():
+        (tmp_path / f"set/a.{suffix}").write_bytes(begin + bytes(60))
+    (tmp_path / "set/b.jpg").write_bytes(make_picture(0))
+    damage = DamageLog()
+    frames = labelled_frames(tmp_path / "set", LabelSettings(), damage)
+    assert [one.frame.topic for one in frames] == ["b.jpg"]
+    (found,) = damage.all()
+    assert (found.kind, found.count) == ("unknown format", len(begins))
+    assert "set/a.avif: avif is not read; convert it to one of jpeg, png" in damage.sentence()
 
 
 def test_an_image_that_was_moved_keeps_its_time_and_gets_the_new_label(data_sets, load_all):
