@@ -1,6 +1,7 @@
 """TIFF files of cameras and of other programs, against tifffile and the pixels themselves."""
 
 import io
+import zlib
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from edge_agent.data.pictures.decode import decode_compressed, pixels_compressed
 from edge_agent.data.pictures.image_header import read_header
+from edge_agent.data.pictures.tiff_strips import unpack
 from fleet_model.errors import FrameError
 
 pytestmark = pytest.mark.base
@@ -151,6 +153,22 @@ def test_a_file_that_was_cut_is_refused(kind):
             reason = error.reason
         assert reason in ("", "empty", "unknown format", "damaged tiff")
         assert np.array_equal(read, expected)  # at most what comes behind the pixels is gone
+
+
+@pytest.mark.parametrize(
+    ("compression", "packed"),
+    [
+        (5, bytes([0x80, 0x10, 0x7F, 0xE0])),  # 256, 65, 511: a code that nothing stands for
+        (5, bytes([0xC0, 0x40])),  # begins with one
+        (8, zlib.compress(bytes(3))[:-4]),  # no checksum behind it
+        (8, zlib.compress(bytes(2))),
+        (32773, b"\x81"),
+    ],
+)
+def test_strips_that_do_not_unpack_are_damaged(compression, packed):
+    with pytest.raises(FrameError) as caught:
+        unpack(memoryview(packed), compression, 3)
+    assert caught.value.reason == "damaged tiff"
 
 
 def test_damage_inside_is_an_error_and_nothing_is_written_to_the_terminal(capfd):
