@@ -53,12 +53,15 @@ def folder_labels(images: Iterable[str]) -> FolderLabels:
         folders = image.split("/")[:-1]
         while folders and (folders[0].lower() in _HOLDERS or _HOLDER.fullmatch(folders[0])):
             del folders[0]
-        if not folders or folders[0] == UNLABELED:
+        if not folders:
             continue
-        labels[image], *deeper = folders
+        label, *deeper = folders
+        has_own[label] = has_own.get(label, False) or not deeper
+        if label == UNLABELED:
+            continue
+        labels[image] = label
         if not all(re.search(r"\d", folder) for folder in deeper):
             return FolderLabels({}, "/".join(folders))
-        has_own[folders[0]] = has_own.get(folders[0], False) or not deeper
     if len(has_own) == 1 and not all(has_own.values()):  # a label, or a folder around everything
         return FolderLabels({}, next(iter(has_own)))
     return FolderLabels(labels)

@@ -9,6 +9,7 @@ near the label file or in its split (train, val). What is still not clear finds 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import takewhile
 from operator import eq
 from typing import NamedTuple
@@ -98,9 +99,11 @@ def find_images(images: Iterable[str], written: Iterable[Written]) -> Mapping[Wr
     }
 
 
-def split_words(path: str) -> set[str]:
+@lru_cache(maxsize=1 << 12)
+def split_words(path: str) -> frozenset[str]:
     """Return the splits that a path names: "train2017/x" and "instances_train" are "train"."""
-    return {_SPLITS[word] for word in re.findall(r"[a-z]+", path.lower()) if word in _SPLITS}
+    words = re.findall(r"[a-z]+", path.lower())
+    return frozenset(_SPLITS[word] for word in words if word in _SPLITS)
 
 
 def _is_clear(match: _Match, claims: Mapping[_Match, set[str]]) -> bool:
@@ -133,8 +136,8 @@ def _folded(text: str) -> str:
 
 
 def _stem(name: str) -> str:
-    suffix = next((end for end in IMAGE_SUFFIXES if name.lower().endswith(end)), "")
-    return name[: len(name) - len(suffix)]
+    stem, _, suffix = name.rpartition(".")
+    return stem if f".{suffix.lower()}" in IMAGE_SUFFIXES else name
 
 
 def _best(ends: _Ends, written: Written) -> _Found | None:
@@ -178,7 +181,7 @@ def _match(image: str, parts: list[str], common: int, file: str) -> _Match:
     shared = 0
     while shared < min(len(own) - 1, len(near)) and own[shared] == near[shared]:
         shared += 1
-    words = set(re.split(r"[/_.\s-]+", file.lower()))
+    words = _words(file)
     return _Match(
         common,
         any(
@@ -189,3 +192,8 @@ def _match(image: str, parts: list[str], common: int, file: str) -> _Match:
         shared,
         own[-common:] == parts[-common:],
     )
+
+
+@lru_cache(maxsize=1 << 12)
+def _words(file: str) -> frozenset[str]:
+    return frozenset(re.split(r"[/_.\s-]+", file.lower()))

@@ -57,6 +57,8 @@ def test_where_two_layouts_are_possible_there_are_no_labels(names, unclear):
     assert folder_labels(names) == FolderLabels({}, unclear)
 
 
-def test_one_label_alone_needs_a_picture_in_its_folder():
+def test_one_label_alone_needs_a_picture_in_its_folder_or_unlabeled_ones():
     names = ["circle/1.jpg", "circle/2024/2.jpg"]
     assert folder_labels(names).labels == dict.fromkeys(names, "circle")
+    names = ["circle/2024/2.jpg", "unlabeled/2024/3.jpg"]
+    assert folder_labels(names).labels == {names[0]: "circle"}
