@@ -75,6 +75,8 @@ def test_of_equal_names_the_one_near_the_label_file_or_in_its_split_counts():
     assert found("1.jpg", "ds1/ann/labels.csv") == images[3]
     assert found("ds0/ann/1", "ds0/ann/1.xml") == images[2]
     assert found("1.jpg", "labels.csv") is None
+    images = ["a/b/img/1.jpg", "a/c/img/1.jpg"]
+    assert found("1.jpg", "a/c/ann/1.csv") == images[1]
 
 
 def test_a_label_file_of_one_split_names_no_picture_of_another():

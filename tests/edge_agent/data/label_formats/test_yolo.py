@@ -197,6 +197,7 @@ def test_key_points_are_told_from_outlines_by_their_shape(write, load_all, shape
     [
         ("0.9 0.1 2 0.5 0.5 2 0.5 0.5", "12 numbers"),  # with [5, 3] above: too few
         ("1 2 3", "7 numbers"),
+        (" ".join(["0.5"] * 18), "22 numbers"),
     ],
 )
 def test_key_points_that_do_not_fit_their_shape_are_bad_lines(write, load_all, numbers, why):
@@ -218,6 +219,7 @@ def test_key_points_that_do_not_fit_their_shape_are_bad_lines(write, load_all, n
         ("7", BOX),
         ("0.91 1", "three corners of an outline, or a box, a score and the number 1 of a track"),
         ("7 0.91", "no outline: a number is above 1"),
+        ("7 9", "no outline: a number is above 1"),
         ("0.42 0.47 2 0.58 0.47 2", "no outline: a number is above 1; key points need kpt_shape"),
         ("0.42 0.47 2", "7 numbers"),
         ("0.42 0.47 0.93", "7 numbers"),

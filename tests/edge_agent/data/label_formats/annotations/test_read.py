@@ -50,6 +50,7 @@ def test_a_column_for_each_class_is_a_label_if_only_one_is_set(read_set):
         ("train.lst", "0\t1.0\tstar/A.jpg\n1\t0.0\tstar/a.jpg\n"),
         ("list.txt", "star/a.jpg 0\n"),
         ("all.csv", "file,label,x,y,w,h\nstar/a.jpg,cone,1,2,3,4\n"),
+        ("all.csv", "file,label,x,y,w,h\na,cone,1,2,3,4\n"),
         ("all.csv", "star/a.jpg,8,6,16,12,cone\n"),  # keras-retinanet has no first line
         ("utf16.csv", "id;star/a.jpg\n".encode("utf-16")),
     ],

@@ -40,6 +40,12 @@ def test_the_picture_of_the_files_own_name_counts_more_than_the_one_it_names(rea
     assert read_set(files)["x/c.jpg"] == ("cone", [BOX])
 
 
+def test_a_copied_file_labels_no_picture_that_has_its_own(read_set):
+    files = {"b.jpg": None, "b.xml": voc("b.jpg"), "c.xml": voc("b.jpg")}
+    assert read_set(files) == {"b.jpg": ("cone", [BOX])}
+    assert read_set.damage == {"unknown image": (1, "set/c.xml: 'c'")}
+
+
 def test_equal_names_in_two_folders_find_their_own_files(read_set):
     files = {}
     for ds in ("ds0", "ds1"):
