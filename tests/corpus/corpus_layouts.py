@@ -295,15 +295,21 @@ def splits_alone(scenes):
     return Layout({}, {f"{splits[i % 3]}/{s.name}.png": ("", ()) for i, s in enumerate(scenes)})
 
 
-def label_me(scenes):
-    files = {f"cone/{s.name}.json": '{"shapes": [], "imageData": null}' for s in scenes}
+def files_of_an_unknown_tool(scenes):
+    files = {f"cone/{s.name}.json": '{"things": [{"kind": "cone"}]}' for s in scenes}
     return Layout(files, _unlabelled(scenes, "cone/{}.png"), {"annotations not read": len(scenes)})
 
 
-def supervisely(scenes):
-    files = {f"ds0/ann/{s.name}.png.json": '{"objects": []}' for s in scenes} | {"meta.json": "{}"}
-    truth = _unlabelled(scenes, "ds0/img/{}.png")
-    return Layout(files, truth, {"annotations not read": len(scenes)})
+def via(scenes):
+    regions = {f"{s.name}.png77": {"filename": f"{s.name}.png", "regions": []} for s in scenes}
+    files = {"train/via_region_data.json": json.dumps(regions)}
+    return Layout(files, _unlabelled(scenes, "train/{}.png"), {"annotations not read": 1})
+
+
+def keras_retina_net(scenes):
+    rows = "".join(f"cone/{s.name}.png,1,2,30,20,cone\n" for s in scenes)
+    truth = _unlabelled(scenes, "cone/{}.png")
+    return Layout({"annotations.csv": rows}, truth, {"annotations not read": 1})
 
 
 LAYOUTS = {
@@ -314,12 +320,7 @@ LAYOUTS = {
         *(csv_of_whole_pictures, roboflow_classes, createml, roboflow_darknet, label_img),
         *(darknet_voc, cvat_yolo, pose_of_five_points, pose_of_two_points, pose_without_its_shape),
         *(tracks, outlines, lists_of_another_machine, class_folders, class_folders_in_splits),
-        *(
-            class_folders_with_sessions,
-            class_folders_of_robots,
-            splits_alone,
-            label_me,
-            supervisely,
-        ),
+        *(class_folders_with_sessions, class_folders_of_robots, splits_alone),
+        *(files_of_an_unknown_tool, via, keras_retina_net),
     )
 }
