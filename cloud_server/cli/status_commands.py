@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,6 +54,21 @@ def status(
         typer.echo(json.dumps(client.status()))
     else:
         _show(screen, client.status())
+
+
+def report(
+    directory: Directory,
+    file: Annotated[Path, typer.Option("--out", help="HTML file")] = Path("report.html"),
+    channel: Annotated[str, typer.Option(help="of a channel that is trained by itself")] = "",
+) -> None:
+    """Write one page on what the fleet has learned: charts, robots, costs; it loads nothing."""
+    from cloud_server.report.fleet import write_fleet_report
+    from cloud_server.state.directory import ServerDirectory
+
+    server_dir = ServerDirectory(directory)
+    server_dir.require()
+    own = lineage_of(directory, channel) if channel else server_dir.trained()
+    typer.echo(f"{file}: {write_fleet_report(own, file)} rounds")
 
 
 def history(

@@ -4,9 +4,19 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import charts
-from markup import Html, box_key, decimal, el, figure, percent, section, table, whole
-from report_data import Answer, Comparison, Results, add_up, mean
+from cloud_server.report import charts
+from cloud_server.report.markup import (
+    Html,
+    box_key,
+    decimal,
+    el,
+    figure,
+    percent,
+    section,
+    table,
+    whole,
+)
+from cloud_server.report.results import Answer, Comparison, Results, add_up, mean
 
 MODELS = "before training", "one robot alone", "the fleet"  # whose accuracy is compared
 _PICTURES = 12  # about 60 kB each
@@ -59,12 +69,11 @@ def _confusion(results: Results, moment: str) -> Html:
     pairs = results.predictions.values()
     scores = [(pair.before if moment == "before" else pair.after).summary for pair in pairs]
     total = add_up((each.confusion for each in scores), results.labels)
-    width = 300 if moment == "before" else charts.WIDTH
     title = f"Truth and prediction, {moment} training"
     return figure(
         title,
         el("p", "Rows are the truth, columns what the model says.", class_="soft note"),
-        charts.heatmap(title, total.labels, total.matrix, width) if total.labels else el("p", "-"),
+        charts.heatmap(title, total.labels, total.matrix) if total.labels else el("p", "-"),
     )
 
 

@@ -10,11 +10,12 @@ STYLE = """
 :root { color-scheme: light dark; --page: #f6f6f3; --card: #fff; --ink: #16191d; --soft: #59616d;
   --rule: #e1e2dc; --fleet: #0b7a75; --on-fleet: #fff; --before: #8a939d; --alone: #bd8420;
   --good: #15803d; --bad: #b42318; --open: #2f5fb3; --s0: #2563c9; --s1: #c2570c; --s2: #7c3aed;
-  --s3: #a3195b; --code: #171b21; --heat: #43b0a5 }
+  --s3: #a3195b; --code: #171b21; --heat: #43b0a5; --shade: #0003 }
 @media screen and (prefers-color-scheme: dark) { :root { --page: #0e1115; --card: #171b21;
   --ink: #e9ebee; --soft: #a3abb7; --rule: #2b313a; --fleet: #3fc9ba; --on-fleet: #06211e;
   --before: #6d7683; --alone: #d9a441; --good: #4ac97e; --bad: #ff8475; --open: #7fa9f5;
-  --s0: #6ea2ff; --s1: #ff9a4d; --s2: #b794ff; --s3: #f472b0; --code: #090b0e; --heat: #127068 } }
+  --s0: #6ea2ff; --s1: #ff9a4d; --s2: #b794ff; --s3: #f472b0; --code: #090b0e; --heat: #127068;
+  --shade: #fff4 } }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui,
   -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; -webkit-text-size-adjust: 100% }
@@ -27,7 +28,7 @@ p { max-width: 46em } .soft { color: var(--soft) }
 .grid { display: grid; gap: 20px; margin-top: 20px; grid-template-columns: repeat(2, 1fr) }
 .grid > *, .card { min-width: 0 }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 14px; padding: 22px }
-.tall { grid-row: span 3; display: flex; flex-direction: column; justify-content: space-between }
+.tall { grid-row: span 3; display: flex; flex-direction: column }
 .story { display: grid; grid-template-columns: 1fr 1fr; gap: 36px; padding: 32px; margin-top: 16px }
 .story p { font-size: 17px; line-height: 1.65 } section > .card, .thumbs, pre { margin: 16px 0 0 }
  .hero .grid { margin-top: 36px }
@@ -36,7 +37,10 @@ p { max-width: 46em } .soft { color: var(--soft) }
 .tall .big { font-size: clamp(52px, 8vw, 84px); margin: 6px 0 18px } .big i { font-style: normal }
 .big i { color: var(--soft); font-weight: 400 } .big b { color: var(--fleet); font-weight: 700 }
 .scale { display: grid; grid-template-columns: auto 1fr auto; gap: 14px 14px; align-items: center }
-.scale i { display: block; height: 22px; border-radius: 3px; min-width: 2px }
+.tall .scale { flex: 1; grid-auto-rows: 1fr }
+.scale i { display: block; height: 22px }
+.tall .scale i { height: 38px }
+.scale i { border-radius: 3px; min-width: 2px }
 .scale b { font-variant-numeric: tabular-nums; text-align: right }
 .k0 { background: var(--before) } .k1 { background: var(--alone) } .k2 { background: var(--fleet) }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; padding: 0; list-style: none }
@@ -46,8 +50,9 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", san
 text { fill: var(--ink); font-variant-numeric: tabular-nums } text.soft { fill: var(--soft) }
 .mid { text-anchor: middle } .end { text-anchor: end } .rule { stroke: var(--rule) }
 .axis { stroke: var(--soft) } .line { fill: none; stroke-width: 2; stroke-linejoin: round }
-.dot { stroke: var(--card); stroke-width: 1.5 } .d1 { stroke-dasharray: 6 4 }
-.d2 { stroke-dasharray: 2 3 } .d3 { stroke-dasharray: 9 3 2 3 } text.onlabel { fill: #16191d }
+.dot { stroke: var(--card); stroke-width: 1.5 } .line.d1 { stroke-dasharray: 6 4 }
+.line.d2 { stroke-dasharray: 2 3 } .line.d3 { stroke-dasharray: 9 3 2 3 }
+text.onlabel { fill: #16191d }
 .s0 { --c: var(--s0) } .s1 { --c: var(--s1) } .s2 { --c: var(--s2) } .s3 { --c: var(--s3) }
 .mean { --c: var(--ink) } .line { stroke: var(--c) } .dot { fill: var(--c) }
 .line.mean { stroke-width: 8; opacity: .28; stroke-linecap: round } .dot.mean { opacity: 0 }
@@ -63,7 +68,11 @@ text.zero { fill: var(--soft); font-weight: 400 } text.head { font-weight: 650; 
 .server { fill: var(--fleet) } text.onserver { fill: var(--on-fleet); font-weight: 650 }
 .arrow { stroke: var(--soft); stroke-width: 2; fill: none }
 details { margin-top: 14px; font-size: 14px } summary { cursor: pointer; color: var(--soft) }
-.scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: 14px }
+.scroll { overflow-x: auto; background: linear-gradient(90deg, var(--card) 24px, transparent 60px)
+  local, linear-gradient(270deg, var(--card) 24px, transparent 60px) local,
+  linear-gradient(90deg, var(--shade), transparent 14px) scroll,
+  linear-gradient(270deg, var(--shade), transparent 14px) scroll }
+table { border-collapse: collapse; width: 100%; font-size: 14px }
 th, td { padding: 8px 12px; border-bottom: 1px solid var(--rule); text-align: right }
 th, td { font-variant-numeric: tabular-nums; white-space: nowrap } th { font-weight: 600 }
 td:first-child, th:first-child { text-align: left; padding-left: 0 } thead th { color: var(--soft) }
@@ -82,6 +91,7 @@ pre { background: var(--code); color: #e9ebee; border-radius: 14px; padding: 20p
 .note { margin: 4px 0 12px; font-size: 14px }
 pre { font: 13px/1.6 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace }
 pre code { font: inherit; display: block; white-space: pre-wrap; overflow-wrap: anywhere }
+pre code span { white-space: nowrap }
 pre code { user-select: all; padding-left: 1.6em; text-indent: -1.6em }
 pre code::before { content: "$ "; color: #7fd6cb; user-select: none }
 .about { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 18px }
@@ -89,7 +99,8 @@ pre code::before { content: "$ "; color: #7fd6cb; user-select: none }
 @media screen and (max-width: 860px) { main, .hero > div { padding: 0 16px 24px }
   .hero { padding-top: 32px } .thumbs { grid-template-columns: 1fr 1fr; gap: 10px }
   .grid, .hero .grid, .story { grid-template-columns: 1fr } h2 { margin-top: 48px }
-  .tall { grid-row: auto } .card { padding: 16px } }
+  .tall { grid-row: auto } .card { padding: 12px } .tall .scale i { height: 22px }
+  main, .hero > div { padding: 0 10px 24px } text, text.head { font-size: 15px } }
 @media print { :root { --page: #fff } body { font-size: 12px } h2 { margin-top: 28px }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact } h2, h3 { break-after: avoid }
   p, .card, figure, tr, .thumbs figure { break-inside: avoid } .scroll { overflow: visible }
@@ -129,6 +140,12 @@ def section(title: str, lead: str, *content: str) -> Html:
 def figure(title: str, *content: str) -> Html:
     """Return a card with a title."""
     return el("figure", el("h3", title), *content, class_="card")
+
+
+def command_line(text: str) -> Html:
+    """Return a command that breaks between words alone, unless one is longer than a line."""
+    words = [el("span", word) if len(word) < 36 else word for word in text.split(" ")]
+    return el("code", *[part for word in words for part in (" ", word)][1:])
 
 
 def folded(content: str) -> Html:

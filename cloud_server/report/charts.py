@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, log10
 
-from markup import Html, el, join, percent
+from cloud_server.report.markup import Html, el, join, percent
 
 WIDTH = 440  # of a chart: a unit is at most 1.15 pixels, on a phone about 0.8
-_CHARACTER = 7.1  # mean width of a character of the charts' 13-pixel text
+_CHARACTER = 8.2  # mean width of a character of the charts' text, of 15 units on a phone
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ def line_chart(
     shown: Callable[[float], str],
 ) -> Html:
     """Draw values per round on an axis from 0 to `top`; `shown` writes them."""
-    left, right, bottom, height = 46.0, WIDTH - 8.0, 200.0, 190.0
+    left, right, bottom, height = 54.0, WIDTH - 8.0, 200.0, 190.0
     pitch = (right - left) / max(1, len(rounds))
     parts = [_text((left + right) / 2, bottom + 37, "round", "mid soft")]
     for tick in range(5):
@@ -158,18 +158,18 @@ def diagram(
 ) -> Html:
     """Draw training robots -> server -> all robots; `up` and `down` say what travels."""
     notes = (
-        (0, 13, "They train on their own frames, which stay on board", "head"),
+        (0, 13, "They train on examples that stay on board", "head"),
         (92, 149, "weight updates", ""),
         (92, 166, up, "soft"),
         (302, 149, "averaged weights", ""),
         (302, 166, "every round", "soft"),
-        (WIDTH / 2, 216, "server averages, exports, publishes", "mid onserver"),
+        (WIDTH / 2, 216, "server averages and publishes", "mid onserver"),
         (WIDTH / 2 + 14, 254, "published model", ""),
         (WIDTH / 2 + 14, 271, down, "soft"),
         (0, 307, "They all run it; dashed robots never trained", "head"),
     )
     arrows = "M78 126V176m-5 -7l5 7l5 -7M288 184V134m-5 7l5 -7l5 7M220 236V280m-5 -7l5 7l5 -7"
-    server = {"x": 90, "y": 190, "width": WIDTH - 180, "height": 42, "rx": 9, "class_": "server"}
+    server = {"x": 70, "y": 190, "width": WIDTH - 140, "height": 42, "rx": 9, "class_": "server"}
     parts = [el("rect", **server), el("path", d=arrows, class_="arrow")]
     parts += [_text(x, y, text, style, 60) for x, y, text, style in notes]
     parts += [_robots(24, training), _robots(317, running)]

@@ -1,4 +1,4 @@
-"""What the demo measured, parsed from its JSON; what nobody measured is None, never 0."""
+"""What a fleet has measured; what nobody measured is None, never 0."""
 
 import math
 from collections import Counter
@@ -130,6 +130,14 @@ class Results(Part):
     frame_bytes: dict[str, int] = {}
     commands: tuple[str, ...] = ()
     about: dict[str, str | int | float] = {}
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What robots measured before and after their training, accuracy first."""
+        names = {name for closed in self.history for name in closed.metrics}
+        found = {n.removesuffix("_before") for n in names if n.endswith("_before")}
+        found = {name for name in found if f"{name}_after" in names}
+        return tuple(sorted(found, key=lambda n: (n != "accuracy", n))) or ("accuracy", "loss")
 
     @property
     def training(self) -> list[Robot]:

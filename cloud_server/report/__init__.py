@@ -1,0 +1,1 @@
+"""One HTML page on what a fleet has learned, from files alone: no network, script or other file."""
