@@ -1,12 +1,17 @@
 """Video in the examples of a robot: what an earlier round has read is neither read nor decoded."""
 
+import sys
+
 import pytest
 from rosbags.rosbag2 import Writer
 from video_clips import foxglove, number_in, packets, typestore, write_clip
 
+from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.video import decoder
+from edge_agent.data.labels import LabelSettings, labelled_frames
 from edge_agent.examples import signatures
 from edge_agent.examples.example_store import ExampleStore
+from edge_agent.examples.spool.ingest import _file_bytes
 
 TIMES_MS = [n * 100 for n in range(40)]
 T0 = 1_760_000_000_000_000_000
@@ -94,6 +99,19 @@ def test_a_video_that_was_replaced_has_new_keys(tmp_path, videos):
     again = {example.key for example in store_of(tmp_path, videos).examples()}
     assert len(again) == 40
     assert not first & again
+
+
+def test_a_packet_counts_as_the_picture_that_the_store_makes_of_it(videos):
+    frame = next(iter(labelled_frames(videos, LabelSettings(), DamageLog()))).frame
+    assert _file_bytes(frame) == 160 * 120 * 3
+
+
+def test_without_the_library_other_recordings_are_read(tmp_path, videos, bags, monkeypatch):
+    bag = bags.drive(tmp_path / "r1", ["clear", "blocked"] * 3)
+    monkeypatch.setitem(sys.modules, "av", None)
+    store = store_of(tmp_path, videos, bag)
+    assert len(list(store.examples())) == 6
+    assert store.left_out["unreadable source"] == 1
 
 
 def test_a_known_video_topic_is_neither_opened_nor_decoded(tmp_path, work):

@@ -44,6 +44,9 @@ def test_without_ends_a_label_holds_until_the_next_one(folder):
     (folder / "2.csv").write_text("start_s,label\n0,clear\n0.7,blocked\n1.5,\n")
     labels, _ = labels_of(folder / "2.mkv")
     assert labels == {"2.mkv": ["clear"] * 7 + ["blocked"] * 8 + [""] * 5}
+    (folder / "2.csv").write_text("start_s,end_s,label\n0,,clear\n1,1.5,blocked\n")
+    labels, _ = labels_of(folder / "2.mkv")
+    assert labels == {"2.mkv": ["clear"] * 10 + ["blocked"] * 5 + [""] * 5}
 
 
 def test_of_two_that_overlap_the_one_that_began_last_counts(folder):

@@ -1,10 +1,13 @@
 import random
+import sys
 
 import pytest
 from loaded_frames import frames_of
 from video_clips import HEIGHT, WIDTH, number_in, write_clip
 
 from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.source import source_path
+from edge_agent.data.frames.video.camera import CameraFrames
 from edge_agent.data.frames.video.container_end import is_cut
 from edge_agent.data.frames.video.file import VideoFile
 from fleet_model.errors import FrameError
@@ -142,3 +145,13 @@ def test_listing_decodes_no_picture(tmp_path, monkeypatch):
     monkeypatch.delattr("edge_agent.data.frames.video.decoder.Pictures._decoding")
     frames = list(frames_of(video(path), DamageLog()))
     assert len({bytes(frame.data) for frame in frames}) == 40
+
+
+def test_without_the_extra_one_error_names_the_command(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "a.mp4", EVEN_MS[:3])
+    monkeypatch.setitem(sys.modules, "av", None)
+    camera = CameraFrames(source_path("rtsp://me:s3cret@cam/live"))
+    for source, name in ((video(path), "a.mp4"), (camera, "rtsp://cam/live")):
+        expected = rf"^{name}: is video, which needs PyAV; run: pip install 'fleetlearn\[video\]'"
+        with pytest.raises(FrameError, match=expected):
+            list(source.entries(DamageLog()))
