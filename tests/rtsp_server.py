@@ -15,10 +15,13 @@ _TYPE = 96
 
 
 class RtspServer:
-    """Listens at `url` from the beginning to `close`; `clips` are lists of packets in Annex B."""
+    """Listens from the beginning to `close`; `clips` are lists of packets in Annex B, or endless.
+
+    Behind the last one, connections get no picture.
+    """
 
     def __init__(self, clips, user="", password="", port=0):
-        self._clips = list(clips)
+        self._clips = iter(clips)
         self._expected = base64.b64encode(f"{user}:{password}".encode()).decode() if user else ""
         self._socket = socket.create_server(("127.0.0.1", port))
         self.port = self._socket.getsockname()[1]
@@ -83,7 +86,7 @@ class RtspServer:
 
     def _play(self, connection):
         sequence = 0
-        for number, packet in enumerate(self._clips.pop(0) if self._clips else ()):
+        for number, packet in enumerate(next(self._clips, ())):
             units = [
                 unit for unit in packet.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1") if unit
             ]

@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+from itertools import repeat
 
 import pytest
 from rtsp_server import RtspServer
@@ -16,16 +17,18 @@ from fleet_model.errors import SettingsError
 
 @pytest.fixture
 def camera():
-    server = RtspServer([[data for _, data in packets("h264", 20)]] * 50)
+    server = RtspServer(repeat([data for _, data in packets("h264", 20)]))
     yield source_path(f"rtsp://me:s3cret@127.0.0.1:{server.port}/live")
     server.close()
 
 
 def interrupted_after(count):
-    """Return what sends Ctrl-C once so many frames were seen."""
+    """Return what sends one Ctrl-C when so many frames were seen."""
+    sent = []
 
     def progress(done):
-        if done.seen == count:
+        if done.seen >= count and not sent:
+            sent.append(True)
             os.kill(os.getpid(), signal.SIGINT)
 
     return progress
