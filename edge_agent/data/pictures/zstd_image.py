@@ -11,7 +11,7 @@ import zlib
 
 from edge_agent.data.pictures.image_header import MAX_PIXELS
 from edge_agent.data.pictures.raw import RawLayout, check_layout, raw_size
-from edge_agent.data.storage.compression import unpack_zstd
+from edge_agent.data.storage.compression import unpack_prefix
 from fleet_model.errors import FrameError
 
 _HEAD = struct.Struct("<IIBII")  # height, width, is_bigendian, step, length of the encoding
@@ -58,7 +58,10 @@ def unpack(packed: memoryview, layout: RawLayout, declared: str) -> bytes:
     """
     size = raw_size(layout)
     if declared != "zstd":
-        return unpack_zstd(packed, size, "its pixels", "damaged zstd")
+        content, is_whole = unpack_prefix(packed, "zstd", size)
+        if not is_whole:
+            raise FrameError(f"zstd that does not end after {size} bytes", "damaged zstd")
+        return content
     unpacker = zlib.decompressobj(_ANY_WRAPPER)
     try:
         content = unpacker.decompress(packed, size + 1)
