@@ -7,10 +7,19 @@ from edge_agent.data.frames.folder import unreadable
 from fleet_model.errors import FrameError
 
 _LARGEST = 256 << 20  # bytes; CVAT has all pictures of a task in one file
+_MOST_ELEMENTS = 2_000_000  # 0.5 GB in memory; a million boxes
 
 
 class _Tree(TreeBuilder):
-    """Refuses a document type as soon as it begins, before anything in it is read."""
+    """Refuses a document type as soon as it begins, before anything in it is read; and bombs."""
+
+    count = 0
+
+    def start(self, tag: str, attrs: dict[str, str], /) -> Element:
+        self.count += 1
+        if self.count > _MOST_ELEMENTS:
+            raise ValueError(f"has more than {_MOST_ELEMENTS} elements")
+        return super().start(tag, attrs)
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         raise ValueError("declares a document type, which label files do not need")

@@ -197,7 +197,7 @@ def _names_of(root: Path, split: str, everything: list[str], damage: DamageLog) 
     if name is None:
         damage.add(
             "missing file",
-            f"{root.name}: {split[:80]!r}, which its YAML file lists; name the folder it lies in",
+            f"{root.name}: {split[:80]!r}, which its YAML lists; copy that file to its pictures",
         )
         return
     path = root / name

@@ -1,5 +1,6 @@
 import pytest
 
+from edge_agent.data.label_formats.annotations import xml
 from edge_agent.data.label_formats.annotations.xml import read_xml
 from fleet_model.errors import FrameError
 
@@ -47,3 +48,10 @@ def test_what_is_no_xml_is_named_without_its_directory(tmp_path, content):
 def test_a_hundred_thousand_levels_do_no_harm(tmp_path):
     root = read(tmp_path, "<a>" * 100_000 + "</a>" * 100_000)
     assert root.find("name") is None
+
+
+def test_a_small_file_cannot_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(xml, "_MOST_ELEMENTS", 1000)
+    assert len(read(tmp_path, f"<a>{'<b/>' * 999}</a>")) == 999
+    with pytest.raises(FrameError, match=r"set/a.xml: has more than 1000 elements"):
+        read(tmp_path, f"<a>{'<b/>' * 1000}</a>")
