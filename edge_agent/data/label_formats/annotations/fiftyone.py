@@ -61,6 +61,7 @@ def _told_by_samples(
             listed = [value]
         else:
             listed = value.get("detections") or value.get("polylines") or []
+            listed = listed if isinstance(listed, list) else [listed]
         yield from _told_by_each(listed, (), names, file, where, damage)
 
 
