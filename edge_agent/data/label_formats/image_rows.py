@@ -119,6 +119,9 @@ def sound_boxes(
     """
     sound = []
     for box in boxes:
+        if 0 <= box.x0 < box.x1 <= width and 0 <= box.y0 < box.y1 <= height:
+            sound.append(box)
+            continue
         corners = (box.x0, box.y0, box.x1, box.y1)
         if not all(map(math.isfinite, corners)) or box.x0 >= box.x1 or box.y0 >= box.y1:
             damage.add("bad box", f"{where}: {box.label} {corners} has no area")

@@ -6,7 +6,7 @@ from pathlib import Path
 from edge_agent.data.frames.folder import read_image
 from edge_agent.data.frames.image_file import image_frame
 from edge_agent.data.label_formats.data_set import inside
-from edge_agent.data.manifest import ManifestRow
+from edge_agent.data.manifest import DataSetManifest, ManifestRow
 
 
 def size_of(out: Path, row: ManifestRow) -> tuple[int, int]:
@@ -24,9 +24,8 @@ def size_of(out: Path, row: ManifestRow) -> tuple[int, int]:
 
 def class_names(rows: Iterable[ManifestRow]) -> list[str]:
     """Return every label of frames and boxes, sorted: a class's number is its place."""
-    names = set[str]()
-    for row in rows:
-        names.update(box.label for box in row.boxes)
-        names.add(row.label)
-    names.discard("")
-    return sorted(names)
+    if isinstance(rows, DataSetManifest):
+        labels: Iterable[set[str]] = rows.labels()
+    else:
+        labels = ({row.label, *(box.label for box in row.boxes)} for row in rows)
+    return sorted(set[str]().union(*labels) - {""})

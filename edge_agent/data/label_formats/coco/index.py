@@ -73,12 +73,13 @@ class CocoIndex:
         found = {self._class_names[self._classes[at]] for at in named}
         return {label for label in found if label}
 
-    def _annotations(self, image_id: Any) -> Any:
+    def _annotations(self, image_id: Any) -> list[int]:
         slot = self._image_slots.get(image_id)
         if slot is None:
-            return ()
+            return []
         first, last = np.searchsorted(self._sorted, [slot, slot + 1])
-        return self._order[first:last]
+        found: list[int] = self._order[first:last].tolist()
+        return found
 
     def _read(self, path: Path) -> None:
         readers = {
