@@ -10,14 +10,15 @@ import pytest
 pytest.importorskip("mcap", reason="needs the mcap library")
 
 from corpus_checks import LOSSES, run_extract
+from corpus_exports import EXPORTS, episodes
 from corpus_layouts import LAYOUTS, picture, scenes_of
 
 pytestmark = pytest.mark.base
 
 
-@pytest.mark.parametrize("what", LAYOUTS)
+@pytest.mark.parametrize("what", LAYOUTS | EXPORTS)
 def test_every_picture_has_the_labels_that_somebody_gave_it_and_no_other(what, tmp_path):
-    layout = LAYOUTS[what](scenes_of(np.random.default_rng(zlib.crc32(what.encode()))))
+    layout = (LAYOUTS | EXPORTS)[what](scenes_of(np.random.default_rng(zlib.crc32(what.encode()))))
     pictures = {name: picture(number) for number, name in enumerate(layout.truth)}
     for name, content in (layout.files | pictures).items():
         (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +32,19 @@ def test_every_picture_has_the_labels_that_somebody_gave_it_and_no_other(what, t
     assert {row["topic"]: (row["label"], _boxes(row["boxes"])) for row in rows} == layout.truth
     for row in rows:
         assert (out / row["file"]).read_bytes() == pictures[row["topic"]]
+
+
+def test_every_picture_of_an_episode_is_a_frame(tmp_path):
+    files, pictures = episodes()
+    out = tmp_path / "frames"
+    for name, content in files.items():
+        (tmp_path / "arm").mkdir(exist_ok=True)
+        data = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / "arm" / name).write_bytes(data)
+    code, told = run_extract(tmp_path / "arm", out)
+    assert (code, told["frames_seen"], told["frames_written"]) == (0, 8, 8)
+    rows = list(csv.DictReader((out / "manifest.csv").open(encoding="utf-8")))
+    assert [(row["topic"], (out / row["file"]).read_bytes()) for row in rows] == pictures
 
 
 def _boxes(text):

@@ -121,3 +121,19 @@ def test_a_frame_may_have_thousands_of_boxes(tmp_path):
     row = ManifestRow(file="a.jpg", topic="/t", stamp_ns=7, source="b", boxes=many)
     write_manifest(tmp_path / "manifest.csv", [row])
     assert list(DataSetManifest(tmp_path / "manifest.csv")) == [row]
+
+
+def test_labels_are_those_of_rows_and_boxes_and_damage_is_counted_as_in_rows(tmp_path):
+    box = Box(label="bin", x0=0.0, y0=0.0, x1=1.0, y1=1.0)
+    rows = [
+        ManifestRow(file="a.jpg", topic="", stamp_ns=1, source="s", label="clear", boxes=(box,)),
+        ManifestRow(file="b.jpg", topic="", stamp_ns=2, source="s"),
+    ]
+    path = tmp_path / "manifest.csv"
+    write_manifest(path, rows)
+    assert list(DataSetManifest(path).labels()) == [{"clear", "bin"}, {""}]
+    with path.open("a") as stream:
+        stream.write('c.jpg,,3,s,,,0,0,"[{"\n')
+    damage = DamageLog()
+    assert len(list(DataSetManifest(path, damage).labels())) == 2
+    assert [each.kind for each in damage.all()] == ["bad manifest row"]
