@@ -82,6 +82,8 @@ class Demo:
         if done.returncode:
             console.print(done.stderr or "", markup=False)
             raise SystemExit(f"demo: {command[0]} ended with exit code {done.returncode}")
+        if show and "--json" not in command:
+            console.print(done.stdout, markup=False, end="", soft_wrap=True)
         return done.stdout
 
     def background(self, log: str, *command: object, show: bool = True) -> None:

@@ -9,6 +9,7 @@ LEARNED = ("brick", "grass")
     ("label", "hint"),
     [
         ("Brick", " (did you mean 'brick'?)"),
+        ("GRASS", " (did you mean 'grass'?)"),
         ("gras", " (did you mean 'grass'?)"),
         ("water", ""),
     ],

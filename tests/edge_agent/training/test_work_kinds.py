@@ -1,6 +1,7 @@
 """What a robot tells of its examples when it trains: real bags, the real trainer."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,20 @@ def test_half_of_the_pictures_spoilt_is_counted(work):
 def test_only_spoilt_pictures_are_an_error_with_their_number(work):
     with pytest.raises(TrainingError, match=r"no examples to train on .* left out are 48 unreada"):
         work(KNOWN, spoil=pictures_spoilt(1))
+
+
+def test_pictures_whose_damage_only_decoding_shows_are_counted_too(work, bags, spoilt_png):
+    def spoil(bag):
+        shutil.rmtree(bag)
+        messages = []
+        for index, label in enumerate(KNOWN[:9]):
+            stamp = bags.START_NS + index * 10**9
+            messages.append((bags.CAMERA, stamp, bags.jpeg(stamp, spoilt_png, "png")))
+            messages.append((bags.LABELS, stamp, bags.text(label)))
+        bags.write(bag, messages)
+
+    with pytest.raises(TrainingError, match=r"no examples to train on .* left out are 9 unreada"):
+        work(KNOWN, spoil=spoil)
 
 
 @pytest.mark.parametrize("kind", [TRAIN, EVALUATE])
