@@ -1,12 +1,11 @@
 """Commands over the labels that a fleet learns."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloud_server.cli.terminal import Directory, Json, console, lineage_of, tell_alike, with_steps
+from cloud_server.cli.terminal import Directory, Json, tell_alike, trained_of, with_steps
 
 if TYPE_CHECKING:
     from cloud_server.labels import Labels
@@ -21,7 +20,7 @@ def labels_list(directory: Directory, channel: Channel = "", json_output: Json =
     """Show the labels, in the order of the model's outputs, and their former names."""
     from cloud_server.labels import labels_of
 
-    labels = labels_of(_lineage(directory, channel))
+    labels = labels_of(trained_of(directory, channel))
     if json_output:
         typer.echo(json.dumps({"labels": labels.names, "former": dict(labels.former)}))
         return
@@ -39,7 +38,7 @@ def labels_add(
     """Let the trained fleet learn more labels; what it has learned stays to the bit."""
     from cloud_server.labels import labels_of
 
-    server_dir = _lineage(directory, channel)
+    server_dir = trained_of(directory, channel)
     _change(server_dir, channel, labels_of(server_dir).with_added(names))
 
 
@@ -53,7 +52,7 @@ def labels_rename(
     """Give a label another name; robots take the old one in their recordings for the new one."""
     from cloud_server.labels import labels_of
 
-    server_dir = _lineage(directory, channel)
+    server_dir = trained_of(directory, channel)
     _change(server_dir, channel, labels_of(server_dir).renamed(old, new))
 
 
@@ -67,17 +66,4 @@ def _change(server_dir: "ServerDirectory", channel: str, labels: "Labels") -> No
     tell_alike(labels.names)
     with with_steps("labels") as tell:
         version = relabel(server_dir, settings, labels, tell)
-    console().print(
-        f"[green]version {version}[/] is published; robots learn it from the next round on",
-        soft_wrap=True,
-    )
-
-
-def _lineage(directory: Path, channel: str) -> "ServerDirectory":
-    from cloud_server.state.directory import ServerDirectory
-
-    if channel:
-        return lineage_of(directory, channel)
-    server_dir = ServerDirectory(directory)
-    server_dir.require()
-    return server_dir.trained()
+    typer.echo(f"version {version} is published; robots learn its labels from the next round on")

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloud_server.cli.terminal import Directory, Json, lineage_of, table, with_steps
+from cloud_server.cli.terminal import Directory, Json, lineage_of, table, trained_of, with_steps
 
 if TYPE_CHECKING:
-    from cloud_server.state.directory import ServerDirectory
     from cloud_server.state.model_store import DirectoryStore
 
 Lineage = Annotated[
@@ -89,21 +88,11 @@ def models_export(
     """
     from cloud_server.models.model_file import export_model
 
-    server_dir = _trained(directory, channel)
+    server_dir = trained_of(directory, channel)
     with with_steps("export") as tell:
         version, error = export_model(server_dir, version, kind.value, file, tell)
     checked = "" if error is None else f", checked: relative difference {error:.1e}"
     typer.echo(f"{file}: version {version}, {file.stat().st_size} bytes{checked}")
-
-
-def _trained(directory: Path, channel: str) -> "ServerDirectory":
-    from cloud_server.state.directory import ServerDirectory
-
-    if channel:
-        return lineage_of(directory, channel)
-    server_dir = ServerDirectory(directory)
-    server_dir.require()
-    return server_dir.trained()
 
 
 def _lineage(directory: Path, channel: str) -> str:

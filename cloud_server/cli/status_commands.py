@@ -20,6 +20,7 @@ from cloud_server.cli.terminal import (
     outcome_of_run,
     show_table,
     table,
+    trained_of,
 )
 from fleet_model.errors import ConnectionFailed, SettingsError
 
@@ -63,12 +64,9 @@ def report(
 ) -> None:
     """Write one page on what the fleet has learned: charts, robots, costs; it loads nothing."""
     from cloud_server.report.fleet import write_fleet_report
-    from cloud_server.state.directory import ServerDirectory
 
-    server_dir = ServerDirectory(directory)
-    server_dir.require()
-    own = lineage_of(directory, channel) if channel else server_dir.trained()
-    typer.echo(f"{file}: {write_fleet_report(own, file)} rounds")
+    rounds = write_fleet_report(trained_of(directory, channel), file)
+    typer.echo(f"{file}: {rounds} rounds")
 
 
 def history(

@@ -196,3 +196,14 @@ def lineage_of(directory: Path, channel: str) -> "ServerDirectory":
             f"{directory}` shows the channels"
         )
     return own
+
+
+def trained_of(directory: Path, channel: str) -> "ServerDirectory":
+    """Return the directory with what is trained for a channel; "" is what its server trains."""
+    from cloud_server.state.directory import ServerDirectory
+
+    if channel:
+        return lineage_of(directory, channel)
+    server_dir = ServerDirectory(directory)
+    server_dir.require()
+    return server_dir.trained()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from timed_robots import Robots, changed
 
+from cloud_server.models.own_weights import Rows
 from cloud_server.rounds.round_journal import MemoryJournal
 from cloud_server.simulation import learning
 from cloud_server.simulation.learning import BIAS, KERNEL, HeadTask
@@ -92,7 +93,22 @@ def gains_labels(task, checks):
     return course
 
 
-@pytest.mark.parametrize("story", [newcomer, gains_labels])
+def labels_are_added(task, checks):
+    """As `cloud-server labels add` does: the fleet has never had the rows of the new labels."""
+    course = Course(task, {"a": KNOWN, "b": KNOWN}, checks)
+    course.close(40)
+    rows = Rows([f"{one}" for one in OLD + NEW], {KERNEL: 1, BIAS: 0})
+    old = [f"{one}" for one in OLD]
+    weights = {
+        name: rows.placed(name, tensor[..., : len(OLD)], old)
+        for name, tensor in course.checkpoint.weights.items()
+    }
+    course.checkpoint = replace(course.checkpoint, weights=weights, server_state={})
+    course.join("new", ALONE)
+    return course
+
+
+@pytest.mark.parametrize("story", [newcomer, gains_labels, labels_are_added])
 def test_new_labels_are_learned_as_fast_as_without_a_bound_and_cost_the_old_ones_nothing(
     story, task
 ):
