@@ -81,6 +81,8 @@ def _look(settings: AgentSettings, path: Path, labels: Sequence[str]) -> tuple[F
     words = f"{path}: {counts.training + counts.held_out} examples{_topics(settings, path)}"
     if source.left_out:
         words += f"; left out: {tell(source.left_out)}"
+    if renamed := getattr(source, "renamed", {}):
+        words += f"; by aliases: {tell(renamed)}"
     return Finding(SUBJECT, "ok", words), counts
 
 

@@ -188,15 +188,16 @@ def _with_usual_labels(options: PredictOptions) -> PredictOptions:
 def _examples(
     options: PredictOptions, task: Task, damage: DamageLog, left_out: Counter[str]
 ) -> Iterator[Example]:
+    source = None if options.source is None else options.source.renamed(task.former)
     if options.path is None:
-        if options.source is None:
+        if source is None:
             raise SettingsError("name a bag, a data set or images to predict")
-        source = options.source.renamed(task.former)
         yield from _own_examples(source, learned_labels(task), left_out)
         return
+    aliases = task.former if source is None else source.options.get("aliases", task.former)
     settings = LabelSettings(options.topic, options.label_topic, options.tolerance_s)
     for frame, label, boxes in labelled_frames(options.path, settings, damage):
-        label = task.former.get(label, label)
+        label = aliases.get(label, label)
         yield Example(raw=frame, key="", label=label or None, boxes=boxes)
 
 

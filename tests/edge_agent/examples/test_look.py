@@ -46,6 +46,15 @@ def test_a_good_recording_is_told_with_topics_and_counts_per_label(bags, tmp_pat
     )
 
 
+def test_labels_by_aliases_count_as_the_fleets_and_are_told(bags, tmp_path, look):
+    bag = bags.drive(tmp_path / "r1", [*DRIVE[:60], *["Circle"] * 60])
+    states, text = look(bag, aliases={"Circle": "circle"})
+    assert states == ["ok", "ok"]
+    assert "; by aliases: " in text
+    assert " 'Circle' as 'circle'" in text
+    assert "which is not learned" not in text
+
+
 def test_misspelt_labels_are_named_with_the_nearest(bags, tmp_path, look):
     bag = bags.drive(tmp_path / "r1", [*DRIVE[:60], *["Circle"] * 60])
     states, text = look(bag)

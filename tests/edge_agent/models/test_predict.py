@@ -222,6 +222,14 @@ def test_the_truth_of_a_bag_may_stand_in_a_file(bags, bag, run, tmp_path):
     assert summary.confusion.count == 3
 
 
+def test_the_truth_may_have_this_robots_own_word_for_a_label(bags, bag, run, tmp_path):
+    lines = [f"{bags.START_NS + i * 500_000_000},Kreis" for i in range(3)]
+    (tmp_path / "truth.csv").write_text("stamp_ns,label\n" + "\n".join(lines) + "\n")
+    source = SourceSpec(name="frames", options={"aliases": {"Kreis": "circle"}})
+    summary, _ = run(bag, label_topic=str(tmp_path / "truth.csv"), source=source)
+    assert summary.confusion.count == 3
+
+
 def test_a_data_set_has_no_label_topic_so_another_word_is_a_file_name_mistyped(image_folder, run):
     with pytest.raises(SettingsError, match=r"typo\.csv: no such file"):
         run(image_folder("signs", {"star": 1}), label_topic="typo.csv")
