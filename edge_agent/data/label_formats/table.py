@@ -116,14 +116,16 @@ def renamed(columns: list[str]) -> list[str]:
         names[there] = ours
     corners = next((four for four in _CORNER_NAMES if set(four) <= set(columns)), ())
     names.update(zip(corners, _CORNERS, strict=False))
+    found = [names.get(name, "" if name in names.values() else name) for name in columns]
     unclear = [name for name in columns if name in _UNCLEAR and name not in corners]
-    if unclear and not corners:
+    holds_labels = "label" in found and ("file" in found or "stamp_ns" in found)
+    if holds_labels and unclear and not corners:
         raise FrameError(
             f"nobody says what its columns {', '.join(unclear)} mean; expected "
             f"{', '.join(_CORNERS)}: left, top, right and bottom in pixels",
             "bad label file",
         )
-    return [names.get(name, "" if name in names.values() else name) for name in columns]
+    return found
 
 
 def _labels_of(

@@ -74,6 +74,7 @@ def test_where_somebody_annotated_in_a_way_that_is_not_read_no_folder_is_a_label
         ("calibration.json", '{"camera": [1, 2]}'),
         ("a.yaml", "image: a.jpg\n"),  # a map of ROS
         ("predicted.csv", "file,topic,stamp_ns,label,score\nstar/a.jpg,a,1,circle,0.9\n"),
+        ("odometry.csv", "stamp,x,y,theta\n1,2,3,4\n"),
         (".hidden/a.xml", "<annotation/>"),
         ("star/a.pcd", "points"),
     ],
