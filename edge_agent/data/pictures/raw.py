@@ -5,6 +5,7 @@ sizes contradict each other is refused rather than shown sheared.
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -100,6 +101,7 @@ _OTHER_NAMES = {
     "yuy2": "yuyv",
 }  # of RealSense, V4L2
 _SPELLINGS = {name.lower(): name for name in ENCODINGS} | _OTHER_NAMES
+_LAYOUTS = 64  # that are remembered to fit: all pictures of a camera have the same
 _SMALLEST_BAYER = 3  # pixels a side; OpenCV returns black below
 
 
@@ -114,6 +116,7 @@ def find_encoding(name: str) -> Encoding | None:
     return Encoding(sample, channels, _DATA) if 0 < channels <= _MOST_CHANNELS else None
 
 
+@lru_cache(maxsize=_LAYOUTS)
 def check_layout(layout: RawLayout, size: int) -> None:
     """Refuse sizes that do not fit each other or `size` bytes of data.
 
@@ -193,6 +196,7 @@ def eight_bits(pixels: Tensor) -> RgbImage:
     return pixels
 
 
+@lru_cache(maxsize=_LAYOUTS)
 def _encoding(name: str) -> Encoding:
     encoding = find_encoding(name)
     if encoding is None:

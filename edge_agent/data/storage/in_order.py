@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush, heapreplace
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -23,26 +24,20 @@ def in_order(batches: Iterable[Batch]) -> Iterator[Stored]:
     held in memory are those that overlap.
     """
     waiting: list[tuple[int, int, Stored, Iterator[Stored]]] = []  # the next message of each batch
-    for number, (start_ns, messages) in enumerate(batches):
-        yield from _before(start_ns, waiting)
+    end: Batch = (_END_NS, ())
+    for number, (start_ns, messages) in enumerate(chain(batches, [end])):
+        while waiting and waiting[0][0] < start_ns:
+            _, place, stored, rest = waiting[0]
+            following = next(rest, None)
+            if following is None:
+                heappop(waiting)
+            else:
+                heapreplace(waiting, (following.bag_ns, place, following, rest))
+            yield stored
         rest = iter(messages)
-        for first in rest:
+        first = next(rest, None)
+        if first is not None:
             heappush(waiting, (first.bag_ns, number, first, rest))
-            break
-    yield from _before(_END_NS, waiting)
-
-
-def _before(
-    end_ns: int, waiting: list[tuple[int, int, Stored, Iterator[Stored]]]
-) -> Iterator[Stored]:
-    while waiting and waiting[0][0] < end_ns:
-        _, number, stored, rest = waiting[0]
-        following = next(rest, None)
-        if following is None:
-            heappop(waiting)
-        else:
-            heapreplace(waiting, (following.bag_ns, number, following, rest))
-        yield stored
 
 
 def in_blocks(places: NDArray[np.int64], time_column: int) -> Iterator[list[int]]:
