@@ -35,15 +35,18 @@ def is_zstd(data: bytes | memoryview) -> bool:
     return data[:4] == ZSTD_MAGIC
 
 
-def unpack_zstd(data: bytes | memoryview, limit: int, where: str, reason: str) -> bytes:
+def unpack_zstd(
+    data: bytes | memoryview, limit: int, where: str, reason: str, advice: str = ""
+) -> bytes:
     """Return what one or several whole zstd frames hold.
 
     Raises:
-        FrameError: with `reason`: damaged or cut short; "too large": more than `limit` bytes.
+        FrameError: with `reason`; damaged, cut short, or more than `limit` bytes. With `advice`
+            the latter is "too large", and that is what to do.
     """
     content, complete = unpack_prefix(data, "zstd", limit)
-    if len(content) == limit and not complete:
-        raise too_large(where, "a larger message", limit, "compress the recording by chunk or file")
+    if not complete and advice and len(content) == limit:
+        raise too_large(where, "a larger message", limit, advice)
     if not complete:
         raise FrameError(f"{where}: a damaged zstd frame ({len(data)} bytes)", reason)
     return content

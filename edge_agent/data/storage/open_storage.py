@@ -68,7 +68,8 @@ class OpenStorage:
         # No CDR message begins like a zstd frame. ROS 1 has no such mode, and its bytes could.
         if is_zstd(content) and stored.topic.encoding != "ros1":
             where = f"{self.path.name}{stored.topic.name} at {stored.bag_ns}"
-            return unpack_zstd(content, MESSAGE_LIMIT, where, "message decompression")
+            advice = "compress the recording by chunk or file"
+            return unpack_zstd(content, MESSAGE_LIMIT, where, "message decompression", advice)
         return content
 
     def __del__(self) -> None:

@@ -260,6 +260,19 @@ def test_detections_of_older_versions_are_read_without_their_definition(covarian
         assert [each.bbox.size_y for each in found.detections] == [6.0] * len(identities)
 
 
+def test_a_number_of_dashing_is_not_taken_for_a_text_of_foxy():
+    header = [("i", 7), ("I", 8), "camera"]
+    source = [*header, ("I", 0), ("I", 0), "", ("B", 0), ("I", 0), ("I", 0)]
+    numbers = MessageReader("vision_msgs/Classification2D", "", "cdr")
+    texts = MessageReader("vision_msgs/Classification2D", "", "cdr")
+    for identity in (3, 4, 2, 70_000, 1, 0):
+        found = numbers.read(cdr(*header, ("I", 1), ("q", identity), ("d", 0.5), *source))
+        assert found.results[0].id == identity
+    for name in ("a", "ab", "a long name"):
+        found = texts.read(cdr(*header, ("I", 1), name, ("d", 0.5), *source))
+        assert found.results[0].id == name
+
+
 def test_bytes_that_no_version_uses_up_are_refused():
     reader = MessageReader("vision_msgs/Detection2DArray", "", "cdr")
     with pytest.raises(FrameError, match="no version of it that is known uses up these bytes"):

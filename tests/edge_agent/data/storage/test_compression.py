@@ -1,4 +1,6 @@
 import random
+import tracemalloc
+from zlib import crc32
 
 import pytest
 
@@ -7,6 +9,7 @@ from edge_agent.data.storage.compression import (
     unpack_file,
     unpack_prefix,
     unpack_zstd,
+    unpacked_checksum,
     zstd_module,
 )
 from fleet_model.errors import FrameError, StorageError
@@ -57,6 +60,32 @@ def test_a_damaged_frame_is_an_error_with_the_callers_reason():
         with pytest.raises(FrameError, match=r"^bag: ") as caught:
             unpack_zstd(wrong, 10**6, "bag", "message decompression")
         assert caught.value.reason == "message decompression"
+
+
+def test_more_than_the_limit_is_damage_only_where_the_size_is_known():
+    data = packed("zstd", NOISE)
+    for advice, reason in (("", "damaged zstd"), ("use chunks", "too large")):
+        with pytest.raises(FrameError, match=r"^bag: ") as caught:
+            unpack_zstd(data, 600_000, "bag", "damaged zstd", advice)
+        assert caught.value.reason == reason
+    assert str(caught.value) == "bag: a larger message, at most 0 MB are unpacked; use chunks"
+
+
+@pytest.mark.parametrize("kind", ["zstd", "lz4"])
+def test_a_checksum_needs_the_memory_of_one_block(kind):
+    content = NOISE + bytes(5_000_000) + NOISE
+    data = packed(kind, content) + packed(kind, b"more")
+    blocks = [data[at : at + 9999] for at in range(0, len(data), 9999)]
+    size = len(content) + 4
+    assert unpacked_checksum(blocks, kind, size) == crc32(content + b"more")
+    assert unpacked_checksum(blocks, kind, size - 1) is None
+    assert unpacked_checksum(blocks[:-1], kind, size) is None
+    assert unpacked_checksum([], kind, size) is None
+    tracemalloc.start()
+    unpacked_checksum(blocks, kind, size)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4_000_000 < len(content)
 
 
 def test_a_file_is_unpacked_as_far_as_it_goes(tmp_path):

@@ -71,6 +71,16 @@ def test_records_that_follow_each_other_are_believed_whatever_clocks_did(clock, 
         assert {topic.messages for topic in file.topics()} == {COUNT}
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_chunks_with_times_before_and_after_1970_come_in_order(layout, tmp_path):
+    compression, options = LAYOUTS[layout]
+    data = by_mcap(compression, count=12, times=lambda i: ((i * 5 % 12 - 6) * 10**9, T0), **options)
+    (tmp_path / "a.mcap").write_bytes(data)
+    times, messages, _ = read(tmp_path / "a.mcap", (CAMERA,))
+    assert times == [second * 10**9 for second in range(-6, 6)]
+    assert messages == [content(i) for i in sorted(range(12), key=lambda i: i * 5 % 12)]
+
+
 @pytest.mark.parametrize("clock", ["published at zero", "before 1970", "recorded in the year 2200"])
 def test_behind_damage_messages_are_found_by_the_clock_of_those_before(clock, tmp_path):
     data = by_mcap("NONE", count=40, times=CLOCKS[clock], use_chunking=False, **NO_SUMMARY)
