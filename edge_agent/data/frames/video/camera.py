@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -145,6 +146,9 @@ class _Decoding:
         codec.thread_count = 1
         self._codec = NAMES.get(codec.name) or f"{codec.name} video"
         self._headers = Headers(self._codec) if codec.name in NAMES else None
+        if self._headers and codec.extradata:  # parameters may come before the stream only
+            with suppress(FrameError):
+                self._headers.packet(codec.extradata)
         self._right_from: int | None = None  # number of the key frame that decoding began at
         self._spoilt: tuple[int, str] | None = None  # number of the first wrong picture, reason
 
@@ -166,9 +170,10 @@ class _Decoding:
                 self._spoil(number, error.reason)
                 self._queue.lost(error.reason)
                 return False
+            if not info.is_picture:  # parameters, which the decoder takes alone as well
+                self._decode_parameters(packet)
+                return False
             is_key, is_lost = info.is_key, info.lost
-            if not info.is_picture:
-                return True
         if is_key:
             self._right_from, self._spoilt = number, None
         if self._right_from is None:
@@ -177,6 +182,12 @@ class _Decoding:
         if is_lost:
             self._spoil(number, AFTER_LOST)
         return True
+
+    def _decode_parameters(self, packet: Any) -> None:
+        import av
+
+        with suppress(av.error.FFmpegError):  # "no frame"
+            packet.decode()
 
     def _decoded(self, number: int, packet: Any) -> Iterator[Any]:
         import av
