@@ -17,7 +17,6 @@ from edge_agent.data.label_formats.annotations.shapes import (
 from edge_agent.data.label_formats.annotations.told import Told
 from edge_agent.data.label_formats.data_set import clean_text
 
-_SUPERVISELY_META = {"classes", "tags", "projectType"}  # keys of meta.json, which names no picture
 _AREAS = ("rectangle", "polygon")
 
 
@@ -25,8 +24,6 @@ def told_by_supervisely(content: Any, file: str, damage: DamageLog) -> Iterator[
     """Return what Supervisely's file NAME.jpg.json says; None if it is another file."""
     if not isinstance(content, dict):
         return None
-    if set(content) >= _SUPERVISELY_META:
-        return iter(())
     listed, size = content.get("objects"), content.get("size")
     if not isinstance(listed, list) or not isinstance(size, dict):
         return None

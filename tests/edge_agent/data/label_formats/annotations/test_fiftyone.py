@@ -69,3 +69,6 @@ def test_what_says_nothing_certain_is_counted(read_set):
         "bad label": 3,
         "shape not read": 1,
     }
+    for value in ({"_cls": "Detections", "detections": 7}, {"_cls": "Classification"}):
+        read_set({"data/a.jpg": None, "samples.json": samples(value)})
+        assert {kind: count for kind, (count, _) in read_set.damage.items()} == {"bad label": 1}
