@@ -203,7 +203,7 @@ def test_a_command_of_the_pages_does_what_it_says(reader, command):
     for name, mine in NAMES.items():
         text = re.sub(rf"(?<![\w/.-]){re.escape(name)}(?![\w])", mine, text)
     if "--key" in text:
-        text = re.sub(r"--key '[^']*'", f"--key '{_new_key(reader)}'", text)
+        text = re.sub(r"--key ('[^']*'|robot\.pub)", f"--key '{_new_key(reader)}'", text)
         text = text.replace(" r1 ", f" robot-{command.page.split('.')[0]} ")
         reader.named = f"robot-{command.page.split('.')[0]}"
     elif re.search(r"robots (suspend|approve|label|revoke|forget)", text):
