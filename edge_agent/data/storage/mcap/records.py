@@ -51,6 +51,14 @@ class ChunkHead(NamedTuple):
     compression: str
 
 
+def earliest_ns(first_ns: int, last_ns: int) -> int:
+    """Return a time that no message of a chunk is before, of what it says of itself.
+
+    Its recorder compared unsigned times: of a chunk across 1970 nobody knows the first one.
+    """
+    return first_ns if first_ns <= last_ns else -(1 << 63)
+
+
 def can_follow(head: bytes, left: int) -> bool:
     """Return whether a record of a chunk begins with `head`, `left` bytes before the chunk's end.
 

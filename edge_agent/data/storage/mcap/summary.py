@@ -14,6 +14,7 @@ from edge_agent.data.storage.mcap.records import (
     SCHEMA,
     STATISTICS,
     Definitions,
+    earliest_ns,
 )
 from edge_agent.data.storage.mcap.walk import Read
 
@@ -96,7 +97,7 @@ def _chunk_index(body: bytes) -> Chunk:
     name_at = tail_at + _CHUNK_INDEX_TAIL.size
     compression = body[name_at : name_at + name_length].decode(errors="replace")
     stored, size = _SIZES.unpack_from(body, name_at + name_length)
-    end, start_ns = at + length, min(first_ns, last_ns)  # unsigned, what is before 1970 is last
+    end, start_ns = at + length, earliest_ns(first_ns, last_ns)
     channels = frozenset([channel for channel, _ in iter_unpack("<HQ", offsets)])
     return Chunk(at, end - stored, end, end + index_length, start_ns, size, compression, channels)
 

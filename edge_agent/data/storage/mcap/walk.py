@@ -31,6 +31,7 @@ from edge_agent.data.storage.mcap.records import (
     ChunkHead,
     MessageHead,
     Record,
+    earliest_ns,
     texts_fit,
 )
 
@@ -164,7 +165,7 @@ def read_chunk_head(span: Span, at: int, *, strictly: bool = False) -> ChunkHead
         ends = {end for end in ends if content < end <= span.end and _can_begin(span, end)}
         if len(ends) != 1:
             return None
-    return ChunkHead(at, content, ends.pop(), min(first_ns, last_ns), size, name)
+    return ChunkHead(at, content, ends.pop(), earliest_ns(first_ns, last_ns), size, name)
 
 
 def _can_begin(span: Span, at: int) -> bool:
