@@ -142,7 +142,8 @@ _CROP_UNITS = {1: (2, 2), 2: (2, 1)}  # chroma format -> luma samples a step
 def _units(data: bytes) -> Iterator[bytes]:
     """Yield the NAL units; of a picture's slices only what the headers need is unescaped."""
     begins = [match.end() for match in _START.finditer(data)]
-    for begin, end in zip(begins, [b - 3 for b in begins[1:]] + [len(data)], strict=True):
+    ends = [begin - 3 for begin in begins[1:]] + [len(data)]
+    for begin, end in zip(begins, ends, strict=False):  # without a start code there is no unit
         if end > begin:
             yield data[begin : min(end, begin + _MAX_SPS)].replace(b"\0\0\3", b"\0\0")
 
