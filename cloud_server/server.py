@@ -74,6 +74,7 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
     from cloud_server.web.limits import bounded_server
     from cloud_server.web.metrics_api import metrics_routes
     from cloud_server.web.ownership import add_ownership
+    from cloud_server.web.reply_bound import model_bound
 
     require_sound(settings)
     server_dir = server_dir.of(settings.publish.channel)
@@ -108,7 +109,9 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
     app.include_router(admin_routes(runs, lambda: answer_of(overview.status())))
     app.include_router(metrics_routes(make_registry(server_dir, overview.status)))
     # What is a little too long is taken, and then refused with words for its robot.
-    add_ownership(app, int(2e6 * settings.checks.max_update_mb), refused.add)
+    bound = model_bound(server_dir, int(2e6 * settings.checks.max_update_mb))
+    grid.heal(bound().objects)
+    add_ownership(app, bound, refused.add)
     bounds = Bounds(
         limits=settings.limits,
         keys=FleetKeys(register),

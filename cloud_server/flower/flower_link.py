@@ -78,6 +78,14 @@ class LinkGrid:
         self._handed: set[str] = set()  # messages whose replies were returned last
         self._unknown: set[str] = set()  # messages of a process before, that none has spoken of
 
+    def heal(self, most_objects: int) -> None:
+        """Remove what only an older version would have let in; before anything else is done."""
+        if dropped := self._messages.heal(most_objects):
+            log.warning(
+                "%d objects of replies that were too large, or of nobody, are removed from %s",
+                dropped, "flower/state.db",
+            )  # fmt: skip
+
     def register(self, public_key: "ec.EllipticCurvePublicKey", name: str) -> int:
         """Admit a robot's key; return its node id. A key that was here before keeps its id."""
         from flwr.common.constant import (

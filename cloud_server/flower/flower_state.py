@@ -194,6 +194,42 @@ class FlowerState:
                 .values(delivered_at="")
             )
 
+    def heal(self, most_objects: int) -> int:
+        """Delete replies of more objects, and objects of no message; return how many.
+
+        In a few statements however many there are: Flower would delete them one by one, for minutes.
+        """
+        from flwr.supercore.state.schema.linkstate_models import MessageIns, MessageRes
+        from flwr.supercore.state.schema.objectstore_models import (
+            ObjectChild,
+            RunObject,
+            StoredObject,
+        )
+        from sqlalchemy import delete, func, select
+
+        def below(roots: Any) -> Any:
+            tree = roots.cte("tree", recursive=True)
+            children = select(ObjectChild.child_id).join(tree, ObjectChild.parent_id == tree.c[0])
+            return tree.union(children)  # each object once, also in a circle
+
+        with self._state.session() as session:
+            for reply in list(session.scalars(select(MessageRes.message_id))):
+                tree = below(select(StoredObject.object_id).where(StoredObject.object_id == reply))
+                some = select(tree.c[0]).limit(most_objects + 1).subquery()
+                if session.scalar(select(func.count()).select_from(some)) > most_objects:
+                    session.execute(delete(MessageRes).where(MessageRes.message_id == reply))
+            asked, replied = select(MessageIns.message_id), select(MessageRes.message_id)
+            alive = below(asked.union(replied).subquery().select())
+            of_nobody = StoredObject.object_id.not_in(select(alive.c[0]))
+            found = int(session.scalar(select(func.count()).where(of_nobody)) or 0)
+            if found:
+                for table, column in (
+                    (ObjectChild, ObjectChild.parent_id), (RunObject, RunObject.object_id),
+                    (StoredObject, StoredObject.object_id),
+                ):  # fmt: skip
+                    session.execute(delete(table).where(column.not_in(select(alive.c[0]))))
+            return found
+
     def unseen(self, run_id: int) -> set[str]:
         """Return the messages that no robot has been handed."""
         from flwr.supercore.state.schema.linkstate_models import MessageIns

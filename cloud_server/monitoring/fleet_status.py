@@ -47,6 +47,7 @@ class FleetStatus:
     answered_again: Mapping[str, int] = field(default_factory=dict)
     answered_late: Mapping[str, int] = field(default_factory=dict)
     repeated: Mapping[str, int] = field(default_factory=dict)
+    too_large: Mapping[str, int] = field(default_factory=dict)
     # Run that the process before has left unfinished -> rounds that it had closed.
     taken_up: Mapping[str, int] = field(default_factory=dict)
 
@@ -70,6 +71,7 @@ class FleetStatus:
             "answered_again": dict(self.answered_again),
             "answered_late": dict(self.answered_late),
             "repeated": dict(self.repeated),
+            "too_large": dict(self.too_large),
             "taken_up": dict(self.taken_up),
             "missing": list(self.missing),
         }
@@ -102,6 +104,7 @@ class Overview:
             answered_again=self.refused.counts("again"),
             answered_late=self.refused.counts("late"),
             repeated=self.refused.counts("repeated"),
+            too_large=self.refused.counts("large"),
             taken_up=self.runs.taken_up(),
             missing=self.missing(),
         )

@@ -113,6 +113,7 @@ def _refused(status: FleetStatus) -> Iterator[Metric]:
         ("updates_duplicate", "Second answers to one question: dropped.", status.answered_again),
         ("updates_expired", "Answers to questions that were over: dropped.", status.answered_late),
         ("updates_repeated", "The same replies again: they count once.", status.repeated),
+        ("updates_too_large", "Replies larger than the model allows: refused.", status.too_large),
     ):
         yield CounterMetricFamily(f"{P}{name}", about, value=sum(counts.values()))
 

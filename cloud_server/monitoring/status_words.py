@@ -44,6 +44,7 @@ def tell(status: FleetStatus) -> list[str]:
     lines += _answers("second answers, which are not counted", status.answered_again)
     lines += _answers("answers to questions that were over", status.answered_late)
     lines += _answers("replies that came again, which count once at most", status.repeated)
+    lines += _answers("replies that were too large, which are refused", status.too_large)
     lines += _robots(status.robots)
     lines += name_no_server(
         [r.name for r in status.robots if r.names_server is False and r.state != "revoked"]

@@ -12,12 +12,13 @@ from typing import Literal
 
 from cloud_server.robots.register import Robot
 
-Why = Literal["again", "late", "repeated"]
+Why = Literal["again", "late", "repeated", "large"]
 WORDS: Mapping[Why, str] = {
     "again": "answered again; the second answer is not counted",
     "late": "answered a question that was over; what came is dropped",
     # An honest robot does it when what the server said was lost: no offense.
     "repeated": "sent the same reply again; it counts once at most",
+    "large": "announced a reply that is larger than one to this model can be; it is refused",
 }
 REPEAT_S = 60.0  # the same is logged of the same robot once a minute
 log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloud_server.robots.refused_answers import Why
+from cloud_server.web.reply_bound import ReplyBound
 from cloud_server.web.transfers import Message, Receive, Send
 from fleet_model.errors import RefusedError
 
@@ -40,10 +41,14 @@ class Ownership:
     """ASGI middleware directly around Flower's handlers: the signature has been checked."""
 
     def __init__(
-        self, app: Any, state: Any, max_reply_bytes: int, refused: Callable[[int, Why], None]
+        self,
+        app: Any,
+        state: Any,
+        bound: Callable[[], ReplyBound],
+        refused: Callable[[int, Why], None],
     ) -> None:
         self._app = app
-        self._records = Records(state, max_reply_bytes, refused)
+        self._records = Records(state, bound, refused)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Refuse what belongs to another robot with 403."""
@@ -58,19 +63,19 @@ class Ownership:
         await self._app(scope, receive, send)
 
 
-def add_ownership(app: Any, max_reply_bytes: int, refused: Callable[[int, Why], None]) -> None:
+def add_ownership(
+    app: Any, bound: Callable[[], ReplyBound], refused: Callable[[int, Why], None]
+) -> None:
     """Put the check around Flower's handlers, inside everything that Flower does before.
 
-    A reply of more than `max_reply_bytes`, in all its requests, is cut off: it would fill the disk,
+    A reply beyond `bound`, in all its requests, is cut off: it would fill the database, the disk,
     and then memory, before anybody could judge it. `refused` is told the node id of whoever sends
-    an answer that Flower will not take: Flower tells nobody but the robot.
+    an answer that is not taken: else nobody but the robot is told.
     """
     from starlette.middleware import Middleware
 
     state = app.state.linkstate_factory.state()
-    app.user_middleware.append(
-        Middleware(Ownership, state=state, max_reply_bytes=max_reply_bytes, refused=refused)
-    )
+    app.user_middleware.append(Middleware(Ownership, state=state, bound=bound, refused=refused))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +94,10 @@ class Records:
     """Asks Flower's SQLite state whose a message or an object is."""
 
     def __init__(
-        self, state: Any, max_reply_bytes: int, refused: Callable[[int, Why], None]
+        self, state: Any, bound: Callable[[], ReplyBound], refused: Callable[[int, Why], None]
     ) -> None:
         self._state = state
-        self._max_reply_bytes = max_reply_bytes
+        self._bound = bound
         self._refused = refused
         # Each request is checked in a thread of its own: what follows is changed under the lock.
         self._lock = threading.Lock()
@@ -119,6 +124,11 @@ class Records:
         replies, trees = request.messages_list, request.message_object_trees
         if len(replies) != 1 or len(trees) != 1:
             raise RefusedError("expected one reply with its objects")
+        try:
+            self._bound().require(request)
+        except RefusedError:
+            self._refused(node_id, "large")
+            raise
         metadata = replies[0].metadata
         if metadata.src_node_id != node_id or trees[0].object_id != metadata.message_id:
             raise RefusedError("a robot speaks for itself only")
@@ -197,8 +207,9 @@ class Records:
             self._uploaded[request.session_id] = sent
             if len(self._uploaded) > MAX_UPLOADS:
                 self._uploaded.popitem(last=False)
-        if sent > self._max_reply_bytes:
-            raise RefusedError(f"a reply is longer than {self._max_reply_bytes} bytes")
+        if sent > (most := self._bound().content_bytes):
+            self._refused(node_id, "large")
+            raise RefusedError(f"a reply is longer than {most} bytes")
 
     def _require_own_object(self, request: Any, node_id: int) -> None:
         known = self._objects.get(node_id, frozenset())

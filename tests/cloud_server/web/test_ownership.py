@@ -15,6 +15,7 @@ from cloud_server.flower.flower_link import LinkGrid
 from cloud_server.flower.flower_superlink import create_superlink
 from cloud_server.state.settings import LimitSettings
 from cloud_server.web.ownership import INTERNALS, Records, add_ownership
+from cloud_server.web.reply_bound import ReplyBound
 from edge_agent.link.flower_connection import FleetConnection
 from fleet_model.errors import RefusedError, UpdateError
 
@@ -22,6 +23,7 @@ from .conftest import listening
 
 pytestmark = pytest.mark.flower
 MAX_REPLY_BYTES = 16_000
+BOUND = ReplyBound(objects=50, content_bytes=MAX_REPLY_BYTES)
 
 
 @pytest.mark.parametrize("internal", INTERNALS)
@@ -86,7 +88,7 @@ def link(keys_server_dir, tmp_path_factory):
         patch.setenv("FLWR_HOME", str(root))
         app = create_superlink(str(root / "state.db"), "127.0.0.1", 1)
         refused = []
-        add_ownership(app, MAX_REPLY_BYTES, refused=lambda *one: refused.append(one))
+        add_ownership(app, lambda: BOUND, refused=lambda *one: refused.append(one))
         with listening(app, keys_server_dir, LimitSettings()) as (number, _):
             link = Link(number, app, keys_server_dir)
             link.run_id, link.refused = link.grid.open_run().run_id, refused
@@ -371,6 +373,37 @@ def test_a_reply_that_is_too_long_in_all_is_refused_before_it_is_whole(link, rob
         mine.connection.reply(Message(long, reply_to=received), 0.5)
 
 
+def test_a_reply_that_announces_too_much_is_refused_before_the_database_sees_it(link, robots):
+    from flwr.proto.message_pb2 import ObjectTree
+    from flwr.supercore.state.schema.objectstore_models import StoredObject
+    from sqlalchemy import func, select
+
+    mine, _ = robots
+    tickets = asked(link, robots)
+    state = link.app.state.linkstate_factory.state()
+
+    def known():
+        with state.session() as session:
+            return session.scalar(select(func.count()).select_from(StoredObject))
+
+    def names(count):
+        return [ObjectTree(object_id=f"{number:064x}") for number in range(count)]
+
+    before = known()
+    deep = ObjectTree(object_id="d" * 64)
+    for _ in range(20):
+        deep = ObjectTree(object_id="d" * 64, children=[deep])
+    for children in (names(50), names(5000), [deep]):
+        request = push_request(link, mine, tickets[mine], mine.node_id)
+        del request.message_object_trees[0].children[:]
+        request.message_object_trees[0].children.extend(children)
+        assert mine.post("push-messages", request)[0] == 403
+    assert known() == before
+    assert link.refused[-3:] == [(mine.node_id, "large")] * 3
+
+    assert push(link, mine, tickets[mine], mine.node_id)[0] == 200  # an honest one is taken
+
+
 class PushObjectRequest(SimpleNamespace):
     """As much of Flower's request as is looked at."""
 
@@ -389,7 +422,9 @@ class Meanwhile:
 
 def test_two_uploads_of_one_reply_at_the_same_time_are_both_counted(link, robots):
     mine, _ = robots
-    records = Records(link.app.state.linkstate_factory.state(), 100, refused=lambda *_: None)
+    bound = ReplyBound(objects=9, content_bytes=100)
+    state = link.app.state.linkstate_factory.state()
+    records = Records(state, lambda: bound, refused=lambda *_: None)
 
     def upload(content):
         records.require_own(
