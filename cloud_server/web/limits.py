@@ -6,8 +6,10 @@ import os
 import resource
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 # What everybody since 2014 speaks: ephemeral keys, authenticated encryption. TLS 1.3 has no others.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 FILES_BESIDE_CONNECTIONS = 512  # SQLite, spools, the store's files, Python itself
+LEAVE_S = 10.0  # less than what service managers allow before they kill
 M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3  # of glibc's malloc.h
 LARGE_BLOCK_BYTES = 1 << 20
 # What strangers can make uvicorn say, once a request; and "Cancel 0 running task(s)" at the end of
@@ -35,9 +38,25 @@ class BoundedServer(uvicorn.Server):
         super().__init__(config)
         self._bind = bind
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Shut down; what still holds on after LEAVE_S is left as by a crash, which loses nothing.
+
+        A request that waits for the database, or for a disk, would otherwise keep the process.
+        """
+        super().handle_exit(sig, frame)
+        leaving = threading.Timer(LEAVE_S, _leave)
+        leaving.daemon = True
+        leaving.start()
+
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal; raises SettingsError if the port is taken."""
         super().run(sockets=sockets or self._bind())
+
+
+def _leave() -> None:
+    log.warning("still at work %g s after the signal to end: left as it is", LEAVE_S)
+    logging.shutdown()
+    os._exit(0)
 
 
 def bounded_server(

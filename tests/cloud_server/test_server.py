@@ -1,16 +1,23 @@
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from cloud_server.robots.register import Register
 from cloud_server.server import serve
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import load_settings
-from fleet_model.errors import SettingsError
+from edge_agent.link.flower_connection import FleetConnection
+from fleet_model.errors import FleetError, SettingsError
+from fleet_model.protocol.proof import public_line
 
 
 def test_a_second_server_on_the_directory_is_refused(running_server):
@@ -137,8 +144,8 @@ def test_the_server_itself_loads_no_tensorflow(running_server):
     assert "tensorflow" not in maps
 
 
-@pytest.mark.slow
-def test_ctrl_c_is_a_clean_end_and_the_directory_is_free_again(server_dir):
+def started(server_dir):
+    """Return a server process that listens, and its port."""
     command = [sys.executable, "-m", "cloud_server.cli", "start", str(server_dir.root)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
@@ -147,6 +154,40 @@ def test_ctrl_c_is_a_clean_end_and_the_directory_is_free_again(server_dir):
     port = load_settings(server_dir.settings, {}).network.port
     while socket.socket().connect_ex(("127.0.0.1", port)):
         assert process.poll() is None
+    return process, port
+
+
+@pytest.mark.slow
+def test_sigterm_is_obeyed_while_a_request_waits_for_a_database_that_is_held(server_dir):
+    key = ec.generate_private_key(ec.SECP384R1())
+    Register(server_dir.robots).add("r1", "hall", public_line(key.public_key()))
+    process, port = started(server_dir)
+    ca = (server_dir.certificates / "ca.crt").read_bytes()
+    robot = FleetConnection(f"127.0.0.1:{port}", ca, key)
+    database = sqlite3.connect(server_dir.flower / "state.db", isolation_level=None)
+    database.execute("begin immediate")
+    # Flower's writers wait for it for a minute.
+    waiting = threading.Thread(target=lambda: suppressed(robot.activate), daemon=True)
+    waiting.start()
+    waiting.join(3.0)
+    assert waiting.is_alive()
+
+    process.terminate()
+    rest = process.communicate(timeout=40)[1]
+
+    database.execute("rollback")
+    assert process.returncode == 0
+    assert "still at work 10 s after the signal to end" in rest
+
+
+def suppressed(call):
+    with suppress(FleetError):
+        call()
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_a_clean_end_and_the_directory_is_free_again(server_dir):
+    process, _ = started(server_dir)
 
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=30)[1]

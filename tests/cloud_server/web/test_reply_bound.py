@@ -22,7 +22,7 @@ def test_an_honest_reply_of_any_model_is_within_it():
             ObjectTree(object_id="a" * 64, children=[ObjectTree(object_id="b" * 64)])
             for _ in range(tensors)
         ]
-        records = [ObjectTree(object_id="c" * 64, children=arrays)] + arrays[:3]
+        records = [ObjectTree(object_id="c" * 64, children=arrays), *arrays[:3]]
         content = ObjectTree(object_id="d" * 64, children=records)
         message = ObjectTree(object_id="e" * 64, children=[content])
         bound_of([4] * tensors, 10**9).require(PushMessagesRequest(message_object_trees=[message]))
