@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from cloud_server.flower.flower_link import LinkGrid
     from cloud_server.models.older_agents import OlderAgents
+    from cloud_server.robots.refused_answers import RefusedAnswers
     from cloud_server.state.round_record import RoundRecord
 
 log = logging.getLogger(__name__)
@@ -73,8 +75,6 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
     from cloud_server.web.guard import Bounds, Guard
     from cloud_server.web.limits import bounded_server
     from cloud_server.web.metrics_api import metrics_routes
-    from cloud_server.web.ownership import add_ownership
-    from cloud_server.web.reply_bound import model_bound
 
     require_sound(settings)
     server_dir = server_dir.of(settings.publish.channel)
@@ -108,10 +108,7 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
     app.include_router(robot_routes(authenticator, store, _older(server_dir), fleet.restarted))
     app.include_router(admin_routes(runs, lambda: answer_of(overview.status())))
     app.include_router(metrics_routes(make_registry(server_dir, overview.status)))
-    # What is a little too long is taken, and then refused with words for its robot.
-    bound = model_bound(server_dir, int(2e6 * settings.checks.max_update_mb))
-    grid.heal(bound().objects)
-    add_ownership(app, bound, refused.add)
+    _bound_replies(app, grid, server_dir, settings, refused)
     bounds = Bounds(
         limits=settings.limits,
         keys=FleetKeys(register),
@@ -138,6 +135,23 @@ def _missing(server_dir: ServerDirectory, channel: str) -> "Callable[[], list[st
     for sentence in look():
         log.error("%s", sentence)
     return look
+
+
+def _bound_replies(
+    app: "FastAPI",
+    grid: "LinkGrid",
+    server_dir: ServerDirectory,
+    settings: ServerSettings,
+    refused: "RefusedAnswers",
+) -> None:
+    """Let nobody send more than a reply can be, and remove what a server before has let in."""
+    from cloud_server.web.ownership import add_ownership
+    from cloud_server.web.reply_bound import model_bound
+
+    # What is a little too long is taken, and then refused with words for its robot.
+    bound = model_bound(server_dir, int(2e6 * settings.checks.max_update_mb))
+    grid.heal(bound().objects)
+    add_ownership(app, bound, refused.add)
 
 
 def _older(server_dir: ServerDirectory) -> "OlderAgents":

@@ -126,3 +126,14 @@ class BusyError(FleetError):
     """A robot does not want to train now; nothing is sent."""
 
     exit_code = 15
+
+
+def one_line(text: str) -> str:
+    """Escape what could begin a new line, move a cursor or turn the direction of writing.
+
+    The one place that makes words of others - robots, servers, files - safe for messages, terminals,
+    logs and tables.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

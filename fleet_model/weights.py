@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fleet_model.durable import writing
-from fleet_model.errors import CheckpointError, FleetError, UpdateError
+from fleet_model.errors import CheckpointError, FleetError, UpdateError, one_line
 from fleet_model.types import Tensor, Weights
 
 _DTYPES = {  # name in a safetensors file -> NumPy's
@@ -72,7 +72,7 @@ def require_same_tensors(
         if not np.isfinite(actual[name]).all():
             raise error(f"{sender}: {name} holds NaN or infinity, expected finite numbers")
     if unknown := sorted(actual.keys() - expected.keys()):
-        raise error(f"{sender}: has the unknown tensor {unknown[0]}")
+        raise error(f"{sender}: has the unknown tensor {one_line(unknown[0][:100])}")
 
 
 def difference(after: Weights, before: Weights) -> Weights:

@@ -56,7 +56,7 @@ def made_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table"
     from rich.table import Table
     from rich.text import Text
 
-    from cloud_server.state.logs import one_line
+    from fleet_model.errors import one_line
 
     rows = [[one_line(cell) for cell in row] for row in rows]  # some words come from robots
     made = Table()

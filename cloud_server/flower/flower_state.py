@@ -197,7 +197,7 @@ class FlowerState:
     def heal(self, most_objects: int) -> int:
         """Delete replies of more objects, and objects of no message; return how many.
 
-        In a few statements however many there are: Flower would delete them one by one, for minutes.
+        In a few statements however many there are: Flower deletes one by one, for minutes.
         """
         from flwr.supercore.state.schema.linkstate_models import MessageIns, MessageRes
         from flwr.supercore.state.schema.objectstore_models import (

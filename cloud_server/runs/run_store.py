@@ -8,15 +8,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.history_file import newest_lines
 from fleet_model.durable import write_durably
-from fleet_model.errors import StorageError
+from fleet_model.errors import StorageError, one_line
 from fleet_model.types import TRAIN
 
 RunState: TypeAlias = Literal["waiting", "running", "publishing", "finished", "failed", "stopped"]
@@ -35,7 +35,7 @@ class Run(BaseModel):
     `RunStore.changing`.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", validate_assignment=True)
 
     id: str
     channel: str = ""  # what it trains for; "": of an older server, the channel in the settings
@@ -48,7 +48,7 @@ class Run(BaseModel):
     robots: tuple[str, ...] = ()  # evaluate: only these; empty: all that the settings allow
     measured: dict[str, Any] | None = None  # evaluate: its round, RoundRecord.as_json, or `brief`
     published_version: int | None = None
-    error: str = ""
+    error: Annotated[str, AfterValidator(one_line)] = ""  # may quote robots
     exit_code: int = 0
     started_at: float  # Unix time
     ended_at: float | None = None

@@ -8,6 +8,7 @@ from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.history_file import all_lines, newest_lines, read_line
 from cloud_server.state.round_record import RobotRecord, RoundRecord
+from fleet_model.errors import one_line
 
 ROUND_COLUMNS = ("run", "round", "version", "mode", "seconds", "asked", "late")
 ROBOT_COLUMNS = (
@@ -91,5 +92,5 @@ def _robot_cells(robot: RobotRecord, metrics: Sequence[str]) -> Iterable[object]
 
 def _text(words: str) -> str:
     """Return a robot's words on one line, such that no spreadsheet takes them for a formula."""
-    line = "".join(c if c.isprintable() else " " for c in words)
+    line = one_line(words)
     return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloud_server.state.hints import with_directory
+from fleet_model.errors import one_line
 
 if TYPE_CHECKING:
     from cloud_server.state.settings import LogSettings
@@ -99,13 +100,6 @@ def log_to_stderr(settings: "LogSettings", directory: Path) -> None:
         args.thread.name if args.thread else "?",
         exc_info=args.exc_value,
     )
-
-
-def one_line(text: str) -> str:
-    """Escape what could begin a new line, move a cursor or turn the direction of writing."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from edge_agent.robot.power import read_power
 from edge_agent.robot.reasons import without_paths
 from edge_agent.robot.settings import AgentSettings
 from fleet_model import __version__
-from fleet_model.errors import UpdateError
+from fleet_model.errors import UpdateError, one_line
 from fleet_model.protocol.report import Fact, RobotReport, pack_report
 from fleet_model.protocol.version import FIRST_PROTOCOL
 
@@ -87,7 +87,7 @@ class Reporter:
 
 def _words(reason: str) -> str:
     """Return a reason as it may leave the robot: no path, one short line."""
-    line = "".join(c if c.isprintable() else " " for c in without_paths(reason))
+    line = one_line(without_paths(reason))
     return line[:MAX_NOT_INSTALLED]
 
 

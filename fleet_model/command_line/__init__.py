@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 import typer
 
 from fleet_model import __version__
-from fleet_model.errors import FleetError, StorageError
+from fleet_model.errors import FleetError, StorageError, one_line
 
 # What the operator can mend: who may read what, and where there is room. Others are bugs.
 OF_THE_MACHINE = {
@@ -57,7 +57,7 @@ def show_findings(
         return
     for one in found:
         state = typer.style(f"{one.state:4}", fg=COLORS[one.state])
-        typer.echo(f"{state} {one.subject}: {fill(one.text)}", err=err)
+        typer.echo(f"{state} {one.subject}: {one_line(fill(one.text))}", err=err)
         for line in one.next_step.splitlines():
             typer.echo(f"     next: {fill(line)}", err=err)
 
@@ -107,14 +107,14 @@ def run_app(app: typer.Typer, program: str, fill: Callable[[str], str] = lambda 
             raise SystemExit(NOBODY_READS) from None
         raise
     except FleetError as error:
-        typer.echo(f"{program}: {fill(str(error))}", err=True)
+        typer.echo(one_line(f"{program}: {fill(str(error))}"), err=True)
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         if error.errno not in OF_THE_MACHINE:
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
         advice = "may this user read and write there, and has the disk room?"
-        typer.echo(f"{program}: {where}{error.strerror}; {advice}", err=True)
+        typer.echo(one_line(f"{program}: {where}{error.strerror}; {advice}"), err=True)
         raise SystemExit(StorageError.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
+from fleet_model.errors import one_line
+
 OutcomeKind: TypeAlias = Literal[
     "accepted",  # the update was folded in, or will be
     "refused",  # the update failed a check of the server
@@ -50,11 +52,7 @@ class Outcome:
 
     def __post_init__(self) -> None:
         # They may be a robot's: they end in terminals, headers and files.
-        words = self.words[:MAX_WORDS]
-        words = (
-            words if words.isprintable() else "".join(c if c.isprintable() else " " for c in words)
-        )
-        object.__setattr__(self, "words", words)
+        object.__setattr__(self, "words", one_line(self.words[:MAX_WORDS])[:MAX_WORDS])
 
     @property
     def text(self) -> str:

@@ -19,7 +19,7 @@ from pydantic import (
     ValidationError,
 )
 
-from fleet_model.errors import UpdateError
+from fleet_model.errors import UpdateError, one_line
 from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL
 
 MAX_INT = 2**53  # exact as a float, too, as metrics and other languages need it
@@ -33,6 +33,7 @@ def _printable(text: str) -> str:
 
 
 _Words = Annotated[str, AfterValidator(_printable)]
+_Shown = Annotated[str, AfterValidator(one_line)]  # the robot shows and logs what a server says
 _Count = Annotated[int, Field(ge=0, le=MAX_INT)]
 Fact: TypeAlias = (
     bool
@@ -77,8 +78,8 @@ class Standing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     state: Literal["pending", "approved", "suspended"] = "approved"
-    reason: str = ""  # why it is not approved
-    notice: str = ""  # the last verdict on an update of it, when it does not count in full
+    reason: _Shown = ""  # why it is not approved
+    notice: _Shown = ""  # the last verdict on an update of it, when it does not count in full
     notice_id: str = ""  # changes with every new notice
     protocol: int = FIRST_PROTOCOL  # of the server
     warning: str = ""  # what a person has to mend on this robot

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, MetricRecord, RecordDict
 
-from fleet_model.errors import UpdateError
+from fleet_model.errors import UpdateError, one_line
 from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL, too_new
 from fleet_model.types import EVALUATE, TRAIN, Checkpoint, Tensor, TrainConfig, Update, Weights
 
@@ -259,15 +259,20 @@ def _unpack_groups(content: RecordDict) -> Mapping[str, Weights]:
 def _tensor(name: str, data: bytes) -> Tensor:
     header = _NPY.match(data, 0, 1024)
     if header is None:
-        raise UpdateError(f"{name[:100]} is not a float32 tensor as numpy.save writes it")
+        raise UpdateError(f"{_named(name)} is not a float32 tensor as numpy.save writes it")
     shape = tuple(int(length) for length in header[1].replace(b" ", b"").split(b",") if length)
     if len(data) - header.end() != 4 * math.prod(shape):
-        raise UpdateError(f"{name[:100]}: the bytes do not fit its shape")
+        raise UpdateError(f"{_named(name)}: the bytes do not fit its shape")
     try:
         # A view, read-only: a copy of a whole model is what a server has no memory for.
         return np.frombuffer(data, np.float32, offset=header.end()).reshape(shape)
     except ValueError:  # empty, but of more axes or longer ones than there can be
-        raise UpdateError(f"{name[:100]}: no tensor can have its shape") from None
+        raise UpdateError(f"{_named(name)}: no tensor can have its shape") from None
+
+
+def _named(name: str) -> str:
+    """Return the other side's name for a tensor, as far as a message may quote it."""
+    return one_line(name[:100])
 
 
 def _number(record: Mapping[str, object], key: str, kind: type) -> int | float:

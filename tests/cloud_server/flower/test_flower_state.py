@@ -26,7 +26,8 @@ def announce(tmp_path, root, run_id):
     pairs += list(zip(names, names[1:] + names[:1], strict=True))
     with sqlite3.connect(tmp_path / "state.db") as database:
         database.executemany(
-            "insert into objects (object_id, content, is_available, ref_count) values (?, '', 0, 1)",
+            "insert into objects (object_id, content, is_available, ref_count) "
+            "values (?, '', 0, 1)",
             [(name,) for name in names],
         )
         database.executemany(

@@ -60,7 +60,7 @@ def test_why_the_newest_model_is_not_installed_travels_without_paths(settings):
     )
     text = Reporter(settings).packed(status, PROTOCOL)
     reason = unpack_report(text).not_installed
-    assert reason.startswith("manifest.json: <path> is full; update the agent xxx")
+    assert reason.startswith(r"manifest.json: <path> is full;\nupdate the agent xxx")
     assert len(reason) == 200
 
 

@@ -106,4 +106,4 @@ def test_words_are_kept_but_not_at_any_length():
 def test_a_robots_words_begin_no_line_and_move_no_cursor(code):
     outcome = unpack_failure(code, "disk full\x1b[2J\nrobot r2: accepted \u202e")
     assert outcome.words.isprintable()
-    assert outcome.words.startswith("disk full [2J robot r2: accepted")
+    assert outcome.words.startswith(r"disk full\x1b[2J\nrobot r2: accepted")
