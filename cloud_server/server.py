@@ -5,12 +5,13 @@ import logging
 import os
 import shutil
 import signal
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import ServerSettings, load_settings
-from fleet_model.errors import SettingsError
+from fleet_model.errors import BundleError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,9 +198,16 @@ def _tidy(server_dir: ServerDirectory) -> None:
 
     Not while a ServerApp trains in here: it may be publishing now. The next start does it then.
     """
+    from cloud_server.models.export import ASIDE
+    from cloud_server.state.model_store import DirectoryStore
+
     with suppress(SettingsError), server_dir.locked("train"):
-        for leftover in server_dir.store.glob(".bundle-*"):
+        for leftover in server_dir.store.glob(f"{ASIDE}*"):
             shutil.rmtree(leftover)
+        try:  # files of a version that was not published to its end
+            DirectoryStore(server_dir.store).prune(keep=sys.maxsize)
+        except (BundleError, OSError) as error:
+            log.warning("%s: what nobody needs is not removed: %s", server_dir.store, error)
 
 
 def _tensorboard(

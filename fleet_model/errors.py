@@ -31,6 +31,9 @@ class FleetError(Exception):
     """
 
     exit_code = 1
+    # Raised by a plug-in's code, in another process: its words may name what is on this machine's
+    # disk, and stay here.
+    foreign = False
 
     def __str__(self) -> str:
         return _NUMBER.sub("", super().__str__())
@@ -131,8 +134,7 @@ class BusyError(FleetError):
 def one_line(text: str) -> str:
     """Escape what could begin a new line, move a cursor or turn the direction of writing.
 
-    The one place that makes words of others - robots, servers, files - safe for messages, terminals,
-    logs and tables.
+    The one place that makes words of others - robots, servers, files - safe to be shown.
     """
     if text.isprintable():
         return text

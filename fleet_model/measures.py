@@ -11,6 +11,7 @@ from typing import NamedTuple
 from fleet_model.types import Metrics
 
 BEFORE, AFTER = "_before", "_after"
+COUNTS = ("held_out", "unreadable")  # of examples
 
 
 class Change(NamedTuple):
@@ -23,6 +24,16 @@ class Change(NamedTuple):
 def at(moment: str, metrics: Metrics) -> Metrics:
     """Return measures under the names that an update carries; `moment` is BEFORE or AFTER."""
     return {f"{name}{moment}": value for name, value in metrics.items()}
+
+
+def range_of(name: str) -> tuple[float, float]:
+    """Return what a metric of that name can be: a share is 0 to 1, a number of examples at least 0.
+
+    Of most measures nothing is known: a loss may be negative.
+    """
+    if name.removesuffix(BEFORE).removesuffix(AFTER) == "accuracy":
+        return 0.0, 1.0
+    return (0.0, 2.0**53) if name in COUNTS else (-math.inf, math.inf)
 
 
 def finite(metrics: Metrics) -> Metrics:

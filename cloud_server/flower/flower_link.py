@@ -3,7 +3,6 @@
 The robots' side is edge_agent/link/flower_connection.py. Flower is imported at the first call.
 """
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cloud_server.flower.flower_state import FlowerState, Question
+from cloud_server.flower.flower_superlink import stock_fab
 from fleet_model.errors import RoundError
 from fleet_model.memory import give_back
 from fleet_model.protocol.outcome import NO_REPLY, NOT_ADMITTED, Outcome, unpack_failure
@@ -27,20 +27,7 @@ GONE_S = 120.0
 # Replies of one look are in memory together; one is always taken.
 MAX_PULL_BYTES = 16 << 20
 LARGE_BYTES = 1 << 20
-# Flower demands a ServerApp by name; nobody loads it: the server itself is the ServerApp.
-STOCK_APP = b"""\
-[project]
-name = "fleetlearn"
-version = "1.0.0"
-description = "Thin app: names the ClientApp that the robot has installed"
-license = "Apache-2.0"
-dependencies = ["flwr>=1.41,<1.43"]
-[tool.flwr.app]
-publisher = "fleetlearn"
-[tool.flwr.app.components]
-serverapp = "cloud_server.server_app:app"
-clientapp = "edge_agent.client_app:app"
-"""
+JUMP_S = 2.0  # a clock that is kept right by small steps needs nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +55,16 @@ class LinkGrid:
     process, and one thread that asks; nodes may be changed from any thread.
     """
 
-    def __init__(self, app: "FastAPI", now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        app: "FastAPI",
+        now: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._state: Any = app.state.linkstate_factory.state()
         self._messages = FlowerState(self._state)
-        self._now = now
+        self._now, self._steady = now, steady
+        self._ahead = now() - steady()
         self._began_at = now()
         self.is_unpacking = False  # a reply, which is in memory twice over while it is
         self._run = FlowerRun(run_id=0, task_id=0)
@@ -128,6 +121,7 @@ class LinkGrid:
         """Return the node ids that have sent a heartbeat lately."""
         from flwr.supercore.constant import NodeStatus
 
+        self._follow_clock()
         return {int(info.node_id) for info in self._nodes([NodeStatus.ONLINE])}
 
     def open_run(self, resume: FlowerRun | None = None) -> FlowerRun:
@@ -140,6 +134,7 @@ class LinkGrid:
         from flwr.common.constant import SUPERLINK_NODE_ID, Status, SubStatus
         from flwr.supercore.task_identity import TaskIdentity
 
+        self._follow_clock()
         unfinished = self._state.get_tasks(
             statuses=[Status.PENDING, Status.STARTING, Status.RUNNING]
         )
@@ -182,6 +177,7 @@ class LinkGrid:
             no_object_id_recompute,
         )
 
+        self._follow_clock()
         run_id = self._run.run_id
         self._messages.settle(run_id, self._unknown)
         self._unknown.clear()
@@ -214,6 +210,7 @@ class LinkGrid:
         As many as fit into MAX_PULL_BYTES; the rest with the next calls. A call settles what the
         call before has returned: until then another process is given it again.
         """
+        self._follow_clock()
         self._messages.settle(self._run.run_id, self._handed)
         self._handed.clear()
         replies = self._messages.arrived(self._run.run_id)
@@ -233,10 +230,20 @@ class LinkGrid:
 
     def still_open(self, message_ids: Collection[str]) -> set[str]:
         """Return those that can be answered, or are and were not returned yet."""
+        self._follow_clock()
         run_id = self._run.run_id
         self._unknown -= set(message_ids)
         questions, replies = self._messages.questions(run_id), self._messages.answered(run_id)
         return {i for i in message_ids if i in replies or self._hopeless(questions.get(i)) is None}
+
+    def _follow_clock(self) -> None:
+        """Move the times of open questions with this machine's clock when that is set."""
+        ahead = self._now() - self._steady()
+        jump_s, self._ahead = ahead - self._ahead, ahead
+        if abs(jump_s) >= JUMP_S:
+            log.warning("this machine's clock was set by %+.0f s; open questions follow", jump_s)
+            self._began_at += jump_s
+            self._messages.shift(self._run.run_id, jump_s, self._now())
 
     def _look(
         self, message_id: str, question: Question | None, reply_id: str | None
@@ -310,13 +317,10 @@ class LinkGrid:
         return contents
 
     def _start(self) -> FlowerRun:
-        from flwr.cli.build import build_fab_from_files
         from flwr.common.constant import NOOP_FLWR_AID
         from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
-        from flwr.supercore.fab import Fab
 
-        content, _ = build_fab_from_files({"pyproject.toml": STOCK_APP})
-        fab_hash = self._state.store_fab(Fab(hashlib.sha256(content).hexdigest(), content, {}))
+        fab_hash = self._state.store_fab(stock_fab())
         run_id = self._state.create_run(
             "fleetlearn/fleetlearn", "1.0.0", fab_hash, {}, NOOP_FEDERATION_ID, None,
             NOOP_FLWR_AID, TaskType.SERVER_APP,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flwr.app import Message
 
+ONLINE_S = 90.0  # a heartbeat keeps a robot online for 60 s
 FAR = datetime(2200, 1, 1, tzinfo=timezone.utc)
 
 
@@ -193,6 +194,22 @@ class FlowerState:
                 .where(MessageIns.dst_node_id == node, unanswered)
                 .values(delivered_at="")
             )
+
+    def shift(self, run_id: int, seconds: float, now: float) -> None:
+        """Move when questions of a run were asked, and until when robots are online.
+
+        Robots that have sent a heartbeat since the clock was set are right as they are.
+        """
+        from flwr.supercore.state.schema.linkstate_models import MessageIns, Node
+        from flwr.supercore.utils import uint64_to_int64
+        from sqlalchemy import or_, update
+
+        mine = MessageIns.run_id == uint64_to_int64(run_id)
+        old = or_(Node.online_until < now, Node.online_until > now + ONLINE_S)
+        asked, online = MessageIns.created_at + seconds, Node.online_until + seconds
+        with self._state.session() as session:
+            session.execute(update(MessageIns).where(mine).values(created_at=asked))
+            session.execute(update(Node).where(old).values(online_until=online))
 
     def heal(self, most_objects: int) -> int:
         """Delete replies of more objects, and objects of no message; return how many.

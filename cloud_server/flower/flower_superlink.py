@@ -1,22 +1,39 @@
 """Flower's SuperLink as an app inside this process; nothing of Flower is imported before a call."""
 
+import hashlib
 import logging
 import os
 import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from cloud_server.state.logs import SeldomLines
 from fleet_model.errors import SettingsError
 from fleet_model.flower import quiet
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from flwr.supercore.fab import Fab
 
 # Flower gives each of up to 30 SQLite connections a cache of 64 MB and maps 256 MB of the file: the
 # server would grow with the robots that talk to it at once. A page that many need is in the
 # kernel's cache anyway. Writers wait for each other longer than 5 s on a slow disk.
 PRAGMAS = {"cache_size": "-256", "mmap_size": "0", "busy_timeout": "60000"}
 TIDY_S = 5.0
+# Flower demands a ServerApp by name; nobody loads it: the server itself is the ServerApp.
+STOCK_APP = b"""\
+[project]
+name = "fleetlearn"
+version = "1.0.0"
+description = "Thin app: names the ClientApp that the robot has installed"
+license = "Apache-2.0"
+dependencies = ["flwr>=1.41,<1.43"]
+[tool.flwr.app]
+publisher = "fleetlearn"
+[tool.flwr.app.components]
+serverapp = "cloud_server.server_app:app"
+clientapp = "edge_agent.client_app:app"
+"""
 
 
 def create_superlink(database: str, host: str, port: int) -> "FastAPI":
@@ -47,6 +64,8 @@ def create_superlink(database: str, host: str, port: int) -> "FastAPI":
     flower.setLevel(logging.WARNING)  # it logs every poll of every robot
     flower.handlers.clear()  # its own writes beside the process's log, in a form of its own
     flower.addFilter(_lower_late_replies)
+    if not any(isinstance(one, SeldomLines) for one in flower.filters):
+        flower.addFilter(SeldomLines())  # it logs every request that it refuses
     config = SuperLinkLifespanConfig(
         control_address="127.0.0.1:0",  # unused since 1.41: every API is served by the app
         health_server_address=None,
@@ -128,3 +147,12 @@ def is_half_sent(error: Exception) -> bool:
     from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
     return isinstance(error, ObjectPushError)
+
+
+def stock_fab() -> "Fab":
+    """Return the app that names a run's ServerApp and ClientApp."""
+    from flwr.cli.build import build_fab_from_files
+    from flwr.supercore.fab import Fab
+
+    content, _ = build_fab_from_files({"pyproject.toml": STOCK_APP})
+    return Fab(hashlib.sha256(content).hexdigest(), content, {})

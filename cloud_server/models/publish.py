@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cloud_server.models.export import BundleJob, Progress, run_export
+from cloud_server.models.export import ASIDE, BundleJob, Progress, run_export
 from cloud_server.robots.last_seen import installed_versions
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
@@ -58,7 +58,7 @@ def exported(
     Raises ExportError and StoppedError as `publish` does.
     """
     server_dir.store.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".bundle-", dir=server_dir.store))
+    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=server_dir.store))
     try:
         job = BundleJob(
             model=model,

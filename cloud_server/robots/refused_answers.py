@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from cloud_server.robots.register import Robot
+from cloud_server.state.logs import Seldom
 
 Why = Literal["again", "late", "repeated", "large"]
 WORDS: Mapping[Why, str] = {
@@ -20,7 +21,6 @@ WORDS: Mapping[Why, str] = {
     "repeated": "sent the same reply again; it counts once at most",
     "large": "announced a reply that is larger than one to this model can be; it is refused",
 }
-REPEAT_S = 60.0  # the same is logged of the same robot once a minute
 log = logging.getLogger(__name__)
 
 
@@ -34,25 +34,20 @@ class RefusedAnswers:
     ) -> None:
         """Take who knows the robots by node id: robots are known by name to people."""
         self._robots = robots
-        self._now_s = now_s
+        self._seldom = Seldom(now_s=now_s)
         self._lock = threading.Lock()
         self._counts: dict[Why, Counter[str]] = {why: Counter() for why in WORDS}
-        self._logged: dict[tuple[str, Why], float] = {}
 
     def add(self, node_id: int, why: Why) -> None:
         """Count an answer of an admitted robot, and say so."""
         robot = self._robots().get(node_id)
         if robot is None:  # it was suspended in this moment
             return
-        now_s, key = self._now_s(), (robot.name, why)
         with self._lock:
             self._counts[why][robot.name] += 1
-            is_news = now_s - self._logged.get(key, -REPEAT_S) >= REPEAT_S
-            if is_news:
-                self._logged[key] = now_s
-        if is_news:
+        if (more := self._seldom.more((robot.name, why))) is not None:
             about = {"robot": robot.name, "site": robot.site}
-            log.info("robot %s %s", robot.name, WORDS[why], extra=about)
+            log.info("robot %s %s%s", robot.name, WORDS[why], more, extra=about)
 
     def counts(self, why: Why) -> Counter[str]:
         """Return robot -> answers; it belongs to the caller."""

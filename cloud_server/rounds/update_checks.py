@@ -1,7 +1,9 @@
 """What an update must hold to be folded in: pure functions over one update."""
 
+from cloud_server.state.round_record import RESERVED
 from cloud_server.state.settings import CheckSettings
 from fleet_model.errors import UpdateError
+from fleet_model.measures import range_of
 from fleet_model.types import Checkpoint, Update
 from fleet_model.weights import require_same_tensors, size_bytes
 
@@ -28,6 +30,15 @@ def check_reply(update: Update, asked_version: int, checks: CheckSettings) -> No
     """Raise UpdateError unless a reply of any kind is about what was asked, and small enough."""
     if update.base_version != asked_version:
         raise UpdateError(f"it is based on version {update.base_version}, expected {asked_version}")
+    if taken := RESERVED & update.metrics.keys():
+        raise UpdateError(
+            f"its metric {min(taken)!r} has the name of something that the server says of a robot; "
+            "choose another"
+        )
+    for name, value in update.metrics.items():
+        low, high = range_of(name)
+        if not low <= value <= high:
+            raise UpdateError(f"its metric {name!r} is {value:g}, expected {low:g} to {high:g}")
     if update.num_examples <= 0:
         raise UpdateError(f"it is of {update.num_examples} examples, expected > 0")
     if (size_mb := reply_bytes(update) / 1e6) > checks.max_update_mb:

@@ -1,20 +1,24 @@
 """What closed rounds have left behind: read from the history, listed for people and programs."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.history_file import all_lines, newest_lines, read_line
-from cloud_server.state.round_record import RobotRecord, RoundRecord
+from cloud_server.state.round_record import (
+    RESERVED,
+    ROBOT_COLUMNS,
+    ROUND_COLUMNS,
+    RobotRecord,
+    RoundRecord,
+)
 from fleet_model.errors import one_line
 
-ROUND_COLUMNS = ("run", "round", "version", "mode", "seconds", "asked", "late")
-ROBOT_COLUMNS = (
-    "robot", "site", "verdict", "outcome", "num_examples", "weight", "capped", "num_steps",
-    "staleness", "norm", "update_bytes", "cut_to",
-)  # fmt: skip
+OTHERS = "other_metrics"
+MAX_METRICS = 200  # columns: robots choose the names, and may choose others every round
 
 
 class ClosedRounds:
@@ -64,14 +68,18 @@ class ClosedRounds:
 def write_csv(records: Iterable[RoundRecord], stream: IO[str]) -> None:
     """Write one row per robot and round; the robots' metrics are the last columns, by name.
 
-    `records` are gone over twice: first for the names of the metrics.
+    `records` are gone over twice: first for the names of the metrics. The MAX_METRICS that are
+    reported most have columns; how many more there were is in the last one.
     """
-    metrics = sorted({name for r in records for robot in r.robots for name in robot.metrics})
+    counts = Counter(name for r in records for robot in r.robots for name in robot.metrics)
+    often = counts.most_common(MAX_METRICS + len(RESERVED))
+    metrics = sorted([name for name, _ in often if name not in RESERVED][:MAX_METRICS])
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow((*ROUND_COLUMNS, *ROBOT_COLUMNS, *map(_text, metrics)))
+    writer.writerow((*ROUND_COLUMNS, *ROBOT_COLUMNS, *map(_text, metrics), OTHERS))
     for record in records:
         for robot in record.robots:
-            writer.writerow((*_round_cells(record), *_robot_cells(robot, metrics)))
+            others = len(robot.metrics.keys() - set(metrics))
+            writer.writerow((*_round_cells(record), *_robot_cells(robot, metrics), others))
 
 
 def _round_cells(record: RoundRecord) -> Iterable[object]:

@@ -11,6 +11,8 @@ import logging
 import math
 import sys
 import threading
+import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +24,53 @@ if TYPE_CHECKING:
     from cloud_server.state.settings import LogSettings
 
 OURS = ("cloud_server", "fleet_model")
+REPEAT_S = 60.0
+MAX_SAID = 1000  # what strangers say must not fill the memory
 NOISY = ("httpx", "alembic")  # they tell every request and every migration at level info
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class Seldom:
+    """Lets the same be said `burst` times in REPEAT_S; how often it was not said is told then.
+
+    A robot may repeat a request two hundred times a second, for months. Thread-safe.
+    """
+
+    def __init__(self, burst: int = 1, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._burst, self._now_s = burst, now_s
+        self._lock = threading.Lock()
+        self._said: dict[object, tuple[float, int]] = {}  # since when, how often it was meant to be
+
+    def more(self, key: object) -> str | None:
+        """Return what to add to the words that `key` stands for; None: they are not said now."""
+        now_s = self._now_s()
+        with self._lock:
+            since_s, count = self._said.pop(key, (-math.inf, 0))
+            if now_s - since_s >= REPEAT_S:
+                left_out, since_s, count = max(0, count - self._burst), now_s, 0
+            else:
+                left_out = 0
+            self._said[key] = since_s, count + 1
+            if len(self._said) > MAX_SAID:
+                del self._said[next(iter(self._said))]
+        if count >= self._burst:
+            return None
+        return f" (and {left_out} times more until now)" if left_out else ""
+
+
+class SeldomLines(logging.Filter):
+    """Of a library that logs for every request: the lines of one place a few times a minute."""
+
+    def __init__(self, burst: int = 5, now_s: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._seldom = Seldom(burst, now_s)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the line is written; how many were not is added to it."""
+        more = self._seldom.more((record.name, record.levelno, record.pathname, record.lineno))
+        if more:
+            record.msg, record.args = record.getMessage() + more, ()
+        return more is not None
 
 
 class TextLines(logging.Formatter):

@@ -16,6 +16,13 @@ from fleet_model.protocol.outcome import KINDS, Outcome, outcome_of, parse_outco
 from fleet_model.types import Metrics
 
 Mode = Literal["sync", "buffered"]
+# Columns of the history as CSV, which no metric of a robot may be called.
+ROUND_COLUMNS = ("run", "round", "version", "mode", "seconds", "asked", "late")
+ROBOT_COLUMNS = (
+    "robot", "site", "verdict", "outcome", "num_examples", "weight", "capped", "num_steps",
+    "staleness", "norm", "update_bytes", "cut_to",
+)  # fmt: skip
+RESERVED = frozenset({*ROUND_COLUMNS, *ROBOT_COLUMNS, "name", "metrics", "other_metrics"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from cloud_server.robots.last_seen import LastSeen, admit_command
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register, Robot
 from cloud_server.robots.tokens import Tokens
+from cloud_server.state.logs import Seldom
 from cloud_server.state.model_store import DirectoryStore
 from fleet_model.errors import BundleError, RefusedError, SettingsError, UpdateError
 from fleet_model.protocol.proof import (
@@ -38,7 +38,6 @@ from fleet_model.protocol.routes import CHANNEL, HELLO, OBJECT, ROBOT, WHOAMI
 from fleet_model.protocol.version import FIRST_PROTOCOL, MAX_PROTOCOL
 
 NAME, SHA256 = re.compile(r"[a-z][a-z0-9-]{0,30}"), re.compile(r"[0-9a-f]{64}")
-REPEAT_S = 60.0  # the same refusal is logged once a minute
 log = logging.getLogger(__name__)
 
 
@@ -54,7 +53,8 @@ class Authenticator:
     servers: frozenset[str]  # the names of this server in proofs
     moves_to: str = ""  # network.moves_to
     _robots: tuple[Robot, ...] | None = None
-    _refused: dict[str, float] = field(default_factory=dict)
+    _refused: Seldom = field(default_factory=Seldom)
+    _sessions: Seldom = field(default_factory=Seldom)
 
     def robot(self, request: Request) -> Robot:
         """Return who asks, or answer 403 with the reason (503 while the register is damaged)."""
@@ -149,12 +149,14 @@ class Authenticator:
 
     def log_refusal(self, reason: str) -> None:
         """Log why a robot is not answered, the same at most once a minute."""
-        now = time.monotonic()
-        if now - self._refused.get(reason, -REPEAT_S) >= REPEAT_S:
-            if len(self._refused) > 1000:  # strangers must not fill the memory
-                self._refused.clear()
-            self._refused[reason] = now
-            log.warning("refused a robot: %s", reason)
+        if (more := self._refused.more(reason)) is not None:
+            log.warning("refused a robot: %s%s", reason, more)
+
+    def log_session(self, robot: Robot) -> None:
+        """Log that a robot has started; one that starts again and again, once a minute."""
+        if (more := self._sessions.more(robot.name)) is not None:
+            about = {"robot": robot.name, "site": robot.site}
+            log.info("robot %s (%s) begins a session%s", robot.name, robot.site, more, extra=about)
 
 
 class _RobotRoute(APIRoute):
@@ -209,8 +211,7 @@ def robot_routes(
     def hello(robot: known) -> dict[str, str]:
         """Tell a robot that starts who it is here."""
         restarted(robot)
-        about = {"robot": robot.name, "site": robot.site}
-        log.info("robot %s (%s) begins a session", robot.name, robot.site, extra=about)
+        authenticator.log_session(robot)
         return {"name": robot.name, "site": robot.site}
 
     @router.get(WHOAMI)

@@ -5,8 +5,8 @@ import json
 import math
 import re
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,10 @@ TRANSFERS = {"/v1/fleet/push-object", "/v1/fleet/pull-object"}
 # Our own routes check the robot's proof themselves, and say what is wrong with it.
 OWN = re.compile(re.escape(ROBOT) + r"(/[A-Za-z0-9-]+)+")
 ROBOT_BODY_BYTES = 0  # our own routes take no body
+# How the names of headers begin that say who asks, for what, and how long the body is.
+DECIDING = (
+    b"authorization", b"content-", b"flwr-", b"host", b"transfer-encoding", b"x-robot-",
+)  # fmt: skip
 REFUSALS = {400, 401, 403, 405, 413, 415}  # answers that a robot with a good proof does not get
 # So many seconds' worth of refusals at once: a site whose robots are not yet admitted.
 BURST_S = 60.0
@@ -82,7 +86,9 @@ class Guard:
         self._expected = f"Bearer {token}".encode()
         self._bounds = bounds
         self._max_body = int(limits.max_body_mb * 1e6)
-        self._requests = Buckets(limits.requests_per_s, 2 * limits.requests_per_s)
+        self._requests, self._of_keys = (
+            Buckets(limits.requests_per_s, 2 * limits.requests_per_s) for _ in range(2)
+        )
         self._refusals = Buckets(limits.refusals_per_s, BURST_S * limits.refusals_per_s)
         self._trusted: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         self._turns = Turns(bounds.spool, bounds.busy)
@@ -107,7 +113,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _answer(self, visit: "_Visit", scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(visit, scope)
+        refusal = visit.malformed or self._refusal(visit, scope)
         if refusal is not None:
             await _refuse(send, refusal)
             return
@@ -126,13 +132,14 @@ class Guard:
             headers=headers,
             key=headers.get(KEY) or headers.get(KEY_HEADER.encode()) or b"",
             operator=hmac.compare_digest(headers.get(b"authorization", b""), self._expected),
+            malformed=_malformed(scope["headers"]),
         )
 
     def _refusal(self, visit: "_Visit", scope: Scope) -> "_Refusal | None":
         if not visit.operator:
-            wait_s = self._wait_s(visit)
+            wait_s, whose = self._wait_s(visit)
             if wait_s > 0:
-                return _Refusal(429, "too many requests from this address", wait_s)
+                return _Refusal(429, f"too many requests {whose}", wait_s)
             if not _is_robots(scope):
                 return _Refusal(401, "this path needs the admin credential")
         size = _body_bytes(visit.headers)
@@ -150,12 +157,12 @@ class Guard:
                 return _Refusal(401, str(error))
         return None
 
-    def _wait_s(self, visit: "_Visit") -> float:
+    def _wait_s(self, visit: "_Visit") -> tuple[float, str]:
         now = self._bounds.clock()
+        if (visit.address, visit.key) in self._trusted:  # a flood of its own is no neighbor's
+            return self._of_keys.take(visit.key.decode("latin-1"), now), "of this robot"
         wait_s = self._requests.take(visit.address, now)
-        if wait_s == 0 and (visit.address, visit.key) not in self._trusted:
-            wait_s = self._refusals.wait_s(visit.address, now)
-        return wait_s
+        return wait_s or self._refusals.wait_s(visit.address, now), "from this address"
 
     def _watch(self, visit: "_Visit", send: Send) -> Send:
         """Return a `send` that counts refusals and lets no refused peer keep its connection."""
@@ -190,6 +197,7 @@ class _Visit:
     headers: Mapping[bytes, bytes]
     key: bytes  # that it claims to prove
     operator: bool
+    malformed: "_Refusal | None"  # why nobody can tell what it means
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +208,13 @@ class _Refusal:
 
 
 ALIVE = _Refusal(200, "alive")
+
+
+def _malformed(headers: Iterable[tuple[bytes, bytes]]) -> _Refusal | None:
+    """Refuse a header that decides something and is there twice: we read one, Flower the other."""
+    counts = Counter(name for name, _ in headers if name.startswith(DECIDING))
+    twice = [name.decode("latin-1") for name, count in counts.items() if count > 1]
+    return _Refusal(400, f"the header {twice[0][:60]} is there twice") if twice else None
 
 
 def _is_robots(scope: Scope) -> bool:

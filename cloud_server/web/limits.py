@@ -14,6 +14,7 @@ from typing import Any
 
 import uvicorn
 
+from cloud_server.state.logs import SeldomLines
 from cloud_server.state.settings import LimitSettings, NetworkSettings
 from cloud_server.web.listener import listen
 from cloud_server.web.protocol import BoundedProtocol
@@ -146,3 +147,4 @@ def _silence_noise() -> None:
     logger = logging.getLogger("uvicorn.error")
     if not any(isinstance(one, _Noise) for one in logger.filters):
         logger.addFilter(_Noise())
+        logger.addFilter(SeldomLines())  # a traceback for every request that fails

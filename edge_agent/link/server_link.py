@@ -295,6 +295,12 @@ class HttpsStore:
                 "it to network.names, run `cloud-server renew-certificate DIR` and restart, or use "
                 "a name that it has"
             )
+        if "not yet valid" in text or "has expired" in text:
+            return ConnectionFailed(
+                f"the certificate of {self.address} is not valid at the time of this robot's "
+                f"clock, {self._now():%Y-%m-%d %H:%M} UTC; set the clock, or if it is right, renew "
+                "the certificate on the server: cloud-server renew-certificate DIR"
+            )
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return ConnectionFailed(
                 f"{self.address} is not the server of this robot's kit ({text}); copy the kit "

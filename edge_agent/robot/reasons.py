@@ -1,7 +1,9 @@
 """What a robot reports to the server about its failures: the reason, and nothing of its disk."""
 
+import builtins
 import logging
 import re
+import traceback
 
 from fleet_model.errors import BusyError, FleetError, FrameError
 from fleet_model.protocol.outcome import Outcome, OutcomeKind
@@ -15,6 +17,7 @@ PATH = re.compile(
       (?: (?:(?![:;,.)'"]+(?:\s|$))[^\n])* [/\\] )?  (?:(?![:;,.)'"]+(?:\s|$))\S)*""",
     re.VERBOSE,
 )
+OURS = ("edge_agent", "fleet_model", "__main__")  # the last: the training process itself
 log = logging.getLogger(__name__)
 
 
@@ -22,13 +25,28 @@ def outcome_of(error: Exception) -> Outcome:
     """Return what the server may know of a training that sends nothing; the log keeps all of it."""
     if not isinstance(error, FleetError):
         log.error("training", exc_info=error)
-        words = f"training failed with {type(error).__name__}; details are in the robot's log"
-        return Outcome("failed", words)
+        return Outcome("failed", unexpected(error))
     log.error("training: %s", error)
     if isinstance(error, FrameError):  # names files and folders; a folder's name may be a label
         return Outcome("failed", "its recordings cannot be read; details are in the robot's log")
     kind: OutcomeKind = "busy" if isinstance(error, BusyError) else "failed"
+    if error.foreign:  # no filter knows what a plug-in's words may hold
+        return Outcome(kind, "a plug-in on the robot says why; details are in the robot's log")
     return Outcome(kind, without_paths(str(error)))
+
+
+def is_ours(error: BaseException) -> bool:
+    """Return whether fleetlearn's own code has raised an error; one that nobody raised is ours."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    name = str(frames[-1].f_globals.get("__name__", "")) if frames else OURS[0]
+    return name.partition(".")[0] in OURS
+
+
+def unexpected(error: Exception) -> str:
+    """Return what may be said of an error that nobody expected: no word of it, no odd name."""
+    known = getattr(builtins, type(error).__name__, None) is type(error)
+    kind = f" with {type(error).__name__}" if known else ""
+    return f"training failed{kind}; details are in the robot's log"
 
 
 def without_paths(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from edge_agent.examples.source import SourceSpec
+from edge_agent.robot.reasons import is_ours
 from fleet_model import errors
 from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import FleetError, TrainingError
@@ -97,13 +98,16 @@ def pack_update(update: Update) -> Packet:
 
 def pack_error(error: FleetError) -> Packet:
     """Training process's side: what is raised at the agent instead of an update."""
-    return {"error": type(error).__name__, "message": str(error)}, b""
+    header = {"error": type(error).__name__, "message": str(error), "ours": is_ours(error)}
+    return header, b""
 
 
 def unpack_update(packet: Packet) -> Update:
     """Agent's side; raises the error that the training process ended the job with."""
     header, body = packet
     if "error" in header:
-        raise getattr(errors, header["error"], TrainingError)(header["message"])
+        error: FleetError = getattr(errors, header["error"], TrainingError)(header["message"])
+        error.foreign = not header["ours"]
+        raise error
     weights, groups = split_groups(view_safetensors(body), header.pop("groups"))
     return Update(robot="", weights=weights, groups=groups, **header)

@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from edge_agent.robot.reasons import is_ours, unexpected
 from edge_agent.robot.settings import TrainSettings
 from edge_agent.training.feature_cache import LIMIT
 from edge_agent.training.trainer import TRAINERS, Trainer
@@ -255,12 +256,13 @@ def _answer(warm: _WarmTrainer, packet: Packet) -> Packet:
             update = replace(update, metrics={**update.metrics, **_process_metrics()})
         return pack_update(update)
     except FleetError as error:
+        if not is_ours(error):
+            log.warning("the code that trains is no part of fleetlearn: %s", error)
         return pack_error(error)
     except Exception as error:  # whatever it is, the agent must get an answer
         log.exception("training failed")
         warm.forget()
-        reason = f"training failed with {type(error).__name__}; details are in the agent's log"
-        return pack_error(TrainingError(reason))
+        return pack_error(TrainingError(unexpected(error)))
 
 
 def _process_metrics() -> Mapping[str, float]:

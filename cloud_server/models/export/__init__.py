@@ -30,6 +30,7 @@ from fleet_model import errors
 from fleet_model.bundle import WorkloadSpec
 from fleet_model.errors import ExportError, StoppedError
 
+ASIDE = ".bundle-"  # how folders begin that the next start of the server removes
 PROGRESS = "export: "  # tells our lines from those of a framework
 
 STOP_S = 0.2
@@ -122,7 +123,11 @@ def run_export(
             ExportError if the child died, or StoppedError if `stop` returned true.
     """
     command = [sys.executable, "-m", "cloud_server.models.export", job.model_dump_json()]
+    job.directory.parent.mkdir(parents=True, exist_ok=True)
     with (
+        # What a framework writes aside lies here; of a server that is killed the next start removes
+        # it, as it does the bundle itself.
+        tempfile.TemporaryDirectory(prefix=ASIDE, dir=job.directory.parent) as scratch,
         tempfile.TemporaryFile("w+") as stdout,
         subprocess.Popen(
             command,
@@ -131,6 +136,7 @@ def run_export(
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            env={**os.environ, "TMPDIR": scratch},
         ) as child,
     ):
         assert child.stderr is not None

@@ -40,13 +40,13 @@ def clock():
 
 @pytest.fixture
 def grid(database, clock):
-    return LinkGrid(create_superlink(database, "127.0.0.1", 1), clock)
+    return LinkGrid(create_superlink(database, "127.0.0.1", 1), clock, clock)
 
 
 @pytest.fixture
 def again(database, clock):
     """Return a grid as the next process has it."""
-    return lambda: LinkGrid(create_superlink(database, "127.0.0.1", 1), clock)
+    return lambda: LinkGrid(create_superlink(database, "127.0.0.1", 1), clock, clock)
 
 
 def test_a_reply_that_nobody_has_made_safe_is_handed_to_the_next_process(grid, again):
@@ -302,3 +302,21 @@ def test_connections_to_the_state_hold_little_memory_and_wait_for_each_other(gri
     with grid._state.session() as session:
         for name, value in flower_superlink.PRAGMAS.items():
             assert session.scalar(text(f"PRAGMA {name}")) == int(value)
+
+
+def test_a_clock_that_is_set_by_an_hour_and_back_ends_no_question_and_nobodys_session(database):
+    ahead = [0.0]
+    app = create_superlink(database, "127.0.0.1", 1)
+    grid = LinkGrid(app, now=lambda: time.time() + ahead[0])
+    robot = admit(grid)
+    grid.open_run()
+    (ticket,) = grid.push(content(), [robot.node_id], TTL_S)
+
+    for jump_s in (3600.0, 0.0, 86_400.0, 0.0):
+        ahead[0] = jump_s
+        assert grid.pull([ticket]) == []
+        assert grid.still_open([ticket]) == {ticket}
+    reply(grid, receive(grid, robot.node_id))
+
+    (arrived,) = grid.pull([ticket])
+    np.testing.assert_array_equal(unpack_weights(arrived.content["arrays"])["w"], 2.0)

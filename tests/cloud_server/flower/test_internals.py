@@ -4,7 +4,7 @@ import pytest
 import tomllib
 
 from cloud_server.flower import INTERNALS
-from cloud_server.flower.flower_link import STOCK_APP
+from cloud_server.flower.flower_superlink import STOCK_APP
 from fleet_model.loading import load_plugin
 
 pytestmark = pytest.mark.flower

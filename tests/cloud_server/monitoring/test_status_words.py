@@ -233,7 +233,7 @@ def test_thousands_of_reasons_are_cut():
 def test_a_robots_words_cannot_write_over_the_screen():
     _, line = told(**last_round(r1="\x1b[2J\nrobot r2: accepted"))
 
-    assert line == "robot r1: failed:  [2J robot r2: accepted"
+    assert line == r"robot r1: failed: \x1b[2J\nrobot r2: accepted"
 
 
 def test_what_robots_left_out_and_doubtful_scores_are_told_after_the_round():

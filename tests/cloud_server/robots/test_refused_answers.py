@@ -1,7 +1,8 @@
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.robots.refused_answers import REPEAT_S, RefusedAnswers
+from cloud_server.robots.refused_answers import RefusedAnswers
 from cloud_server.robots.register import Register
+from cloud_server.state.logs import REPEAT_S
 from fleet_model.protocol.proof import public_line
 
 

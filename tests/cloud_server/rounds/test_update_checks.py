@@ -39,6 +39,15 @@ BAD = {
         named(groups={"sums": {"x": np.full(2, math.nan, np.float32)}}),
         "the update has further tensors, the group 'sums', which nobody asked for",
     ),
+    "accuracy": (
+        named(metrics={"accuracy_after": 57.0}),
+        "its metric 'accuracy_after' is 57, expected 0 to 1",
+    ),
+    "held out": (named(metrics={"held_out": -1.0}), "its metric 'held_out' is -1, expected 0 to"),
+    "reserved": (
+        named(metrics={"verdict": 1.0}),
+        "its metric 'verdict' has the name of something that the server says of a robot",
+    ),
     "infinity": (named(weights=update(-math.inf).weights), "the update: w holds NaN or infinity"),
 }
 

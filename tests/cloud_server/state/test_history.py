@@ -166,3 +166,23 @@ def test_rounds_are_in_the_order_of_their_versions_whatever_the_order_of_lines(s
         server_dir.append_history(closed(version).as_json())
 
     assert [record.version for record in ClosedRounds(server_dir)] == [1, 2, 3]
+
+
+def test_names_that_robots_invent_take_no_column_of_ours_and_not_very_many(tmp_path):
+    robots = [
+        RobotRecord(
+            name=f"r{number}", site="hall", outcome=Outcome("accepted"),
+            metrics={"loss": 1.0, "robot": 7.0, **{f"n{number}-{i}": 1.0 for i in range(99)}},
+        )
+        for number in range(5)
+    ]  # fmt: skip
+    record = RoundRecord(run="1", round=1, version=1, seconds=1.0, robots=robots, metrics={})
+    stream = io.StringIO()
+
+    write_csv([record], stream)
+
+    rows = list(csv.DictReader(io.StringIO(stream.getvalue())))
+    assert [row["robot"] for row in rows] == ["r0", "r1", "r2", "r3", "r4"]
+    assert {row["loss"] for row in rows} == {"1.0"}
+    assert len(rows[0]) < 300
+    assert sum(int(row["other_metrics"]) for row in rows) == 5 * 101 - 5 - 199

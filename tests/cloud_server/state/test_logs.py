@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cloud_server.state.logs import JsonLines, TextLines
+from cloud_server.state.logs import MAX_SAID, JsonLines, Seldom, SeldomLines, TextLines
 
 pytestmark = pytest.mark.base
 
@@ -140,3 +140,42 @@ def test_level_warning_leaves_out_what_is_only_information():
 
     assert "ours, warning" in text
     assert "info" not in text
+
+
+def test_the_same_is_said_once_a_minute_and_then_how_often_it_was_not():
+    now = [0.0]
+    seldom = Seldom(now_s=lambda: now[0])
+
+    assert [seldom.more("a"), *(seldom.more("a") for _ in range(500)), seldom.more("b")] == [
+        "", *[None] * 500, "",
+    ]  # fmt: skip
+    now[0] = 60.0
+    assert seldom.more("a") == " (and 500 times more until now)"
+    now[0] = 120.0
+    assert seldom.more("a") == ""
+
+
+def test_what_is_remembered_of_strangers_is_bounded():
+    seldom = Seldom()
+    for number in range(5000):
+        seldom.more(number)
+
+    assert len(seldom._said) == MAX_SAID
+
+
+def test_a_library_that_logs_every_request_is_heard_a_few_times_a_minute(caplog):
+    now = [0.0]
+    logger = logging.getLogger("a.library")
+    logger.addFilter(SeldomLines(burst=5, now_s=lambda: now[0]))
+
+    def flood():
+        for number in range(1000):
+            logger.warning("request %d is refused", number)
+
+    flood()
+    now[0] = 61.0
+    flood()
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 10
+    assert lines[5] == "request 0 is refused (and 995 times more until now)"

@@ -55,7 +55,11 @@ class Port:
         async def send(message):
             sent.append(message)
 
-        pairs = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
+        pairs = [
+            (name.replace("_", "-").encode(), value.encode())
+            for name, values in headers.items()
+            for value in ([values] if isinstance(values, str) else values)
+        ]
         scope = {
             "type": kind, "path": path, "raw_path": raw or path.encode(), "method": method,
             "headers": pairs, "client": (client, 1),
@@ -259,7 +263,8 @@ def test_a_stranger_behind_the_same_router_locks_nobody_out(tmp_path):
 
 def test_a_robot_that_is_too_fast_keeps_its_connection(tmp_path):
     port = Port(tmp_path, requests_per_s=0.5)
-    assert port.answer(PULL, **port.known) == 200
+    for _ in range(2):  # of its address, which does not know it yet, and of its own bucket
+        assert port.answer(PULL, **port.known) == 200
 
     start, _ = port.call(PULL, **port.known)
 
@@ -318,3 +323,34 @@ def test_a_probe_is_bounded_and_earns_no_trust(tmp_path):
         port.now += 1.0
         refused = port.call("/nowhere", method="GET", **stranger)[0]["status"]
     assert refused == 429
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        KEY.decode(), SIGNATURE.decode(), TIME.decode(), KEY_HEADER, "x-robot-signature",
+        "x-robot-time", "x-robot-server", "authorization", "content-length", "content-type",
+        "transfer-encoding", "host",
+    ],
+)  # fmt: skip
+def test_a_header_that_decides_something_is_refused_if_it_is_there_twice(name, port):
+    both = {**port.known, name: [port.known.get(name, "1"), "2"]}
+
+    assert port.answer(PULL, **port.known) == 200
+    assert port.answer(PULL, **both) == 400
+    assert port.answer("/docs", authorization=[OPERATOR["authorization"], "x"]) == 400
+    assert port.answer(PULL, **port.known, accept=["a", "b"]) == 200
+
+
+def test_a_flood_of_one_robot_costs_its_neighbors_behind_the_same_address_nothing(tmp_path):
+    port = Port(tmp_path, requests_per_s=10)
+    other = public_line(ec.generate_private_key(ec.SECP384R1()).public_key())
+    port.register.add("r2", "hall", other)
+    neighbor = {KEY.decode(): header_of(other).decode()}
+    assert port.answer(PULL, **neighbor) == 200  # its proof is good: it is known from now on
+
+    flood = [port.answer(PULL, **port.known) for _ in range(100)]
+
+    assert flood.count(429) >= 70
+    assert [port.answer(PULL, **neighbor) for _ in range(15)] == [200] * 15
+    assert port.answer(HELLO) != 429  # nor who is not known there yet

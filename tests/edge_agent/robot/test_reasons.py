@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.robot.reasons import outcome_of, without_paths
-from fleet_model.errors import BundleError, FrameError
+from edge_agent.training.training_job import pack_error, unpack_update
+from fleet_model.errors import BundleError, FrameError, TrainingError
 
 pytestmark = pytest.mark.base
 
@@ -79,3 +80,44 @@ def test_a_bug_is_told_without_its_words_and_logged(caplog):
     )
     assert "secret" in caplog.text
     assert "Traceback" in caplog.text
+
+
+PLUGIN = """
+from fleet_model.errors import BusyError, TrainingError
+
+class SecretFolderError(ValueError):
+    pass
+
+def fit(error):
+    raise error
+
+WORDS = "bags/circle/front door 0001.jpg cannot be read"
+ERRORS = [TrainingError(WORDS), BusyError(WORDS), SecretFolderError(WORDS)]
+"""
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_no_word_and_no_name_of_a_plug_in_leaves_the_robot(number):
+    plugin = {"__name__": "my_trainer"}
+    exec(PLUGIN, plugin)
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        plugin["fit"](plugin["ERRORS"][number])
+    error = raised.value
+    if number < 2:  # our own classes: they come out of the training process as they went in
+        with pytest.raises(type(error), match="front door") as raised:  # for the robot's own log
+            unpack_update(pack_error(error))
+
+    outcome = outcome_of(raised.value)
+
+    assert outcome.kind == ("busy" if number == 1 else "failed")
+    assert "details are in the robot's log" in outcome.words
+    for word in ("circle", "door", "0001", "bags", "SecretFolderError", "my_trainer"):
+        assert word not in outcome.words
+
+
+def test_what_is_ours_is_told_in_words_and_what_python_raises_by_its_class():
+    with pytest.raises(TrainingError) as ours:
+        unpack_update(pack_error(TrainingError("no examples to train on")))
+
+    assert outcome_of(ours.value).words == "no examples to train on"
+    assert "with FileNotFoundError;" in outcome_of(FileNotFoundError(2, "x")).words

@@ -202,7 +202,7 @@ def test_an_unexpected_error_says_its_class_but_no_path(process, job, capfd):
     with pytest.raises(TrainingError) as caught:
         process.fit(job(seed=FAIL))
     assert str(caught.value) == (
-        "training failed with ZeroDivisionError; details are in the agent's log"
+        "training failed with ZeroDivisionError; details are in the robot's log"
     )
     assert "ZeroDivisionError: secret" in capfd.readouterr().err
     assert process.fit(job()).metrics["rounds"] == 1  # whatever state it was in is gone

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud_server.models.export import BundleJob, run_export
+from cloud_server.models.export import ASIDE, BundleJob, run_export
 from fleet_model.errors import ExportError, SettingsError, StoppedError
 
 
@@ -101,3 +101,33 @@ def is_alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_what_a_framework_writes_aside_is_gone_with_the_export(job, child_does, tmp_path):
+    child_does(
+        f"""echo x > $TMPDIR/saved; echo $TMPDIR > {tmp_path}/seen; echo '{{"metrics": {{}}}}'"""
+    )
+
+    run_export(job)
+
+    scratch = Path((tmp_path / "seen").read_text().strip())
+    assert scratch.parent == job.directory.parent  # of the store: a start removes what a kill left
+    assert scratch.name.startswith(ASIDE)
+    assert not scratch.exists()
+
+
+def test_a_child_that_is_deep_in_a_framework_ends_at_once_with_a_killed_parent(tmp_path):
+    child = (
+        "from cloud_server.models.export.parent import end_with_parent; import ctypes, os;"
+        "end_with_parent(); print(os.getpid(), flush=True);"
+        "ctypes.PyDLL(None).sleep(600)"  # holds the interpreter, as a converter does
+    )
+    parent = (
+        "import subprocess, sys, time;"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdin=subprocess.PIPE);"
+        "time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE) as process:
+        pid = int(process.stdout.readline())
+        process.kill()
+    wait_for_end(pid)
