@@ -123,11 +123,11 @@ def run_export(
             ExportError if the child died, or StoppedError if `stop` returned true.
     """
     command = [sys.executable, "-m", "cloud_server.models.export", job.model_dump_json()]
-    job.directory.parent.mkdir(parents=True, exist_ok=True)
+    store = job.directory.parent if isinstance(job, BundleJob) else None
     with (
-        # What a framework writes aside lies here; of a server that is killed the next start removes
-        # it, as it does the bundle itself.
-        tempfile.TemporaryDirectory(prefix=ASIDE, dir=job.directory.parent) as scratch,
+        # What a framework writes aside. Beside a bundle, the next start of a server that is killed
+        # removes it, too.
+        tempfile.TemporaryDirectory(prefix=ASIDE, dir=store) as scratch,
         tempfile.TemporaryFile("w+") as stdout,
         subprocess.Popen(
             command,
