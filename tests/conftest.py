@@ -35,7 +35,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = Path(__file__).parent / "data" / "tiny_bundle"  # see data/make_tiny_bundle.py
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -105,7 +105,7 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
         _wait_for_port(process, port, log)
         yield RunningServer(f"127.0.0.1:{port}", server_dir, log, process)
         process.terminate()
-        assert process.wait(30) == 0, log.read_text()
+        assert process.wait(240) == 0, log.read_text()
     finally:
         process.kill()
         process.wait()

@@ -95,7 +95,7 @@ def test_a_damaged_file_is_named_at_start_with_what_to_do(
         path.write_bytes(content)
 
     command = [sys.executable, "-m", "cloud_server.cli", "start", str(server_dir.root)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
 
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
@@ -190,7 +190,7 @@ def test_ctrl_c_is_a_clean_end_and_the_directory_is_free_again(server_dir):
     process, _ = started(server_dir)
 
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=30)[1]
+    rest = process.communicate(timeout=240)[1]
 
     assert process.returncode == 0
     assert "stopped" in rest

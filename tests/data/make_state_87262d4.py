@@ -156,7 +156,7 @@ def wait_for(done, what: str) -> None:
 
 def stop(process, number: int) -> None:
     process.send_signal(number)
-    process.wait(60)
+    process.wait(240)
 
 
 def write_expected(work: Path, run: str) -> None:

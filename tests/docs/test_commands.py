@@ -16,7 +16,7 @@ import pytest
 from conftest_docs import PAGES, ROOT, typed_commands
 
 BIN = Path(sys.executable).parent
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 SERVICES = ("cloud-server start", "edge-agent run")  # they run until they are ended
 TUTORIAL = next(page for page in PAGES if page.name == "tutorial.md")
 # How a command begins -> the file that runs it. Long suites and other machines are not for here.
@@ -114,7 +114,7 @@ class Reader:
         for process in self.services.values():
             process.terminate()
         for process in self.services.values():
-            process.wait(60)
+            process.wait(240)
 
 
 @pytest.fixture(scope="module")

@@ -152,7 +152,7 @@ def gray_engine():
     return make
 
 
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 
 
 class RestartableServer:

@@ -25,7 +25,7 @@ from edge_agent.robot.settings import ExampleSettings
 ROOT = Path(__file__).parents[2]
 LABELS = "circle,square,star,triangle"
 SHARED_PORT = "64999"
-PATIENCE_S = 90.0
+PATIENCE_S = 300.0
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
@@ -60,7 +60,7 @@ class SmallFleet:
             env={**ENVIRONMENT, **self.everywhere},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=900,
         )
         assert done.returncode == exit_code, f"{command}: {done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
@@ -162,7 +162,7 @@ class SmallFleet:
     def stop(self, name: str) -> int:
         process = self.processes.pop(name)
         process.terminate()
-        return process.wait(30)
+        return process.wait(240)
 
 
 @pytest.fixture(scope="module")

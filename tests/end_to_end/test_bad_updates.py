@@ -12,7 +12,7 @@ from cloud_server.cli.admin_client import AdminClient
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 
-pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 
 HONEST = {"r1": "honest", "r2": "honest:40", "r3": "honest"}
 BAD = {

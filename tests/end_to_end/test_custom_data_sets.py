@@ -6,7 +6,7 @@ import pytest
 
 from fleet_model.errors import LossError
 
-pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 
 KINDS = ["folder", "yolo", "coco", "tfds"]
 FRAMES = 40

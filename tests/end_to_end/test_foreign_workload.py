@@ -16,7 +16,7 @@ import pytest
 
 from cloud_server.state.checkpoints import Checkpoints
 
-pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[1] / "docs" / "extending" / "workload"

@@ -4,7 +4,7 @@ import pytest
 
 from fleet_model.bundle import parse_trainer
 
-pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 KERAS = {"EDGE_AGENT_TRAINING__TRAINER": "keras"}
 
 

@@ -9,7 +9,7 @@ import pytest
 from cloud_server.state.checkpoints import Checkpoints
 from fleet_model.weights import size_bytes
 
-pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 
 
 @pytest.fixture(scope="module")

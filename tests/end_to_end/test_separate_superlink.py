@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 BIN = Path(sys.executable).parent
 APP = Path(__file__).parents[2] / "deploy" / "superlink"
 PATIENCE_S = 300.0

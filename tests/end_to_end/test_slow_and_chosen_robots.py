@@ -17,7 +17,7 @@ from edge_agent.cli.enroll import enroll
 from edge_agent.robot.settings import ExampleSettings
 from fleet_model.errors import FleetError
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 # The server whose export is a fake; told to die at no step that comes.

@@ -83,7 +83,7 @@ class OldFleet:
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
-            process.wait(60)
+            process.wait(240)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 SUPERNODE = Path(sys.executable).with_name("flower-supernode")
 
 

@@ -124,7 +124,7 @@ def test_watch_as_json_is_a_line_a_look_until_ctrl_c(running_dir):
     first, second = (json.loads(process.stdout.readline()) for _ in range(2))
 
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
 
     assert [robot["name"] for robot in first["robots"]] == ["r1", "r2"]
     assert second["channels"] == {"stable": 1}
@@ -163,7 +163,7 @@ def test_watch_draws_on_a_terminal(running_dir):
     except OSError:  # the end of a terminal
         pass
 
-    assert process.wait(60) == 130
+    assert process.wait(240) == 130
     assert b"\x1b[" in seen
 
 

@@ -26,7 +26,7 @@ from fleet_model.types import Update
 
 SCRIPT = Path(__file__).with_name("killing_server.py")
 HELLO = "/fleetlearn/v1/robot/hello"
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 
 class Robot(threading.Thread):
@@ -100,7 +100,7 @@ class Robot(threading.Thread):
             proof = sign(self.key, "POST", HELLO, utc_now())
             context = ssl.create_default_context(cafile=str(self.fleet.ca))
             url = f"https://{self.fleet.address}{HELLO}"
-            response = httpx.post(url, headers=proof, verify=context, timeout=10)
+            response = httpx.post(url, headers=proof, verify=context, timeout=240)
         except httpx.TransportError as error:
             raise ConnectionFailed(str(error)) from None
         if response.status_code != 200:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow]
 
 STEPS = [  # (step, which call of it, the round it leaves open); a round sends once, keeps twice
     ("half sent", 2, 2),

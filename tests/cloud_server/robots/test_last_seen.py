@@ -131,7 +131,7 @@ def test_robots_that_become_busy_together_share_a_writing(seen, path, hand, monk
     writings, may_write = [], threading.Event()
 
     def slowly(*arguments, **options):
-        may_write.wait(60)
+        may_write.wait(240)
         writings.append(arguments)
         write_durably(*arguments, **options)
 

@@ -18,7 +18,7 @@ from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import LimitSettings, NetworkSettings
 
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 TOKEN = "t0ken"
 
 

@@ -40,7 +40,7 @@ def http(running_server):
     server_dir = running_server.server_dir
     context = ssl.create_default_context(cafile=str(server_dir.certificates / "ca.crt"))
     url = f"https://{running_server.address}"
-    with httpx.Client(base_url=url, verify=context, timeout=20) as client:
+    with httpx.Client(base_url=url, verify=context, timeout=240) as client:
         yield client
 
 
@@ -564,7 +564,7 @@ def test_a_server_that_ends_writes_down_whom_it_saw(running_server, robot):
     assert robot(f"{ROBOT}/channels/stable?active=1").status_code == 200
 
     running_server.process.terminate()
-    running_server.process.wait(30)
+    running_server.process.wait(240)
 
     seen = LastSeen(running_server.server_dir.seen)
     assert seen.of("r1").active_version == 1

@@ -78,7 +78,7 @@ class Link:
         )
         self.app, self.grid = app, LinkGrid(app)
         verify = ssl.create_default_context(cafile=str(server_dir.certificates / "ca.crt"))
-        self.http = httpx.Client(base_url=f"https://{self.address}", verify=verify, timeout=30)
+        self.http = httpx.Client(base_url=f"https://{self.address}", verify=verify, timeout=240)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ def test_the_whole_way_of_an_honest_robot_is_open(link, robots):
     with pytest.raises(UpdateError):  # sent again: the answer to its last part was lost
         mine.connection.reply(reply, 0.5)
 
-    end, arrived = time.monotonic() + 30, []
+    end, arrived = time.monotonic() + 240, []
     while not arrived:
         assert time.monotonic() < end
         arrived = link.grid.pull([tickets[mine]])

@@ -33,7 +33,7 @@ class Stranger:
 
     def say(self, content: bytes) -> bytes:
         with (
-            socket.create_connection(self.at, timeout=60) as raw,
+            socket.create_connection(self.at, timeout=240) as raw,
             self.context.wrap_socket(raw, server_hostname=self.at[0]) as tls,
         ):
             tls.sendall(content)

@@ -51,7 +51,7 @@ def speak(server_dir, key, server, log):
     context = ssl.create_default_context(cafile=str(server_dir.certificates / "ca.crt"))
     token = server_dir.admin_token.read_text().strip()
     proofs = []
-    with httpx.Client(base_url=f"https://{address}", verify=context, timeout=30) as http:
+    with httpx.Client(base_url=f"https://{address}", verify=context, timeout=240) as http:
         wait_for(http, server, log)
         http.get("/fleetlearn/v1/admin/status", headers={"authorization": f"Bearer {token}"})
         http.get("/fleetlearn/v1/admin/status", headers={"authorization": f"Bearer {token[:-1]}"})

@@ -54,7 +54,7 @@ def type_outside(*words, code):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr

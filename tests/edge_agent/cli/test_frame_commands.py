@@ -28,7 +28,7 @@ def type_(*words, here, code=0):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
         cwd=here,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )

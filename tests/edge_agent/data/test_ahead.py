@@ -56,7 +56,7 @@ def test_items_are_iterated_in_the_callers_thread_and_worked_on_in_others():
 
 
 def test_work_goes_on_while_the_caller_is_busy():
-    both = threading.Barrier(2, timeout=60)
+    both = threading.Barrier(2, timeout=240)
     # Passes only if two calls run at the same time.
     assert sorted(map_ahead(lambda _: both.wait(), range(2), 2, 2)) == [0, 1]
 
