@@ -169,3 +169,35 @@ ADD_CHANNEL = Scenario(
     resume=_add_channel_again,
     between=lambda states, step: [("canary", False)] if step == 0 else [],
 )
+
+
+def _relabel(root: Path) -> None:
+    import cloud_server.labels
+    import cloud_server.models.publish
+    from cloud_server.labels import Labels, relabel
+    from cloud_server.state.settings import PublishSettings
+
+    _plan()  # its exports
+    cloud_server.labels.run_export = cloud_server.models.publish.run_export
+    labels = Labels(("circle", "square", "star", "moon"))
+    relabel(ServerDirectory(root / "servers" / "fleet"), PublishSettings(), labels, print)
+    mark()
+
+
+def _labels(root: Path) -> tuple[int, str]:
+    """Return the newest version and the folder of its trainer files, which are complete."""
+    server_dir = ServerDirectory(root / "servers" / "fleet")
+    version = Checkpoints(server_dir.checkpoints).latest().version
+    model, store = server_dir.model_of(version), DirectoryStore(server_dir.store)
+    for name, entry in parse_trainer((model / TRAINER).read_bytes()).files.items():
+        require_file(model / name, entry)
+        assert store.object(entry.sha256) is not None  # robots can fetch it
+    return version, model.name
+
+
+RELABEL = Scenario(
+    prepare=_initialize,
+    act=_relabel,
+    observe=_labels,
+    resume=lambda root: None if _labels(root)[0] else _relabel(root),
+)

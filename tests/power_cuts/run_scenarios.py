@@ -54,6 +54,7 @@ SCENARIOS = {
     "renew": "init_scenarios:RENEW",
     "init": "init_scenarios:INIT",
     "add-channel": "init_scenarios:ADD_CHANNEL",
+    "labels": "init_scenarios:RELABEL",
 }
 WRONG, NOT_TRIED, NOT_PERMITTED = 3, 2, 77
 
