@@ -53,6 +53,7 @@ SCENARIOS = {
     "reports": "report_scenarios:REPORTS",
     "renew": "init_scenarios:RENEW",
     "init": "init_scenarios:INIT",
+    "tokens": "server_scenarios:TOKENS",
     "add-channel": "init_scenarios:ADD_CHANNEL",
     "labels": "init_scenarios:RELABEL",
 }

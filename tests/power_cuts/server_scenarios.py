@@ -1,6 +1,7 @@
 """Power cuts on the server: register, offenses, runs, schedule, checkpoints, models, init."""
 
 import shutil
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cloud_server.monitoring.totals import SAVE_ROUNDS, RunningTotals
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register
+from cloud_server.robots.tokens import Tokens
 from cloud_server.runs.run_store import Run, RunStore
 from cloud_server.runs.schedule import Schedule, ScheduleFile
 from cloud_server.state.checkpoints import Checkpoints
@@ -58,6 +60,30 @@ def _robots(root: Path) -> dict[str, str]:
     return {robot.name: robot.state for robot in _register(root).robots()}
 
 
+def _make_and_use_token(root: Path) -> None:
+    now = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    tokens = Tokens(root / "tokens.json")
+    token = tokens.make(now, valid=timedelta(days=1), uses=2)
+    mark()
+    tokens.admit(token, LINES[1], "r2", _register(root), now)
+    mark()
+
+
+def _uses(root: Path) -> list[int]:
+    return [len(token.admitted) for token in Tokens(root / "tokens.json").all()]
+
+
+def _revoke_tokens(root: Path) -> None:
+    for token in Tokens(root / "tokens.json").all():
+        Tokens(root / "tokens.json").revoke(token.id)
+
+
+TOKENS = Scenario(
+    prepare=_admit_first,
+    act=_make_and_use_token,
+    observe=_uses,
+    resume=_revoke_tokens,
+)
 REGISTER = Scenario(
     prepare=_admit_first, act=_change_register, observe=_robots, resume=_change_register
 )
