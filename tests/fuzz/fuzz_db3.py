@@ -17,9 +17,11 @@ from edge_agent.data.storage.db3 import positions as db3_positions
 from edge_agent.data.storage.db3.file import Db3File
 
 T0 = 1_760_000_000_000_000_000
+USUAL = "id INTEGER PRIMARY KEY,topic_id INTEGER,timestamp INTEGER,data BLOB"
+COLUMNS = {"no id": "topic_id INT,timestamp INT,data BLOB", "more columns": f"{USUAL},note TEXT"}
 SCHEMA = """
 CREATE TABLE topics(id INTEGER PRIMARY KEY,name TEXT,type TEXT,serialization_format TEXT,q TEXT);
-CREATE TABLE messages(id INTEGER PRIMARY KEY,topic_id INTEGER,timestamp INTEGER,data BLOB);
+CREATE TABLE messages({columns});
 CREATE INDEX timestamp_idx ON messages (timestamp ASC);
 INSERT INTO topics VALUES(1,'/camera','sensor_msgs/msg/Image','cdr','');
 INSERT INTO topics VALUES(2,'/chatter','std_msgs/msg/String','cdr','');
@@ -38,6 +40,8 @@ def seeds():
         "deep": (512, 60, (200, 10)),
         "long": (1024, 8, (9000, 20)),
         "vacuum": (512, 12, (600, 1500)),
+        "no id": (512, 12, (30, 700)),
+        "more columns": (512, 12, (30, 700)),
     }
     return {name: record(name, *shape) for name, shape in shapes.items()}
 
@@ -46,7 +50,8 @@ def record(name, page_size, count, sizes):
     with TemporaryDirectory() as folder:
         db = sqlite3.connect(f"{folder}/a.db3", isolation_level=None)
         vacuum = "FULL" if name == "vacuum" else "NONE"
-        db.executescript(f"PRAGMA auto_vacuum={vacuum};PRAGMA page_size={page_size};{SCHEMA}")
+        db.executescript(f"PRAGMA auto_vacuum={vacuum};PRAGMA page_size={page_size};")
+        db.executescript(SCHEMA.format(columns=COLUMNS.get(name, USUAL)))
         for i in range(count):
             data = b"%08d" % (i * 7919) * (sizes[i % 2] // 8 + 1)
             row = (1 + i % 2, T0 + i, data[: sizes[i % 2]])
