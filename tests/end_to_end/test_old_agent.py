@@ -31,7 +31,7 @@ def mixed(fleet):
         warnings.warn(reason, stacklevel=1)
         pytest.skip(reason)
     fleet.init()
-    fleet.environment["FLEETLEARN_ROUNDS__WAIT_S"] = "30"
+    fleet.environment["FLEETLEARN_ROUNDS__WAIT_S"] = "300"
     fleet.start_server()
     fleet.add_robot("new", "--examples", fleet.bag("hall-1/r1"))
     _add_old_robot(fleet, fleet.bag("hall-2/r1"))
