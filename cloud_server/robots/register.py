@@ -39,6 +39,8 @@ def _line(text: str) -> str:
     """Return the line without its comment; what is wrong is refused in words that quote nothing."""
     if text.lstrip().startswith("-----BEGIN"):
         raise ValueError("this is a private key; give the robot's public one, robot.pub")
+    if text.lstrip().startswith("SHA256:"):
+        raise ValueError("this is the fingerprint; give the line above it, `ecdsa-sha2-...`")
     try:
         line = public_line(parse_public(text))
     except SettingsError:

@@ -12,8 +12,8 @@ from fleet_model.durable import appending
 from fleet_model.errors import SettingsError
 
 HOLDERS = {  # of a lock that more than one command takes
-    "train": "a run of `cloud-server start`, or Flower's ServerApp (`flwr run`), trains in here, "
-    "or `cloud-server labels` changes its labels",
+    "train": "training or a change of labels goes on here: stop `cloud-server start {root}` first, "
+    "or wait until `flwr run` or `cloud-server labels` has ended",
 }
 
 
@@ -174,8 +174,8 @@ class ServerDirectory:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                who = HOLDERS.get(what, f"another `cloud-server {what}` runs here")
-                raise SettingsError(f"{self.root}: {who}; stop it first") from None
+                who = HOLDERS.get(what, f"another `cloud-server {what}` runs here; stop it first")
+                raise SettingsError(f"{self.root}: {who.format(root=self.root)}") from None
             yield
 
     def append_history(self, record: Mapping[str, object]) -> None:

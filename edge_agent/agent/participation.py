@@ -9,7 +9,7 @@ from edge_agent.link.server_link import HttpsStore
 from edge_agent.models.deploy import Models
 from edge_agent.robot.pause import pause_reason
 from edge_agent.robot.settings import AgentSettings
-from fleet_model.errors import BusyError, SettingsError
+from fleet_model.errors import BusyError, FrameError, SettingsError, one_line
 from fleet_model.types import EVALUATE, TRAIN
 
 if TYPE_CHECKING:  # each loads Flower: only robots that train need it
@@ -43,6 +43,7 @@ class Participation:
         training = settings.training
         environment = {**environment_of(training), "TF_CPP_MIN_LOG_LEVEL": "3"}
         self._settings, self._store, self._file = settings, store, status
+        self._cause = ""  # all that is known of a failure; the server is told less
         self._process = TrainingProcess(environment, idle_s=training.idle_s)
         self._training = LocalTraining(settings, models, store, self._process.fit)
         self._client = FleetClient(self._connect, self._work, settings.poll, self._server_now)
@@ -68,7 +69,8 @@ class Participation:
         rounds = self._file.status.rounds
         if not self._client.step():
             return
-        self._file.set_failure(self._client.last_failure)
+        failure = self._client.last_failure
+        self._file.set_failure(failure and (self._cause or failure))
         if rounds and "bytes_up" not in rounds[-1]:
             rounds[-1]["bytes_up"], rounds[-1]["bytes_down"] = self._client.last_traffic
         self._file.set_state("idle")
@@ -104,6 +106,7 @@ class Participation:
 
     def _work(self, request: "RobotRequest") -> "Update":
         """Do what is asked, and remember what it cost."""
+        self._cause = ""
         if reason := pause_reason(self._settings.state):  # the server asked before it heard of it
             raise BusyError(reason)
         status, memory = self._file.status, self._file.memory
@@ -113,6 +116,9 @@ class Participation:
         begin = time.monotonic()
         try:
             update = self._training.answer(request, status.name)
+        except FrameError as error:
+            self._cause = one_line(str(error))
+            raise
         finally:
             memory.look(idle=False)
             memory.busy(False)

@@ -17,6 +17,7 @@ from fleet_model.protocol.proof import utc_now
 from fleet_model.protocol.report import Standing
 
 FILE = "status.json"
+LAST_ERROR = ("last_error", "last_error_at", "last_error_state")
 KEEP = 50  # rounds and publishes
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Status:
     last_failure: str = ""  # why the server's last request could not be met; "" if it was
     last_error: str = ""  # the newest reason of any kind, kept when it is over and after a stop
     last_error_at: str = ""  # UTC, ISO 8601
+    last_error_state: str = ""  # "refused": it is over once the server has admitted this robot
     started_at: float = 0.0  # Unix time
     server: str = ""  # where it answered last; may be another address than in agent.toml
     warning: str = ""  # what the server says that a person has to mend here
@@ -68,7 +70,7 @@ class StatusFile:
             before = read_status(folder)
         except SettingsError:  # damaged: it is replaced
             before = {}
-        for name in ("last_notice", "last_notice_id", "last_error", "last_error_at"):
+        for name in ("last_notice", "last_notice_id", *LAST_ERROR):
             setattr(self.status, name, str(before.get(name, "")))
         if isinstance(examples := before.get("examples"), int):
             self.status.examples = examples
@@ -77,7 +79,7 @@ class StatusFile:
         """Write what the agent does now, and why it is not what it should do."""
         status = self.status
         status.state, status.reason = state, reason
-        self._remember(reason)
+        self._remember(reason, state)
         status.idle_mb, status.peak_mb = self.memory.idle_mb, self.memory.peak_mb
         status.framework_loaded |= framework_loaded()
         self.write()
@@ -85,6 +87,8 @@ class StatusFile:
     def update_standing(self, standing: Standing) -> None:
         """Log and keep what the server thinks of this robot, when that has changed."""
         status = self.status
+        if standing.state == "approved" and status.last_error_state == "refused":
+            status.last_error = status.last_error_at = status.last_error_state = ""
         new = standing.state, standing.reason
         if new != (status.standing, status.standing_reason):
             if standing.state != "approved":
@@ -126,10 +130,10 @@ class StatusFile:
             self.status.examples = examples
         self.write()
 
-    def _remember(self, reason: str) -> None:
+    def _remember(self, reason: str, state: str = "") -> None:
         if reason:
-            now = utc_now().isoformat(timespec="seconds")
-            self.status.last_error, self.status.last_error_at = reason, now
+            status, now = self.status, utc_now().isoformat(timespec="seconds")
+            status.last_error, status.last_error_at, status.last_error_state = reason, now, state
 
     def write(self) -> None:
         """Write it as it is."""

@@ -53,11 +53,16 @@ def enroll(
     """Make this robot's key and settings; print the public key that the server must admit."""
     from edge_agent.cli.doctor import labels_of_kit
     from edge_agent.cli.enroll import enroll as make
+    from edge_agent.data.labels import require_label_file
     from edge_agent.examples.look import look_at_examples
     from edge_agent.robot.join_token import has_token, machine_name
     from edge_agent.robot.settings import ExampleSettings, load_settings
     from fleet_model.protocol.proof import fingerprint
 
+    require_label_file(label_topic)
+    if label_topic and Path(label_topic).exists():
+        label_topic = str(Path(label_topic).absolute())
+    kit = kit.parent if kit.name == "kit.toml" else kit
     paths = tuple(path if is_live(path) else path.absolute() for path in examples or ())
     settings = ExampleSettings(
         paths=paths,

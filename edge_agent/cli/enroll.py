@@ -26,6 +26,8 @@ def enroll(
             written.
     """
     kit = kit.parent if kit.name == "kit.toml" else kit
+    if directory.exists() and not directory.is_dir():
+        raise SettingsError(f"--dir {directory}: is a file, expected a folder; name another place")
     link, ca = _read_kit(kit)
     key, settings = directory / "robot.key", directory / "agent.toml"
     has_settings = settings.exists()

@@ -119,6 +119,7 @@ def require_label_source(paths: Iterable[Path], label_topic: str) -> None:
         SettingsError: no path is a bag, which has topics, and there is no file of that name.
         FrameError: one of the paths is not there.
     """
+    require_label_file(label_topic)
     if not label_topic or Path(label_topic).exists():
         return
     if not any(is_live(path) or _is_bag(path) for path in paths):
@@ -126,6 +127,12 @@ def require_label_source(paths: Iterable[Path], label_topic: str) -> None:
             f"labels {label_topic}: no such file or folder, and only a bag has label topics; name "
             "a CSV file or a data set with stamps"
         )
+
+
+def require_label_file(label_topic: str) -> None:
+    """Raise SettingsError for a CSV file that is not there: no topic of ROS is named like one."""
+    if label_topic.lower().endswith(".csv") and not Path(label_topic).exists():
+        raise SettingsError(f"labels {label_topic}: no such file; name one that is there")
 
 
 def _is_bag(path: Path) -> bool:

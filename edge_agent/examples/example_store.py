@@ -202,7 +202,9 @@ class ExampleStore:
             self._report(f"{loss.kind}: {loss.begins}")
         self._known.end()
         if failures and not frames:
-            raise FrameError(f"no frame of any recording can be read: {failures[0]}")
+            words = f"no frame of any recording can be read: {failures[0]}"
+            reasons = {failure.reason for failure in failures}
+            raise FrameError(words, *(reasons if len(reasons) == 1 else ()))
 
     def _recordings(self, failures: list[FrameError]) -> Iterator[tuple[Path, LabelSettings]]:
         for path in self._paths:

@@ -1,5 +1,6 @@
 """Why examples are left out: in words for this robot, by kind for the fleet."""
 
+import ast
 import difflib
 from collections import Counter
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ UNLABELLED = "without a label"
 TOO_NEAR = "between training and held out"
 COPY = "a copy of another frame"
 _KINDS = {UNLABELLED: "unlabelled", TOO_NEAR: "too_near", COPY: "copy"}
-_UNKNOWN = "labelled "
+_UNKNOWN, _NOT_LEARNED = "labelled ", ", which is not learned"
 MOST_TOLD = 20  # reasons: labels that are numbers would fill pages
 
 
@@ -19,7 +20,16 @@ def unknown_label(label: str, learned: tuple[str, ...]) -> str:
     alike = {one.casefold(): one for one in learned}
     near = difflib.get_close_matches(label.casefold(), alike, n=1)
     hint = f" (did you mean {alike[near[0]]!r}?)" if near else ""
-    return f"{_UNKNOWN}{label!r}, which is not learned{hint}"
+    return f"{_UNKNOWN}{label!r}{_NOT_LEARNED}{hint}"
+
+
+def strange_labels(left_out: Mapping[str, int]) -> Mapping[str, int]:
+    """Return the labels that are like none of those learned -> examples."""
+    return {
+        str(ast.literal_eval(reason[len(_UNKNOWN) : -len(_NOT_LEARNED)])): count
+        for reason, count in left_out.items()
+        if reason.startswith(_UNKNOWN) and reason.endswith(_NOT_LEARNED)
+    }
 
 
 def by_kind(left_out: Mapping[str, int], rest: str = "unreadable") -> Mapping[str, int]:

@@ -1,13 +1,14 @@
 """Look at this robot's examples as the first round would, and say whether they can be learned."""
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.source import find_bags, is_bag, is_live, shown
-from edge_agent.examples.left_out import by_kind, tell
+from edge_agent.examples.left_out import by_kind, strange_labels, tell
 from edge_agent.examples.source import source_of
 from edge_agent.examples.spool.watch import FOLDER as KEPT
 from edge_agent.robot.settings import FRAMES, AgentSettings
@@ -16,6 +17,7 @@ from fleet_model.errors import FleetError, FrameError
 from fleet_model.protocol.example_counts import CONCERNS, ExampleCounts
 
 SUBJECT = "examples"
+_MOST_ADDED = 10  # labels in a command that is proposed
 
 
 def look_at_examples(settings: AgentSettings, labels: Sequence[str]) -> list[Finding]:
@@ -34,17 +36,20 @@ def look_at_examples(settings: AgentSettings, labels: Sequence[str]) -> list[Fin
     paths = [*examples.paths, *_kept(settings)]
     found, labelled = list[Finding](), Counter[str]()
     training = held_out = 0
-    left_out = Counter[str]()
+    left_out, strange = Counter[str](), Counter[str]()
     for path in paths:
         finding, counts = _look(settings, path, labels)
         found.append(finding)
         labelled.update(counts.labels)
         left_out.update(counts.left_out)
+        strange.update(counts.strange)
         held_out += counts.held_out
         training += counts.training
+    if not labelled and not left_out and any(one.state != "ok" for one in found):
+        return found  # nothing was read, and they say why
     if not paths:
         return [Finding(SUBJECT, "ok", f"none yet: they come from {examples.spool}")]
-    return [*found, *_verdict(labels, labelled, training, held_out, left_out)]
+    return [*found, *_verdict(labels, labelled, training, held_out, left_out, strange)]
 
 
 class _Counts:
@@ -52,6 +57,7 @@ class _Counts:
 
     def __init__(self) -> None:
         self.labels, self.left_out = Counter[str](), Counter[str]()
+        self.strange = Counter[str]()  # label that is like no learned one -> frames
         self.training = self.held_out = 0
 
 
@@ -78,6 +84,9 @@ def _look(settings: AgentSettings, path: Path, labels: Sequence[str]) -> tuple[F
         step = "correct examples.paths, topic or label_topic in agent.toml"
         return Finding(SUBJECT, "fail", f"{path}: {error}", step), counts
     counts.left_out.update(by_kind(source.left_out))
+    counts.strange.update(strange_labels(source.left_out))
+    if not counts.labels and not source.left_out:
+        return Finding(SUBJECT, "warn", f"{path}: no examples in it yet", "record there"), counts
     words = f"{path}: {counts.training + counts.held_out} examples{_topics(settings, path)}"
     if source.left_out:
         words += f"; left out: {tell(source.left_out)}"
@@ -102,6 +111,7 @@ def _verdict(
     training: int,
     held_out: int,
     left_out: Counter[str],
+    strange: Counter[str],
 ) -> Iterator[Finding]:
     counted = ", ".join(f"{labelled[name]} {name}" for name in labels or sorted(labelled))
     if not labels:
@@ -111,9 +121,12 @@ def _verdict(
         yield Finding(SUBJECT, "warn", text, "name the kit: edge-agent doctor --kit KIT")
         return
     absent = [name for name in labels if not labelled[name]]
+    add = " ".join(shlex.quote(label) for label, _ in strange.most_common(_MOST_ADDED))
+    learn = f"to learn them, on the server run `cloud-server labels add DIR {add}`" if add else ""
     none_of = f"; none of {', '.join(absent)}" if absent and training else ""
     if not training:
         step = f"label frames with one of: {', '.join(labels)}"
+        step += f"; or, {learn}" if learn else ""
         yield Finding(SUBJECT, "fail", "cannot train: no example has a label of the fleet", step)
         return
     text = f"can train: {training} to learn from, {held_out} held out; {counted}{none_of}"
@@ -121,7 +134,8 @@ def _verdict(
     different = sum(count > 0 for count in labelled.values())
     counts = ExampleCounts(training, held_out, different, dict(left_out))
     for concern, numbers in counts.concerns.items():
-        step = "record or label more" if concern != "unknown_labels" else "correct the spelling"
+        spell = learn or "correct the spelling"
+        step = spell if concern == "unknown_labels" else "record or label more"
         yield Finding(SUBJECT, "warn", f"{CONCERNS[concern]} ({numbers})", step)
 
 

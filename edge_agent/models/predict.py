@@ -273,8 +273,12 @@ def _row_writer(
     else:
         text = stdout
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(("file", "topic", "stamp_ns", *COLUMNS[answer]))
-    return lambda row: table.writerow(row.cells(answer).values())
+    head = iter([("file", "topic", "stamp_ns", *COLUMNS[answer])])
+
+    def keep(row: Row) -> None:  # the head comes with the first one, not before an error
+        table.writerows([*head, row.cells(answer).values()])
+
+    return keep
 
 
 def _with_progress(found: Iterator[Predicted], options: PredictOptions) -> Iterator[Predicted]:

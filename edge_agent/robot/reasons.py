@@ -5,6 +5,7 @@ import logging
 import re
 import traceback
 
+from edge_agent.data.frames.damage import WRONG_CAMERA_TOPIC, WRONG_LABEL_TOPIC
 from fleet_model.errors import BusyError, FleetError, FrameError
 from fleet_model.protocol.outcome import Outcome, OutcomeKind
 
@@ -18,6 +19,10 @@ PATH = re.compile(
     re.VERBOSE,
 )
 OURS = ("edge_agent", "fleet_model", "__main__")  # the last: the training process itself
+_CAUSES = {  # FrameError.reason -> what is true of every recording, without a name
+    WRONG_LABEL_TOPIC: "its label topic is in none of its recordings, or holds no labels",
+    WRONG_CAMERA_TOPIC: "its camera topic is in none of its recordings, or several could be it",
+}
 log = logging.getLogger(__name__)
 
 
@@ -28,7 +33,9 @@ def outcome_of(error: Exception) -> Outcome:
         return Outcome("failed", unexpected(error))
     log.error("training: %s", error)
     if isinstance(error, FrameError):  # names files and folders; a folder's name may be a label
-        return Outcome("failed", "its recordings cannot be read; details are in the robot's log")
+        cause = "" if error.foreign else _CAUSES.get(error.reason, "")
+        cause = cause or "its recordings cannot be read"
+        return Outcome("failed", f"{cause}; see `edge-agent status` or the log on the robot")
     kind: OutcomeKind = "busy" if isinstance(error, BusyError) else "failed"
     if error.foreign:  # no filter knows what a plug-in's words may hold
         return Outcome(kind, "a plug-in on the robot says why; details are in the robot's log")

@@ -13,7 +13,7 @@ from edge_agent.examples.source import SourceSpec
 from edge_agent.robot.reasons import is_ours
 from fleet_model import errors
 from fleet_model.bundle import TrainerSpec
-from fleet_model.errors import FleetError, TrainingError
+from fleet_model.errors import FleetError, FrameError, TrainingError
 from fleet_model.types import TRAIN, Checkpoint, TrainConfig, Update
 from fleet_model.weights import join_groups, safetensors_pieces, split_groups, view_safetensors
 
@@ -99,6 +99,8 @@ def pack_update(update: Update) -> Packet:
 def pack_error(error: FleetError) -> Packet:
     """Training process's side: what is raised at the agent instead of an update."""
     header = {"error": type(error).__name__, "message": str(error), "ours": is_ours(error)}
+    if isinstance(error, FrameError):
+        header["reason"] = str(error.reason)
     return header, b""
 
 
@@ -108,6 +110,8 @@ def unpack_update(packet: Packet) -> Update:
     if "error" in header:
         error: FleetError = getattr(errors, header["error"], TrainingError)(header["message"])
         error.foreign = not header["ours"]
+        if isinstance(error, FrameError):
+            error.reason = header["reason"]
         raise error
     weights, groups = split_groups(view_safetensors(body), header.pop("groups"))
     return Update(robot="", weights=weights, groups=groups, **header)

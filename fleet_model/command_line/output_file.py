@@ -27,7 +27,8 @@ def require_output(path: Path | None, option: str, suffixes: tuple[str, ...] = (
         suffixes: of the formats that can be written; none given: any.
 
     Raises:
-        SettingsError: the suffix names no format that can be written, or `path` is a folder.
+        SettingsError: the suffix names no format that can be written, `path` is a folder, or its
+            own folder is not there.
         StorageError: this user cannot write there.
     """
     if path is None or path == STDOUT:
@@ -41,7 +42,10 @@ def require_output(path: Path | None, option: str, suffixes: tuple[str, ...] = (
     if suffixes and path.suffix.lower() not in suffixes:
         known = " or ".join(suffixes)
         raise SettingsError(f"{option} {path}: the name must end with {known}")
-    require_folder(_followed(path).parent, f"{option} {path}")
+    folder = _followed(path).parent
+    require_folder(folder, f"{option} {path}")
+    if not folder.exists():
+        raise SettingsError(f"{option} {path}: there is no folder {folder}; make it first")
 
 
 def require_folder(folder: Path, subject: str) -> None:

@@ -482,5 +482,6 @@ def test_a_missing_directory_is_told_with_the_command(grid):
 
 
 def test_no_two_serverapps_train_in_one_directory(server_dir, grid):
-    with server_dir.locked("train"), pytest.raises(SettingsError, match="stop it first"):
+    first = f"stop `cloud-server start {server_dir.root}` first"
+    with server_dir.locked("train"), pytest.raises(SettingsError, match=first):
         start(server_dir, grid, 1)

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# FrameError.reason of a whole recording: what the server is told instead of its words.
+WRONG_LABEL_TOPIC, WRONG_CAMERA_TOPIC = "wrong label topic", "wrong camera topic"
+
 
 @dataclass(frozen=True, slots=True)
 class Damage:

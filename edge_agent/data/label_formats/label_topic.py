@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.cdr import parse_text
-from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.damage import WRONG_LABEL_TOPIC, DamageLog
 from edge_agent.data.frames.source import FrameFacts
 from edge_agent.data.label_formats.data_set import clean_text, largest_label
 from edge_agent.data.label_formats.definition import MessageReader
@@ -85,7 +85,8 @@ def _choose(bag: BagFrames, name: str) -> Topic:
     what = f"{name} is a {other}, no label topic" if other else f"no label topic {name}"
     raise FrameError(
         f"{bag.path.name}: {what}; it has {', '.join(usable) or 'none'} "
-        f"(of the types {', '.join(_READERS)})"
+        f"(of the types {', '.join(_READERS)})",
+        WRONG_LABEL_TOPIC,
     )
 
 

@@ -326,6 +326,11 @@ def test_a_private_key_is_refused_and_none_of_it_is_shown(register, kind):
     )
 
 
+def test_a_fingerprint_in_place_of_a_key_is_told(register):
+    with pytest.raises(SettingsError, match="this is the fingerprint; give the line above it"):
+        register.add("r1", "hall", "SHA256:c2VjcmV0")
+
+
 @pytest.mark.parametrize(
     "key", ["c2VjcmV0", "ecdsa-sha2-nistp384 c2VjcmV0", "# c2VjcmV0\n-----BEGIN"]
 )

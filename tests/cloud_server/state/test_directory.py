@@ -56,7 +56,7 @@ def test_a_second_holder_is_refused_while_the_first_lives(server_dir):
 def test_whoever_may_train_in_here_is_named(server_dir):
     with (
         server_dir.locked("train"),
-        pytest.raises(SettingsError, match=r"`cloud-server start`, or Flower's ServerApp.* stop"),
+        pytest.raises(SettingsError, match=f"stop `cloud-server start {server_dir.root}` first"),
         server_dir.locked("train"),
     ):
         pass

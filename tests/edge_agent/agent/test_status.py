@@ -63,6 +63,18 @@ def test_the_last_error_of_every_kind_outlives_its_end_and_a_restart(tmp_path):
         assert answer["last_error_at"].startswith("20")
 
 
+def test_a_refusal_is_no_last_error_any_more_once_the_robot_is_admitted(tmp_path):
+    StatusFile(tmp_path, "litert").set_state("refused", "unknown robot key SHA256:1")
+    file = StatusFile(tmp_path, "litert")  # it was restarted meanwhile
+    file.update_standing(Standing(state="pending"))
+    assert read_status(tmp_path)["last_error"] == "unknown robot key SHA256:1"
+    file.update_standing(Standing())
+    assert read_status(tmp_path)["last_error"] == read_status(tmp_path)["last_error_at"] == ""
+    file.set_state("offline", "no answer")
+    file.update_standing(Standing())
+    assert read_status(tmp_path)["last_error"] == "no answer"
+
+
 def test_a_disk_that_cannot_be_written_is_no_reason_to_stop(tmp_path, caplog):
     (tmp_path / "state").write_text("a file")
     StatusFile(tmp_path / "state", "litert").set_state("idle")

@@ -120,6 +120,32 @@ def test_a_damaged_key_is_not_replaced(kit, tmp_path):
     assert not (tmp_path / "agent.toml").exists()
 
 
+def test_a_robot_directory_that_is_a_file_is_told(kit, tmp_path):
+    (tmp_path / "robot").write_text("")
+    with pytest.raises(SettingsError, match="--dir .*robot: is a file, expected a folder"):
+        enroll(kit, tmp_path / "robot", ExampleSettings(), train=True)
+
+
+def test_a_csv_file_of_labels_that_is_not_there_is_told_before_anything_is_written(
+    kit, tmp_path, monkeypatch, capsys
+):
+    words = ["edge-agent", "enroll", str(kit / "kit.toml"), "--dir", str(tmp_path / "robot")]
+    monkeypatch.setattr("sys.argv", [*words, "--label-topic", "labels.csv"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "labels labels.csv: no such file" in capsys.readouterr().err
+    assert not (tmp_path / "robot").exists()
+
+    (tmp_path / "labels.csv").write_text("stamp_ns,label\n")
+    with suppress(SystemExit):  # kit.toml stands for its folder
+        main()
+    examples = load_settings(tmp_path / "robot" / "agent.toml", {}).examples
+    assert examples.label_topic == str(tmp_path / "labels.csv")
+    assert "enrolled; " in capsys.readouterr().err
+
+
 def test_a_live_topic_stays_what_it_is(kit, tmp_path, monkeypatch, capsys):
     words = ["edge-agent", "enroll", str(kit), "--dir", str(tmp_path / "robot")]
     live = ["--examples", "ros:/camera/image", "--examples", "rtsp://me:s3cret@cam/a"]

@@ -159,7 +159,7 @@ def test_inspect_says_which_pictures_are_video_or_not_read(tmp_path):
 
 
 def test_inspect_as_json_with_damage_ends_with_13(damaged, tmp_path):
-    words = ["--json", "--contact-sheet", "sheets/a.png"]
+    words = ["--json", "--contact-sheet", "a.png"]
     out, said = type_("inspect", "r1", *words, here=tmp_path, code=13)
     answer = json.loads(out)
     (topic,) = answer["topics"]
@@ -175,8 +175,8 @@ def test_inspect_as_json_with_damage_ends_with_13(damaged, tmp_path):
         "pictures": "read",
     }
     assert [(d["kind"], d["count"]) for d in answer["damage"]] == [("cut jpeg", 1)]
-    assert answer["contact_sheet"] == "sheets/a.png"
-    assert (tmp_path / "sheets" / "a.png").exists()
+    assert answer["contact_sheet"] == "a.png"
+    assert (tmp_path / "a.png").exists()
     assert "with losses" in said
 
 

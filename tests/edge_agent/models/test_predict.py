@@ -99,12 +99,20 @@ def test_a_bag_without_truth_has_null_scores(bag, run):
 
 
 def test_a_csv_file_takes_the_rows_and_stdout_stays_free_for_json(bag, run, tmp_path):
-    file = tmp_path / "new" / "rows.csv"
+    file = tmp_path / "rows.csv"
     _, text = run(bag, csv_file=file)
     assert text == ""
     assert len(file.read_text().splitlines()) == 6
     _, text = run(bag, csv_file=file, json=True)
     assert len(json.loads(text)["predictions"]) == len(file.read_text().splitlines()) - 1
+
+
+def test_without_a_row_there_is_no_head(tmp_path, gray_engine):
+    stdout = io.StringIO()
+    wanted = PredictOptions(path=tmp_path / "gone", bundle=tmp_path / "bundle")
+    with pytest.raises(FrameError):
+        run_predict(wanted, stdout, lambda *_: gray_engine(LABELS))
+    assert stdout.getvalue() == ""
 
 
 def test_a_csv_file_is_whole_or_the_old_one(bag, run, tmp_path, monkeypatch):

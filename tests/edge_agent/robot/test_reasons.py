@@ -42,7 +42,20 @@ def test_no_path_leaves_the_robot(path, sentence):
 def test_what_a_frame_error_names_stays_on_the_robot():
     # A folder's name is the label of its pictures.
     reason = outcome_of(FrameError("photos/circle/0001.jpg: a damaged jpeg")).words
-    assert reason == "its recordings cannot be read; details are in the robot's log"
+    assert (
+        reason == "its recordings cannot be read; see `edge-agent status` or the log on the robot"
+    )
+
+
+@pytest.mark.parametrize("kind", ["label", "camera"])
+def test_a_wrong_topic_is_told_without_a_name(kind):
+    error = FrameError(f"circle.mcap: no {kind} topic /x", f"wrong {kind} topic")
+    with pytest.raises(FrameError) as raised:  # as it comes out of the training process
+        unpack_update(pack_error(error))
+    reason = outcome_of(raised.value).words
+    assert reason.startswith(f"its {kind} topic is in none of its recordings, or ")
+    assert "circle" not in reason
+    assert "/x" not in reason
 
 
 @given(path=PATHS, sentence=SENTENCES)

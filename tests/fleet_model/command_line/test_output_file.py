@@ -92,7 +92,8 @@ def test_a_place_where_nothing_can_be_written_is_found_before_the_work(tmp_path)
         require_output(Path("/proc/a"), "--csv")
 
 
-def test_a_folder_that_will_be_made_is_fine_and_nothing_is_left(tmp_path):
-    require_output(tmp_path / "new" / "deep" / "a.csv", "--csv")
-    require_folder(tmp_path, "--annotate")
+def test_a_folder_is_made_only_where_a_folder_was_named_and_nothing_is_left(tmp_path):
+    with pytest.raises(SettingsError, match=r"^--csv .*: there is no folder .*deep; make it first"):
+        require_output(tmp_path / "new" / "deep" / "a.csv", "--csv")
+    require_folder(tmp_path / "new" / "deep", "--annotate")
     assert list(tmp_path.iterdir()) == []

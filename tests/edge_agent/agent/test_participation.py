@@ -1,0 +1,79 @@
+"""What a robot says to itself of a request that it could not meet."""
+
+from types import SimpleNamespace
+
+import pytest
+from flwr.app import Message
+from flwr.supercore.task_identity import TaskIdentity
+
+from edge_agent.agent.participation import Participation
+from edge_agent.agent.status import StatusFile, read_status
+from edge_agent.examples.source import source_of
+from edge_agent.models.deploy import Models
+from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink
+from fleet_model.protocol.wire import RobotRequest, pack_request
+from fleet_model.types import Checkpoint, TrainConfig
+
+REQUEST = RobotRequest(
+    deadline_s=60.0,
+    run="run",
+    round=1,
+    checkpoint=Checkpoint(version=1, weights={}),
+    config=TrainConfig(epochs=1),
+    trainer="0" * 64,
+    trainer_bytes=1,
+)
+
+
+class Link:
+    """Hands out one message and keeps the reply."""
+
+    bytes_up = bytes_down = 0
+    is_receiving = False
+
+    def __init__(self, message):
+        self._messages, self.replies = [message], []
+
+    def receive(self):
+        return self._messages.pop() if self._messages else None
+
+    def reply(self, message, seconds):
+        self.replies.append(message)
+
+    def activate(self): ...
+    def heartbeat(self): ...
+    def close(self): ...
+
+
+def test_a_wrong_label_topic_is_named_on_the_robot_and_told_without_names_to_the_server(
+    bags, tmp_path, monkeypatch
+):
+    for name in ("_run_id", "_node_id", "_task_id"):  # only a ServerApp makes messages
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    settings = AgentSettings(
+        server=ServerLink(address="localhost:1"),
+        state=tmp_path / "state",
+        examples=ExampleSettings(
+            paths=(bags.drive(tmp_path / "front-door", ["circle"] * 9),), label_topic="/labels"
+        ),
+    )
+    message = Message(pack_request(REQUEST), 1, "train")
+    vars(message.metadata)["_message_id"] = "1"  # given by the server
+    link = Link(message)
+    monkeypatch.setattr(Participation, "_connect", lambda self: link)
+    store = SimpleNamespace(bytes_down=0, server_ahead_s=0.0)
+    status = StatusFile(settings.state, "litert")
+    part = Participation(settings, Models(settings.state / "models", "stable"), store, status)
+
+    def look(request, name):  # like the training process: it opens the examples itself
+        return list(source_of(settings).open(["circle"]).examples())
+
+    monkeypatch.setattr(part._training, "answer", look)
+    part.step()
+    part.close()
+
+    here = read_status(settings.state)["last_failure"]
+    assert "front-door: no label topic /labels; it has /camera/label (9 messages)" in here
+    told = link.replies[0].error.reason
+    assert "its label topic is in none of its recordings" in told
+    assert not any(word in told for word in ("front-door", "/labels", "/camera"))
