@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -56,7 +57,9 @@ def test_a_second_holder_is_refused_while_the_first_lives(server_dir):
 def test_whoever_may_train_in_here_is_named(server_dir):
     with (
         server_dir.locked("train"),
-        pytest.raises(SettingsError, match=f"stop `cloud-server start {server_dir.root}` first"),
+        pytest.raises(
+            SettingsError, match=re.escape(f"stop `cloud-server start {server_dir.root}` first")
+        ),
         server_dir.locked("train"),
     ):
         pass

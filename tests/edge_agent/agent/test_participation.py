@@ -2,8 +2,6 @@
 
 from types import SimpleNamespace
 
-import pytest
-from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
 from edge_agent.agent.participation import Participation

@@ -122,7 +122,7 @@ def test_a_damaged_key_is_not_replaced(kit, tmp_path):
 
 def test_a_robot_directory_that_is_a_file_is_told(kit, tmp_path):
     (tmp_path / "robot").write_text("")
-    with pytest.raises(SettingsError, match="--dir .*robot: is a file, expected a folder"):
+    with pytest.raises(SettingsError, match=r"--dir .*robot: is a file, expected a folder"):
         enroll(kit, tmp_path / "robot", ExampleSettings(), train=True)
 
 
