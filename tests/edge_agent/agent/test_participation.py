@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
 from edge_agent.agent.participation import Participation
