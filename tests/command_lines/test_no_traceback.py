@@ -58,6 +58,8 @@ cloud-server robots token revoke DIR 1
 cloud-server models list DIR
 cloud-server models pin DIR 1
 cloud-server models unpin DIR 1
+cloud-server models export DIR --format keras --out PLACE/model.keras
+cloud-server report DIR --out PLACE/report.html
 cloud-server labels list DIR
 cloud-server labels add DIR cone
 cloud-server labels rename DIR circle disc
@@ -76,10 +78,12 @@ edge-agent predict FRAMES --bundle BUNDLE --annotate PLACE/drawn
 SERVICES = ("cloud-server start", "edge-agent run")  # where all is well they go on
 # An agent goes on where nothing can be written: its model does its work.
 WRITERS = [line for line in TYPED if not line.startswith("edge-agent run")]
+# Half a minute each where all is well.
 EXPORTING = (
     "cloud-server labels add",
     "cloud-server labels rename",
-)  # half a minute where all is well
+    "cloud-server models export",
+)
 
 
 class World:

@@ -116,7 +116,7 @@ def test_an_evaluation_is_averaged_by_examples_and_changes_no_weights(tmp_path):
         ({"weights": START.weights}, "measures only, this one has tensors"),
         ({"groups": {"sums": START.weights}}, "measures only, this one has tensors"),
         ({"metrics": {}}, "has no measures"),
-        ({"metrics": {"loss": math.nan}}, "has no measures"),
+        ({"metrics": {"loss": math.nan}}, "its metric 'loss' is nan, expected"),
     ],
 )
 def test_an_evaluation_that_does_not_fit_is_refused(changes, message):

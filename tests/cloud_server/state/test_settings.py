@@ -104,7 +104,9 @@ def test_every_key_of_the_file_can_be_overridden(toml):
     for section, values in ServerSettings().model_dump(mode="json").items():
         for key, value in values.items():
             text = (
-                ",".join(value) if isinstance(value, list) else str("x" if value is None else value)
+                ",".join(value)
+                if isinstance(value, list)
+                else str("x:1" if value is None else value)
             )
             name = f"FLEETLEARN_{section}__{key}".upper()
             assert isinstance(load_settings(path, {name: text}), ServerSettings), name

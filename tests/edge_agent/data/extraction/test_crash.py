@@ -18,7 +18,7 @@ from edge_agent.data.extraction.extract import ExtractOptions, extract
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.labels import LabelSettings, labelled_frames
 from edge_agent.data.manifest import DataSetManifest
-from fleet_model.errors import StorageError
+from fleet_model.errors import LossError, StorageError
 
 pytestmark = [pytest.mark.base, pytest.mark.slow]
 
@@ -202,7 +202,7 @@ def test_kill_9_at_counted_moments_again_and_again(long_bag, tmp_path, form):
             journal = out / ".extract" / "journal"
             lengths.append(journal.stat().st_size if journal.exists() else 0)
         assert lengths[-1] > 0
-        done = subprocess.run(command(long_bag, out, form), check=True, capture_output=True)
+        done = extracted(command(long_bag, out, form))
         assert json.loads(done.stdout)["frames_written"] == 1500
         assert tree(out) == wanted
 
@@ -255,6 +255,13 @@ def full_after(images):
     return call
 
 
+def extracted(words):
+    """Run to the end; 13: boxes are all that some formats hold, and these labels have none."""
+    done = subprocess.run(words, capture_output=True, check=False)
+    assert done.returncode in (0, LossError.exit_code), done.stderr
+    return done
+
+
 IN_TMPFS = """
 set -e
 mkdir -p {disk}
@@ -265,7 +272,7 @@ echo $? > {here}/first.code
 cp -r {disk}/out {here}/part
 set -e
 mount -o remount,size=200m {disk}
-{command} > {here}/second.json
+{command} > {here}/second.json || test $? -eq 13
 cp -r {disk}/out {here}/out
 """
 
@@ -281,7 +288,7 @@ cp -r {disk}/out {here}/out
 )
 def test_a_disk_that_is_really_full(long_bag, tmp_path, form, small):
     whole = tmp_path / "whole"
-    subprocess.run(command(long_bag, whole, form), check=True, capture_output=True)
+    extracted(command(long_bag, whole, form))
     words = " ".join(command(long_bag, tmp_path / "disk" / "out", form))
     script = IN_TMPFS.format(disk=tmp_path / "disk", small=small, command=words, here=tmp_path)
     done = subprocess.run(
