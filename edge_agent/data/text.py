@@ -32,6 +32,18 @@ def encoding_of(head: bytes) -> str:
     return "utf-8"
 
 
+def read_bounded(file: Path, where: str, largest: int) -> bytes:
+    """Return the content of a file of `largest` bytes at most; FrameError names it by `where`."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(largest + 1)
+    except OSError as error:
+        raise unreadable(where, error) from None
+    if len(content) > largest:
+        raise FrameError(f"{where}: has more than {largest >> 20} MiB", "bad label file")
+    return content
+
+
 def read_text(file: Path, where: str, damage: DamageLog) -> str:
     """Return the whole text of a small file.
 
@@ -43,13 +55,7 @@ def read_text(file: Path, where: str, damage: DamageLog) -> str:
     Raises:
         FrameError: it cannot be read, or is too large for a text that people write.
     """
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(_LARGEST + 1)
-    except OSError as error:
-        raise unreadable(where, error) from None
-    if len(content) > _LARGEST:
-        raise FrameError(f"{where}: has more than {_LARGEST >> 20} MiB", "bad label file")
+    content = read_bounded(file, where, _LARGEST)
     encoding = encoding_of(content[:4])
     if encoding == "utf-8":
         return _utf8(content, where, damage)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
-from edge_agent.data.frames.folder import unreadable
+from edge_agent.data.text import read_bounded
 from fleet_model.errors import FrameError
 
 _LARGEST = 256 << 20  # bytes; CVAT has all pictures of a task in one file
@@ -31,13 +31,7 @@ def read_xml(file: Path, where: str) -> Element:
     Raises:
         FrameError: it cannot be read, is no XML ("bad label file"), or declares a document type.
     """
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(_LARGEST + 1)
-    except OSError as error:
-        raise unreadable(where, error) from None
-    if len(content) > _LARGEST:
-        raise FrameError(f"{where}: has more than {_LARGEST >> 20} MiB", "bad label file")
+    content = read_bounded(file, where, _LARGEST)
     parser = XMLParser(target=_Tree())  # noqa: S314  (see _Tree)
     try:
         parser.feed(content)
