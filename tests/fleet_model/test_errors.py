@@ -14,7 +14,7 @@ from cloud_server.runs.run_store import Run
 from cloud_server.state.history import write_csv
 from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.command_line import run_app
-from fleet_model.errors import RoundError, UpdateError, one_line
+from fleet_model.errors import RoundError, StorageError, UpdateError, one_line
 from fleet_model.protocol.outcome import Outcome
 from fleet_model.protocol.report import unpack_standing
 from fleet_model.protocol.wire import unpack_weights
@@ -96,3 +96,8 @@ def test_a_history_as_csv_holds_no_raw_word():
     for text in (*head, *row):
         assert text.isprintable()
         assert not text.startswith(("=", "+", "@"))
+
+
+def test_an_error_of_the_operating_system_is_quoted_without_its_number():
+    error = StorageError(f"fleet: {OSError(13, 'Permission denied', 'server.toml')}")
+    assert str(error) == "fleet: Permission denied: 'server.toml'"
