@@ -67,8 +67,26 @@ class TFLiteEngine:
     def answer(self, raw: Any) -> Answer:
         """Return the outputs for one raw input, and what they say."""
         encoded = self.workload.encode(raw)
-        outputs = self._model(encoded.inputs)
+        outputs = self.run(encoded.inputs)
         return Answer(outputs, self.workload.decode(outputs, encoded.context))
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Return the model's outputs alone, for one encoded input; no batch axis on either."""
+        return self._model(inputs)
+
+    def warm_up(self) -> None:
+        """Run once on zeros: the first run is slower than all others.
+
+        Raises:
+            BundleError: an output is not finite.
+        """
+        specs = self.workload.task.inputs
+        zeros = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
+        for name, output in self.run(zeros).items():
+            if not np.isfinite(output).all():
+                raise BundleError(
+                    f"version {self.manifest.version}: {name} is not finite for an input of zeros"
+                )
 
     def predict(self, raw: Any) -> Sequence[Prediction]:
         """Return what the model finds in one raw input; see `Workload.decode`."""

@@ -1,0 +1,109 @@
+"""A program that runs the model of a robot while the agent switches it."""
+
+import logging
+import shutil
+import threading
+from pathlib import Path
+from time import monotonic, sleep
+
+import numpy as np
+import pytest
+
+from fleet_model.bundle import MANIFEST, read_bundle, to_json
+from fleet_model.durable import point_durably
+from fleet_model.engine import TFLiteEngine
+from fleet_model.errors import BundleError
+from fleet_model.following import FollowingEngine
+from fleet_model.types import Frame
+
+pytestmark = pytest.mark.base
+
+TINY = Path(__file__).parents[1] / "data" / "tiny_bundle"
+PICTURE = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+FRAME = Frame(source="s", topic="t", stamp_ns=0, data=b"", format="rgb8", decode=lambda: PICTURE)
+
+
+@pytest.fixture
+def robot(tmp_path):
+    """Return a folder with versions 1 and 2, and a link to version 1."""
+    for version in (1, 2):
+        bundle = shutil.copytree(TINY, tmp_path / "versions" / str(version))
+        manifest = read_bundle(TINY).model_copy(update={"version": version})
+        (bundle / MANIFEST).write_bytes(to_json(manifest))
+    point_durably(tmp_path / "current", "versions/1")
+    return tmp_path
+
+
+def until(holds):
+    end = monotonic() + 240
+    while not holds():
+        assert monotonic() < end
+        sleep(0.001)
+
+
+def test_every_input_is_answered_while_the_model_is_switched_and_loaded(robot):
+    loading, loaded = threading.Event(), threading.Event()
+
+    def slowly(bundle, precision):
+        engine = TFLiteEngine(bundle, precision)
+        if bundle.name == "2":
+            loading.set()
+            assert loaded.wait(240)
+        return engine
+
+    engine = FollowingEngine(robot / "current", every_s=0.001, open_engine=slowly)
+    first = engine.answer(FRAME)
+    point_durably(robot / "current", "versions/2")
+    assert loading.wait(240)
+    for _ in range(20):  # the new one is not there yet
+        assert engine.answer(FRAME).predictions == first.predictions
+    assert engine.manifest.version == 1
+    loaded.set()
+    until(lambda: engine.manifest.version == 2)
+    assert engine.answer(FRAME).predictions == first.predictions
+    engine.close()
+
+
+def test_a_new_model_has_run_before_it_takes_over(robot):
+    runs = []
+
+    class Counting(TFLiteEngine):
+        def run(self, inputs):
+            runs.append(self.manifest.version)
+            return super().run(inputs)
+
+    engine = FollowingEngine(robot / "current", every_s=0.001, open_engine=Counting)
+    assert runs == [1]
+    point_durably(robot / "current", "versions/2")
+    until(lambda: engine.manifest.version == 2)
+    assert runs == [1, 2]
+    engine.close()
+
+
+def test_a_model_that_does_not_load_is_told_once_and_the_running_one_goes_on(robot, caplog):
+    caplog.set_level(logging.INFO)
+    engine = FollowingEngine(robot / "current", every_s=0.001)
+    (robot / "versions" / "2" / "head.tflite").write_bytes(b"no model")
+    point_durably(robot / "current", "versions/2")
+    until(lambda: caplog.messages)
+    assert engine.answer(FRAME).predictions
+    point_durably(robot / "current", "versions/1")
+    until(lambda: len(caplog.messages) > 1)
+    told, back = caplog.messages
+    assert told.startswith("version 1 goes on, the new model does not load: head.tflite: 8 bytes")
+    assert str(robot) not in told
+    assert back == "version 1 answers now"
+    engine.close()
+
+
+def test_without_a_model_it_does_not_begin(tmp_path):
+    with pytest.raises(BundleError, match=r"current: no manifest\.json; is it a bundle"):
+        FollowingEngine(tmp_path / "current")
+
+
+def test_a_model_that_answers_what_is_no_number_does_not_warm_up(robot, monkeypatch):
+    engine = TFLiteEngine(robot / "versions" / "2")
+    engine.warm_up()
+    monkeypatch.setattr(engine, "_model", lambda inputs: {"logits": np.array([0.0, np.nan])})
+    with pytest.raises(BundleError, match="version 2: logits is not finite for an input of zeros"):
+        engine.warm_up()
