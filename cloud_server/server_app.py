@@ -23,7 +23,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.flower.flower_superlink import is_half_sent
-from cloud_server.flower.participants import Approved, participant_of
+from cloud_server.flower.participants import Approved, participant_of, shut_out
 from cloud_server.flower.replies import content_of, reply_of
 from cloud_server.monitoring.tensorboard import TensorBoardWriter
 from cloud_server.robots.last_seen import LastSeen
@@ -131,7 +131,7 @@ class GridFleet:
             seen: file of the server that robots tell about themselves; may not be there.
         """
         self._grid = grid
-        self._seen = seen
+        self._register, self._seen = register, seen
         self._approved = Approved(register, _by_key)
         self._lines: dict[bytes, str] = {}  # public key as Flower sends it -> as in the register
         self._keys: dict[int, str] = {}  # node id -> key, of robots that were online
@@ -152,6 +152,10 @@ class GridFleet:
             self._online = list(self._look())
             self._looked_at = time.monotonic()
         return self._online
+
+    def shut_out(self) -> Mapping[str, str]:
+        """Return the robots that wait for the operator; see Fleet."""
+        return shut_out(self._register)
 
     def send(
         self, participants: Sequence[Participant], request: RobotRequest, ttl_s: float

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloud_server.cli.terminal import Directory, Json, table
+from cloud_server.cli.terminal import Directory, Json, console, table
 from fleet_model.errors import FleetError, SettingsError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ app = typer.Typer(
     help="Who may take part. A running server follows every change within seconds.",
 )
 _UNKNOWN: Mapping[str, Any] = {"software": "", "protocol": None}  # of a robot that was never seen
+NO_SITE = "default"  # site of robots for which the operator names none
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of the robot")]
 Reason = Annotated[str, typer.Option(help="what the robot and its owner are told")]
 
@@ -37,7 +38,9 @@ def robots_add(
             help="admit many: NAME.pub files, names and sites in robots.csv; see operate-server.md",
         ),
     ] = None,
-    site: Annotated[str, typer.Option(help="group of robots it belongs to")] = "default",
+    site: Annotated[
+        str, typer.Option(help=f"group of robots it belongs to  [default: {NO_SITE}]")
+    ] = "",
     label: Annotated[list[str] | None, typer.Option(help="may be given several times")] = None,
     pending: Annotated[
         bool, typer.Option("--pending", help="follow models only, until it is approved")
@@ -59,8 +62,22 @@ def robots_add(
             line = Path(key).read_text()
         except (OSError, ValueError) as error:
             raise SettingsError(f"--key {key}: {error}; give the line or its file") from None
-    robot = _register(directory).add(name, site, line, pending=pending, labels=label or ())
+    robot = _register(directory).add(
+        name, site or NO_SITE, line, pending=pending, labels=label or ()
+    )
     _report("added as pending" if pending else "admitted", robot)
+    _tell_no_site(directory, [] if site else [robot.name])
+
+
+def _tell_no_site(directory: Path, robots: Sequence[str]) -> None:
+    if not robots:
+        return
+    name = robots[0] if len(robots) == 1 else "NAME"
+    console().print(
+        f"site {NO_SITE}: no site was given; to change it: "
+        f"cloud-server robots site {directory} {name} SITE",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 def _add_all(
@@ -70,7 +87,7 @@ def _add_all(
     from cloud_server.robots.register import new_robot
 
     register, new = _register(directory), []
-    for one in read_key_files(folder, site, labels):
+    for one in read_key_files(folder, site or NO_SITE, labels):
         try:
             robot = new_robot(one.name, one.site, one.key, pending=pending, labels=one.labels)
         except SettingsError as error:
@@ -87,6 +104,7 @@ def _add_all(
     for robot in new:
         _report("added as pending" if pending else "admitted", robot)
     typer.echo(f"{len(new)} robots admitted")
+    _tell_no_site(directory, [r.name for r in new if not site and r.site == NO_SITE])
 
 
 @app.command("approve")
@@ -131,6 +149,17 @@ def robots_label(
     """Change a robot's labels; `rounds.labels` and `rounds.query` choose robots by them."""
     robot = _register(directory).label(name, add or (), remove or ())
     typer.echo(f"labels of {robot.name}: {', '.join(robot.labels) or 'none'}")
+
+
+@app.command("site")
+def robots_site(
+    directory: Directory,
+    name: Name,
+    site: Annotated[str, typer.Argument(metavar="SITE", help="group of robots it belongs to")],
+) -> None:
+    """Move a robot to another site; `rounds.sites` and `rounds.query` choose robots by it."""
+    robot = _register(directory).move(name, site)
+    typer.echo(f"site of {robot.name}: {robot.site}")
 
 
 @app.command("list")

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from cloud_server.flower.flower_link import FlowerRun, LinkGrid
-from cloud_server.flower.participants import Approved, participant_of
+from cloud_server.flower.participants import Approved, participant_of, shut_out
 from cloud_server.flower.replies import reply_of
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register, Robot
@@ -17,7 +17,7 @@ class FlowerFleet:
 
     def __init__(self, grid: LinkGrid, register: Register, seen: LastSeen) -> None:
         self._grid = grid
-        self._seen = seen
+        self._register, self._seen = register, seen
         self._robots: Mapping[int, Robot] = {}
         self._approved = Approved(register, self._admit)
 
@@ -50,6 +50,10 @@ class FlowerFleet:
             for node_id in self._grid.online()
             if (robot := robots.get(node_id)) is not None
         ]
+
+    def shut_out(self) -> Mapping[str, str]:
+        """Return the robots that wait for the operator; see Fleet."""
+        return shut_out(self._register)
 
     def send(
         self, participants: Sequence[Participant], request: RobotRequest, ttl_s: float

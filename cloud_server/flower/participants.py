@@ -1,7 +1,7 @@
 """Which robots a fleet may ask: the approved ones of the register, under Flower's node ids."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from cloud_server.robots.last_seen import LastSeen
@@ -39,6 +39,12 @@ class Approved(Generic[T]):
                 self._made = self._make([r for r in listed if r.state == "approved"])
                 self._listed = listed
             return self._made
+
+
+def shut_out(register: Register) -> Mapping[str, str]:
+    """Return name -> state of the robots that an operator could approve."""
+    listed = register.last_readable()
+    return {r.name: r.state for r in listed if r.state in ("pending", "suspended")}
 
 
 def participant_of(node_id: int, robot: Robot, seen: LastSeen) -> Participant:

@@ -223,6 +223,11 @@ class Register:
             labels = tuple(sorted({*robot.labels, *add} - set(remove)))
             return self._replace(robot, labels=labels)
 
+    def move(self, name: str, site: str) -> Robot:
+        """Change a robot's site; raises SettingsError if it is unknown or the site malformed."""
+        with self._changing():
+            return self._replace(self._require(name), site=site)
+
     def forget(self, name: str) -> Robot:
         """Take a robot out; its key is unknown then. Raises SettingsError if there is none."""
         with self._changing():

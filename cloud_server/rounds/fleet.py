@@ -54,6 +54,10 @@ class Fleet(Protocol):
         """Return the approved robots that can be reached now, busy ones too."""
         ...
 
+    def shut_out(self) -> Mapping[str, str]:
+        """Return name -> state of robots that could be asked if the operator approved them."""
+        return {}
+
     def send(
         self, participants: Sequence[Participant], request: RobotRequest, ttl_s: float
     ) -> Mapping[str, Participant]:

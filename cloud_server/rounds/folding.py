@@ -139,7 +139,8 @@ def _less(share: Share) -> str:
     """Return how much less than it was counts of a reply, "" if that is nothing to speak of."""
     kept, words = share.kept, []
     if kept.num_examples > FAR_MORE * share.weight:
-        words.append(f"{kept.num_examples} examples count as {share.weight}")
+        words.append(f"{kept.num_examples} examples count as {share.weight}: {share.most}")
     if share.is_cut:
-        words.append(f"its length (L2) {kept.norm:.4g} is cut to {share.norm:.4g}")
-    return f", but {' and '.join(words)}" if words else ""
+        cut = f"its length (L2) {kept.norm:.4g} is cut to {share.norm:.4g}"
+        words.append(f"{cut}: {share.longest}")
+    return f", but {'; and '.join(words)}" if words else ""

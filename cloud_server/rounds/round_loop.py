@@ -204,9 +204,9 @@ class _Loop:
             if len(able) >= rules.quorum:
                 break
             now = self.clock.now()
+            words = _too_few(able, left_out, self._shut_out(), rules.quorum)
             if now >= end:
-                raise RoundError(_too_few(able, left_out, rules.quorum))
-            words = _too_few(able, left_out, rules.quorum)
+                raise RoundError(words)
             self._tell(begin, end, words)
             if now >= tell_at:
                 tell_at = now + TELL_S
@@ -220,6 +220,14 @@ class _Loop:
         state.plan(online)
         # Before anybody is asked: killed while sending, the same robots are asked again.
         self.journal.write(state.as_open_round())
+
+    def _shut_out(self) -> Mapping[str, Sequence[str]]:
+        """Return state -> robots that this round could ask if the operator approved them."""
+        states: dict[str, list[str]] = {}
+        for name, state in sorted(self.fleet.shut_out().items()):
+            if name in self.state.rules.robots or not self.state.rules.robots:
+                states.setdefault(state, []).append(name)
+        return states
 
     def _ask(self, ttl_s: float) -> None:
         """Send the request to robots that still lack it and can be reached."""
@@ -290,13 +298,21 @@ class _Loop:
         return {"run": self.state.request.run, "round": self.state.request.round, **fields}
 
 
-def _too_few(able: Collection[str], left_out: Mapping[str, str], quorum: int) -> str:
+def _too_few(
+    able: Collection[str],
+    left_out: Mapping[str, str],
+    shut_out: Mapping[str, Sequence[str]],
+    quorum: int,
+) -> str:
     noun = "robot" if len(able) == 1 else "robots"
     out = few([f"{name} is left out ({reason})" for name, reason in left_out.items()])
+    out += [f"{state}: {names(robots)}" for state, robots in sorted(shut_out.items())]
     told = "; ".join([f"expected at least {quorum}", *out])
     lower = ", or lower rounds.quorum" if quorum > 1 else ""
-    see = f"see `cloud-server robots list DIR`{lower}"
-    return f"{len(able)} {noun} online ({names(able)}), {told}; {see}"
+    see = "see `cloud-server robots list DIR`"
+    if waiting := [name for robots in shut_out.values() for name in robots][:NAMED]:
+        see = f"`cloud-server robots approve DIR {' '.join(waiting)}` lets them take part"
+    return f"{len(able)} {noun} online ({names(able)}), {told}; {see}{lower}"
 
 
 def _outcomes(record: RoundRecord) -> str:

@@ -29,6 +29,8 @@ class Share:
     kept: Kept
     weight: int  # examples that count, at least 1
     norm: float  # length (L2) that counts, at most that of the update
+    most: str = ""  # what bounds the examples, in words
+    longest: str = ""  # what bounds the length
 
     @property
     def is_cut(self) -> bool:
@@ -47,11 +49,17 @@ class Share:
 
 def shares(kept: Sequence[Kept], checkpoint: Checkpoint, checks: CheckSettings) -> list[Share]:
     """Return what of a round's accepted replies counts; their order does not matter."""
-    weights = counted([one.num_examples for one in kept], checks)
-    longest = longest_norm([one.norm for one in kept], checkpoint, checks)
+    most, of_examples = _most([one.num_examples for one in kept], checks)
+    longest, of_lengths = _longest([one.norm for one in kept], checkpoint, checks)
     return [
-        Share(kept=one, weight=weight, norm=min(one.norm, longest))
-        for one, weight in zip(kept, weights, strict=True)
+        Share(
+            kept=one,
+            weight=min(one.num_examples, most),
+            norm=min(one.norm, longest),
+            most=of_examples,
+            longest=of_lengths,
+        )
+        for one in kept
     ]
 
 
@@ -61,10 +69,24 @@ def counted(examples: Sequence[int], checks: CheckSettings) -> list[int]:
     The bound is max_examples_ratio times the lower median of the round, so that a claim gives no
     robot more than its share, and max_examples_per_robot.
     """
-    most = checks.max_examples_per_robot
-    if checks.max_examples_ratio and examples:
-        most = min(most, max(1, int(checks.max_examples_ratio * median_low(examples))))
+    most, _ = _most(examples, checks)
     return [min(one, most) for one in examples]
+
+
+def _most(examples: Sequence[int], checks: CheckSettings) -> tuple[int, str]:
+    """Return how many examples of one robot count, and what says so."""
+    most, ratio = checks.max_examples_per_robot, checks.max_examples_ratio
+    words = f"at most {most} of a robot (checks.max_examples_per_robot)"
+    if ratio and examples and (share := max(1, int(ratio * median_low(examples)))) < most:
+        many = "as many" if ratio == 1 else f"{ratio:g} times as many"
+        most, words = (
+            share,
+            (
+                f"at most {many} as the median robot of the round, so that no robot decides alone "
+                "(checks.max_examples_ratio)"
+            ),
+        )
+    return most, words
 
 
 def longest_norm(norms: Sequence[float], checkpoint: Checkpoint, checks: CheckSettings) -> float:
@@ -75,11 +97,23 @@ def longest_norm(norms: Sequence[float], checkpoint: Checkpoint, checks: CheckSe
     learned what it knows sends hardly anything, and whoever has something new sends a lot. Infinity
     if the bound is off.
     """
+    return _longest(norms, checkpoint, checks)[0]
+
+
+def _longest(
+    norms: Sequence[float], checkpoint: Checkpoint, checks: CheckSettings
+) -> tuple[float, str]:
+    """Return what `longest_norm` says, and what says so."""
     if checks.max_norm_ratio == 0:
-        return float("inf")
+        return float("inf"), ""
     known = [*recent_norms(checkpoint).tolist(), *norms]
     usual = checks.max_norm_ratio * median_low(known) if known else 0.0
-    return max(usual, checks.max_norm_of_model * model_norm(checkpoint.weights))
+    least = checks.max_norm_of_model * model_norm(checkpoint.weights)
+    if usual > least:
+        times = f"{checks.max_norm_ratio:g} times"
+        return usual, f"at most {times} the median of recent updates (checks.max_norm_ratio)"
+    times = f"{checks.max_norm_of_model:g} times"
+    return least, f"at most {times} the length of the model (checks.max_norm_of_model)"
 
 
 def model_norm(weights: Weights) -> float:

@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from cloud_server.flower.replies import content_of, reply_of
-from cloud_server.rounds.fleet import Clock, Participant, Reply
+from cloud_server.rounds.fleet import Clock, Fleet, Participant, Reply
 from cloud_server.simulation.learning import LABELS, HeadTask
 from cloud_server.simulation.population import Population, Traits
 from cloud_server.simulation.simulate import SimulationPlan, course, train
@@ -63,7 +63,7 @@ def run_rounds(grid: Grid, context: Context) -> None:
         )  # fmt: skip
 
 
-class ActorFleet:
+class ActorFleet(Fleet):
     """Ask Flower's virtual nodes; unlike robots they have no keys and never go away."""
 
     def __init__(self, grid: Grid) -> None:

@@ -12,7 +12,7 @@ from enum import Enum
 
 import numpy as np
 
-from cloud_server.rounds.fleet import Clock, Participant, Reply
+from cloud_server.rounds.fleet import Clock, Fleet, Participant, Reply
 from cloud_server.simulation.population import Population
 from fleet_model.protocol.outcome import Outcome
 from fleet_model.protocol.wire import RobotRequest
@@ -43,7 +43,7 @@ class _Question:
     end: _End
 
 
-class VirtualFleet:
+class VirtualFleet(Fleet):
     """All robots of a population, and what is under way to and from them."""
 
     def __init__(

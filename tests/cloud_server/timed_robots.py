@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from cloud_server.aggregation.fedavg import FedAvg
+from cloud_server.rounds.fleet import Fleet
 from cloud_server.rounds.round_journal import MemoryJournal
 from cloud_server.rounds.round_loop import Clock, Participant, Reply, run_round
 from cloud_server.state.settings import CheckSettings, RoundSettings
@@ -41,7 +42,7 @@ def update(value=1.0, **changes):
     return replace(good, **changes)
 
 
-class Robots:
+class Robots(Fleet):
     """A fleet: robot -> when it is online, how long it trains, what it answers.
 
     An answer is an update, a reason, or a function of the request. Questions and replies outlive a

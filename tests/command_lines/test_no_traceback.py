@@ -51,6 +51,7 @@ cloud-server robots suspend DIR r1
 cloud-server robots revoke DIR r1
 cloud-server robots forget DIR r1
 cloud-server robots label DIR r1 --add outdoor
+cloud-server robots site DIR r1 hall-2
 cloud-server robots list DIR
 cloud-server robots token make DIR --kit PLACE/kit
 cloud-server robots token list DIR

@@ -11,6 +11,7 @@ from power_cuts import Scenario
 from recorder import mark
 from server_scenarios import TINY
 
+from cloud_server.rounds import fleet as seam
 from cloud_server.rounds.fleet import Clock, Participant, Reply
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import DiskJournal, OpenRound, Ticket
@@ -107,7 +108,7 @@ JOURNAL = Scenario(
 )
 
 
-class Fleet:
+class Fleet(seam.Fleet):
     """Two robots whose updates follow from the version. What was asked before a cut is lost."""
 
     def __init__(self) -> None:

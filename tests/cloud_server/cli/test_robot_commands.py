@@ -55,6 +55,29 @@ def test_a_robot_is_added_as_pending_with_labels_and_approved_later(robots, regi
     assert register.by_name("r1").state == "approved"
 
 
+def test_a_site_that_nobody_gave_is_told_and_can_be_changed(robots, register, server_dir):
+    _, _, told = robots("add", "r1", "--key", new_line())
+
+    change = f"cloud-server robots site {server_dir.root} r1 SITE"
+    assert told == f"site default: no site was given; to change it: {change}"
+    assert robots("site", "r1", "hall-1")[1] == "site of r1: hall-1\n"
+    assert register.by_name("r1").site == "hall-1"
+    assert robots("add", "r2", "--key", new_line(), "--site", "hall-1")[2] == ""
+    assert robots("site", "r2", "hall 1")[0] == 2
+    assert register.by_name("r2").site == "hall-1"
+
+
+def test_a_site_that_nobody_gave_is_told_of_many_robots_once(robots, tmp_path, server_dir):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.pub").write_text(new_line())
+    _, _, told = robots("add", "--from", tmp_path)
+
+    assert told.startswith("site default: no site was given; to change it: ")
+    assert told.endswith(f"robots site {server_dir.root} NAME SITE")
+    (tmp_path / "c.pub").write_text(new_line())
+    assert robots("add", "--from", tmp_path, "--site", "yard")[2] == ""
+
+
 def test_a_robot_is_suspended_approved_revoked_and_forgotten(robots, register):
     register.add("r1", "hall", new_line())
 

@@ -3,14 +3,17 @@
 import json
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from cloud_server.cli import app, run_commands, terminal
+from cloud_server.robots.register import Register
 from cloud_server.runs.run_store import Run, RunStore
 from cloud_server.runs.schedule import Schedule, ScheduleFile
 from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.errors import ConnectionFailed, RoundError, SettingsError
 from fleet_model.protocol.outcome import ACCEPTED
+from fleet_model.protocol.proof import public_line
 
 
 def typed(*command):
@@ -29,6 +32,22 @@ def test_a_run_that_cannot_begin_is_followed_to_its_end_and_told(running_server)
     assert isinstance(done.exception, RoundError)
     assert "0 robots online" in str(done.exception)
     assert json.loads(done.stdout)["state"] == "failed"
+
+
+def test_a_run_for_which_all_robots_are_suspended_says_so_and_the_command(running_server):
+    root = running_server.server_dir.root
+    register = Register(running_server.server_dir.robots)
+    for name in ("r1", "r2"):
+        key = ec.generate_private_key(ec.SECP384R1()).public_key()
+        register.add(name, "hall", public_line(key))
+        register.suspend(name, "lens is broken")
+
+    done = typed("train", root)
+
+    approve = f"`cloud-server robots approve {root} r1 r2` lets them take part"
+    assert f"0 robots online (none), expected at least 2; suspended: r1, r2; {approve}" in str(
+        done.exception
+    )
 
 
 def test_a_detached_run_returns_at_once_and_is_listed_and_shown(running_server):

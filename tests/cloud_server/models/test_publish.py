@@ -18,6 +18,7 @@ from cloud_server.models.export import ExportResult
 from cloud_server.models.publish import publish
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register
+from cloud_server.rounds import fleet as seam
 from cloud_server.rounds.fleet import Clock, Participant, Reply
 from cloud_server.runs import lifecycle, run_store
 from cloud_server.runs import runs as runs_module
@@ -50,7 +51,7 @@ def export(monkeypatch):
     monkeypatch.setattr(publish_module, "run_export", run_export)
 
 
-class Fleet:
+class Fleet(seam.Fleet):
     """One robot whose updates are +1."""
 
     def __init__(self):

@@ -280,6 +280,7 @@ def test_a_reason_is_one_short_line(register, reason):
         lambda register: register.revoke("r9", ""),
         lambda register: register.forget("r9"),
         lambda register: register.label("r9", [], []),
+        lambda register: register.move("r9", "hall"),
     ],
 )
 def test_an_unknown_robot_is_named_with_where_to_look(register, change):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from timed_robots import changed
 
 from cloud_server.aggregation.fedavg import FedAvg
 from cloud_server.aggregation.median import Median
@@ -51,7 +52,9 @@ def test_whoever_is_too_long_or_claims_far_too_much_is_named_with_how_much_count
     few, many, record = robot_records(judge([*honest, greedy], start, CHECKS), {}, 1)
 
     assert record.outcome.text == (
-        "accepted, but 10000 examples count as 40 and its length (L2) 20.2 is cut to 20"
+        "accepted, but 10000 examples count as 40: at most as many as the median robot of the "
+        "round, so that no robot decides alone (checks.max_examples_ratio); and its length (L2) "
+        "20.2 is cut to 20: at most 10 times the median of recent updates (checks.max_norm_ratio)"
     )
     assert (record.weight, record.capped, record.norm, record.cut_to) == (40, True, 20.2, 20.0)
     assert (few.outcome.text, few.weight, few.capped, few.cut_to) == ("accepted", 30, False, 0.0)
@@ -59,6 +62,31 @@ def test_whoever_is_too_long_or_claims_far_too_much_is_named_with_how_much_count
 
 
 FEW = {"r0": 30, "r1": 40}
+
+
+@pytest.mark.parametrize(
+    ("checks", "words"),
+    [
+        (
+            {"max_examples_ratio": 0.0},
+            "100: at most 100 of a robot (checks.max_examples_per_robot)",
+        ),
+        (
+            {"max_examples_ratio": 2.0, "max_norm_of_model": 5.0},
+            "80: at most 2 times as many as the median robot of the round, so that no robot "
+            "decides alone (checks.max_examples_ratio); and its length (L2) 20.2 is cut to 7.071: "
+            "at most 5 times the length of the model (checks.max_norm_of_model)",
+        ),
+    ],
+)
+def test_the_words_name_the_setting_that_bounds(checks, words):
+    greedy = replace(kept("r2", 20.2), num_examples=10_000)
+    honest = [replace(kept(name, 0.2), num_examples=examples) for name, examples in FEW.items()]
+    start = Checkpoint(version=1, weights={"w": np.ones(2, np.float32)})
+
+    *_, record = robot_records(judge([*honest, greedy], start, changed(CHECKS, **checks)), {}, 1)
+
+    assert record.outcome.words.startswith(f", but 10000 examples count as {words}")
 
 
 def test_lengths_of_rounds_before_count_for_the_median():

@@ -114,6 +114,28 @@ def test_nobody_online_is_said_so():
         Robots({}).round()
 
 
+def test_robots_that_wait_for_the_operator_are_named_with_the_command_that_lets_them_in():
+    robots = Robots({"a": {}})
+    robots.shut_out = lambda: {"c": "suspended", "b": "suspended", "n": "pending"}
+
+    with pytest.raises(RoundError) as error:
+        robots.round()
+
+    assert str(error.value) == (
+        "1 robot online (a), expected at least 2; pending: n; suspended: b, c; "
+        "`cloud-server robots approve DIR b c n` lets them take part, or lower rounds.quorum"
+    )
+    with pytest.raises(RoundError) as error:  # `rounds.robots` would leave the others out
+        robots.round(changed(RULES, robots=("a", "c")))
+    assert "expected at least 2; suspended: c; `cloud-server robots approve DIR c` " in str(
+        error.value
+    )
+    robots.shut_out = lambda: {f"r{i:03}": "suspended" for i in range(500)}
+    with pytest.raises(RoundError) as error:
+        robots.round()
+    assert len(str(error.value)) < 400
+
+
 def test_too_few_good_updates_fail_the_round_and_say_who_and_why():
     robots = Robots(
         {
@@ -545,8 +567,10 @@ def test_the_log_says_once_what_became_of_whoever_was_not_accepted(caplog):
     assert ("wrong", "round 1: robot wrong: refused: it is of 0 examples, expected > 0") in lines
     assert at_close == [
         ("slow", "round 1: robot slow: no reply by the deadline"),
-        ("long", "round 1: robot long: its length (L2) 15.59 is cut to 5.196"),
-        ("rich", "round 1: robot rich: 1000000000 examples count as 10"),
+        ("long", "round 1: robot long: its length (L2) 15.59 is cut to 5.196: at most 3 times "
+         "the median of recent updates (checks.max_norm_ratio)"),
+        ("rich", "round 1: robot rich: 1000000000 examples count as 10: at most as many as the "
+         "median robot of the round, so that no robot decides alone (checks.max_examples_ratio)"),
     ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from cloud_server.models import publish as publish_module
 from cloud_server.models.older_agents import OlderAgents
+from cloud_server.rounds import fleet as seam
 from cloud_server.rounds.fleet import Participant, Reply
 from cloud_server.runs.runs import Runs
 from cloud_server.state.checkpoints import Checkpoints
@@ -27,7 +28,7 @@ TINY = Path(__file__).parents[2] / "data" / "tiny_bundle"
 ROUNDS = RoundSettings(quorum=1, deadline_s=5.0, wait_s=0.0, keep_checkpoints=2)
 
 
-class Fleet:
+class Fleet(seam.Fleet):
     """One robot, whose updates are +1."""
 
     def __init__(self):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from cloud_server.flower.flower_link import FlowerRun
+from cloud_server.rounds import fleet as seam
 from cloud_server.rounds.round_loop import Participant, Reply
 from cloud_server.runs.run_store import MAX_ROBOTS, Run, RunStore
 from cloud_server.runs.runs import Runs
@@ -20,7 +21,7 @@ from fleet_model.types import Update
 SETTINGS = ServerSettings(rounds=RoundSettings(quorum=9, deadline_s=30.0, wait_s=0.0))
 
 
-class Fleet:
+class Fleet(seam.Fleet):
     """Robots that measure accuracy .5 on two examples each, once `gate` is open."""
 
     def __init__(self, *names):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from history_lines import history_lines
 
+from cloud_server.rounds import fleet as seam
 from cloud_server.rounds.fleet import Clock, Participant, Reply
 from cloud_server.rounds.round_journal import DiskJournal
 from cloud_server.runs import run_rounds
@@ -25,7 +26,7 @@ class PowerCutError(BaseException):
     pass
 
 
-class Fleet:
+class Fleet(seam.Fleet):
     """Two robots, the update of each follows from the version; tickets outlive the process."""
 
     def __init__(self):

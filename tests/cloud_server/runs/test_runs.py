@@ -10,6 +10,7 @@ import pytest
 from history_lines import history_lines
 
 from cloud_server.flower.flower_link import FlowerRun
+from cloud_server.rounds import fleet as seam
 from cloud_server.rounds.round_loop import Participant, Reply
 from cloud_server.runs import lifecycle, schedule
 from cloud_server.runs.run_store import RunStore
@@ -32,7 +33,7 @@ SETTINGS = ServerSettings(rounds=RoundSettings(quorum=1, deadline_s=5.0, wait_s=
 FLOWER = FlowerRun(run_id=2**63 + 1, task_id=7)
 
 
-class Fleet:
+class Fleet(seam.Fleet):
     """One robot whose updates are +1; it answers when `gate` is open. Counts Flower runs."""
 
     def __init__(self):
