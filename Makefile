@@ -25,6 +25,8 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export UV_PYTHON_DOWNLOADS := never
+# Tests start hundreds of interpreters, and pytest rewrites every file of tests: compile each file once.
+export PYTHONDONTWRITEBYTECODE :=
 
 # Most of a test's time is waiting for processes that it started: with as many workers as cores, a
 # quarter of two cores lies idle. A file stays in one worker; which come first says tests/conftest.py.
