@@ -266,6 +266,23 @@ class PublishSettings(Section):
     )
 
 
+class GateSettings(Section):
+    """When robots get what a run has made; else `cloud-server models publish` gives it to them."""
+
+    publish: Literal["checked", "always"] = Field(
+        default="checked", description="checked: robots measure it first. always: unmeasured."
+    )
+    min_held_out: int = Field(
+        default=100, ge=1, description="Fewer examples that count say little."
+    )
+    max_fall: float = Field(
+        default=0.02, ge=0, le=1, description="How much worse it may be, of all held-out examples."
+    )
+    max_loss: float = Field(
+        default=0.1, ge=0, le=1, description="The same of one site, and of one robot in ten."
+    )
+
+
 class ServerSettings(Section):
     """One server directory's server.toml."""
 
@@ -277,6 +294,7 @@ class ServerSettings(Section):
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
     publish: PublishSettings = PublishSettings()
+    gate: GateSettings = GateSettings()
 
     @property
     def moved(self) -> str:

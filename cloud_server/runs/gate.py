@@ -1,0 +1,282 @@
+"""Whether robots get what a run has made: a decision by numbers alone, from values to values.
+
+A run's rounds tell how well each robot's own weights do. What is published is the mean of them,
+which nobody runs before: so robots measure it once more, each on its held-out examples, and each
+measure is compared with the same robot's measure of what it runs now.
+
+What robots say of themselves is bounded: a robot counts with its share of the examples, and what it
+gains or loses is at most 1. So one robot can hold a model back, which is told with its name, but
+cannot push one through that the others lose by.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cloud_server.state.names import names
+from cloud_server.state.settings import GateSettings
+from fleet_model.measures import range_of
+from fleet_model.protocol.example_counts import LEAST_HELD_OUT
+from fleet_model.types import Metrics
+
+Direction = Literal["higher", "lower"]
+ReasonKind = Literal[
+    "unmeasured",  # nobody has measured it
+    "few_examples",  # it was measured with too few
+    "one_label",  # no robot has examples of two labels, so nothing shows that it tells them apart
+    "fall",  # it is worse than what robots run
+    "below_release",  # it is worse than what robots run was, when that was published
+    "site_loses",  # it is much worse on one site, whatever others gain
+    "robots_lose",  # it is much worse on several robots, whatever others gain
+    "no_gain",  # it is no better than the untrained model
+]
+MAX_LOSING = 0.1  # share of the robots; by chance 1 of 250 loses as much, see `_noise`
+MIN_GAIN = 0.02  # over the untrained model
+# Of what robots gain by themselves, the least that the model of all keeps. Labels that contradict
+# each other leave less than 0.1 of it, robots with one label each about half.
+MIN_KEPT = 0.25
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One robot's measures on its held-out examples."""
+
+    robot: str
+    site: str
+    examples: int  # that count, at least 1
+    before: Metrics  # of what robots run
+    after: Metrics  # of what is to be published
+    alone: Metrics  # of the weights that it trained itself in the last round; may be empty
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that there is to judge by."""
+
+    robots: Sequence[Measured] = ()
+    measures: Mapping[str, Direction]  # of the workload: which way is better; the first one decides
+    labels: Sequence[int | None] = ()  # different ones of each robot that trained; None: not told
+    untrained: bool = False  # robots run a model that no round has made
+    at_release: Metrics  # means of what robots run, when it was published; empty: not known
+    why_unmeasured: str = ""  # in words, where `robots` is empty
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a model is held back, or what makes it doubtful."""
+
+    kind: ReasonKind
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the gate says; robots get the model if no reason holds it back."""
+
+    reasons: Sequence[Reason] = ()
+    warnings: Sequence[Reason] = ()
+    examples: int = 0
+    before: Metrics
+    after: Metrics
+
+    @property
+    def passed(self) -> bool:
+        """Return whether nothing holds it back."""
+        return not self.reasons
+
+    @property
+    def words(self) -> str:
+        """Return the reasons as one sentence, "" if it passed."""
+        return "; ".join(reason.words for reason in self.reasons)
+
+
+def judge(evidence: Evidence, rules: GateSettings) -> Verdict:
+    """Decide; the order of robots does not matter, and a robot that does better never harms."""
+    name = next((n for n in evidence.measures if _with(n, evidence.robots)), None)
+    if name is None:
+        why = evidence.why_unmeasured or "no robot has measured it on held-out examples"
+        return Verdict(reasons=[Reason("unmeasured", why)], before={}, after={})
+    robots = _with(name, evidence.robots)
+    examples = sum(robot.examples for robot in robots)
+    found = [*_one_label(evidence.labels), *_worse(name, robots, evidence, rules)]
+    if evidence.untrained:
+        found += _no_gain(evidence)
+    few = _few(examples, len(robots), rules)
+    return Verdict(
+        reasons=[*found, *([] if evidence.untrained else few)],
+        warnings=few if evidence.untrained else [],
+        examples=examples,
+        before=_means(evidence.measures, robots, lambda robot: robot.before),
+        after=_means(evidence.measures, robots, lambda robot: robot.after),
+    )
+
+
+def loss(direction: Direction, before: float, after: float, *, is_share: bool) -> float:
+    """Return how much worse a measure has become, -1 to 1.
+
+    A share is compared as it is, anything else by its size before.
+    """
+    worse = before - after if direction == "higher" else after - before
+    if not is_share:
+        worse /= max(abs(before), _TINY)
+    return min(max(worse, -1.0), 1.0)
+
+
+def _few(examples: int, robots: int, rules: GateSettings) -> list[Reason]:
+    if examples >= rules.min_held_out:
+        return []
+    words = (
+        f"it was measured with {examples} held-out examples that count, of {robots} "
+        f"{'robot' if robots == 1 else 'robots'}; expected at least {rules.min_held_out} "
+        "(gate.min_held_out)"
+    )
+    return [Reason("few_examples", words)]
+
+
+def _one_label(labels: Sequence[int | None]) -> list[Reason]:
+    told = [number for number in labels if number is not None]
+    if not told or max(told) > 1:
+        return []
+    words = "no robot has examples of two labels, so nothing shows that it tells them apart"
+    return [Reason("one_label", words)]
+
+
+def _worse(
+    name: str, robots: Sequence[Measured], evidence: Evidence, rules: GateSettings
+) -> list[Reason]:
+    direction, is_share = evidence.measures[name], _is_share(name)
+
+    def lost(robot: Measured) -> float:
+        return loss(direction, robot.before[name], robot.after[name], is_share=is_share)
+
+    def change(some: Iterable[Measured]) -> str:
+        before, after = (_mean(some, moment(name)) for moment in (_before, _after))
+        return f"{name} {before:.3f} -> {after:.3f}"
+
+    found = []
+    if _mean(robots, lost) > rules.max_fall:
+        words = f"held-out {change(robots)} is worse by more than {rules.max_fall:g}"
+        found.append(Reason("fall", f"{words} (gate.max_fall)"))
+    released = evidence.at_release.get(name)
+    if released is not None:
+        now = _mean(robots, _after(name))
+        if loss(direction, released, now, is_share=is_share) > rules.max_loss:
+            words = (
+                f"held-out {name} is {now:.3f}, and what robots run had {released:.3f} when it was "
+                "published: their frames or labels have changed"
+            )
+            found.append(Reason("below_release", words))
+    return [*found, *_losers(name, robots, lost, change, rules)]
+
+
+def _losers(
+    name: str,
+    robots: Sequence[Measured],
+    lost: Callable[[Measured], float],
+    change: Callable[[Sequence[Measured]], str],
+    rules: GateSettings,
+) -> list[Reason]:
+    """Return who loses what others gain: sites, and robots where they are not few of many."""
+    sites: dict[str, list[Measured]] = defaultdict(list)
+    for robot in robots:
+        sites[robot.site].append(robot)
+    bound = f"(gate.max_loss is {rules.max_loss:g})"
+
+    def losing(group: Sequence[Measured]) -> bool:
+        enough = sum(robot.examples for robot in group) >= LEAST_HELD_OUT
+        return enough and _mean(group, lost) > max(rules.max_loss, _noise(name, group))
+
+    found = []
+    if len(sites) > 1 and (bad := sorted(site for site in sites if losing(sites[site]))):
+        told = names(f"{site or 'no site'} ({change(sites[site])})" for site in bad)
+        found.append(Reason("site_loses", f"it is worse on {told} {bound}"))
+    ordered = sorted(robots, key=lambda robot: robot.robot)
+    losers = [robot for robot in ordered if losing([robot])]
+    if len(losers) > MAX_LOSING * len(robots):
+        told = names(f"{robot.robot} ({change([robot])})" for robot in losers)
+        words = f"it is worse on {len(losers)} of {len(robots)} robots, {told} {bound}"
+        found.append(Reason("robots_lose", words))
+    return found
+
+
+def _noise(name: str, group: Sequence[Measured]) -> float:
+    """Return how far a share moves by chance, 0 of other measures: two standard deviations.
+
+    As if both measures were of other examples. They are of the same ones, so it is wide.
+    """
+    if not _is_share(name):
+        return 0.0
+    share = (_mean(group, _before(name)) + _mean(group, _after(name))) / 2
+    examples = sum(robot.examples for robot in group)
+    return 2.0 * math.sqrt(max(2.0 * share * (1.0 - share), 0.0) / examples)
+
+
+def _no_gain(evidence: Evidence) -> list[Reason]:
+    """Let pass what gains in any measure, and keeps enough of what robots gain by themselves."""
+    told, contradict = [], False
+    for name, direction in evidence.measures.items():
+        robots = _with(name, evidence.robots)
+        apart = [robot for robot in robots if name in robot.alone]
+        if not robots:
+            continue
+        together = _gain(name, direction, robots, lambda robot: robot.after)
+        alone = _gain(name, direction, apart, lambda robot: robot.alone) if apart else 0.0
+        if together >= max(MIN_GAIN, MIN_KEPT * alone):
+            return []
+        words = f"{name} {_mean(robots, _before(name)):.3f} -> {_mean(robots, _after(name)):.3f}"
+        if alone >= MIN_GAIN and together < MIN_KEPT * alone:
+            by_itself = _means([name], apart, lambda robot: robot.alone)[name]
+            words += f", while each robot by itself has {by_itself:.3f}"
+            contradict = True
+        told.append(words)
+    hint = ": do labels of some robots contradict those of others?" if contradict else ""
+    return [
+        Reason("no_gain", f"it is no better than the untrained model ({'; '.join(told)}){hint}")
+    ]
+
+
+def _gain(
+    name: str,
+    direction: Direction,
+    robots: Sequence[Measured],
+    of: Callable[[Measured], Metrics],
+) -> float:
+    is_share = _is_share(name)
+    return -_mean(
+        robots, lambda one: loss(direction, one.before[name], of(one)[name], is_share=is_share)
+    )
+
+
+def _with(name: str, robots: Sequence[Measured]) -> list[Measured]:
+    return [robot for robot in robots if name in robot.before and name in robot.after]
+
+
+def _is_share(name: str) -> bool:
+    return range_of(name) == (0.0, 1.0)
+
+
+def _before(name: str) -> Callable[[Measured], float]:
+    return lambda robot: robot.before[name]
+
+
+def _after(name: str) -> Callable[[Measured], float]:
+    return lambda robot: robot.after[name]
+
+
+def _mean(robots: Iterable[Measured], value: Callable[[Measured], float]) -> float:
+    """Average over examples; summed exactly, so that no order of robots matters."""
+    pairs = [(value(robot), robot.examples) for robot in robots]
+    return math.fsum(v * n for v, n in pairs) / sum(n for _, n in pairs)
+
+
+def _means(
+    measures: Iterable[str], robots: Sequence[Measured], of: Callable[[Measured], Metrics]
+) -> Metrics:
+    found: dict[str, float] = {}
+    for name in measures:
+        if some := [(of(robot)[name], robot.examples) for robot in _with(name, robots)]:
+            found[name] = math.fsum(v * n for v, n in some) / sum(n for _, n in some)
+    return found
