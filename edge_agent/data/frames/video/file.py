@@ -12,6 +12,7 @@ from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import FrameEntry, Place
 from edge_agent.data.frames.video.container_end import is_cut
 from edge_agent.data.frames.video.decoder import (
+    AFTER_LOST,
     NAMES,
     Group,
     Pictures,
@@ -19,6 +20,7 @@ from edge_agent.data.frames.video.decoder import (
     load_av,
     packet_of,
 )
+from edge_agent.data.frames.video.nal import Headers
 from fleet_model.errors import FrameError
 from fleet_model.types import NS_PER_S, Frame
 
@@ -76,19 +78,25 @@ class VideoFile:
                 _Feeder(self._path, self._where).packets,
                 self._where,
             )
+            is_behind_a_gap = _gap_finder(stream)
+            # FFmpeg stamps a picture before one that the camera left out one frame too late.
+            in_order = container.format.name == "avi" and not codec.has_b_frames
             group = before = None
             shift = chain = last_ns = count = 0
             for number, packet in self._packets(container, stream, damage):
                 count += 1
                 if number == 0:
                     shift = _shift(container, packet)
-                stamp_ns = _ns(packet.pts, packet.dts, shift, stream, last_ns)
+                pts = None if in_order else packet.pts
+                stamp_ns = _ns(pts, packet.dts, shift, stream, last_ns)
                 if packet.is_keyframe:
                     before, chain = group, 0
                     group = Group(codec.name, number, stamp_ns, closed=True)
                     group.packets.append((packet.dts, packet.pts))
                 if group and packet.is_corrupt and group.spoilt is None:
                     group.spoilt = number
+                if is_behind_a_gap(packet) and group and group.spoilt is None:
+                    group.spoilt, group.spoilt_by = number, AFTER_LOST
                 chain = zlib.crc32(packet, chain)
                 if packet.is_discard:  # the file says that it is not shown
                     continue
@@ -169,6 +177,28 @@ def _video_of(container: Any, where: str, damage: DamageLog) -> Any:
 def _numbered(container: Any, stream: Any) -> Iterator[tuple[int, Any]]:
     """Yield (number, packet), but for empty ones: the end, and frames that were left out."""
     return enumerate(packet for packet in container.demux(stream) if packet.size)
+
+
+def _gap_finder(stream: Any) -> Callable[[Any], bool]:
+    """Return what says of packet after packet whether one that it is made from is missing.
+
+    Only h264 needs it: see nal.py.
+    """
+    import av
+
+    if stream.codec_context.name != "h264":
+        return lambda packet: False
+    headers = Headers("h264")
+    annex_b = av.BitStreamFilterContext("h264_mp4toannexb", stream)
+
+    def is_behind_a_gap(packet: Any) -> bool:
+        try:
+            parts = annex_b.filter(av.Packet(bytes(packet)))
+            return any(headers.packet(bytes(part)).lost for part in parts)
+        except (av.error.FFmpegError, FrameError):  # damaged; the decoder tells it
+            return False
+
+    return is_behind_a_gap
 
 
 def _decoder(codec: str, extradata: bytes | None, _: Group) -> Any:

@@ -116,6 +116,42 @@ def test_damage_inside_a_file_costs_the_pictures_up_to_the_next_key_frame(tmp_pa
     require_right(found, EVEN_MS, 0.01)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "options", "reason"),
+    [
+        ("a.mp4", "libx264", NO_B, "after a lost frame"),
+        ("b.mp4", "libx264", H264, "after a lost frame"),
+        ("a.mkv", "libx264", NO_B, "after a lost frame"),
+        ("a.avi", "libx264", NO_B, "after a lost frame"),
+        ("b.mkv", "libx265", OPEN_H265, "damaged h265"),
+    ],
+)
+def test_what_is_made_from_a_packet_that_is_not_there_is_told(
+    tmp_path, name, codec, options, reason
+):
+    whole = write_clip(tmp_path / f"whole-{name}", EVEN_MS, codec, **options)
+    path = without_packet(whole, tmp_path / name, 11)
+    found, losses = read(path)
+    require_right(found, EVEN_MS, 0.5)
+    assert len(found) + losses.pop(reason) + losses.pop("after a damaged frame", 0) == 39
+    assert losses == {}
+    assert {number for _, number in found} >= set(range(23, 40))
+
+
+def without_packet(whole, path, gone):
+    """Write a video once more without its packet of that number, as a recorder that lost it."""
+    import av
+
+    with av.open(str(whole)) as old, av.open(str(path), "w") as new:
+        source = old.streams.video[0]
+        stream = new.add_stream_from_template(source)
+        packets = [packet for packet in old.demux(source) if packet.size]
+        for packet in packets[:gone] + packets[gone + 1 :]:
+            packet.stream = stream
+            new.mux(packet)
+    return path
+
+
 def test_h264_with_b_frames_in_an_avi_is_refused_with_the_command_that_helps(tmp_path):
     path = write_clip(tmp_path / "a.avi", EVEN_MS, **H264)
     with pytest.raises(FrameError, match=r"B-frames in an \.avi.*: ffmpeg -i a\.avi a\.mp4"):
