@@ -198,7 +198,7 @@ def _tidy(server_dir: ServerDirectory) -> None:
 
     Not while a ServerApp trains in here: it may be publishing now. The next start does it then.
     """
-    from cloud_server.models.export import ASIDE
+    from cloud_server.models.publish import ASIDE
     from cloud_server.state.model_store import DirectoryStore
 
     with suppress(SettingsError), server_dir.locked("train"):

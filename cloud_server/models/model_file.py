@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 from cloud_server.models.export import FileJob, Progress, run_export
@@ -44,16 +45,19 @@ def export_model(
         assert named is not None
         write_weights(file, named.tensors, {LABELS: json.dumps(named.labels)})
         return version, None
-    aside = file.absolute().with_name(f".{file.stem}.new{file.suffix}")
-    aside.unlink(missing_ok=True)
+    aside = file.absolute().with_name(f".{file.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)  # of an export that was killed
     job = FileJob(
-        model=server_dir.model_of(version), weights=checkpoints.path(version), kind=kind, file=aside
+        model=server_dir.model_of(version),
+        weights=checkpoints.path(version),
+        kind=kind,
+        file=aside / file.name,
     )
     try:
         result = run_export(job, progress)
-        aside.replace(file)
+        job.file.replace(file)
     finally:
-        aside.unlink(missing_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
     return version, result.metrics["error"]
 
 

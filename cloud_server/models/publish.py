@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cloud_server.models.export import ASIDE, BundleJob, Progress, run_export
+from cloud_server.models.export import BundleJob, Progress, run_export
 from cloud_server.robots.last_seen import installed_versions
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
@@ -19,6 +19,7 @@ from fleet_model.protocol.proof import utc_now
 from fleet_model.types import Checkpoint
 
 log = logging.getLogger(__name__)
+ASIDE = ".bundle-"  # how folders begin that the next start of the server removes
 
 
 def publish(

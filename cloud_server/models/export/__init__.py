@@ -30,7 +30,6 @@ from fleet_model import errors
 from fleet_model.bundle import WorkloadSpec
 from fleet_model.errors import ExportError, StoppedError
 
-ASIDE = ".bundle-"  # how folders begin that the next start of the server removes
 PROGRESS = "export: "  # tells our lines from those of a framework
 
 STOP_S = 0.2
@@ -87,7 +86,7 @@ class FileJob(_Message):
     model: Path  # directory that an InitJob has written
     weights: Path  # safetensors with the trained tensors
     kind: str  # a kind of file that the backend knows
-    file: Path  # a new one
+    file: Path  # a new one, in a folder of its own
 
 
 class ExportResult(_Message):
@@ -123,11 +122,11 @@ def run_export(
             ExportError if the child died, or StoppedError if `stop` returned true.
     """
     command = [sys.executable, "-m", "cloud_server.models.export", job.model_dump_json()]
-    store = job.directory.parent if isinstance(job, BundleJob) else None
+    made = job.file.parent if isinstance(job, FileJob) else job.directory
+    made.mkdir(parents=True, exist_ok=True)
     with (
-        # What a framework writes aside. Beside a bundle, the next start of a server that is killed
-        # removes it, too.
-        tempfile.TemporaryDirectory(prefix=ASIDE, dir=store) as scratch,
+        # What a framework writes aside. Whoever removes what a killed export had begun removes it.
+        tempfile.TemporaryDirectory(prefix=".scratch-", dir=made) as scratch,
         tempfile.TemporaryFile("w+") as stdout,
         subprocess.Popen(
             command,

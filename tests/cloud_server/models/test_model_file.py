@@ -21,16 +21,19 @@ def test_safetensors_hold_all_tensors_and_the_labels(server_dir, tmp_path):
 
 def test_a_file_gets_its_name_when_it_is_right(server_dir, tmp_path, monkeypatch):
     def run(job, progress):
-        assert job.file.name != "model.tflite"
+        assert not (job.file.parent / "left by a kill").exists()
+        job.file.parent.mkdir()
         job.file.write_bytes(b"graph")
-        if job.file.parent.name == "wrong":
+        if job.file.parent.parent.name == "wrong":
             raise ExportError("it computes something else")
         return ExportResult(metrics={"error": 1e-6})
 
     monkeypatch.setattr(model_file, "run_export", run)
     file = tmp_path / "model.tflite"
+    (tmp_path / ".model.tflite.new" / "left by a kill").mkdir(parents=True)
     assert export_model(server_dir, 1, "tflite", file, print) == (1, 1e-6)
     assert file.read_bytes() == b"graph"
+    assert not (tmp_path / ".model.tflite.new").exists()
     (tmp_path / "wrong").mkdir()
     with pytest.raises(ExportError, match="something else"):
         export_model(server_dir, 1, "tflite", tmp_path / "wrong" / "model.tflite", print)

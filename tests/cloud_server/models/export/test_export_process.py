@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud_server.models.export import ASIDE, BundleJob, run_export
+from cloud_server.models.export import BundleJob, FileJob, InitJob, run_export
 from fleet_model.errors import ExportError, SettingsError, StoppedError
 
 
@@ -103,7 +103,17 @@ def is_alive(pid):
         return False
 
 
-def test_what_a_framework_writes_aside_is_gone_with_the_export(job, child_does, tmp_path):
+@pytest.mark.parametrize("kind", ["bundle", "init", "file"])
+def test_what_a_framework_writes_aside_is_gone_with_the_export(job, child_does, tmp_path, kind):
+    job = {
+        "bundle": job,
+        "init": InitJob(
+            workload={"name": "w", "config": {}}, trainable="head", directory=job.directory
+        ),
+        "file": FileJob(
+            model=tmp_path, weights=job.weights, kind="keras", file=job.directory / "m.keras"
+        ),
+    }[kind]
     child_does(
         f"""echo x > $TMPDIR/saved; echo $TMPDIR > {tmp_path}/seen; echo '{{"metrics": {{}}}}'"""
     )
@@ -111,8 +121,8 @@ def test_what_a_framework_writes_aside_is_gone_with_the_export(job, child_does, 
     run_export(job)
 
     scratch = Path((tmp_path / "seen").read_text().strip())
-    assert scratch.parent == job.directory.parent  # of the store: a start removes what a kill left
-    assert scratch.name.startswith(ASIDE)
+    # So what a kill leaves goes with the folder: at the next start, init, or export of that name.
+    assert scratch.parent == tmp_path / "bundle"
     assert not scratch.exists()
 
 
