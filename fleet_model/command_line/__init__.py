@@ -11,7 +11,8 @@ from typing import Annotated, Literal, TypeAlias
 import typer
 
 from fleet_model import __version__
-from fleet_model.errors import FleetError, StorageError, one_line
+from fleet_model.errors import FleetError, SettingsError, StorageError, one_line
+from fleet_model.program import INTERRUPTED, loaded
 
 # What the operator can mend: who may read what, and where there is room. Others are bugs.
 OF_THE_MACHINE = {
@@ -95,6 +96,8 @@ def run_app(app: typer.Typer, program: str, fill: Callable[[str], str] = lambda 
     """
     try:
         try:
+            loaded()
+            _require_text(sys.argv[1:])
             app()
         finally:
             sys.stdout.flush()
@@ -117,7 +120,18 @@ def run_app(app: typer.Typer, program: str, fill: Callable[[str], str] = lambda 
         typer.echo(one_line(f"{program}: {where}{error.strerror}; {advice}"), err=True)
         raise SystemExit(StorageError.exit_code) from None
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _require_text(words: Sequence[str]) -> None:
+    """Raise SettingsError for bytes that are no text: only what is there may be called so."""
+    for word in words:
+        value = word.partition("=")[2] if word.startswith("--") and "=" in word else word
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            if not os.path.lexists(value):
+                raise SettingsError(f"{word}: is no text in UTF-8; type it in UTF-8") from None
 
 
 def _let_go_of_output() -> None:
