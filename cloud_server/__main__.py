@@ -1,6 +1,6 @@
-"""Where `cloud-server` begins, and `python -m cloud_server`: see fleet_model/program.py."""
+"""Where `cloud-server` and `python -m cloud_server` begin: see command_line/program.py."""
 
-from fleet_model.program import begin
+from fleet_model.command_line.program import begin
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""Where `edge-agent` begins, and `python -m edge_agent`: see fleet_model/program.py."""
+"""Where `edge-agent` and `python -m edge_agent` begin: see command_line/program.py."""
 
-from fleet_model.program import begin
+from fleet_model.command_line.program import begin
 
 
 def main() -> None:

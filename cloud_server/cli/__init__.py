@@ -13,7 +13,7 @@ from cloud_server.cli import (
     token_commands,
 )
 from cloud_server.cli.terminal import Directory, console, with_given_directory
-from fleet_model.command_line import make_app, run_app
+from fleet_model.command_line.app import make_app, run_app
 
 app = make_app(
     "Federated learning for fleets of robots: the server side.",

@@ -22,7 +22,7 @@ from cloud_server.state.kit import address_of, faults_of_kit
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.parts import missing_parts
 from cloud_server.state.settings import ServerSettings, load_settings, url_host
-from fleet_model.command_line import Finding, State
+from fleet_model.command_line.app import Finding, State
 from fleet_model.errors import FleetError, SettingsError
 
 RENEW_BEFORE = timedelta(days=30)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cloud_server.cli.terminal import Directory, Json, console, with_given_directory
-from fleet_model.command_line import show_findings
+from fleet_model.command_line.app import show_findings
 
 
 def doctor(directory: Directory, json_output: Json = False) -> None:

@@ -12,7 +12,7 @@ import typer
 from edge_agent.cli.frame_commands import Json, extract, inspect
 from edge_agent.cli.status_lines import status_lines
 from edge_agent.data.frames.source import is_live, source_path
-from fleet_model.command_line import make_app, run_app, show_findings
+from fleet_model.command_line.app import make_app, run_app, show_findings
 from fleet_model.errors import BundleError, LossError
 
 app = make_app(

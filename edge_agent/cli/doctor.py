@@ -12,7 +12,7 @@ from edge_agent.link.addresses import Addresses
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import AgentSettings
-from fleet_model.command_line import Finding
+from fleet_model.command_line.app import Finding
 from fleet_model.errors import FleetError
 from fleet_model.workload import rebuild
 

@@ -12,7 +12,7 @@ from edge_agent.examples.left_out import by_kind, strange_labels, tell
 from edge_agent.examples.source import source_of
 from edge_agent.examples.spool.watch import FOLDER as KEPT
 from edge_agent.robot.settings import FRAMES, AgentSettings
-from fleet_model.command_line import Finding
+from fleet_model.command_line.app import Finding
 from fleet_model.errors import FleetError, FrameError
 from fleet_model.protocol.example_counts import CONCERNS, ExampleCounts
 

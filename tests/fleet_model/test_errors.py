@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cloud_server.runs.run_store import Run
 from cloud_server.state.history import write_csv
 from cloud_server.state.round_record import RobotRecord, RoundRecord
-from fleet_model.command_line import run_app
+from fleet_model.command_line.app import run_app
 from fleet_model.errors import RoundError, StorageError, UpdateError, one_line
 from fleet_model.protocol.outcome import Outcome
 from fleet_model.protocol.report import unpack_standing
