@@ -5,17 +5,16 @@ Runs of a ServerApp apart (server_app.py) are read from the disk: no server of o
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cloud_server.cli.following import follow, round_lines
 from cloud_server.cli.terminal import (
     Directory,
     Json,
     console,
     doubts,
-    held_out,
     outcome_of_run,
     show_evaluation,
     table,
@@ -33,8 +32,6 @@ schedule = typer.Typer(no_args_is_help=True, help="When runs begin by themselves
 RunId = Annotated[
     str, typer.Argument(metavar="[ID]", help="as `runs list` shows it; default: the newest run")
 ]
-AWAY_S = 60.0  # a server that restarts is waited for
-ACTIVE = ("waiting", "running", "publishing")
 
 
 def train(
@@ -95,7 +92,8 @@ def runs_show(directory: Directory, run_id: RunId = "", json_output: Json = Fals
         return
     typer.echo(f"run {run['id']}: {_state(run)}, {run['rounds_closed']} of {run['rounds']} rounds")
     for record in run["closed"]:
-        typer.echo(_round_line(record))
+        for line in round_lines(record):
+            typer.echo(line)
     for line in doubts(run["closed"][-1]) if run["closed"] else ():
         typer.echo(line)
     if run.get("measured"):
@@ -282,65 +280,3 @@ def _see_to_the_end(
 
 def _say(line: str) -> None:
     console().print(line, markup=False, soft_wrap=True)
-
-
-def follow(
-    client: "AdminClient", run: dict[str, Any], say: Callable[[str], None] = typer.echo
-) -> dict[str, Any]:
-    """Poll a run until it has ended; a restart is waited for.
-
-    `say` gets a line for every closed round; a progress bar is on stderr.
-    """
-    from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
-
-    screen = console()
-    with Progress(
-        SpinnerColumn(),
-        *Progress.get_default_columns()[:2],
-        TimeElapsedColumn(),
-        console=screen,
-        disable=not screen.is_terminal,
-    ) as progress:
-        bar = progress.add_task("round 1", total=run["rounds"])
-        shown, told = run["rounds_closed"], set[str]()
-        while True:
-            for record in run["closed"]:
-                if record["round"] > shown:
-                    for line in (_round_line(record), *_new(doubts(record), told)):
-                        say(line)
-            shown = run["rounds_closed"]
-            for line in _new([waits] if (waits := run.get("waits")) else [], told):
-                say(f"round {shown + 1} waits: {line}")
-            what = "publishing" if run["state"] == "publishing" else f"round {shown + 1}"
-            progress.update(bar, completed=shown, description=what)
-            if run["state"] not in ACTIVE:
-                return run
-            time.sleep(0.2)
-            run = _look(client, run["id"])
-
-
-def _new(lines: Sequence[str], told: set[str]) -> Iterator[str]:
-    """Yield the lines that were not told yet: rounds of one run have much in common."""
-    yield from (line for line in lines if line not in told)
-    told.update(lines)
-
-
-def _look(client: "AdminClient", run_id: str) -> dict[str, Any]:
-    end = time.monotonic() + AWAY_S
-    while True:
-        try:
-            return client.run(run_id)
-        except ConnectionFailed:
-            if time.monotonic() > end:
-                raise
-            time.sleep(1.0)
-
-
-def _round_line(record: dict[str, Any]) -> str:
-    from cloud_server.runs.run_store import brief
-
-    verdicts = brief(record)["verdicts"]
-    return (
-        f"round {record['round']}: {verdicts.get('accepted', 0)}/{sum(verdicts.values())} robots, "
-        f"{record['seconds']:.1f} s, held-out {held_out(record)}"
-    )

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from cloud_server.flower.flower_fleet import FlowerFleet
@@ -12,25 +12,10 @@ from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.refused_answers import RefusedAnswers
 from cloud_server.robots.register import Register
-from cloud_server.rounds.round_loop import RoundProgress
+from cloud_server.rounds.progress import OpenRoundStatus
 from cloud_server.runs.runs import Run, Runs
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.round_record import RoundRecord
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenRoundStatus:
-    """The round that goes on; a robot counts as answered with whatever answer."""
-
-    run: str
-    round: int
-    asked: int
-    answered: int
-    good: int  # updates that may be folded in
-    seconds_left: float  # to the deadline
-    seconds: float = 0.0  # since it began to wait
-    awaited: Sequence[str] = ()  # robots that have not answered, some of them if they are many
-    waits: str = ""  # why nobody is asked yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +51,7 @@ class FleetStatus:
             "waiting": [key.as_json() for key in self.waiting],
             "runs": [run.as_json(robots=False) for run in self.runs],
             "channels": dict(self.channels),
-            "open_round": None if self.open_round is None else asdict(self.open_round),
+            "open_round": None if self.open_round is None else self.open_round.as_json(),
             "last_round": None if last is None else last.as_json(),
             "answered_again": dict(self.answered_again),
             "answered_late": dict(self.answered_late),
@@ -94,12 +79,13 @@ class Overview:
     def status(self) -> FleetStatus:
         """Return what is so now; raises SettingsError while the register is damaged."""
         online = {robot.name for robot in self.fleet.online()}
+        now = self.runs.progress()
         return FleetStatus(
             robots=robot_statuses(self.register, self.seen, self.offenses, online),
             waiting=waiting_keys(self.register, self.seen),
             runs=self.runs.all(),
             channels=self.store.channels(),
-            open_round=_open_round(self.runs.progress()),
+            open_round=None if now is None else now.at(time.monotonic(), online),
             totals=self.ledger.totals(),
             answered_again=self.refused.counts("again"),
             answered_late=self.refused.counts("late"),
@@ -108,19 +94,3 @@ class Overview:
             taken_up=self.runs.taken_up(),
             missing=self.missing(),
         )
-
-
-def _open_round(progress: RoundProgress | None) -> OpenRoundStatus | None:
-    if progress is None:
-        return None
-    return OpenRoundStatus(
-        run=progress.run,
-        round=progress.round,
-        asked=progress.asked,
-        answered=progress.answered,
-        good=progress.good,
-        seconds_left=round(max(progress.deadline - time.monotonic(), 0.0), 1),
-        seconds=round(max(time.monotonic() - progress.began, 0.0), 1),
-        awaited=progress.awaited,
-        waits=progress.waits,
-    )

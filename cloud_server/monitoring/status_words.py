@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cloud_server.monitoring.fleet_status import FleetStatus, OpenRoundStatus
+from cloud_server.monitoring.fleet_status import FleetStatus
 from cloud_server.monitoring.robot_status import RobotStatus
+from cloud_server.rounds.progress import OpenRoundStatus
 from cloud_server.runs.runs import Run
 from cloud_server.state.clock import age
 from cloud_server.state.names import NAMED, names
@@ -36,7 +37,7 @@ def tell(status: FleetStatus) -> list[str]:
     """Return sentences: the open round, the last round, the last run, then what needs a person."""
     lines = list(status.missing)
     if status.open_round is not None:
-        lines.append(_open_round(status.open_round, status.robots))
+        lines.append(_open_round(status.open_round))
     if status.last_round is not None:
         lines += _last_round(status.last_round)
     if status.runs:
@@ -56,16 +57,14 @@ def tell(status: FleetStatus) -> list[str]:
     return [one_line(line) for line in lines]
 
 
-def _open_round(now: OpenRoundStatus, robots: Sequence[RobotStatus]) -> str:
+def _open_round(now: OpenRoundStatus) -> str:
     which = f"run {now.run} round {now.round}"
     if now.waits:
         return (
             f"{which} waits since {age(now.seconds)} and gives up in {age(now.seconds_left)}: "
             f"{now.waits}"
         )
-    offline = {robot.name for robot in robots if not robot.online}
-    awaited = [f"{name} (offline)" if name in offline else name for name in now.awaited]
-    waiting = f"; waits since {age(now.seconds)} for {names(awaited)}" if awaited else ""
+    waiting = f"; waits since {age(now.seconds)} for {now.whom}" if now.awaited else ""
     return (
         f"{which}: {now.asked} robots asked, {now.answered} answered, "
         f"{now.good} good updates, {now.seconds_left:.0f} s left{waiting}"

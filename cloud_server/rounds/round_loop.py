@@ -16,6 +16,7 @@ from heapq import nsmallest
 
 from cloud_server.aggregation.aggregator import Aggregator
 from cloud_server.rounds.fleet import Clock, Fleet, Participant, Reply
+from cloud_server.rounds.progress import RoundProgress
 from cloud_server.rounds.reply_kinds import KINDS, ReplyKind, RoundEnd
 from cloud_server.rounds.round_journal import RoundJournal
 from cloud_server.rounds.round_state import RoundState
@@ -38,21 +39,6 @@ LOOK_S = 1.0  # between looks for robots that are still to be asked
 TELL_S = 60.0  # between words on whom a round waits for: robots may come and go all the time
 CHECK_S = 10.0  # between looks for questions that can no longer be answered
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundProgress:
-    """An open round, for people who watch."""
-
-    run: str
-    round: int
-    asked: int  # robots with a ticket
-    answered: int  # robots with whatever answer
-    good: int  # updates that may be folded in
-    began: float  # in seconds of the round's clock
-    deadline: float
-    awaited: Sequence[str] = ()  # robots that have not answered, some of them if they are many
-    waits: str = ""  # why nobody is asked yet; `deadline` is then when the round gives up
 
 
 class QuorumError(RoundError):

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from cloud_server.rounds.fleet import Clock, Fleet
+from cloud_server.rounds.progress import RoundProgress
 from cloud_server.rounds.round_journal import DiskJournal
-from cloud_server.rounds.round_loop import RoundProgress, run_round
+from cloud_server.rounds.round_loop import run_round
 from cloud_server.runs.run_rounds import CLOCK, RunSpan, request_of
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory

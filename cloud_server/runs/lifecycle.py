@@ -14,7 +14,8 @@ from typing import Protocol
 from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.models.publish import publish
 from cloud_server.rounds.fleet import Fleet
-from cloud_server.rounds.round_loop import QuorumError, RoundProgress
+from cloud_server.rounds.progress import RoundProgress
+from cloud_server.rounds.round_loop import QuorumError
 from cloud_server.runs.evaluations import measure
 from cloud_server.runs.run_rounds import RunSpan, close_rounds
 from cloud_server.runs.run_store import Run, RunStore

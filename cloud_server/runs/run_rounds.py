@@ -16,8 +16,9 @@ from pathlib import Path
 from cloud_server.aggregation.aggregator import build_aggregator
 from cloud_server.models.older_agents import OlderAgents
 from cloud_server.rounds.fleet import Clock, Fleet
+from cloud_server.rounds.progress import RoundProgress
 from cloud_server.rounds.round_journal import DiskJournal
-from cloud_server.rounds.round_loop import RoundProgress, run_round
+from cloud_server.rounds.round_loop import run_round
 from cloud_server.state.checkpoints import Checkpoints, since
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore

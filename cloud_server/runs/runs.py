@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cloud_server.rounds.round_loop import RoundProgress
+from cloud_server.rounds.progress import RoundProgress
 from cloud_server.runs.lifecycle import LeavingError, Lifecycle, RunFleet, Tell
 from cloud_server.runs.run_store import KEPT_RUNS, MAX_CLOSED, Run, RunStore, recall
 from cloud_server.runs.schedule import Schedule, ScheduleFile, follow
@@ -45,6 +45,7 @@ class Runs:
             fleet: used by one run at a time.
             told: see Lifecycle.
         """
+        self._fleet = fleet
         self._server_dir, self._channel = server_dir, settings.publish.channel
         self._store = RunStore(server_dir.runs)
         self._schedule = ScheduleFile(server_dir.schedule)
@@ -181,8 +182,10 @@ class Runs:
         if run is None:
             return None
         answer = run.as_json(MAX_CLOSED)
-        now = self.progress()
-        answer["waits"] = now.waits if now is not None and now.run == run_id else ""
+        now, answer["open_round"] = self.progress(), None
+        if now is not None and now.run == run_id:
+            online = {robot.name for robot in self._fleet.online()} if now.awaited else set()
+            answer["open_round"] = now.at(time.monotonic(), online).as_json()
         if run.measured is not None and "robots" not in run.measured:
             saved = self._store.get(run_id)
             answer["measured"] = run.measured if saved is None else saved.measured

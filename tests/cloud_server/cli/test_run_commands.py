@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
-from cloud_server.cli import app, run_commands, terminal
+from cloud_server.cli import app, following, run_commands, terminal
 from cloud_server.robots.register import Register
 from cloud_server.runs.run_store import Run, RunStore
 from cloud_server.runs.schedule import Schedule, ScheduleFile
@@ -270,24 +270,6 @@ def test_a_followed_run_is_named_and_its_rounds_stay_on_their_lines(
     ]
 
 
-def test_why_a_round_waits_is_told_once(server_dir, monkeypatch):
-    run = Run(id="a", rounds=1, started_at=1.0, state="running").as_json()
-    waits = "0 robots online (none), expected at least 1; see `cloud-server robots list fleet`"
-    looks = iter([{**run, "waits": waits}] * 3 + [{**run, "state": "failed", "error": "x"}])
-
-    class Server:
-        def start_run(self, *_, **__):
-            return run
-
-        def run(self, _):
-            return next(looks)
-
-    monkeypatch.setattr(run_commands, "_client", lambda _: Server())
-    done = typed("train", server_dir.root)
-
-    assert done.stdout == f"round 1 waits: {waits}\n"
-
-
 def test_a_directory_without_a_run_says_so(server_dir):
     done = typed("runs", "show", server_dir.root)
 
@@ -306,7 +288,7 @@ def test_ctrl_c_says_that_the_run_goes_on_and_how_to_end_it(server_dir, large_ro
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_commands, "_look", interrupted)
+    monkeypatch.setattr(following, "_look", interrupted)
 
     done = typed("train", server_dir.root)
 

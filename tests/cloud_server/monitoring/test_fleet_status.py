@@ -12,7 +12,7 @@ from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.refused_answers import RefusedAnswers
 from cloud_server.robots.register import Register
 from cloud_server.rounds.fleet import Participant
-from cloud_server.rounds.round_loop import RoundProgress
+from cloud_server.rounds.progress import RoundProgress
 from cloud_server.runs.run_store import Run
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.round_record import RobotRecord, RoundRecord

@@ -3,10 +3,11 @@ import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cloud_server.monitoring.fleet_status import FleetStatus, OpenRoundStatus
+from cloud_server.monitoring.fleet_status import FleetStatus
 from cloud_server.monitoring.metrics import make_registry
 from cloud_server.monitoring.robot_status import RobotStatus
 from cloud_server.monitoring.totals import HistoryTotals
+from cloud_server.rounds.progress import OpenRoundStatus
 from cloud_server.runs.run_store import Run
 from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.errors import SettingsError

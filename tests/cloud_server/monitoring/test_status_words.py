@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from cloud_server.monitoring.fleet_status import FleetStatus, OpenRoundStatus
+from cloud_server.monitoring.fleet_status import FleetStatus
 from cloud_server.monitoring.robot_status import RobotStatus
 from cloud_server.monitoring.status_words import names, tell
 from cloud_server.monitoring.totals import HistoryTotals
+from cloud_server.rounds.progress import OpenRoundStatus
 from cloud_server.runs.run_store import Run
 from cloud_server.state.names import NAMED
 from cloud_server.state.round_record import RobotRecord, RoundRecord
@@ -67,10 +68,10 @@ def test_the_open_round_is_told_first():
 def test_the_open_round_says_for_whom_it_waits_and_how_long():
     now = OpenRoundStatus(
         run="a", round=4, asked=3, answered=1, good=1, seconds_left=41.6, seconds=2000.0,
-        awaited=["r2", "r3"],
+        awaited=["r2", "r3"], offline=["r3"],
     )  # fmt: skip
 
-    (line,) = told(open_round=now, robots=[robot("r2"), robot("r3", online=False)])
+    (line,) = told(open_round=now)
 
     assert line.endswith("42 s left; waits since 33 min for r2, r3 (offline)")
 

@@ -483,9 +483,13 @@ def test_the_open_round_can_be_watched(runs, fleet):
 
     now = runs.progress()
     assert (now.run, now.round, now.asked, now.answered) == (run.id, 1, 1, 0)
+    until(lambda: runs.shown(run.id)["open_round"]["whom"] == "r1")
+    fleet.robots = []  # it was switched off
+    assert runs.shown(run.id)["open_round"]["whom"] == "r1 (offline)"
     fleet.gate.set()
     finished(run)
     assert runs.progress() is None
+    assert runs.shown(run.id)["open_round"] is None
 
 
 def test_a_round_that_is_durable_but_could_not_be_written_down_is_not_trained_again(
