@@ -42,12 +42,16 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def show_table(screen: "Console", made: "Table") -> None:
-    """Print a table; one whose words do not fit as wide as it is, for rich would cut them."""
+    """Print a table; where its words do not fit, a line for each cell, for rich would cut them."""
+    from fleet_model.command_line.table import records
+
     frame = 3 * len(made.columns) + 1
     needed = sum(column.min_width or 0 for column in made.columns) + frame
-    if needed > screen.width:
-        screen.width = UNFOLDED
-    screen.print(made)
+    if needed <= screen.width:
+        screen.print(made)
+        return
+    for line in records(made):
+        screen.print(line, soft_wrap=True)  # a key stays in one piece
 
 
 def made_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":

@@ -53,7 +53,7 @@ def enroll(
     """Make this robot's key and settings; print the public key that the server must admit."""
     from edge_agent.cli.doctor import labels_of_kit
     from edge_agent.cli.enroll import enroll as make
-    from edge_agent.data.labels import require_label_file
+    from edge_agent.data.label_words import require_label_file
     from edge_agent.examples.look import look_at_examples
     from edge_agent.robot.join_token import has_token, machine_name
     from edge_agent.robot.settings import ExampleSettings, load_settings

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edge_agent.data.inspection.inspect import Inspection, TopicReport
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON to stdout")]
+_WIDEST = 200  # columns of a table where no terminal limits it
 _EVERY = 32  # frames between two looks at the progress bar
 _LONGEST_COUNT_S = 2.0  # nobody waits longer to know how long it will take
 
@@ -79,6 +80,7 @@ def extract(
     from edge_agent.data.extraction.extract import ExtractOptions, Progress
     from edge_agent.data.extraction.extract import extract as run
     from edge_agent.data.extraction.selection import Selection, parse_moment
+    from edge_agent.data.label_words import topics_not_named
     from edge_agent.data.labels import TOLERANCE_S, LabelSettings
 
     selection = Selection(
@@ -104,6 +106,9 @@ def extract(
         typer.echo(json.dumps({"out": options.out.name, **_summary_values(summary)}))
     else:
         typer.echo(_summary_lines(summary, options.out))
+        if not (labels or summary.frames_labelled) and (topics := topics_not_named(paths)):
+            told = f"labels may be in {', '.join(topics)}: add --labels {topics[0]}"
+            typer.echo(f"edge-agent: {told}", err=True)
     _require_no_loss(summary.damage)
 
 
@@ -233,6 +238,8 @@ def _inspection_lines(inspection: "Inspection") -> Iterator[str]:
     from rich.table import Table
     from rich.text import Text
 
+    from fleet_model.command_line.table import records
+
     table = Table("topic", "type", box=None, pad_edge=False)
     for title in ("messages", "rate", "from (ns)", "seconds", "gaps"):
         table.add_column(title, justify="right")
@@ -248,10 +255,14 @@ def _inspection_lines(inspection: "Inspection") -> Iterator[str]:
             f"{seconds:.1f}" if topic.messages else "",
             f"{len(topic.gaps)}, longest {longest:.2f} s" if topic.gaps else "",
         )
-    console = Console(width=200, no_color=True, highlight=False)
+    console = Console(no_color=True, highlight=False)
+    width = console.width if console.is_terminal else _WIDEST
+    console.width = _WIDEST
     with console.capture() as captured:
         console.print(table)
-    yield from (line.rstrip() for line in captured.get().splitlines())
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    fits = max(map(len, lines)) <= width
+    yield from lines if fits else (line.plain for line in records(table))
     drawn = {camera.topic.name for camera in inspection.cameras}
     for topic in inspection.topics:
         if topic.pictures and topic.messages and topic.name not in drawn:

@@ -42,7 +42,7 @@ from edge_agent.data.label_formats.videos import (
     video_names,
 )
 from edge_agent.data.manifest import columns_of
-from fleet_model.errors import FrameError, SettingsError
+from fleet_model.errors import FrameError
 from fleet_model.types import Box, Frame
 
 __all__ = [
@@ -52,10 +52,10 @@ __all__ = [
     "LabelledEntry",
     "LabelledFrame",
     "Recording",
+    "is_bag_at",
     "labelled_entries",
     "labelled_frames",
     "open_format",
-    "require_label_source",
 ]
 
 Labelled: TypeAlias = tuple[FrameFacts, str, tuple[Box, ...]]
@@ -110,32 +110,7 @@ def labelled_frames(
             yield labelled
 
 
-def require_label_source(paths: Iterable[Path], label_topic: str) -> None:
-    """Refuse a word that a person gave for labels and that names nothing: a file name mistyped.
-
-    An agent's own setting may name the topic of bags that are not there yet, so only commands ask.
-
-    Raises:
-        SettingsError: no path is a bag, which has topics, and there is no file of that name.
-        FrameError: one of the paths is not there.
-    """
-    require_label_file(label_topic)
-    if not label_topic or Path(label_topic).exists():
-        return
-    if not any(is_live(path) or _is_bag(path) for path in paths):
-        raise SettingsError(
-            f"labels {label_topic}: no such file or folder, and only a bag has label topics; name "
-            "a CSV file or a data set with stamps"
-        )
-
-
-def require_label_file(label_topic: str) -> None:
-    """Raise SettingsError for a CSV file that is not there: no topic of ROS is named like one."""
-    if label_topic.lower().endswith(".csv") and not Path(label_topic).exists():
-        raise SettingsError(f"labels {label_topic}: no such file; name one that is there")
-
-
-def _is_bag(path: Path) -> bool:
+def is_bag_at(path: Path) -> bool:
     """Return whether a bag lies there; raises FrameError if nothing does."""
     if not path.exists():
         raise FrameError(f"{path.name}: no such file or folder", "missing file")
@@ -164,7 +139,7 @@ class Recording(NamedTuple):
 
 def open_recording(path: Path, settings: LabelSettings) -> Recording:
     """Return what lies at `path`; raises FrameError if nothing there can be read."""
-    if not _is_bag(path):
+    if not is_bag_at(path):
         if is_of_videos(path):
             named = settings.label_topic
             return Recording(is_table(named), partial(video_entries, path, named))
@@ -329,7 +304,7 @@ def _has_stamps(table: Path, recording: Path) -> bool:
 
     A bag has no files, so its table needs stamps.
     """
-    columns, is_bag_there = renamed(columns_of(table)), _is_bag(recording)
+    columns, is_bag_there = renamed(columns_of(table)), is_bag_at(recording)
     if "stamp_ns" in columns:
         return True
     if "file" in columns and "label" in columns and not is_bag_there:

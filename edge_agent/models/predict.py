@@ -22,11 +22,11 @@ from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import is_bag, shown
 from edge_agent.data.label_formats.label_topic import has_topic
+from edge_agent.data.label_words import require_label_source
 from edge_agent.data.labels import (
     TOLERANCE_S,
     LabelSettings,
     labelled_frames,
-    require_label_source,
 )
 from edge_agent.examples.source import EXAMPLE_SOURCES, SourceSpec, learned_labels
 from edge_agent.models.predictions import COLUMNS, FRAMES, PredictSummary, Row, rows_of
@@ -315,6 +315,8 @@ def _draw_confusion(path: Path, summary: PredictSummary) -> None:
     from edge_agent.data.drawing import confusion_picture, encoded
 
     if not summary.confusion or not summary.confusion.count:
+        if unknown := ", ".join(summary.unknown_labels):
+            raise FrameError(f"{path.name}: the model knows no label of these frames: {unknown}")
         raise FrameError(
             f"{path.name}: no frame has a label; name a label topic, or sort images into folders "
             "named by label"

@@ -131,7 +131,9 @@ def test_a_robot_that_dies_in_training_comes_back_and_is_asked_again_in_the_same
     assert ": accepted good-1, good-2, mortal" in words_of(hall)
     log = hall.log("server")
     assert "robot mortal (hall) begins a session" in log  # not each time: lines are bounded
-    assert "round 1: robot mortal: update received" in log
+    # The killed process and the new one: each says it once, when the server has let it in.
+    assert hall.log("mortal").count("the server knows this robot as mortal, site hall") == 2
+    assert log.count("round 1: robot mortal: update received") == 1
     leave(hall, "mortal")
 
 

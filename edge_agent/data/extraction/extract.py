@@ -24,12 +24,12 @@ from edge_agent.data.extraction.stages import Candidate, Quality, encoded
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import Damage, DamageLog
 from edge_agent.data.frames.source import is_bag, is_live, shown
+from edge_agent.data.label_words import require_label_source
 from edge_agent.data.labels import (
     LabelledFrame,
     LabelSettings,
     labelled_entries,
     open_format,
-    require_label_source,
 )
 from edge_agent.data.manifest import ManifestRow, has_label_alone, is_labelled, row_line
 from fleet_model.errors import FrameError, SettingsError, StorageError

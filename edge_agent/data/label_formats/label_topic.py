@@ -73,15 +73,18 @@ def has_topic(bag: BagFrames, name: str) -> bool:
     return any(topic.name == name for topic in bag.topics())
 
 
+def label_topics(bag: BagFrames) -> list[Topic]:
+    """Return the topics whose messages may be labels; raises FrameError as `BagFrames.topics`."""
+    return [topic for topic in bag.topics() if topic.type in _READERS]
+
+
 def _choose(bag: BagFrames, name: str) -> Topic:
-    topics = bag.topics()
+    topics = label_topics(bag)
     for topic in topics:
-        if topic.name == name and topic.type in _READERS:
+        if topic.name == name:
             return topic
-    usable = [
-        f"{topic.name} ({topic.messages} messages)" for topic in topics if topic.type in _READERS
-    ]
-    other = next((topic.type for topic in topics if topic.name == name), "")
+    usable = [f"{topic.name} ({topic.messages} messages)" for topic in topics]
+    other = next((topic.type for topic in bag.topics() if topic.name == name), "")
     what = f"{name} is a {other}, no label topic" if other else f"no label topic {name}"
     raise FrameError(
         f"{bag.path.name}: {what}; it has {', '.join(usable) or 'none'} "

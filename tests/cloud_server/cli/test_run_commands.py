@@ -200,6 +200,16 @@ def test_a_table_on_a_narrow_terminal_folds_between_words_only(monkeypatch, caps
     assert "expected [red]" not in shown
 
 
+def test_a_table_whose_words_do_not_fit_is_a_line_for_each_cell(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "31")
+
+    terminal.table(("robot", "why", "key"), [("r1", "", "SHA256:" + "x" * 20), ("r2", "[b]", "k")])
+
+    first = f"robot  r1\nkey    SHA256:{'x' * 20}\n"
+    assert capsys.readouterr().out == f"{first}\nrobot  r2\nwhy    [b]\nkey    k\n\n"
+
+
 def test_an_empty_table_has_its_columns(capsys):
     terminal.table(("run", "held out"), [])
 

@@ -120,6 +120,21 @@ def test_errors_are_one_line_with_the_next_step(
     assert said.count("\n") == 1
 
 
+def test_a_folder_around_bags_with_a_label_topic_names_the_bags(bags, tmp_path):
+    bags.drive(tmp_path / "hall" / "r1", ["star"])
+    words = ("extract", "hall", "--labels", bags.LABELS, "--out", "set")
+    _, said = type_(*words, here=tmp_path, code=5)
+    assert said == "edge-agent: hall: holds bags but is none; name one of them: r1\n"
+
+
+def test_label_topics_that_nobody_named_are_told(bags, tmp_path):
+    bags.drive(tmp_path / "r1", ["star", "circle"])
+    out, said = type_("extract", "r1", here=tmp_path)
+    assert out == "2 of 2 frames in r1.frames, 0 with a label\n"
+    hint = f"labels may be in {bags.LABELS}: add --labels {bags.LABELS}"
+    assert said == f"edge-agent: {hint}\n"
+
+
 def test_inspect_shows_a_table_and_draws_a_contact_sheet(bags, tmp_path):
     bags.drive(tmp_path / "r1", ["star"] * 4)
     out, said = type_("inspect", "r1", here=tmp_path)
@@ -130,6 +145,17 @@ def test_inspect_shows_a_table_and_draws_a_contact_sheet(bags, tmp_path):
     assert label.split()[0] == "/camera/label"
     assert sheet == "contact sheet: r1.contact.png"
     assert cv2.imread(str(tmp_path / "r1.contact.png")).shape[1] == 1636
+
+
+def test_on_a_narrow_terminal_inspect_shows_a_line_for_each_cell(bags, tmp_path, monkeypatch):
+    bags.drive(tmp_path / "r1", ["star"] * 4)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # stdout counts as a terminal
+    monkeypatch.setenv("COLUMNS", "60")
+    out, _ = type_("inspect", "r1", "--no-contact-sheet", here=tmp_path)
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert [line.split()[-1] for line in lines[:3]] == [CAMERA, "sensor_msgs/CompressedImage", "4"]
+    assert lines.count(f"topic      {bags.LABELS}") == 1
 
 
 def test_inspect_says_which_pictures_are_video_or_not_read(tmp_path):

@@ -170,6 +170,13 @@ def test_a_matrix_of_unlabelled_frames_is_an_error_after_the_rows(
     assert len(rows.read_text().splitlines()) == 2
 
 
+def test_a_matrix_of_labels_that_the_model_does_not_know_names_them(image_folder, run, tmp_path):
+    folder = image_folder("signs", {"Circle": 2, "moon": 1})
+    expected = r"c\.png: the model knows no label of these frames: Circle, moon"
+    with pytest.raises(FrameError, match=expected):
+        run(folder, confusion=tmp_path / "c.png")
+
+
 def test_a_bag_has_the_robots_usual_label_topic_without_naming_it(bags, bag, run):
     assert run(bag, usual_labels=bags.LABELS)[0].labelled == 4
     assert run(bag, usual_labels="/another")[0].labelled == 0
