@@ -1,4 +1,4 @@
-"""Draw the report's charts as inline SVG; markup.STYLE gives their classes colours."""
+"""Draw the report's charts as inline SVG; markup.STYLE gives their classes colors."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Line:
 
     name: str
     points: Sequence[float | None]
-    style: str  # classes: the site's colour and the robot's dashes, or "mean"
+    style: str  # classes: the site's color and the robot's dashes, or "mean"
 
 
 def line_chart(

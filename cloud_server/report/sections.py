@@ -78,7 +78,7 @@ def curves_section(results: Results, most: int = 100) -> Html:
         "Round by round",
         "The shared model on each robot's own held-out examples, which no training touches: as the "
         "round starts, and after the robot trained it further on its own. One line per robot, "
-        "coloured by site.",
+        "colored by site.",
         el("ul", *keys, line_key("mean", "fleet mean"), class_="legend"),
         el("div", *figures, class_="grid"),
         el("p", " ".join(missing), class_="note") if missing else "",
@@ -160,7 +160,7 @@ def running(results: Results) -> str:
 
 
 def _styles(results: Results) -> dict[str, str]:
-    """Robot -> classes: its site's colour, and dashes that tell robots of one site apart."""
+    """Robot -> classes: its site's color, and dashes that tell robots of one site apart."""
     return {
         name: f"s{site % 4} d{rank % 4}"
         for site, names in enumerate(results.sites.values())
@@ -169,7 +169,7 @@ def _styles(results: Results) -> dict[str, str]:
 
 
 def by_site(results: Results, marks: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
-    """Site -> (robot, its site's colour and its mark), for the robots that `marks` names."""
+    """Site -> (robot, its site's color and its mark), for the robots that `marks` names."""
     sites = {
         site: [(name, f"s{rank % 4}{marks[name]}") for name in names if name in marks]
         for rank, (site, names) in enumerate(results.sites.items())

@@ -102,7 +102,9 @@ def _story(results: Results) -> Html:
         f"{percent(unseen.accuracy_after)} with the published one. Models trained the same way on "
         f"one robot alone reach {percent(unseen.single_robot_mean)} there on average. A server and "
         f"{in_words(len(summary.robots))} robots, each a process of its own, took "
-        f"{decimal(summary.seconds, 0)} seconds for all of this on one machine."
+        f"{decimal(summary.seconds, 0)} seconds for all of this on one machine. The cameras are "
+        "simulated: shapes on stock photographs, seen from a moving robot. The command "
+        "cloud-server report makes such a page of your own robots."
     )
     marks = dict.fromkeys(unseen.robots, " new")
     picture = charts.diagram(

@@ -110,6 +110,33 @@ def test_every_chart_has_a_name_and_a_table(page_of, data):
     assert "hall-2-r1: 170 examples of triangle" in page.said("title")
 
 
+def test_the_page_says_what_is_simulated_and_how_to_have_one_of_your_own(page_of, data):
+    story = page_of(data).said("p")
+    assert "The cameras are simulated: shapes on stock photographs" in story
+    assert "cloud-server report makes such a page of your own robots" in story
+
+
+def test_charts_that_stand_beside_each_other_have_one_scale_and_markers_no_dashes(page_of, data):
+    page = page_of(data)
+    both = [svg for svg in page.named("svg") if "Truth and prediction" in svg.get("aria-label", "")]
+    assert len({svg["viewbox"] for svg in both}) == 1 < len(both)
+    style = page.said("style")
+    dashed = re.findall(r"([^{}]+) \{[^{}]*stroke-dasharray", style)
+    assert dashed
+    assert all(re.search(r"\.line\.d\d$|\.bot$", selectors) for selectors in dashed)
+
+
+def test_on_a_phone_charts_can_be_read_and_wide_tables_scroll(page_of, data):
+    page = page_of(data)
+    (phone,) = re.findall(
+        r"@media screen and \(max-width: 860px\) \{(.*?)\} \}", page.said("style"), re.S
+    )
+    assert "text, text.head { font-size: 15px" in phone  # of 440 units on 350 pixels: 12
+    around = [a for a in page.named("div") if a.get("class") == "scroll"]
+    assert len(around) == len(page.named("table"))
+    assert all(a["tabindex"] == "0" for a in around)
+
+
 def test_every_command_and_version_is_there(page_of, data):
     page = page_of(data)
     said = "".join(text for inside, text in page.text if "code" in inside)
