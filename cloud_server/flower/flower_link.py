@@ -191,9 +191,7 @@ class LinkGrid:
                 message = Message(content, node_id, message_type, ttl=ttl_s)
                 message.metadata.__dict__["_message_id"] = message.object_id
                 bare = remove_content_from_message(message)  # content travels as objects
-                stored, absent = self._state.store_message_and_object_tree(
-                    bare, get_object_tree(message), session
-                )
+                stored, absent = self._messages.store(bare, get_object_tree(message), session)
                 if stored:
                     sent[message.metadata.message_id] = node_id
                     objects |= get_all_nested_objects(message)  # equal content: stored once
@@ -294,6 +292,8 @@ class LinkGrid:
             content = message.content
             if not isinstance(content, RecordDict):
                 raise TypeError(f"content is {type(content).__name__}")
+        except KeyError:
+            return Outcome("refused", "the reply holds more objects than it has announced"), 0
         except Exception as error:  # robots are not trusted: one bad reply must not end the round
             log.warning("unreadable reply", exc_info=True)
             return Outcome("failed", f"unreadable reply ({type(error).__name__})"), 0

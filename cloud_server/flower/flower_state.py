@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from cloud_server.flower.object_trees import question_tree
+
 if TYPE_CHECKING:
     from flwr.app import Message
+    from flwr.proto.message_pb2 import ObjectTree
 
 ONLINE_S = 90.0  # a heartbeat keeps a robot online for 60 s
 FAR = datetime(2200, 1, 1, tzinfo=timezone.utc)
@@ -54,6 +57,30 @@ class FlowerState:
         roots = StoredObject.object_id.in_(message_ids)
         with self._state.session() as session:
             session.execute(update(StoredObject).where(roots).values(ref_count=1))
+
+    def store(
+        self, message: "Message", tree: "ObjectTree", session_id: str
+    ) -> tuple[bool, list[str]]:
+        """Store a question without its content; return whether, and which objects are missing.
+
+        Whatever robots have announced before, in one step with them: they never come between.
+        """
+        with self._state.session():
+            self.claim(tree := question_tree(tree))
+            stored, missing = self._state.store_message_and_object_tree(message, tree, session_id)
+            return bool(stored), list(missing)
+
+    def claim(self, tree: "ObjectTree") -> None:
+        """Forget objects that were announced with other children than in a tree that is true."""
+        from flwr.supercore.state.schema.objectstore_models import ObjectChild
+        from sqlalchemy import select
+
+        with self._state.session() as session:
+            for item in (tree, *tree.children):
+                below = select(ObjectChild.child_id).where(ObjectChild.parent_id == item.object_id)
+                children = {child.object_id for child in item.children}
+                if children and children != set(session.scalars(below)):
+                    self._drop([item.object_id])
 
     def questions(self, run_id: int) -> dict[str, Question]:
         """Return message id -> question of a run."""
@@ -214,7 +241,8 @@ class FlowerState:
     def heal(self, most_objects: int) -> int:
         """Delete replies of more objects, and objects of no message; return how many.
 
-        In a few statements however many there are: Flower deletes one by one, for minutes.
+        In a few statements however many there are: Flower deletes one by one, for minutes. What
+        stays is registered as this version does; see object_trees.
         """
         from flwr.supercore.state.schema.linkstate_models import MessageIns, MessageRes
         from flwr.supercore.state.schema.objectstore_models import (
@@ -245,6 +273,7 @@ class FlowerState:
                     (StoredObject, StoredObject.object_id),
                 ):  # fmt: skip
                     session.execute(delete(table).where(column.not_in(select(alive.c[0]))))
+            self._list_parts()
             return found
 
     def unseen(self, run_id: int) -> set[str]:
@@ -257,6 +286,36 @@ class FlowerState:
         query = select(MessageIns.message_id).where(mine, MessageIns.delivered_at == "")
         with self._state.session() as session:
             return {str(message_id) for message_id in session.scalars(query)}
+
+    def _list_parts(self) -> None:
+        """Register what lies deeper in trees of an older version, and count all references anew."""
+        from flwr.supercore.state.schema.linkstate_models import MessageIns, MessageRes
+        from flwr.supercore.state.schema.objectstore_models import ObjectChild, StoredObject
+        from sqlalchemy import delete, func, insert, select, update
+
+        parent, child = ObjectChild.parent_id, ObjectChild.child_id
+        questions, replies = select(MessageIns.message_id), select(MessageRes.message_id)
+        tops = replies.union(select(child).where(parent.in_(questions)))
+        deeper = select(parent).where(parent.not_in(questions), parent.not_in(tops))
+        tree = select(parent.label("top"), child.label("part")).where(parent.in_(tops)).cte(
+            recursive=True
+        )
+        tree = tree.union(select(tree.c.top, child).join(tree, parent == tree.c.part))
+        parts = select(tree.c.top.label("parent_id"), tree.c.part.label("child_id")).where(
+            tree.c.top != tree.c.part, tree.c.part.not_in(replies)
+        )
+        count = select(func.count()).where(child == StoredObject.object_id).scalar_subquery()
+        kept = StoredObject.object_id.in_(questions)  # see keep_whole
+        with self._state.session() as session:
+            if session.scalar(deeper.limit(1)) is None:
+                return
+            rows = [dict(row) for row in session.execute(parts).mappings()]
+            session.execute(delete(ObjectChild).where(parent.not_in(questions)))
+            session.execute(insert(ObjectChild), rows)
+            session.execute(update(StoredObject).values(ref_count=count))
+            session.execute(
+                update(StoredObject).where(kept).values(ref_count=StoredObject.ref_count + 1)
+            )
 
     def _drop(self, roots: Collection[str]) -> None:
         """Delete trees of objects, also those that are kept whole."""

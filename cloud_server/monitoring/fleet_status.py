@@ -33,6 +33,7 @@ class FleetStatus:
     answered_late: Mapping[str, int] = field(default_factory=dict)
     repeated: Mapping[str, int] = field(default_factory=dict)
     too_large: Mapping[str, int] = field(default_factory=dict)
+    misnamed: Mapping[str, int] = field(default_factory=dict)
     # Run that the process before has left unfinished -> rounds that it had closed.
     taken_up: Mapping[str, int] = field(default_factory=dict)
 
@@ -57,6 +58,7 @@ class FleetStatus:
             "answered_late": dict(self.answered_late),
             "repeated": dict(self.repeated),
             "too_large": dict(self.too_large),
+            "misnamed": dict(self.misnamed),
             "taken_up": dict(self.taken_up),
             "missing": list(self.missing),
         }
@@ -91,6 +93,7 @@ class Overview:
             answered_late=self.refused.counts("late"),
             repeated=self.refused.counts("repeated"),
             too_large=self.refused.counts("large"),
+            misnamed=self.refused.counts("misnamed"),
             taken_up=self.runs.taken_up(),
             missing=self.missing(),
         )

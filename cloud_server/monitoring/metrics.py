@@ -114,6 +114,7 @@ def _refused(status: FleetStatus) -> Iterator[Metric]:
         ("updates_expired", "Answers to questions that were over: dropped.", status.answered_late),
         ("updates_repeated", "The same replies again: they count once.", status.repeated),
         ("updates_too_large", "Replies larger than the model allows: refused.", status.too_large),
+        ("updates_misnamed", "Replies with objects of others' names: refused.", status.misnamed),
     ):
         yield CounterMetricFamily(f"{P}{name}", about, value=sum(counts.values()))
 

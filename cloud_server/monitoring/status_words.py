@@ -46,6 +46,7 @@ def tell(status: FleetStatus) -> list[str]:
     lines += _answers("answers to questions that were over", status.answered_late)
     lines += _answers("replies that came again, which count once at most", status.repeated)
     lines += _answers("replies that were too large, which are refused", status.too_large)
+    lines += _answers("replies whose objects had false names, which are refused", status.misnamed)
     lines += _robots(status.robots)
     lines += name_no_server(
         [r.name for r in status.robots if r.names_server is False and r.state != "revoked"]

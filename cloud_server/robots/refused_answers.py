@@ -13,13 +13,14 @@ from typing import Literal
 from cloud_server.robots.register import Robot
 from cloud_server.state.logs import Seldom
 
-Why = Literal["again", "late", "repeated", "large"]
+Why = Literal["again", "late", "repeated", "large", "misnamed"]
 WORDS: Mapping[Why, str] = {
     "again": "answered again; the second answer is not counted",
     "late": "answered a question that was over; what came is dropped",
     # An honest robot does it when what the server said was lost: no offense.
     "repeated": "sent the same reply again; it counts once at most",
     "large": "announced a reply that is larger than one to this model can be; it is refused",
+    "misnamed": "announced objects under names that are not theirs; the reply is refused",
 }
 log = logging.getLogger(__name__)
 

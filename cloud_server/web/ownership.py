@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cloud_server.flower.flower_state import FlowerState
+from cloud_server.flower.object_trees import listed, message_id
 from cloud_server.robots.refused_answers import Why
 from cloud_server.web.reply_bound import ReplyBound
 from cloud_server.web.transfers import Message, Receive, Send
@@ -97,6 +99,7 @@ class Records:
         self, state: Any, bound: Callable[[], ReplyBound], refused: Callable[[int, Why], None]
     ) -> None:
         self._state = state
+        self._messages = FlowerState(state)
         self._bound = bound
         self._refused = refused
         # Each request is checked in a thread of its own: what follows is changed under the lock.
@@ -132,6 +135,10 @@ class Records:
         metadata = replies[0].metadata
         if metadata.src_node_id != node_id or trees[0].object_id != metadata.message_id:
             raise RefusedError("a robot speaks for itself only")
+        tree = listed(trees[0])
+        if metadata.message_id != message_id(replies[0], trees[0]) or self._holds_a_message(tree):
+            self._refused(node_id, "misnamed")
+            raise RefusedError("an object of a reply is another's, or is not named by its content")
         asked, reply = metadata.reply_to_message_id, metadata.message_id
         question = self._question(asked, node_id)
         # Not known (any more): Flower says so itself, but stores nothing that is no reply.
@@ -141,6 +148,26 @@ class Records:
             why = self._why_refused(hash((node_id, asked)), reply, question or GONE)
         if why:
             self._refused(node_id, why)
+        self._messages.claim(tree)
+        trees[0].CopyFrom(tree)  # so Flower registers it
+
+    def _holds_a_message(self, tree: Any) -> bool:
+        """Whether a message is among the parts of a reply; what the server asks may be.
+
+        Children that are known of the server's contents are added to them.
+        """
+        from flwr.supercore.state.schema.linkstate_models import MessageIns, MessageRes
+        from flwr.supercore.state.schema.objectstore_models import ObjectChild
+        from sqlalchemy import select
+
+        parts = {part.object_id: part for part in tree.children}
+        known = select(ObjectChild.parent_id, ObjectChild.child_id)
+        messages = select(MessageIns.message_id).where(MessageIns.message_id.in_(parts))
+        replies = select(MessageRes.message_id).where(MessageRes.message_id.in_(parts))
+        with self._state.session() as session:
+            for parent, child in session.execute(known.where(ObjectChild.parent_id.in_(parts))):
+                parts[parent].children.add(object_id=child)
+            return session.scalar(messages.union(replies).limit(1)) is not None
 
     def _why_refused(self, key: int, reply: str, question: _Question) -> Why | None:
         """Return why Flower will not take a reply, given the one that it holds.

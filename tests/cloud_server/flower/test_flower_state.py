@@ -63,6 +63,54 @@ def test_a_reply_that_was_far_too_large_is_gone_and_the_run_goes_on(grids, tmp_p
     assert objects(after) == 0
 
 
+def edges(tmp_path):
+    with sqlite3.connect(tmp_path / "state.db") as database:
+        return set(database.execute("select parent_id, child_id from object_children"))
+
+
+def references(tmp_path):
+    with sqlite3.connect(tmp_path / "state.db") as database:
+        return dict(database.execute("select object_id, ref_count from objects"))
+
+
+def test_trees_of_an_older_version_become_lists_with_the_right_counts(grids, tmp_path):
+    grid = grids()
+    first, second = admit(grid, "first"), admit(grid, "second")
+    run = grid.open_run()
+    tickets = grid.push(content(), [first.node_id, second.node_id], 600.0)
+    for robot in (first, second):
+        reply(grid, receive(grid, robot.node_id))  # both the same, registered as Flower does
+    replies = set(grid._messages.answered(run.run_id).values())
+    (asked,) = {child for parent, child in edges(tmp_path) if parent in tickets}
+    deeper = edges(tmp_path)
+    a, b = "a" * 64, "b" * 64
+    hostile = [(min(replies), a), (a, b), (b, a), (b, min(replies)), (b, max(replies))]
+    with sqlite3.connect(tmp_path / "state.db") as database:
+        add = "insert into objects (object_id, content, is_available, ref_count) values (?, ?, 1, 7)"
+        database.executemany(add, [(a, b"x"), (b, b"x")])
+        add = "insert into object_children (parent_id, child_id) values (?, ?)"
+        database.executemany(add, hostile)
+
+    after = grids()
+    after.heal(50)
+
+    now = edges(tmp_path)
+    assert {parent for parent, _ in now} == {*tickets, asked, *replies}
+    assert {p for p in now if p[0] in tickets} == {(ticket, asked) for ticket in tickets}
+    assert {child for parent, child in now if parent == asked} == {
+        child for parent, child in deeper if parent == asked
+    }
+    assert not {child for _, child in now} & replies
+    counts = {one: 0 for one in references(tmp_path)} | dict.fromkeys(tickets, 1)  # kept whole
+    for _, child in now:
+        counts[child] += 1
+    assert references(tmp_path) == counts
+    assert after.open_run(run) == run
+    assert {one.message_id for one in after.pull(list(tickets))} == set(tickets)
+    after.close_run(completed=True)
+    assert objects(after) == 0
+
+
 def test_what_is_as_it_should_be_stays(grids):
     grid = grids()
     robot = admit(grid)

@@ -29,7 +29,9 @@ def database(tmp_path, monkeypatch):
 
 @pytest.fixture
 def grid(database):
-    return LinkGrid(create_superlink(str(database), "127.0.0.1", 1))
+    grid = LinkGrid(create_superlink(str(database), "127.0.0.1", 1))
+    grid.heal(50)  # as the server does when it starts
+    return grid
 
 
 def revision(database):

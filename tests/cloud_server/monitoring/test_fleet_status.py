@@ -138,16 +138,21 @@ def test_answers_that_no_round_has_seen_are_told(overview):
     for _ in range(3):
         overview.refused.add(1, "again")
     overview.refused.add(1, "late")
-    overview.refused.add(1, "repeated")
+    for why in ("repeated", "large", "misnamed"):
+        overview.refused.add(1, why)
 
     answer = answer_of(overview.status())
 
     assert (answer["answered_again"], answer["answered_late"]) == ({"r1": 3}, {"r1": 1})
     assert (answer["repeated"], answer["taken_up"]) == ({"r1": 1}, {"a": 2})
-    assert answer["words"][1:4] == [
+    assert (answer["too_large"], answer["misnamed"]) == ({"r1": 1}, {"r1": 1})
+    assert answer["words"][1:6] == [
         "second answers, which are not counted, since the server started: r1 (3)",
         "answers to questions that were over, since the server started: r1 (1)",
         "replies that came again, which count once at most, since the server started: r1 (1)",
+        "replies that were too large, which are refused, since the server started: r1 (1)",
+        "replies whose objects had false names, which are refused, since the server started: "
+        "r1 (1)",
     ]
 
 

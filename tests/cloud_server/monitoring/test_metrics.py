@@ -61,6 +61,8 @@ def busy_status():
         answered_again={"r1": 3, "r2": 1},
         answered_late={"r3": 5},
         repeated={"r1": 6},
+        too_large={"r1": 7},
+        misnamed={"r2": 8},
     )
 
 
@@ -111,6 +113,8 @@ def test_closed_rounds_are_a_histogram_and_updates_are_counted_by_verdict(scrape
     assert values["fleetlearn_updates_duplicate_total",] == 4
     assert values["fleetlearn_updates_expired_total",] == 5
     assert values["fleetlearn_updates_repeated_total",] == 6
+    assert values["fleetlearn_updates_too_large_total",] == 7
+    assert values["fleetlearn_updates_misnamed_total",] == 8
     assert values["fleetlearn_update_bytes_total",] == 200
     assert values["fleetlearn_examples_total",] == 18
     assert values["fleetlearn_held_out", "accuracy_after"] == 0.75

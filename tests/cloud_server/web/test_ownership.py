@@ -92,6 +92,7 @@ def link(keys_server_dir, tmp_path_factory):
         with listening(app, keys_server_dir, LimitSettings()) as (number, _):
             link = Link(number, app, keys_server_dir)
             link.run_id, link.refused = link.grid.open_run().run_id, refused
+            link.database = str(root / "state.db")
             with link.http:
                 yield link
             link.grid.close_run(completed=True)
@@ -141,21 +142,34 @@ def object_ids(tree):
 def push_request(link, robot, ticket, source, destination=1, seed=9):
     """Return a push-messages request with whatever it claims."""
     from flwr.app import Message
-    from flwr.app.message import remove_content_from_message
-    from flwr.common.serde import message_to_proto
-    from flwr.proto.fleet_pb2 import PushMessagesRequest
-    from flwr.supercore.inflatable.inflatable_object import get_object_tree
 
     made = Message(content(seed), destination, "train")
     made.metadata.__dict__.update(
         _run_id=link.run_id, _src_node_id=source, _reply_to_message_id=ticket, _ttl=30.0
     )
-    made.metadata.__dict__["_message_id"] = made.object_id
+    return announcement(robot, made)
+
+
+def announcement(robot, message, below=()):
+    """Return the announcement of a message, with more trees below its content."""
+    from flwr.app.message import remove_content_from_message
+    from flwr.common.serde import message_to_proto
+    from flwr.proto.fleet_pb2 import PushMessagesRequest
+
+    message.metadata.__dict__["_message_id"] = message.object_id
+    tree = tree_of(message)
+    tree.children[0].children.extend(below)
     return PushMessagesRequest(
         node=robot.node,
-        messages_list=[message_to_proto(remove_content_from_message(made))],
-        message_object_trees=[get_object_tree(made)],
+        messages_list=[message_to_proto(remove_content_from_message(message))],
+        message_object_trees=[tree],
     )
+
+
+def tree_of(message):
+    from flwr.supercore.inflatable.inflatable_object import get_object_tree
+
+    return get_object_tree(message)
 
 
 def push(link, robot, ticket, source, destination=1, seed=9):
@@ -402,6 +416,203 @@ def test_a_reply_that_announces_too_much_is_refused_before_the_database_sees_it(
     assert link.refused[-3:] == [(mine.node_id, "large")] * 3
 
     assert push(link, mine, tickets[mine], mine.node_id)[0] == 200  # an honest one is taken
+
+
+def tree(object_id, *children):
+    from flwr.proto.message_pb2 import ObjectTree
+
+    return ObjectTree(object_id=object_id, children=children)
+
+
+def occupied(objects):
+    """Return trees that name all objects of a tree, below each one that it does not have."""
+    return [tree(one, tree(f"{n:064x}")) for n, one in enumerate(object_ids(objects))]
+
+
+def receive_all(robots, *seeds):
+    """Return what every robot would honestly answer, with the values of the seeds."""
+    from flwr.app import Message
+
+    return [
+        Message(content(seed), reply_to=robot.connection.receive())
+        for robot, seed in zip(robots, seeds or (6, 5), strict=True)
+    ]
+
+
+def arrived_whole(link, ticket, seed=5):
+    """Whether the reply to a question is there, with the values of a seed."""
+    (arrived,) = link.grid.pull([ticket])
+    return same_values(arrived, seed)
+
+
+def same_values(message, seed):
+    sent, expected = (one["arrays"]["head"].numpy() for one in (message.content, content(seed)))
+    return np.array_equal(sent, expected)
+
+
+@pytest.mark.parametrize("moment", ["before", "between", "after", "settled between"])
+def test_a_robot_occupies_no_object_of_another_reply(link, robots, moment):
+    hostile, victim = robots
+    tickets = asked(link, robots)
+    own, reply = receive_all(robots)
+    theirs = occupied(tree_of(reply).children[0])  # nobody can know the id of the message itself
+
+    if moment == "after":
+        victim.connection.reply(reply, 0.5)
+    if "between" in moment:
+        assert victim.post("push-messages", announcement(victim, reply))[0] == 200
+    assert hostile.post("push-messages", announcement(hostile, own, theirs))[0] == 200
+    if "settled" in moment:
+        link.grid._messages.settle(link.run_id, [tickets[hostile]])
+    if moment != "after":
+        victim.connection.reply(reply, 0.5)
+
+    assert arrived_whole(link, tickets[victim])
+
+
+def test_what_was_occupied_before_a_restart_blocks_nobody_after_it(link, robots):
+    hostile, victim = robots
+    tickets = asked(link, robots)
+    own, reply = receive_all(robots)
+    request = announcement(hostile, own, occupied(tree_of(reply).children[0]))
+    assert hostile.post("push-messages", request)[0] == 200
+
+    LinkGrid(create_superlink(link.database, "127.0.0.1", 1)).heal(BOUND.objects)
+    victim.connection.reply(reply, 0.5)
+    LinkGrid(create_superlink(link.database, "127.0.0.1", 1)).heal(BOUND.objects)
+
+    assert arrived_whole(link, tickets[victim])
+    assert hostile.post("push-messages", request)[0] == 200
+
+
+@pytest.mark.parametrize("shape", ["other children", "no children", "as it is"])
+def test_a_robot_occupies_nothing_that_the_server_asks_next(link, robots, shape):
+    hostile, _ = robots
+    asked(link, robots)
+    own, _ = receive_all(robots)
+    question = tree_of(content(7))
+    below = {
+        "other children": occupied(question),
+        "no children": [tree(one) for one in object_ids(question)],
+        "as it is": [question],
+    }
+    request = announcement(hostile, own, below[shape])
+
+    assert hostile.post("push-messages", request)[0] == 200
+    link.grid.push(content(7), [robot.node_id for robot in robots], 60.0)
+    assert hostile.post("push-messages", request)[0] == 200  # and once more
+
+    assert all(same_values(robot.connection.receive(), 7) for robot in robots)
+
+
+def test_no_reply_is_named_as_an_object_of_another_message(link, robots):
+    hostile, victim = robots
+    tickets = asked(link, robots)
+    link.grid._messages.settle(link.run_id, tickets.values())
+    tickets = link.grid.push(content(7), [robot.node_id for robot in robots], 60.0)
+    bare, question = pull(hostile)
+    link.refused.clear()
+
+    for name in object_ids(question):
+        request = push_request(link, hostile, bare.metadata.message_id, hostile.node_id)
+        request.messages_list[0].metadata.message_id = name
+        request.message_object_trees[0].CopyFrom(tree(name))
+        assert hostile.post("push-messages", request)[0] == 403
+    assert link.refused == [(hostile.node_id, "misnamed")] * len(object_ids(question))
+
+    assert link.grid.pull(tickets) == []  # it would be settled, with all that is below it
+    link.grid.pull(())
+    assert same_values(victim.connection.receive(), 7)
+
+
+def test_no_message_is_part_of_a_reply(link, robots):
+    hostile, victim = robots
+    asked(link, robots)
+    own, reply = receive_all(robots)
+    victim.connection.reply(reply, 0.5)
+    link.refused.clear()
+
+    for message in (reply.object_id, own.metadata.reply_to_message_id):
+        request = announcement(hostile, own, [tree(message)])
+        assert hostile.post("push-messages", request)[0] == 403
+
+    assert link.refused == [(hostile.node_id, "misnamed")] * 2
+
+
+def test_a_reply_whose_id_was_announced_as_a_part_before_is_taken(link, robots):
+    hostile, victim = robots
+    tickets = asked(link, robots)
+    own, reply = receive_all(robots)
+
+    request = announcement(hostile, own, [tree(reply.object_id)])
+    assert hostile.post("push-messages", request)[0] == 200
+    assert victim.post("push-messages", announcement(victim, reply))[0] == 200
+    link.grid._messages.settle(link.run_id, [tickets[hostile]])
+    victim.connection.reply(reply, 0.5)
+
+    assert arrived_whole(link, tickets[victim])
+
+
+def test_a_circle_is_taken_as_a_list_and_ends_with_its_reply(link, robots):
+    hostile, _ = robots
+    tickets = asked(link, robots)
+    own, _ = receive_all(robots)
+    before = len(link.grid._state.object_store)
+    a, b = "a" * 64, "b" * 64
+
+    request = announcement(hostile, own, [tree(a, tree(b, tree(a))), tree(b, tree(own.object_id))])
+    assert hostile.post("push-messages", request)[0] == 200
+    assert link.grid.pull([tickets[hostile]]) == []
+    link.grid._messages.settle(link.run_id, [tickets[hostile]])
+
+    assert len(link.grid._state.object_store) < before
+
+
+def test_the_same_content_of_two_robots_lasts_as_long_as_one_of_them_needs_it(link, robots):
+    tickets = asked(link, robots)
+    replies = receive_all(robots, 8, 8)
+    parts = {part for reply in replies for part in object_ids(tree_of(reply))}
+
+    for robot, reply in zip(robots, replies, strict=True):
+        robot.connection.reply(reply, 0.5)
+    first, second = (tickets[robot] for robot in robots)
+
+    assert arrived_whole(link, first, seed=8)
+    assert arrived_whole(link, second, seed=8)  # the first one is deleted by now
+    link.grid.pull(())
+    assert not {part for part in parts if part in link.grid._state.object_store}
+
+
+def test_a_reply_that_holds_more_than_it_announced_is_refused(link, robots):
+    hostile, _ = robots
+    tickets = asked(link, robots)
+    own, _ = receive_all(robots)
+    request = announcement(hostile, own)
+    del request.message_object_trees[0].children[0].children[:]
+
+    send_whole(hostile, request, own)
+
+    (arrived,) = link.grid.pull([tickets[hostile]])
+    assert arrived.content.text == "refused: the reply holds more objects than it has announced"
+
+
+def send_whole(robot, request, message):
+    """Announce a message and send what the server then awaits."""
+    from flwr.proto.fleet_pb2 import PushMessagesResponse
+    from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
+    from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+
+    _, answer = robot.post("push-messages", request, PushMessagesResponse)
+    objects = get_all_nested_objects(message)
+    for object_id in answer.objects_to_push:
+        upload = PushObjectRequest(
+            node=robot.node,
+            run_id=message.metadata.run_id,
+            session_id=answer.session_id,
+            object_id=object_id,
+            object_content=objects[object_id].deflate(),
+        )
+        assert robot.post("push-object", upload, PushObjectResponse)[1].stored
 
 
 class PushObjectRequest(SimpleNamespace):
