@@ -297,9 +297,8 @@ class FlowerState:
         questions, replies = select(MessageIns.message_id), select(MessageRes.message_id)
         tops = replies.union(select(child).where(parent.in_(questions)))
         deeper = select(parent).where(parent.not_in(questions), parent.not_in(tops))
-        tree = select(parent.label("top"), child.label("part")).where(parent.in_(tops)).cte(
-            recursive=True
-        )
+        below = select(parent.label("top"), child.label("part")).where(parent.in_(tops))
+        tree = below.cte(recursive=True)
         tree = tree.union(select(tree.c.top, child).join(tree, parent == tree.c.part))
         parts = select(tree.c.top.label("parent_id"), tree.c.part.label("child_id")).where(
             tree.c.top != tree.c.part, tree.c.part.not_in(replies)

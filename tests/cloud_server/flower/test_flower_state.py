@@ -86,7 +86,9 @@ def test_trees_of_an_older_version_become_lists_with_the_right_counts(grids, tmp
     a, b = "a" * 64, "b" * 64
     hostile = [(min(replies), a), (a, b), (b, a), (b, min(replies)), (b, max(replies))]
     with sqlite3.connect(tmp_path / "state.db") as database:
-        add = "insert into objects (object_id, content, is_available, ref_count) values (?, ?, 1, 7)"
+        add = (
+            "insert into objects (object_id, content, is_available, ref_count) values (?, ?, 1, 7)"
+        )
         database.executemany(add, [(a, b"x"), (b, b"x")])
         add = "insert into object_children (parent_id, child_id) values (?, ?)"
         database.executemany(add, hostile)
@@ -101,7 +103,7 @@ def test_trees_of_an_older_version_become_lists_with_the_right_counts(grids, tmp
         child for parent, child in deeper if parent == asked
     }
     assert not {child for _, child in now} & replies
-    counts = {one: 0 for one in references(tmp_path)} | dict.fromkeys(tickets, 1)  # kept whole
+    counts = dict.fromkeys(references(tmp_path), 0) | dict.fromkeys(tickets, 1)  # kept whole
     for _, child in now:
         counts[child] += 1
     assert references(tmp_path) == counts
