@@ -17,6 +17,7 @@ TOOLS_VENV := .venv-tools
 OLDEST_FLWR := $(shell sed -n 's/^agent = .*flwr>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 FLWR_VENV := .venv-flwr-$(OLDEST_FLWR)
 UV := $(TOOLS_VENV)/bin/uv
+SYSTEMD := $(TOOLS_VENV)/systemd
 EXTRAS := agent keras server video tensorboard onnx simulation demo ros-dev test dev
 
 # One thread per process: a demo runs many processes on few cores. No program here phones home.
@@ -58,7 +59,7 @@ setup: $(VENV)/.installed ## make .venv with edge-agent, cloud-server and all to
 demo: $(VENV)/.installed ## a server and several robots on this machine, camera frame to prediction
 	@$(BIN)/python deploy/demo/demo.py
 
-test: static $(OLD_VENV)/.installed ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr
+test: static $(OLD_VENV)/.installed $(SYSTEMD)/.installed ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr
 	@if test -x $(UV); then $(BIN)/python -m pytest $(PARALLEL); \
 	else echo "left out: the resolution checks of tests/packaging need uv, which could not be installed"; \
 	$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/packaging/test_resolution.py; fi
@@ -128,6 +129,19 @@ $(OLD_VENV)/.installed: | $(UV)
 	else $(OLD_VENV)/bin/python -m pip install --quiet "$(OLD_VENV)/tree[agent]" --constraint $(OLD_VENV)/tree/constraints.txt; fi; \
 	touch $@; \
 	else echo "left out: the test with an old agent, this clone's history lacks commit $(OLD_COMMIT)"; fi
+
+# What checks deploy/systemd. A machine without it, as a container, gets it from its distribution's
+# packages, unpacked here without root. Links among units are of a system that runs.
+APT_LIBRARIES = apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+	--no-replaces --no-enhances systemd | grep '^lib' | grep -v '^libc6$$' | sort -u
+$(SYSTEMD)/.installed: | $(UV)
+	@mkdir -p $(SYSTEMD); \
+	if ! command -v systemd-analyze >/dev/null; then \
+	cd $(SYSTEMD); \
+	if apt-get download --quiet=2 systemd $$($(APT_LIBRARIES)) && for package in *.deb; do dpkg -x $$package root; done; \
+	then rm -f *.deb; find root/lib/systemd/system root/usr/lib/systemd/system -type l -delete 2>/dev/null || true; \
+	else echo "make: systemd-analyze was not found and could not be fetched; install the package systemd" >&2; exit 1; fi; fi
+	@touch $@
 
 clean: ## remove environments, builds and caches; data stays
 	@rm -rf $(VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(OLD_VENV) $(TOOLS_VENV) build dist *.egg-info \

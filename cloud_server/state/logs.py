@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloud_server.state.hints import with_directory
 from fleet_model.errors import one_line
+from fleet_model.systemd import JournalLines, in_journal
 
 if TYPE_CHECKING:
     from cloud_server.state.settings import LogSettings
@@ -74,10 +75,10 @@ class SeldomLines(logging.Filter):
 
 
 class TextLines(logging.Formatter):
-    """Time, level, words. An exception follows on indented lines."""
+    """Time, level (the journal has both itself), words. An exception follows on indented lines."""
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
+        super().__init__("%(message)s" if in_journal() else "%(asctime)s %(levelname)s %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
         """Return the event on one line."""
@@ -131,7 +132,8 @@ def log_to_stderr(settings: "LogSettings", directory: Path) -> None:
     hold whole requests. A process that logs already, such as a test's, keeps its handlers.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(FORMATS[settings.format]())
+    lines = FORMATS[settings.format]()
+    handler.setFormatter(JournalLines(lines) if in_journal() else lines)
     handler.addFilter(_Directory(directory))
     level = logging.getLevelName(settings.level.upper())
     logging.basicConfig(handlers=[handler], level=max(level, logging.INFO))

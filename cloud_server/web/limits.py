@@ -7,6 +7,7 @@ import resource
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -19,6 +20,7 @@ from cloud_server.state.settings import LimitSettings, NetworkSettings
 from cloud_server.web.listener import listen
 from cloud_server.web.protocol import BoundedProtocol
 from fleet_model.errors import SettingsError
+from fleet_model.systemd import notify, watchdog_s
 
 log = logging.getLogger(__name__)
 # What everybody since 2014 speaks: ephemeral keys, authenticated encryption. TLS 1.3 has no others.
@@ -38,6 +40,21 @@ class BoundedServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, bind: Callable[[], list[socket.socket]]) -> None:
         super().__init__(config)
         self._bind = bind
+        self._fed_s = 0.0  # monotonic
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and then say so to systemd."""
+        await super().startup(sockets)
+        if self.started:
+            notify("READY=1")
+
+    async def on_tick(self, counter: int) -> bool:
+        """Feed systemd's watchdog ten times a second at most: a loop that hangs does not."""
+        due_s, now_s = watchdog_s(), time.monotonic()
+        if due_s is not None and now_s - self._fed_s >= due_s:
+            self._fed_s = now_s
+            notify("WATCHDOG=1")
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Shut down; what still holds on after LEAVE_S is left as by a crash, which loses nothing.
@@ -45,6 +62,7 @@ class BoundedServer(uvicorn.Server):
         A request that waits for the database, or for a disk, would otherwise keep the process.
         """
         super().handle_exit(sig, frame)
+        notify("STOPPING=1")
         leaving = threading.Timer(LEAVE_S, _leave)
         leaving.daemon = True
         leaving.start()

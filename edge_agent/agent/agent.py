@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edge_agent.agent.participation import Participation
+from edge_agent.agent.pulse import Pulse
 from edge_agent.agent.report import Reporter
 from edge_agent.agent.status import StatusFile
 from edge_agent.link.addresses import Addresses
@@ -26,6 +27,7 @@ from fleet_model.errors import (
     RefusedError,
     StorageError,
 )
+from fleet_model.systemd import notify
 
 if TYPE_CHECKING:
     from fleet_model.bundle import Offer
@@ -57,6 +59,7 @@ class Agent:
         self._install_backoff = Backoff()
         self._look_at = 0.0  # monotonic: no look at the newest model before
         self._is_waiting = False  # since a failure no step has worked
+        self.pulse = Pulse(self._progress)
 
     def stop(self) -> None:
         """Ask `run` to return soon; a training that is under way is cancelled."""
@@ -77,13 +80,14 @@ class Agent:
             self._look_at_models()
             if self._settings.training.enabled and self._settings.examples.wanted:
                 self._participation = Participation(
-                    self._settings, self._models, self._store, self._file
+                    self._settings, self._models, self._store, self._file, self.pulse
                 )
                 self._participation.start()
+            notify("READY=1")  # without the network, too: what it waits for is no failure
             self._until_done(self._hello)
             while not self._stop.is_set():
                 self._until_done(self._step)
-                self._stop.wait(self._pause_s())
+                self._rest(self._pause_s())
         except FleetError as error:
             reason = str(error)
             raise
@@ -188,6 +192,7 @@ class Agent:
         lost connection while that is here, half done or waiting to be sent.
         """
         while not self._stop.is_set():
+            self.pulse.expect()
             try:
                 action()
             except RefusedError as error:
@@ -231,8 +236,16 @@ class Agent:
             log.warning("%s; trying again", reason)
         self._file.set_state(state, reason)
         self._is_waiting = True
-        self._stop.wait(backoff.next_s())
+        self._rest(backoff.next_s())
         self._look_at = 0.0  # the first look afterwards shows whether all is well
+
+    def _rest(self, seconds: float) -> None:
+        self.pulse.expect(seconds)
+        self._stop.wait(seconds)
+
+    def _progress(self) -> tuple[int, int]:
+        objects = self._participation.objects if self._participation else 0
+        return self._store.bytes_down, objects
 
     def _leave_fleet(self) -> None:
         if self._participation is not None:

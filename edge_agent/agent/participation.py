@@ -3,6 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
+from edge_agent.agent.pulse import Pulse
 from edge_agent.agent.status import StatusFile
 from edge_agent.examples.spool.watch import SpoolWatch
 from edge_agent.link.server_link import HttpsStore
@@ -22,7 +23,12 @@ class Participation:
     """Answers messages between two looks at the models; one thread, but for `cancel`."""
 
     def __init__(
-        self, settings: AgentSettings, models: Models, store: HttpsStore, status: StatusFile
+        self,
+        settings: AgentSettings,
+        models: Models,
+        store: HttpsStore,
+        status: StatusFile,
+        pulse: Pulse,
     ) -> None:
         """Find out whether this robot can train; nothing is started yet.
 
@@ -43,6 +49,7 @@ class Participation:
         training = settings.training
         environment = {**environment_of(training), "TF_CPP_MIN_LOG_LEVEL": "3"}
         self._settings, self._store, self._file = settings, store, status
+        self._pulse = pulse
         self._cause = ""  # all that is known of a failure; the server is told less
         self._process = TrainingProcess(environment, idle_s=training.idle_s)
         self._training = LocalTraining(settings, models, store, self._process.fit)
@@ -58,6 +65,11 @@ class Participation:
     def pause_s(self) -> float:
         """How long to wait before the next step."""
         return self._client.pause_s
+
+    @property
+    def objects(self) -> int:
+        """How many parts of messages have come or gone."""
+        return self._client.objects
 
     @property
     def at_work(self) -> bool:
@@ -111,6 +123,7 @@ class Participation:
             raise BusyError(reason)
         status, memory = self._file.status, self._file.memory
         self._file.set_state("training")
+        self._pulse.expect(request.deadline_s)
         memory.busy(True)
         fetched = self._store.bytes_down
         begin = time.monotonic()

@@ -16,6 +16,7 @@ from edge_agent.examples.source import require_source
 from edge_agent.robot.settings import AgentSettings, TrainSettings
 from edge_agent.training.trainer import TRAINERS
 from fleet_model.errors import SettingsError
+from fleet_model.systemd import notify, watchdog_s
 
 GRACE_S = 1.2  # from SIGTERM to the end, whatever the network does
 LOCK = ".run.lock"  # in the state directory
@@ -78,14 +79,30 @@ def _run_until_signal(agent: Agent) -> None:
         signal.signal(number, lambda *_: wake.put(None))
     ended.add_done_callback(lambda _: wake.put(None))
     threading.Thread(target=_run_into, args=(ended, agent), name="agent", daemon=True).start()
-    wake.get()
+    _wait_and_feed(wake, agent)
     agent.stop()
+    notify("STOPPING=1")
     if wait([ended], GRACE_S).done:
         ended.result()
     else:
         agent.abandon()
         logging.shutdown()
         os._exit(0)  # Python's own end may wait for what the hanging thread holds
+
+
+def _wait_and_feed(wake: "queue.SimpleQueue[None]", agent: Agent) -> None:
+    """Wait for the end; feed systemd's watchdog while the loop turns, and starve it when not."""
+    is_stalled = False
+    while True:
+        try:
+            return wake.get(timeout=watchdog_s())
+        except queue.Empty:
+            pass
+        if agent.pulse.is_alive():
+            notify("WATCHDOG=1")
+        elif not is_stalled:
+            log.critical("the agent's loop hangs; systemd's watchdog ends this process")
+        is_stalled = not agent.pulse.is_alive()
 
 
 def _run_into(ended: "Future[None]", agent: Agent) -> None:

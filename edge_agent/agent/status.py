@@ -11,10 +11,11 @@ from typing import Any
 
 from edge_agent.robot.memory import MemoryWatch
 from fleet_model.durable import write_durably
-from fleet_model.errors import SettingsError
+from fleet_model.errors import SettingsError, one_line
 from fleet_model.memory import framework_loaded
 from fleet_model.protocol.proof import utc_now
 from fleet_model.protocol.report import Standing
+from fleet_model.systemd import notify
 
 FILE = "status.json"
 LAST_ERROR = ("last_error", "last_error_at", "last_error_state")
@@ -82,6 +83,7 @@ class StatusFile:
         self._remember(reason, state)
         status.idle_mb, status.peak_mb = self.memory.idle_mb, self.memory.peak_mb
         status.framework_loaded |= framework_loaded()
+        notify(one_line(f"STATUS={state}: {reason}" if reason else f"STATUS={state}"))
         self.write()
 
     def update_standing(self, standing: Standing) -> None:

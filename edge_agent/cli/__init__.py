@@ -1,7 +1,6 @@
 """Command line of the robot side: edge-agent."""
 
 import json
-import logging
 import math
 import sys
 from pathlib import Path
@@ -119,9 +118,10 @@ def run(config: Config = CONFIG) -> None:
     If the server is away or does not know this robot yet, the agent waits: see `edge-agent status`.
     """
     from edge_agent.agent.service import serve
+    from edge_agent.robot.logs import log_to_stderr
     from edge_agent.robot.settings import load_settings
 
-    _log_to_stderr()
+    log_to_stderr()
     serve(load_settings(config))
 
 
@@ -247,13 +247,6 @@ def predict(
         typer.echo(summary.sentence(), err=csv is None)  # stdout has the CSV
     if summary.losses:
         raise LossError(f"done, with losses: {summary.losses}")
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def main() -> None:

@@ -146,6 +146,11 @@ class FleetClient:
         return receiving or self._work is not None
 
     @property
+    def objects(self) -> int:
+        """How many parts of messages this connection has moved."""
+        return 0 if self._connection is None else self._connection.objects
+
+    @property
     def pause_s(self) -> float:
         """How long to wait before the next step."""
         return self._pause_s

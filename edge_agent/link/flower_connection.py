@@ -125,6 +125,7 @@ class FleetConnection:
         )
         self._node: Any = None
         self._incoming: _Incoming | None = None
+        self.objects = 0  # parts of messages that came or went
         self._announced = ("", "")  # the last reply, and Flower's session for its objects
 
     @property
@@ -318,6 +319,7 @@ class FleetConnection:
         import httpx
         from flwr.supercore.run import RunNotRunningException
 
+        self.objects += method.endswith("Object")
         try:
             return getattr(self._client, method)(request)
         except httpx.HTTPStatusError as error:

@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from edge_agent.robot.logs import log_to_stderr
 from edge_agent.robot.reasons import is_ours, unexpected
 from edge_agent.robot.settings import TrainSettings
 from edge_agent.training.feature_cache import LIMIT
@@ -215,7 +216,7 @@ def main() -> NoReturn:
 
 def log_as_the_agent() -> None:
     """Log to stderr in the agent's form; a warning that was told in a round before is not again."""
-    handler, told = logging.StreamHandler(), set[str]()
+    told = set[str]()
 
     def is_news(record: logging.LogRecord) -> bool:
         if record.levelno != logging.WARNING:
@@ -224,9 +225,7 @@ def log_as_the_agent() -> None:
         told.add(record.getMessage())
         return not known
 
-    handler.addFilter(is_news)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    log_to_stderr().addFilter(is_news)
 
 
 class _WarmTrainer:

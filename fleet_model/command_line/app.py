@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import typer
 from fleet_model import __version__
 from fleet_model.command_line.program import INTERRUPTED, loaded
 from fleet_model.errors import FleetError, SettingsError, StorageError, one_line
+from fleet_model.systemd import level_prefix
 
 # What the operator can mend: who may read what, and where there is room. Others are bugs.
 OF_THE_MACHINE = {
@@ -110,14 +112,14 @@ def run_app(app: typer.Typer, program: str, fill: Callable[[str], str] = lambda 
             raise SystemExit(NOBODY_READS) from None
         raise
     except FleetError as error:
-        typer.echo(one_line(f"{program}: {fill(str(error))}"), err=True)
+        _tell(f"{program}: {fill(str(error))}")
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         if error.errno not in OF_THE_MACHINE:
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
         advice = "may this user read and write there, and has the disk room?"
-        typer.echo(one_line(f"{program}: {where}{error.strerror}; {advice}"), err=True)
+        _tell(f"{program}: {where}{error.strerror}; {advice}")
         raise SystemExit(StorageError.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
@@ -132,6 +134,10 @@ def _require_text(words: Sequence[str]) -> None:
         except UnicodeEncodeError:
             if not os.path.lexists(value):
                 raise SettingsError(f"{word}: is no text in UTF-8; type it in UTF-8") from None
+
+
+def _tell(error: str) -> None:
+    typer.echo(level_prefix(logging.ERROR) + one_line(error), err=True)
 
 
 def _let_go_of_output() -> None:

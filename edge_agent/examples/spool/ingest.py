@@ -29,6 +29,7 @@ from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow
 from edge_agent.examples.spool.kept_examples import BatchNote, KeptExamples, keep_rows
 from edge_agent.examples.spool.ledger import Ledger, Underway, recording_id
 from edge_agent.examples.spool.recordings import Recording, find_recordings
+from edge_agent.robot.logs import log_to_stderr
 from fleet_model.errors import FleetError, FrameError, SettingsError, StorageError
 from fleet_model.types import Frame
 
@@ -234,7 +235,7 @@ def _batch(recording: Recording, name: str, part: int) -> str:
 
 def main() -> int:
     """Do the job that is read from stdin; return the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     job = IngestJob(**json.load(sys.stdin))
     _step_aside()
     try:

@@ -1,9 +1,11 @@
 import json
 import logging
+import os
 import subprocess
 import sys
 
 import pytest
+from service_manager import journal
 
 from cloud_server.state.logs import MAX_SAID, JsonLines, Seldom, SeldomLines, TextLines
 
@@ -179,3 +181,16 @@ def test_a_library_that_logs_every_request_is_heard_a_few_times_a_minute(caplog)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 10
     assert lines[5] == "request 0 is refused (and 995 times more until now)"
+
+
+def test_in_the_journal_a_line_begins_with_its_level_and_not_with_its_time(tmp_path):
+    log = tmp_path / "stderr"
+    code = CODE.replace("FORMAT", repr("text")).replace("LEVEL", repr("info"))
+    with log.open("wb") as stream:
+        environment = {**os.environ, **journal(log)}
+        subprocess.run([sys.executable, "-c", code], stderr=stream, env=environment)
+
+    lines = log.read_text().splitlines()
+    assert lines[0] == "<6>theirs, info"
+    assert lines[1] == "<4>ours, warning: cloud-server robots approve 'my fleet' r1"
+    assert {line[:3] for line in lines[3:]} == {"<2>"}  # tracebacks, too

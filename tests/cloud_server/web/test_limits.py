@@ -1,5 +1,6 @@
 import logging
 import resource
+import signal
 import ssl
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 import tracemalloc
 
 import pytest
+from service_manager import ServiceManager
 
 from cloud_server.state.settings import LimitSettings
 from cloud_server.web.limits import FILES_BESIDE_CONNECTIONS, keep_memory_flat, raise_file_limit
@@ -122,3 +124,29 @@ def test_the_defaults_let_a_site_of_two_hundred_robots_through_one_address():
 
     assert limits.max_connections_per_address >= 200
     assert limits.requests_per_s >= 200 / 3  # one poll in 3 s, see edge_agent
+
+
+def test_systemd_is_told_of_the_start_the_end_and_that_the_loop_turns(
+    open_port, tmp_path, monkeypatch
+):
+    entered, leave = threading.Event(), threading.Event()
+
+    def hang():
+        entered.set()
+        leave.wait(PATIENCE_S)
+
+    with ServiceManager(str(tmp_path / "notify"), watchdog_s=0.1) as manager:
+        for name, value in manager.environment.items():
+            monkeypatch.setenv(name, value)
+        port = open_port()
+        assert manager.until("WATCHDOG=1") == ["READY=1", "WATCHDOG=1"]
+        manager.until("WATCHDOG=1")
+        port.server.servers[0].get_loop().call_soon_threadsafe(hang)
+        assert entered.wait(PATIENCE_S)
+        starves = manager.starves()
+        leave.set()
+        assert starves
+        manager.until("WATCHDOG=1")
+        monkeypatch.setattr("cloud_server.web.limits._leave", lambda: None)
+        port.server.handle_exit(signal.SIGTERM, None)
+        manager.until("STOPPING=1")

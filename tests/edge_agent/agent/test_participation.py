@@ -6,6 +6,7 @@ from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
 from edge_agent.agent.participation import Participation
+from edge_agent.agent.pulse import Pulse
 from edge_agent.agent.status import StatusFile, read_status
 from edge_agent.examples.source import source_of
 from edge_agent.models.deploy import Models
@@ -62,7 +63,8 @@ def test_a_wrong_label_topic_is_named_on_the_robot_and_told_without_names_to_the
     monkeypatch.setattr(Participation, "_connect", lambda self: link)
     store = SimpleNamespace(bytes_down=0, server_ahead_s=0.0)
     status = StatusFile(settings.state, "litert")
-    part = Participation(settings, Models(settings.state / "models", "stable"), store, status)
+    models, pulse = Models(settings.state / "models", "stable"), Pulse(lambda: 0)
+    part = Participation(settings, models, store, status, pulse)
 
     def look(request, name):  # like the training process: it opens the examples itself
         return list(source_of(settings).open(["circle"]).examples())

@@ -4,12 +4,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
+from service_manager import ServiceManager
 
-from edge_agent.agent import service
-from edge_agent.robot.settings import AgentSettings, ServerLink
-from fleet_model.errors import SettingsError
+from edge_agent.agent import pulse, service
+from edge_agent.agent.agent import Agent
+from edge_agent.cli.enroll import enroll
+from edge_agent.link.server_link import HttpsStore
+from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink, load_settings
+from fleet_model.errors import ConnectionFailed, SettingsError
 
 pytestmark = pytest.mark.base
 
@@ -50,15 +56,21 @@ class Ended:
 
 
 @pytest.fixture
-def serve(tmp_path, monkeypatch):
+def signals():
+    """Put back what `serve` changes."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch, signals):
     """Serve with an agent that ends at once, on the state directory of the test."""
     monkeypatch.setattr(service, "Agent", Ended)
     monkeypatch.setattr(Ended, "runs", 0)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     link = ServerLink(address="localhost:1")
-    yield lambda: service.serve(AgentSettings(server=link, state=tmp_path / "state"))
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    return lambda: service.serve(AgentSettings(server=link, state=tmp_path / "state"))
 
 
 def test_a_second_agent_is_refused_until_the_first_is_killed(serve, tmp_path):
@@ -84,3 +96,60 @@ def test_a_lock_that_cannot_be_written_is_no_reason_to_stop(serve, tmp_path, cap
     serve()
     assert Ended.runs == 1
     assert "a second agent would not be noticed" in caplog.text
+
+
+# ------------------------------------------------------------------------------- beside systemd
+
+
+@pytest.fixture
+def enrolled(server_dir, tmp_path):
+    """Return the settings of a robot that only follows models; its server is away."""
+    enroll(server_dir.kit, tmp_path / "r1", ExampleSettings(), train=False)
+    return load_settings(tmp_path / "r1" / "agent.toml", {})
+
+
+def test_the_main_thread_feeds_the_watchdog_while_the_loop_waits_and_not_when_it_hangs(
+    enrolled, tmp_path, monkeypatch, signals, caplog
+):
+    later_s, hangs, hung, leave = [0.0], threading.Event(), threading.Event(), threading.Event()
+    seen = []
+
+    def hello(_):
+        if hangs.is_set():
+            hung.set()
+            leave.wait(240)
+        raise ConnectionFailed("away")
+
+    def systemd():  # the main thread is the service's
+        try:
+            seen.append(manager.until("READY=1"))
+            seen.append(manager.until("STATUS=offline: away"))
+            manager.until("WATCHDOG=1")
+            hangs.set()
+            assert hung.wait(240)
+            manager.until("WATCHDOG=1")  # a step may take a while
+            later_s[0] = pulse.STALL_S
+            while "loop hangs" not in caplog.text:
+                time.sleep(0.01)
+            seen.append(manager.starves())
+        finally:
+            leave.set()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with ServiceManager(str(tmp_path / "notify"), watchdog_s=0.02) as manager:
+        for name, value in manager.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(HttpsStore, "hello", hello)
+        agent = Agent(enrolled)
+        agent.pulse = pulse.Pulse(lambda: 0, lambda: time.monotonic() + later_s[0])
+        driver = threading.Thread(target=systemd)
+        driver.start()
+        service._run_until_signal(agent)
+        driver.join()
+        seen.append(manager.until("STATUS=stopped"))
+
+    assert seen[0][0] == "STATUS=starting"
+    assert "STATUS=offline: away" not in seen[0]  # the network is not waited for
+    assert seen[1][-1] == "STATUS=offline: away"
+    assert seen[2] is True
+    assert "STOPPING=1" in seen[3]
