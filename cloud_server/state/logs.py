@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloud_server.state.hints import with_directory
+from fleet_model.command_line.systemd import JournalLines, in_journal
 from fleet_model.errors import one_line
-from fleet_model.systemd import JournalLines, in_journal
 
 if TYPE_CHECKING:
     from cloud_server.state.settings import LogSettings

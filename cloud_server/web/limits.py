@@ -19,8 +19,8 @@ from cloud_server.state.logs import SeldomLines
 from cloud_server.state.settings import LimitSettings, NetworkSettings
 from cloud_server.web.listener import listen
 from cloud_server.web.protocol import BoundedProtocol
+from fleet_model.command_line.systemd import notify, watchdog_s
 from fleet_model.errors import SettingsError
-from fleet_model.systemd import notify, watchdog_s
 
 log = logging.getLogger(__name__)
 # What everybody since 2014 speaks: ephemeral keys, authenticated encryption. TLS 1.3 has no others.

@@ -20,6 +20,7 @@ from edge_agent.link.server_link import HttpsStore
 from edge_agent.models.deploy import Models
 from edge_agent.robot.backoff import Backoff
 from edge_agent.robot.settings import AgentSettings
+from fleet_model.command_line.systemd import notify
 from fleet_model.errors import (
     BundleError,
     ConnectionFailed,
@@ -27,7 +28,6 @@ from fleet_model.errors import (
     RefusedError,
     StorageError,
 )
-from fleet_model.systemd import notify
 
 if TYPE_CHECKING:
     from fleet_model.bundle import Offer

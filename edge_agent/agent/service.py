@@ -15,8 +15,8 @@ from edge_agent.agent.agent import Agent
 from edge_agent.examples.source import require_source
 from edge_agent.robot.settings import AgentSettings, TrainSettings
 from edge_agent.training.trainer import TRAINERS
+from fleet_model.command_line.systemd import notify, watchdog_s
 from fleet_model.errors import SettingsError
-from fleet_model.systemd import notify, watchdog_s
 
 GRACE_S = 1.2  # from SIGTERM to the end, whatever the network does
 LOCK = ".run.lock"  # in the state directory

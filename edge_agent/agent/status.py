@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.robot.memory import MemoryWatch
+from fleet_model.command_line.systemd import notify
 from fleet_model.durable import write_durably
 from fleet_model.errors import SettingsError, one_line
 from fleet_model.memory import framework_loaded
 from fleet_model.protocol.proof import utc_now
 from fleet_model.protocol.report import Standing
-from fleet_model.systemd import notify
 
 FILE = "status.json"
 LAST_ERROR = ("last_error", "last_error_at", "last_error_state")

@@ -2,7 +2,7 @@
 
 import logging
 
-from fleet_model.systemd import JournalLines, in_journal
+from fleet_model.command_line.systemd import JournalLines, in_journal
 
 
 def log_to_stderr() -> logging.Handler:

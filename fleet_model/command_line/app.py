@@ -13,8 +13,8 @@ import typer
 
 from fleet_model import __version__
 from fleet_model.command_line.program import INTERRUPTED, loaded
+from fleet_model.command_line.systemd import level_prefix
 from fleet_model.errors import FleetError, SettingsError, StorageError, one_line
-from fleet_model.systemd import level_prefix
 
 # What the operator can mend: who may read what, and where there is room. Others are bugs.
 OF_THE_MACHINE = {

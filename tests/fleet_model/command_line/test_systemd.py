@@ -6,7 +6,7 @@ import sys
 import pytest
 from service_manager import ServiceManager, journal
 
-from fleet_model.systemd import JournalLines, notify, watchdog_s
+from fleet_model.command_line.systemd import JournalLines, notify, watchdog_s
 
 pytestmark = pytest.mark.base
 
