@@ -1,25 +1,27 @@
 """Give a trained fleet more labels, or other names for them; see docs/decisions on labels.
 
 The new trainer files lie beside the old ones. The checkpoint that names them is what makes the
-change: before it is there nothing has happened, after it robots can train, published or not.
+change: before it is there nothing has happened, after it robots can train, published or not. The
+same command again does what was left.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cloud_server.models.backend import NOTE
 from cloud_server.models.export import InitJob, Progress, run_export
 from cloud_server.models.publish import exported, prune
 from cloud_server.runs.run_store import RunStore
 from cloud_server.state.checkpoints import MODEL, Checkpoints
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.state.kit import write_kit
+from cloud_server.state.kit import faults_of_kit, write_kit
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import PublishSettings, load_settings
 from fleet_model.bundle import TRAINER, TrainerSpec, parse_trainer
 from fleet_model.durable import rename_durably, sync_file_system
-from fleet_model.errors import SettingsError
+from fleet_model.errors import CheckpointError, SettingsError
 from fleet_model.signatures import WEIGHTS
 from fleet_model.types import Checkpoint
 from fleet_model.weights import read_weights
@@ -63,49 +65,99 @@ def labels_of(server_dir: ServerDirectory) -> Labels:
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    spec = _spec(server_dir, Checkpoints(server_dir.checkpoints).latest().version)
-    return Labels(rebuild(spec.workload).task.classes, spec.task.former if spec.task else {})
+    return _labels(server_dir, Checkpoints(server_dir.checkpoints).latest().version)
 
 
 def relabel(
-    server_dir: ServerDirectory, settings: PublishSettings, labels: Labels, progress: Progress
+    server_dir: ServerDirectory,
+    settings: PublishSettings,
+    change: Callable[[Labels], Labels],
+    progress: Progress,
 ) -> int:
-    """Make and publish a version with these labels; rows of labels that stay keep their bits.
+    """Make and publish a version with other labels; rows of labels that stay keep their bits.
 
-    A new label begins as the mean of the other rows: no answer of the model changes by that.
+    A new label begins as the mean of the other rows: no answer of the model changes by that. If the
+    newest version is this very change, and was not published to its end, it is published now.
+
+    Args:
+        server_dir: of the lineage.
+        settings: whose channel offers the version.
+        change: makes the new labels of those that are there.
+        progress: is given one line for each step.
 
     Returns:
         The version.
 
     Raises:
-        SettingsError: a run goes on, or the workload does not take these labels.
+        SettingsError: a run goes on, or these labels cannot be changed so, or the workload does not
+            take them.
         CheckpointError: the newest checkpoint is damaged.
         ExportError: what was exported does not compute what the model computes.
     """
     store = DirectoryStore(server_dir.store)
     with server_dir.locked("train"):
         _require_no_run(server_dir)
-        checkpoints = Checkpoints(server_dir.checkpoints)
-        before = checkpoints.latest()
-        version = before.version + 1
-        model = _make_model(server_dir, before, labels, progress)
-        weights = read_weights(model / WEIGHTS)
-        with exported(server_dir, settings, model, model / WEIGHTS, version, progress) as bundle:
-            store.add(bundle, model, server_dir.lineage)
-        # A rule's own tensors may have a row for each label, too: it begins anew.
-        same = weights.keys() == before.weights.keys() and all(
-            weights[name].shape == before.weights[name].shape for name in weights
-        )
-        after = Checkpoint(
-            version=version,
-            weights=weights,
-            server_state=before.server_state if same else {},
-            seed=before.seed,
-        )
-        checkpoints.save(after, model=model.name)
+        newest = Checkpoints(server_dir.checkpoints).latest()
+        if _is_left(server_dir, settings, newest.version, change):
+            version = newest.version
+            progress(
+                f"{NOTE}version {version} has these labels already; channel {settings.channel} and "
+                "the kit, which a command that did not end has left, get it now"
+            )
+        else:
+            labels = change(_labels(server_dir, newest.version))
+            version = _make_version(server_dir, settings, newest, labels, progress)
         store.offer(settings.channel, version, server_dir.lineage)
     prune(server_dir, settings)
     write_kit(server_dir, load_settings(server_dir.settings))
+    return version
+
+
+def _is_left(
+    server_dir: ServerDirectory,
+    settings: PublishSettings,
+    version: int,
+    change: Callable[[Labels], Labels],
+) -> bool:
+    """Tell whether the newest version is this change, killed before channel and kit had it."""
+    if server_dir.model_of(version) != _model(server_dir, version):
+        return False
+    offered = DirectoryStore(server_dir.store).offers().get(settings.channel)
+    if offered == (version, server_dir.lineage) and not faults_of_kit(
+        server_dir, load_settings(server_dir.settings)
+    ):
+        return False
+    try:
+        # A change makes the next version, and no round has come since: the one before is there.
+        return change(_labels(server_dir, version - 1)) == _labels(server_dir, version)
+    except (SettingsError, CheckpointError):
+        return False
+
+
+def _make_version(
+    server_dir: ServerDirectory,
+    settings: PublishSettings,
+    before: Checkpoint,
+    labels: Labels,
+    progress: Progress,
+) -> int:
+    """Save the checkpoint with these labels; its version is in the store, on no channel."""
+    version = before.version + 1
+    model = _make_model(server_dir, before, labels, progress)
+    weights = read_weights(model / WEIGHTS)
+    with exported(server_dir, settings, model, model / WEIGHTS, version, progress) as bundle:
+        DirectoryStore(server_dir.store).add(bundle, model, server_dir.lineage)
+    # A rule's own tensors may have a row for each label, too: it begins anew.
+    same = weights.keys() == before.weights.keys() and all(
+        weights[name].shape == before.weights[name].shape for name in weights
+    )
+    after = Checkpoint(
+        version=version,
+        weights=weights,
+        server_state=before.server_state if same else {},
+        seed=before.seed,
+    )
+    Checkpoints(server_dir.checkpoints).save(after, model=model.name)
     return version
 
 
@@ -117,7 +169,7 @@ def _make_model(
     old, spec = server_dir.model_of(before.version), _spec(server_dir, before.version)
     workload = with_classes(spec.workload, labels.names)
     _remove_unused(server_dir, checkpoints)
-    model = server_dir.home / f"{MODEL}-{before.version + 1:06d}"
+    model = _model(server_dir, before.version + 1)
     aside = model.with_name(f".{model.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
@@ -146,6 +198,16 @@ def _remove_unused(server_dir: ServerDirectory, checkpoints: Checkpoints) -> Non
     for folder in server_dir.home.glob(f"{MODEL}-*"):
         if folder.name not in used:
             shutil.rmtree(folder)
+
+
+def _model(server_dir: ServerDirectory, version: int) -> Path:
+    """Return where the trainer files of a version lie if it was made by a change of labels."""
+    return server_dir.home / f"{MODEL}-{version:06d}"
+
+
+def _labels(server_dir: ServerDirectory, version: int) -> Labels:
+    spec = _spec(server_dir, version)
+    return Labels(rebuild(spec.workload).task.classes, spec.task.former if spec.task else {})
 
 
 def _spec(server_dir: ServerDirectory, version: int) -> TrainerSpec:

@@ -1,6 +1,7 @@
 """Commands over the labels that a fleet learns."""
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,6 +9,8 @@ import typer
 from cloud_server.cli.terminal import Directory, Json, tell_alike, trained_of, with_steps
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cloud_server.labels import Labels
     from cloud_server.state.directory import ServerDirectory
 
@@ -36,10 +39,7 @@ def labels_add(
     channel: Channel = "",
 ) -> None:
     """Let the trained fleet learn more labels; what it has learned stays to the bit."""
-    from cloud_server.labels import labels_of
-
-    server_dir = trained_of(directory, channel)
-    _change(server_dir, channel, labels_of(server_dir).with_added(names))
+    _change(trained_of(directory, channel), channel, lambda labels: labels.with_added(names))
 
 
 @app.command("rename")
@@ -50,20 +50,21 @@ def labels_rename(
     channel: Channel = "",
 ) -> None:
     """Give a label another name; robots take the old one in their recordings for the new one."""
-    from cloud_server.labels import labels_of
-
-    server_dir = trained_of(directory, channel)
-    _change(server_dir, channel, labels_of(server_dir).renamed(old, new))
+    _change(trained_of(directory, channel), channel, lambda labels: labels.renamed(old, new))
 
 
-def _change(server_dir: "ServerDirectory", channel: str, labels: "Labels") -> None:
-    from cloud_server.labels import relabel
+def _change(
+    server_dir: "ServerDirectory", channel: str, change: "Callable[[Labels], Labels]"
+) -> None:
+    from cloud_server.labels import labels_of, relabel
     from cloud_server.state.settings import load_settings
+    from fleet_model.errors import SettingsError
 
     settings = load_settings(server_dir.settings).publish
     if channel:
         settings = settings.model_copy(update={"channel": channel})
-    tell_alike(labels.names)
+    with suppress(SettingsError):  # it is raised again below, unless there is work left to do
+        tell_alike(change(labels_of(server_dir)).names)
     with with_steps("labels") as tell:
-        version = relabel(server_dir, settings, labels, tell)
+        version = relabel(server_dir, settings, change, tell)
     typer.echo(f"version {version} is published; robots learn its labels from the next round on")

@@ -14,18 +14,27 @@ import pytest
 from cloud_server import labels as labels_module
 from cloud_server.labels import Labels, labels_of, relabel
 from cloud_server.models import publish as publish_module
-from cloud_server.models.export import BundleJob, ExportResult, InitJob
+from cloud_server.models.export import ExportResult, InitJob
 from cloud_server.models.older_agents import OlderAgents
 from cloud_server.models.own_weights import Rows
 from cloud_server.runs.run_rounds import _with_its_labels, request_of
 from cloud_server.runs.run_store import Run, RunStore
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.kit import write_kit
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import RoundSettings, load_settings
-from fleet_model.bundle import MANIFEST, parse_trainer
+from fleet_model.bundle import (
+    MANIFEST,
+    TRAINER,
+    entry_of,
+    parse_manifest,
+    parse_trainer,
+    to_json,
+)
 from fleet_model.errors import SettingsError
 from fleet_model.types import Checkpoint
+from fleet_model.workload import rebuild
 
 OLD = ("circle", "square", "star")
 DATA = Path(__file__).parents[1] / "data"
@@ -47,11 +56,19 @@ def run_export(job, progress=lambda line: None, stop=lambda: False):
 
 
 def copy_tiny(job, progress=lambda line: None, stop=lambda: False):
-    """Be done at once: what was exported does not matter."""
+    """Be done at once: nothing that was exported matters but the labels."""
     shutil.copytree(TINY, job.directory, dirs_exist_ok=True)
-    if isinstance(job, BundleJob):
-        values = json.loads((TINY / MANIFEST).read_text())
-        (job.directory / MANIFEST).write_text(json.dumps({**values, "version": job.version}))
+    trainer = job.directory / TRAINER
+    if isinstance(job, InitJob):
+        task = rebuild(job.workload).task.model_copy(update={"former": job.former})
+        spec = parse_trainer((TINY / TRAINER).read_bytes())
+        changed = spec.model_copy(update={"workload": job.workload, "task": task})
+        trainer.write_bytes(to_json(changed))
+    else:
+        shutil.copy(job.model / TRAINER, trainer)
+        manifest = parse_manifest((TINY / MANIFEST).read_bytes())
+        update = {"version": job.version, "trainer": entry_of(trainer.read_bytes())}
+        (job.directory / MANIFEST).write_bytes(to_json(manifest.model_copy(update=update)))
     return ExportResult(metrics={})
 
 
@@ -65,7 +82,8 @@ def exporting(by):
 
 def change(server_dir, labels, lines=None):
     settings = load_settings(server_dir.settings, {}).publish
-    return relabel(server_dir, settings, labels, (lines if lines is not None else []).append)
+    change = labels if callable(labels) else lambda _: labels
+    return relabel(server_dir, settings, change, (lines if lines is not None else []).append)
 
 
 class Fleet(NamedTuple):
@@ -252,6 +270,53 @@ def test_killed_before_its_checkpoint_is_there_nothing_has_changed(server_dir):
     with exporting(copy_tiny):
         assert change(server_dir, wanted) == 3
     assert sorted(p.name for p in server_dir.home.glob("*model*")) == ["model", "model-000003"]
+
+
+@pytest.mark.parametrize("step", ["offer", "write_kit"])
+@pytest.mark.parametrize(
+    ("wanted", "other"),
+    [
+        (lambda labels: labels.with_added(["moon"]), lambda labels: labels.with_added(["sun"])),
+        (lambda labels: labels.renamed("star", "moon"), lambda labels: labels.renamed("star", "x")),
+    ],
+)
+def test_killed_after_its_checkpoint_the_same_command_does_what_was_left(
+    server_dir, step, wanted, other
+):
+    def die(*_, **__):
+        raise KilledError
+
+    write_kit(server_dir, load_settings(server_dir.settings, {}))
+    with exporting(copy_tiny) as patch:
+        patch.setattr(*((DirectoryStore, step) if step == "offer" else (labels_module, step)), die)
+        with pytest.raises(KilledError):
+            change(server_dir, wanted)
+    store, lines = DirectoryStore(server_dir.store), []
+    assert store.channels() == {"stable": 1 if step == "offer" else 2}
+    made = labels_of(server_dir)
+    with exporting(None):  # nothing is exported again
+        assert change(server_dir, wanted, lines) == 2
+    assert (store.channels(), labels_of(server_dir)) == ({"stable": 2}, made)
+    assert f"labels = {json.dumps(made.names)}" in (server_dir.kit / "kit.toml").read_text()
+    assert lines == [
+        "note: version 2 has these labels already; channel stable and the kit, which a command "
+        "that did not end has left, get it now"
+    ]
+    with pytest.raises(SettingsError):  # done is done
+        change(server_dir, wanted)
+
+
+def test_another_change_after_a_killed_one_comes_on_top_of_it(server_dir):
+    def die(*_, **__):
+        raise KilledError
+
+    with exporting(copy_tiny) as patch:
+        patch.setattr(DirectoryStore, "offer", die)
+        with pytest.raises(KilledError):
+            change(server_dir, lambda labels: labels.with_added(["moon"]))
+    with exporting(copy_tiny):
+        assert change(server_dir, lambda labels: labels.with_added(["sun"])) == 3
+    assert labels_of(server_dir).names == (*OLD, "moon", "sun")
 
 
 def test_labels_do_not_change_under_a_run(server_dir):

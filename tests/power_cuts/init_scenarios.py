@@ -16,10 +16,12 @@ from cloud_server.state.model_store import DirectoryStore
 from fleet_model.bundle import (
     MANIFEST,
     TRAINER,
+    entry_of,
     parse_manifest,
     parse_trainer,
     require_file,
     sha256_of,
+    to_json,
 )
 from fleet_model.errors import SettingsError
 
@@ -31,12 +33,17 @@ def _plan() -> Any:
     from cloud_server.initialize import InitPlan
 
     def export(job: Any, *_: Any) -> None:
-        names = [MANIFEST, *parse_manifest((TINY / MANIFEST).read_bytes()).files]
-        if job.job == "init":
-            trainer = parse_trainer((TINY / TRAINER).read_bytes())
-            names = [*trainer.files, "weights.safetensors"]
-        for name in [*names, TRAINER]:
+        manifest, spec = parse_manifest((TINY / MANIFEST).read_bytes()), job.directory / TRAINER
+        trainer = parse_trainer((TINY / TRAINER).read_bytes())
+        init = job.job == "init"
+        for name in [*trainer.files, "weights.safetensors"] if init else manifest.files:
             shutil.copy(TINY / name, job.directory)
+        if init:
+            spec.write_bytes(to_json(trainer.model_copy(update={"workload": job.workload})))
+        else:
+            shutil.copy(job.model / TRAINER, spec)
+            changed = {"version": job.version, "trainer": entry_of(spec.read_bytes())}
+            (job.directory / MANIFEST).write_bytes(to_json(manifest.model_copy(update=changed)))
 
     cloud_server.initialize.run_export = cloud_server.models.publish.run_export = export
     config = json.loads((TINY / TRAINER).read_text())["workload"]["config"]
@@ -68,7 +75,7 @@ def _initialized(root: Path) -> str:
     assert read_certificates(server_dir).fits
     assert len(server_dir.admin_token.read_text().strip()) > 20
     assert Checkpoints(server_dir.checkpoints).latest().version == 0
-    assert served_version(DirectoryStore(server_dir.store)) == 1  # of the tiny bundle
+    assert served_version(DirectoryStore(server_dir.store)) == 0
     trainer = parse_trainer((server_dir.model / TRAINER).read_bytes())
     for name, entry in trainer.files.items():
         require_file(server_dir.model / name, entry)
@@ -174,30 +181,52 @@ ADD_CHANNEL = Scenario(
 def _relabel(root: Path) -> None:
     import cloud_server.labels
     import cloud_server.models.publish
-    from cloud_server.labels import Labels, relabel
+    from cloud_server.labels import relabel
     from cloud_server.state.settings import PublishSettings
 
     _plan()  # its exports
     cloud_server.labels.run_export = cloud_server.models.publish.run_export
-    labels = Labels(("circle", "square", "star", "moon"))
-    relabel(ServerDirectory(root / "servers" / "fleet"), PublishSettings(), labels, print)
+    relabel(_fleet(root), PublishSettings(), lambda labels: labels.with_added(["moon"]), print)
     mark()
 
 
-def _labels(root: Path) -> tuple[int, str]:
-    """Return the newest version and the folder of its trainer files, which are complete."""
-    server_dir = ServerDirectory(root / "servers" / "fleet")
-    version = Checkpoints(server_dir.checkpoints).latest().version
-    model, store = server_dir.model_of(version), DirectoryStore(server_dir.store)
+def _fleet(root: Path) -> ServerDirectory:
+    return ServerDirectory(root / "servers" / "fleet")
+
+
+def _labels(root: Path) -> tuple[str, int | None, bool]:
+    """Return the labels, the version that robots are given, and whether the kit fits to them."""
+    from cloud_server.labels import labels_of
+    from cloud_server.state.kit import faults_of_kit
+    from cloud_server.state.settings import load_settings
+
+    server_dir = _fleet(root)
+    labels, store = labels_of(server_dir).names, DirectoryStore(server_dir.store)
+    model = server_dir.model_of(Checkpoints(server_dir.checkpoints).latest().version)
     for name, entry in parse_trainer((model / TRAINER).read_bytes()).files.items():
         require_file(model / name, entry)
         assert store.object(entry.sha256) is not None  # robots can fetch it
-    return version, model.name
+    fits = not faults_of_kit(server_dir, load_settings(server_dir.settings))
+    return ",".join(labels), served_version(store), fits
+
+
+def _relabel_again(root: Path) -> None:
+    try:
+        _relabel(root)
+    except SettingsError:  # the label is there already
+        assert _labels(root)[1:] == (1, True)
+
+
+def _while_labels_change(states: list[Any], step: int) -> list[Any]:
+    """The checkpoint comes first, then the channel, then the kit: the same command goes on."""
+    labels = states[1][0]
+    return [(labels, 0, False), (labels, 1, False)] if step == 0 else []
 
 
 RELABEL = Scenario(
     prepare=_initialize,
     act=_relabel,
     observe=_labels,
-    resume=lambda root: None if _labels(root)[0] else _relabel(root),
+    resume=_relabel_again,
+    between=_while_labels_change,
 )
