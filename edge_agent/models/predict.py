@@ -20,7 +20,7 @@ import numpy as np
 from edge_agent.data.confusion import count_confusion
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.source import is_bag, shown
+from edge_agent.data.frames.source import is_bag, is_live, shown
 from edge_agent.data.label_formats.label_topic import has_topic
 from edge_agent.data.label_words import require_label_source
 from edge_agent.data.labels import (
@@ -148,6 +148,8 @@ def run_predict(
             found.append(_without_input(one))
         if damage and not found:
             raise FrameError(f"{name}: no frame can be read: {damage.sentence()}")
+        if not found and options.path and not is_live(options.path):
+            raise FrameError(f"{name}: holds no frame; `edge-agent inspect` shows what it holds")
     summary = _summary(engine, found, damage, left_out)
     if options.json:
         answers = [row.cells(task.answer) for one in found for row in one.rows]

@@ -232,6 +232,16 @@ def test_predict_needs_no_settings_when_a_bundle_is_given(image_folder, tmp_path
     assert json.loads(out)["summary"]["model_version"] == 1
 
 
+def test_predictions_of_a_folder_that_is_half_damaged_end_with_13(image_folder, tmp_path):
+    folder = image_folder("frames", {"circle": 4})
+    for name in ("000", "002"):
+        (folder / "circle" / f"{name}.png").write_bytes(b"spoilt")
+    rows = tmp_path / "rows.csv"
+    said = type_outside("predict", folder, "--bundle", TINY, "--csv", rows, code=13)
+    assert len(rows.read_text().splitlines()) == 3
+    assert "edge-agent: done, with losses: 2 x unknown format, first frames/circle/000.png" in said
+
+
 def test_the_status_shows_what_the_server_thinks(config):
     status = Status(state="idle", standing="suspended", standing_reason="3 refused updates")
     status.last_notice = "run a round 3: refused: norm 40 times the median"

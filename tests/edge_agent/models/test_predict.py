@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from mcap.writer import Writer
 
 from edge_agent.data.extraction.extract import ExtractOptions, extract
 from edge_agent.data.labels import LabelSettings
@@ -226,6 +227,17 @@ def test_nothing_readable_is_an_error_and_leaves_the_old_csv(image_folder, run, 
     assert rows.read_text() == "old"
     with pytest.raises(FrameError, match="gone: no such file"):
         run(tmp_path / "gone")
+
+
+def test_a_bag_without_a_frame_is_an_error(tmp_path, run):
+    with (tmp_path / "empty.mcap").open("wb") as stream:
+        writer = Writer(stream)
+        writer.start("ros2")
+        image = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", b"")
+        writer.register_channel("/camera/image", "cdr", image)
+        writer.finish()
+    with pytest.raises(FrameError, match=r"^empty\.mcap: holds no frame; `edge-agent inspect`"):
+        run(tmp_path / "empty.mcap")
 
 
 def test_the_truth_of_a_bag_may_stand_in_a_file(bags, bag, run, tmp_path):
