@@ -17,6 +17,7 @@ from edge_agent.cli import app
 from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import load_settings
 from fleet_model import __version__
+from fleet_model.errors import LossError
 from fleet_model.protocol.proof import fingerprint
 
 pytestmark = pytest.mark.base
@@ -236,10 +237,10 @@ def test_predictions_of_a_folder_that_is_half_damaged_end_with_13(image_folder, 
     folder = image_folder("frames", {"circle": 4})
     for name in ("000", "002"):
         (folder / "circle" / f"{name}.png").write_bytes(b"spoilt")
-    rows = tmp_path / "rows.csv"
-    said = type_outside("predict", folder, "--bundle", TINY, "--csv", rows, code=13)
-    assert len(rows.read_text().splitlines()) == 3
-    assert "edge-agent: done, with losses: 2 x unknown format, first frames/circle/000.png" in said
+    with pytest.raises(LossError, match=r"2 x unknown format, first frames/circle/000\.png"):
+        type_("predict", folder, "--bundle", TINY, "--csv", tmp_path / "rows.csv")
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 3
+    assert LossError.exit_code == 13
 
 
 def test_the_status_shows_what_the_server_thinks(config):
