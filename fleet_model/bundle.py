@@ -117,6 +117,9 @@ class Manifest(_File):
     trainer: FileEntry  # trainer.json
     files: dict[FileName, FileEntry]
     metrics: dict[str, float] = {}
+    # The version whose weights these are, if a person has taken a newer one back: robots then ask
+    # only whether it runs.
+    rolls_back_to: int | None = None
 
     @property
     def described_task(self) -> Task:

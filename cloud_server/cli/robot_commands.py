@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloud_server.cli.terminal import Directory, Json, console, table
+from cloud_server.cli.terminal import Directory, Json, console, shown_model, table
 from fleet_model.errors import FleetError, SettingsError
 
 if TYPE_CHECKING:
@@ -19,7 +19,12 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Who may take part. A running server follows every change within seconds.",
 )
-_UNKNOWN: Mapping[str, Any] = {"software": "", "protocol": None}  # of a robot that was never seen
+_UNKNOWN: Mapping[str, Any] = {  # of a robot that was never seen
+    "software": "",
+    "protocol": None,
+    "model_version": None,
+    "trial": None,
+}
 NO_SITE = "default"  # site of robots for which the operator names none
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of the robot")]
 Reason = Annotated[str, typer.Option(help="what the robot and its owner are told")]
@@ -186,10 +191,11 @@ def robots_list(directory: Directory, json_output: Json = False) -> None:
     rows = []
     for r in robots:
         agent = agents.get(r.name, _UNKNOWN)
-        told = [agent["software"] or "-", str(agent["protocol"] or "-")]
+        model = shown_model(agent["model_version"], agent["trial"])
+        told = [model, agent["software"] or "-", str(agent["protocol"] or "-")]
         labels, added = ", ".join(r.labels), r.added_at[:19]
         rows.append((r.name, r.site, r.state, labels, *told, r.fingerprint, added, r.reason))
-    columns = ("software", "protocol", "key", "added (UTC)", "reason")
+    columns = ("version", "software", "protocol", "key", "added (UTC)", "reason")
     table(("robot", "site", "state", "labels", *columns), rows)
     for line in name_no_server(older):
         typer.echo(line)
@@ -235,6 +241,11 @@ def _agents_and_waiting(
             told = {} if report is None else report.model_dump()
             reports[robot.name] = (told, seen.protocol(robot.name))
     return {
-        name: {"software": report.get("software", ""), "protocol": protocol}
+        name: {
+            "software": report.get("software", ""),
+            "protocol": protocol,
+            "model_version": report.get("model_version"),
+            "trial": report.get("trial"),
+        }
         for name, (report, protocol) in reports.items()
     }, waiting

@@ -19,6 +19,7 @@ from cloud_server.cli.terminal import (
     made_table,
     outcome_of_run,
     show_table,
+    shown_model,
     table,
     trained_of,
 )
@@ -200,7 +201,7 @@ def _robots(robots: list[dict[str, Any]], failed: "Set[str]") -> "Table":
             robot["state"],
             _trains_now(robot, report.get("busy", ""), failed),
             "never" if seen is None else f"{age(seen)} ago",
-            "-" if version is None else str(version),
+            shown_model(version, report.get("trial")),
             "-" if examples is None else str(examples),
             "-" if battery is None else f"{battery:.0f} %",
         )

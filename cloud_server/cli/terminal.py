@@ -211,3 +211,15 @@ def trained_of(directory: Path, channel: str) -> "ServerDirectory":
     server_dir = ServerDirectory(directory)
     server_dir.require()
     return server_dir.trained()
+
+
+def shown_model(version: int | None, trial: Mapping[str, Any] | None) -> str:
+    """Return a cell of a table: the version that a robot runs, and what became of the last one."""
+    from fleet_model.protocol.trial import TrialOutcome
+
+    active = "-" if version is None else str(version)
+    if not trial:
+        return active
+    last = TrialOutcome.model_validate(trial)
+    same = last.version == version
+    return f"{active} {last.short}" if same else f"{active} ({last.version} {last.short})"

@@ -14,6 +14,7 @@ from cloud_server.state.verdict_log import not_counted
 from fleet_model.errors import one_line
 from fleet_model.protocol.example_counts import tell_left_out
 from fleet_model.protocol.outcome import OutcomeKind
+from fleet_model.protocol.trial import BACK, CONFIRMED, PROBATION, REFUSED, TrialOutcome
 
 MAX_IN_COMMAND = 100  # robots
 MAX_WAITING = 5  # unknown keys: strangers must not push everything else off the screen
@@ -48,6 +49,7 @@ def tell(status: FleetStatus) -> list[str]:
     lines += _answers("replies that were too large, which are refused", status.too_large)
     lines += _answers("replies whose objects had false names, which are refused", status.misnamed)
     lines += _robots(status.robots)
+    lines += _trials(status.robots)
     lines += name_no_server(
         [r.name for r in status.robots if r.names_server is False and r.state != "revoked"]
     )
@@ -159,6 +161,28 @@ def _robots(robots: Sequence[RobotStatus]) -> list[str]:
     return told
 
 
+def _trial(robot: RobotStatus) -> TrialOutcome | None:
+    trial = (robot.report or {}).get("trial")
+    return TrialOutcome.model_validate(trial) if trial else None
+
+
+def _trials(robots: Sequence[RobotStatus]) -> list[str]:
+    """Tell what became of the models that robots tried: of the newest who has it, and each no."""
+    tried = [(robot.name, trial) for robot in robots if (trial := _trial(robot))]
+    lines = []
+    for state, how in ((CONFIRMED, "confirmed by"), (PROBATION, "on probation on")):
+        newest = max((trial.version for _, trial in tried if trial.state == state), default=-1)
+        group = [n for n, trial in tried if (trial.state, trial.version) == (state, newest)]
+        if group:
+            lines.append(f"version {newest} is {how} {names(group)}")
+    for state, how in ((REFUSED, "refused by"), (BACK, "given back by")):
+        for version in sorted({trial.version for _, trial in tried if trial.state == state}):
+            of = [(n, t) for n, t in tried if (t.state, t.version) == (state, version)]
+            told = names(f"{name} ({trial.reason})" for name, trial in of)
+            lines.append(f"WARNING: version {version} is {how} {told}")
+    return lines
+
+
 def _of_all(sentence: str, group: Sequence[str]) -> str:
     """Fill in one robot or many; a command gets them all, to be copied."""
     command = " ".join(group[:MAX_IN_COMMAND])
@@ -175,7 +199,9 @@ def _seen(last_seen_s: float | None) -> str:
 def _robot(robot: RobotStatus) -> list[str]:
     """Return sentences for `_of_all` to fill in."""
     lines = [f"{{who}} {{be}} refused: {_plain(robot.refusal)}"] if robot.refusal else []
-    if reason := (robot.report or {}).get("not_installed"):
+    trial = _trial(robot)
+    reason = (robot.report or {}).get("not_installed")
+    if reason and not (trial and trial.words.startswith(reason)):  # `_trials` tells that
         lines.append(f"{{who}} {{do}} not run the newest model: {_plain(reason)}")
     if robot.warning:
         lines.append(f"{{who}}: {_plain(robot.warning)}")

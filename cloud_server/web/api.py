@@ -33,8 +33,9 @@ from fleet_model.protocol.proof import (
     fingerprint,
     utc_now,
 )
-from fleet_model.protocol.report import MAX_INT, STANDING_HEADER, pack_standing, unpack_report
+from fleet_model.protocol.report import STANDING_HEADER, pack_standing, unpack_report
 from fleet_model.protocol.routes import CHANNEL, HELLO, OBJECT, ROBOT, WHOAMI
+from fleet_model.protocol.trial import MAX_INT
 from fleet_model.protocol.version import FIRST_PROTOCOL, MAX_PROTOCOL
 
 NAME, SHA256 = re.compile(r"[a-z][a-z0-9-]{0,30}"), re.compile(r"[0-9a-f]{64}")

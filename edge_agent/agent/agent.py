@@ -18,6 +18,7 @@ from edge_agent.agent.status import StatusFile
 from edge_agent.link.addresses import Addresses
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.models.deploy import Models
+from edge_agent.models.install import Installer
 from edge_agent.robot.backoff import Backoff
 from edge_agent.robot.settings import AgentSettings
 from fleet_model.command_line.systemd import notify
@@ -26,6 +27,7 @@ from fleet_model.errors import (
     ConnectionFailed,
     FleetError,
     RefusedError,
+    StoppedError,
     StorageError,
 )
 
@@ -51,10 +53,12 @@ class Agent:
         self._store.use(self._addresses.current)
         self._models = Models(settings.state / "models", settings.server.channel)
         self._active: Offer | None = None
+        self._active_name = ""
         self._file = StatusFile(settings.state, settings.training.trainer)
         self._reporter = Reporter(settings)
         self._participation: Participation | None = None
         self._stop = threading.Event()
+        self._installer = Installer(settings, self._models, self._stop)
         self._failures, self._refusals = Backoff(), Backoff(MOST_REFUSED_S)
         self._install_backoff = Backoff()
         self._look_at = 0.0  # monotonic: no look at the newest model before
@@ -104,11 +108,20 @@ class Agent:
     def _look_at_models(self) -> None:
         """Find out what is active; damaged files or a new precision are installed again."""
         try:
-            self._activate(self._models.active(self._settings.engine.precision))
+            self._installer.begin()
+        except FleetError as error:
+            log.error("what an earlier start has left cannot be finished: %s", error)
+        try:
+            self._find_active()
             if self._file.status.active_version is not None:  # else the server has not been asked
                 self._file.set_not_installed(self._of_another_channel())
         except (BundleError, StorageError) as error:
             log.warning("the active model is not whole: %s", error)
+
+    def _find_active(self) -> None:
+        """Ask the disk: the end of a probation or `edge-agent rollback` may have changed it."""
+        self._active_name = self._models.active_name
+        self._activate(self._models.active(self._settings.engine.precision))
 
     def _activate(self, offer: "Offer | None") -> None:
         self._active = offer
@@ -163,6 +176,9 @@ class Agent:
         self._look_at = time.monotonic() + self._settings.poll.idle_s  # also during a run
         before, status = self._store.bytes_down, self._file.status
         try:
+            if self._active_name != self._models.active_name:
+                self._find_active()
+            self._tell_trial()
             report = self._reporter.packed(status, self._store.standing.protocol)
             offer = self._store.latest(self._settings.server.channel, report)
             self._file.update_standing(self._store.standing)
@@ -171,19 +187,33 @@ class Agent:
             if offer is None or offer == self._active:
                 self._file.set_not_installed(self._of_another_channel())
                 return
-            self._models.install(self._store, offer, self._settings.engine.precision)
+            refused = self._installer.follow(self._store, offer)
+        except StoppedError:
+            return
         except (BundleError, StorageError) as error:
             log.error("the newest model is not installed: %s", error)
             self._file.set_not_installed(str(error))
             self._look_at = time.monotonic() + self._install_backoff.next_s()
             return
         self._install_backoff.reset()
+        self._tell_trial()
+        if refused:
+            self._file.set_not_installed(refused)
+            return
         received, version = self._store.bytes_down - before, offer.manifest.version
         log.info("version %d is active, %d bytes fetched", version, received)
+        self._active_name = self._models.active_name
         self._activate(offer)
         status.not_installed = ""
         status.publishes.append({"version": version, "bytes_down": received})
         self._file.set_state("idle")
+
+    def _tell_trial(self) -> None:
+        last = self._installer.last
+        trial = last.model_dump(exclude_defaults=True) if last else None
+        if trial != self._file.status.trial:
+            self._file.status.trial = trial
+            self._file.write()
 
     def _until_done(self, action: Callable[[], None]) -> None:
         """Do it until it works or the agent stops; wait longer each time, with jitter.
@@ -257,7 +287,7 @@ class Agent:
         return self._participation.pause_s
 
     def _close(self, reason: str) -> None:
-        for part in (self._participation, self._store, self._file.memory):
+        for part in (self._participation, self._installer, self._store, self._file.memory):
             if part is not None:
                 part.close()
         self._file.set_state("stopped", reason)

@@ -15,6 +15,7 @@ from edge_agent.robot.settings import AgentSettings
 from fleet_model import __version__
 from fleet_model.errors import UpdateError, one_line
 from fleet_model.protocol.report import Fact, RobotReport, pack_report
+from fleet_model.protocol.trial import TrialOutcome
 from fleet_model.protocol.version import FIRST_PROTOCOL
 
 MAX_NOT_INSTALLED = 200  # characters, as RobotReport.not_installed
@@ -37,7 +38,7 @@ class Reporter:
         """Return the report of this moment as it travels to a server of that protocol."""
         report = self._gather(status)
         if server_protocol == FIRST_PROTOCOL:  # it would refuse the whole report
-            report = report.model_copy(update={"not_installed": ""})
+            report = report.model_copy(update={"not_installed": "", "trial": None})
         try:
             text = pack_report(report)
         except UpdateError as error:
@@ -58,6 +59,7 @@ class Reporter:
             trainer=settings.training.trainer[:100] if trains else "",
             software=__version__,
             not_installed=_words(status.not_installed),
+            trial=TrialOutcome.model_validate(status.trial) if status.trial else None,
             facts=self._facts(),
         )
 

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from edge_agent.cli.status_lines import status_lines
 from edge_agent.data.frames.source import is_live, source_path
 from fleet_model.command_line.app import make_app, run_app, show_findings
 from fleet_model.errors import BundleError, LossError
+
+if TYPE_CHECKING:
+    from edge_agent.models.install import Installer
 
 app = make_app(
     "Federated learning for fleets of robots: the robot's side.",
@@ -152,6 +155,7 @@ def resume(config: Config = CONFIG) -> None:
 def status(config: Config = CONFIG, json_output: Json = False) -> None:
     """Show what the agent on this robot last did, and what the server thinks of it."""
     from edge_agent.agent.status import read_status
+    from edge_agent.models.trials import TrialFile
     from edge_agent.robot.pause import pause_reason
     from edge_agent.robot.settings import load_settings, settings_file
 
@@ -160,6 +164,8 @@ def status(config: Config = CONFIG, json_output: Json = False) -> None:
     paused = pause_reason(settings.state)
     if answer:
         answer["paused"] = paused
+        tried = TrialFile(settings.state / "models").read().last  # also of a robot that stopped
+        answer["trial"] = tried.model_dump(exclude_defaults=True) if tried else None
     if json_output:
         typer.echo(json.dumps(answer))
         return
@@ -171,6 +177,39 @@ def status(config: Config = CONFIG, json_output: Json = False) -> None:
     config = settings_file(config)
     if config.stat().st_mtime > answer.get("started_at", math.inf) and answer["state"] != "stopped":
         typer.echo(f"settings {config} was changed after the agent started: restart the agent")
+
+
+@app.command()
+def install(
+    config: Config = CONFIG,
+    force: Annotated[
+        bool, typer.Option(help="also if it is worse here than the running model; it must run")
+    ] = False,
+) -> None:
+    """Have a refused model tried again: the agent does it at its next poll."""
+    refused = _installer(config).allow(force=force)
+    if refused is None:
+        typer.echo("no model is refused; `edge-agent run` installs what the channel offers")
+        return
+    typer.echo(f"the agent tries it again at its next poll; until now {refused.words}")
+
+
+@app.command()
+def rollback(config: Config = CONFIG) -> None:
+    """Go back to the version before, now; the given version is not installed again by itself."""
+    typer.echo(_installer(config).roll_back())
+
+
+def _installer(config: Path) -> "Installer":
+    from threading import Event
+
+    from edge_agent.models.deploy import Models
+    from edge_agent.models.install import Installer
+    from edge_agent.robot.settings import load_settings
+
+    settings = load_settings(config)
+    models = Models(settings.state / "models", settings.server.channel)
+    return Installer(settings, models, Event())
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Any
 def status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     """Say in plain words what an agent wrote; one of an earlier version wrote less."""
     from edge_agent.robot.pause import WITHOUT_REASON
+    from fleet_model.protocol.trial import TrialOutcome
 
     name = answer["name"]  # known since the server's first answer after the start
     if name:
@@ -25,7 +26,11 @@ def status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"paused   {given}no training until `edge-agent resume`"
     version = answer["active_version"]
     yield f"version  {'none yet' if version is None else version}"
-    if reason := answer.get("not_installed"):
+    words = ""
+    if trial := answer.get("trial"):
+        words = TrialOutcome.model_validate(trial).words
+        yield f"trial    {words}"
+    if (reason := answer.get("not_installed")) and reason != words:
         yield f"newest   not installed: {reason}"
     yield f"memory   {answer['idle_mb']:.0f} MB idle, {answer['peak_mb']:.0f} MB peak"
     if ingest := answer.get("ingest"):

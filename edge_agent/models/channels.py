@@ -27,15 +27,28 @@ class Channels:
         """Return the folder name of the followed channel's version; "" if it has none."""
         return named(self._link)
 
-    def activate(self, version: str) -> None:
-        """Make a complete version the followed channel's; the one before becomes its previous."""
+    def previous(self) -> str:
+        """Return the folder name of the version to go back to; "" if there is none."""
+        return named(self._beside(PREVIOUS))
+
+    def activate(self, version: str, good: str = "") -> None:
+        """Make a complete version the followed channel's.
+
+        Args:
+            version: its folder name.
+            good: what becomes the previous version; "": the one that was active before.
+        """
         before = self.active()
         if before == version:
             return
         make_directory(self._root)
-        if before:
-            point_durably(self._beside(PREVIOUS), f"../versions/{before}")
+        if good or before:
+            point_durably(self._beside(PREVIOUS), f"../versions/{good or before}")
         point_durably(self._link, f"../versions/{version}")
+
+    def go_back(self) -> None:
+        """Make the previous version the followed channel's again."""
+        point_durably(self._link, f"../versions/{self.previous()}")
 
     def train_with(self, trainer: str) -> None:
         """Make a complete trainer the followed channel's."""

@@ -1,4 +1,4 @@
-"""Install a published bundle next to the running one, then switch to it in one step.
+"""Put a published bundle next to the running one, then switch to it in one step, or back.
 
   <models>/objects/<sha256>              every file by content, fetched once
   <models>/versions/000005-<manifest>/   manifest.json, the engine's files (hard links to objects)
@@ -76,10 +76,10 @@ class Models:
             BundleError: a file that `precision` needs is damaged or missing; `install` repairs it.
             StorageError: it cannot be read.
         """
-        with self._disk():
+        with self.disk():
             self._adopt()
             name = self._channels.active()
-            directory = self._root / "versions" / name
+            directory = self.folder(name)
             if not name or not (directory / MANIFEST).exists():
                 return None
             offer = read_offer((directory / MANIFEST).read_bytes())
@@ -94,31 +94,84 @@ class Models:
             BundleError: its manifest is damaged.
             StorageError: it cannot be read.
         """
-        with self._disk():
+        with self.disk():
             path = self.current / MANIFEST
             return read_offer(path.read_bytes()).manifest.version if path.exists() else None
 
     def install(self, store: ModelStore, offer: Offer, precision: str) -> None:
-        """Fetch what is missing, verify everything, switch; the manifest is kept as it came.
+        """Stage and activate in one; raises as `stage`."""
+        self.activate(self.stage(store, offer, precision))
+
+    def stage(self, store: ModelStore, offer: Offer, precision: str) -> str:
+        """Fetch what is missing and verify everything; the manifest is kept as it came.
+
+        Returns:
+            The version's name, for `activate` and `folder`.
 
         Raises:
-            BundleError: a file is not what the manifest says; the active version stays.
+            BundleError: a file is not what the manifest says.
             ConnectionFailed: the server went away; what was fetched is kept for the next try.
-            StorageError: the disk is full or cannot be written; the active version stays.
+            StorageError: the disk is full or cannot be written.
         """
         needed = offer.manifest.needed(precision)
-        name = f"{offer.manifest.version:06d}-{sha256_of(offer.content)[:8]}"
-        directory = self._root / "versions" / name
-        with self._disk():
+        name = name_of(offer)
+        directory = self.folder(name)
+        with self.disk():
             self._adopt()
-            before = self._channels.active()
             self._assemble(directory, needed, store)
             write_durably(directory / MANIFEST, offer.content)  # makes the links durable, too
             read_bundle(directory, needed)
-            self._channels.activate(name)
+        return name
+
+    def activate(self, name: str, good: str = "") -> None:
+        """Switch to a staged version; `good` is the one to go back to, "" the one before.
+
+        Raises:
+            StorageError: the disk is full or cannot be written; the active version stays.
+        """
+        with self.disk():
+            before = self._channels.active()
+            self._channels.activate(name, good)
             self._use(name)
             if name != before:  # else it was repaired
                 self._collect(keep={name, *self._channels.versions()})
+
+    def go_back(self, precision: str) -> None:
+        """Switch to the previous version; the one that was active is removed.
+
+        Raises:
+            BundleError: there is none, or it is damaged; the active version stays.
+            StorageError: the disk cannot be written; go on with `go_back` when it can.
+        """
+        previous = self.require_previous(precision)
+        with self.disk():
+            self._channels.go_back()
+            self._use(previous)
+            self._collect(keep=self._channels.versions())
+
+    def require_previous(self, precision: str) -> str:
+        """Return the name of the version that `go_back` switches to; raises BundleError as it."""
+        previous = self._channels.previous()
+        if not previous or previous == self.active_name:
+            raise BundleError("there is no version to go back to")
+        with self.disk():
+            manifest = read_bundle(self.folder(previous), names=())
+            read_bundle(self.folder(previous), manifest.needed(precision))
+        return previous
+
+    def discard(self) -> None:
+        """Remove versions that were staged and are not used; raises StorageError."""
+        with self.disk():
+            self._collect(keep=self._channels.versions())
+
+    @property
+    def active_name(self) -> str:
+        """The name of the followed channel's version; "" if it has none."""
+        return self._channels.active()
+
+    def folder(self, name: str) -> Path:
+        """Return the bundle directory of a version by its name."""
+        return self._root / "versions" / name
 
     def trainer(self, store: ModelStore, entry: FileEntry, part: str) -> tuple[TrainerSpec, Path]:
         """Return a trainer specification and the directory of its verified files.
@@ -133,7 +186,7 @@ class Models:
             StorageError: the disk is full or cannot be written.
         """
         directory = self._root / "trainers" / f"{entry.sha256[:16]}-{part.replace(':', '.')}"
-        with self._disk():
+        with self.disk():
             self._assemble(directory, {TRAINER: entry}, store)
             spec = parse_trainer((directory / TRAINER).read_bytes())
             names = spec.parts.get(part, tuple(spec.files) if ":" in part else ())
@@ -161,7 +214,7 @@ class Models:
             point_durably(self._root / "current", f"versions/{name}")
 
     @contextmanager
-    def _disk(self) -> Iterator[None]:
+    def disk(self) -> Iterator[None]:
         """Say what to do about a disk; the reason may travel, so it holds no path."""
         try:
             yield
@@ -220,6 +273,11 @@ class Models:
             is_young = time.time() - status.st_mtime < PART_KEPT_S
             if status.st_nlink == 1 and not (path.suffix == PART and is_young):
                 path.unlink()
+
+
+def name_of(offer: Offer) -> str:
+    """Return the name of a version on this robot: number and content."""
+    return f"{offer.manifest.version:06d}-{sha256_of(offer.content)[:8]}"
 
 
 def _hand_over(before: Path, after: Path) -> None:

@@ -175,6 +175,54 @@ class EngineSettings(Section):
     )
 
 
+class InstallSettings(Section):
+    """What a published model must show on this robot before it stays."""
+
+    examples: int = Field(
+        default=200,
+        ge=0,
+        description="Held-out examples, at most, that a new model and the running one are both "
+        "tried on; without labels as many frames; 0: none.",
+    )
+    worse_by: float = Field(
+        default=0.03,
+        ge=0,
+        description="Refused: worse than the running model by more than this in the workload's "
+        "first measure (0.03 of accuracy), if chance alone does that in fewer than 1 of 100 cases.",
+    )
+    agreement: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="Without labels refused: the same answer as the running model on a smaller "
+        "share of frames, in 99 of 100 cases. Not asked beside version 0, which is untrained.",
+    )
+    slower: float = Field(
+        default=3.0,
+        gt=1,
+        description="Refused: so many times the running model's median time for an answer.",
+    )
+    memory_mb: float = Field(
+        default=1000.0,
+        gt=0,
+        description="Refused: the process that tries it takes more, with both models and Python.",
+    )
+    timeout_s: float = Field(
+        default=60.0, gt=0, description="Refused: it is not tried in this time, three times over."
+    )
+    probation_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="After the switch; then it is tried again, and is confirmed or given back.",
+    )
+    check: str = Field(
+        default="",
+        description="Your own check at the end of the probation, a command without a shell "
+        "(systemctl is-active --quiet perception); the model is given back if it fails or takes "
+        "over 10 s.",
+    )
+
+
 class ReportSettings(Section):
     """What the robot reports about itself beside battery, disk and model."""
 
@@ -206,6 +254,7 @@ class AgentSettings(Section):
     store: StoreSettings = StoreSettings()
     training: TrainSettings = TrainSettings()
     engine: EngineSettings = EngineSettings()
+    install: InstallSettings = InstallSettings()
     report: ReportSettings = ReportSettings()
     poll: PollSettings = PollSettings()
 

@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from edge_agent.robot.child_process import import_paths, step_aside, take_pipes
 from edge_agent.robot.logs import log_to_stderr
 from edge_agent.robot.reasons import is_ours, unexpected
 from edge_agent.robot.settings import TrainSettings
@@ -43,10 +44,6 @@ from fleet_model.errors import FleetError, TrainingError
 from fleet_model.loading import load_plugin
 from fleet_model.memory import framework_loaded
 from fleet_model.types import TRAIN, Update
-
-# Training is the least urgent work of a robot: at nice 10 it gets a tenth of a core that perception
-# or control wants, and all of an idle one. For the same reason the memory killer takes it first.
-NICENESS, OOM_SCORE = 10, 500
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +126,7 @@ class TrainingProcess:
                 [sys.executable, "-m", "edge_agent.training.training_process", str(self._idle_s)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, **self._environment, **_import_paths()},
+                env={**os.environ, **self._environment, **import_paths()},
                 start_new_session=True,  # Ctrl-C reaches the agent, which then ends the child
             )
             if self._stop_reason:
@@ -190,18 +187,12 @@ class TrainingProcess:
             child.wait()
 
 
-def _import_paths() -> Mapping[str, str]:
-    """Let the child import what its parent can, plug-ins too, but not from its current folder."""
-    paths = [path or str(Path.cwd()) for path in sys.path]
-    return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
-
-
 def main() -> NoReturn:
     """Answer jobs from stdin on stdout; `python -m edge_agent.training.training_process IDLE_S`."""
     idle_s = float(sys.argv[1])
     log_as_the_agent()
-    inbound, outbound = _take_pipes()
-    _step_aside()
+    inbound, outbound = take_pipes()
+    step_aside()
     packets: queue.SimpleQueue[Packet] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(inbound, packets), daemon=True).start()
     warm = _WarmTrainer()
@@ -279,22 +270,6 @@ def _receive(inbound: BinaryIO, packets: "queue.SimpleQueue[Packet]") -> None:
     while packet := read_packet(inbound):
         packets.put(packet)
     os._exit(0)
-
-
-def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Keep stdin and stdout to ourselves: what a library prints goes to stderr instead."""
-    inbound, outbound = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    return os.fdopen(inbound, "rb"), os.fdopen(outbound, "wb")
-
-
-def _step_aside() -> None:
-    os.nice(NICENESS)
-    with suppress(OSError):  # not in every container
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
 if __name__ == "__main__":

@@ -20,21 +20,11 @@ from pydantic import (
 )
 
 from fleet_model.errors import UpdateError, one_line
+from fleet_model.protocol.trial import MAX_INT, Count, TrialOutcome, printable
 from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL
 
-MAX_INT = 2**53  # exact as a float, too, as metrics and other languages need it
-
-
-def _printable(text: str) -> str:
-    """What a robot says is shown in the operator's terminal. A pattern would cost robots 6 MB."""
-    if not text.isprintable():
-        raise ValueError("expected printable characters")
-    return text
-
-
-_Words = Annotated[str, AfterValidator(_printable)]
+_Words = Annotated[str, AfterValidator(printable)]
 _Shown = Annotated[str, AfterValidator(one_line)]  # the robot shows and logs what a server says
-_Count = Annotated[int, Field(ge=0, le=MAX_INT)]
 Fact: TypeAlias = (
     bool
     | Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)]
@@ -55,16 +45,18 @@ class RobotReport(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
-    model_version: _Count | None = None  # that it predicts with
+    model_version: Count | None = None  # that it predicts with
     busy: Annotated[_Words, StringConstraints(max_length=100)] = ""  # why it wants no training now
     battery: Annotated[float, Field(ge=0, le=100)] | None = None  # percent
     charging: bool | None = None
-    free_disk_mb: _Count | None = None
-    examples: _Count | None = None
+    free_disk_mb: Count | None = None
+    examples: Count | None = None
     trainer: Annotated[_Words, StringConstraints(max_length=100)] = ""
     software: Annotated[_Words, StringConstraints(max_length=40)] = ""  # fleetlearn's version
     # Protocol 2: why the newest published model is not the one that it predicts with.
     not_installed: Annotated[_Words, StringConstraints(max_length=200)] = ""
+    # What became of the last model that was tried; a server of before ignores it.
+    trial: TrialOutcome | None = None
     # The operator's own facts, from a file on the robot: {"docked": true, "floor": 2}
     facts: Annotated[
         dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")], Fact],

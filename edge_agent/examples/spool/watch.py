@@ -14,11 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.examples.spool.recordings import TOTALS, Recording, Signature, Spool
+from edge_agent.robot.child_process import import_paths
 from edge_agent.robot.settings import AgentSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FOLDER = "examples"  # in the state directory
 _LEAST_S, _MOST_S = 0.1, 10.0  # between two looks
@@ -111,12 +114,7 @@ class SpoolWatch:
             [sys.executable, "-m", "edge_agent.examples.spool.ingest"],
             stdin=subprocess.PIPE,
             # One thread is enough for work that nobody waits for.
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "PYTHONSAFEPATH": "1",
-                "PYTHONPATH": _path(),
-            },
+            env={**os.environ, "OMP_NUM_THREADS": "1", **import_paths()},
             start_new_session=True,  # Ctrl-C reaches the agent, which then ends the child
         )
         if self._stop.is_set():
@@ -137,8 +135,3 @@ class SpoolWatch:
         if text and text != self._complaint:
             log.warning("%s", text)
         self._complaint = text
-
-
-def _path() -> str:
-    """Let the child import what its parent can."""
-    return os.pathsep.join(path or str(Path.cwd()) for path in sys.path)

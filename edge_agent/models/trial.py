@@ -1,0 +1,196 @@
+"""Try a new model beside the running one, in the child process of trial_process.py."""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edge_agent.examples.source import SourceSpec, learned_labels
+from edge_agent.models.trial_process import TrialJob
+from edge_agent.models.verdict import Findings
+from fleet_model.engine import TFLiteEngine
+from fleet_model.errors import BundleError, FleetError, FrameError
+from fleet_model.types import Encoded, Example, Prediction, Tensor, Tensors
+from fleet_model.workload import Workload
+
+EMPTY_RUNS = 20  # on zeros, where there are no examples
+SHUFFLES = 9999  # of the test against chance: a probability of 0.01 is known to 0.001
+RUNNING, CANDIDATE, EXAMPLES = "running", "candidate", "examples"  # whose turn it is
+log = logging.getLogger(__name__)
+
+
+class Answered(NamedTuple):
+    """What one engine makes of one example."""
+
+    predictions: Sequence[Prediction]
+    milliseconds: float  # without reading and encoding the input
+    outputs: Tensors
+    target: Tensors | None  # None: the truth is not known to this engine
+
+
+def try_model(job: TrialJob, turn: Callable[[str], None]) -> Findings:
+    """Return what a trial shows; `turn` is told whose turn it is, for this process may die.
+
+    Raises:
+        FleetError: the new model cannot be loaded.
+        Exception: whatever a plug-in raises.
+    """
+    turn(RUNNING)
+    running = _open_running(job)
+    turn(CANDIDATE)
+    candidate = TFLiteEngine(Path(job.candidate), job.precision)
+    candidate.warm_up()
+    turn(EXAMPLES)
+    examples, labelled = _examples(job, candidate.workload)
+    pairs: list[tuple[Answered, Answered | None]] = []
+    for example in examples:
+        turn(CANDIDATE)
+        after = _answer(candidate, example)
+        turn(RUNNING)
+        before = _answer(running, example) if running and after else None
+        if after:
+            pairs.append((after, before))
+    turn(CANDIDATE)
+    found = _compared(candidate, running, pairs, labelled=labelled)
+    if not pairs and running:
+        found |= _empty_times(candidate, running)
+    return Findings(running=running.manifest.version if running else None, **found)
+
+
+def _open_running(job: TrialJob) -> TFLiteEngine | None:
+    """Return the running model; one that is damaged is nothing to compare with."""
+    if not job.running:
+        return None
+    try:
+        running = TFLiteEngine(Path(job.running), job.precision)
+        running.warm_up()
+    except FleetError as error:
+        log.warning("the running model is not compared with: %s", error)
+        return None
+    return running
+
+
+def _examples(job: TrialJob, workload: Workload) -> tuple[list[Example], bool]:
+    """Return held-out examples with a truth and True; else any frames, and False."""
+    if job.source is None or not job.examples:
+        return [], False
+    task = workload.task
+    source, labels = SourceSpec(**job.source).renamed(task.former), learned_labels(task)
+    try:
+        found = list(source.examples(labels))
+        if not found and labels:
+            found = list(source.examples())
+    except FleetError as error:  # it is not the model's fault
+        log.warning("the new model is tried without this robot's examples: %s", error)
+        return [], False
+    except Exception:
+        log.exception("the new model is tried without this robot's examples")
+        return [], False
+    truths = [one for one in found if one.held_out and _target(workload, one) is not None]
+    chosen = truths or found
+    if len(chosen) > job.examples:
+        some = random.Random(0).sample(range(len(chosen)), job.examples)  # noqa: S311
+        chosen = [chosen[index] for index in sorted(some)]
+    return chosen, bool(truths)
+
+
+def _target(workload: Workload, example: Example) -> Tensors | None:
+    try:
+        return workload.target(example).tensors
+    except FrameError:
+        return None
+
+
+def _answer(engine: TFLiteEngine, example: Example) -> Answered | None:
+    """Return the answer to an example; None for one that cannot be read."""
+    try:
+        encoded: Encoded = engine.workload.encode(example.raw)
+    except FrameError:
+        return None
+    begin = time.perf_counter()
+    outputs = engine.run(encoded.inputs)
+    if any(np.isnan(output).any() for output in outputs.values()):
+        raise BundleError(f"version {engine.manifest.version} answers what is no number")
+    predictions = engine.workload.decode(outputs, encoded.context)
+    milliseconds = (time.perf_counter() - begin) * 1e3
+    return Answered(predictions, milliseconds, outputs, _target(engine.workload, example))
+
+
+def _compared(
+    candidate: TFLiteEngine,
+    running: TFLiteEngine | None,
+    pairs: Sequence[tuple[Answered, Answered | None]],
+    *,
+    labelled: bool,
+) -> dict[str, Any]:
+    """Return the fields of Findings that these answers show."""
+    found: dict[str, Any] = {"examples": len(pairs)}
+    both = [(after, before) for after, before in pairs if before is not None]
+    if both:
+        found["after_ms"] = median(after.milliseconds for after, _ in both)
+        found["before_ms"] = median(before.milliseconds for _, before in both)
+    if not labelled or not pairs:
+        if both:
+            found |= {"examples": len(both), "agreeing": sum(_best(a) == _best(b) for a, b in both)}
+        return found
+    name, better = next(iter(candidate.workload.task.measures.items()))
+    found |= {"measure": name, "better": better}
+    judged = [(a, b) for a, b in both if a.target is not None and b.target is not None]
+    if running and judged and running.workload.task.measures.get(name) == better:
+        after = [_measured(candidate, name, a) for a, _ in judged]
+        before = [_measured(running, name, b) for _, b in judged]
+        found["chance"] = chance_of(np.subtract(after, before) * (1 if better == "higher" else -1))
+        found["before"] = _measured(running, name, *(b for _, b in judged))
+    measured = [a for a, _ in (judged if "before" in found else pairs)]
+    value = _measured(candidate, name, *measured)
+    return found | {"after": value, "examples": len(measured)}
+
+
+def _measured(engine: TFLiteEngine, name: str, *answers: Answered) -> float:
+    """Return one measure over a batch of answers whose truth is known."""
+    outputs, targets = (
+        {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        for rows in zip(*((one.outputs, one.target or {}) for one in answers), strict=True)
+    )
+    return float(engine.workload.measure(outputs, targets).get(name, np.nan))
+
+
+def chance_of(gains: Tensor) -> float:
+    """Return how often chance alone makes a sum of differences so small: a sign-flip test.
+
+    Args:
+        gains: (examples,) by how much the new model is better on each; those that are no number
+            tell nothing.
+
+    Returns:
+        The probability, with signs drawn at random, of a sum that is as low or lower; at least 1 of
+        SHUFFLES + 1. Seven examples that are all worse have 1 of 128.
+    """
+    gains = np.asarray(gains, np.float64)
+    gains = gains[np.isfinite(gains) & (gains != 0)]
+    if not len(gains):
+        return 1.0
+    signs = np.random.default_rng(0).integers(0, 2, (SHUFFLES, len(gains)), np.int8) * 2.0 - 1.0
+    slack = 1e-9 * np.abs(gains).sum()  # sums of equal numbers differ by their order
+    return float((1 + np.sum(signs @ gains <= gains.sum() + slack)) / (SHUFFLES + 1))
+
+
+def _best(answer: Answered) -> tuple[str, str] | None:
+    """Return what an answer says first; None for nothing."""
+    return next(((one.label, one.text) for one in answer.predictions), None)
+
+
+def _empty_times(candidate: TFLiteEngine, running: TFLiteEngine) -> dict[str, float]:
+    """Return the times of both on zeros, in turns."""
+    times: dict[str, list[float]] = {"before_ms": [], "after_ms": []}
+    for _ in range(EMPTY_RUNS):
+        for name, engine in (("before_ms", running), ("after_ms", candidate)):
+            begin = time.perf_counter()
+            engine.warm_up()
+            times[name].append((time.perf_counter() - begin) * 1e3)
+    return {name: median(values) for name, values in times.items()}

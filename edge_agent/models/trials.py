@@ -1,0 +1,99 @@
+"""What this robot knows of the models that it has tried, over any end of the agent.
+
+  <models>/trials.json   who is on probation, which versions were tried how often, and the verdicts
+
+It is written before the pointers of channels.py change: after a cut between the two, the next start
+finds what was meant, and does it. `edge-agent rollback` writes it beside a running agent, so all
+changes are made while the lock is held.
+"""
+
+import fcntl
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fleet_model.durable import make_directory, write_durably
+from fleet_model.protocol.trial import TrialOutcome
+
+FILE, LOCK = "trials.json", ".trials.lock"
+KEPT = 20  # versions
+log = logging.getLogger(__name__)
+
+
+class Tried(BaseModel):
+    """A version that was tried, or is being tried."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str  # of its folder
+    tries: int = 0  # that have begun
+    refused: bool = False  # it is not tried again
+    outcome: TrialOutcome | None = None  # of the last try; None: it has not come to an end
+
+
+class Probation(BaseModel):
+    """The active version, while it is not confirmed."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    before: str  # the version to go back to
+    since_s: float  # Unix time of the switch
+    starts: int = 0  # of the agent since then
+    forced: bool = False  # a person has decided for it: it is only asked to run
+
+
+class Trials(BaseModel):
+    """The content of the file."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    probation: Probation | None = None
+    tried: list[Tried] = []  # the last one stands last
+    forced: str = ""  # version that `edge-agent install --force` has chosen
+
+    def of(self, name: str) -> Tried | None:
+        """Return what is known of a version."""
+        return next((one for one in self.tried if one.name == name), None)
+
+    def put(self, tried: Tried) -> None:
+        """Remember a version as the last one."""
+        others = [one for one in self.tried if one.name != tried.name]
+        self.tried = [*others[-(KEPT - 1) :], tried]
+
+    @property
+    def last(self) -> TrialOutcome | None:
+        """Return what became of the version that was tried last."""
+        return next((one.outcome for one in reversed(self.tried) if one.outcome), None)
+
+
+class TrialFile:
+    """Reads and writes the file in the models folder."""
+
+    def __init__(self, models: Path) -> None:
+        self._folder = models
+
+    def read(self) -> Trials:
+        """Return its content; a damaged file counts as none, for the models must go on."""
+        try:
+            return Trials.model_validate_json((self._folder / FILE).read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return Trials()
+        except (OSError, ValidationError) as error:
+            log.warning("%s cannot be read (%s); no trial is known", FILE, type(error).__name__)
+            return Trials()
+
+    def write(self, trials: Trials) -> None:
+        """Replace it in one step; raises OSError."""
+        write_durably(self._folder / FILE, trials.model_dump_json(exclude_defaults=True) + "\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let nobody else change trials or pointers; raises OSError."""
+        make_directory(self._folder)
+        with (self._folder / LOCK).open("a") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield

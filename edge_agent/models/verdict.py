@@ -1,0 +1,74 @@
+"""Decide whether a model that was tried on this robot may become or stay the active one.
+
+Pure functions of numbers: docs/decisions/0022-models-on-trial.md has the reasons.
+"""
+
+import math
+from dataclasses import dataclass
+
+from edge_agent.robot.settings import InstallSettings
+
+CHANCE = 0.01  # a robot refuses one of a hundred models that are no worse, at most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What a trial has shown; what could not be found out is None or "".
+
+    Without a running model to compare with there is no `before` and no `agreeing`.
+    """
+
+    failed: str = ""  # a key of fleet_model.protocol.trial.WHY: it could not be tried to the end
+    running: int | None = None  # version of the running model
+    measure: str = ""  # the workload's first; "" if no held-out example has a truth
+    better: str = "higher"  # or "lower": which direction of the measure is
+    before: float | None = None  # of the running model
+    after: float | None = None  # of the new one
+    chance: float = 1.0  # how often chance alone makes the new one so much worse
+    agreeing: int | None = None  # of `examples`, where no truth is known
+    examples: int = 0
+    before_ms: float | None = None  # median time of an answer
+    after_ms: float | None = None
+
+
+def judge(found: Findings, limits: InstallSettings, *, by_operator: bool = False) -> str:
+    """Return why a model is refused, as a key of WHY; "" if it may be used.
+
+    Args:
+        found: what was found out.
+        limits: of this robot.
+        by_operator: a person has decided for this model: only that it runs is asked.
+    """
+    if found.failed or by_operator:
+        return found.failed
+    if _is_worse(found, limits.worse_by):
+        return "worse"
+    if _disagrees(found, limits.agreement):
+        return "disagrees"
+    times = found.before_ms, found.after_ms
+    if times[0] is not None and times[1] is not None and times[1] > limits.slower * times[0]:
+        return "slower"
+    return ""
+
+
+def _is_worse(found: Findings, worse_by: float) -> bool:
+    if found.before is None or found.after is None:
+        return False
+    if not math.isfinite(found.after):
+        return math.isfinite(found.before)
+    loss = found.before - found.after if found.better == "higher" else found.after - found.before
+    return loss > worse_by and found.chance <= CHANCE
+
+
+def _disagrees(found: Findings, agreement: float) -> bool:
+    """Return whether so few equal answers are no accident of the frames at hand."""
+    if found.agreeing is None or found.running == 0:
+        return False
+    return at_most(found.agreeing, found.examples, agreement) <= CHANCE
+
+
+def at_most(successes: int, trials: int, share: float) -> float:
+    """Return the probability of so many successes or fewer: the binomial distribution."""
+    return sum(
+        math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(successes + 1)
+    )

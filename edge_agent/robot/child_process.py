@@ -1,0 +1,35 @@
+"""What every child process of the agent does: import as its parent, keep its pipes, step aside."""
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+# The least urgent work of a robot: at nice 10 it gets a tenth of a core that perception or control
+# wants, and all of an idle one. For the same reason the memory killer takes it first.
+NICENESS, OOM_SCORE = 10, 500
+
+
+def import_paths() -> Mapping[str, str]:
+    """Let the child import what its parent can, plug-ins too, but not from its current folder."""
+    paths = [path or str(Path.cwd()) for path in sys.path]
+    return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+
+
+def take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Keep stdin and stdout to ourselves: what a library prints goes to stderr instead."""
+    inbound, outbound = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return os.fdopen(inbound, "rb"), os.fdopen(outbound, "wb")
+
+
+def step_aside() -> None:
+    """Be less urgent than all else on this robot."""
+    os.nice(NICENESS)
+    with suppress(OSError):  # not in every container
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))

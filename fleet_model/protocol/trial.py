@@ -1,0 +1,86 @@
+"""What became of a published model on one robot: a kind, numbers, and words made of them.
+
+The robot sends kinds and numbers only. Both sides make the same words of them, so what a server
+shows of a robot is never the robot's own text. Kinds of a newer agent are shown as they are.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+MAX_INT = 2**53  # exact as a float, too
+CONFIRMED, PROBATION, REFUSED, BACK = "confirmed", "probation", "refused", "back"
+# Why a model is refused or given back -> what to say of it.
+WHY: Mapping[str, str] = {
+    "worse": "{measure} {after:.3f}, {before:.3f} with version {running}, on {examples} held-out "
+    "examples",
+    "disagrees": "the same answer as version {running} on {agreeing} of {examples} frames only",
+    "slower": "{after_ms:.1f} ms for an answer, {before_ms:.1f} ms with version {running}",
+    "crashed": "it ended the process that tried it",
+    "hung": "it did not answer in time",
+    "memory": "it took more memory than install.memory_mb allows",
+    "unloadable": "it cannot be loaded",
+    "interrupted": "the agent was ended three times while the model was tried",
+    "check": "install.check failed after the switch",
+    "operator": "by `edge-agent rollback`",
+}
+
+
+def printable(text: str) -> str:
+    """Words of a robot are shown in a terminal. A pattern would cost robots 6 MB."""
+    if not text.isprintable():
+        raise ValueError("expected printable characters")
+    return text
+
+
+_Word = Annotated[str, AfterValidator(printable), StringConstraints(max_length=40)]
+Count = Annotated[int, Field(ge=0, le=MAX_INT)]
+
+
+class TrialOutcome(BaseModel):
+    """The last model that a robot has tried."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    version: Count
+    state: _Word  # CONFIRMED, PROBATION, REFUSED, or BACK: it was active, and is no more
+    why: _Word = ""  # a key of WHY, where it is refused or given back
+    running: Count | None = None  # version that it was compared with; None: there was none
+    measure: _Word = ""  # the workload's first; "" without held-out examples that have a truth
+    before: float | None = None  # of the running version
+    after: float | None = None  # of the new one
+    agreeing: Count | None = None  # frames on which both say the same, where there is no truth
+    examples: Count = 0  # compared
+    before_ms: float | None = None  # median time of an answer, without reading the input
+    after_ms: float | None = None
+
+    @property
+    def short(self) -> str:
+        """Return two words at most, for a table."""
+        return f"{self.state}: {self.why}" if self.why else self.state
+
+    @property
+    def reason(self) -> str:
+        """Return why it is refused or given back, with the numbers; "" if it is not."""
+        try:
+            return WHY[self.why].format(**self.model_dump()) if self.why else ""
+        except (KeyError, TypeError, ValueError):  # of a newer agent, or without a number
+            return self.why
+
+    @property
+    def words(self) -> str:
+        """Return one line for people."""
+        begin = f"version {self.version} "
+        if self.state in (REFUSED, BACK):
+            begin += "is refused" if self.state == REFUSED else "was given back"
+            return f"{begin}: {self.reason}"
+        begin += "is on probation" if self.state == PROBATION else f"is {self.state}"
+        if self.measure and self.after is not None:
+            beside = "" if self.before is None else f", {self.before:.3f} with {self.running}"
+            told = f": {self.measure} {self.after:.3f}{beside}"
+            return f"{begin}{told}, on {self.examples} held-out examples"
+        if self.agreeing is not None:
+            of = f"on {self.agreeing} of {self.examples} frames"
+            return f"{begin}: the same answer as version {self.running} {of}"
+        return begin

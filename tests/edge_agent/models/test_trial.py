@@ -1,0 +1,38 @@
+"""What chance alone makes of the differences between two models."""
+
+import numpy as np
+import pytest
+
+from edge_agent.models.trial import chance_of
+
+
+@pytest.mark.parametrize(
+    ("worse", "better", "expected"),
+    [
+        (0, 0, 1.0),
+        (1, 0, 1 / 2),
+        (3, 0, 1 / 8),
+        (6, 0, 1 / 64),
+        (7, 0, 1 / 128),  # the fewest that the bound of 0.01 takes for no accident
+        (1, 1, 3 / 4),
+        (8, 1, 10 / 512),
+        (0, 7, 1.0),
+    ],
+)
+def test_the_chance_of_so_many_worse_answers(worse, better, expected):
+    gains = np.array([-1.0] * worse + [1.0] * better + [0.0] * 20)
+    assert chance_of(gains) == pytest.approx(expected, abs=0.012 if expected > 0.02 else 0.003)
+
+
+def test_differences_that_are_no_number_tell_nothing():
+    assert chance_of(np.array([np.nan, -np.inf, -1.0])) == chance_of(np.array([-1.0]))
+
+
+def test_the_size_of_differences_counts():
+    assert chance_of(np.array([-5.0, *[1.0] * 4])) == pytest.approx(15.5 / 32, abs=0.1)
+
+
+def test_models_that_are_equal_but_for_noise_are_rarely_taken_for_worse():
+    rng = np.random.default_rng(3)
+    chances = [chance_of(rng.normal(size=60)) for _ in range(50)]
+    assert sum(chance <= 0.01 for chance in chances) <= 2

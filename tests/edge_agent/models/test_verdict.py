@@ -1,0 +1,76 @@
+"""Which numbers keep a model from a robot."""
+
+import math
+
+import pytest
+
+from edge_agent.models.verdict import Findings, at_most, judge
+from edge_agent.robot.settings import InstallSettings
+
+LIMITS = InstallSettings()  # worse by .03, agreement .3, three times slower
+
+
+def verdict(*, by_operator=False, **found):
+    return judge(Findings(**{"running": 4, **found}), LIMITS, by_operator=by_operator)
+
+
+@pytest.mark.parametrize(
+    ("better", "before", "after", "chance", "expected"),
+    [
+        ("higher", 0.90, 0.80, 0.001, "worse"),
+        ("higher", 0.90, 0.80, 0.01, "worse"),
+        ("higher", 0.90, 0.80, 0.011, ""),  # chance may have done it
+        ("higher", 0.90, 0.88, 0.001, ""),  # not by so much
+        ("higher", 0.80, 0.90, 0.001, ""),
+        ("lower", 0.80, 0.90, 0.001, "worse"),
+        ("lower", 0.90, 0.80, 0.001, ""),
+        ("higher", 0.90, math.nan, 1.0, "worse"),
+        ("lower", math.inf, math.inf, 1.0, ""),
+        ("higher", None, 0.1, 0.001, ""),  # nothing to compare with
+    ],
+)
+def test_a_model_is_worse_by_its_measure_and_not_by_chance(better, before, after, chance, expected):
+    found = {"better": better, "before": before, "after": after, "chance": chance}
+    assert verdict(measure="error", examples=40, **found) == expected
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "examples", "running", "expected"),
+    [
+        (0, 12, 4, ""),  # 0.7 ** 12 = 0.014
+        (0, 13, 4, "disagrees"),  # 0.7 ** 13 = 0.0097
+        (16, 100, 4, "disagrees"),  # 0.0010
+        (20, 100, 4, ""),  # 0.016
+        (0, 100, 0, ""),  # version 0 is untrained
+        (None, 100, 4, ""),
+    ],
+)
+def test_without_a_truth_too_few_equal_answers_are_no_accident(
+    agreeing, examples, running, expected
+):
+    assert verdict(agreeing=agreeing, examples=examples, running=running) == expected
+
+
+@pytest.mark.parametrize(
+    ("before_ms", "after_ms", "expected"),
+    [(10.0, 30.1, "slower"), (10.0, 30.0, ""), (0.01, 0.05, "slower"), (None, 30.0, "")],
+)
+def test_a_model_that_answers_too_slowly_is_refused(before_ms, after_ms, expected):
+    assert verdict(before_ms=before_ms, after_ms=after_ms) == expected
+
+
+def test_what_a_person_has_decided_for_is_only_asked_to_run():
+    bad = {"before": 0.9, "after": 0.1, "chance": 0.001, "before_ms": 1.0, "after_ms": 9.0}
+    assert verdict(**bad) == "worse"
+    assert verdict(**bad, by_operator=True) == ""
+    assert verdict(failed="hung", by_operator=True) == "hung"
+
+
+def test_what_ended_the_trial_comes_before_all_numbers():
+    assert verdict(failed="crashed", before=0.1, after=0.9) == "crashed"
+
+
+def test_the_binomial_distribution_by_value():
+    assert at_most(0, 3, 0.5) == 0.125
+    assert at_most(1, 3, 0.5) == 0.5
+    assert at_most(3, 3, 0.3) == pytest.approx(1.0)
