@@ -248,3 +248,38 @@ def test_what_robots_left_out_and_doubtful_scores_are_told_after_the_round():
         "left out by robots: 12 without a label",
         "WARNING: fewer than 20 held-out examples, so scores say little: r1 (4 held-out examples)",
     ]
+
+
+def tried(name, version, state, why="", **about):
+    trial = {"version": version, "state": state, "why": why, **about}
+    return robot(name, report={"trial": trial, "not_installed": about.get("told", "")})
+
+
+def test_who_has_the_newest_model_and_who_refused_or_gave_it_back_is_told_with_the_numbers():
+    numbers = {"measure": "accuracy", "before": 0.9, "after": 0.5, "running": 6, "examples": 40}
+    words = "version 7 is refused: accuracy 0.500, 0.900 with version 6, on 40 held-out examples"
+    robots = [
+        tried("a", 7, "confirmed"),
+        tried("b", 7, "confirmed"),
+        tried("c", 6, "confirmed"),
+        tried("d", 7, "probation"),
+        tried("e", 7, "refused", "worse", told=words, **numbers),
+        tried("f", 7, "back", "hung"),
+        tried("g", 7, "back", "of a newer agent"),
+        robot("h"),
+    ]
+    assert told(robots=robots) == [
+        "version 7 is confirmed by a, b",
+        "version 7 is on probation on d",
+        "WARNING: version 7 is refused by e (accuracy 0.500, 0.900 with version 6, on 40 held-out "
+        "examples)",
+        "WARNING: version 7 is given back by f (it did not answer in time), g (of a newer agent)",
+    ]
+
+
+def test_why_a_model_could_not_even_be_fetched_is_told_beside_an_older_trial():
+    words = "No space left on device"
+    assert told(robots=[tried("a", 6, "confirmed", told=words)]) == [
+        f"robot a does not run the newest model: {words}",
+        "version 6 is confirmed by a",
+    ]

@@ -20,7 +20,12 @@ import psutil
 import pytest
 from free_ports import free_port
 
+sys.path.append(str(Path(__file__).parents[1] / "models"))
+import moody_workload
+from moody_workload import TINY
+
 from cloud_server.robots.register import Register
+from cloud_server.state.model_store import DirectoryStore
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.status import read_status
 from edge_agent.cli.enroll import enroll
@@ -766,3 +771,71 @@ def test_one_key_on_two_machines_is_told_at_the_server_and_on_both(shared_server
     shared_server.wait_until(lambda: any(line.startswith(told) for line in shared_server.words()))
     for robot in both:
         assert ended_cleanly(robot)
+
+
+# ------------------------------------------------------------------------------- models on trial
+
+
+@pytest.fixture
+def on_trial(shared_server, robots, tmp_path):
+    """Return a robot with frames that follows a channel of its own, and what publishes there."""
+    store = DirectoryStore(shared_server.server_dir.store)
+    frames = moody_workload.labelled_frames(tmp_path / "frames", 24)
+    site = moody_workload.site(tmp_path / "a" / "site")
+    channel = "trial-" + "".join(c for c in tmp_path.name if c.isalpha())[-20:].lower()
+
+    def publish(version, mood="", **about):
+        store.publish(moody_workload.bundle(tmp_path, version, mood, **about), channel, TINY)
+
+    examples = ExampleSettings(paths=(frames,), held_out=0.5)
+    name = channel.replace("trial-", "r-")
+    config = shared_server.admit(tmp_path / name, name, settings=examples)
+    robot = robots(
+        config,
+        EDGE_AGENT_SERVER__CHANNEL=channel,
+        EDGE_AGENT_INSTALL__PROBATION_S="0.1",
+        PYTHONPATH=f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+    )
+    return robot, name, publish
+
+
+def test_a_worse_model_is_refused_a_good_one_confirmed_and_both_sides_say_so(
+    shared_server, on_trial
+):
+    robot, name, publish = on_trial
+    publish(201)
+    robot.start().wait(active_version=201)
+    publish(202, worse=True)
+    words = "accuracy 0.000, 1.000 with version 201, on 12 held-out examples"
+    robot.wait(not_installed=f"version 202 is refused: {words}", active_version=201)
+    warning = f"WARNING: version 202 is refused by {name} ({words})"
+    shared_server.wait_until(lambda: warning in shared_server.words())
+    publish(203)
+    robot.wait_until(lambda status: (status.get("trial") or {}).get("state") == "confirmed")
+    assert robot.status()["active_version"] == 203
+    confirmed = f"version 203 is confirmed by {name}"
+    shared_server.wait_until(lambda: confirmed in shared_server.words())
+    command = [sys.executable, "-m", "edge_agent.cli", "rollback", "--config", str(robot.config)]
+    subprocess.run(command, env=robot.environment, check=True)
+    told = "version 203 was given back: by `edge-agent rollback`"
+    robot.wait(active_version=201, not_installed=told)
+    assert ended_cleanly(robot)
+
+
+def test_killed_while_a_model_hangs_on_trial_the_agent_goes_on_with_the_old_one_and_refuses_it(
+    shared_server, on_trial
+):
+    robot, _, publish = on_trial
+    publish(211)
+    robot.start().wait(active_version=211)
+    publish(212, "hang")
+    robot.wait_until(lambda _: robot.descendants())
+    (child,) = robot.descendants()
+    robot.kill()
+    shared_server.wait_until(lambda: not psutil.pid_exists(child))
+    robot.environment["EDGE_AGENT_INSTALL__TIMEOUT_S"] = "3"
+    robot.start().wait(
+        active_version=211, not_installed="version 212 is refused: it did not answer in time"
+    )
+    assert robot.log.read_text().count("it did not answer in time; it is tried again") == 1
+    assert ended_cleanly(robot)

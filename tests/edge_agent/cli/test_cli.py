@@ -15,10 +15,12 @@ from cloud_server.state.model_store import DirectoryStore
 from edge_agent.agent.status import Status, StatusFile, write_status
 from edge_agent.cli import app
 from edge_agent.models.deploy import Models
+from edge_agent.models.trials import TrialFile, Trials, Tried
 from edge_agent.robot.settings import load_settings
 from fleet_model import __version__
 from fleet_model.errors import LossError
 from fleet_model.protocol.proof import fingerprint
+from fleet_model.protocol.trial import TrialOutcome
 
 pytestmark = pytest.mark.base
 
@@ -262,6 +264,31 @@ def test_the_status_shows_what_the_agent_could_not_do_and_what_it_measured(confi
     assert "newest   not installed: manifest.json is of protocol 9: update the agent\n" in out
     assert "request  last one: failed: this agent does not know" in out
     assert "measured version 5: accuracy 0.750, loss 0.500 (12 held-out examples)\n" in out
+
+
+def test_the_status_shows_what_became_of_the_last_model_once(config):
+    folder = config.parent / "state" / "models"
+    outcome = TrialOutcome(version=4, state="refused", why="hung")
+    file = TrialFile(folder)
+    with file.locked():
+        file.write(Trials(tried=[Tried(name="000004-aaaaaaaa", refused=True, outcome=outcome)]))
+    write_status(config.parent / "state", Status(active_version=3, not_installed=outcome.words))
+    out, _ = type_("status", "-c", config)
+    assert out.count("version 4 is refused: it did not answer in time\n") == 1
+    assert "trial    version 4" in out
+    assert json.loads(type_("status", "-c", config, "--json")[0])["trial"]["why"] == "hung"
+
+
+def test_a_refused_model_is_allowed_again_by_hand(config):
+    assert type_("install", "-c", config)[0].startswith("no model is refused; ")
+    file = TrialFile(config.parent / "state" / "models")
+    outcome = TrialOutcome(version=4, state="refused", why="hung")
+    with file.locked():
+        file.write(Trials(tried=[Tried(name="a", tries=3, refused=True, outcome=outcome)]))
+    out, _ = type_("install", "-c", config, "--force")
+    words = "until now version 4 is refused: it did not answer in time"
+    assert out == f"the agent tries it again at its next poll; {words}\n"
+    assert file.read() == Trials(tried=[Tried(name="a", outcome=outcome)], forced="a")
 
 
 def test_the_last_error_is_shown_with_its_time_after_a_stop(config):

@@ -71,3 +71,20 @@ def bundle(folder, version, mood="", *, worse=False, **fields):
     manifest["files"]["head.tflite"] = entry_of((made / "head.tflite").read_bytes()).model_dump()
     (made / MANIFEST).write_text(json.dumps(manifest))
     return made
+
+
+def labelled_frames(folder, number):
+    """Make a folder of pictures, each in the folder of the label that the tiny model answers."""
+    import cv2
+
+    from fleet_model.engine import TFLiteEngine
+
+    engine, rng = TFLiteEngine(TINY), np.random.default_rng(0)
+    for index in range(number):
+        picture = rng.integers(0, 256, (32, 32, 3), np.uint8)
+        logits = engine.run({"image": picture.astype(np.float32)})["logits"]
+        label = engine.workload.labels[int(logits.argmax())]
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(folder / label / f"{index:03d}.png"), bgr)
+    return folder

@@ -10,13 +10,11 @@ import time
 from itertools import count
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parent))
 import moody_workload
-from moody_workload import TINY, bundle
+from moody_workload import TINY, bundle, labelled_frames
 
 from cloud_server.state.model_store import DirectoryStore
 from edge_agent.models import install
@@ -26,7 +24,6 @@ from edge_agent.models.trials import TrialFile
 from edge_agent.models.verdict import Findings
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, InstallSettings, ServerLink
 from fleet_model.bundle import entry_of, read_offer
-from fleet_model.engine import TFLiteEngine
 from fleet_model.errors import BundleError, StoppedError
 
 PICTURES = 24  # half of them held out
@@ -40,16 +37,7 @@ def moody(tmp_path, monkeypatch):
 
 @pytest.fixture
 def frames(tmp_path):
-    """Return a folder of pictures, each in the folder of the label that the tiny model answers."""
-    engine, rng = TFLiteEngine(TINY), np.random.default_rng(0)
-    for index in range(PICTURES):
-        picture = rng.integers(0, 256, (32, 32, 3), np.uint8)
-        logits = engine.run({"image": picture.astype(np.float32)})["logits"]
-        label = engine.workload.labels[int(logits.argmax())]
-        (tmp_path / "frames" / label).mkdir(parents=True, exist_ok=True)
-        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        cv2.imwrite(str(tmp_path / "frames" / label / f"{index:03d}.png"), bgr)
-    return tmp_path / "frames"
+    return labelled_frames(tmp_path / "frames", PICTURES)
 
 
 class Robot:
