@@ -22,6 +22,7 @@ import psutil
 
 from edge_agent.models.verdict import Findings
 from edge_agent.robot.child_process import import_paths, step_aside, take_pipes
+from edge_agent.robot.logs import log_to_stderr
 from edge_agent.robot.settings import InstallSettings
 from fleet_model.errors import FleetError, StoppedError
 
@@ -138,7 +139,7 @@ def main() -> NoReturn:
         os._exit(1)  # it has ended already
     inbound, outbound = take_pipes()
     step_aside()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
 
     def say(**answer: object) -> None:
         outbound.write(json.dumps(answer).encode() + b"\n")
