@@ -81,6 +81,11 @@ class Task(_Published):
     classes: tuple[str, ...] = ()  # names, in the order of the outputs; none for a text
     former: dict[str, str] = {}  # earlier name of a class, as recordings may have it -> its name
 
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The labels that an example must have one of; none where boxes or texts are learned."""
+        return self.classes if self.answer == "class" else ()
+
 
 class WorkloadSpec(_Published):
     """Enough to rebuild the workload: `load_plugin(WORKLOADS, name)(**config)`."""

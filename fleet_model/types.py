@@ -127,6 +127,7 @@ class Update:
     num_steps: int  # optimizer steps taken
     metrics: Metrics = field(default_factory=dict)
     groups: Mapping[str, Weights] = field(default_factory=dict)  # further float32 tensors, by group
+    label_counts: tuple[int, ...] = ()  # examples with each label of the fleet; (): not told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,17 +156,23 @@ def held_out(record: Mapping[str, Any]) -> str:
 
 def doubts(record: Mapping[str, Any]) -> list[str]:
     """Return what a person has to know of a round's examples before trusting its scores."""
-    from fleet_model.protocol.example_counts import tell_left_out
+    from fleet_model.protocol.example_counts import tell_labels, tell_left_out
 
-    told = tell_left_out(record.get("left_out", {}))
-    warnings = [f"WARNING: {one}" for one in record.get("warnings", ())]
-    return [*([f"left out by robots: {told}"] if told else []), *warnings]
+    lines = []
+    if labels := tell_labels(record.get("label_counts", {})):
+        lines.append(f"examples of robots, by label: {labels}")
+    if left_out := tell_left_out(record.get("left_out", {})):
+        lines.append(f"left out by robots: {left_out}")
+    return [*lines, *(f"WARNING: {one}" for one in record.get("warnings", ()))]
 
 
 def show_evaluation(run: Mapping[str, Any]) -> None:
     """Print what robots measured in an evaluation that has finished."""
+    from fleet_model.protocol.example_counts import is_count
+
     record = run["measured"]
-    names = sorted({name for robot in record["robots"] for name in robot["metrics"]})
+    told = {name for robot in record["robots"] for name in robot["metrics"]}
+    names = sorted(name for name in told if not is_count(name))
     rows = [
         (
             robot["name"],
@@ -180,6 +186,8 @@ def show_evaluation(run: Mapping[str, Any]) -> None:
     table(("robot", "site", "outcome", "held-out examples", *names), rows)
     means = ", ".join(f"{name} {value:.3f}" for name, value in record["metrics"].items())
     typer.echo(f"version {record['version']}, mean over examples: {means or 'not measured'}")
+    for line in doubts(record):
+        typer.echo(line)
 
 
 def _number(value: float | None) -> str:

@@ -12,7 +12,7 @@ from cloud_server.state.names import NAMED, names
 from cloud_server.state.round_record import RobotRecord, RoundRecord
 from cloud_server.state.verdict_log import not_counted
 from fleet_model.errors import one_line
-from fleet_model.protocol.example_counts import tell_left_out
+from fleet_model.protocol.example_counts import tell_labels, tell_left_out
 from fleet_model.protocol.outcome import OutcomeKind
 from fleet_model.protocol.trial import BACK, CONFIRMED, PROBATION, REFUSED, TrialOutcome
 
@@ -93,6 +93,8 @@ def _last_round(record: RoundRecord) -> list[str]:
         lines.append(f"accepted, but not in full: {told}")
     if left_out := tell_left_out(record.left_out):
         lines.append(f"left out by robots: {left_out}")
+    if record.label_counts:
+        lines.append(f"examples of robots, by label: {tell_labels(record.label_counts)}")
     lines += [f"WARNING: {warning}" for warning in record.warnings]
     others = [robot for robot in robots if robot.outcome.kind not in GROUPS]
     return lines + _one_by_one(others)

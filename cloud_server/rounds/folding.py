@@ -132,6 +132,7 @@ def _record(kept: Kept) -> RobotRecord:
         update_bytes=kept.update_bytes,
         metrics=kept.metrics,
         norm=kept.norm,
+        label_counts=kept.label_counts,
     )
 
 

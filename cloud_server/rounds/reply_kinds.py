@@ -16,6 +16,7 @@ from cloud_server.rounds.update_checks import check_reply, check_update
 from cloud_server.state.round_record import RobotRecord, mean_metrics, weighted_means
 from cloud_server.state.settings import CheckSettings
 from fleet_model.errors import RoundError, UpdateError
+from fleet_model.protocol.example_counts import is_count
 from fleet_model.types import EVALUATE, TRAIN, Checkpoint, Metrics, Update
 
 
@@ -51,13 +52,19 @@ def check_evaluation(
     check_reply(update, asked_version, checks)
     if update.weights or update.groups:
         raise UpdateError("an evaluation holds measures only, this one has tensors")
-    if not any(math.isfinite(value) for value in update.metrics.values()):
+    if not any(math.isfinite(value) for value in measures_in(update.metrics).values()):
         raise UpdateError("the evaluation has no measures")
 
 
 def mean_measures(records: Sequence[RobotRecord], _: CheckSettings) -> Metrics:
     """Average what accepted robots measured, weighted by the examples that count."""
-    return weighted_means([(one.metrics, one.weight) for one in records if one.accepted])
+    told = [(measures_in(one.metrics), one.weight) for one in records if one.accepted]
+    return weighted_means(told)
+
+
+def measures_in(metrics: Metrics) -> Metrics:
+    """Return what an evaluation has measured, without what it counts."""
+    return {name: value for name, value in metrics.items() if not is_count(name)}
 
 
 def _fold(end: RoundEnd) -> Checkpoint:

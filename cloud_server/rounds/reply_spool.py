@@ -57,6 +57,7 @@ class Kept:
     update_bytes: int = 0
     metrics: Metrics = field(default_factory=dict)
     norm: float = 0.0
+    label_counts: Mapping[str, int] = field(default_factory=dict)  # see RobotRecord
 
 
 _KEPT = TypeAdapter(Kept)

@@ -14,8 +14,8 @@ from cloud_server.rounds.folding import Judged, judge, robot_records
 from cloud_server.rounds.reply_kinds import KINDS, ReplyKind
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import OpenRound, Ticket
-from cloud_server.rounds.update_checks import reply_bytes
-from cloud_server.state.round_record import RobotRecord, RoundRecord, spread
+from cloud_server.rounds.update_checks import label_counts, reply_bytes
+from cloud_server.state.round_record import RobotRecord, RoundRecord, label_totals, spread
 from cloud_server.state.settings import CheckSettings, RoundSettings
 from fleet_model.errors import UpdateError
 from fleet_model.measures import finite
@@ -148,6 +148,7 @@ class RoundState:
             seconds=seconds,
             robots=robots,
             metrics=means,
+            label_counts=label_totals(robots, self.request.labels),
             spread=spread(robots, means),
             asked=self.asked(),
             late=sum(one.verdict.kind == "late" for one in self.kept),
@@ -200,9 +201,10 @@ class RoundState:
                 raise UpdateError(f"it is of kind {update.kind}, expected {self.request.kind}")
             start, update = self.request.checkpoint, replace(update, robot=kept.robot)
             self.kind.check(update, start, ticket.version, self.checks)
+            counts = label_counts(update, self.request.labels)
         except UpdateError as error:
             return replace(kept, verdict=Outcome("refused", str(error)))
-        return replace(kept, norm=self.kind.length(update))
+        return replace(kept, norm=self.kind.length(update), label_counts=counts)
 
     def _why_late(self, kept: Kept, ticket: Ticket) -> str:
         """Return why an update is too old to be of use, "" if it is not; a lie is not late."""

@@ -1,5 +1,7 @@
 """What an update must hold to be folded in: pure functions over one update."""
 
+from collections.abc import Mapping, Sequence
+
 from cloud_server.state.round_record import RESERVED
 from cloud_server.state.settings import CheckSettings
 from fleet_model.errors import UpdateError
@@ -46,6 +48,18 @@ def check_reply(update: Update, asked_version: int, checks: CheckSettings) -> No
             f"it has {size_mb:.1f} MB, expected at most {checks.max_update_mb:g} "
             "(checks.max_update_mb)"
         )
+
+
+def label_counts(update: Update, labels: Sequence[str]) -> Mapping[str, int]:
+    """Return label -> examples of it, over 0 each; none if the robot told nothing.
+
+    Raises:
+        UpdateError: the reply counts other labels than those of the trainer that was sent.
+    """
+    counts = update.label_counts
+    if counts and len(counts) != len(labels):
+        raise UpdateError(f"it counts examples of {len(counts)} labels, expected {len(labels)}")
+    return {label: count for label, count in zip(labels, counts, strict=False) if count}
 
 
 def reply_bytes(update: Update) -> int:

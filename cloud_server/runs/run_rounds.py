@@ -24,11 +24,12 @@ from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import RoundSettings, ServerSettings
-from fleet_model.bundle import TRAINER, entry_of
+from fleet_model.bundle import TRAINER, entry_of, parse_trainer
 from fleet_model.errors import StorageError
 from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL
 from fleet_model.protocol.wire import RobotRequest
 from fleet_model.types import Checkpoint, TrainConfig
+from fleet_model.workload import rebuild
 
 CLOCK = Clock(now=time.monotonic, sleep=time.sleep)
 log = logging.getLogger(__name__)
@@ -129,7 +130,8 @@ def request_of(
 ) -> RobotRequest:
     """Return what a run's round asks of robots, to train unless its kind is changed."""
     model = server_dir.model_of(checkpoint.version)
-    trainer = entry_of((model / TRAINER).read_bytes())
+    content = (model / TRAINER).read_bytes()
+    trainer, spec = entry_of(content), parse_trainer(content)
     first = OlderAgents(model).trainer()
     return RobotRequest(
         run=run,
@@ -140,6 +142,7 @@ def request_of(
         trainer_bytes=trainer.size_bytes,
         deadline_s=settings.rounds.deadline_s,
         first_trainer=None if first is None else (first.sha256, first.size_bytes),
+        labels=(spec.task or rebuild(spec.workload).task).learned,
         trainer_protocol=PROTOCOL if first is None else FIRST_PROTOCOL,
     )
 

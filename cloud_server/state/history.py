@@ -1,6 +1,7 @@
 """What closed rounds have left behind: read from the history, listed for people and programs."""
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
@@ -94,6 +95,7 @@ def _robot_cells(robot: RobotRecord, metrics: Sequence[str]) -> Iterable[object]
         _text(robot.name), _text(robot.site), robot.outcome.kind, _text(robot.outcome.text),
         robot.num_examples, robot.weight, str(robot.capped).lower(), robot.num_steps,
         robot.staleness, robot.norm, robot.update_bytes, robot.cut_to,
+        json.dumps(robot.label_counts, ensure_ascii=False) if robot.label_counts else "",
         *(robot.metrics.get(name, "") for name in metrics),
     )  # fmt: skip
 

@@ -40,8 +40,7 @@ def learned_labels(server_dir: ServerDirectory) -> Sequence[str]:
     """
     version = Checkpoints(server_dir.checkpoints).newest() or 0
     spec = parse_trainer((server_dir.model_of(version) / TRAINER).read_bytes())
-    task = rebuild(spec.workload).task
-    return task.classes if task.answer == "class" else ()
+    return rebuild(spec.workload).task.learned
 
 
 def faults_of_kit(server_dir: ServerDirectory, settings: ServerSettings) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, TypeAdapter
 
 from cloud_server.state.names import names
+from fleet_model.errors import one_line
 from fleet_model.measures import AFTER, BEFORE
 from fleet_model.protocol.example_counts import CONCERNS, ExampleCounts, counts_of
 from fleet_model.protocol.outcome import KINDS, Outcome, outcome_of, parse_outcome
@@ -20,7 +21,7 @@ Mode = Literal["sync", "buffered"]
 ROUND_COLUMNS = ("run", "round", "version", "mode", "seconds", "asked", "late")
 ROBOT_COLUMNS = (
     "robot", "site", "verdict", "outcome", "num_examples", "weight", "capped", "num_steps",
-    "staleness", "norm", "update_bytes", "cut_to",
+    "staleness", "norm", "update_bytes", "cut_to", "label_counts",
 )  # fmt: skip
 RESERVED = frozenset({*ROUND_COLUMNS, *ROBOT_COLUMNS, "name", "metrics", "other_metrics"})
 
@@ -41,11 +42,13 @@ class RobotRecord:
     staleness: int = 0  # versions between the update's base and the round's checkpoint
     capped: bool = False  # fewer of its examples count than it claimed
     cut_to: float = 0.0  # length (L2) of its update that counted; 0: all of it
+    # Label of the fleet -> examples of it, over 0 each, as the robot counts; none: not told.
+    label_counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def counts(self) -> ExampleCounts:
         """Return what it told of its examples."""
-        return counts_of(self.num_examples, self.metrics)
+        return counts_of(self.num_examples, self.metrics, self.label_counts)
 
     @property
     def accepted(self) -> bool:
@@ -88,6 +91,7 @@ class RoundRecord:
     late: int = 0  # updates for a round that had closed: dropped
     mode: Mode = "sync"
     spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # see `spread`
+    label_counts: Mapping[str, int] = field(default_factory=dict)  # see `label_totals`
 
     @property
     def held_out(self) -> int:
@@ -109,7 +113,19 @@ class RoundRecord:
         for robot in self.robots:
             for concern, numbers in robot.counts.concerns.items() if robot.accepted else ():
                 found[concern].append(f"{robot.name} ({numbers})")
-        return [f"{CONCERNS[one]}: {names(robots)}" for one, robots in found.items() if robots]
+        told = [f"{CONCERNS[one]}: {names(robots)}" for one, robots in found.items() if robots]
+        return [*told, *self._absent()]
+
+    def _absent(self) -> list[str]:
+        absent = [one_line(label) for label, count in self.label_counts.items() if not count]
+        if not absent:
+            return []
+        silent = sum(robot.accepted and not robot.label_counts for robot in self.robots)
+        but = f", as far as they tell ({silent} do not: update their agents)" if silent else ""
+        return [
+            f"no robot of this round has examples of {names(absent)}{but}, so the model cannot "
+            "learn that"
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values: the fields, and what follows from them."""
@@ -155,6 +171,15 @@ def spread(records: Sequence[RobotRecord], means: Metrics) -> Mapping[str, tuple
         for name in means
     }
     return {name: (min(values), max(values)) for name, values in reported.items()}
+
+
+def label_totals(records: Sequence[RobotRecord], labels: Sequence[str]) -> Mapping[str, int]:
+    """Return label -> examples that accepted robots have, in the fleet's order, 0 for none.
+
+    Empty where no robot tells.
+    """
+    told = [one.label_counts for one in records if one.accepted and one.label_counts]
+    return {label: sum(one.get(label, 0) for one in told) for label in labels} if told else {}
 
 
 def weighted_means(measured: Sequence[tuple[Metrics, float]]) -> Metrics:

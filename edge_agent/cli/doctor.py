@@ -7,7 +7,6 @@ from pathlib import Path
 
 from edge_agent.agent.status import read_status
 from edge_agent.examples.look import look_at_examples
-from edge_agent.examples.source import learned_labels
 from edge_agent.link.addresses import Addresses
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.models.deploy import Models
@@ -68,7 +67,7 @@ def _model(settings: AgentSettings) -> tuple[Finding, Sequence[str]]:
         reason = read_status(settings.state).get("not_installed") or "start the agent"
         return Finding("model", "warn", "none is installed yet", str(reason)), ()
     task = rebuild(offer.manifest.workload).task
-    return Finding("model", "ok", f"version {offer.manifest.version}"), learned_labels(task)
+    return Finding("model", "ok", f"version {offer.manifest.version}"), task.learned
 
 
 def _training(settings: AgentSettings) -> Iterator[Finding]:

@@ -44,6 +44,8 @@ def status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _rounds(answer: Mapping[str, Any]) -> Iterator[str]:
+    from fleet_model.protocol.example_counts import is_count
+
     rounds = answer["rounds"]
     yield f"rounds   {len(rounds)}"
     if notice := answer.get("last_notice"):
@@ -51,25 +53,33 @@ def _rounds(answer: Mapping[str, Any]) -> Iterator[str]:
     if reason := answer.get("last_failure"):
         yield f"request  last one: {reason}"
     if measured := answer.get("evaluation"):
-        values = {k: v for k, v in measured.items() if k not in ("version", "num_examples")}
+        known = ("version", "num_examples")
+        values = {k: v for k, v in measured.items() if k not in known and not is_count(k)}
         scores = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
         yield (
             f"measured version {measured['version']}: {scores} "
-            f"({measured['num_examples']} held-out examples)"
+            f"({measured['num_examples']} held-out examples{_left_out(measured)})"
         )
     if rounds:
         yield from _last_round(rounds[-1])
 
 
+def _left_out(metrics: Mapping[str, Any]) -> str:
+    from fleet_model.protocol.example_counts import counts_of, tell_left_out
+
+    left_out = tell_left_out(counts_of(0, metrics).left_out)
+    return f"; left out: {left_out}" if left_out else ""
+
+
 def _last_round(record: Mapping[str, Any]) -> Iterator[str]:
     from fleet_model.measures import changes
-    from fleet_model.protocol.example_counts import CONCERNS, counts_of, tell_left_out
+    from fleet_model.protocol.example_counts import CONCERNS, counts_of
 
     metrics = record["metrics"]
     counts = counts_of(record.get("num_examples", 0), metrics)
     held_out = "" if counts.held_out is None else f", {counts.held_out} held out"
-    left_out = tell_left_out(counts.left_out)
-    more = f"; left out: {left_out} (`edge-agent doctor` says which)" if left_out else ""
+    left_out = _left_out(metrics)
+    more = f"{left_out} (`edge-agent doctor` says which)" if left_out else ""
     yield f"examples {counts.training} to train on{held_out}{more}"
     for concern, numbers in counts.concerns.items():
         yield f"WARNING  {CONCERNS[concern]}: {numbers}"

@@ -10,7 +10,6 @@ from typing import Any, Protocol, cast
 from edge_agent.examples.left_out import by_kind, tell
 from edge_agent.examples.spool.watch import FOLDER as KEPT
 from edge_agent.robot.settings import FRAMES, AgentSettings
-from fleet_model.bundle import Task
 from fleet_model.errors import SettingsError
 from fleet_model.loading import load_plugin
 from fleet_model.types import Example
@@ -118,11 +117,6 @@ class SourceSpec:
                 log.info("left out of the examples: %s", tell(left_out))
             if renamed := getattr(source, "renamed", {}):
                 log.info("labels by aliases: %s", tell(renamed))
-
-
-def learned_labels(task: Task) -> tuple[str, ...]:
-    """Return the labels that an example must have one of; none where boxes or texts are learned."""
-    return task.classes if task.answer == "class" else ()
 
 
 def known_sources() -> Mapping[str, str]:

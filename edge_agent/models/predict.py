@@ -28,7 +28,7 @@ from edge_agent.data.labels import (
     LabelSettings,
     labelled_frames,
 )
-from edge_agent.examples.source import EXAMPLE_SOURCES, SourceSpec, learned_labels
+from edge_agent.examples.source import EXAMPLE_SOURCES, SourceSpec
 from edge_agent.models.predictions import COLUMNS, FRAMES, PredictSummary, Row, rows_of
 from fleet_model.bundle import Task
 from fleet_model.command_line.output_file import (
@@ -87,7 +87,7 @@ def predict(engine: Engine, examples: Iterable[Example], damage: DamageLog) -> I
         damage: gets the inputs that cannot be decoded.
     """
     workload = engine.workload
-    labels = set(learned_labels(workload.task))
+    labels = set(workload.task.learned)
     for example in examples:
         start = time.perf_counter()
         try:
@@ -194,7 +194,7 @@ def _examples(
     if options.path is None:
         if source is None:
             raise SettingsError("name a bag, a data set or images to predict")
-        yield from _own_examples(source, learned_labels(task), left_out)
+        yield from _own_examples(source, task.learned, left_out)
         return
     aliases = task.former if source is None else source.options.get("aliases", task.former)
     settings = LabelSettings(options.topic, options.label_topic, options.tolerance_s)

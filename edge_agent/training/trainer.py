@@ -24,6 +24,7 @@ from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import FrameError, TrainingError
 from fleet_model.measures import AFTER, BEFORE, at
 from fleet_model.optimizer import step, still
+from fleet_model.protocol.example_counts import HELD_OUT, UNREADABLE
 from fleet_model.types import (
     EVALUATE,
     Checkpoint,
@@ -139,8 +140,8 @@ def fit(
     trained = time.perf_counter()
     metrics = {
         "train_loss": train_loss,
-        "held_out": float(len(held_out)),
-        "unreadable": float(unreadable),
+        HELD_OUT: float(len(held_out)),
+        UNREADABLE: float(unreadable),
         "encode_s": encoded - begin,
         "train_s": trained - encoded,
         **at(BEFORE, _score(learner, origin, held_out)),
@@ -175,7 +176,7 @@ def evaluate(learner: Learner, checkpoint: Checkpoint, examples: Iterable[Exampl
         weights={},
         num_examples=max(1, round(held_out.weight(range(len(held_out))))),
         num_steps=0,
-        metrics=_score(learner, origin, held_out),
+        metrics={**_score(learner, origin, held_out), UNREADABLE: float(unreadable)},
     )
 
 

@@ -91,6 +91,7 @@ def pack_update(update: Update) -> Packet:
         "num_examples": update.num_examples,
         "num_steps": update.num_steps,
         "metrics": dict(update.metrics),
+        "label_counts": update.label_counts,
     }
     tensors = join_groups(update.weights, update.groups)
     return header, b"".join(safetensors_pieces(tensors))
@@ -114,4 +115,5 @@ def unpack_update(packet: Packet) -> Update:
             error.reason = header["reason"]
         raise error
     weights, groups = split_groups(view_safetensors(body), header.pop("groups"))
-    return Update(robot="", weights=weights, groups=groups, **header)
+    counts = tuple(header.pop("label_counts"))
+    return Update(robot="", weights=weights, groups=groups, label_counts=counts, **header)

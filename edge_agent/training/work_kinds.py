@@ -9,11 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from edge_agent.examples.source import learned_labels
 from edge_agent.training.trainer import NoExamplesError, Trainer
 from edge_agent.training.training_job import TrainingJob
 from fleet_model.errors import TrainingError, UpdateError
-from fleet_model.protocol.example_counts import CONCERNS, as_metrics, counts_of, tell_left_out
+from fleet_model.protocol.example_counts import (
+    CONCERNS,
+    HELD_OUT,
+    UNREADABLE,
+    as_metrics,
+    counts_of,
+    tell_left_out,
+)
 from fleet_model.types import EVALUATE, TRAIN, Example, Update
 from fleet_model.workload import rebuild
 
@@ -34,14 +40,7 @@ def _train(trainer: Trainer, job: TrainingJob) -> Update:
     examples = _Examples(job)
     with examples.explained():
         update = trainer.fit(job.checkpoint, iter(examples), job.config)
-    left_out = examples.left_out
-    if unreadable := round(update.metrics.get("unreadable", 0)):
-        left_out["unreadable"] += unreadable
-    labels = len(examples.labels) if examples.learned else None
-    update = replace(update, metrics={**update.metrics, **as_metrics(left_out, labels)})
-    for concern, numbers in counts_of(update.num_examples, update.metrics).concerns.items():
-        log.warning("%s (%s)", CONCERNS[concern], numbers)
-    return update
+    return examples.told_with(update)
 
 
 def _evaluate(trainer: Trainer, job: TrainingJob) -> Update:
@@ -51,23 +50,39 @@ def _evaluate(trainer: Trainer, job: TrainingJob) -> Update:
     examples = _Examples(job)
     with examples.explained():
         update: Update = evaluate(job.checkpoint, iter(examples))
-    return update
+    measured = {**update.metrics, HELD_OUT: float(update.num_examples)}
+    return examples.told_with(replace(update, metrics=measured))
 
 
 class _Examples:
     """The examples of a job, to be gone over once; afterwards it knows what was left out."""
 
     def __init__(self, job: TrainingJob) -> None:
-        self.learned = learned_labels(rebuild(job.spec.workload).task)
-        self.labels: set[str] = set()  # that examples had
+        self.learned = rebuild(job.spec.workload).task.learned
+        self.labels = Counter[str]()  # of examples; pictures that cannot be read are among them
         self.left_out = Counter[str]()  # by kind
         self._source = job.examples.renamed(job.spec.task.former if job.spec.task else {})
 
     def __iter__(self) -> Iterator[Example]:
         for example in self._source.examples(self.learned, self.left_out):
             if example.label:
-                self.labels.add(example.label)
+                self.labels[example.label] += 1
             yield example
+
+    def told_with(self, update: Update) -> Update:
+        """Return the reply with what is known of the examples, and log what is doubtful."""
+        if unreadable := round(update.metrics.get(UNREADABLE, 0)):
+            self.left_out["unreadable"] += unreadable
+        labels = len(self.labels) if self.learned else None
+        update = replace(
+            update,
+            metrics={**update.metrics, **as_metrics(self.left_out, labels)},
+            label_counts=tuple(self.labels[name] for name in self.learned),
+        )
+        counts = counts_of(update.num_examples, update.metrics, self.labels)
+        for concern, numbers in counts.concerns.items():
+            log.warning("%s (%s)", CONCERNS[concern], numbers)
+        return update
 
     @contextmanager
     def explained(self) -> Iterator[None]:

@@ -1,13 +1,15 @@
 """How many examples a robot has and how many it left out, by kind: what its scores are worth.
 
-The numbers travel among the metrics of an update, so servers that do not know them keep them like
-any other metric, and robots that count nothing send none. Labels and file names are not among them.
+The numbers travel among the metrics of a reply, so servers that do not know them keep them like
+any other metric, and robots that count nothing send none. Labels and file names are not among them:
+how many examples have each label is a list in the order of the fleet's own labels.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from fleet_model.errors import one_line
 from fleet_model.types import Metrics
 
 KINDS: Mapping[str, str] = {  # of what is left out -> what it is, after its number
@@ -19,7 +21,7 @@ KINDS: Mapping[str, str] = {  # of what is left out -> what it is, after its num
     "other": "for other reasons",
 }
 LEFT_OUT = "left_out_"  # before a kind: the metric's name
-LABELS, HELD_OUT = "labels", "held_out"  # further metrics
+LABELS, HELD_OUT, UNREADABLE = "labels", "held_out", "unreadable"  # further metrics
 MOST_UNKNOWN = 0.2  # share of the labelled examples; above it labels are spelled differently
 LEAST_HELD_OUT = 20  # with fewer, one example more or less changes an accuracy by over 0.05
 CONCERNS: Mapping[str, str] = {  # what makes scores doubtful -> in words, before names of robots
@@ -27,6 +29,7 @@ CONCERNS: Mapping[str, str] = {  # what makes scores doubtful -> in words, befor
     "one_label": "examples of one label only, which teach no difference",
     "few_held_out": f"fewer than {LEAST_HELD_OUT} held-out examples, so scores say little",
 }
+MOST_LABELS = 20  # in one line
 _MOST = 2**53
 
 
@@ -38,31 +41,45 @@ class ExampleCounts:
     held_out: int | None
     labels: int | None  # different ones among its examples
     left_out: Mapping[str, int]  # kind -> examples, over 0 each
+    by_label: Mapping[str, int] = field(default_factory=dict)  # over 0 each; none: not told
+
+    @property
+    def examples(self) -> int:
+        """Return how many examples have a label that is learned."""
+        return sum(self.by_label.values()) or self.training + (self.held_out or 0)
 
     @property
     def concerns(self) -> Mapping[str, str]:
         """Return keys of CONCERNS that apply -> the numbers behind each, in words."""
         found = {}
         unknown = self.left_out.get("unknown_label", 0)
-        labelled = unknown + self.training + (self.held_out or 0) + self.left_out.get("too_near", 0)
+        labelled = unknown + self.examples + self.left_out.get("too_near", 0)
         if unknown > MOST_UNKNOWN * labelled:
             found["unknown_labels"] = f"{unknown} of {labelled} labelled examples"
         if self.labels == 1:
-            found["one_label"] = f"{self.training} training examples"
+            found["one_label"] = f"{self.examples} examples"
         if self.held_out is not None and self.held_out < LEAST_HELD_OUT:
             found["few_held_out"] = f"{self.held_out} held-out examples"
         return found
 
 
-def counts_of(num_examples: int, metrics: Metrics) -> ExampleCounts:
-    """Return what an update tells; numbers of a stranger become counts that JSON can hold."""
+def counts_of(
+    num_examples: int, metrics: Metrics, by_label: Mapping[str, int] | None = None
+) -> ExampleCounts:
+    """Return what a reply tells; numbers of a stranger become counts that JSON can hold."""
     left_out = {kind: _count(metrics.get(LEFT_OUT + kind, 0)) for kind in KINDS}
     return ExampleCounts(
         training=num_examples,
         held_out=_count(metrics[HELD_OUT]) if HELD_OUT in metrics else None,
         labels=_count(metrics[LABELS]) if LABELS in metrics else None,
         left_out={kind: count for kind, count in left_out.items() if count},
+        by_label=by_label or {},
     )
+
+
+def is_count(metric: str) -> bool:
+    """Return whether a metric counts examples; any other measures, or tells what it cost."""
+    return metric in (LABELS, HELD_OUT, UNREADABLE) or metric.startswith(LEFT_OUT)
 
 
 def as_metrics(left_out: Mapping[str, int], labels: int | None) -> Metrics:
@@ -76,6 +93,15 @@ def tell_left_out(left_out: Mapping[str, int]) -> str:
     return ", ".join(
         f"{left_out[kind]} {words}" for kind, words in KINDS.items() if kind in left_out
     )
+
+
+def tell_labels(counts: Mapping[str, int]) -> str:
+    """Return labels with their numbers in words, the fewest first where not all can be shown."""
+    shown = list(counts.items())
+    if (more := len(shown) - MOST_LABELS) > 0:
+        shown = sorted(shown, key=lambda item: item[1])[:MOST_LABELS]
+    told = ", ".join(f"{one_line(label)} {count}" for label, count in shown)
+    return f"{told}, and {more} more with as many or more" if more > 0 else told
 
 
 def _count(value: float) -> int:

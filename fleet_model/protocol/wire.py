@@ -3,7 +3,7 @@
              request                                   reply
   config     protocol, kind, codec, run, round, ...    protocol, kind, codec
   options    training options, one entry per option    -
-  metrics    -                                         counts, and the robot's metrics
+  metrics    -                                         counts, label counts, the robot's metrics
   arrays     the checkpoint                            the update
   arrays.X   the group X of further tensors            the group X of further tensors
 
@@ -21,6 +21,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, MetricRecord, RecordDict
 
 from fleet_model.errors import UpdateError, one_line
+from fleet_model.protocol.report import MAX_INT
 from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL, too_new
 from fleet_model.types import EVALUATE, TRAIN, Checkpoint, Tensor, TrainConfig, Update, Weights
 
@@ -31,8 +32,10 @@ NUMBER, KIND, CODEC = "protocol", "kind", "codec"
 FLOAT32 = "float32"  # the only codec so far: every tensor as it is
 VERSION, TRAINER, RUN, ROUND = "checkpoint-version", "trainer-sha256", "run", "server-round"
 NUM_EXAMPLES, NUM_STEPS = "num-examples", "num-steps"
+LABEL_COUNTS = "label-counts"  # a list: servers that do not know it read numbers only
 MAX_METRICS, MAX_METRIC_NAME = 100, 100  # a robot's metrics end in the server's history
 MAX_GROUPS = 8
+MAX_LABELS = 10_000
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")  # of kinds and groups
 # The options of protocol 1. A later one is sent only where it is not at its default, so that robots
 # which do not know it refuse only what they would do wrong. So a default never changes.
@@ -64,6 +67,7 @@ class RobotRequest:
     # What agents of protocol 1 are sent in place of `trainer`: sha256, bytes. None: the same.
     first_trainer: tuple[str, int] | None = None
     trainer_protocol: int = FIRST_PROTOCOL  # the lowest of an agent that can use the trainer
+    labels: tuple[str, ...] = ()  # that are learned, as the trainer has them; not sent
 
     @property
     def lowest_protocol(self) -> int:
@@ -144,11 +148,13 @@ def unpack_request(content: RecordDict) -> RobotRequest:
 
 def pack_update(update: Update) -> RecordDict:
     """Robot side: what the server receives."""
-    counts: dict[str, int | float] = {
+    counts: dict[str, int | float | list[int]] = {
         NUM_EXAMPLES: update.num_examples,
         NUM_STEPS: update.num_steps,
         VERSION: update.base_version,
     }
+    if update.label_counts:
+        counts[LABEL_COUNTS] = list(update.label_counts)
     metrics = {name: float(value) for name, value in update.metrics.items()}
     return RecordDict(
         {
@@ -186,12 +192,21 @@ def unpack_update(content: RecordDict, robot: str) -> Update:
         weights=unpack_weights(arrays),
         num_examples=counts[NUM_EXAMPLES],
         num_steps=counts[NUM_STEPS],
+        label_counts=_label_counts(metrics.get(LABEL_COUNTS, [])),
         metrics={  # NaN and infinity have no place in JSON
             name: value
             for name, value in metrics.items()
             if isinstance(value, float) and math.isfinite(value)
         },
     )
+
+
+def _label_counts(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > MAX_LABELS:
+        raise UpdateError(f"{LABEL_COUNTS} is no list of at most {MAX_LABELS} numbers")
+    if odd := [n for n in value if type(n) is not int or not 0 <= n <= MAX_INT]:
+        raise UpdateError(f"{LABEL_COUNTS} has {odd[0]!r:.40}, expected numbers of examples")
+    return tuple(value)
 
 
 def _numbering(kind: str) -> ConfigRecord:

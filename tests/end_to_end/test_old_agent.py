@@ -63,6 +63,9 @@ def test_an_old_agent_trains_every_round_beside_a_new_one(mixed):
         for record in mixed["closed"]
     ]
     assert outcomes == [{"new": "accepted", "old": "accepted"}] * ROUNDS
+    for record in mixed["closed"]:
+        told = {robot["name"]: robot["label_counts"] for robot in record["robots"]}
+        assert (told["old"], sum(told["new"].values()) > 0) == ({}, True)
 
 
 def test_the_old_agent_runs_what_is_published(fleet, mixed):
@@ -125,7 +128,7 @@ def test_a_server_of_that_commit_reads_the_reply_of_a_new_agent(mixed):
     weights = {"head/bias": np.arange(3, dtype=np.float32)}
     update = Update(
         robot="", base_version=4, weights=weights, num_examples=7, num_steps=2,
-        metrics={"held_out": 2.0},
+        metrics={"held_out": 2.0}, label_counts=(3, 0, 4),
     )  # fmt: skip
     content = pack_update(update)
     objects = {i: o.deflate().hex() for i, o in get_all_nested_objects(content).items()}

@@ -143,6 +143,16 @@ def test_a_robot_whose_examples_do_not_all_count_is_named():
     ]
 
 
+def test_how_many_examples_the_robots_have_of_each_label_is_told_and_which_has_none():
+    record = replace(last_round(r1="accepted")["totals"].last, label_counts={"clear": 9, "up": 0})
+
+    assert told(totals=HistoryTotals(last=record))[1:3] == [
+        "examples of robots, by label: clear 9, up 0",
+        "WARNING: no robot of this round has examples of up, as far as they tell (1 do not: update "
+        "their agents), so the model cannot learn that",
+    ]
+
+
 def test_a_mean_is_shown_with_the_range_over_robots_behind_it():
     record = replace(
         last_round(r1="accepted")["totals"].last,

@@ -108,6 +108,23 @@ def test_an_evaluation_is_averaged_by_examples_and_changes_no_weights(tmp_path):
     assert [robot.metrics["accuracy"] for robot in record.robots] == [0.5, 1.0]
 
 
+def test_what_an_evaluation_counts_is_no_measure_but_is_told():
+    counts = {"held_out": 10.0, "labels": 2.0, "left_out_unlabelled": 7.0, "unreadable": 3.0}
+    told = evaluation(0.5)
+    told = replace(told, metrics={**told.metrics, **counts}, label_counts=(6, 9))
+    fleet = {name: {"answer": told} for name in "ab"}
+    request = replace(MEASURE, labels=("clear", "blocked"))
+
+    _, record = Robots(fleet).round(request=request, rule=None)
+
+    assert record.metrics == {"accuracy": 0.5, "loss": 0.5}
+    assert record.left_out == {"unlabelled": 14}
+    assert record.label_counts == {"clear": 12, "blocked": 18}
+    assert record.held_out == 20
+    with pytest.raises(UpdateError, match="has no measures"):
+        check_evaluation(replace(told, metrics=counts), START, START.version, CHECKS)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

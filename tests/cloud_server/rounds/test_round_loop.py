@@ -15,6 +15,7 @@ from timed_robots import CHECKS, REQUEST, RULES, START, Robots, changed, of, out
 from cloud_server.rounds.round_journal import DiskJournal, MemoryJournal
 from cloud_server.rounds.round_loop import QuorumError, mean_metrics
 from cloud_server.rounds.shares import NORMS
+from cloud_server.state.round_record import parse_record
 from fleet_model.errors import RoundError, StoppedError
 from fleet_model.protocol.outcome import ACCEPTED, FAILED, NO_REPLY, NOT_REACHED, Outcome
 from fleet_model.protocol.report import RobotReport
@@ -272,6 +273,7 @@ def test_the_record_is_json_and_says_what_each_robot_did():
         "staleness": 0,
         "capped": True,
         "cut_to": 0.0,
+        "label_counts": {},
     }
     assert line["robots"][2]["outcome"] == "failed: disk full"
     assert line["robots"][2]["verdict"] == "failed"
@@ -402,6 +404,52 @@ def test_a_thousandfold_update_counts_at_ten_times_the_length_of_the_others():
     assert "its length (L2) 1732 is cut to 17.32" in of(record, "d").outcome.words
     lengths = [math.sqrt(3)] * 3 + [10 * math.sqrt(3)]
     np.testing.assert_array_equal(checkpoint.server_state[NORMS], lengths)
+
+
+LABELS = ("clear", "blocked", "cone")
+
+
+def test_examples_of_every_label_are_kept_with_the_record_and_survive_a_restart(tmp_path):
+    fleet = {
+        "a": {"answer": update(label_counts=(6, 0, 0))},
+        "b": {"answer": update(label_counts=(1, 2, 0)), "after": 9},
+    }
+    robots, journal = Robots(fleet), DiskJournal(tmp_path)
+    with pytest.raises(StoppedError):
+        robots.round(
+            request=replace(REQUEST, labels=LABELS), journal=journal, stop=lambda: robots.now > 1005
+        )
+
+    _, record = robots.round(request=replace(REQUEST, labels=LABELS), journal=DiskJournal(tmp_path))
+
+    assert (of(record, "a").label_counts, of(record, "b").label_counts) == (
+        {"clear": 6}, {"clear": 1, "blocked": 2},
+    )  # fmt: skip
+    assert record.label_counts == {"clear": 7, "blocked": 2, "cone": 0}
+    assert parse_record(json.dumps(record.as_json())) == record
+    assert record.warnings == [
+        "no robot of this round has examples of cone, so the model cannot learn that"
+    ]
+
+
+def test_counts_of_other_labels_than_those_that_were_asked_for_are_refused():
+    answers = {"a": update(label_counts=(1, 2)), "b": update(), "c": update()}
+    robots = Robots({name: {"answer": answer} for name, answer in answers.items()})
+
+    _, record = robots.round(request=replace(REQUEST, labels=LABELS))
+
+    assert outcomes(record)["a"] == "refused: it counts examples of 2 labels, expected 3"
+    assert (record.label_counts, record.warnings) == ({}, [])  # nobody else tells
+
+
+def test_of_a_label_that_only_an_older_agent_may_have_the_warning_says_so():
+    answers = {"a": update(label_counts=(1, 2, 0)), "b": update()}
+    robots = Robots({name: {"answer": answer} for name, answer in answers.items()})
+
+    _, record = robots.round(request=replace(REQUEST, labels=LABELS))
+
+    (warning,) = record.warnings
+    assert "examples of cone, as far as they tell (1 do not: update their agents), so" in warning
 
 
 def test_lengths_are_judged_by_those_of_earlier_rounds_too():

@@ -92,6 +92,6 @@ def test_what_robots_left_out_and_what_makes_their_scores_doubtful_is_told():
     assert told["warnings"] == [
         "many labels that this fleet does not learn, so look at their spelling: a (110 of 154 "
         "labelled examples)",
-        "examples of one label only, which teach no difference: a (40 training examples)",
+        "examples of one label only, which teach no difference: a (44 examples)",
         "fewer than 20 held-out examples, so scores say little: a (4 held-out examples)",
     ]

@@ -133,7 +133,8 @@ def test_an_evaluation_measures_a_checkpoint_on_what_is_held_out_and_holds_no_we
         "evaluate", 9, 8, 0,
     )  # fmt: skip
     assert (dict(told.weights), dict(told.groups)) == ({}, {})
-    assert told.metrics == {name: before[f"{name}_before"] for name in ("accuracy", "loss")}
+    scores = {name: before[f"{name}_before"] for name in ("accuracy", "loss")}
+    assert told.metrics == {**scores, "unreadable": 0.0}
 
 
 def test_an_evaluation_encodes_only_what_is_held_out_and_drops_no_features():

@@ -25,7 +25,7 @@ def work(tmp_path, bags):
     spec = TrainerSpec.model_validate_json((TINY / "trainer.json").read_bytes())
 
     def answer(labels, kind=TRAIN, spoil=lambda bag: None, **options):
-        bag = bags.drive(tmp_path / "r1", labels)
+        bag = bags.drive(tmp_path / f"r{len(list(tmp_path.iterdir()))}", labels)
         spoil(bag)
         options = {"paths": [str(bag)], "topic": "", "label_topic": bags.LABELS, **options}
         job = TrainingJob(
@@ -126,6 +126,21 @@ def test_nothing_but_unknown_labels_is_an_error_that_keeps_the_labels_here(work,
     assert "Circle" not in str(raised.value)
 
 
-def test_an_evaluation_measures_and_tells_nothing_else(work):
-    update = work([*KNOWN, *["Circle"] * 60], EVALUATE)
-    assert told(update) == {}
+def test_an_evaluation_tells_what_was_left_out_as_a_training_does(work, caplog):
+    labels = [*KNOWN, *["Circle"] * 60, *["star"] * 12, "", ""]
+    trained, measured = work(labels), work(labels, EVALUATE)
+    assert told(measured) == told(trained)
+    assert told(measured)["left_out_unknown_label"] == 60
+    assert told(measured)["held_out"] == measured.num_examples
+    loud = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert sum("60 of 120 labelled examples" in message for message in loud) == 2
+    assert work(KNOWN, EVALUATE, spoil=pictures_spoilt(1 / 3)).metrics["left_out_unreadable"] > 0
+
+
+@pytest.mark.parametrize("kind", [TRAIN, EVALUATE])
+def test_examples_are_counted_by_the_fleets_own_labels(work, kind):
+    update = work([*KNOWN, *["Circle"] * 9, *["star"] * 12], kind)
+    near = round(update.metrics.get("left_out_too_near", 0))
+    assert len(update.label_counts) == 3  # circle, square, star
+    assert sum(update.label_counts) == 60 - near
+    assert update.label_counts[2] > update.label_counts[0]

@@ -2,7 +2,13 @@ import math
 
 import pytest
 
-from fleet_model.protocol.example_counts import as_metrics, counts_of, tell_left_out
+from fleet_model.protocol.example_counts import (
+    as_metrics,
+    counts_of,
+    is_count,
+    tell_labels,
+    tell_left_out,
+)
 
 pytestmark = pytest.mark.base
 
@@ -24,9 +30,30 @@ def test_more_than_a_fifth_of_the_labelled_examples_with_unknown_labels_is_a_con
 
 
 def test_one_label_and_few_held_out_examples_are_concerns():
-    assert concerns(labels=1.0) == {"one_label": "100 training examples"}
+    assert concerns(labels=1.0) == {"one_label": "125 examples"}
     assert concerns(held_out=20.0) == {}
     assert concerns(held_out=4.0) == {"few_held_out": "4 held-out examples"}
+
+
+def test_counts_by_label_say_how_many_examples_there_are():
+    counts = counts_of(25, {"held_out": 25.0, "left_out_unknown_label": 60.0}, {"a": 50, "b": 200})
+
+    assert counts.concerns == {}  # an evaluation rests on 25 of them: 60 is less than a fifth
+    one = counts_of(25, {"held_out": 25.0, "labels": 1.0}, {"a": 50})
+    assert one.concerns == {"one_label": "50 examples"}
+
+
+def test_labels_are_told_with_their_numbers_and_of_very_many_the_fewest():
+    assert tell_labels({"b": 2, "a": 0}) == "b 2, a 0"
+    assert tell_labels({}) == ""
+    told = tell_labels({f"label-{n}": n for n in reversed(range(200))})
+    assert told.startswith("label-0 0, label-1 1, ")
+    assert told.endswith("label-19 19, and 180 more with as many or more")
+
+
+def test_a_count_is_no_measure():
+    assert all(map(is_count, ("labels", "held_out", "left_out_copy", "unreadable")))
+    assert not is_count("accuracy")
 
 
 def test_a_robot_that_tells_nothing_gives_no_concern():

@@ -22,6 +22,7 @@ from fleet_model.protocol.wire import (
     CODEC,
     CONFIG,
     KIND,
+    LABEL_COUNTS,
     METRICS,
     NUM_EXAMPLES,
     NUM_STEPS,
@@ -329,6 +330,22 @@ def test_an_update_without_a_record_names_robot_and_record(name):
 def test_an_update_of_no_examples_is_refused(count):
     with pytest.raises(UpdateError, match=f"num-examples is {count}, expected > 0"):
         unpack_update(update_with(**{NUM_EXAMPLES: count}), "r1")
+
+
+def test_counts_by_label_arrive_as_numbers_only():
+    told = unpack_update(pack_update(replace(UPDATE, label_counts=(12, 0, 5))), "r1")
+
+    assert told.label_counts == (12, 0, 5)
+    assert told.metrics == UPDATE.metrics  # a list is none: servers that do not know it drop it
+    assert LABEL_COUNTS not in pack_update(UPDATE).metric_records[METRICS]
+    assert unpack_update(pack_update(UPDATE), "r1").label_counts == ()
+
+
+@pytest.mark.parametrize("counts", [5, 0.5, [0.5], [-1], [2**60], [1] * 10_001])
+def test_counts_by_label_that_are_none_are_refused(counts):
+    with pytest.raises(UpdateError, match="label-counts") as error:
+        unpack_update(update_with(**{LABEL_COUNTS: counts}), "r1")
+    assert len(str(error.value)) < 100
 
 
 def test_metrics_that_have_no_place_in_json_are_left_out():
