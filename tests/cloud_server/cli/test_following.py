@@ -4,6 +4,7 @@ import pytest
 
 from cloud_server.cli import following
 from cloud_server.cli.following import follow, round_lines
+from cloud_server.cli.terminal import show_evaluation
 from cloud_server.rounds.progress import RoundProgress
 from cloud_server.runs.run_store import MAX_ROBOTS, Run
 from cloud_server.state.round_record import RobotRecord, RoundRecord
@@ -113,6 +114,30 @@ def test_many_reasons_are_one_short_line():
 
     assert missing.endswith("; and 87 more")
     assert len(missing) < 500
+
+
+def test_an_evaluation_shows_its_measures_apart_from_what_it_counts(capsys):
+    metrics = {"accuracy": 0.5, "held_out": 30.0, "left_out_unlabelled": 7.0, "unreadable": 0.0}
+    robot = RobotRecord(
+        name="r1", site="hall", outcome=ACCEPTED, num_examples=30, metrics=metrics,
+        label_counts={"clear": 150},
+    )  # fmt: skip
+    record = RoundRecord(
+        run="a", round=1, version=3, seconds=1.0, robots=(robot,), metrics={"accuracy": 0.5},
+        label_counts={"clear": 150, "blocked": 0},
+    )  # fmt: skip
+
+    show_evaluation({"measured": record.as_json()})
+
+    table, _, lines = capsys.readouterr().out.partition("version 3, ")
+    assert "held-out examples ┃ accuracy ┃\n" in table
+    assert "unlabelled" not in table
+    assert lines.splitlines() == [
+        "mean over examples: accuracy 0.500",
+        "examples of robots, by label: clear 150, blocked 0",
+        "left out by robots: 7 without a label",
+        "WARNING: no robot of this round has examples of blocked, so the model cannot learn that",
+    ]
 
 
 def test_a_round_with_everybody_has_nothing_to_add():

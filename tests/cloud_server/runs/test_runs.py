@@ -490,6 +490,7 @@ def test_the_open_round_can_be_watched(runs, fleet):
     finished(run)
     assert runs.progress() is None
     assert runs.shown(run.id)["open_round"] is None
+    assert fleet.requests[0].labels == ("circle", "square", "star")  # by which replies are read
 
 
 def test_a_round_that_is_durable_but_could_not_be_written_down_is_not_trained_again(

@@ -97,13 +97,18 @@ def test_a_line_of_anything_else_is_left_out(server_dir, line):
     assert list(ClosedRounds(server_dir)) == []
 
 
+MEASURED = {"loss_after": 0.25}
+
+
 def test_the_csv_has_one_row_per_robot_and_round():
     one, two = rows(
         closed(
             4,
             asked=2,
             robots=(
-                robot("r1", weight=10, norm=0.5, metrics={"loss_after": 0.25}),
+                robot(
+                    "r1", weight=10, norm=0.5, metrics={"loss_after": 0.25}, label_counts={"ä": 3}
+                ),
                 robot("r2", NO_REPLY),
             ),
         )
@@ -113,7 +118,7 @@ def test_the_csv_has_one_row_per_robot_and_round():
     assert (one["robot"], one["verdict"], one["weight"], one["norm"]) == (
         "r1", "accepted", "10", "0.5",
     )  # fmt: skip
-    assert one["loss_after"] == "0.25"
+    assert (one["loss_after"], one["label_counts"], two["label_counts"]) == ("0.25", '{"ä": 3}', "")
     assert (two["robot"], two["verdict"], two["loss_after"]) == ("r2", "no_reply", "")
 
 
