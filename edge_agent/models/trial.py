@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edge_agent.examples.source import SourceSpec, learned_labels
+from edge_agent.examples.source import SourceSpec
 from edge_agent.models.trial_process import TrialJob
 from edge_agent.models.verdict import Findings
 from fleet_model.engine import TFLiteEngine
@@ -80,7 +80,7 @@ def _examples(job: TrialJob, workload: Workload) -> tuple[list[Example], bool]:
     if job.source is None or not job.examples:
         return [], False
     task = workload.task
-    source, labels = SourceSpec(**job.source).renamed(task.former), learned_labels(task)
+    source, labels = SourceSpec(**job.source).renamed(task.former), task.learned
     try:
         found = list(source.examples(labels))
         if not found and labels:

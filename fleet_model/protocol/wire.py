@@ -21,7 +21,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, MetricRecord, RecordDict
 
 from fleet_model.errors import UpdateError, one_line
-from fleet_model.protocol.report import MAX_INT
+from fleet_model.protocol.trial import MAX_INT
 from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL, too_new
 from fleet_model.types import EVALUATE, TRAIN, Checkpoint, Tensor, TrainConfig, Update, Weights
 
