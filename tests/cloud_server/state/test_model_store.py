@@ -303,8 +303,9 @@ def test_a_crash_while_versions_are_deleted_leaves_whole_ones_and_the_next_time_
     require_whole(many, tmp_path / "many")
 
 
-def test_what_a_killed_process_wrote_aside_is_deleted(many, tmp_path):
-    (tmp_path / "many" / "objects" / ".abc.123.new").write_bytes(b"half")
+@pytest.mark.parametrize("name", [".abc.123.new", "ab" * 32])
+def test_what_a_killed_process_wrote_for_no_version_is_deleted(many, tmp_path, name):
+    (tmp_path / "many" / "objects" / name).write_bytes(b"half")
 
     many.prune(6)
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import ssl
+import time
 from datetime import timedelta
 
 import httpx
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register
 from cloud_server.robots.tokens import Tokens
+from cloud_server.state.logs import REPEAT_S
 from fleet_model.bundle import MANIFEST, read_bundle
 from fleet_model.protocol.proof import (
     NAME_HEADER,
@@ -522,6 +524,16 @@ def test_strangers_cannot_fill_the_log(http, running_server):
         assert http.get(f"{ROBOT}/whoami").status_code == 403
 
     assert len(running_server.log.read_text()) - before < 500
+
+
+def test_a_robot_that_begins_again_and_again_cannot_fill_the_log(caller, running_server):
+    restless, began = caller("restless"), time.monotonic()
+
+    for _ in range(20):
+        assert restless(f"{ROBOT}/hello", method="POST").status_code == 200
+
+    said = running_server.log.read_text().count("robot restless (hall-1) begins a session")
+    assert 1 <= said <= 1 + (time.monotonic() - began) // REPEAT_S
 
 
 def test_a_body_that_would_fill_the_memory_is_refused_before_it_is_read(http):

@@ -180,20 +180,34 @@ def test_another_servers_certificate_is_told_apart_from_no_answer(link, tmp_path
         store.hello()
 
 
-def test_a_name_that_the_certificate_lacks_is_no_other_server(tmp_path):
-    server_dir = ServerDirectory(tmp_path)
-    make_secrets(server_dir, ["fleet.example"], datetime.now(timezone.utc))
-    make_key(tmp_path / "robot.key")
+def told_by_certificates(folder, name, made_at):
+    """Return an address and what a robot says of the server there, with certificates like that."""
+    server_dir = ServerDirectory(folder)
+    make_secrets(server_dir, [name], made_at)
+    make_key(folder / "robot.key")
     with HostileServer(server_dir) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         address = f"127.0.0.1:{server.server_address[1]}"
-        store = HttpsStore(ServerLink(address=address, ca=server.ca, key=tmp_path / "robot.key"))
+        store = HttpsStore(ServerLink(address=address, ca=server.ca, key=folder / "robot.key"))
         with pytest.raises(ConnectionFailed) as failed:
             store.hello()
         server.shutdown()
+    return address, str(failed.value)
+
+
+def test_a_name_that_the_certificate_lacks_is_no_other_server(tmp_path):
+    address, told = told_by_certificates(tmp_path, "fleet.example", utc_now())
     words = f"{address}: the server's certificate does not name 127.0.0.1; on the server add it to"
-    assert str(failed.value).startswith(words)
-    assert "kit" not in str(failed.value)
+    assert told.startswith(words)
+    assert "kit" not in told
+
+
+@pytest.mark.parametrize("days", [400, -20_000])
+def test_a_certificate_that_is_not_valid_by_this_clock_is_no_other_server(tmp_path, days):
+    address, told = told_by_certificates(tmp_path, "127.0.0.1", utc_now() + timedelta(days=days))
+    words = f"the certificate of {address} is not valid at the time of this robot's clock, 20"
+    assert told.startswith(words)
+    assert "kit" not in told
 
 
 def test_a_report_is_taken_and_the_standing_comes_back(store, link, running_server):
