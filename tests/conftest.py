@@ -1,5 +1,6 @@
 """A small server directory made without TensorFlow, and a real server process on it."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -41,12 +42,36 @@ PATIENCE_S = 240.0
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the long suites' other cases to `make soak`; begin with the longest files.
 
-    Two processes share the files one by one: a long one at the end would leave a process idle.
+    Processes share the files one by one: a long one at the end would leave the others idle.
     """
     left_out = [item for item in items if PROFILE != "soak" and item.get_closest_marker("soak")]
     items[:] = [item for item in items if item not in left_out]
-    items.sort(key=lambda item: "end_to_end" not in item.path.parts)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: ("end_to_end" not in item.path.parts, item.path not in slow))
     config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable], Path]:
+    """Return made_once(name, make): a folder that the first test process makes for all of them.
+
+    An export takes ten seconds and is the same everywhere. Nobody may change what is in it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
+    root.mkdir(exist_ok=True)
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, aside = root / name, root / f".{name}"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                shutil.rmtree(aside, ignore_errors=True)  # of one that failed
+                make(aside)
+                aside.rename(folder)
+        return folder
+
+    return made
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """A small fleet of real processes on 127.0.0.1: server over TLS, robots with bags of their own."""
 
-import fcntl
 import importlib.util
 import json
 import os
@@ -26,6 +25,9 @@ ROOT = Path(__file__).parents[2]
 LABELS = "circle,square,star,triangle"
 SHARED_PORT = "64999"
 PATIENCE_S = 300.0
+START = ("-m", "cloud_server.cli", "start")
+# Publishes the files of version 0 under every number: for what happens in rounds, not in exports.
+WITHOUT_EXPORTS = (ROOT / "tests" / "cloud_server" / "killed" / "killing_server.py",)
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
@@ -33,17 +35,18 @@ ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     # Two epochs, two robots: enough to see the loss fall within a second or two.
     "FLEETLEARN_TRAINING__EPOCHS": "2",
-    "FLEETLEARN_ROUNDS__DEADLINE_S": "90",
+    # Against robots that hang: a busy machine must not miss it.
+    "FLEETLEARN_ROUNDS__DEADLINE_S": "240",
 }
 
 
 class SmallFleet:
     """Everything a person would type, with the exit codes and outputs that they would see."""
 
-    def __init__(self, root: Path, initialized: Path) -> None:
+    def __init__(self, root: Path, made_once: Callable[[str, Callable], Path]) -> None:
         self.root = root
         self.server = root / "server"
-        self.initialized = initialized
+        self.made_once = made_once
         self.port = self.free_port()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.environment: dict[str, str] = {}  # of the server, over ENVIRONMENT
@@ -68,23 +71,23 @@ class SmallFleet:
 
     def init(self, *options: object) -> None:
         """Make the server directory; fleets with equal options share one export: it takes long."""
-        shared = self.initialized / "-".join(["server", *map(str, options)])
-        with (self.initialized / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # of all test processes
-            if not shared.exists():
-                self.type(
-                    "cloud-server", "init", shared, "--labels", LABELS, "--port", SHARED_PORT,
-                    "--backbone", "mobilenet-v2-035", *options,
-                )  # fmt: skip
+
+        def make(shared: Path) -> None:
+            self.type(
+                "cloud-server", "init", shared, "--labels", LABELS, "--port", SHARED_PORT,
+                "--backbone", "mobilenet-v2-035", *options,
+            )  # fmt: skip
+
+        shared = self.made_once("-".join(["server", *map(str, options)]), make)
         shutil.copytree(shared, self.server)
         for file in (self.server / "server.toml", self.server / "kit" / "kit.toml"):
             text = file.read_text()
             assert text.count(SHARED_PORT) == 1
             file.write_text(text.replace(SHARED_PORT, str(self.port)))
 
-    def start_server(self) -> None:
-        command = ("-m", "cloud_server.cli", "start", self.server)
-        self.start("server", *command, environment=self.environment)
+    def start_server(self, *, exports: bool = True) -> None:
+        command = START if exports else WITHOUT_EXPORTS
+        self.start("server", *command, self.server, environment=self.environment)
         self.wait("the port", lambda: _listening(self.port))
 
     def add_robot(self, name: str, *options: object, site: str = "hall", run: bool = True) -> Path:
@@ -166,12 +169,11 @@ class SmallFleet:
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallFleet]:
+def fleet(
+    tmp_path_factory: pytest.TempPathFactory, made_once: Callable[[str, Callable], Path]
+) -> Iterator[SmallFleet]:
     """An empty place for a fleet; whatever runs in it at the end is killed."""
-    base = tmp_path_factory.getbasetemp()
-    initialized = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "initialized"
-    initialized.mkdir(exist_ok=True)
-    fleet = SmallFleet(tmp_path_factory.mktemp("fleet"), initialized)
+    fleet = SmallFleet(tmp_path_factory.mktemp("fleet"), made_once)
     yield fleet
     for process in fleet.processes.values():
         process.kill()

@@ -33,7 +33,7 @@ def hall(fleet):
     """A server with one good robot; rounds need it and one more."""
     fleet.init()
     fleet.environment = {"FLEETLEARN_ROUNDS__DEADLINE_S": str(DEADLINE_S)}
-    fleet.start_server()
+    fleet.start_server(exports=False)
     fleet.data = fleet.bag("hall-1/r1")
     fleet.start_scripted("good", {"good-1": "honest", "good-2": "honest"})
     fleet.wait("the good robots", lambda: fleet.online() == {"good-1", "good-2"})
@@ -186,7 +186,7 @@ def test_a_revoked_robot_is_shut_out_in_the_middle_of_a_run(hall):
 def test_a_straggler_costs_its_round_the_deadline_and_no_more(hall):
     assert hall.stop("server") == 0
     hall.environment = {"FLEETLEARN_ROUNDS__DEADLINE_S": "15"}
-    hall.start_server()
+    hall.start_server(exports=False)
     hall.start_scripted("snail", {"snail": "slow:60"})
     hall.wait("all of them", lambda: hall.online() == {"good-1", "good-2", "snail"})
     run = hall.train(1)

@@ -40,10 +40,10 @@ def run(fleet):
     """One run of three rounds with all of them."""
     fleet.init()
     fleet.environment = {
-        "FLEETLEARN_ROUNDS__DEADLINE_S": "80",
+        "FLEETLEARN_ROUNDS__DEADLINE_S": "240",
         "FLEETLEARN_CHECKS__SUSPEND_AFTER": "2",
     }
-    fleet.start_server()
+    fleet.start_server(exports=False)
     fleet.start_scripted("robots", {**HONEST, **BAD, **WATCHED})
     everyone = {*HONEST, *BAD, *WATCHED}
     fleet.wait("all robots", lambda: fleet.online() == everyone)

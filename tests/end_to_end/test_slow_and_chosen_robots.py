@@ -20,8 +20,7 @@ from fleet_model.errors import FleetError
 pytestmark = [pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
-# The server whose export is a fake; told to die at no step that comes.
-SERVER = (ROOT / "tests" / "cloud_server" / "killed" / "killing_server.py", "close", 10**9)
+SERVER = ROOT / "tests" / "cloud_server" / "killed" / "killing_server.py"  # makes no exports
 QUICK, SLOW = (
     "benchmarks.constant_trainer:ConstantTrainer",
     "tests.end_to_end.held_trainer:HeldTrainer",
@@ -72,8 +71,7 @@ class ChosenFleet:
         if "server" in self.fleet.processes:
             self.fleet.stop("server")
         settings = {f"FLEETLEARN_ROUNDS__{key}": value for key, value in rounds.items()}
-        script, *step = SERVER
-        self.fleet.start("server", script, self.server_dir.root, *step, environment=settings)
+        self.fleet.start("server", SERVER, self.server_dir.root, environment=settings)
         self.fleet.wait("all reports", lambda: self.reporting() == ROBOTS.keys())
 
     def reporting(self):

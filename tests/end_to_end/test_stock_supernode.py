@@ -13,7 +13,7 @@ SUPERNODE = Path(sys.executable).with_name("flower-supernode")
 
 def test_a_stock_supernode_closes_a_round_with_a_lean_agent(fleet):
     fleet.init()
-    fleet.start_server()
+    fleet.start_server(exports=False)
     fleet.add_robot("lean", "--examples", fleet.bag("hall-1/r1"))
     config = fleet.add_robot("stock", "--examples", fleet.bag("hall-2/r1"), run=False)
     with (fleet.root / "stock.log").open("wb") as log:

@@ -28,7 +28,7 @@ def open_round(fleet):
     """Two rounds; what `status --json` said while the first was open."""
     fleet.init()
     fleet.environment = {"FLEETLEARN_LOG__FORMAT": "json", "FLEETLEARN_LOG__TENSORBOARD": "true"}
-    fleet.start_server()
+    fleet.start_server(exports=False)
     seen_it = fleet.root / "seen-it"
     fleet.start_scripted("robots", {**ROBOTS, "r-slow": f"held:{seen_it}"})
     fleet.wait("all robots", lambda: fleet.online() == {*ROBOTS, "r-slow"})
@@ -71,7 +71,7 @@ def test_status_tells_how_the_open_round_goes(open_round):
     now = open_round["open_round"]
 
     assert (now["round"], now["asked"], now["answered"], now["good"]) == (1, 4, 3, 2)
-    assert 0 < now["seconds_left"] <= 90
+    assert 0 < now["seconds_left"] <= 240
     assert open_round["words"][0].startswith(
         f"run {now['run']} round 1: 4 robots asked, 3 answered"
     )

@@ -1,7 +1,7 @@
 """A real server that kills itself with SIGKILL at one named step, once; the export is a fake.
 
-python killing_server.py DIR STEP NTH: before or after (a "+" at the end of STEP) the NTH call of a
-function the process is gone. The next server on the same directory lives.
+python killing_server.py DIR [STEP NTH]: before or after (a "+" at the end of STEP) the NTH call of
+a function the process is gone. The next server on the same directory lives.
 """
 
 import os
@@ -29,13 +29,13 @@ TORN = "half kept+"
 
 
 def main() -> None:
-    directory, step, nth = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    directory, *armed = Path(sys.argv[1]), *sys.argv[2:]
     from cloud_server.runs import lifecycle
 
     lifecycle.publish = publish
     mark = directory / "killed"
-    if not mark.exists():
-        arm(step, nth, mark)
+    if armed and not mark.exists():
+        arm(armed[0], int(armed[1]), mark)
     sys.argv = ["cloud-server", "start", str(directory)]
     from cloud_server.cli import main as cli
 
@@ -72,18 +72,19 @@ def tear(stream: BinaryIO) -> None:
 
 
 def publish(server_dir, settings, checkpoint, progress=None, stop=None):
-    """Publish the tiny bundle as the checkpoint's version."""
+    """Publish the files of the newest version again, as the checkpoint's."""
     from cloud_server.state.model_store import DirectoryStore
-    from fleet_model.bundle import MANIFEST, TRAINER, read_bundle
+    from fleet_model.bundle import MANIFEST, TRAINER
 
-    manifest = read_bundle(server_dir.model).model_copy(update={"version": checkpoint.version})
+    store = DirectoryStore(server_dir.store)
+    newest = store.versions(server_dir.lineage)[-1]
+    manifest = newest.model_copy(update={"version": checkpoint.version})
     aside = server_dir.root / "bundle"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
-    for name in (*manifest.files, TRAINER):
-        shutil.copy(server_dir.model / name, aside / name)
+    for name, entry in {**manifest.files, TRAINER: manifest.trainer}.items():
+        shutil.copy(store.object(entry.sha256), aside / name)
     (aside / MANIFEST).write_text(manifest.model_dump_json())
-    store = DirectoryStore(server_dir.store)
     return store.publish(aside, settings.channel, server_dir.model, server_dir.lineage)
 
 

@@ -21,31 +21,40 @@ class Trainable:
     checkpoint: Checkpoint
 
 
-def export_trainer(directory, scope):
+@pytest.fixture(scope="session")
+def trainable(made_once):
+    """Return what exports a scope, once for all test processes."""
+    return lambda scope: _read(made_once(f"trainer-{scope}", lambda into: _export(into, scope)))
+
+
+def _export(directory, scope):
     from cloud_server.models.export import InitJob, run_export
     from fleet_model.workloads.image_classifier import ImageClassifier
 
     workload = ImageClassifier(LABELS, "mobilenet-v2-035", SIZE)
     spec = WorkloadSpec(name="image-classifier", config=dict(workload.config))
     run_export(InitJob(workload=spec, trainable=scope, batch_size=BATCH, directory=directory))
+
+
+def _read(directory):
     weights = read_weights(directory / "weights.safetensors")
     trainer = parse_trainer((directory / "trainer.json").read_bytes())
     return Trainable(trainer, directory, Checkpoint(version=0, weights=weights))
 
 
 @pytest.fixture(scope="session")
-def head(tmp_path_factory):
-    return export_trainer(tmp_path_factory.mktemp("head"), "head")
+def head(trainable):
+    return trainable("head")
 
 
 @pytest.fixture(scope="session")
-def last_block(tmp_path_factory):
-    return export_trainer(tmp_path_factory.mktemp("last-block"), "last-block")
+def last_block(trainable):
+    return trainable("last-block")
 
 
 @pytest.fixture(scope="session")
-def whole_model(tmp_path_factory):
-    return export_trainer(tmp_path_factory.mktemp("all"), "all")
+def whole_model(trainable):
+    return trainable("all")
 
 
 class Pictures:
