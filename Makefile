@@ -31,7 +31,8 @@ export PYTHONDONTWRITEBYTECODE :=
 
 # Most of a test's time is waiting for processes that it started: with as many workers as cores, a
 # quarter of two cores lies idle. A file stays in one worker; which come first says tests/conftest.py.
-PARALLEL := --numprocesses 4 --dist loadfile --no-loadscope-reorder
+PROCESSES := 4
+PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # $(call find_python,X.Y): prints an interpreter of that version, or nothing. A name on PATH may be
 # a shim that does not run, so every candidate is tried.
@@ -59,13 +60,15 @@ setup: $(VENV)/.installed ## make .venv with edge-agent, cloud-server and all to
 demo: $(VENV)/.installed ## a server and several robots on this machine, camera frame to prediction
 	@$(BIN)/python deploy/demo/demo.py
 
-test: static $(OLD_VENV)/.installed $(SYSTEMD)/.installed ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr
-	@if test -x $(UV); then $(BIN)/python -m pytest $(PARALLEL); \
-	else echo "left out: the resolution checks of tests/packaging need uv, which could not be installed"; \
-	$(BIN)/python -m pytest $(PARALLEL) --ignore=tests/packaging/test_resolution.py; fi
-	@$(MAKE) --no-print-directory test-base
-	@$(MAKE) --no-print-directory test-ros
-	@$(MAKE) --no-print-directory test-flwr
+# The other environments' tests fill the moments in which the main ones wait; their output comes at the end.
+BESIDE := test-base test-ros test-flwr
+test: static $(foreach venv,$(OLD_VENV) $(SYSTEMD) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV),$(venv)/.installed) ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr
+	@mkdir -p build; nice -n 5 $(MAKE) --no-print-directory PROCESSES=2 $(BESIDE) > build/beside.log 2>&1 & beside=$$!; \
+	trap "kill $$beside; exit 130" INT TERM; code=0; without=; \
+	test -x $(UV) || { without=--ignore=tests/packaging/test_resolution.py; \
+	echo "left out: the resolution checks of tests/packaging need uv, which could not be installed"; }; \
+	$(BIN)/python -m pytest $(PARALLEL) $$without || code=$$?; \
+	wait $$beside || code=$$?; cat build/beside.log; exit $$code
 
 check: static ## format, lint, types, import contracts, fast tests
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
@@ -87,7 +90,7 @@ test-base: $(BASE_VENV)/.installed
 # Only files that use the marker are collected, as above.
 test-ros: $(ROS_VENV)/.installed
 	@if test -e $<; then \
-	$(ROS_VENV)/bin/python -m pytest --numprocesses 4 -m ros $$(grep -rlE 'mark\.ros\b' tests --include='test_*.py'); \
+	$(ROS_VENV)/bin/python -m pytest --numprocesses $(PROCESSES) -m ros $$(grep -rlE 'mark\.ros\b' tests --include='test_*.py'); \
 	else echo "left out: the ROS tests, ROS 2 has wheels only for Python 3.11 on x86-64"; fi
 
 # Only files that use the marker are collected, as above.
