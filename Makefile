@@ -48,7 +48,7 @@ install = if test -x $(UV); \
 	then $(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --editable ".[$(2)]" --constraint $(or $(3),constraints.txt) $(4); \
 	else $(1)/bin/python -m pip install --quiet --editable ".[$(2)]" --constraint $(or $(3),constraints.txt) $(4); fi
 
-.PHONY: help setup demo test check static test-base test-ros test-flwr fuzz soak bench constraints clean
+.PHONY: help setup dist demo test check static test-base test-ros test-flwr fuzz soak bench constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; \
@@ -56,6 +56,9 @@ help: ## list the targets
 
 setup: $(VENV)/.installed ## make .venv with edge-agent, cloud-server and all tools
 	@echo "ready: $(BIN)/edge-agent, $(BIN)/cloud-server"
+
+dist: | $(UV) ## build the wheel and Debian packages into dist (ARCH=arm64: for Jetson and Raspberry Pi)
+	@$(TOOLS_VENV)/bin/python deploy/packages/build.py $(if $(ARCH),--arch $(ARCH)) $(ARGS)
 
 demo: $(VENV)/.installed ## a server and several robots on this machine, camera frame to prediction
 	@$(BIN)/python deploy/demo/demo.py
