@@ -113,6 +113,24 @@ def test_paths_that_are_not_there_or_not_readable_are_told(tmp_path, look, monke
     assert f"{locked}: this user may not read it" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("notes.txt", b"hello", "notes.txt: neither a bag nor an image; expected a rosbag2 folder"),
+        ("a.mcap", b"", "a.mcap: is empty"),
+        ("a.db3", b"", "a.db3: has 0 bytes, less than one page; the recording never began"),
+        ("a.bag", b"#ROSBAG V2.0\nxx", "a.bag: holds no topic; it ends too early"),
+    ],
+)
+def test_files_that_are_no_recording_are_named_with_what_is_wrong(
+    tmp_path, look, name, content, words
+):
+    (tmp_path / name).write_bytes(content)
+    states, text = look(tmp_path / name)
+    assert states == ["fail"]
+    assert f"no frame of any recording can be read: {words}" in text
+
+
 def test_an_empty_folder_is_no_success_and_one_warning_is_enough(tmp_path, look):
     (tmp_path / "bags").mkdir()
     assert look(tmp_path / "bags") == (["warn"], f"{tmp_path / 'bags'}: no examples in it yet")
