@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_agent.cli.frame_commands import Json, extract, inspect
+from edge_agent.cli.frame_commands import Json, extract
+from edge_agent.cli.inspect_command import inspect
 from edge_agent.cli.status_lines import status_lines
 from edge_agent.data.frames.source import is_live, source_path
 from fleet_model.command_line.app import make_app, run_app, show_findings

@@ -113,6 +113,7 @@ class FrameIndex:
         """
         self._folder, self._limit_bytes, self._read_only = folder, limit_bytes, read_only
         self._used: set[str] = set()
+        self._told: set[str] = set()
         self._is_full = False
 
     def read(self, recording: Path, options: tuple[Any, ...]) -> KnownRecording:
@@ -135,6 +136,7 @@ class FrameIndex:
             return KnownRecording()
         whole = header.pop("whole", None)
         if header != _header(recording, options):
+            self._tell_other(recording, header)
             return KnownRecording()
         if whole is not None:
             digest, has_own_topic, damage = whole
@@ -198,6 +200,15 @@ class FrameIndex:
         assert self._folder is not None
         with os.scandir(self._folder) as found:
             return sum(entry.stat().st_size for entry in found if entry.name != besides)
+
+    def _tell_other(self, recording: Path, header: Mapping[str, Any]) -> None:
+        """Say once why frames that were listed are read again: the list that follows will fit."""
+        made = header.get("version"), header.get("format")
+        by = "with other settings" if made == (__version__, _FORMAT) else f"by version {made[0]}"
+        text = f"the frames of {recording.name} were listed {by}; they are read and listed again"
+        if text not in self._told:
+            log.info("%s", text)
+        self._told.add(text)
 
     def _tell_full(self, recording: Path) -> None:
         if not self._is_full:

@@ -111,6 +111,11 @@ def inspect(path: Path, progress: Progress | None = None) -> Inspection:
     raise FrameError(f"{path.name}: is no bag; expected {expected}")
 
 
+def is_recording(path: Path) -> bool:
+    """Return whether `inspect` is what reads a path, and says what is wrong with it."""
+    return is_live(path) or not path.exists() or is_bag(path) or is_of_videos(path)
+
+
 def _inspect_videos(path: Path, progress: Progress | None) -> Inspection:
     damage, cameras = DamageLog(), list[CameraSamples]()
     names = video_names(path, damage)

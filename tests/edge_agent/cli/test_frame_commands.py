@@ -139,8 +139,11 @@ def test_inspect_shows_a_table_and_draws_a_contact_sheet(bags, tmp_path):
     bags.drive(tmp_path / "r1", ["star"] * 4)
     out, said = type_("inspect", "r1", here=tmp_path)
     assert said == ""
-    title, camera, label, sheet = out.splitlines()
-    assert title.split() == ["topic", "type", "messages", "rate", "from", "(ns)", "seconds", "gaps"]
+    title, camera, label, labels, sheet = out.splitlines()
+    columns = ["topic", "type", "messages", "rate", "from", "(UTC)", "seconds", "gaps"]
+    assert title.split() == columns
+    assert camera.split()[5:7] == ["2025-10-09", "08:53:20.009"]
+    assert labels == f"labels of {bags.LABELS}, 4 frames: star 4, 0 without a label"
     assert camera.split()[:5] == [CAMERA, "sensor_msgs/CompressedImage", "4", "2.00", "Hz"]
     assert label.split()[0] == "/camera/label"
     assert sheet == "contact sheet: r1.contact.png"
@@ -155,7 +158,7 @@ def test_on_a_narrow_terminal_inspect_shows_a_line_for_each_cell(bags, tmp_path,
     lines = out.splitlines()
     assert max(map(len, lines)) <= 60
     assert [line.split()[-1] for line in lines[:3]] == [CAMERA, "sensor_msgs/CompressedImage", "4"]
-    assert lines.count(f"topic      {bags.LABELS}") == 1
+    assert lines.count(f"topic       {bags.LABELS}") == 1
 
 
 def test_inspect_says_which_pictures_are_video_or_not_read(tmp_path):
@@ -225,7 +228,8 @@ def test_a_place_that_cannot_be_written_is_12(bags, tmp_path):
     bags.drive(tmp_path / "r1", ["star"])
     (tmp_path / "file").write_text("")
     out, said = type_("inspect", "r1", "--contact-sheet", "file/a.png", here=tmp_path, code=12)
-    assert [line.split()[0] for line in out.splitlines()] == ["topic", CAMERA, "/camera/label"]
+    first = [line.split()[0] for line in out.splitlines()]
+    assert first == ["topic", CAMERA, "/camera/label", "labels"]
     assert said == "edge-agent: file/a.png: cannot be written (File exists)\n"
     type_("extract", "r1", "--out", "file/out", here=tmp_path, code=12)
 

@@ -8,6 +8,7 @@ from edge_agent.data.frames.damage import Damage
 from edge_agent.examples import frame_index
 from edge_agent.examples.frame_index import FrameIndex, FrameRow, Whole
 from edge_agent.examples.signatures import Signature
+from fleet_model import __version__
 from fleet_model.errors import FrameError
 from fleet_model.types import Box
 
@@ -65,6 +66,25 @@ def test_other_options_another_recording_another_version_know_nothing(index, mon
     assert not kept(index)
     monkeypatch.undo()
     assert kept(index) == ROWS
+
+
+def test_why_a_list_is_made_again_is_told_once(index, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    other = ("/camera", "/terrain", 0.1, False)
+    write(index)
+    assert kept(index) == ROWS
+    assert caplog.messages == []
+
+    assert kept(index, options=other) == kept(index, options=other) == []
+    told = "the frames of r1 were listed with other settings; they are read and listed again"
+    assert caplog.messages == [told]
+    index.write(BAG, other, WHOLE, ROWS, SIGNATURES)
+    assert kept(index, options=other) == ROWS
+    assert caplog.messages == [told]  # the new list fits
+
+    monkeypatch.setattr(frame_index, "__version__", "99")
+    kept(index, options=other)
+    assert caplog.messages[1].startswith(f"the frames of r1 were listed by version {__version__}; ")
 
 
 def test_a_file_that_is_cut_or_changed_anywhere_counts_as_nothing_and_the_log_says_so(
