@@ -95,7 +95,7 @@ def test_the_list_of_robots_shows_software_and_protocol(fleet, mixed):
     assert told == {"new": (__version__, PROTOCOL), "old": ("0.1.0", None)}
     table = fleet.type("cloud-server", "robots", "list", fleet.server).stdout
     rows = [line.split("│") for line in table.splitlines() if line.startswith("│")]
-    cells = {row[1].strip(): [cell.strip() for cell in row[5:7]] for row in rows}
+    cells = {row[1].strip(): [cell.strip() for cell in row[6:8]] for row in rows}
     assert cells == {"old": ["0.1.0", "-"], "new": [__version__, str(PROTOCOL)]}
 
 
