@@ -53,6 +53,8 @@ class Installer:
         """Finish what an earlier process has left; raises FleetError where that cannot be."""
         with self._changing() as trials:
             active, probation = self._models.active_name, trials.probation
+            found = trials.model_copy(deep=True)
+            trials.forget_unless_active(active)
             tried = trials.of(active)
             if tried and tried.refused:
                 self._models.go_back(self._precision)
@@ -60,12 +62,12 @@ class Installer:
                 on_probation = active != probation.before  # itself, since it is not the good one
                 again = probation.model_copy(update={"name": active})
                 trials.probation = again if on_probation else None
-                self._file.write(trials)
             elif probation:
                 probation.starts += 1
-                self._file.write(trials)
                 if probation.starts >= MOST_TRIES:
                     self._give_back(trials, Findings(failed="interrupted"), "interrupted")
+            if trials != found:
+                self._file.write(trials)
         self._watch_probation()
 
     def close(self) -> None:

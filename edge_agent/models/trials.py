@@ -64,6 +64,12 @@ class Trials(BaseModel):
         others = [one for one in self.tried if one.name != tried.name]
         self.tried = [*others[-(KEPT - 1) :], tried]
 
+    def forget_unless_active(self, active: str) -> None:
+        """Forget that the last version took over if a cut came before the pointers changed."""
+        last = self.tried[-1] if self.tried else None
+        if last and last.name != active and last.outcome and last.outcome.took_over:
+            last.outcome = None
+
     @property
     def last(self) -> TrialOutcome | None:
         """Return what became of the version that was tried last."""

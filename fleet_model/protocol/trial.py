@@ -56,6 +56,11 @@ class TrialOutcome(BaseModel):
     after_ms: float | None = None
 
     @property
+    def took_over(self) -> bool:
+        """Return whether it is the active version."""
+        return self.state in (CONFIRMED, PROBATION)
+
+    @property
     def short(self) -> str:
         """Return two words at most, for a table."""
         return f"{self.state}: {self.why}" if self.why else self.state

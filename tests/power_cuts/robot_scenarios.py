@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Event
 from typing import Any
 from unittest import mock
 
@@ -20,10 +21,13 @@ from edge_agent.cli.enroll import enroll
 from edge_agent.examples.held_out import Moment
 from edge_agent.examples.trained_moments import TrainedMoments
 from edge_agent.link.server_link import HttpsStore
+from edge_agent.models import install
 from edge_agent.models.channels import Channels, named
 from edge_agent.models.deploy import Models
+from edge_agent.models.install import Installer
+from edge_agent.models.verdict import Findings
 from edge_agent.robot.pause import pause, pause_reason, resume
-from edge_agent.robot.settings import ExampleSettings, load_settings
+from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink, load_settings
 from fleet_model.bundle import MANIFEST, Offer, read_offer, require_file, sha256_of
 from fleet_model.protocol.proof import public_line, read_key
 
@@ -166,6 +170,55 @@ FIRST_INSTALL = Scenario(
     resume=_install,
     settled=_tidy_models,
     between=_before_current,
+)
+
+
+WORSE = Findings(running=1, measure="accuracy", before=0.9, after=0.5, chance=0.001)
+
+
+def _installer(root: Path) -> Installer:
+    settings = AgentSettings(server=ServerLink(address="localhost:1"), state=root)
+    return Installer(settings, Models(root / "models"), Event())
+
+
+def _try_and_give_back(root: Path) -> None:
+    """Install version 1, switch to version 2, give it back; from wherever a cut has left it."""
+    with mock.patch.object(install, "run_trial", return_value=Findings()), _no_timers():
+        installer = _installer(root)
+        installer.begin()
+        if Models(root / "models").version_in_use() is None:
+            installer.follow(_server(1).store, _offer(1))
+        mark()
+        if installer.last.version == 1:
+            installer.follow(_server(2).store, _offer(2))
+        mark()
+    with mock.patch.object(install, "run_trial", return_value=WORSE), _no_timers():
+        if installer.last.state == "probation":
+            installer._end_probation(installer._file.read().probation)
+        mark()
+
+
+def _no_timers() -> Any:
+    return mock.patch.object(install.threading, "Timer")
+
+
+def _on_trial(root: Path) -> Any:
+    """Return what the next start finds: the active version, and what became of the last one."""
+    with _no_timers():
+        installer = _installer(root)
+        installer.begin()
+    offer, last = Models(root / "models").active("fp32"), installer.last
+    trials = installer._file.read()
+    refused = [tried.name[:6] for tried in trials.tried if tried.refused]
+    told = last and (last.version, last.state)
+    return offer and offer.manifest.version, told, trials.probation is not None, refused
+
+
+ON_TRIAL = Scenario(
+    prepare=lambda root: _meet_servers(),
+    act=_try_and_give_back,
+    observe=_on_trial,
+    resume=_try_and_give_back,
 )
 
 

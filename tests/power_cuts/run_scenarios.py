@@ -38,6 +38,7 @@ SCENARIOS = {
     "first-install": "robot_scenarios:FIRST_INSTALL",
     "install-on-fat": "robot_scenarios:INSTALL_ON_FAT",
     "switch-channel": "robot_scenarios:SWITCH_CHANNEL",
+    "models-on-trial": "robot_scenarios:ON_TRIAL",
     "adopt-older-robot": "robot_scenarios:ADOPT",
     "trainer": "robot_scenarios:TRAINER",
     "rounds": "round_scenarios:ROUNDS",

@@ -65,7 +65,10 @@ def test_why_the_newest_model_is_not_installed_travels_without_paths(settings):
 
 
 def test_a_server_of_the_first_protocol_gets_no_field_that_it_would_refuse(settings):
-    text = Reporter(settings).packed(Status(not_installed="the disk is full"), FIRST_PROTOCOL)
+    text = Reporter(settings).packed(
+        Status(not_installed="the disk is full", trial={"version": 3, "state": "confirmed"}),
+        FIRST_PROTOCOL,
+    )
     fields = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     assert fields.keys() <= {
         "model_version", "busy", "battery", "charging", "free_disk_mb", "examples", "trainer",

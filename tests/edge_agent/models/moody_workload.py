@@ -38,7 +38,7 @@ class Moody(ImageClassifier):
         if self.mood == "raise":
             raise RuntimeError("what nobody expected")
         if self.mood == "eat":
-            self.eaten = [np.ones(2_500_000) for _ in range(1000)]  # 20 MB each
+            self.eaten = [np.ones(2_500_000) for _ in range(75)]  # 20 MB each
         return super().decode(outputs, context)
 
 
