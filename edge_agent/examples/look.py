@@ -59,6 +59,7 @@ class _Counts:
         self.labels, self.left_out = Counter[str](), Counter[str]()
         self.strange = Counter[str]()  # label that is like no learned one -> frames
         self.training = self.held_out = 0
+        self.several = 0  # examples with boxes of several labels
 
 
 def _look(settings: AgentSettings, path: Path, labels: Sequence[str]) -> tuple[Finding, _Counts]:
@@ -80,6 +81,7 @@ def _look(settings: AgentSettings, path: Path, labels: Sequence[str]) -> tuple[F
             counts.labels[example.label or ""] += 1
             counts.held_out += example.held_out
             counts.training += not example.held_out
+            counts.several += len({box.label for box in example.boxes}) > 1
     except (FleetError, OSError) as error:
         step = "correct examples.paths, topic or label_topic in agent.toml"
         return Finding(SUBJECT, "fail", f"{path}: {error}", step), counts
@@ -90,6 +92,8 @@ def _look(settings: AgentSettings, path: Path, labels: Sequence[str]) -> tuple[F
     words = f"{path}: {counts.training + counts.held_out} examples{_topics(settings, path)}"
     if source.left_out:
         words += f"; left out: {tell(source.left_out)}"
+    if counts.several:
+        words += f"; {counts.several} show several labels, the largest box's counts"
     if renamed := getattr(source, "renamed", {}):
         words += f"; by aliases: {tell(renamed)}"
     return Finding(SUBJECT, "ok", words), counts

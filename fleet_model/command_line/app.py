@@ -87,6 +87,11 @@ def make_app(about: str, exit_codes: str) -> typer.Typer:
     ) -> None:
         pass
 
+    @app.command("version")
+    def print_version() -> None:
+        """Print the version, as --version does."""
+        _version(True)
+
     return app
 
 

@@ -52,6 +52,8 @@ cloud-server robots revoke DIR r1
 cloud-server robots forget DIR r1
 cloud-server robots label DIR r1 --add outdoor
 cloud-server robots site DIR r1 hall-2
+cloud-server version
+edge-agent version
 cloud-server robots list DIR
 cloud-server robots token make DIR --kit PLACE/kit
 cloud-server robots token list DIR

@@ -54,8 +54,9 @@ def test_help_loads_nothing_heavy_and_names_the_commands():
         assert command in done.stdout
 
 
-def test_the_version_is_printed(cloud_server):
-    code, out, _ = cloud_server("--version")
+@pytest.mark.parametrize("word", ["--version", "version"])
+def test_the_version_is_printed(cloud_server, word):
+    code, out, _ = cloud_server(word)
 
     assert code == 0
     assert out.startswith("fleetlearn ")

@@ -65,8 +65,9 @@ def type_outside(*words, code):
     return done.stderr
 
 
-def test_the_version_is_the_packages():
-    assert type_("--version")[0] == f"fleetlearn {__version__}\n"
+@pytest.mark.parametrize("word", ["--version", "version"])
+def test_the_version_is_the_packages(word):
+    assert type_(word)[0] == f"fleetlearn {__version__}\n"
 
 
 def test_help_names_every_command_exit_code_and_the_completion(monkeypatch):

@@ -56,6 +56,23 @@ def test_labels_by_aliases_count_as_the_fleets_and_are_told(bags, tmp_path, look
     assert "which is not learned" not in text
 
 
+def test_pictures_with_several_labels_are_counted_for_one_of_them_is_learned(
+    tmp_path, look, picture_bytes
+):
+    for folder in ("images", "labels"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+    (tmp_path / "set" / "data.yaml").write_text("names: [circle, square]\n")
+    for name, boxes in (("a", "01"), ("b", "00"), ("c", "10"), ("d", "1")):
+        (tmp_path / "set" / "images" / f"{name}.png").write_bytes(picture_bytes(ord(name), ".png"))
+        lines = [f"{one} .5 .5 .{n + 2} .{n + 2}" for n, one in enumerate(boxes)]
+        (tmp_path / "set" / "labels" / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+    _, text = look(tmp_path / "set")
+
+    assert "4 examples; 2 show several labels, the largest box's counts" in text
+    assert "2 circle, 2 square" in text
+
+
 def test_misspelt_labels_are_named_with_the_nearest(bags, tmp_path, look):
     bag = bags.drive(tmp_path / "r1", [*DRIVE[:60], *["Circle"] * 60])
     states, text = look(bag)
