@@ -12,8 +12,8 @@ from pathlib import Path
 
 from cloud_server.models.backend import NOTE
 from cloud_server.models.export import InitJob, Progress, run_export
-from cloud_server.models.publish import exported, prune
-from cloud_server.runs.run_store import RunStore
+from cloud_server.models.publish import exported, leave_withheld, prune
+from cloud_server.runs.run_store import require_no_run
 from cloud_server.state.checkpoints import MODEL, Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.kit import faults_of_kit, write_kit
@@ -96,7 +96,8 @@ def relabel(
     """
     store = DirectoryStore(server_dir.store)
     with server_dir.locked("train"):
-        _require_no_run(server_dir)
+        require_no_run(server_dir)
+        leave_withheld(server_dir, settings.channel, "labels")
         newest = Checkpoints(server_dir.checkpoints).latest()
         if _is_left(server_dir, settings, newest.version, change):
             version = newest.version
@@ -212,13 +213,3 @@ def _labels(server_dir: ServerDirectory, version: int) -> Labels:
 
 def _spec(server_dir: ServerDirectory, version: int) -> TrainerSpec:
     return parse_trainer((server_dir.model_of(version) / TRAINER).read_bytes())
-
-
-def _require_no_run(server_dir: ServerDirectory) -> None:
-    for root in (server_dir.runs, server_dir.runs_apart):
-        for run in RunStore(root).load():
-            if run.active:
-                raise SettingsError(
-                    f"run {run.id} goes on ({run.state}); wait until it has ended, or stop it with "
-                    f"`cloud-server runs stop {server_dir.root} {run.id}`"
-                )

@@ -16,6 +16,7 @@ StorageError           12   this machine's disk is full, read-only or damaged
 LossError              13   done, but a part of the input was damaged and is left out
 StoppedError           14   the operator stopped a run; what it has closed stays
 BusyError              15   a robot does not want to train now; nothing is sent
+WithheldError          16   a run has finished, and its model is not published
 """
 
 import re
@@ -129,6 +130,12 @@ class BusyError(FleetError):
     """A robot does not want to train now; nothing is sent."""
 
     exit_code = 15
+
+
+class WithheldError(FleetError):
+    """A run has finished, and the gate holds its model back."""
+
+    exit_code = 16
 
 
 def one_line(text: str) -> str:

@@ -19,7 +19,7 @@ app = make_app(
     "Federated learning for fleets of robots: the server side.",
     "0 done, 2 wrong settings or flags, 3 damaged bundle, 6 refused, 7 no connection, "
     "8 checkpoint does not fit, 9 export failed, 10 round failed, 12 disk full or damaged, "
-    "14 run stopped",
+    "14 run stopped, 16 trained, but not published",
 )
 app.command(context_settings={"allow_extra_args": True})(init_command.init)
 app.command()(run_commands.train)

@@ -16,8 +16,10 @@ from cloud_server.cli.terminal import (
     console,
     doubts,
     outcome_of_run,
+    release_lines,
     show_evaluation,
     table,
+    tell_release,
     with_given_directory,
 )
 from fleet_model.errors import ConnectionFailed, RoundError, SettingsError
@@ -98,8 +100,9 @@ def runs_show(directory: Directory, run_id: RunId = "", json_output: Json = Fals
         typer.echo(line)
     if run.get("measured"):
         show_evaluation(run)
-    if run["error"]:
-        typer.echo(with_given_directory(run["error"]))
+    for line in (*release_lines(directory, run), run["error"]):
+        if line:
+            typer.echo(with_given_directory(line))
 
 
 @runs.command("stop")
@@ -274,6 +277,7 @@ def _see_to_the_end(
         error = RoundError(f"run {run['id']}: {run['error']}")
         error.exit_code = run["exit_code"] or RoundError.exit_code
         raise error
+    tell_release(directory, run)
     if not json_output:
         typer.echo(f"version {run['published_version']} is published after {run['seconds']:.1f} s")
 

@@ -22,16 +22,19 @@ from cloud_server.cli.terminal import (
     shown_model,
     table,
     trained_of,
+    with_given_directory,
 )
 from fleet_model.errors import ConnectionFailed, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Set
+    from collections.abc import Iterable, Iterator, Mapping, Set
 
     from rich.console import Console, RenderableType
     from rich.table import Table
 
     from cloud_server.cli.admin_client import AdminClient
+    from cloud_server.models.release_log import Release
+    from cloud_server.state.directory import ServerDirectory
     from cloud_server.state.round_record import RoundRecord
 
 WATCH_S = 1.0  # between looks
@@ -110,24 +113,38 @@ def history(
     if csv_output:
         write_csv(records, sys.stdout)
     elif json_output:
-        _print_json(records)
+        _print_json(records, _releases(lineage))
     else:
-        columns = ("run", "round", "version", "accepted", "late", "seconds", "held out", "left out")
-        shown = list(records)
-        rows = [_row(record) for record in shown]
-        table(columns, rows)
-        for line in doubts(shown[-1].as_json()) if shown else ():
+        _show_rounds(list(records), newest, _releases(lineage))
+
+
+def _show_rounds(
+    shown: "list[RoundRecord]", newest: int | None, releases: "Mapping[int, Release]"
+) -> None:
+    columns = ("run", "round", "version", "accepted", "late", "seconds", "held out", "left out")
+    table(columns, [_row(record) for record in shown])
+    if shown:
+        told = [one for version, one in releases.items() if version >= shown[0].version]
+        lines = [with_given_directory(line) for one in told for line in one.sentences()]
+        for line in (*doubts(shown[-1].as_json()), *lines):
             typer.echo(line)
-        if newest is not None and len(rows) >= newest:
-            told = f"the newest {newest} rounds; --all shows every round"
-            console().print(told, soft_wrap=True)
+    if newest is not None and len(shown) >= newest:
+        console().print(f"the newest {newest} rounds; --all shows every round", soft_wrap=True)
 
 
-def _print_json(records: "Iterable[RoundRecord]") -> None:
-    """Print one JSON array, a round at a time."""
+def _releases(lineage: "ServerDirectory") -> "Mapping[int, Release]":
+    from cloud_server.models.release_log import ReleaseLog
+
+    return ReleaseLog(lineage.releases).by_version()
+
+
+def _print_json(records: "Iterable[RoundRecord]", releases: "Mapping[int, Release]") -> None:
+    """Print one JSON array, a round at a time, with what became of the version that it made."""
     between = "["
     for record in records:
-        typer.echo(between + json.dumps(record.as_json()), nl=False)
+        release = releases.get(record.version)
+        told = {"release": None if release is None else release.model_dump()}
+        typer.echo(between + json.dumps(record.as_json() | told), nl=False)
         between = ", "
     typer.echo("[]" if between == "[" else "]")
 

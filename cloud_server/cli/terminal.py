@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fleet_model.errors import SettingsError
+from fleet_model.errors import SettingsError, WithheldError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,8 +130,31 @@ def outcome_of_run(run: Mapping[str, Any], *, channel: bool = False) -> str:
 def _outcome(run: Mapping[str, Any]) -> str:
     if run.get("kind") == "evaluate":
         return f"measured version {run['first_version']}"
-    version = run["published_version"]
+    version, release = run["published_version"], run.get("release") or {}
+    if release.get("kind") == "withheld":
+        return f"version {release['version']} withheld"
     return "-" if version is None else f"version {version}"
+
+
+def release_lines(directory: Path, run: Mapping[str, Any]) -> list[str]:
+    """Return what has become of the version that a run has made, with commands to copy."""
+    from cloud_server.models.release_log import ReleaseLog
+    from cloud_server.state.directory import ServerDirectory
+
+    if not run.get("release"):
+        return []
+    lineage = ServerDirectory(directory).of(run["channel"])
+    release = ReleaseLog(lineage.releases).by_version().get(run["release"]["version"])
+    return [] if release is None else list(map(with_given_directory, release.sentences()))
+
+
+def tell_release(directory: Path, run: Mapping[str, Any]) -> None:
+    """Print what is to be known of a run's model; raise WithheldError if it is not published."""
+    lines = release_lines(directory, run)
+    if (run.get("release") or {}).get("kind") == "withheld":
+        raise WithheldError("; ".join(lines))
+    for line in lines:
+        console().print(line, markup=False, soft_wrap=True)
 
 
 def held_out(record: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cloud_server.models.export import BundleJob, Progress, run_export
+from cloud_server.models.release_log import ReleaseLog
 from cloud_server.robots.last_seen import installed_versions
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
@@ -28,8 +29,11 @@ def publish(
     checkpoint: Checkpoint,
     progress: Progress = lambda line: None,
     stop: Callable[[], bool] = lambda: False,
+    tell: Callable[[], object] = lambda: None,
 ) -> Manifest:
     """Export `checkpoint` in a child process and make it the newest model of the channel.
+
+    `tell` is called just before robots can get it.
 
     Raises:
         ExportError: the exported files do not match the model; the channel keeps its version.
@@ -39,7 +43,9 @@ def publish(
     weights = Checkpoints(server_dir.checkpoints).path(checkpoint.version)
     store = DirectoryStore(server_dir.store)
     with exported(server_dir, settings, model, weights, checkpoint.version, progress, stop) as made:
-        manifest = store.publish(made, settings.channel, model, server_dir.lineage)
+        manifest = store.add(made, model, server_dir.lineage)
+    tell()
+    store.offer(settings.channel, manifest.version, server_dir.lineage)
     prune(server_dir, settings)
     return manifest
 
@@ -81,10 +87,41 @@ def prune(server_dir: ServerDirectory, settings: PublishSettings) -> None:
     What robots have installed stays: a robot that was away for long can still repair its files.
     """
     try:
-        installed = installed_versions(server_dir.seen)
-        gone = DirectoryStore(server_dir.store).prune(settings.keep_versions, also=installed)
+        gone = stale(server_dir, DirectoryStore(server_dir.store), settings.keep_versions)
     except (BundleError, OSError, ValueError) as error:
         log.warning("old versions are not deleted: %s", error)
         return
     if gone:
         log.info("%d old versions are deleted, the newest of them %d", len(gone), gone[-1])
+
+
+def stale(server_dir: ServerDirectory, store: DirectoryStore, keep: int) -> list[int]:
+    """Delete all but the newest `keep` versions and what is still needed; return what is gone."""
+    return store.prune(keep, also=installed_versions(server_dir.seen))
+
+
+def released_version(server_dir: ServerDirectory, channel: str) -> int | None:
+    """Return the version of this lineage that robots get; None if they get none of it.
+
+    Raises:
+        BundleError: the channel's file is damaged.
+    """
+    version, lineage = DirectoryStore(server_dir.store).offers().get(channel, (None, ""))
+    return version if lineage == server_dir.lineage else None
+
+
+def leave_withheld(server_dir: ServerDirectory, channel: str, by: str) -> None:
+    """Let what follows begin with what robots run, not with a checkpoint that the gate withholds.
+
+    A run that goes on (`by` is "run ID") keeps its own. See docs/decisions/0024-gate.md.
+    """
+    checkpoints, releases = Checkpoints(server_dir.checkpoints), ReleaseLog(server_dir.releases)
+    newest = checkpoints.newest()
+    last = None if newest is None else releases.by_version().get(newest)
+    if newest is None or last is None or last.kind != "withheld" or last.by == by:
+        return
+    released = released_version(server_dir, channel)
+    if released is not None:
+        releases.add(newest + 1, "returned", by, of=released)
+        checkpoints.copy(released, newest + 1)
+        log.info("%s: begins with version %d, version %d is withheld", by, released, newest)

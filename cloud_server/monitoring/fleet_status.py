@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cloud_server.flower.flower_fleet import FlowerFleet
+from cloud_server.models.release_log import Release
 from cloud_server.monitoring.robot_status import RobotStatus, robot_statuses, waiting_keys
 from cloud_server.monitoring.totals import HistoryTotals, RunningTotals
 from cloud_server.robots.last_seen import LastSeen
@@ -37,6 +38,7 @@ class FleetStatus:
     # Run that the process before has left unfinished -> rounds that it had closed.
     taken_up: Mapping[str, int] = field(default_factory=dict)
 
+    release: Release | None = None  # what became of a version, last
     missing: Sequence[str] = ()  # sentences about parts of the directory that are gone
 
     @property
@@ -60,6 +62,7 @@ class FleetStatus:
             "too_large": dict(self.too_large),
             "misnamed": dict(self.misnamed),
             "taken_up": dict(self.taken_up),
+            "release": None if self.release is None else self.release.model_dump(),
             "missing": list(self.missing),
         }
 
@@ -95,5 +98,6 @@ class Overview:
             too_large=self.refused.counts("large"),
             misnamed=self.refused.counts("misnamed"),
             taken_up=self.runs.taken_up(),
+            release=self.runs.release(),
             missing=self.missing(),
         )

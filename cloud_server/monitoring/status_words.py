@@ -43,6 +43,8 @@ def tell(status: FleetStatus) -> list[str]:
         lines += _last_round(status.last_round)
     if status.runs:
         lines += _run(status.runs[-1], status.taken_up)
+    if status.release is not None:
+        lines += status.release.sentences()
     lines += _answers("second answers, which are not counted", status.answered_again)
     lines += _answers("answers to questions that were over", status.answered_late)
     lines += _answers("replies that came again, which count once at most", status.repeated)

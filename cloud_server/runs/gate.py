@@ -31,12 +31,14 @@ ReasonKind = Literal[
     "site_loses",  # it is much worse on one site, whatever others gain
     "robots_lose",  # it is much worse on several robots, whatever others gain
     "no_gain",  # it is no better than the untrained model
+    "contradiction",  # robots learn by themselves what the model of all has lost
 ]
 MAX_LOSING = 0.1  # share of the robots; by chance 1 of 250 loses as much, see `_noise`
-MIN_GAIN = 0.02  # over the untrained model
-# Of what robots gain by themselves, the least that the model of all keeps. Labels that contradict
-# each other leave less than 0.1 of it, robots with one label each about half.
-MIN_KEPT = 0.25
+MIN_GAIN = 0.02  # over the untrained model, by any measure
+# What robots gain by themselves, at least MIN_ALONE, is lost in the model of all if it keeps less
+# than MIN_KEPT of the gain, or, of a share, less than MIN_OF_SHARE of the share: that some labels
+# never occur is a gain, too, and is learned whatever the others are.
+MIN_ALONE, MIN_KEPT, MIN_OF_SHARE = 0.1, 0.25, 0.6
 _TINY = 1e-12
 
 
@@ -102,12 +104,15 @@ def judge(evidence: Evidence, rules: GateSettings) -> Verdict:
     robots = _with(name, evidence.robots)
     examples = sum(robot.examples for robot in robots)
     found = [*_one_label(evidence.labels), *_worse(name, robots, evidence, rules)]
+    few, warnings = _few(examples, len(robots), rules), []
     if evidence.untrained:
-        found += _no_gain(evidence)
-    few = _few(examples, len(robots), rules)
+        found += _contradiction(evidence)
+        # Few examples say little against a first model, too.
+        warnings = [*few, *(_no_gain(evidence) if few else [])]
+        few = [] if few else _no_gain(evidence)
     return Verdict(
-        reasons=[*found, *([] if evidence.untrained else few)],
-        warnings=few if evidence.untrained else [],
+        reasons=[*found, *few],
+        warnings=warnings,
         examples=examples,
         before=_means(evidence.measures, robots, lambda robot: robot.before),
         after=_means(evidence.measures, robots, lambda robot: robot.after),
@@ -152,12 +157,13 @@ def _worse(
     def lost(robot: Measured) -> float:
         return loss(direction, robot.before[name], robot.after[name], is_share=is_share)
 
-    def change(some: Iterable[Measured]) -> str:
-        before, after = (_mean(some, moment(name)) for moment in (_before, _after))
-        return f"{name} {before:.3f} -> {after:.3f}"
+    def change(some: Sequence[Measured]) -> str:
+        return _change(name, some)
 
     found = []
-    if _mean(robots, lost) > rules.max_fall:
+    # What a first model loses by chance is no loss; a later one is not judged by so few examples.
+    chance = _noise(name, robots) if evidence.untrained else 0.0
+    if _mean(robots, lost) > max(rules.max_fall, chance):
         words = f"held-out {change(robots)} is worse by more than {rules.max_fall:g}"
         found.append(Reason("fall", f"{words} (gate.max_fall)"))
     released = evidence.at_release.get(name)
@@ -215,27 +221,40 @@ def _noise(name: str, group: Sequence[Measured]) -> float:
 
 
 def _no_gain(evidence: Evidence) -> list[Reason]:
-    """Let pass what gains in any measure, and keeps enough of what robots gain by themselves."""
-    told, contradict = [], False
+    """Return that a first model has learned nothing, by no measure."""
+    told = []
+    for name, direction in evidence.measures.items():
+        if robots := _with(name, evidence.robots):
+            if _gain(name, direction, robots, lambda robot: robot.after) >= MIN_GAIN:
+                return []
+            told.append(_change(name, robots))
+    return [Reason("no_gain", f"it is no better than the untrained model ({'; '.join(told)})")]
+
+
+def _contradiction(evidence: Evidence) -> list[Reason]:
+    """Return that what robots have learned by themselves is lost in a first model."""
+    told = []
     for name, direction in evidence.measures.items():
         robots = _with(name, evidence.robots)
         apart = [robot for robot in robots if name in robot.alone]
-        if not robots:
+        if not apart:
             continue
+        alone = _gain(name, direction, apart, lambda robot: robot.alone)
         together = _gain(name, direction, robots, lambda robot: robot.after)
-        alone = _gain(name, direction, apart, lambda robot: robot.alone) if apart else 0.0
-        if together >= max(MIN_GAIN, MIN_KEPT * alone):
-            return []
-        words = f"{name} {_mean(robots, _before(name)):.3f} -> {_mean(robots, _after(name)):.3f}"
-        if alone >= MIN_GAIN and together < MIN_KEPT * alone:
-            by_itself = _means([name], apart, lambda robot: robot.alone)[name]
-            words += f", while each robot by itself has {by_itself:.3f}"
-            contradict = True
-        told.append(words)
-    hint = ": do labels of some robots contradict those of others?" if contradict else ""
-    return [
-        Reason("no_gain", f"it is no better than the untrained model ({'; '.join(told)}){hint}")
-    ]
+        by_itself = _means([name], apart, lambda robot: robot.alone)[name]
+        now = _mean(robots, _after(name))
+        lost = together < MIN_KEPT * alone
+        if _is_share(name) and direction == "higher":
+            examples = sum(robot.examples for robot in robots)
+            lost = lost or now < MIN_OF_SHARE * by_itself
+            lost = lost and by_itself - now > 2.0 * math.sqrt(0.5 / examples)  # no chance
+        if alone >= MIN_ALONE and lost:
+            told.append(f"{_change(name, robots)}, while each robot by itself has {by_itself:.3f}")
+    if not told:
+        return []
+    words = f"what robots learn by themselves is lost in it ({'; '.join(told)})"
+    hint = "do labels of some robots contradict those of others?"
+    return [Reason("contradiction", f"{words}: {hint}")]
 
 
 def _gain(
@@ -264,6 +283,10 @@ def _before(name: str) -> Callable[[Measured], float]:
 
 def _after(name: str) -> Callable[[Measured], float]:
     return lambda robot: robot.after[name]
+
+
+def _change(name: str, robots: Sequence[Measured]) -> str:
+    return f"{name} {_mean(robots, _before(name)):.3f} -> {_mean(robots, _after(name)):.3f}"
 
 
 def _mean(robots: Iterable[Measured], value: Callable[[Measured], float]) -> float:

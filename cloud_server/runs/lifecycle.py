@@ -9,14 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import asdict
+from typing import Any, Protocol
 
 from cloud_server.flower.flower_link import FlowerRun
-from cloud_server.models.publish import publish
+from cloud_server.models.publish import leave_withheld, publish
+from cloud_server.models.release_log import ReleaseLog
 from cloud_server.rounds.fleet import Fleet
 from cloud_server.rounds.progress import RoundProgress
 from cloud_server.rounds.round_loop import QuorumError
 from cloud_server.runs.evaluations import measure
+from cloud_server.runs.evidence import Measurement, evidence_of
+from cloud_server.runs.gate import Verdict, judge
 from cloud_server.runs.run_rounds import RunSpan, close_rounds
 from cloud_server.runs.run_store import Run, RunStore
 from cloud_server.state.checkpoints import Checkpoints
@@ -47,6 +51,15 @@ class RunFleet(Fleet, Protocol):
 
 class LeavingError(Exception):
     """The process ends: nothing more is written, the next process continues from the disk."""
+
+
+def _fields(verdict: Verdict) -> dict[str, Any]:
+    told = {
+        name: [asdict(one) for one in getattr(verdict, name)] for name in ("reasons", "warnings")
+    }
+    return {
+        **told, "examples": verdict.examples, "before": verdict.before, "after": verdict.after,
+    }  # fmt: skip
 
 
 class Lifecycle:
@@ -120,6 +133,8 @@ class Lifecycle:
         with self._exclusive():
             flower = self._fleet.open_run(run.flower)
             server_dir = self._server_dir.of(run.channel)
+            if run.kind == TRAIN:
+                leave_withheld(server_dir, run.channel, f"run {run.id}")
             with self._store.changing():
                 run.catch_up(Checkpoints(server_dir.checkpoints))
                 run.flower = flower
@@ -153,15 +168,56 @@ class Lifecycle:
                 )
 
     def _publish(self, run: Run) -> None:
-        """Publish what has closed, also when a later round failed or was stopped."""
-        if run.version is None or run.version == run.published_version:
+        """Publish what has closed, also when a later round failed or was stopped; if it passes."""
+        told = None if run.release is None else run.release.version
+        if run.version is None or run.version in (run.published_version, told):
             return
         server_dir = self._server_dir.of(run.channel)
         checkpoint = Checkpoints(server_dir.checkpoints).latest()
+        releases, by = ReleaseLog(server_dir.releases), f"run {run.id}"
+        about = self._judged(run, server_dir, checkpoint.version)
+        if about.get("reasons"):
+            release = releases.add(checkpoint.version, "withheld", by, **about)
+            for line in release.sentences():
+                log.warning("run %s: %s", run.id, line, extra={"run": run.id})
+            with self._store.changing():
+                run.release = release
+            return
         settings = self._settings.publish.model_copy(update={"channel": run.channel})
-        manifest = publish(server_dir, settings, checkpoint, stop=self._leaving.is_set)
+        made = []
+        manifest = publish(
+            server_dir,
+            settings,
+            checkpoint,
+            stop=self._leaving.is_set,
+            tell=lambda: made.append(releases.add(checkpoint.version, "published", by, **about)),
+        )
         with self._store.changing():
-            run.published_version = manifest.version
+            run.published_version, run.release = manifest.version, made[-1] if made else None
+
+    def _judged(self, run: Run, server_dir: ServerDirectory, version: int) -> dict[str, Any]:
+        """Return what the gate says of a version, as fields of its release."""
+        if self._settings.gate.publish == "always":
+            return {}
+        with self._store.changing():
+            run.flower = self._fleet.open_run(run.flower)
+            self._store.save(run)
+        ask = Measurement(
+            fleet=self._fleet,
+            server_dir=server_dir,
+            settings=self._settings,
+            run=run,
+            journal=self._store.directory(run.id) / "gate",
+            stop=self._leaving.is_set,
+        )
+        try:
+            verdict = judge(evidence_of(ask, version), self._settings.gate)
+        finally:
+            if not self._leaving.is_set():
+                self._fleet.close_run(completed=True)
+        with self._store.changing():
+            run.flower = None
+        return _fields(verdict)
 
     def _trying(self, run: Run, step: Callable[[], None]) -> Exception | None:
         """Do a step of a run; return how it failed, which becomes the run's ending."""

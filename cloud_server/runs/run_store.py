@@ -13,10 +13,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cloud_server.flower.flower_link import FlowerRun
+from cloud_server.models.release_log import Release
 from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.history_file import newest_lines
 from fleet_model.durable import write_durably
-from fleet_model.errors import StorageError, one_line
+from fleet_model.errors import SettingsError, StorageError, one_line
 from fleet_model.types import TRAIN
 
 RunState: TypeAlias = Literal["waiting", "running", "publishing", "finished", "failed", "stopped"]
@@ -48,6 +50,7 @@ class Run(BaseModel):
     robots: tuple[str, ...] = ()  # evaluate: only these; empty: all that the settings allow
     measured: dict[str, Any] | None = None  # evaluate: its round, RoundRecord.as_json, or `brief`
     published_version: int | None = None
+    release: Release | None = None  # what became of the version that it made last
     error: Annotated[str, AfterValidator(one_line)] = ""  # may quote robots
     exit_code: int = 0
     started_at: float  # Unix time
@@ -210,6 +213,17 @@ class RunStore:
         for run in runs:
             if not run.active:
                 shutil.rmtree(self.directory(run.id), ignore_errors=True)
+
+
+def require_no_run(server_dir: ServerDirectory) -> None:
+    """Raise SettingsError while a run goes on, of the server or of a ServerApp apart."""
+    for root in (server_dir.runs, server_dir.runs_apart):
+        for run in RunStore(root).load():
+            if run.active:
+                raise SettingsError(
+                    f"run {run.id} goes on ({run.state}); wait until it has ended, or stop it with "
+                    f"`cloud-server runs stop {server_dir.root} {run.id}`"
+                )
 
 
 def _read(file: Path) -> Run | None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cloud_server.models.release_log import Release, ReleaseLog
 from cloud_server.rounds.progress import RoundProgress
 from cloud_server.runs.lifecycle import LeavingError, Lifecycle, RunFleet, Tell
 from cloud_server.runs.run_store import KEPT_RUNS, MAX_CLOSED, Run, RunStore, recall
@@ -200,6 +201,10 @@ class Runs:
     def taken_up(self) -> dict[str, int]:
         """Return the run that this process has taken up, if any -> rounds closed before it."""
         return self._taken_up.copy()
+
+    def release(self) -> Release | None:
+        """Return what became of a version last, by a run or by a command."""
+        return ReleaseLog(self._own.releases).newest()
 
     def progress(self) -> RoundProgress | None:
         """Return how the open round goes, None between rounds; its deadline is monotonic time."""

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,16 @@ class Checkpoints:
         if final.exists():  # the same version once more
             self._remove(final)
         rename_durably(aside, final)
+
+    def copy(self, version: int, number: int) -> "Checkpoint":
+        """Save a version's weights, state and labels once more, as the newest one.
+
+        Raises:
+            CheckpointError: the version is damaged or gone.
+        """
+        again = replace(self.load(version), version=number)
+        self.save(again, model=self.model(version))
+        return again
 
     def versions(self) -> list[int]:
         """Return the versions on disk, oldest first; the log tells of damaged ones, left out."""

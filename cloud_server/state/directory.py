@@ -7,8 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloud_server.state.history_file import newest_lines
-from fleet_model.durable import appending
+from cloud_server.state.history_file import append_line, newest_lines
 from fleet_model.errors import SettingsError
 
 HOLDERS = {  # of a lock that more than one command takes
@@ -43,6 +42,7 @@ class ServerDirectory:
     model-000041/    the same from version 41 on: its labels are others
     checkpoints/     one folder per closed round
     history.jsonl    one line per closed round
+    releases.jsonl   what became of every version: published by whom, withheld why, rolled back
     totals.json      sums over the history, made again if it is removed
 
     See docs/decisions/0014-state-per-channel.md.
@@ -131,6 +131,10 @@ class ServerDirectory:
         return self.home / "history.jsonl"
 
     @property
+    def releases(self) -> Path:  # noqa: D102
+        return self.home / "releases.jsonl"
+
+    @property
     def totals(self) -> Path:  # noqa: D102
         return self.home / "totals.json"
 
@@ -180,14 +184,7 @@ class ServerDirectory:
 
     def append_history(self, record: Mapping[str, object]) -> None:
         """Add one closed round; a line that a power cut has torn before stays by itself."""
-        line = json.dumps(record, allow_nan=False).encode()
-        with appending(self.history) as stream:
-            stream.seek(max(stream.tell() - len(line), 0))
-            before = stream.read()
-            if before and not before.endswith(b"\n"):
-                stream.write(b"\n")  # the end of a torn line, or all that the last try lacked
-            if before != line:
-                stream.write(line + b"\n")
+        append_line(self.history, json.dumps(record, allow_nan=False).encode())
 
     def last_of_history(self) -> dict[str, object] | None:
         """Return the newest closed round, without reading the file from its start."""

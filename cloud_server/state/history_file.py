@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cloud_server.state.round_record import RoundRecord, parse_record
+from fleet_model.durable import appending
 
 BLOCK_BYTES = 1 << 16
 _KEY = re.compile(rb'\{"run": ("(?:[^"\\]|\\.)*"), "round": (\d+), "version": (\d+), ')
@@ -104,6 +105,17 @@ class Follower:
             if at.offset and hashlib.sha256(last).hexdigest() != at.last_sha256:
                 self.position = START
         self._inode = inode
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line unless it is the last one; what a power cut has torn before stays by itself."""
+    with appending(path) as stream:
+        stream.seek(max(stream.tell() - len(line), 0))
+        before = stream.read()
+        if before and not before.endswith(b"\n"):
+            stream.write(b"\n")  # the end of a torn line, or all that the last try lacked
+        if before != line:
+            stream.write(line + b"\n")
 
 
 def all_lines(path: Path) -> Iterator[Line]:

@@ -22,6 +22,7 @@ from fleet_model.bundle import (
     read_bundle,
     read_offer,
     require_file,
+    to_json,
 )
 from fleet_model.durable import fsync_directory, write_durably, writing
 from fleet_model.errors import BundleError
@@ -63,6 +64,32 @@ class DirectoryStore:
         """Keep `bundle` as `publish` does; no channel offers it yet."""
         with self._changing():
             return self._add_version(bundle, trainer_files, lineage)
+
+    def reissue(
+        self,
+        version: int,
+        number: int,
+        created_at: str,
+        lineage: str = "",
+        back_to: int | None = None,
+    ) -> Manifest:
+        """Keep a published version under another number, too; no file is copied, none offered.
+
+        Robots are told `back_to`, the version that a person takes the fleet back to. Raises
+        BundleError if it is not published, or lacks files.
+        """
+        with self._changing():
+            self._require_published(version, lineage)
+            if lacking := self.lacking(version, lineage, read=True):
+                raise BundleError(
+                    f"version {version} lacks {', '.join(lacking)}; `cloud-server repair DIR` "
+                    "exports it again"
+                )
+            before = parse_manifest(self._manifest(version, lineage).read_bytes())
+            about = {"version": number, "created_at": created_at, "rolls_back_to": back_to}
+            manifest = before.model_copy(update=about)
+            write_durably(self._manifest(number, lineage), to_json(manifest))
+            return manifest
 
     def offer(self, channel: str, version: int, lineage: str = "") -> None:
         """Make a published version the newest model of another channel; nothing is copied.

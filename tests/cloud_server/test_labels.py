@@ -17,6 +17,7 @@ from cloud_server.models import publish as publish_module
 from cloud_server.models.export import ExportResult, InitJob
 from cloud_server.models.older_agents import OlderAgents
 from cloud_server.models.own_weights import Rows
+from cloud_server.models.release_log import ReleaseLog
 from cloud_server.runs.run_rounds import _with_its_labels, request_of
 from cloud_server.runs.run_store import Run, RunStore
 from cloud_server.state.checkpoints import Checkpoints
@@ -317,6 +318,19 @@ def test_another_change_after_a_killed_one_comes_on_top_of_it(server_dir):
     with exporting(copy_tiny):
         assert change(server_dir, lambda labels: labels.with_added(["sun"])) == 3
     assert labels_of(server_dir).names == (*OLD, "moon", "sun")
+
+
+def test_labels_are_added_to_what_robots_run_not_to_a_checkpoint_that_is_withheld(server_dir):
+    checkpoints = Checkpoints(server_dir.checkpoints)
+    good = checkpoints.latest().weights
+    bad = {name: tensor + 7 for name, tensor in good.items()}
+    checkpoints.save(Checkpoint(version=2, weights=bad))
+    ReleaseLog(server_dir.releases).add(2, "withheld", "run a")
+    with exporting(copy_tiny):
+        version = change(server_dir, labels_of(server_dir).with_added(["moon"]))
+    assert version == 4
+    again = checkpoints.load(3).weights
+    assert all((again[name] == good[name]).all() for name in good)
 
 
 def test_labels_do_not_change_under_a_run(server_dir):

@@ -102,6 +102,7 @@ def server_dir(server_dir: ServerDirectory, monkeypatch: pytest.MonkeyPatch) -> 
         return type("Manifest", (), {"version": version})
 
     monkeypatch.setattr(lifecycle, "publish", publish)
+    monkeypatch.setenv("FLEETLEARN_GATE__PUBLISH", "always")
     monkeypatch.setattr(server_app, "log_to_stderr", lambda *_: None)  # it is of the process
     monkeypatch.setattr(server_app, "SWEEP_S", 0.0)
     monkeypatch.setattr(server_app, "LOOK_S", 0.0)

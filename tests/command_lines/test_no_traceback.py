@@ -24,7 +24,7 @@ from edge_agent.cli.enroll import enroll
 from edge_agent.robot.settings import ExampleSettings
 
 IS_ROOT, SOMEBODY_ELSE = os.geteuid() == 0, 65534
-CODES = {0, *range(2, 16)}  # fleet_model/errors.py
+CODES = {0, *range(2, 17)}  # fleet_model/errors.py
 CLOSED = 141
 TINY = Path(__file__).parents[1] / "data" / "tiny_bundle"
 # What is typed; DIR is the server's directory, ROBOT a robot's, FRAMES a folder of labelled images.
@@ -59,6 +59,11 @@ cloud-server robots token make DIR --kit PLACE/kit
 cloud-server robots token list DIR
 cloud-server robots token revoke DIR 1
 cloud-server models list DIR
+cloud-server models show DIR 1
+cloud-server models compare DIR 1 1
+cloud-server models publish DIR 1
+cloud-server models rollback DIR 1
+cloud-server models prune DIR
 cloud-server models pin DIR 1
 cloud-server models unpin DIR 1
 cloud-server models export DIR --format keras --out PLACE/model.keras

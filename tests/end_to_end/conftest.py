@@ -37,6 +37,8 @@ ENVIRONMENT = {
     "FLEETLEARN_TRAINING__EPOCHS": "2",
     # Against robots that hang: a busy machine must not miss it.
     "FLEETLEARN_ROUNDS__DEADLINE_S": "240",
+    # Of fleets that are not about the gate: their robots have a few frames, or are scripted.
+    "FLEETLEARN_GATE__PUBLISH": "always",
 }
 
 

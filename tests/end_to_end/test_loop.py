@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 @pytest.fixture(scope="module")
 def trained(fleet):
     """Two robots that train, one that only follows; two rounds; the published version."""
+    fleet.environment = {"FLEETLEARN_GATE__PUBLISH": "checked"}  # as without a setting
     fleet.init()
     fleet.start_server()
     for robot in ("hall-1/r1", "hall-2/r1"):

@@ -29,6 +29,7 @@ SCENARIOS = {
     "totals": "server_scenarios:TOTALS",
     "checkpoints": "server_scenarios:CHECKPOINTS",
     "publish": "server_scenarios:PUBLISH",
+    "rollback": "server_scenarios:ROLLBACK",
     "journal": "round_scenarios:JOURNAL",
     "pause": "robot_scenarios:PAUSE",
     "status": "robot_scenarios:STATUS",

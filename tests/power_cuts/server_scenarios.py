@@ -10,11 +10,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from power_cuts import Scenario
 from recorder import mark
 
+from cloud_server.models.release_log import ReleaseLog
 from cloud_server.monitoring.totals import SAVE_ROUNDS, RunningTotals
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register
 from cloud_server.robots.tokens import Tokens
+from cloud_server.rollback import roll_back
 from cloud_server.runs.run_store import Run, RunStore
 from cloud_server.runs.schedule import Schedule, ScheduleFile
 from cloud_server.state.checkpoints import Checkpoints
@@ -22,6 +24,7 @@ from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.history_file import all_lines
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.round_record import RobotRecord, RoundRecord
+from cloud_server.state.settings import PublishSettings
 from fleet_model.bundle import (
     MANIFEST,
     Manifest,
@@ -294,6 +297,39 @@ PUBLISH = Scenario(
     resume=_pin_publish_and_prune,
     settled=_tidy_store,
     between=_before_its_channel,
+)
+
+
+def _three_versions(root: Path) -> None:
+    _published_before(root)
+    _store(root).publish(root / "bundle-3", "stable", TINY)
+    _first_checkpoints(root)
+
+
+def _roll_back(root: Path) -> None:
+    roll_back(ServerDirectory(root), PublishSettings(), 1)
+    mark()
+
+
+def _weights(root: Path) -> tuple[int, int]:
+    """Return which weights robots get, and which ones the next run begins with.
+
+    What a channel offers under the number of another version has its line in the log.
+    """
+    served, newest = served_version(_store(root)), Checkpoints(root / "checkpoints").latest()
+    assert served is not None
+    release = ReleaseLog(ServerDirectory(root).releases).by_version().get(served)
+    assert served <= 3 or release is not None
+    assert served <= newest.version
+    return served if release is None else release.root, int(newest.weights["head/kernel"][0, 0])
+
+
+ROLLBACK = Scenario(
+    prepare=_three_versions,
+    act=_roll_back,
+    observe=_weights,
+    resume=lambda root: None if _weights(root)[0] == 1 else _roll_back(root),
+    between=lambda states, step: [(3, 1)] if step == 0 else [],  # robots get it last
 )
 
 

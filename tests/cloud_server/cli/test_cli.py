@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server import cli
 from cloud_server.cli.init_command import parse_settings
 from cloud_server.robots.register import Register
 from cloud_server.state.model_store import DirectoryStore
@@ -14,24 +13,6 @@ from fleet_model.errors import StorageError
 from fleet_model.protocol.proof import make_key, public_line
 
 HEAVY = ("tensorflow", "keras", "flwr", "fastapi", "cv2", "numpy", "sqlalchemy")
-
-
-@pytest.fixture
-def cloud_server(capsys, monkeypatch):
-    """Return a caller of the command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cloud-server", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        output = capsys.readouterr()
-        assert "Traceback" not in output.err
-        return code, output.out, " ".join(output.err.split())
-
-    return call
 
 
 @pytest.fixture

@@ -234,7 +234,8 @@ def test_history_as_json_is_every_round_with_its_robots(quiet_server_dir, type_i
     out, _ = type_in("history", quiet_server_dir.root, "--json")
 
     wanted = [closed(2, run="a"), closed(3, run="b")]
-    assert json.loads(out) == json.loads(json.dumps([record.as_json() for record in wanted]))
+    told = [record.as_json() | {"release": None} for record in wanted]
+    assert json.loads(out) == json.loads(json.dumps(told))
 
 
 def test_history_as_csv_is_a_row_a_robot(quiet_server_dir, type_in):

@@ -71,7 +71,7 @@ def tear(stream: BinaryIO) -> None:
     os.truncate(stream.fileno(), stream.tell() - 7)
 
 
-def publish(server_dir, settings, checkpoint, progress=None, stop=None):
+def publish(server_dir, settings, checkpoint, progress=None, stop=None, tell=None):
     """Publish the files of the newest version again, as the checkpoint's."""
     from cloud_server.state.model_store import DirectoryStore
     from fleet_model.bundle import MANIFEST, TRAINER

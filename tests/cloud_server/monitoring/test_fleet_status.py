@@ -4,6 +4,7 @@ import time
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cloud_server.models.release_log import Release
 from cloud_server.monitoring.fleet_status import Overview
 from cloud_server.monitoring.status_words import answer_of
 from cloud_server.monitoring.totals import RunningTotals
@@ -41,6 +42,9 @@ class OneRun:
 
     def taken_up(self):
         return {"a": 2}
+
+    def release(self):
+        return Release(version=3, kind="rolled_back", of=1, at=1.0, by="models rollback")
 
 
 def new_line():
@@ -116,9 +120,9 @@ def test_a_status_is_json(overview, runs):
 
     assert answer["open_round"]["asked"] == 3
     assert answer["last_round"] is None
-    # The open round, the run that was taken up, r2 waits for approval, a robot whose proofs name no
+    # The open round, the run taken up, the rollback, r2 waits, a robot whose proofs name no
     # server, an unknown key.
-    assert len(answer["words"]) == 5
+    assert len(answer["words"]) == 6
 
 
 def test_a_status_tells_of_closed_rounds_without_their_robots(overview, runs, monkeypatch):
@@ -145,8 +149,9 @@ def test_answers_that_no_round_has_seen_are_told(overview):
 
     assert (answer["answered_again"], answer["answered_late"]) == ({"r1": 3}, {"r1": 1})
     assert (answer["repeated"], answer["taken_up"]) == ({"r1": 1}, {"a": 2})
+    assert (answer["release"]["version"], answer["release"]["of"]) == (3, 1)
     assert (answer["too_large"], answer["misnamed"]) == ({"r1": 1}, {"r1": 1})
-    assert answer["words"][1:6] == [
+    assert answer["words"][2:7] == [
         "second answers, which are not counted, since the server started: r1 (3)",
         "answers to questions that were over, since the server started: r1 (1)",
         "replies that came again, which count once at most, since the server started: r1 (1)",

@@ -19,12 +19,18 @@ from cloud_server.runs.runs import Runs
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.history import ClosedRounds
 from cloud_server.state.model_store import DirectoryStore
-from cloud_server.state.settings import PublishSettings, RoundSettings, ServerSettings
+from cloud_server.state.settings import (
+    GateSettings,
+    PublishSettings,
+    RoundSettings,
+    ServerSettings,
+)
 from edge_agent.models.deploy import Models
 from fleet_model.bundle import MANIFEST, TRAINER, entry_of, parse_manifest, to_json
 from fleet_model.types import Checkpoint, Update
 
 TINY = Path(__file__).parents[2] / "data" / "tiny_bundle"
+OPEN = GateSettings(publish="always")
 ROUNDS = RoundSettings(quorum=1, deadline_s=5.0, wait_s=0.0, keep_checkpoints=2)
 
 
@@ -98,7 +104,7 @@ def detector(server_dir):
 
 def train(server_dir, channel, rounds, fleet):
     """Be a server process whose settings name the channel; return the run that has ended."""
-    settings = ServerSettings(rounds=ROUNDS, publish=PublishSettings(channel=channel))
+    settings = ServerSettings(rounds=ROUNDS, publish=PublishSettings(channel=channel), gate=OPEN)
     runs = Runs(server_dir, settings, fleet)
     run = runs.start(rounds)
     for thread in runs._threads:
@@ -159,7 +165,7 @@ def test_a_run_of_one_channel_is_continued_for_it_by_a_server_of_another(
     run |= {"state": "waiting", "rounds": 4, "published_version": None}
     (server_dir.runs / run["id"] / "run.json").write_text(json.dumps(run))
 
-    runs = Runs(server_dir, ServerSettings(rounds=ROUNDS), fleet)  # channel stable
+    runs = Runs(server_dir, ServerSettings(rounds=ROUNDS, gate=OPEN), fleet)  # channel stable
     runs.go_on()
     while runs.get(run["id"]).active:
         runs._threads[0].join(0.01)

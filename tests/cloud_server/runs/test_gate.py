@@ -145,9 +145,39 @@ def test_a_first_model_may_have_learned_by_any_measure():
 def test_robots_that_contradict_each_other_are_told_so():
     """A mistyped label set on half of the robots, from the start: each learns, all do not."""
     told = verdict(*(robot(f"r{n}", 0.5, 0.56, alone=0.95) for n in range(4)), untrained=True)
-    assert kinds(told) == ["no_gain"]
+    assert kinds(told) == ["contradiction"]
     assert "accuracy 0.500 -> 0.560, while each robot by itself has 0.950" in told.words
     assert "do labels of some robots contradict those of others?" in told.words
+
+
+def test_that_two_of_four_labels_never_occur_is_learned_also_where_the_others_contradict():
+    """Measured: two robots, four labels, the two that occur swapped on one of them."""
+    robots = [
+        Measured(
+            robot=name, site="", examples=16, alone={"accuracy": 1.0, "loss": 0.159},
+            before={"accuracy": 0.281, "loss": 1.38}, after={"accuracy": 0.5, "loss": 0.706},
+        )
+        for name in ("right", "mistyped")
+    ]  # fmt: skip
+    told = verdict(*robots, untrained=True)
+    assert kinds(told) == ["contradiction"]
+    assert "accuracy 0.281 -> 0.500, while each robot by itself has 1.000" in told.words
+
+
+def test_what_few_examples_say_of_a_first_model_is_a_warning_also_if_it_is_no_better():
+    """Measured: a newcomer's two robots after one epoch; one example of 20 more is wrong."""
+    robots = [
+        Measured(
+            robot=name, site="", examples=10, alone={"accuracy": 0.465, "loss": 1.658},
+            before={"accuracy": 0.365, "loss": 1.382}, after={"accuracy": 0.315, "loss": 1.561},
+        )
+        for name in ("r1", "r2")
+    ]  # fmt: skip
+    told = verdict(*robots, untrained=True)
+    assert told.passed
+    assert [warning.kind for warning in told.warnings] == ["few_examples", "no_gain"]
+    many = [replace(one, examples=500) for one in robots]
+    assert kinds(verdict(*many, untrained=True)) == ["fall", "contradiction", "no_gain"]
 
 
 def test_one_label_on_each_robot_is_an_honest_fleet():

@@ -21,13 +21,21 @@ from cloud_server.state import history_file
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.round_record import RoundRecord
-from cloud_server.state.settings import AggregationSettings, RoundSettings, ServerSettings
+from cloud_server.state.settings import (
+    AggregationSettings,
+    GateSettings,
+    RoundSettings,
+    ServerSettings,
+)
 from fleet_model.bundle import read_bundle
 from fleet_model.errors import ExportError, RoundError, SettingsError, StoppedError
 from fleet_model.protocol.outcome import Outcome
 from fleet_model.types import Update
 
-SETTINGS = ServerSettings(rounds=RoundSettings(quorum=1, deadline_s=5.0, wait_s=0.0))
+SETTINGS = ServerSettings(
+    rounds=RoundSettings(quorum=1, deadline_s=5.0, wait_s=0.0),
+    gate=GateSettings(publish="always"),
+)
 
 
 FLOWER = FlowerRun(run_id=2**63 + 1, task_id=7)
@@ -86,7 +94,7 @@ def published(monkeypatch, server_dir):
     """Replace the export, which needs TensorFlow; return the checkpoints it was given."""
     given = []
 
-    def publish(server_dir, settings, checkpoint, stop):
+    def publish(server_dir, settings, checkpoint, stop, tell):
         given.append(checkpoint)
         return read_bundle(server_dir.model).model_copy(update={"version": checkpoint.version})
 
@@ -199,7 +207,7 @@ def test_a_round_that_closed_before_the_failure_is_kept_and_published(
 
 
 def test_an_export_that_fails_ends_the_run_with_its_exit_code(runs, monkeypatch, fleet):
-    def publish(server_dir, settings, checkpoint, stop):
+    def publish(server_dir, settings, checkpoint, stop, tell):
         raise ExportError("the files do not match")
 
     monkeypatch.setattr(lifecycle, "publish", publish)
@@ -319,7 +327,7 @@ def test_a_process_that_ends_while_it_publishes_is_followed_by_one_that_publishe
     class GoneError(BaseException):
         pass
 
-    def gone(server_dir, settings, checkpoint, stop):
+    def gone(server_dir, settings, checkpoint, stop, tell):
         raise GoneError
 
     with monkeypatch.context() as patch:
@@ -343,7 +351,7 @@ def test_a_process_that_is_told_to_end_while_it_exports_does_not_wait_for_the_ex
 ):
     begun = threading.Event()
 
-    def export(server_dir, settings, checkpoint, stop):
+    def export(server_dir, settings, checkpoint, stop, tell):
         begun.set()
         until(stop)
         raise StoppedError("the export was stopped")

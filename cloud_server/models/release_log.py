@@ -1,0 +1,108 @@
+"""What became of every version, in releases.jsonl: who published it, or why nobody did.
+
+A line is durable before a channel offers its version, so of what robots run there is always one.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cloud_server.state.history_file import Line, all_lines, append_line, newest_lines
+
+ReleaseKind = Literal[
+    "published",  # robots get it
+    "withheld",  # the gate holds it back; a command publishes it all the same
+    "rolled_back",  # robots get the weights of an older version again, under this number
+    "returned",  # not published: the next run begins with the weights that robots run
+]
+BY_PUBLISH, BY_ROLLBACK = "models publish", "models rollback"
+
+
+class Told(BaseModel):
+    """A reason or a warning of the gate."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    kind: str
+    words: str
+
+
+class Release(BaseModel):
+    """One line."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    version: int
+    kind: ReleaseKind
+    at: float  # Unix time
+    by: str  # "run ID", or the command
+    of: int | None = None  # the version that first had these weights, if another one
+    examples: int = 0  # held-out ones that count, of the measures
+    before: dict[str, float] = {}  # means of what robots ran; empty: not measured
+    after: dict[str, float] = {}  # of this version, by the same robots
+    reasons: tuple[Told, ...] = ()  # withheld: why
+    warnings: tuple[Told, ...] = ()
+
+    @property
+    def published(self) -> bool:
+        """Return whether robots get it, or got it."""
+        return self.kind in ("published", "rolled_back")
+
+    @property
+    def root(self) -> int:
+        """Return the version that first had these weights."""
+        return self.version if self.of is None else self.of
+
+    def sentences(self) -> list[str]:
+        """Return what an operator is to know; commands have DIR, see `with_directory`."""
+        told = [f"WARNING: version {self.version}: {one.words}" for one in self.warnings]
+        if self.kind == "withheld":
+            why = "; ".join(one.words for one in self.reasons)
+            end = "" if why.endswith("?") else "."
+            told.append(
+                f"version {self.version} is NOT PUBLISHED, robots keep the one that they run: {why}"
+                f"{end} To publish it all the same: `cloud-server models publish DIR "
+                f"{self.version}`"
+            )
+        elif self.kind == "rolled_back":
+            told.append(
+                f"robots get version {self.of} again, as version {self.version} (by "
+                f"`cloud-server {self.by}`)"
+            )
+        return told
+
+
+class ReleaseLog:
+    """The file of one lineage; it is small: a line for every run."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def all(self) -> list[Release]:
+        """Return every line, oldest first; one that a power cut has torn is left out."""
+        return list(_read(all_lines(self._file)))
+
+    def newest(self) -> Release | None:
+        """Return the last line; the file is read from its end."""
+        return next(_read(newest_lines(self._file)), None)
+
+    def by_version(self) -> Mapping[int, Release]:
+        """Return version -> what was told last of it."""
+        return {release.version: release for release in self.all()}
+
+    def add(self, version: int, kind: ReleaseKind, by: str, **about: Any) -> Release:
+        """Tell what has become of a version; told again, as after a crash, it is one line."""
+        release = Release(version=version, kind=kind, by=by, at=time.time(), **about)
+        last = self.by_version().get(version)
+        if last is None or (last.kind, last.by) != (kind, by):
+            append_line(self._file, json.dumps(release.model_dump(exclude_defaults=True)).encode())
+        return release
+
+
+def _read(lines: Iterable[Line]) -> Iterator[Release]:
+    for line in lines:
+        with suppress(ValidationError):
+            yield Release.model_validate_json(line.content)

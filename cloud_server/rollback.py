@@ -1,0 +1,141 @@
+"""Give robots a model by command: one that the gate has withheld, or an older one again.
+
+Both are new releases. A version's number never goes back, so that an old answer of the server,
+played to a robot again, is never newer than what it has. The checkpoint goes with the release: the
+next run begins with the weights that robots run. See docs/decisions/0024-gate.md.
+"""
+
+from cloud_server.models.export import Progress
+from cloud_server.models.publish import prune, publish, released_version
+from cloud_server.models.release_log import BY_PUBLISH, BY_ROLLBACK, Release, ReleaseLog
+from cloud_server.runs.run_store import require_no_run
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.kit import write_kit
+from cloud_server.state.model_store import DirectoryStore
+from cloud_server.state.settings import PublishSettings, load_settings
+from fleet_model.errors import BundleError
+from fleet_model.protocol.proof import utc_now
+
+
+def publish_checkpoint(
+    server_dir: ServerDirectory, settings: PublishSettings, version: int, progress: Progress
+) -> int:
+    """Publish a checkpoint that is not published, whatever the gate has said of it.
+
+    Returns:
+        The version that robots get: another number if there are newer checkpoints.
+
+    Raises:
+        BundleError: it is published already.
+        SettingsError: a run goes on.
+        CheckpointError: it is damaged or gone.
+        ExportError: what was exported does not compute what the model computes.
+    """
+    store, checkpoints = DirectoryStore(server_dir.store), Checkpoints(server_dir.checkpoints)
+    releases = ReleaseLog(server_dir.releases)
+    with server_dir.locked("train"):
+        require_no_run(server_dir)
+        known = releases.by_version()
+        if version in store.published(server_dir.lineage) and (
+            version not in known or known[version].published
+        ):
+            raise BundleError(
+                f"version {version} is published already; `cloud-server models rollback DIR "
+                f"{version}` gives it to robots again"
+            )
+        checkpoint = checkpoints.load(version)
+        if version != checkpoints.newest():
+            checkpoint = checkpoints.copy(version, _next(server_dir))
+        about = _measures(known.get(version))
+        if checkpoint.version != version:
+            about["of"] = version
+        publish(
+            server_dir,
+            settings,
+            checkpoint,
+            progress,
+            tell=lambda: releases.add(checkpoint.version, "published", BY_PUBLISH, **about),
+        )
+    return checkpoint.version
+
+
+def roll_back(
+    server_dir: ServerDirectory, settings: PublishSettings, version: int | None = None
+) -> tuple[int, int]:
+    """Give robots the weights of a published version again; nothing is exported.
+
+    Args:
+        server_dir: its server may run, but for a run.
+        settings: of the channel.
+        version: None: the newest one that was published before what robots run.
+
+    Returns:
+        The version, and the number under which robots get it.
+
+    Raises:
+        BundleError: it is not published, lacks files, or there is none before.
+        SettingsError: a run goes on.
+        CheckpointError: its checkpoint is damaged or gone.
+    """
+    store, checkpoints = DirectoryStore(server_dir.store), Checkpoints(server_dir.checkpoints)
+    releases = ReleaseLog(server_dir.releases)
+    with server_dir.locked("train"):
+        require_no_run(server_dir)
+        known = releases.by_version()
+        version = _before(server_dir, settings.channel) if version is None else version
+        root = known[version].root if version in known else version
+        number = _half_done(server_dir, settings.channel, root)
+        if number is None:
+            number = _next(server_dir)
+            now = utc_now().isoformat(timespec="seconds")
+            store.reissue(version, number, now, server_dir.lineage, back_to=root)
+            checkpoints.copy(version, number)
+            about = _measures(known.get(version))
+            releases.add(number, "rolled_back", BY_ROLLBACK, of=root, **about)
+        store.offer(settings.channel, number, server_dir.lineage)
+    prune(server_dir, settings)
+    if checkpoints.model(number) != checkpoints.model(_previous(checkpoints, number)):
+        write_kit(server_dir, load_settings(server_dir.settings))  # its labels are others
+    return version, number
+
+
+def _next(server_dir: ServerDirectory) -> int:
+    """Return a number that nothing has, also of what was given up half done."""
+    published = DirectoryStore(server_dir.store).published(server_dir.lineage)
+    return max([*Checkpoints(server_dir.checkpoints).saved(), *published], default=-1) + 1
+
+
+def _previous(checkpoints: Checkpoints, number: int) -> int:
+    return max((v for v in checkpoints.versions() if v < number), default=number)
+
+
+def _before(server_dir: ServerDirectory, channel: str) -> int:
+    """Return the newest published version that is older than the weights that robots run."""
+    known = ReleaseLog(server_dir.releases).by_version()
+    offered = released_version(server_dir, channel)
+    root = -1 if offered is None else known[offered].root if offered in known else offered
+    older = [v for v in DirectoryStore(server_dir.store).published(server_dir.lineage) if v < root]
+    if not older:
+        raise BundleError(
+            "there is no version before the one that robots run; `cloud-server models list DIR` "
+            "shows the versions"
+        )
+    return older[-1]
+
+
+def _half_done(server_dir: ServerDirectory, channel: str, root: int) -> int | None:
+    """Return the number of the same rollback if a process before this one died in its last step."""
+    newest = Checkpoints(server_dir.checkpoints).newest()
+    last = None if newest is None else ReleaseLog(server_dir.releases).by_version().get(newest)
+    if last is None or last.kind != "rolled_back" or last.of != root:
+        return None
+    offered = released_version(server_dir, channel)
+    return newest if offered is None or offered < last.version else None
+
+
+def _measures(release: Release | None) -> dict[str, object]:
+    """Return what was measured of a version, for another release of it."""
+    if release is None:
+        return {}
+    return {name: getattr(release, name) for name in ("examples", "before", "after")}

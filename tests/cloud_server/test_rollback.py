@@ -1,0 +1,165 @@
+"""A model by command: an older one again, or one that the gate has withheld; the store is real."""
+
+import numpy as np
+import pytest
+
+from cloud_server import rollback
+from cloud_server.models.release_log import ReleaseLog
+from cloud_server.rollback import publish_checkpoint, roll_back
+from cloud_server.runs.run_store import Run, RunStore
+from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.state.model_store import DirectoryStore
+from cloud_server.state.settings import PublishSettings
+from fleet_model.bundle import sha256_of_file
+from fleet_model.errors import BundleError, CheckpointError, SettingsError
+from fleet_model.types import Checkpoint
+
+SETTINGS = PublishSettings()
+
+
+@pytest.fixture(autouse=True)
+def export(monkeypatch):
+    def publish(server_dir, settings, checkpoint, progress, tell):
+        store = DirectoryStore(server_dir.store)
+        store.reissue(1, checkpoint.version, "2026-01-01")
+        tell()
+        store.offer(settings.channel, checkpoint.version)
+
+    monkeypatch.setattr(rollback, "publish", publish)
+
+
+@pytest.fixture
+def trained(server_dir):
+    """Versions 1, 2, 3 are published, 4 is withheld; each one's bias is its version."""
+    checkpoints, store = Checkpoints(server_dir.checkpoints), DirectoryStore(server_dir.store)
+    releases = ReleaseLog(server_dir.releases)
+    shape = checkpoints.load(1).weights["head/bias"].shape
+    for version in (1, 2, 3, 4):
+        weights = {"head/bias": np.full(shape, version, np.float32)}
+        state = {"rule/norms": np.full(1, version, np.float32)}
+        checkpoints.save(Checkpoint(version=version, weights=weights, server_state=state))
+        if version in (2, 3):
+            store.reissue(1, version, "2026-01-01")
+            releases.add(version, "published", f"run {version}", after={"accuracy": 0.9})
+    store.offer("stable", 3)
+    reasons = [{"kind": "fall", "words": "it fell"}]
+    releases.add(4, "withheld", "run 4", after={"accuracy": 0.2}, reasons=reasons)
+    return server_dir
+
+
+def bias(server_dir):
+    newest = Checkpoints(server_dir.checkpoints).latest()
+    return newest.version, int(newest.weights["head/bias"][0])
+
+
+def offered(server_dir):
+    return DirectoryStore(server_dir.store).channels()["stable"]
+
+
+def newest_release(server_dir):
+    release = ReleaseLog(server_dir.releases).newest()
+    return release.version, release.kind, release.of, release.by
+
+
+def test_a_rollback_is_a_new_release_and_the_newest_checkpoint(trained):
+    before = [sha256_of_file(one) for one in sorted((trained.store / "versions").glob("*.json"))]
+    assert roll_back(trained, SETTINGS, 2) == (2, 5)
+    assert (offered(trained), bias(trained)) == (5, (5, 2))
+    assert newest_release(trained) == (5, "rolled_back", 2, "models rollback")
+    store = DirectoryStore(trained.store)
+    old, new = (one for one in store.versions() if one.version in (2, 5))
+    assert (new.files, new.trainer) == (old.files, old.trainer)
+    assert (old.rolls_back_to, new.rolls_back_to) == (None, 2)  # robots do not judge a person
+    after = [sha256_of_file(one) for one in sorted((trained.store / "versions").glob("*.json"))]
+    assert after[:3] == before  # versions never change
+    state = Checkpoints(trained.checkpoints).latest().server_state
+    assert state["rule/norms"][0] == 2
+
+
+def test_without_a_number_each_rollback_goes_one_version_further_back(trained):
+    assert roll_back(trained, SETTINGS) == (2, 5)
+    assert roll_back(trained, SETTINGS) == (1, 6)
+    with pytest.raises(BundleError, match="there is no version before the one that robots run"):
+        roll_back(trained, SETTINGS)
+    assert (offered(trained), bias(trained)) == (6, (6, 1))
+
+
+def test_a_copy_is_a_copy_of_the_first_one(trained):
+    roll_back(trained, SETTINGS, 2)
+    roll_back(trained, SETTINGS, 3)
+    assert roll_back(trained, SETTINGS, 5) == (5, 7)
+    assert newest_release(trained) == (7, "rolled_back", 2, "models rollback")
+
+
+def test_what_was_measured_of_a_version_is_known_of_its_copy(trained):
+    roll_back(trained, SETTINGS, 2)
+    assert ReleaseLog(trained.releases).newest().after == {"accuracy": 0.9}
+
+
+def test_only_what_was_published_is_rolled_back_to(trained):
+    for version in (4, 9):
+        with pytest.raises(BundleError, match=f"version {version} is not published"):
+            roll_back(trained, SETTINGS, version)
+    assert (offered(trained), bias(trained)) == (3, (4, 4))
+
+
+def test_a_rollback_that_died_before_its_last_step_is_ended_under_the_same_number(
+    trained, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(DirectoryStore, "offer", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            roll_back(trained, SETTINGS, 2)
+    assert (offered(trained), bias(trained)) == (3, (5, 2))
+    assert roll_back(trained, SETTINGS, 2) == (2, 5)
+    assert offered(trained) == 5
+
+
+def test_a_number_that_was_given_up_half_done_is_not_used_again(trained, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "copy", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            roll_back(trained, SETTINGS, 2)
+    assert (offered(trained), bias(trained)) == (3, (4, 4))
+    assert roll_back(trained, SETTINGS, 1) == (1, 6)
+
+
+def test_a_version_that_lacks_a_file_is_not_given_to_robots(trained):
+    store = DirectoryStore(trained.store)
+    head = next(one for one in store.versions() if one.version == 2).files["head.tflite"]
+    store.object(head.sha256).unlink()
+    with pytest.raises(BundleError, match=r"version 2 lacks head\.tflite"):
+        roll_back(trained, SETTINGS, 2)
+    assert offered(trained) == 3
+
+
+def test_nothing_is_changed_while_a_run_goes_on(trained):
+    RunStore(trained.runs).save(Run(id="a", rounds=1, started_at=1.0, state="running"))
+    for command in (
+        lambda: roll_back(trained, SETTINGS, 2),
+        lambda: publish_checkpoint(trained, SETTINGS, 4, print),
+    ):
+        with pytest.raises(SettingsError, match="run a goes on"):
+            command()
+    assert (offered(trained), bias(trained)) == (3, (4, 4))
+
+
+def test_a_withheld_checkpoint_is_published_by_command_under_its_own_number(trained):
+    assert publish_checkpoint(trained, SETTINGS, 4, print) == 4
+    assert (offered(trained), bias(trained)) == (4, (4, 4))
+    assert newest_release(trained) == (4, "published", None, "models publish")
+    assert ReleaseLog(trained.releases).newest().after == {"accuracy": 0.2}
+    with pytest.raises(BundleError, match="version 4 is published already"):
+        publish_checkpoint(trained, SETTINGS, 4, print)
+
+
+def test_a_withheld_checkpoint_behind_others_is_published_under_a_new_number(trained):
+    roll_back(trained, SETTINGS, 2)
+    assert publish_checkpoint(trained, SETTINGS, 4, print) == 6
+    assert (offered(trained), bias(trained)) == (6, (6, 4))
+    assert newest_release(trained) == (6, "published", 4, "models publish")
+
+
+def test_a_checkpoint_that_is_gone_is_named(trained):
+    with pytest.raises(CheckpointError, match="checkpoint 8"):
+        publish_checkpoint(trained, SETTINGS, 8, print)
