@@ -71,7 +71,7 @@ def tear(stream: BinaryIO) -> None:
     os.truncate(stream.fileno(), stream.tell() - 7)
 
 
-def publish(server_dir, settings, checkpoint, progress=None, stop=None, tell=None):
+def publish(server_dir, settings, checkpoint, progress=None, stop=None, tell=lambda: None):
     """Publish the files of the newest version again, as the checkpoint's."""
     from cloud_server.state.model_store import DirectoryStore
     from fleet_model.bundle import MANIFEST, TRAINER
@@ -85,6 +85,7 @@ def publish(server_dir, settings, checkpoint, progress=None, stop=None, tell=Non
     for name, entry in {**manifest.files, TRAINER: manifest.trainer}.items():
         shutil.copy(store.object(entry.sha256), aside / name)
     (aside / MANIFEST).write_text(manifest.model_dump_json())
+    tell()
     return store.publish(aside, settings.channel, server_dir.model, server_dir.lineage)
 
 
