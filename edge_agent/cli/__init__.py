@@ -249,8 +249,11 @@ def predict(
     json_output: Json = False,
 ) -> None:
     """Run the active model on your own images or bags: CSV, JSON, annotated images, metrics."""
-    from edge_agent.models.predict import PredictOptions, run_predict
+    from edge_agent.models.predict import PredictOptions, open_bundle, run_predict
+    from fleet_model.following import FollowingEngine
 
+    # What is live runs for long: a new model takes over. All else stays with one version.
+    follows = bundle is None and path is not None and is_live(path)
     source, usual_labels = None, ""
     if bundle is None or path is None:
         from edge_agent.examples.source import source_of
@@ -266,7 +269,7 @@ def predict(
             raise BundleError(
                 "no model is installed yet: let `edge-agent run` fetch one, or --bundle"
             )
-        bundle = bundle.resolve()  # the agent may switch meanwhile: stay with one version
+        bundle = settings.state / "models" / "current" if follows else bundle.resolve()
         precision = precision or settings.engine.precision
     options = PredictOptions(
         path=path,
@@ -282,7 +285,7 @@ def predict(
         confusion=confusion,
         limit=limit,
     )
-    summary = run_predict(options, sys.stdout)
+    summary = run_predict(options, sys.stdout, FollowingEngine if follows else open_bundle)
     if not json_output:
         typer.echo(summary.sentence(), err=csv is None)  # stdout has the CSV
     if summary.losses:

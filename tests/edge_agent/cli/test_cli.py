@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,11 +15,15 @@ from typer.testing import CliRunner
 from cloud_server.state.model_store import DirectoryStore
 from edge_agent.agent.status import Status, StatusFile, write_status
 from edge_agent.cli import app
+from edge_agent.models import predict
 from edge_agent.models.deploy import Models
+from edge_agent.models.predictions import PredictSummary
 from edge_agent.models.trials import TrialFile, Trials, Tried
 from edge_agent.robot.settings import load_settings
 from fleet_model import __version__
+from fleet_model.durable import point_durably
 from fleet_model.errors import LossError
+from fleet_model.following import FollowingEngine
 from fleet_model.protocol.proof import fingerprint
 from fleet_model.protocol.trial import TrialOutcome
 
@@ -278,6 +283,25 @@ def test_the_status_shows_what_became_of_the_last_model_once(config):
     assert out.count("version 4 is refused: it did not answer in time\n") == 1
     assert "trial    version 4" in out
     assert json.loads(type_("status", "-c", config, "--json")[0])["trial"]["why"] == "hung"
+
+
+@pytest.mark.parametrize(("path", "follows"), [("/dev/video0", True), (str(TINY), False)])
+def test_what_is_live_follows_the_model_in_use_and_all_else_stays_with_one(
+    config, monkeypatch, path, follows
+):
+    versions = config.parent / "state" / "models" / "versions"
+    shutil.copytree(TINY, versions / "000001-aaaaaaaa")
+    point_durably(config.parent / "state" / "models" / "current", "versions/000001-aaaaaaaa")
+    asked = []
+
+    def look(options, _, open_engine):
+        engine = open_engine(options.bundle, options.precision)
+        asked.append((options.bundle.name, isinstance(engine, FollowingEngine)))
+        return PredictSummary(0, 0, {}, None, engine.manifest.version, None, {})
+
+    monkeypatch.setattr(predict, "run_predict", look)
+    type_("predict", path, "-c", config)
+    assert asked == [("current" if follows else "000001-aaaaaaaa", follows)]
 
 
 def test_a_refused_model_is_allowed_again_by_hand(config):

@@ -125,6 +125,7 @@ def test_a_model_that_is_worse_on_the_robots_own_examples_is_refused_and_not_tri
 @pytest.mark.parametrize(
     ("mood", "reason"),
     [
+        ("crash at load", "it ended the process that tried it"),
         ("crash", "it ended the process that tried it"),
         ("raise", "it ended the process that tried it"),
         ("hang", "it did not answer in time"),
