@@ -128,7 +128,8 @@ class Installer:
             tried.refused = why not in PASSING or tried.tries >= MOST_TRIES
             trials.put(tried)
             self._file.write(trials)
-            self._models.discard()
+            if tried.refused:
+                self._models.discard()
         if not tried.refused:
             raise BundleError(f"{outcome.words}; it is tried again")
         log.error("%s; it is not tried again (`edge-agent install` does)", outcome.words)

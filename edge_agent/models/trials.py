@@ -9,6 +9,7 @@ changes are made while the lock is held.
 
 import fcntl
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,10 @@ class TrialFile:
     def locked(self) -> Iterator[None]:
         """Let nobody else change trials or pointers; raises OSError."""
         make_directory(self._folder)
-        with (self._folder / LOCK).open("a") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        # To read: a file that root has made, by `edge-agent rollback`, must not stop the agent.
+        descriptor = os.open(self._folder / LOCK, os.O_RDONLY | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(descriptor)

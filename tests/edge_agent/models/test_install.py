@@ -1,5 +1,6 @@
 """Models on trial, with the real child process: what stays, what is refused or given back."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -205,8 +206,10 @@ def test_what_may_be_the_machines_fault_is_tried_three_times_and_a_person_may_as
     for _ in range(2):
         with pytest.raises(BundleError, match="it did not answer in time; it is tried again"):
             robot.installer.follow(robot.store, offer)
+        assert len(list(robot.models.folder("").iterdir())) == 2  # it is not fetched again
     refused = "version 2 is refused: it did not answer in time"
     assert robot.installer.follow(robot.store, offer) == refused
+    assert len(list(robot.models.folder("").iterdir())) == 1
     finds()
     assert robot.restart().installer.follow(robot.store, offer) == refused
     assert robot.installer.allow(force=False).words == refused
@@ -411,3 +414,16 @@ def test_killed_at_any_step_a_whole_model_is_active_and_the_next_start_goes_on(
         if not killed:
             break
     assert step > 3
+
+
+def test_the_lock_needs_no_right_to_write_its_file_which_another_user_may_have_made(
+    tmp_path, monkeypatch
+):
+    modes = []
+
+    def flock(file, _):
+        modes.append(fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with TrialFile(tmp_path).locked():
+        assert modes == [os.O_RDONLY]
