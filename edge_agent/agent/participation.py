@@ -3,6 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
+from edge_agent.agent.neighbor import yielding
 from edge_agent.agent.pulse import Pulse
 from edge_agent.agent.status import StatusFile
 from edge_agent.examples.spool.watch import SpoolWatch
@@ -10,6 +11,7 @@ from edge_agent.link.server_link import HttpsStore
 from edge_agent.models.deploy import Models
 from edge_agent.robot.pause import pause_reason
 from edge_agent.robot.settings import AgentSettings
+from edge_agent.robot.train_when import Gate
 from fleet_model.errors import BusyError, FrameError, SettingsError, one_line
 from fleet_model.types import EVALUATE, TRAIN
 
@@ -49,7 +51,7 @@ class Participation:
         training = settings.training
         environment = {**environment_of(training), "TF_CPP_MIN_LOG_LEVEL": "3"}
         self._settings, self._store, self._file = settings, store, status
-        self._pulse = pulse
+        self._pulse, self._gate = pulse, Gate(settings.train_when)
         self._cause = ""  # all that is known of a failure; the server is told less
         self._process = TrainingProcess(environment, idle_s=training.idle_s)
         self._training = LocalTraining(settings, models, store, self._process.fit)
@@ -128,7 +130,8 @@ class Participation:
         fetched = self._store.bytes_down
         begin = time.monotonic()
         try:
-            update = self._training.answer(request, status.name)
+            with yielding(self._gate.closed, self._process):
+                update = self._training.answer(request, status.name)
         except FrameError as error:
             self._cause = one_line(str(error))
             raise

@@ -12,6 +12,7 @@ from edge_agent.robot.pause import pause_reason
 from edge_agent.robot.power import read_power
 from edge_agent.robot.reasons import without_paths
 from edge_agent.robot.settings import AgentSettings
+from edge_agent.robot.train_when import Gate
 from fleet_model import __version__
 from fleet_model.errors import UpdateError, one_line
 from fleet_model.protocol.report import Fact, RobotReport, pack_report
@@ -32,6 +33,7 @@ class Reporter:
     def __init__(self, settings: AgentSettings) -> None:
         """Read nothing yet."""
         self._settings = settings
+        self._gate = Gate(settings.train_when)
         self._complaint = ""
 
     def packed(self, status: Status, server_protocol: int = FIRST_PROTOCOL) -> str:
@@ -51,7 +53,7 @@ class Reporter:
         trains = settings.training.enabled and settings.examples.wanted
         return RobotReport(
             model_version=status.active_version,
-            busy=pause_reason(settings.state),
+            busy=pause_reason(settings.state) or (self._gate.closed() if trains else ""),
             battery=power.battery,
             charging=power.charging,
             free_disk_mb=_free_mb(settings.state),

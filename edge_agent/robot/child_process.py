@@ -28,8 +28,11 @@ def take_pipes() -> tuple[BinaryIO, BinaryIO]:
     return os.fdopen(inbound, "rb"), os.fdopen(outbound, "wb")
 
 
-def step_aside() -> None:
-    """Be less urgent than all else on this robot."""
-    os.nice(NICENESS)
-    with suppress(OSError):  # not in every container
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+def step_aside(niceness: int = NICENESS, oom_score: int = OOM_SCORE) -> None:
+    """Be less urgent than all else on this robot, for processor, disk and memory killer."""
+    import psutil
+
+    os.nice(niceness)
+    with suppress(OSError, psutil.Error):  # not in every container
+        psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+        Path("/proc/self/oom_score_adj").write_text(str(oom_score))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from edge_agent.data.frames.source import is_live
+from edge_agent.robot.train_when import TrainWhen
 from fleet_model.settings import (
     Expected,
     Options,
@@ -253,6 +254,7 @@ class AgentSettings(Section):
     examples: ExampleSettings = ExampleSettings()
     store: StoreSettings = StoreSettings()
     training: TrainSettings = TrainSettings()
+    train_when: TrainWhen = TrainWhen()
     engine: EngineSettings = EngineSettings()
     install: InstallSettings = InstallSettings()
     report: ReportSettings = ReportSettings()
@@ -279,10 +281,11 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Ag
 
 def _absolute(settings: AgentSettings, folder: Path) -> AgentSettings:
     """Take relative paths from the folder of agent.toml, wherever the service was started."""
-    server, examples = settings.server, settings.examples
+    server, examples, gate = settings.server, settings.examples, settings.train_when.file
     return settings.model_copy(
         update={
             "state": folder / settings.state,
+            "train_when": settings.train_when.model_copy(update={"file": gate and folder / gate}),
             "report": settings.report.model_copy(update={"facts": folder / settings.report.facts}),
             "server": server.model_copy(
                 update={"ca": folder / server.ca, "key": folder / server.key}

@@ -9,6 +9,7 @@ and ends by itself when idle or when its parent is gone.
 Logs go to stderr.
 """
 
+import ctypes
 import logging
 import os
 import queue
@@ -45,6 +46,7 @@ from fleet_model.loading import load_plugin
 from fleet_model.memory import framework_loaded
 from fleet_model.types import TRAIN, Update
 
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 log = logging.getLogger(__name__)
 
 
@@ -106,6 +108,14 @@ class TrainingProcess:
         if self._busy.locked():
             self._kill("it was cancelled")
 
+    def stand_still(self) -> None:
+        """Let the child do nothing, until `go_on`; its memory stays."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let the child work again."""
+        self._signal(signal.SIGCONT)
+
     def close(self) -> None:
         """End the child, and with it a fit that is under way; a later fit starts a new one."""
         self.cancel()
@@ -154,6 +164,10 @@ class TrainingProcess:
         finally:
             timer.cancel()
 
+    def _signal(self, number: signal.Signals) -> None:
+        if child := self._child:
+            child.send_signal(number)  # not to one that has ended
+
     def _kill(self, reason: str) -> None:
         self._stop_reason = reason
         if child := self._child:
@@ -189,6 +203,8 @@ class TrainingProcess:
 
 def main() -> NoReturn:
     """Answer jobs from stdin on stdout; `python -m edge_agent.training.training_process IDLE_S`."""
+    # One that stands still when its parent dies would never notice it.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
     idle_s = float(sys.argv[1])
     log_as_the_agent()
     inbound, outbound = take_pipes()

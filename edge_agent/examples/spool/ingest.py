@@ -29,6 +29,7 @@ from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow
 from edge_agent.examples.spool.kept_examples import BatchNote, KeptExamples, keep_rows
 from edge_agent.examples.spool.ledger import Ledger, Underway, recording_id
 from edge_agent.examples.spool.recordings import Recording, find_recordings
+from edge_agent.robot.child_process import step_aside
 from edge_agent.robot.logs import log_to_stderr
 from fleet_model.errors import FleetError, FrameError, SettingsError, StorageError
 from fleet_model.types import Frame
@@ -237,7 +238,7 @@ def main() -> int:
     """Do the job that is read from stdin; return the exit code."""
     log_to_stderr()
     job = IngestJob(**json.load(sys.stdin))
-    _step_aside()
+    step_aside(NICENESS, OOM_SCORE)
     try:
         with _lock(Path(job.store)) as is_ours:
             if not is_ours:
@@ -265,15 +266,6 @@ def _lock(store: Path) -> Iterator[bool]:
             yield False
         else:
             yield True
-
-
-def _step_aside() -> None:
-    import psutil
-
-    os.nice(NICENESS)
-    with suppress(OSError, psutil.Error):  # not in every container
-        psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
 if __name__ == "__main__":
