@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -11,6 +12,8 @@ from edge_agent.agent.status import StatusFile, read_status
 from edge_agent.examples.source import source_of
 from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink
+from edge_agent.robot.train_when import TrainWhen
+from fleet_model.protocol.outcome import unpack_failure
 from fleet_model.protocol.wire import RobotRequest, pack_request
 from fleet_model.types import Checkpoint, TrainConfig
 
@@ -45,26 +48,32 @@ class Link:
     def close(self): ...
 
 
-def test_a_wrong_label_topic_is_named_on_the_robot_and_told_without_names_to_the_server(
-    bags, tmp_path, monkeypatch
-):
+@pytest.fixture
+def robot(tmp_path, monkeypatch):
+    """Return a maker of a robot that has got one message to train; with its link."""
     for name in ("_run_id", "_node_id", "_task_id"):  # only a ServerApp makes messages
         monkeypatch.setattr(TaskIdentity, name, 1)
-    settings = AgentSettings(
-        server=ServerLink(address="localhost:1"),
-        state=tmp_path / "state",
-        examples=ExampleSettings(
-            paths=(bags.drive(tmp_path / "front-door", ["circle"] * 9),), label_topic="/labels"
-        ),
-    )
-    message = Message(pack_request(REQUEST), 1, "train")
-    vars(message.metadata)["_message_id"] = "1"  # given by the server
-    link = Link(message)
-    monkeypatch.setattr(Participation, "_connect", lambda self: link)
-    store = SimpleNamespace(bytes_down=0, server_ahead_s=0.0)
-    status = StatusFile(settings.state, "litert")
-    models, pulse = Models(settings.state / "models", "stable"), Pulse(lambda: 0)
-    part = Participation(settings, models, store, status, pulse)
+
+    def make(**sections):
+        server = ServerLink(address="localhost:1")
+        settings = AgentSettings(server=server, state=tmp_path / "state", **sections)
+        message = Message(pack_request(REQUEST), 1, "train")
+        vars(message.metadata)["_message_id"] = "1"  # given by the server
+        link = Link(message)
+        monkeypatch.setattr(Participation, "_connect", lambda self: link)
+        store = SimpleNamespace(bytes_down=0, server_ahead_s=0.0)
+        status = StatusFile(settings.state, "litert")
+        models, pulse = Models(settings.state / "models", "stable"), Pulse(lambda: 0)
+        return settings, Participation(settings, models, store, status, pulse), link
+
+    return make
+
+
+def test_a_wrong_label_topic_is_named_on_the_robot_and_told_without_names_to_the_server(
+    bags, tmp_path, monkeypatch, robot
+):
+    bag = bags.drive(tmp_path / "front-door", ["circle"] * 9)
+    settings, part, link = robot(examples=ExampleSettings(paths=(bag,), label_topic="/labels"))
 
     def look(request, name):  # like the training process: it opens the examples itself
         return list(source_of(settings).open(["circle"]).examples())
@@ -78,3 +87,13 @@ def test_a_wrong_label_topic_is_named_on_the_robot_and_told_without_names_to_the
     told = link.replies[0].error.reason
     assert "its label topic is in none of its recordings" in told
     assert not any(word in told for word in ("front-door", "/labels", "/camera"))
+
+
+def test_a_robot_whose_gate_is_closed_is_busy_and_says_why(tmp_path, robot):
+    _, part, link = robot(train_when=TrainWhen(file=tmp_path / "docked"))
+
+    part.step()
+    part.close()
+
+    outcome = unpack_failure(link.replies[0].error.code, link.replies[0].error.reason)
+    assert (outcome.kind, outcome.words) == ("busy", "its gate file is not there")

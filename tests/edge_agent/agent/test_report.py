@@ -11,6 +11,7 @@ from edge_agent.agent.status import Status
 from edge_agent.robot.pause import pause
 from edge_agent.robot.power import Power
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, ReportSettings, ServerLink
+from edge_agent.robot.train_when import TrainWhen
 from fleet_model import __version__
 from fleet_model.protocol.report import unpack_report
 from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL
@@ -43,6 +44,15 @@ def test_a_report_holds_what_the_server_chooses_by(settings, monkeypatch):
     assert (report.trainer, report.software) == ("litert", __version__)
     assert 0 < report.free_disk_mb < 1e9
     assert report.facts == {"docked": True, "floor": 2, "hall": "north"}
+
+
+def test_a_robot_that_may_not_train_now_is_busy_if_it_trains_at_all(settings, tmp_path):
+    gate = TrainWhen(file=tmp_path / "docked")
+    settings = settings.model_copy(update={"train_when": gate})
+    follows = settings.model_copy(update={"examples": ExampleSettings()})
+
+    assert reported(settings).busy == "its gate file is not there"
+    assert reported(follows).busy == ""
 
 
 def test_what_is_not_known_is_left_out(settings, monkeypatch):
