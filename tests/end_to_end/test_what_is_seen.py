@@ -32,9 +32,9 @@ def open_round(fleet):
     seen_it = fleet.root / "seen-it"
     fleet.start_scripted("robots", {**ROBOTS, "r-slow": f"held:{seen_it}"})
     fleet.wait("all robots", lambda: fleet.online() == {*ROBOTS, "r-slow"})
-    train = subprocess.Popen(
-        [sys.executable, "-m", "cloud_server.cli", "train", str(fleet.server), "--rounds", "2"]
-    )
+    command = [sys.executable, "-m", "cloud_server.cli", "train", fleet.server, "--rounds", "2"]
+    with (fleet.root / "train.txt").open("wb") as told:
+        train = subprocess.Popen(list(map(str, command)), stdout=told)
     seen = []
 
     def waits_for_the_slow_one():
@@ -75,6 +75,19 @@ def test_status_tells_how_the_open_round_goes(open_round):
     assert open_round["words"][0].startswith(
         f"run {now['run']} round 1: 4 robots asked, 3 answered"
     )
+
+
+def test_train_names_who_is_missing_in_a_round_and_status_for_whom_it_waits(open_round, fleet):
+    assert open_round["open_round"]["whom"] == "r-slow"
+    lines = (fleet.root / "train.txt").read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines if line.startswith("round ")] == [
+        "round 1: 3/4 robots",
+        "round 2: 3/4 robots",
+    ]
+    missing = [line for line in lines if line.startswith("without ")]
+    assert len(missing) == 2
+    for line in missing:  # whichever of its tensors is looked at first
+        assert line.startswith("without r-nan (refused: the update: head/")
 
 
 def test_status_tells_afterwards_who_was_accepted_and_why_one_was_not(open_round, fleet):

@@ -114,3 +114,12 @@ def test_of_very_many_labels_the_most_frequent_are_told(bags, tmp_path):
     assert ": star 2, l0 1, " in told
     assert told.endswith(" and 11 more labels, 0 without a label")
     assert len(json.loads(out(tmp_path / "r1", "--json"))["labels"]["by_label"]) == 61
+
+
+def test_a_folder_around_bags_is_told_with_their_names(bags, tmp_path):
+    bags.drive(tmp_path / "hall" / "r1", WORDS)
+
+    done = typed(tmp_path / "hall")
+
+    assert isinstance(done.exception, FrameError)
+    assert str(done.exception) == "hall: holds bags but is none; name one of them: r1"
