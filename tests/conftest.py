@@ -1,6 +1,7 @@
 """A small server directory made without TensorFlow, and a real server process on it."""
 
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -72,6 +73,11 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
         return folder
 
     return made
+
+
+def pytest_collection_finish() -> None:
+    """Keep thousands of tests, which stay to the end, out of every garbage collection."""
+    gc.freeze()
 
 
 @dataclass(frozen=True)

@@ -159,9 +159,11 @@ class RestartableServer:
     """A server process of one test, on a directory of the tiny bundle; ends rounds quickly."""
 
     def __init__(self, server_dir, log):
+        from polled_admin import PolledAdmin
+
         from cloud_server.state.settings import load_settings
 
-        self.server_dir, self.log = server_dir, log
+        self.server_dir, self.log, self._admin = server_dir, log, PolledAdmin(server_dir)
         self.address = f"127.0.0.1:{load_settings(server_dir.settings, {}).network.port}"
         self.environment = {
             **os.environ,
@@ -195,7 +197,7 @@ class RestartableServer:
         while not holds():
             assert self._process.poll() is None, self.log.read_text()
             assert time.monotonic() < end, f"it did not happen; server:\n{self.log.read_text()}"
-            time.sleep(0.05)
+            time.sleep(0.1)
 
     def admit(self, directory, name="r1", *, train=False, examples=(), settings=None):
         """Enroll a robot in `directory` and admit it at site "hall"; return its agent.toml."""
@@ -229,11 +231,6 @@ class RestartableServer:
     def words(self):
         """Return what `cloud-server status` says in sentences."""
         return self._admin().status()["words"]
-
-    def _admin(self):
-        from cloud_server.cli.admin_client import AdminClient
-
-        return AdminClient(self.server_dir)
 
 
 @pytest.fixture

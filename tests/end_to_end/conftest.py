@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from free_ports import free_port
+from polled_admin import PolledAdmin
 
-from cloud_server.cli.admin_client import AdminClient
 from cloud_server.robots.register import Register
 from cloud_server.state.directory import ServerDirectory
 from edge_agent.cli.enroll import enroll
@@ -50,6 +50,7 @@ class SmallFleet:
         self.server = root / "server"
         self.made_once = made_once
         self.port = self.free_port()
+        self.admin = PolledAdmin(ServerDirectory(self.server))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.environment: dict[str, str] = {}  # of the server, over ENVIRONMENT
         self.everywhere: dict[str, str] = {}  # of every process, over ENVIRONMENT
@@ -156,9 +157,7 @@ class SmallFleet:
             time.sleep(0.2)
 
     def online(self) -> set[str]:
-        """Ask without a process of its own: this is polled."""
-        answer = AdminClient(ServerDirectory(self.server)).status()
-        return {robot["name"] for robot in answer["robots"] if robot["online"]}
+        return {robot["name"] for robot in self.admin().status()["robots"] if robot["online"]}
 
     def train(self, rounds: int) -> dict[str, Any]:
         done = self.type("cloud-server", "train", self.server, "--rounds", rounds, "--json")

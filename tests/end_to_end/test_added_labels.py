@@ -14,7 +14,8 @@ OLD, NEW = ("hall-1-r1", "hall-2-r1"), ("cone", "pallet")
 
 
 # `make soak` takes as long as a fleet that has learned all it can.
-BEFORE, AFTER = (40, 15) if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else (2, 3)
+SOAK = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
+BEFORE, AFTER, PIXELS = (40, 15, 224) if SOAK else (2, 3, 128)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def story(fleet):
     """Train, add two labels, let a robot join that has nothing else, train again."""
     fleet.environment = {"FLEETLEARN_TRAINING__EPOCHS": "5"}  # as without a setting
     # Robots with no label in common need features that tell things apart: random ones do not.
-    fleet.init("--backbone", "efficientnet-lite0")
+    fleet.init("--backbone", "efficientnet-lite0", "--image-size", PIXELS)
     fleet.start_server()
     for robot in ("hall-1/r1", "hall-2/r1"):
         fleet.add_robot(robot.replace("/", "-"), "--examples", fleet.bag(robot))

@@ -9,9 +9,6 @@ import time
 
 import pytest
 
-from cloud_server.cli.admin_client import AdminClient
-from cloud_server.state.directory import ServerDirectory
-
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 
 CUT_S = 30.0
@@ -50,7 +47,7 @@ def outcomes(run):
 
 def words_of(fleet):
     """Return what `cloud-server status` says below its tables, without a process of its own."""
-    return "\n".join(AdminClient(ServerDirectory(fleet.server)).status()["words"])
+    return "\n".join(fleet.admin().status()["words"])
 
 
 def start_training(fleet, rounds=1):
@@ -65,7 +62,7 @@ def ended(fleet, run):
     """Wait for the end of a run and return it."""
 
     def now():
-        return AdminClient(ServerDirectory(fleet.server)).run(run)
+        return fleet.admin().run(run)
 
     fleet.wait(
         f"the end of run {run}",
