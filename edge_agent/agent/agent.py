@@ -222,7 +222,7 @@ class Agent:
         lost connection while that is here, half done or waiting to be sent.
         """
         while not self._stop.is_set():
-            self.pulse.expect()
+            self.pulse.expect(3 * self._settings.install.timeout_s)  # a model on trial, three times
             try:
                 action()
             except RefusedError as error:

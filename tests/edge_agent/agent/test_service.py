@@ -128,7 +128,7 @@ def test_the_main_thread_feeds_the_watchdog_while_the_loop_waits_and_not_when_it
             hangs.set()
             assert hung.wait(240)
             manager.until("WATCHDOG=1")  # a step may take a while
-            later_s[0] = pulse.STALL_S
+            later_s[0] = 10 * pulse.STALL_S
             while "loop hangs" not in caplog.text:
                 time.sleep(0.01)
             seen.append(manager.starves())
