@@ -21,6 +21,7 @@ from cloud_server.state.directory import ServerDirectory
 from edge_agent.cli.enroll import enroll
 from edge_agent.robot.settings import ExampleSettings
 
+sys.path.append(str(Path(__file__).parent))
 ROOT = Path(__file__).parents[2]
 LABELS = "circle,square,star,triangle"
 SHARED_PORT = "64999"
@@ -57,7 +58,9 @@ class SmallFleet:
 
     free_port = staticmethod(free_port)
 
-    def type(self, *command: object, exit_code: int = 0) -> subprocess.CompletedProcess[str]:
+    def type(
+        self, *command: object, exit_code: int = 0, patience_s: float = 900.0
+    ) -> subprocess.CompletedProcess[str]:
         module = {"edge-agent": "edge_agent.cli", "cloud-server": "cloud_server.cli"}[
             str(command[0])
         ]
@@ -66,7 +69,7 @@ class SmallFleet:
             env={**ENVIRONMENT, **self.everywhere},
             capture_output=True,
             text=True,
-            timeout=900,
+            timeout=patience_s,
         )
         assert done.returncode == exit_code, f"{command}: {done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
@@ -102,8 +105,14 @@ class SmallFleet:
             "--key", directory / "robot.pub",
         )  # fmt: skip
         if run:
-            self.start(name, "-m", "edge_agent.cli", "run", "--config", directory / "agent.toml")
+            self.run_robot(name)
         return directory / "agent.toml"
+
+    def run_robot(self, name: str, **environment: str) -> None:
+        """Start the agent of a robot that is enrolled."""
+        config = self.root / "robots" / name / "agent.toml"
+        command = ("-m", "edge_agent.cli", "run", "--config", config)
+        self.start(name, *command, environment=environment)
 
     def start_scripted(self, process: str, behaviors: Mapping[str, str]) -> None:
         """Admit robots and run them in one process of scripted_robots.py."""
@@ -160,8 +169,22 @@ class SmallFleet:
         return {robot["name"] for robot in self.admin().status()["robots"] if robot["online"]}
 
     def train(self, rounds: int) -> dict[str, Any]:
-        done = self.type("cloud-server", "train", self.server, "--rounds", rounds, "--json")
+        command = ("cloud-server", "train", self.server, "--rounds", rounds, "--json")
+        done = self.type(*command, patience_s=900.0 + 240.0 * rounds)
         return dict(json.loads(done.stdout.splitlines()[-1]))
+
+    def measured(self) -> dict[str, float]:
+        """Return the accuracy on frames that robots never trained on, by robot."""
+        done = self.type("cloud-server", "evaluate", self.server, "--json")
+        record = json.loads(done.stdout.splitlines()[-1])["measured"]
+        return {robot["name"]: robot["metrics"]["accuracy"] for robot in record["robots"]}
+
+    def kill(self) -> None:
+        """End whatever runs."""
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+        self.processes.clear()
 
     def stop(self, name: str) -> int:
         process = self.processes.pop(name)
@@ -170,15 +193,25 @@ class SmallFleet:
 
 
 @pytest.fixture(scope="module")
-def fleet(
+def new_fleet(
     tmp_path_factory: pytest.TempPathFactory, made_once: Callable[[str, Callable], Path]
-) -> Iterator[SmallFleet]:
-    """An empty place for a fleet; whatever runs in it at the end is killed."""
-    fleet = SmallFleet(tmp_path_factory.mktemp("fleet"), made_once)
-    yield fleet
-    for process in fleet.processes.values():
-        process.kill()
-        process.wait()
+) -> Iterator[Callable[[], SmallFleet]]:
+    """Return a maker of empty places for fleets; whatever runs in them at the end is killed."""
+    made: list[SmallFleet] = []
+
+    def make() -> SmallFleet:
+        made.append(SmallFleet(tmp_path_factory.mktemp("fleet"), made_once))
+        return made[-1]
+
+    yield make
+    for fleet in made:
+        fleet.kill()
+
+
+@pytest.fixture(scope="module")
+def fleet(new_fleet: Callable[[], SmallFleet]) -> SmallFleet:
+    """An empty place for a fleet."""
+    return new_fleet()
 
 
 def _listening(port: int) -> bool:

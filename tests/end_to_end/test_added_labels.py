@@ -1,21 +1,15 @@
 """A trained fleet gets labels that nobody had, with real processes."""
 
 import json
-import os
 
-import cv2
-import numpy as np
 import pytest
+from drawn_pictures import NEW, draw
 
 from cloud_server.state.checkpoints import Checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(3600)]
-OLD, NEW = ("hall-1-r1", "hall-2-r1"), ("cone", "pallet")
-
-
-# `make soak` takes as long as a fleet that has learned all it can.
-SOAK = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
-BEFORE, AFTER, PIXELS = (40, 15, 224) if SOAK else (2, 3, 128)
+OLD = ("hall-1-r1", "hall-2-r1")
+BEFORE, AFTER, PIXELS = 2, 3, 128  # test_newcomers.py has rounds enough to learn all there is
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +23,15 @@ def story(fleet):
         fleet.add_robot(robot.replace("/", "-"), "--examples", fleet.bag(robot))
     fleet.wait("both robots", lambda: fleet.online() == set(OLD))
     told = {"first": fleet.train(BEFORE)}
-    told["old"], told["features"] = measured(fleet), features(fleet)
+    told["old"], told["features"] = fleet.measured(), features(fleet)
     checkpoints = Checkpoints(fleet.server / "checkpoints")
     told["before"] = checkpoints.latest()
     told["said"] = fleet.type("cloud-server", "labels", "add", fleet.server, *NEW).stderr
     told["after"] = checkpoints.latest()
-    join_by_token(fleet, "dock", pictures(fleet.root / "pictures"))
+    join_by_token(fleet, "dock", draw(fleet.root / "pictures"))
     fleet.wait("the third robot", lambda: "dock" in fleet.online())
     told["last"] = fleet.train(AFTER)
-    told["kept"], told["new"] = features(fleet), measured(fleet)
+    told["kept"], told["new"] = features(fleet), fleet.measured()
     return told
 
 
@@ -51,34 +45,6 @@ def join_by_token(fleet, name, examples):
         "edge-agent", "enroll", kit, "--dir", directory, "--name", name, "--examples", examples
     )
     fleet.start(name, "-m", "edge_agent.cli", "run", "--config", directory / "agent.toml")
-
-
-def measured(fleet):
-    """Return the accuracy on frames that robots never trained on, by robot."""
-    done = fleet.type("cloud-server", "evaluate", fleet.server, "--json")
-    record = json.loads(done.stdout.splitlines()[-1])["measured"]
-    return {robot["name"]: robot["metrics"]["accuracy"] for robot in record["robots"]}
-
-
-def pictures(folder):
-    """Draw cones and pallets: unlike any sign of the generator."""
-    rng = np.random.default_rng(5)
-    for number in range(80):
-        image = np.full((120, 160, 3), rng.integers(40, 90), np.uint8)
-        x, y, size = rng.integers(50, 110), rng.integers(45, 75), int(rng.integers(25, 40))
-        if number % 2:
-            cv2.fillPoly(image, [np.array([[x, y - size], [x - 15, y + size], [x + 15, y + size]])],
-                         (0, 110, 255))  # fmt: skip
-        else:
-            for board in range(-size, size, 10):
-                cv2.rectangle(
-                    image, (x - size, y + board), (x + size, y + board + 5), (90, 160, 200), -1
-                )
-        noise = rng.normal(0, 6, image.shape)
-        file = folder / NEW[1 - number % 2] / f"{number:03d}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(file), np.clip(image + noise, 0, 255).astype(np.uint8))
-    return folder
 
 
 def features(fleet):
