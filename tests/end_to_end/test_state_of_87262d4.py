@@ -48,7 +48,7 @@ class OldFleet:
         log = (self.root / f"{name}.log").open("ab")
         environment = {
             **os.environ,
-            "FLEETLEARN_ROUNDS__DEADLINE_S": "60",
+            "FLEETLEARN_ROUNDS__DEADLINE_S": "200",
             "FLEETLEARN_ROUNDS__QUORUM": "2",
             "FLEETLEARN_LIMITS__REFUSALS_PER_S": "1000",
             "OMP_NUM_THREADS": "1",

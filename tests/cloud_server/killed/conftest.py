@@ -146,7 +146,7 @@ class KilledFleet:
     def start(self, step="close", nth=10**9, wait=True, **environment):
         settings = {
             "FLEETLEARN_GATE__PUBLISH": "always",
-            "FLEETLEARN_ROUNDS__DEADLINE_S": "60",
+            "FLEETLEARN_ROUNDS__DEADLINE_S": "200",
             "FLEETLEARN_ROUNDS__KEEP_CHECKPOINTS": "3",
             "FLEETLEARN_LIMITS__REFUSALS_PER_S": "1000",
             "OMP_NUM_THREADS": "1",
