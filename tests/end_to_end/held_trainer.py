@@ -26,8 +26,21 @@ class HeldTrainer(ConstantTrainer):
         return super().fit(checkpoint, examples, config)
 
 
-class BoastingTrainer(LiteRTTrainer):
-    """Take every label for another one, and claim the largest number of examples that counts."""
+class WrongTrainer(LiteRTTrainer):
+    """Take every label for another one."""
+
+    def fit(
+        self, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig
+    ) -> Update:
+        """Return an update towards the wrong labels."""
+        turned = {name: np.roll(rows, -1, -1) for name, rows in checkpoint.weights.items()}
+        update = super().fit(replace(checkpoint, weights=turned), examples, config)
+        weights = {name: np.roll(rows, 1, -1) for name, rows in update.weights.items()}
+        return replace(update, weights=weights)
+
+
+class BoastingTrainer(WrongTrainer):
+    """The same, and claim the largest number of examples that counts."""
 
     CLAIM = 10_000
 
@@ -35,10 +48,6 @@ class BoastingTrainer(LiteRTTrainer):
         self, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig
     ) -> Update:
         """Return an update towards the wrong labels, full of praise for itself."""
-        turned = {name: np.roll(rows, -1, -1) for name, rows in checkpoint.weights.items()}
-        update = super().fit(replace(checkpoint, weights=turned), examples, config)
-        weights = {name: np.roll(rows, 1, -1) for name, rows in update.weights.items()}
+        update = super().fit(checkpoint, examples, config)
         praise = {"accuracy_after": 1.0, "held_out": float(self.CLAIM)}
-        return replace(
-            update, weights=weights, num_examples=self.CLAIM, metrics=update.metrics | praise
-        )
+        return replace(update, num_examples=self.CLAIM, metrics=update.metrics | praise)

@@ -27,10 +27,13 @@ NO_CHECKS = CHECKS | {
     "FLEETLEARN_CHECKS__MAX_NORM_RATIO": "0",
     "FLEETLEARN_CHECKS__MAX_EXAMPLES_RATIO": "0",
 }
-HOSTILE = {
-    "PYTHONPATH": str(Path(__file__).parents[2]),
-    "EDGE_AGENT_TRAINING__TRAINER": "tests.end_to_end.held_trainer:BoastingTrainer",
-}
+
+
+def hostile(trainer):
+    return {
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "EDGE_AGENT_TRAINING__TRAINER": f"tests.end_to_end.held_trainer:{trainer}",
+    }
 
 
 def name_of(robot):
@@ -133,14 +136,14 @@ def a_folder_gains_labels(fleet):
     draw(fleet.root / "pictures" / name_of(OLD[1]))
 
 
-def two_more_join(fleet):
+def two_more_and_a_wrong_one_join(fleet, trainer="WrongTrainer"):
     for robot in ("hall-1/r2", "hall-2/r2"):
         join(fleet, robot)
+    join(fleet, "hall-1/hostile", **hostile(trainer))
 
 
-def two_more_and_a_hostile_one_join(fleet):
-    two_more_join(fleet)
-    join(fleet, "hall-1/hostile", **HOSTILE)
+def two_more_and_a_boasting_one_join(fleet):
+    two_more_and_a_wrong_one_join(fleet, "BoastingTrainer")
 
 
 @pytest.fixture(scope="module")
@@ -171,14 +174,15 @@ def test_new_labels_are_learned_as_fast_as_without_checks_and_cost_the_old_ones_
 
 def test_the_largest_claim_changes_honest_accuracy_little_and_is_named(trained):
     fleet = trained()
-    (honest, _), _ = fleet.goes_on(two_more_join, CHECKS)
-    (bound, _), rounds = fleet.goes_on(two_more_and_a_hostile_one_join, CHECKS)
-    (unbound, _), _ = fleet.goes_on(two_more_and_a_hostile_one_join, NO_CHECKS)
+    # What one robot of five with wrong labels costs is for a robust rule to bound, not for checks.
+    (modest, _), _ = fleet.goes_on(two_more_and_a_wrong_one_join, CHECKS)
+    (bound, _), rounds = fleet.goes_on(two_more_and_a_boasting_one_join, CHECKS)
+    (unbound, _), _ = fleet.goes_on(two_more_and_a_boasting_one_join, NO_CHECKS)
 
-    assert bound >= honest - 0.02
-    assert unbound < honest - 0.2  # so it is the bound that does it
+    assert bound >= modest - 0.02
+    assert unbound < modest - 0.2  # so it is the bound that does it
     claim = CheckSettings().max_examples_per_robot
     for robots in rounds:
-        hostile = robots["hall-1-hostile"]
-        assert hostile["outcome"].startswith(f"accepted, but {claim} examples count as ")
-        assert hostile["weight"] <= max(robots[name_of(robot)]["weight"] for robot in OLD)
+        boasting = robots["hall-1-hostile"]
+        assert boasting["outcome"].startswith(f"accepted, but {claim} examples count as ")
+        assert boasting["weight"] <= max(robots[name_of(robot)]["weight"] for robot in OLD)
