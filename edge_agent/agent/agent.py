@@ -62,6 +62,7 @@ class Agent:
         self._failures, self._refusals = Backoff(), Backoff(MOST_REFUSED_S)
         self._install_backoff = Backoff()
         self._look_at = 0.0  # monotonic: no look at the newest model before
+        self._fetched = 0  # bytes of tries that came to nothing
         self._is_waiting = False  # since a failure no step has worked
         self.pulse = Pulse(self._progress)
 
@@ -191,16 +192,18 @@ class Agent:
         except StoppedError:
             return
         except (BundleError, StorageError) as error:
+            self._fetched += self._store.bytes_down - before
             log.error("the newest model is not installed: %s", error)
             self._file.set_not_installed(str(error))
             self._look_at = time.monotonic() + self._install_backoff.next_s()
             return
+        received, self._fetched = self._fetched + self._store.bytes_down - before, 0
         self._install_backoff.reset()
         self._tell_trial()
         if refused:
             self._file.set_not_installed(refused)
             return
-        received, version = self._store.bytes_down - before, offer.manifest.version
+        version = offer.manifest.version
         log.info("version %d is active, %d bytes fetched", version, received)
         self._active_name = self._models.active_name
         self._activate(offer)

@@ -79,6 +79,8 @@ edge-agent run --config ROBOT/agent.toml
 edge-agent pause --config ROBOT/agent.toml
 edge-agent resume --config ROBOT/agent.toml
 edge-agent status --config ROBOT/agent.toml
+edge-agent install --config ROBOT/agent.toml
+edge-agent rollback --config ROBOT/agent.toml
 edge-agent predict FRAMES --bundle BUNDLE --csv PLACE/rows.csv
 edge-agent predict FRAMES --bundle BUNDLE --confusion PLACE/matrix.png
 edge-agent predict FRAMES --bundle BUNDLE --annotate PLACE/drawn

@@ -112,6 +112,7 @@ def environment(home: Path) -> dict[str, str]:
         "NO_COLOR": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "FLEETLEARN_TRAINING__EPOCHS": "2",
+        "FLEETLEARN_GATE__PUBLISH": "always",
         "FLEETLEARN_ROUNDS__DEADLINE_S": "240",
     }
 

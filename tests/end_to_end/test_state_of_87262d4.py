@@ -48,6 +48,7 @@ class OldFleet:
         log = (self.root / f"{name}.log").open("ab")
         environment = {
             **os.environ,
+            "FLEETLEARN_GATE__PUBLISH": "always",
             "FLEETLEARN_ROUNDS__DEADLINE_S": "200",
             "FLEETLEARN_ROUNDS__QUORUM": "2",
             "FLEETLEARN_LIMITS__REFUSALS_PER_S": "1000",

@@ -186,7 +186,7 @@ def _relabel(root: Path) -> None:
 
     _plan()  # its exports
     cloud_server.labels.run_export = cloud_server.models.publish.run_export
-    relabel(_fleet(root), PublishSettings(), lambda labels: labels.with_added(["moon"]), print)
+    relabel(_fleet(root), PublishSettings(), lambda labels: labels.with_added(["moon"]), str)
     mark()
 
 

@@ -10,7 +10,7 @@ from power_cuts import Scenario
 from recorder import mark
 
 from cloud_server.simulation.chart import write_chart
-from edge_agent.cli.frame_commands import _write_sheet
+from edge_agent.cli.inspect_command import _write_sheet
 from edge_agent.data.inspection.inspect import inspect
 from edge_agent.models.predict import PredictOptions, _row_writer
 from edge_agent.models.predictions import Row

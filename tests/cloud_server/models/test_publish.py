@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from cloud_server.models import publish as publish_module
+from cloud_server.models import release_log
 from cloud_server.models.export import ExportResult
 from cloud_server.models.publish import publish
 from cloud_server.robots.last_seen import LastSeen
@@ -138,7 +139,7 @@ def test_a_store_that_cannot_be_pruned_publishes_all_the_same(server_dir, caplog
 def test_a_server_takes_no_more_room_after_300_versions_than_after_100(server_dir, monkeypatch):
     """Runs, rounds, checkpoints and models; only the history, for which it is made, grows."""
     ticks = itertools.count(1_800_000_000)  # seconds: every time has the same number of digits
-    for module in (runs_module, lifecycle, run_store):
+    for module in (runs_module, lifecycle, run_store, release_log):
         monkeypatch.setattr(module, "time", SimpleNamespace(
             time=lambda: float(next(ticks)), monotonic=lambda: 4.0,
             strftime=time.strftime, gmtime=time.gmtime,
