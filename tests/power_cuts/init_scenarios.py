@@ -230,3 +230,27 @@ RELABEL = Scenario(
     resume=_relabel_again,
     between=_while_labels_change,
 )
+
+
+def _without_kit(root: Path) -> None:
+    _initialize(root)
+    shutil.rmtree(_fleet(root).kit)
+
+
+def _repair(root: Path) -> None:
+    from cloud_server.repair import repair
+    from cloud_server.state.settings import load_settings
+
+    server_dir = _fleet(root)
+    list(repair(server_dir, load_settings(server_dir.settings), str))
+    mark()
+
+
+def _kit_fits(root: Path) -> bool:
+    from cloud_server.state.kit import faults_of_kit
+    from cloud_server.state.settings import load_settings
+
+    return not faults_of_kit(_fleet(root), load_settings(_fleet(root).settings))
+
+
+REPAIR = Scenario(prepare=_without_kit, act=_repair, observe=_kit_fits, resume=_repair)

@@ -58,6 +58,7 @@ SCENARIOS = {
     "tokens": "server_scenarios:TOKENS",
     "add-channel": "init_scenarios:ADD_CHANNEL",
     "labels": "init_scenarios:RELABEL",
+    "repair": "init_scenarios:REPAIR",
 }
 WRONG, NOT_TRIED, NOT_PERMITTED = 3, 2, 77
 
