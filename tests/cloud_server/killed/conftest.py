@@ -45,6 +45,8 @@ class Robot(threading.Thread):
         while not self.ending.is_set():
             try:
                 self.step()
+            except UpdateError:
+                continue  # a killed server has withdrawn what it asked, and asks again
             except RefusedError:
                 self.drop()
             except ConnectionFailed:
