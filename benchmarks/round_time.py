@@ -41,7 +41,16 @@ from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.history import ClosedRounds
 from cloud_server.state.settings import NetworkSettings, TrainingSettings, server_toml
-from fleet_model.bundle import TRAINER, TensorSpec, TrainerSpec, WorkloadSpec, entry_of, to_json
+from fleet_model.bundle import (
+    TRAINER,
+    Manifest,
+    TensorSpec,
+    TrainerSpec,
+    WorkloadSpec,
+    entry_of,
+    parse_trainer,
+    to_json,
+)
 from fleet_model.types import Checkpoint
 
 WORK = ROOT / "build" / "bench" / "round_time"
@@ -120,6 +129,13 @@ def make_server(server_dir: ServerDirectory, port: int, parameters: int = PARAME
     (server_dir.model / TRAINER).write_bytes(trainer)
     for file in (trainer, content):
         (server_dir.store / "objects" / entry_of(file).sha256).write_bytes(file)
+    # A version that no channel offers: the server deletes files that no version needs.
+    manifest = Manifest(
+        version=0, created_at="2026-01-01T00:00:00+00:00", labels=("a", "b"), inputs={}, engines={},
+        workload=parse_trainer(trainer).workload, trainer=entry_of(trainer), files={},
+    )  # fmt: skip
+    (server_dir.store / "versions").mkdir()
+    (server_dir.store / "versions" / f"{manifest.version:06d}.json").write_bytes(to_json(manifest))
     weights = {"tensor": np.zeros(parameters, np.float32)}
     Checkpoints(server_dir.checkpoints).save(Checkpoint(version=0, weights=weights))
     server_dir.settings.write_text(server_toml(network, TrainingSettings()))
