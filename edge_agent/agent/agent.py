@@ -58,7 +58,7 @@ class Agent:
         self._reporter = Reporter(settings)
         self._participation: Participation | None = None
         self._stop = threading.Event()
-        self._installer = Installer(settings, self._models, self._stop)
+        self._installer = Installer(settings, self._models, self._stop, self._make_room)
         self._failures, self._refusals = Backoff(), Backoff(MOST_REFUSED_S)
         self._install_backoff = Backoff()
         self._look_at = 0.0  # monotonic: no look at the newest model before
@@ -279,6 +279,10 @@ class Agent:
     def _progress(self) -> tuple[int, int]:
         objects = self._participation.objects if self._participation else 0
         return self._store.bytes_down, objects
+
+    def _make_room(self) -> None:
+        if self._participation is not None:
+            self._participation.rest()
 
     def _leave_fleet(self) -> None:
         if self._participation is not None:

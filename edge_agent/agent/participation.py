@@ -97,6 +97,10 @@ class Participation:
         """End a training that is under way; from any thread."""
         self._process.cancel()
 
+    def rest(self) -> None:
+        """Let go of the memory that a warm trainer holds; from any thread."""
+        self._process.rest()
+
     def leave_spool(self) -> None:
         """End what reads new bags, immediately."""
         if self._spool is not None:

@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -37,11 +37,24 @@ log = logging.getLogger(__name__)
 class Installer:
     """Follows a channel with the models of one robot; `follow` is for one thread."""
 
-    def __init__(self, settings: AgentSettings, models: Models, ended: threading.Event) -> None:
-        """Start nothing yet; `ended` gives up what is under way."""
+    def __init__(
+        self,
+        settings: AgentSettings,
+        models: Models,
+        ended: threading.Event,
+        make_room: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            settings: of this robot.
+            models: where they are installed.
+            ended: set to give up what is under way.
+            make_room: frees memory before a model is tried; called from any thread.
+        """
         self._settings, self._limits = settings, settings.install
         self._models, self._file = models, TrialFile(settings.state / "models")
-        self._ended = ended
+        self._ended, self._make_room = ended, make_room
         self._timer: threading.Timer | None = None
 
     @property
@@ -261,6 +274,7 @@ class Installer:
             source=source,
             examples=self._limits.examples,
         )
+        self._make_room()
         return run_trial(job, self._limits, self._ended)
 
     def _passes_check(self) -> bool:

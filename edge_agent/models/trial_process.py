@@ -5,7 +5,6 @@
 The child ends with the agent, however that ends. Logs go to stderr.
 """
 
-import ctypes
 import json
 import logging
 import os
@@ -21,13 +20,17 @@ from typing import Any, NoReturn
 import psutil
 
 from edge_agent.models.verdict import Findings
-from edge_agent.robot.child_process import import_paths, step_aside, take_pipes
+from edge_agent.robot.child_process import (
+    import_paths,
+    signal_at_parents_end,
+    step_aside,
+    take_pipes,
+)
 from edge_agent.robot.logs import log_to_stderr
 from edge_agent.robot.settings import InstallSettings
 from fleet_model.errors import FleetError, StoppedError
 
 LOOK_S = 0.05  # between two looks at the child
-_PR_SET_PDEATHSIG = 1
 log = logging.getLogger(__name__)
 
 
@@ -134,7 +137,7 @@ def _watch(
 
 def main() -> NoReturn:
     """Answer one job; `python -m edge_agent.models.trial_process PARENT`."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal_at_parents_end(signal.SIGKILL)
     if os.getppid() != int(sys.argv[1]):
         os._exit(1)  # it has ended already
     inbound, outbound = take_pipes()

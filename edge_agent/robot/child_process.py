@@ -1,6 +1,8 @@
 """What every child process of the agent does: import as its parent, keep its pipes, step aside."""
 
+import ctypes
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,12 +12,18 @@ from typing import BinaryIO
 # The least urgent work of a robot: at nice 10 it gets a tenth of a core that perception or control
 # wants, and all of an idle one. For the same reason the memory killer takes it first.
 NICENESS, OOM_SCORE = 10, 500
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def import_paths() -> Mapping[str, str]:
     """Let the child import what its parent can, plug-ins too, but not from its current folder."""
     paths = [path or str(Path.cwd()) for path in sys.path]
     return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+
+
+def signal_at_parents_end(number: signal.Signals) -> None:
+    """Have the kernel send a signal to this process when its parent ends, however it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def take_pipes() -> tuple[BinaryIO, BinaryIO]:

@@ -9,7 +9,6 @@ and ends by itself when idle or when its parent is gone.
 Logs go to stderr.
 """
 
-import ctypes
 import logging
 import os
 import queue
@@ -23,7 +22,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from edge_agent.robot.child_process import import_paths, step_aside, take_pipes
+from edge_agent.robot.child_process import (
+    import_paths,
+    signal_at_parents_end,
+    step_aside,
+    take_pipes,
+)
 from edge_agent.robot.logs import log_to_stderr
 from edge_agent.robot.reasons import is_ours, unexpected
 from edge_agent.robot.settings import TrainSettings
@@ -46,7 +50,6 @@ from fleet_model.loading import load_plugin
 from fleet_model.memory import framework_loaded
 from fleet_model.types import TRAIN, Update
 
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 log = logging.getLogger(__name__)
 
 
@@ -121,6 +124,14 @@ class TrainingProcess:
         self.cancel()
         with self._busy:
             self._dispose()
+
+    def rest(self) -> None:
+        """End a child that waits for work, for its memory; one that is at work goes on."""
+        if self._busy.acquire(blocking=False):
+            try:
+                self._dispose()
+            finally:
+                self._busy.release()
 
     def __enter__(self) -> "TrainingProcess":
         return self
@@ -204,7 +215,7 @@ class TrainingProcess:
 def main() -> NoReturn:
     """Answer jobs from stdin on stdout; `python -m edge_agent.training.training_process IDLE_S`."""
     # One that stands still when its parent dies would never notice it.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
+    signal_at_parents_end(signal.SIGCONT)
     idle_s = float(sys.argv[1])
     log_as_the_agent()
     inbound, outbound = take_pipes()

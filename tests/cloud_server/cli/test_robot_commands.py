@@ -17,20 +17,11 @@ def new_line():
 
 
 @pytest.fixture
-def robots(capsys, monkeypatch, server_dir):
+def robots(cloud_server, server_dir):
     """Return a caller of `cloud-server robots COMMAND DIR ...`: (exit code, stdout, stderr)."""
 
     def call(command, *arguments):
-        words = ["cloud-server", "robots", command, str(server_dir.root), *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", words)
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        output = capsys.readouterr()
-        assert "Traceback" not in output.err
-        return code, output.out, " ".join(output.err.split())
+        return cloud_server("robots", command, server_dir.root, *arguments)
 
     return call
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server import cli
 from cloud_server.robots.register import Register
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.round_record import RobotRecord, RoundRecord
@@ -24,20 +23,14 @@ def command(*arguments):
 
 
 @pytest.fixture
-def type_in(capsys, monkeypatch):
+def type_in(cloud_server, monkeypatch):
     """Return a caller of the command line in this process, on a wide terminal."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments, exit_code=0):
-        monkeypatch.setattr(sys, "argv", ["cloud-server", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        output = capsys.readouterr()
-        assert code == exit_code, output.err
-        return output.out, " ".join(output.err.split())
+        code, out, err = cloud_server(*arguments)
+        assert code == exit_code, err
+        return out, err
 
     return call
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -56,7 +57,9 @@ class Robot:
         install = self.settings.install.model_copy(update=limits)
         self.settings = self.settings.model_copy(update={"install": install})
         self.models = Models(self.settings.state / "models")
-        self.installer = Installer(self.settings, self.models, threading.Event())
+        self.events = []
+        make_room = partial(self.events.append, "room")
+        self.installer = Installer(self.settings, self.models, threading.Event(), make_room)
         self.installer.begin()
         return self
 
@@ -191,6 +194,22 @@ def finds(monkeypatch):
 
     find()
     return find
+
+
+def test_memory_is_freed_before_each_trial_and_not_for_a_model_that_was_refused_before(
+    tmp_path, finds
+):
+    robot = Robot(tmp_path)
+    robot.begin_with(1)
+    finds(**WORSE)
+    assert robot.try_(2) != ""
+    assert robot.events == ["room"]
+    assert robot.installer.follow(robot.store, robot.store.latest("stable")) != ""
+    assert robot.events == ["room"]  # a warm trainer is not ended at every poll
+    finds()
+    robot.try_(3)
+    robot.restart(probation_s=0.0).wait_for("confirmed")
+    assert robot.events == ["room"]  # before the second trial, too
 
 
 WORSE = {"running": 1, "measure": "accuracy", "before": 0.9, "after": 0.5, "chance": 0.001}

@@ -274,6 +274,30 @@ def test_cancel_without_a_round_changes_nothing(process, job):
     assert process.fit(job()).metrics["pid"] == pid
 
 
+def test_rest_ends_a_child_that_waits_for_work(process, job):
+    pid = int(process.fit(job()).metrics["pid"])
+    process.rest()
+    assert not alive(pid)
+    assert process.fit(job()).metrics["pid"] != pid
+
+
+def test_rest_lets_a_child_work_on(process, job, tmp_path):
+    pids = []
+
+    def rest():
+        eventually((tmp_path / "hanging").exists)
+        process.rest()
+        pids.append(process.pid)
+        process.cancel()
+
+    other = threading.Thread(target=rest)
+    other.start()
+    with pytest.raises(TrainingError, match="was stopped: it was cancelled"):
+        process.fit(job(seed=HANG))
+    other.join()
+    assert pids != [None]
+
+
 def test_it_ends_when_idle_and_starts_again(job):
     with TrainingProcess(idle_s=0.3) as process:
         first = process.fit(job()).metrics["pid"]
