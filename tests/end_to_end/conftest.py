@@ -40,8 +40,6 @@ ENVIRONMENT = {
     "FLEETLEARN_ROUNDS__DEADLINE_S": "240",
     # Of fleets that are not about the gate: their robots have a few frames, or are scripted.
     "FLEETLEARN_GATE__PUBLISH": "always",
-    # A model is tried once here, before the switch; the trial after it has tests of its own.
-    "EDGE_AGENT_INSTALL__PROBATION_S": "3600",
 }
 
 
