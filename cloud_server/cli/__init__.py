@@ -1,18 +1,17 @@
 """Command line of the cloud side: cloud-server."""
 
 from cloud_server.cli import (
-    doctor_commands,
-    evaluate_command,
     init_command,
     label_commands,
     model_commands,
     robot_commands,
-    run_commands,
     simulate_commands,
     status_commands,
     token_commands,
 )
+from cloud_server.cli.runs import evaluate_command, run_commands
 from cloud_server.cli.terminal import Directory, console, with_given_directory
+from cloud_server.cli.upkeep import doctor_commands
 from fleet_model.command_line.app import make_app, run_app
 
 app = make_app(

@@ -8,9 +8,12 @@ MOVED = (
     (
         "cloud_server",
         "cloud_server.cli",
-        "admin_client doctor doctor_commands model_commands robot_commands run_commands "
-        "simulate_commands status_commands terminal",
+        "admin_client model_commands robot_commands simulate_commands status_commands terminal",
     ),
+    ("cloud_server", "cloud_server.cli.runs", "run_commands"),
+    ("cloud_server", "cloud_server.cli.upkeep", "doctor doctor_commands"),
+    ("cloud_server.cli", "cloud_server.cli.runs", "evaluate_command following run_commands"),
+    ("cloud_server.cli", "cloud_server.cli.upkeep", "doctor doctor_commands"),
     ("cloud_server", "cloud_server.flower", "flower_fleet"),
     ("fleet_model", "cloud_server.flower", "flower_link flower_state flower_superlink"),
     ("cloud_server", "cloud_server.models", "export publish"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloud_server.cli.following import follow, round_lines
+from cloud_server.cli.runs.following import follow, round_lines
 from cloud_server.cli.terminal import (
     Directory,
     Json,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cloud_server.cli import following
-from cloud_server.cli.following import follow, round_lines
+from cloud_server.cli.runs import following
+from cloud_server.cli.runs.following import follow, round_lines
 from cloud_server.cli.terminal import show_evaluation
 from cloud_server.rounds.progress import RoundProgress
 from cloud_server.runs.run_store import MAX_ROBOTS, Run

@@ -6,7 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
-from cloud_server.cli import app, following, run_commands, terminal
+from cloud_server.cli import app, terminal
+from cloud_server.cli.runs import following, run_commands
 from cloud_server.robots.register import Register
 from cloud_server.runs.run_store import Run, RunStore
 from cloud_server.runs.schedule import Schedule, ScheduleFile

@@ -10,7 +10,7 @@ from fleet_model.command_line.app import show_findings
 
 def doctor(directory: Directory, json_output: Json = False) -> None:
     """Look at keys, certificates, clock, disk, files, port; exit code 1 if something fails."""
-    from cloud_server.cli.doctor import examine
+    from cloud_server.cli.upkeep.doctor import examine
     from cloud_server.state.directory import ServerDirectory
     from fleet_model.protocol.proof import utc_now
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cloud_server.cli.following import follow
+from cloud_server.cli.runs.following import follow
 from cloud_server.cli.terminal import Directory, Json, show_evaluation
 from fleet_model.errors import RoundError
 

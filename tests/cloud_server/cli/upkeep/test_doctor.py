@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cloud_server.cli import app, doctor
-from cloud_server.cli.doctor import examine
+from cloud_server.cli import app
+from cloud_server.cli.upkeep import doctor
+from cloud_server.cli.upkeep.doctor import examine
 from cloud_server.robots.register import Register
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.parts import missing_parts

@@ -1,0 +1,1 @@
+"""Commands over runs: begin, follow, stop, resume, measure."""

@@ -1,0 +1,1 @@
+"""Commands that keep a server directory sound: look at it, mend it."""
