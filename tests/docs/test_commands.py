@@ -41,7 +41,10 @@ COVERED = {
     "cloud-server labels add": ("tests/end_to_end/test_added_labels.py", '"labels", "add"'),
     "cloud-server labels rename": ("tests/cloud_server/cli/test_cli.py", '"labels", "rename"'),
     "cloud-server robots add fleet --from": ("tests/cloud_server/cli/test_cli.py", "--from"),
-    "cloud-server train fleet --rounds 5": ("tests/cloud_server/cli/runs/test_run_commands.py", "train"),
+    "cloud-server train fleet --rounds 5": (
+        "tests/cloud_server/cli/runs/test_run_commands.py",
+        "train",
+    ),
     "cloud-server train fleet --rounds 3 --every": (
         "tests/cloud_server/cli/runs/test_run_commands.py",
         "--every",
