@@ -74,6 +74,16 @@ def appending(path: Path) -> Iterator[BinaryIO]:
         fsync_directory(path.parent)
 
 
+def remove_asides(folder: Path) -> None:
+    """Remove what killed processes have left aside in a folder; live ones may write there.
+
+    The next one has another process id, so without this each kill would leave a file for good.
+    """
+    for aside in folder.glob(".*.[0-9]*.new"):
+        if not Path("/proc", aside.suffixes[-2][1:]).exists():
+            aside.unlink(missing_ok=True)
+
+
 def rename_durably(source: Path, target: Path) -> None:
     """Give a file or folder another name in one step; what is in it must be durable already."""
     source.rename(target)

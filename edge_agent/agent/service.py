@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from edge_agent.agent.agent import Agent
@@ -16,6 +16,7 @@ from edge_agent.examples.source import require_source
 from edge_agent.robot.settings import AgentSettings, TrainSettings
 from edge_agent.training.trainer import TRAINERS
 from fleet_model.command_line.systemd import notify, watchdog_s
+from fleet_model.durable import remove_asides
 from fleet_model.errors import SettingsError
 
 GRACE_S = 1.2  # from SIGTERM to the end, whatever the network does
@@ -34,6 +35,7 @@ def serve(settings: AgentSettings) -> None:
     require_source(settings.examples.source)
     agent = Agent(settings)
     with _held(settings.state):
+        _tidy(settings.state)
         _run_until_signal(agent)
 
 
@@ -65,6 +67,13 @@ def _held(state: Path) -> Iterator[None]:
         except OSError as error:  # a full disk is no reason to stop
             log.warning("%s: %s; a second agent would not be noticed", state / LOCK, error.strerror)
         yield
+
+
+def _tidy(state: Path) -> None:
+    """Remove what was half written when the robot lost power."""
+    for folder in (state, state / "models", state / "models" / "channels"):
+        with suppress(OSError):  # of a disk that cannot be written others tell
+            remove_asides(folder)
 
 
 def _run_until_signal(agent: Agent) -> None:

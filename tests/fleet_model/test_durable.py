@@ -15,6 +15,7 @@ from fleet_model.durable import (
     make_directory,
     point_durably,
     pointed,
+    remove_asides,
     remove_durably,
     write_durably,
     writing,
@@ -83,6 +84,20 @@ def test_a_process_killed_at_any_moment_leaves_a_whole_file_and_link(tmp_path):
 
         assert path.read_text() in contents
         assert str(link.readlink()) in ("a", "b")
+
+
+def test_what_killed_processes_left_aside_is_removed_and_what_live_ones_write_stays(tmp_path):
+    ended = child(script="")
+    ended.communicate()
+    (tmp_path / f".status.json.{ended.pid}.new").write_bytes(b"half of it")
+    (tmp_path / f".stable.{ended.pid}.new").symlink_to("nowhere")
+    own = tmp_path / f".status.json.{os.getpid()}.new"
+    stays = {own, tmp_path / ".left.new", tmp_path / f"note.{ended.pid}.new", tmp_path / "status"}
+    for file in stays:
+        file.touch()
+    remove_asides(tmp_path)
+    assert set(tmp_path.iterdir()) == stays
+    remove_asides(tmp_path / "no folder")
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):

@@ -19,6 +19,8 @@ from fleet_model.errors import ConnectionFailed, SettingsError
 
 pytestmark = pytest.mark.base
 
+NO_PROCESS = 2**22 + 1  # Linux gives none that number
+
 # Holds the directory, and has a child process that outlives it.
 HOLDER = """
 import subprocess, sys, time
@@ -89,6 +91,18 @@ def test_a_second_agent_is_refused_until_the_first_is_killed(serve, tmp_path):
         os.kill(child, signal.SIGKILL)
     serve()
     assert Ended.runs == 2
+
+
+def test_what_earlier_agents_were_killed_at_is_removed(serve, tmp_path):
+    models = tmp_path / "state" / "models"
+    kept, left = models / "trials.json", f".any.{NO_PROCESS}.new"
+    (models / "channels").mkdir(parents=True)
+    kept.touch()
+    for folder in (tmp_path / "state", models, models / "channels"):
+        (folder / left).touch()
+    serve()
+    files = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {kept, tmp_path / "state" / service.LOCK}
 
 
 def test_a_lock_that_cannot_be_written_is_no_reason_to_stop(serve, tmp_path, caplog):
