@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from contextlib import suppress
 
 
 class CutProxy:
@@ -12,6 +13,7 @@ class CutProxy:
         self._whole = threading.Event()
         self._whole.set()
         self._generation = 0
+        self._ends: set[socket.socket] = set()
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -24,6 +26,11 @@ class CutProxy:
         """Carry new connections again; those from before the cut stay dead."""
         self._generation += 1
         self._whole.set()
+
+    def snap(self) -> None:
+        """Close every connection, as a router that restarts does; new ones are carried."""
+        for end in list(self._ends):
+            _end(end)
 
     def close(self) -> None:
         self._server.close()
@@ -45,6 +52,7 @@ class CutProxy:
         except OSError:
             near.close()
             return
+        self._ends |= {near, far}
         for pair in ((near, far), (far, near)):
             threading.Thread(target=self._pump, args=(*pair, generation), daemon=True).start()
 
@@ -58,4 +66,12 @@ class CutProxy:
         finally:
             if self._whole.is_set():
                 for end in (source, sink):
+                    self._ends.discard(end)
+                    _end(end)
                     end.close()
+
+
+def _end(connection: socket.socket) -> None:
+    """Say goodbye to the other side; closing alone would not while a thread waits for its bytes."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

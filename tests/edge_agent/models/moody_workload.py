@@ -57,14 +57,15 @@ def site(folder):
     return folder
 
 
-def bundle(folder, version, mood="", *, worse=False, **fields):
-    """Make the tiny bundle with a mood; `worse` negates the weights of its head."""
+def bundle(folder, version, mood="", *, worse=False, times=1.0, **fields):
+    """Make the tiny bundle with a mood; `worse` negates the weights of its head, `times` scales."""
     made = shutil.copytree(TINY, folder / f"bundle-{version}")
-    if worse:
+    factor = -times if worse else times
+    if factor != 1:
         kernel = np.ascontiguousarray(read_weights(TINY / "weights.safetensors")["head/kernel"].T)
         content = (TINY / "head.tflite").read_bytes()
         assert content.count(kernel.tobytes()) == 1
-        head = content.replace(kernel.tobytes(), (-kernel).tobytes())
+        head = content.replace(kernel.tobytes(), np.float32(factor * kernel).tobytes())
         (made / "head.tflite").write_bytes(head)
     manifest = json.loads((made / MANIFEST).read_text())
     manifest |= {"version": version, **fields}
