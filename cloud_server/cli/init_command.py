@@ -72,7 +72,10 @@ def init(
         typer.Option(help="host name or address robots use; first one goes into the kit"),
     ] = None,
 ) -> None:
-    """Make a server directory: keys, settings, first checkpoint, version 0, robot kit."""
+    """Make a server directory: keys, settings, first checkpoint, version 0, robot kit.
+
+    Example: cloud-server init fleet --labels clear,blocked --host 0.0.0.0 --name fleet.example.com
+    """
     from cloud_server.initialize import InitPlan, add_channel, initialize
 
     if context.args:

@@ -51,7 +51,10 @@ def robots_add(
         bool, typer.Option("--pending", help="follow models only, until it is approved")
     ] = False,
 ) -> None:
-    """Admit a robot's public key under a name and a site, or all keys of a folder."""
+    """Admit a robot's public key under a name and a site, or all keys of a folder.
+
+    Example: cloud-server robots add fleet r1 --site hall-1 --key robot.pub
+    """
     if folder is not None:
         if name or key:
             raise SettingsError("--from FOLDER takes names and keys from there: give none")

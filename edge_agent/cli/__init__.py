@@ -53,7 +53,10 @@ def enroll(
     ] = "",
     json_output: Json = False,
 ) -> None:
-    """Make this robot's key and settings; print the public key that the server must admit."""
+    """Make this robot's key and settings; print the public key that the server must admit.
+
+    Example: edge-agent enroll kit --dir robot --examples /data/bags
+    """
     from edge_agent.cli.doctor import labels_of_kit
     from edge_agent.cli.enroll import enroll as make
     from edge_agent.data.label_words import require_label_file
@@ -248,7 +251,10 @@ def predict(
     limit: Annotated[int | None, typer.Option(min=1, help="stop after this many frames")] = None,
     json_output: Json = False,
 ) -> None:
-    """Run the active model on your own images or bags: CSV, JSON, annotated images, metrics."""
+    """Run the active model on your own images or bags: CSV, JSON, annotated images, metrics.
+
+    Example: edge-agent predict photos/ --config robot/agent.toml --annotate out/
+    """
     from edge_agent.models.predict import PredictOptions, open_bundle, run_predict
     from fleet_model.following import FollowingEngine
 

@@ -74,6 +74,8 @@ def extract(
     """Turn bags into a data set of images; after an interruption the same command continues.
 
     Exit code 13 says that something was damaged and is left out.
+
+    Example: edge-agent extract monday.mcap --labels /detections --format yolo --out set
     """
     from edge_agent.data.extraction.extract import ExtractOptions, Progress
     from edge_agent.data.extraction.extract import extract as run

@@ -50,41 +50,41 @@ def inspect(
         typer.Option("--config", "-c", "--dir", help="agent.toml of this robot, or its folder"),
     ] = AGENT_TOML,
     contact_sheet: Annotated[
-        Path | None, typer.Option(help="PNG with pictures; default: <bag name>.contact.png here")
+        Path | None, typer.Option(help="PNG to draw: pictures of a bag or video and a time line")
     ] = None,
-    no_contact_sheet: Annotated[bool, typer.Option("--no-contact-sheet", help="draw none")] = False,
+    no_contact_sheet: Annotated[bool, typer.Option("--no-contact-sheet", hidden=True)] = False,
     json_output: Json = False,
 ) -> None:
     """Show what is in a bag, a video or a data set: topics, rates, gaps, damage, labels.
 
-    Of bags and videos a contact sheet is drawn. Exit code 13 says that something is damaged, 12
-    that the contact sheet cannot be written.
+    Exit code 13 says that something is damaged, 12 that the contact sheet cannot be written.
+
+    Example: edge-agent inspect monday.mcap --contact-sheet monday.png
     """
     from edge_agent.data.inspection.inspect import inspect as run
     from edge_agent.data.inspection.inspect import is_recording
     from fleet_model.command_line.output_file import STDOUT, require_output
 
-    if contact_sheet == STDOUT:
+    sheet = None if no_contact_sheet else contact_sheet  # the option of earlier versions
+    if sheet == STDOUT:
         raise SettingsError("--contact-sheet -: stdout has the table already; name a PNG file")
     with suppress(StorageError):  # the table is worth reading the bag all the same
-        require_output(None if no_contact_sheet else contact_sheet, "--contact-sheet", (".png",))
+        require_output(sheet, "--contact-sheet", (".png",))
     labels, not_counted = _labels(path, label_topic, topic, config)
     inspection = None
     if is_recording(path):
         with progress_bar("messages", lambda: 0) as show:
             inspection = run(path, show)
-    elif contact_sheet:
-        raise SettingsError(f"--contact-sheet {contact_sheet}: only of bags and videos")
+    elif sheet:
+        raise SettingsError(f"--contact-sheet {sheet}: only of bags and videos")
     damage = _damage(inspection, labels)
-    drawn = None if no_contact_sheet else inspection
-    sheet = (contact_sheet or Path(f"{drawn.name}.contact.png")) if drawn else None
     unwritten = None
     if not json_output:
         lines = [*(_inspection_lines(inspection) if inspection else ())]
         typer.echo("\n".join([*lines, *_label_lines(labels, not_counted)]))
     try:
-        if drawn and sheet:
-            _write_sheet(drawn, sheet)
+        if inspection and sheet:
+            _write_sheet(inspection, sheet)
     except StorageError as error:  # the rest was worth reading the bag
         unwritten, sheet = error, None
     if json_output:
@@ -239,9 +239,8 @@ def _inspection_lines(inspection: "Inspection") -> Iterator[str]:
     drawn = {camera.topic.name for camera in inspection.cameras}
     for topic in inspection.topics:
         if topic.pictures and topic.messages and topic.name not in drawn:
-            what = f"{topic.name} is a {topic.type} ({topic.encoding})"
             install = "; pip install 'fleetlearn[video]'" if topic.pictures == "video" else ""
-            yield f"{topic.pictures}: {what}, without pictures in the contact sheet{install}"
+            yield f"{topic.pictures}: {topic.name} is a {topic.type} ({topic.encoding}){install}"
 
 
 def _utc(time_ns: int) -> str:

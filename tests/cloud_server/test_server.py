@@ -1,4 +1,5 @@
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -12,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.robots.register import Register
-from cloud_server.server import serve
+from cloud_server.server import _missing, serve
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import load_settings
 from edge_agent.link.flower_connection import FleetConnection
@@ -131,6 +132,18 @@ def test_the_log_says_where_the_server_listens_and_what_it_is_not_telling(runnin
 
     assert f"listening on https://{running_server.address}" in log
     assert "telemetry" not in log.lower()
+
+
+def test_what_is_missing_is_in_the_log_with_the_command_that_makes_it_again(server_dir, caplog):
+    assert _missing(server_dir, "stable")() == caplog.messages == []
+    shutil.rmtree(server_dir.store / "objects")
+    shutil.rmtree(server_dir.checkpoints)
+
+    assert _missing(server_dir, "stable")() == caplog.messages
+    checkpoints, store = caplog.messages
+    assert checkpoints.startswith("no checkpoint is left: nothing can be trained; rebuild it: ")
+    assert store.startswith("version 1, which channel stable offers, lacks ")
+    assert store.endswith("robots cannot install it; rebuild it: cloud-server repair DIR")
 
 
 def test_flowers_state_is_kept_from_other_users(running_server):

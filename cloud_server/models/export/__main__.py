@@ -1,5 +1,7 @@
 """The export process: the only part of the server that loads an ML framework."""
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,7 +13,9 @@ from cloud_server.models.export.bundle_directory import write_bundle_directory
 from cloud_server.models.export.model_directory import write_model_directory
 from cloud_server.models.export.model_file import write_model_file
 from cloud_server.models.export.parent import end_with_parent
-from fleet_model.errors import FleetError
+from fleet_model.errors import FleetError, StorageError
+
+FULL = os.strerror(errno.ENOSPC)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,9 +31,19 @@ def main(arguments: Sequence[str]) -> int:
         else:
             answer, code = write_bundle_directory(job, _report), 0
     except FleetError as error:
-        answer, code = Failure(error=type(error).__name__, message=str(error)), error.exit_code
+        answer, code = _failure(error), error.exit_code
+    except Exception as error:
+        if FULL not in str(error):  # frameworks raise classes of their own, and quote the system
+            raise
+        made = job.file if isinstance(job, FileJob) else job.directory
+        full = StorageError(f"{made.parent}: {FULL}; make room on its disk, then run it again")
+        answer, code = _failure(full), full.exit_code
     print(answer.model_dump_json(), flush=True)  # noqa: T201  (read by run_export)
     return code
+
+
+def _failure(error: FleetError) -> Failure:
+    return Failure(error=type(error).__name__, message=str(error))
 
 
 def _report(line: str) -> None:

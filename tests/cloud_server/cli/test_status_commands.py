@@ -6,11 +6,14 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cloud_server.cli.status_commands import _tables
+from cloud_server.cli.terminal import data_console, show_table
 from cloud_server.robots.register import Register
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.round_record import RobotRecord, RoundRecord
@@ -76,6 +79,40 @@ def test_status_shows_robots_and_says_what_happened(running_dir, type_in):
     assert f"robot r2 waits for approval: {approve}\n" in out
     assert "offline: r1 (never seen)\n" in out
     assert "offline" in out.partition("r1")[2].splitlines()[0]
+
+
+def test_status_shows_the_newest_runs_first_and_what_robots_tell_of_themselves(capsys):
+    def of(name, **more):
+        known = {"name": name, "site": "hall", "state": "approved", "online": True, "report": None}
+        return known | {"last_seen_s": 1.0, "active_version": 3} | more
+
+    robots = [
+        of("r1", report={"examples": 95, "battery": 62.4}),
+        of("r2"),
+        of("r3", away=True, last_seen_s=1992.0),
+        of("r4", report={"busy": "docking"}),
+    ]
+    runs = [
+        {"id": f"run-{n}", "state": "finished", "started_at": time.time() - 100 * (8 - n),
+         "rounds": 2, "rounds_closed": 2, "published_version": n}
+        for n in range(8)
+    ]  # fmt: skip
+    last = {"robots": [{"name": "r2", "verdict": "failed"}]}
+    for made in _tables({"robots": robots, "runs": runs, "last_round": last}):
+        show_table(data_console(), made)
+
+    rows = [
+        [cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.split("\n")
+    ]
+    known = {row[1]: row[2:-1] for row in rows if len(row) > 2}
+    assert known["r1"][2:] == ["yes", "1 s ago", "3", "95", "62 %"]
+    assert known["r2"][2:] == ["yes, but failed last time", "1 s ago", "3", "-", "-"]
+    assert known["r3"][2:4] == ["offline", "33 min ago"]
+    assert known["r4"][2] == "busy: docking"
+    assert [name for name in known if name.startswith("run-")] == [
+        f"run-{n}" for n in (7, 6, 5, 4, 3)
+    ]
+    assert known["run-3"] == ["finished", "8 min ago", "2 of 2", "version 3"]
 
 
 def test_status_says_what_is_missing_on_the_server_and_how_to_rebuild_it(running_dir, type_in):

@@ -297,6 +297,15 @@ def test_metrics_are_weighted_by_the_held_out_examples_behind_them():
     ) == {"accuracy_after": 0.25}
 
 
+def test_no_robot_reports_for_more_held_out_examples_than_the_median_has():
+    honest = {"accuracy_after": 0.3, "held_out": 10.0}
+    boasting = records(honest, honest, {"accuracy_after": 0.9, "held_out": 1e6})
+
+    assert mean_metrics(boasting, 1.0) == {"accuracy_after": pytest.approx(0.5)}
+    assert mean_metrics(boasting, 4.0) == {"accuracy_after": pytest.approx(0.7)}
+    assert mean_metrics(boasting)["accuracy_after"] > 0.89
+
+
 def test_a_measure_of_any_name_is_averaged_but_none_that_one_robot_alone_reports():
     honest = {"map50_before": 0.25, "map50_after": 0.5, "held_out": 1.0}
     liar = {**honest, **{f"noise{i}_after": 1.0 for i in range(50)}}

@@ -56,7 +56,7 @@ def test_extract_goes_into_a_folder_named_after_the_bag(bags, tmp_path):
     assert out == "2 of 2 frames in r1.frames, 2 with a label\n"
     assert said == ""
     assert len(list((tmp_path / "r1.frames").rglob("*.jpg"))) == 2
-    out, _ = type_("extract", "r1", "--labels", "/camera/label", here=tmp_path)
+    out, _ = type_("extract", "r1", "--label-topic", "/camera/label", here=tmp_path)
     assert out == "2 of 2 frames in r1.frames, 2 with a label\n  2 were already there\n"
 
 
@@ -137,7 +137,7 @@ def test_label_topics_that_nobody_named_are_told(bags, tmp_path):
 
 def test_inspect_shows_a_table_and_draws_a_contact_sheet(bags, tmp_path):
     bags.drive(tmp_path / "r1", ["star"] * 4)
-    out, said = type_("inspect", "r1", here=tmp_path)
+    out, said = type_("inspect", "r1", "--contact-sheet", "a.png", here=tmp_path)
     assert said == ""
     title, camera, label, labels, sheet = out.splitlines()
     columns = ["topic", "type", "messages", "rate", "from", "(UTC)", "seconds", "gaps"]
@@ -146,15 +146,15 @@ def test_inspect_shows_a_table_and_draws_a_contact_sheet(bags, tmp_path):
     assert labels == f"labels of {bags.LABELS}, 4 frames: star 4, 0 without a label"
     assert camera.split()[:5] == [CAMERA, "sensor_msgs/CompressedImage", "4", "2.00", "Hz"]
     assert label.split()[0] == "/camera/label"
-    assert sheet == "contact sheet: r1.contact.png"
-    assert cv2.imread(str(tmp_path / "r1.contact.png")).shape[1] == 1636
+    assert sheet == "contact sheet: a.png"
+    assert cv2.imread(str(tmp_path / "a.png")).shape[1] == 1636
 
 
 def test_on_a_narrow_terminal_inspect_shows_a_line_for_each_cell(bags, tmp_path, monkeypatch):
     bags.drive(tmp_path / "r1", ["star"] * 4)
     monkeypatch.setenv("FORCE_COLOR", "1")  # stdout counts as a terminal
     monkeypatch.setenv("COLUMNS", "60")
-    out, _ = type_("inspect", "r1", "--no-contact-sheet", here=tmp_path)
+    out, _ = type_("inspect", "r1", here=tmp_path)
     lines = out.splitlines()
     assert max(map(len, lines)) <= 60
     assert [line.split()[-1] for line in lines[:3]] == [CAMERA, "sensor_msgs/CompressedImage", "4"]
@@ -178,12 +178,11 @@ def test_inspect_says_which_pictures_are_video_or_not_read(tmp_path):
     out, said = type_("inspect", "a.mcap", here=tmp_path)
     assert said == ""
     assert sorted(line for line in out.splitlines() if " is a " in line) == [
-        "not read: /foxglove.Raw is a foxglove.RawImage (flatbuffer), "
-        "without pictures in the contact sheet",
-        "video: /foxglove.Com is a foxglove.CompressedVideo (protobuf), "
-        "without pictures in the contact sheet; pip install 'fleetlearn[video]'",
-        "video: /sensor_msgs/ is a sensor_msgs/CompressedImage (cdr), "
-        "without pictures in the contact sheet; pip install 'fleetlearn[video]'",
+        "not read: /foxglove.Raw is a foxglove.RawImage (flatbuffer)",
+        "video: /foxglove.Com is a foxglove.CompressedVideo (protobuf); "
+        "pip install 'fleetlearn[video]'",
+        "video: /sensor_msgs/ is a sensor_msgs/CompressedImage (cdr); "
+        "pip install 'fleetlearn[video]'",
     ]
 
 
@@ -217,9 +216,10 @@ def test_a_sheet_that_cannot_be_written_hides_neither_the_rest_nor_the_losses(da
     assert "a.png: cannot be written (No such file or directory); losses: 1 x cut jpeg, " in said
 
 
-def test_no_contact_sheet_is_drawn_when_none_is_wanted(bags, tmp_path):
+@pytest.mark.parametrize("words", [[], ["--no-contact-sheet"]], ids=["", "as before"])
+def test_no_contact_sheet_is_drawn_unless_one_is_asked_for(bags, tmp_path, words):
     bags.drive(tmp_path / "r1", ["star"])
-    out, _ = type_("inspect", "r1", "--no-contact-sheet", "--json", here=tmp_path)
+    out, _ = type_("inspect", "r1", *words, "--json", here=tmp_path)
     assert json.loads(out)["contact_sheet"] is None
     assert [path.name for path in tmp_path.iterdir()] == ["r1"]
 

@@ -20,7 +20,7 @@ def typed(*words):
 
 
 def out(*words):
-    done = typed(*words, "--no-contact-sheet")
+    done = typed(*words)
     assert done.exit_code == 0, (done.output, done.exception)
     return done.stdout
 

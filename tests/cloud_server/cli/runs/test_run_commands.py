@@ -59,6 +59,7 @@ def test_a_detached_run_returns_at_once_and_is_listed_and_shown(running_server):
 
     assert run["id"] in {one["id"] for one in listed}
     assert run["id"] in out("runs", "show", root, run["id"])
+    assert json.loads(out("runs", "show", root, "--json"))["id"] == run["id"]  # it is the newest
     assert json.loads(out("runs", "show", root, run["id"], "--json"))["id"] == run["id"]
 
 

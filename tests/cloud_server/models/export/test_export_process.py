@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cloud_server.models.export import BundleJob, FileJob, InitJob, run_export
-from fleet_model.errors import ExportError, SettingsError, StoppedError
+from cloud_server.models.export import __main__ as export_main
+from fleet_model.errors import ExportError, SettingsError, StoppedError, StorageError
 
 
 @pytest.fixture
@@ -44,6 +45,34 @@ def test_an_error_class_that_only_a_plugin_knows_is_an_export_error(job, child_d
 
     with pytest.raises(raised, match=r"^the gate refused it$"):
         run_export(job)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device", "head.tflite"),
+        RuntimeError("x; No space left on device"),
+    ],
+)
+def test_a_full_disk_is_told_as_such_whatever_a_framework_calls_it(job, monkeypatch, capsys, error):
+    def write(*_):
+        raise error
+
+    monkeypatch.setattr(export_main, "write_bundle_directory", write)
+
+    assert export_main.main([job.model_dump_json()]) == StorageError.exit_code == 12
+    assert json.loads(capsys.readouterr().out) == {
+        "error": "StorageError",
+        "message": f"{job.directory.parent}: No space left on device; make room on its disk, then "
+        "run it again",
+    }
+
+
+def test_any_other_failure_of_a_framework_stays_what_it_is(job, monkeypatch):
+    monkeypatch.setattr(export_main, "write_bundle_directory", lambda *_: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        export_main.main([job.model_dump_json()])
 
 
 def test_ctrl_c_in_a_terminal_does_not_reach_the_child(job, child_does):

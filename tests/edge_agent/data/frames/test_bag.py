@@ -122,7 +122,10 @@ def test_a_zero_stamp_is_replaced_by_the_bag_time(bags, tmp_path, picture_bytes)
 def test_several_cameras_are_listed_and_a_named_one_is_read(bags, tmp_path, picture_bytes):
     messages = [(f"/{side}", T0, bags.jpeg(T0, picture_bytes(7))) for side in ("left", "right")]
     path = bags.write(tmp_path / "r1", messages * 2)
-    expected = r"r1: name one camera topic .*: /left \(2 messages\), /right \(2 messages\)"
+    expected = (
+        r"r1: name one camera topic \(--topic; in agent\.toml examples\.topic\): "
+        r"/left \(2 messages\), /right \(2 messages\)"
+    )
     with pytest.raises(FrameError, match=expected):
         frames_in(path)
     assert {frame.topic for frame in frames_in(path, "/right")} == {"/right"}

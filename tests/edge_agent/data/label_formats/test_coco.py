@@ -154,11 +154,12 @@ def test_without_a_box_the_outline_gives_it(write, load_all):
         {"id": 2, "image_id": 0, "category_id": 7, "bbox": [], "segmentation": outline[0]},
         {"id": 3, "image_id": 0, "category_id": 7, "segmentation": [[1, 2, 3]]},
         {"id": 4, "image_id": 0, "category_id": 7, "segmentation": {"counts": "abc"}},
+        {"image_id": 0, "segments_info": [{"id": 1, "category_id": 7, "bbox": [1, 2, 3, 4]}]},
     ]
     damage = DamageLog()
     (found,) = load_all("coco", write({"a.json": one, "a.jpg": None}), damage)
     assert found.boxes == (BOX, BOX)
-    assert [(each.kind, each.count) for each in damage.all()] == [("bad label", 2)]
+    assert [(each.kind, each.count) for each in damage.all()] == [("bad label", 3)]
 
 
 @pytest.mark.parametrize(

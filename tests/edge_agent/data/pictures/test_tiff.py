@@ -129,8 +129,10 @@ def test_numbers_are_read_bit_by_bit_and_are_no_picture(write, kind):
         lambda: tiff(GRAY.astype(np.float16)),
         lambda: tiff(GRAY.astype(np.uint32), compression="zlib"),
         lambda: tiff(GRAY, big=True),
+        lambda: tiff(np.dstack([COLOR, GRAY]), photometric="separated"),
+        lambda: opencv(COLOR, cv2.IMWRITE_TIFF_COMPRESSION, 7),
     ],
-    ids=["tiles", "pages", "float16", "uint32", "BigTIFF"],
+    ids=["tiles", "pages", "float16", "uint32", "BigTIFF", "CMYK", "JPEG inside"],
 )  # fmt: skip
 def test_another_kind_is_refused_rather_than_shown_wrong(write):
     content = write()

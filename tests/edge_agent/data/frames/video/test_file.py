@@ -63,6 +63,23 @@ def test_every_picture_has_the_stamp_of_its_file(
     assert losses == {}
 
 
+def test_of_several_streams_the_first_is_read_and_the_others_are_told(tmp_path):
+    import av
+
+    path = write_clip(tmp_path / "a.mp4", EVEN_MS, **NO_B)
+    with av.open(str(tmp_path / "b.mkv"), "w") as both:
+        with av.open(str(path)) as source:
+            streams = [both.add_stream_from_template(source.streams.video[0]) for _ in range(2)]
+        for stream in streams:
+            with av.open(str(path)) as source:
+                for packet in source.demux(video=0):
+                    packet.stream = stream
+                    both.mux(packet)
+    found, losses = read(tmp_path / "b.mkv")
+    assert [number for _, number in found] == list(range(40))
+    assert losses == {"further video stream": 1}
+
+
 def test_any_frame_can_be_asked_for_in_any_order(tmp_path):
     for name, codec, options in (("a.mp4", "libx264", H264), ("b.mkv", "libx265", OPEN_H265)):
         path = write_clip(tmp_path / name, UNEVEN_MS, codec, **options)

@@ -1,0 +1,39 @@
+"""The examples in --help are commands that can be typed."""
+
+import shlex
+
+import pytest
+import typer
+
+import cloud_server.cli
+import edge_agent.cli
+
+PROGRAMS = {"cloud-server": cloud_server.cli.app, "edge-agent": edge_agent.cli.app}
+
+
+def examples(command):
+    for line in (command.help or "").splitlines():
+        if line.startswith("Example: "):
+            yield line.removeprefix("Example: ")
+    for inner in getattr(command, "commands", {}).values():
+        yield from examples(inner)
+
+
+EXAMPLES = [line for app in PROGRAMS.values() for line in examples(typer.main.get_command(app))]
+
+
+def test_the_commands_that_one_needs_first_have_one():
+    begun = {" ".join(line.split()[:2]) for line in EXAMPLES}
+    assert begun == {
+        "cloud-server init", "cloud-server robots", "edge-agent enroll", "edge-agent extract",
+        "edge-agent inspect", "edge-agent predict",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_an_example_can_be_typed(line):
+    program, *words = shlex.split(line)
+    command = typer.main.get_command(PROGRAMS[program])
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    command.make_context(line, words)  # a word that it does not know is an error
