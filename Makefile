@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 BASE_VENV := .venv-3.10
 ROS_VENV := .venv-ros
 OLD_VENV := .venv-old
+DEPLOY_VENV := .venv-deploy
 TOOLS_VENV := .venv-tools
 # The oldest flwr that the extra `agent` allows; VENV has the newest, by constraints.txt.
 OLDEST_FLWR := $(shell sed -n 's/^agent = .*flwr>=\([0-9.]*\),.*/\1/p' pyproject.toml)
@@ -65,7 +66,7 @@ demo: $(VENV)/.installed ## a server and several robots on this machine, camera 
 
 # The other environments' tests fill the moments in which the main ones wait; their output comes at the end.
 BESIDE := test-base test-ros test-flwr
-test: static $(foreach venv,$(OLD_VENV) $(SYSTEMD) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV),$(venv)/.installed) ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr
+test: static $(foreach venv,$(OLD_VENV) $(SYSTEMD) $(DEPLOY_VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV),$(venv)/.installed) ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr
 	@mkdir -p build; nice -n 5 $(MAKE) --no-print-directory PROCESSES=2 $(BESIDE) > build/beside.log 2>&1 & beside=$$!; \
 	trap "kill $$beside; exit 130" INT TERM; code=0; without=; \
 	test -x $(UV) || { without=--ignore=tests/packaging/test_resolution.py; \
@@ -149,8 +150,17 @@ $(SYSTEMD)/.installed: | $(UV)
 	else echo "make: systemd-analyze was not found and could not be fetched; install the package systemd" >&2; exit 1; fi; fi
 	@touch $@
 
+# What runs and judges deploy/ansible, deploy/docker and deploy/kubernetes; all of it from one index.
+$(DEPLOY_VENV)/.installed: deploy/tools.txt | $(UV)
+	@python="$$($(call find_python,3.11))"; \
+	test -x $(DEPLOY_VENV)/bin/python || "$$python" -m venv $(DEPLOY_VENV); \
+	if test -x $(UV); \
+	then $(UV) pip install --quiet --compile-bytecode --python $(DEPLOY_VENV)/bin/python --requirement deploy/tools.txt; \
+	else $(DEPLOY_VENV)/bin/python -m pip install --quiet --requirement deploy/tools.txt; fi
+	@touch $@
+
 clean: ## remove environments, builds and caches; data stays
-	@rm -rf $(VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(OLD_VENV) $(TOOLS_VENV) build dist *.egg-info \
+	@rm -rf $(VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(OLD_VENV) $(DEPLOY_VENV) $(TOOLS_VENV) build dist *.egg-info \
 	.mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
