@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_agent.cli.frame_commands import Json, extract
+from edge_agent.cli.frame_commands import LABELS, Json, extract
 from edge_agent.cli.inspect_command import inspect
 from edge_agent.cli.status_lines import status_lines
 from edge_agent.data.frames.source import is_live, source_path
@@ -45,7 +45,8 @@ def enroll(
     ] = None,
     topic: Annotated[str, typer.Option(help="camera topic; empty: the only one in the bag")] = "",
     label_topic: Annotated[
-        str, typer.Option(help="topic with labels of the bags, a CSV file, or a data set")
+        str,
+        typer.Option(*LABELS, help="topic with labels of the bags, a CSV file, or a data set"),
     ] = "/camera/label",
     train: Annotated[bool, typer.Option(help="--no-train: only follow published models")] = True,
     name: Annotated[
@@ -238,7 +239,8 @@ def predict(
     label_topic: Annotated[
         str,
         typer.Option(
-            help="true labels: a topic of the bag, a CSV, or a data set; default: as in agent.toml"
+            *LABELS,
+            help="true labels: a topic of the bag, a CSV, or a data set; default: as in agent.toml",
         ),
     ] = "",
     csv: Annotated[Path | None, typer.Option(help="write the CSV here, not to stdout")] = None,

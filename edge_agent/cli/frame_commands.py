@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edge_agent.data.extraction.extract import ExtractSummary
     from edge_agent.data.frames.damage import Damage
 
+LABELS = ("--label-topic", "--labels")  # of recordings, in every command
 Json = Annotated[bool, typer.Option("--json", help="print JSON to stdout")]
 _EVERY = 32  # frames between two looks at the progress bar
 _LONGEST_COUNT_S = 2.0  # nobody waits longer to know how long it will take
@@ -49,8 +50,7 @@ def extract(
     labels: Annotated[
         str,
         typer.Option(
-            "--label-topic",
-            "--labels",
+            *LABELS,
             help="label topic of the bag, a CSV file, or a data set with stamps",
         ),
     ] = "",

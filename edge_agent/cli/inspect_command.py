@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge_agent.cli.frame_commands import Json, damage_values, losses, progress_bar, require_no_loss
+from edge_agent.cli.frame_commands import (
+    LABELS,
+    Json,
+    damage_values,
+    losses,
+    progress_bar,
+    require_no_loss,
+)
 from edge_agent.data.frames.source import source_path
 from fleet_model.errors import FrameError, SettingsError, StorageError
 from fleet_model.types import NS_PER_S
@@ -36,8 +43,7 @@ def inspect(
     label_topic: Annotated[
         str,
         typer.Option(
-            "--label-topic",
-            "--labels",
+            *LABELS,
             help="labels to count: a topic of the bag, a CSV file, or a data set; default: as in "
             "agent.toml, else the bag's only label topic",
         ),

@@ -30,6 +30,12 @@ def test_the_commands_that_one_needs_first_have_one():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["enroll", "extract", "inspect", "predict"])
+def test_labels_of_recordings_have_the_same_names_in_every_command(name):
+    command = typer.main.get_command(PROGRAMS["edge-agent"]).commands[name]
+    assert {"--label-topic", "--labels"} <= {word for one in command.params for word in one.opts}
+
+
 @pytest.mark.parametrize("line", EXAMPLES)
 def test_an_example_can_be_typed(line):
     program, *words = shlex.split(line)

@@ -86,6 +86,7 @@ edge-agent predict FRAMES --bundle BUNDLE --confusion PLACE/matrix.png
 edge-agent predict FRAMES --bundle BUNDLE --annotate PLACE/drawn
 """.strip().splitlines()
 SERVICES = ("cloud-server start", "edge-agent run")  # where all is well they go on
+NEW = "cloud-server init PLACE/new --labels a,b"  # where it can, half a minute
 # An agent goes on where nothing can be written: its model does its work.
 WRITERS = [line for line in TYPED if not line.startswith("edge-agent run")]
 # Half a minute each where all is well.
@@ -214,11 +215,11 @@ def test_in_directories_that_may_only_be_read(world, type_command):
     for path in (world.root, *world.root.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
     assert plain_write_fails(type_command, world.root / "server")
-    ended = run_all(world, type_command, WRITERS)
+    ended = run_all(world, type_command, [*WRITERS, NEW])
     for name in ("robots suspend", "robots revoke", "robots forget", "robots label", "models pin"):
         (code,) = (code for line, code in ended.items() if f"cloud-server {name}" in line)
         assert code == 12, name
-    for line in (TYPED[5], *TYPED[-3:]):
+    for line in (NEW, TYPED[5], *TYPED[-3:]):
         assert ended[line] == 12, line
 
 
@@ -246,8 +247,13 @@ def test_on_a_full_disk(world, type_command, tmp_path):
                 stream.flush()
         assert plain_write_fails(type_command, full.root / "server")
         lines = [line for line in WRITERS if not line.startswith(EXPORTING)]
-        ended = run_all(full, type_command, lines)
-        assert ended["cloud-server robots revoke DIR r1"] == 12
+        ended = run_all(full, type_command, [*lines, NEW])
+        for line in (
+            NEW,
+            "cloud-server renew-certificate DIR",
+            "cloud-server robots revoke DIR r1",
+        ):
+            assert ended[line] == 12, line
     finally:
         subprocess.run(["umount", tmp_path / "full"], check=True)
 
