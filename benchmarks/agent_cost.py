@@ -166,10 +166,9 @@ def our_arm(trainer: str, made: Environment, inputs: Inputs, size: Size) -> Cost
         node = fleet.run_agent("agent", robot, [made.bin / "edge-agent"], settings)
         before = _idle_mb(node.pid)
         with memory_samples(node.pid) as samples:
-            fleet.admin.start_run(1 + size.messages)
+            run = fleet.admin.start_run(1 + size.messages)["id"]
             services.wait("a round", lambda: fleet.rounds_closed() >= 1)
-        wanted = 1 + size.messages
-        services.wait("all rounds", lambda: fleet.rounds_closed() >= wanted)
+        services.wait("the published model", lambda: fleet.follows(robot, run))
         after = _idle_mb(node.pid)
         *_, last = ClosedRounds(fleet.server_dir)
     return Cost(

@@ -26,6 +26,7 @@ from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.history_file import all_lines
 from cloud_server.state.settings import load_settings
+from edge_agent.agent.status import read_status
 from edge_agent.cli.enroll import enroll
 from edge_agent.robot.settings import ExampleSettings
 from fleet_model.protocol.proof import make_key
@@ -100,6 +101,12 @@ class OurFleet:
     def rounds_closed(self) -> int:
         """Return how many rounds the history has."""
         return len(list(all_lines(self.server_dir.history)))
+
+    def follows(self, directory: Path, run_id: str) -> bool:
+        """Return whether a run has ended, and the robot of a directory runs what it published."""
+        run, status = self.admin.run(run_id), read_status(directory / "state")
+        published = run["published_version"]
+        return published is not None and status.get("active_version") == published
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
