@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import nsmallest
+from itertools import islice
 
 from cloud_server.aggregation.aggregator import Aggregator
 from cloud_server.rounds.fleet import Clock, Fleet, Participant, Reply
@@ -264,7 +265,9 @@ class _Loop:
 
     def _tell(self, begin: float, deadline: float, waits: str = "") -> None:
         state = self.state
-        unanswered = state.at_work() | state.unasked
+        # Of many some: all names, sorted after every reply, would cost as much as the round itself.
+        at_work = islice((ticket.robot.name for ticket in state.awaited.values()), NAMED + 1)
+        awaited = sorted([*at_work, *nsmallest(NAMED + 1, state.unasked)])[: NAMED + 1]
         self.watch(
             RoundProgress(
                 run=state.request.run,
@@ -274,7 +277,7 @@ class _Loop:
                 good=len(state.good),
                 began=begin,
                 deadline=deadline,
-                awaited=nsmallest(NAMED + 1, unanswered),
+                awaited=awaited,
                 waits=waits,
             )
         )

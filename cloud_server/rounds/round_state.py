@@ -7,6 +7,7 @@ whether the round can close, comes out.
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from cloud_server.rounds.choosing import choose
 from cloud_server.rounds.fleet import Participant, Reply
@@ -98,7 +99,7 @@ class RoundState:
         for ticket, robot in tickets.items():
             self.awaited[ticket] = Ticket(
                 id=ticket,
-                robot=_bare(robot),
+                robot=self.robots[robot.name],
                 round=self.request.round,
                 version=self.request.checkpoint.version,
             )
@@ -174,17 +175,13 @@ class RoundState:
         )
 
     def _check(self, ticket: Ticket, reply: Reply) -> Kept:
-        kept = Kept(
-            ticket=ticket.id,
-            robot=ticket.robot.name,
-            site=ticket.robot.site,
-            round=ticket.round,
-            verdict=_of_fleet(reply.outcome),
+        robot = ticket.robot
+        taken = partial(
+            Kept, ticket=ticket.id, robot=robot.name, site=robot.site, round=ticket.round
         )
         if (update := reply.update) is None:
-            return kept
-        kept = replace(
-            kept,
+            return taken(verdict=_of_fleet(reply.outcome))
+        kept = taken(
             verdict=ACCEPTED,
             kind=update.kind,
             groups=tuple(update.groups),
