@@ -37,14 +37,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.environments import Environment, environment, sources_digest
-from benchmarks.fleets import (
-    ROOT,
-    OurFleet,
-    StockFleet,
-    base_environment,
-    free_port,
-    move,
-)
+from benchmarks.fleets import ROOT, OurFleet, StockFleet, free_port, move
 from benchmarks.measure import (
     Comparison,
     Limit,
@@ -55,7 +48,7 @@ from benchmarks.measure import (
     report,
     say,
 )
-from benchmarks.services import Services
+from benchmarks.services import Services, base_environment
 from cloud_server.state.history import ClosedRounds
 
 WORK = ROOT / "build" / "bench" / "agent_cost"
