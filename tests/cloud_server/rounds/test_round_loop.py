@@ -15,6 +15,7 @@ from timed_robots import CHECKS, REQUEST, RULES, START, Robots, changed, of, out
 from cloud_server.rounds.round_journal import DiskJournal, MemoryJournal
 from cloud_server.rounds.round_loop import QuorumError, mean_metrics
 from cloud_server.rounds.shares import NORMS
+from cloud_server.state.names import NAMED
 from cloud_server.state.round_record import parse_record
 from fleet_model.errors import RoundError, StoppedError
 from fleet_model.protocol.outcome import ACCEPTED, FAILED, NO_REPLY, NOT_REACHED, Outcome
@@ -593,6 +594,15 @@ def test_whoever_watches_is_told_who_was_asked_and_has_answered():
     assert {p.deadline for p in told} == {1100.0}
     assert [told[0].awaited, told[-1].awaited] == [["a", "b", "c"], []]
     assert {(p.began, p.waits) for p in told} == {(1000.0, "")}
+
+
+def test_of_very_many_awaited_robots_some_are_named_in_order_and_one_more_than_a_message_names():
+    told, robots = [], [f"r{number:03}" for number in range(40)]
+
+    Robots({name: {} for name in robots}).round(watch=told.append)
+
+    assert told[0].awaited == robots[: NAMED + 1]
+    assert told[-1].awaited == []
 
 
 def test_whoever_watches_a_wait_for_robots_is_told_why_and_when_it_ends():
