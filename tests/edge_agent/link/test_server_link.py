@@ -264,7 +264,7 @@ def test_a_ca_that_is_none_is_named(hostile, link_to, tmp_path, content):
     if content is not None:
         (tmp_path / "ca.crt").write_text(content)
     link = link_to(hostile).model_copy(update={"ca": tmp_path / "ca.crt"})
-    with pytest.raises(SettingsError, match=r"ca\.crt: not a CA certificate"):
+    with pytest.raises(SettingsError, match=r"ca\.crt: not a CA certificate .*; copy ca\.crt"):
         HttpsStore(link)
 
 
