@@ -75,6 +75,23 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
     return made
 
 
+@pytest.fixture(scope="session")
+def packages(made_once: Callable[[str, Callable], Path]) -> Callable[..., Path]:
+    """Build as `make dist` does, and the agent a second time; return packages(name, revision=1)."""
+    build = [sys.executable, Path(__file__).parents[1] / "deploy" / "packages" / "build.py"]
+    again = ("--revision", "2", "--only", "fleetlearn-agent")
+
+    def make(folder: Path) -> None:
+        for options in ((), again):
+            subprocess.run([*build, "--out", folder, *options], check=True)
+
+    def named(name: str, revision: int = 1) -> Path:
+        (file,) = made_once("packages", make).glob(f"{name}_*-{revision}_*.deb")
+        return file
+
+    return named
+
+
 def pytest_collection_finish() -> None:
     """Keep thousands of tests, which stay to the end, out of every garbage collection."""
     gc.freeze()

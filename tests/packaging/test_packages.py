@@ -20,6 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from package_root import DPKG_OPTIONS, clean_environment, make_root, write_program
 from service_manager import ServiceManager
 
 ROOT = Path(__file__).parents[2]
@@ -53,58 +54,30 @@ def python_archive(tmp_path_factory):
     return folder / "pythons.json"
 
 
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory):
-    """Build as `make dist` does, and the agent a second time; return a function that names one."""
-    folder = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, ROOT / "deploy/packages/build.py", "--out", folder]
-    subprocess.run(build, check=True)
-    again = [*build, "--revision", "2", "--only", "fleetlearn-agent"]
-    subprocess.run(again, check=True)
-
-    def named(name, revision=1):
-        (file,) = folder.glob(f"{name}_*-{revision}_*.deb")
-        return file
-
-    return named
-
-
 class Machine:
     """A root directory with dpkg, and systemd as far as packages and services see it."""
 
     def __init__(self, root, pythons):
         self.root, self.calls = root, root.with_name("systemctl.log")
         self._services, self._starts = ExitStack(), 0
-        for folder in ("var/lib/dpkg/updates", "var/lib/dpkg/info", "run/systemd/system",
-                       "etc/default", "var/lib/edge-agent", "var/lib/cloud-server"):  # fmt: skip
-            (root / folder).mkdir(parents=True)
-        (root / "var/lib/dpkg/status").touch()
+        make_root(root)
         programs = root.with_name("programs")
-        programs.mkdir()
         for name in ("systemctl", "systemd-sysusers", "systemd-tmpfiles"):
-            text = f'#!/bin/sh\necho "{name} $*" >> {shlex.quote(str(self.calls))}\n'
-            (programs / name).write_text(text)
-            (programs / name).chmod(0o755)
+            write_program(programs / name, f'echo "{name} $*" >> {shlex.quote(str(self.calls))}')
         cache = subprocess.run([UV, "cache", "dir"], capture_output=True, text=True, check=True)
         self.write_settings(
             UV_PYTHON_DOWNLOADS_JSON_URL=pythons,
             UV_CACHE_DIR=cache.stdout.strip(),
             UV_COMPILE_BYTECODE="0",  # much work, that a test has no use for
         )
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if "PYTHON" not in name},
-            "PATH": f"{programs}:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin",
-            "OMP_NUM_THREADS": "1",
-        }
+        self.environment = clean_environment(programs)
 
     def write_settings(self, **settings):
         lines = [f"{name}={shlex.quote(str(value))}\n" for name, value in settings.items()]
         (self.root / "etc/default/fleetlearn").write_text("".join(lines))
 
     def dpkg(self, *arguments):
-        # Dependencies are packages of a whole system; only root may give files to others.
-        command = ["dpkg", f"--root={self.root}", "--force-not-root,depends,bad-path"]
-        command += ["--force-script-chrootless", *map(str, arguments)]
+        command = ["dpkg", f"--root={self.root}", *DPKG_OPTIONS, *map(str, arguments)]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True)
 
     def install(self, *files):
