@@ -115,6 +115,8 @@ def test_a_container_is_closed_and_as_large_as_its_unit(name):
     assert service["image"].endswith(f"fleetlearn/{name}:{PROJECT['version']}}}")
     unit = (UNITS / f"{PROGRAMS[name]}.service").read_text()
     assert f"TasksMax={service['pids_limit']}\n" in unit
+    if name == "agent":  # the server's limit is a share of its machine
+        assert f"MemoryMax={service['mem_limit'].upper()}\n" in unit
     assert f"TimeoutStopSec={service['stop_grace_period'].removesuffix('s')}\n" in unit
 
 
