@@ -1,6 +1,5 @@
 """Make a server directory: secrets, settings, first checkpoint, version 0, robot kit."""
 
-import shutil
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +13,7 @@ from cloud_server.models.own_weights import require_kind
 from cloud_server.models.publish import publish
 from cloud_server.state.certificates import make_secrets, make_server_certificate
 from cloud_server.state.checkpoints import Checkpoints
-from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.directory import ServerDirectory, vacant
 from cloud_server.state.kit import write_kit
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import (
@@ -26,7 +25,7 @@ from cloud_server.state.settings import (
     server_toml,
 )
 from fleet_model.bundle import Manifest, WorkloadSpec
-from fleet_model.durable import rename_durably, sync_file_system
+from fleet_model.durable import making_folder
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import utc_now
 from fleet_model.settings import explain
@@ -60,24 +59,12 @@ def initialize(root: Path, plan: InitPlan, progress: Progress) -> Manifest:
         CheckpointError: the given checkpoint does not fit the workload.
         ExportError: the model cannot be exported.
     """
-    root = root.absolute()
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise SettingsError(f"{root}: exists and is not empty; choose another directory")
-    if not root.name:
-        raise SettingsError(f"{root}: cannot be a server directory; choose another one")
+    root = vacant(root)
     network = _network(plan)
     _require_checkpoint(plan)
     aside = root.with_name(f".{root.name}.init")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        manifest = _fill(ServerDirectory(aside), plan, network, progress)
-        sync_file_system(aside)  # before it gets its name, all that is in it must be durable
-        rename_durably(aside, root)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    return manifest
+    with making_folder(root, aside):
+        return _fill(ServerDirectory(aside), plan, network, progress)
 
 
 def add_channel(root: Path, channel: str, plan: InitPlan, progress: Progress) -> Manifest:
@@ -98,15 +85,8 @@ def add_channel(root: Path, channel: str, plan: InitPlan, progress: Progress) ->
     own = replace(server_dir, lineage=channel)
     if not own.home.exists():
         aside = replace(server_dir, lineage=f".{channel}.init")
-        shutil.rmtree(aside.home, ignore_errors=True)
-        aside.home.mkdir(parents=True)
-        try:
+        with making_folder(own.home, aside.home):
             _make_model(aside, plan, _training_settings(_spec(plan)), progress)
-            sync_file_system(aside.home)
-            rename_durably(aside.home, own.home)
-        except BaseException:
-            shutil.rmtree(aside.home, ignore_errors=True)
-            raise
     progress("version 0")
     publishing = settings.publish.model_copy(
         update={"channel": channel, "calibration": plan.calibration}

@@ -20,7 +20,7 @@ from cloud_server.state.kit import faults_of_kit, write_kit
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import PublishSettings, load_settings
 from fleet_model.bundle import TRAINER, TrainerSpec, parse_trainer
-from fleet_model.durable import rename_durably, sync_file_system
+from fleet_model.durable import making_folder
 from fleet_model.errors import CheckpointError, SettingsError
 from fleet_model.signatures import WEIGHTS
 from fleet_model.types import Checkpoint
@@ -172,8 +172,6 @@ def _make_model(
     _remove_unused(server_dir, checkpoints)
     model = _model(server_dir, before.version + 1)
     aside = model.with_name(f".{model.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
     job = InitJob(
         workload=workload,
         trainable=spec.trainable,
@@ -183,13 +181,8 @@ def _make_model(
         frozen=old,
         former=dict(labels.former),
     )
-    try:
+    with making_folder(model, aside):
         run_export(job, progress)
-        sync_file_system(aside)
-        rename_durably(aside, model)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
     return model
 
 

@@ -88,16 +88,38 @@ def roll_back(
         number = _half_done(server_dir, settings.channel, root)
         if number is None:
             number = _next(server_dir)
-            now = utc_now().isoformat(timespec="seconds")
-            store.reissue(version, number, now, server_dir.lineage, back_to=root)
-            checkpoints.copy(version, number)
-            about = _measures(known.get(version))
-            releases.add(number, "rolled_back", BY_ROLLBACK, of=root, **about)
+            give_again(server_dir, version, number, BY_ROLLBACK, back_to=root)
         store.offer(settings.channel, number, server_dir.lineage)
     prune(server_dir, settings)
     if checkpoints.model(number) != checkpoints.model(_previous(checkpoints, number)):
         write_kit(server_dir, load_settings(server_dir.settings))  # its labels are others
     return version, number
+
+
+def give_again(
+    server_dir: ServerDirectory, version: int, number: int, by: str, back_to: int | None = None
+) -> None:
+    """Keep a published version under another number, too: model, checkpoint, release; none offered.
+
+    Args:
+        server_dir: of the lineage.
+        version: published.
+        number: above all that there are.
+        by: the command.
+        back_to: told to robots, see `DirectoryStore.reissue`.
+
+    Raises:
+        BundleError: it is not published, or lacks files.
+        CheckpointError: its checkpoint is damaged or gone.
+    """
+    releases = ReleaseLog(server_dir.releases)
+    before = releases.by_version().get(version)
+    now = utc_now().isoformat(timespec="seconds")
+    store = DirectoryStore(server_dir.store)
+    store.reissue(version, number, now, server_dir.lineage, back_to=back_to)
+    Checkpoints(server_dir.checkpoints).copy(version, number)
+    root = version if before is None else before.root
+    releases.add(number, "rolled_back", by, of=root, **_measures(before))
 
 
 def _next(server_dir: ServerDirectory) -> int:

@@ -90,6 +90,23 @@ def rename_durably(source: Path, target: Path) -> None:
     fsync_directory(target.parent)
 
 
+@contextmanager
+def making_folder(path: Path, aside: Path) -> Iterator[None]:
+    """Let the new folder `aside` be filled; on success it becomes `path` in one step, else it goes.
+
+    What a process that was killed has left there is removed first. Both are on one file system.
+    """
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield
+        sync_file_system(aside)  # before it gets its name, all that is in it must be durable
+        rename_durably(aside, path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
 def remove_durably(file: Path) -> None:
     """Remove a file such that it does not come back; raises FileNotFoundError."""
     file.unlink()

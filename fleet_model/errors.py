@@ -3,7 +3,7 @@
 error                exit   raised when
 FleetError              1   base class, never raised itself
 SettingsError           2   a setting, flag or plug-in name is missing or wrong
-BundleError             3   a bundle or one of its files is damaged, missing or for another workload
+BundleError             3   a bundle, a backup or a file of one is damaged, missing or does not fit
 UpdateError             4   an update or a request between robot and server does not fit
 FrameError              5   a bag, image or label cannot be read
 RefusedError            6   the server does not know this robot or its proof, or an admin credential

@@ -11,12 +11,12 @@ from cloud_server.cli import (
 )
 from cloud_server.cli.runs import evaluate_command, run_commands
 from cloud_server.cli.terminal import Directory, console, with_given_directory
-from cloud_server.cli.upkeep import doctor_commands
+from cloud_server.cli.upkeep import backup_commands, doctor_commands
 from fleet_model.command_line.app import make_app, run_app
 
 app = make_app(
     "Federated learning for fleets of robots: the server side.",
-    "0 done, 2 wrong settings or flags, 3 damaged bundle, 6 refused, 7 no connection, "
+    "0 done, 2 wrong settings or flags, 3 damaged bundle or backup, 6 refused, 7 no connection, "
     "8 checkpoint does not fit, 9 export failed, 10 round failed, 12 disk full or damaged, "
     "14 run stopped, 16 trained, but not published",
 )
@@ -29,6 +29,8 @@ app.command()(status_commands.report)
 app.command()(simulate_commands.simulate)
 app.command()(doctor_commands.doctor)
 app.command()(doctor_commands.repair)
+app.command()(backup_commands.backup)
+app.command()(backup_commands.restore)
 app.add_typer(run_commands.runs, name="runs")
 app.add_typer(run_commands.schedule, name="schedule")
 app.add_typer(robot_commands.app, name="robots")

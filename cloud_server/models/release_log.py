@@ -18,9 +18,9 @@ ReleaseKind = Literal[
     "published",  # robots get it
     "withheld",  # the gate holds it back; a command publishes it all the same
     "rolled_back",  # robots get the weights of an older version again, under this number
-    "returned",  # not published: the next run begins with the weights that robots run
+    "returned",  # not published: what the next run begins with, under a number of its own
 ]
-BY_PUBLISH, BY_ROLLBACK = "models publish", "models rollback"
+BY_PUBLISH, BY_ROLLBACK, BY_RESTORE = "models publish", "models rollback", "restore"
 
 
 class Told(BaseModel):

@@ -52,6 +52,7 @@ def tell(status: FleetStatus) -> list[str]:
     lines += _answers("replies whose objects had false names, which are refused", status.misnamed)
     lines += _robots(status.robots)
     lines += _trials(status.robots)
+    lines += _of_another_server(status)
     lines += name_no_server(
         [r.name for r in status.robots if r.names_server is False and r.state != "revoked"]
     )
@@ -185,6 +186,21 @@ def _trials(robots: Sequence[RobotStatus]) -> list[str]:
             told = names(f"{name} ({trial.reason})" for name, trial in of)
             lines.append(f"WARNING: version {version} is {how} {told}")
     return lines
+
+
+def _of_another_server(status: FleetStatus) -> list[str]:
+    """Tell of robots that run higher versions than any channel has: numbers here only grow."""
+    newest = max(status.channels.values(), default=None)
+    if newest is None:
+        return []
+    told = [(r.name, v) for r in status.robots if (v := r.active_version or 0) > newest]
+    if not told:
+        return []
+    return [
+        f"WARNING: of a version that this server never made, its newest is {newest}: "
+        f"{names(f'{name} (version {version})' for name, version in told)}; another server with "
+        "the same keys lives, or this directory was copied back without `cloud-server restore`"
+    ]
 
 
 def _of_all(sentence: str, group: Sequence[str]) -> str:

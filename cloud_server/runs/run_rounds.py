@@ -77,7 +77,7 @@ def close_rounds(
     aggregator = build_aggregator(settings.aggregation.rule, settings.aggregation.options)
 
     def finish(record: RoundRecord) -> None:
-        _remember(server_dir, record)
+        remember(server_dir, record)
         journal.close(record.round)
         closed(record)
         checkpoints.prune(settings.rounds.keep_checkpoints, _published(server_dir))
@@ -158,7 +158,7 @@ def _published(server_dir: ServerDirectory) -> set[int]:
     return set(DirectoryStore(server_dir.store).published(server_dir.lineage))
 
 
-def _remember(server_dir: ServerDirectory, record: RoundRecord) -> None:
+def remember(server_dir: ServerDirectory, record: RoundRecord) -> None:
     """Add the round to the history, once however often it is told."""
     key = (record.run, record.round, record.version)
     last = server_dir.last_of_history()

@@ -16,6 +16,16 @@ HOLDERS = {  # of a lock that more than one command takes
 }
 
 
+def vacant(root: Path) -> Path:
+    """Return the absolute path of a directory that is to be made; SettingsError if it cannot be."""
+    root = root.absolute()
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise SettingsError(f"{root}: exists and is not empty; choose another directory")
+    if not root.name:
+        raise SettingsError(f"{root}: cannot be a server directory; choose another one")
+    return root
+
+
 @dataclass(frozen=True, slots=True)
 class ServerDirectory:
     """Paths inside a server directory; nothing is created here.

@@ -38,6 +38,8 @@ cloud-server simulate DIR --robots 2 --rounds 1 --plot PLACE/plot.png
 cloud-server doctor DIR
 cloud-server repair DIR
 cloud-server renew-certificate DIR
+cloud-server backup DIR PLACE/fleet.tar
+cloud-server restore PLACE/fleet.tar PLACE/restored
 cloud-server start DIR
 cloud-server runs list DIR
 cloud-server runs show DIR 20260101-120000

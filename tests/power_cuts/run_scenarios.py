@@ -59,6 +59,8 @@ SCENARIOS = {
     "add-channel": "init_scenarios:ADD_CHANNEL",
     "labels": "init_scenarios:RELABEL",
     "repair": "init_scenarios:REPAIR",
+    "backup": "backup_scenarios:BACKUP",
+    "restore": "backup_scenarios:RESTORE",
 }
 WRONG, NOT_TRIED, NOT_PERMITTED = 3, 2, 77
 

@@ -293,3 +293,15 @@ def test_why_a_model_could_not_even_be_fetched_is_told_beside_an_older_trial():
         f"robot a does not run the newest model: {words}",
         "version 6 is confirmed by a",
     ]
+
+
+def test_robots_of_another_server_with_the_same_keys_are_named():
+    robots = [robot("a", active_version=57), robot("b", active_version=41), robot("c")]
+    robots.append(robot("d", active_version=None))
+    assert told(robots=robots, channels={"stable": 40, "canary": 41}) == [
+        "WARNING: of a version that this server never made, its newest is 41: a (version 57); "
+        "another server with the same keys lives, or this directory was copied back without "
+        "`cloud-server restore`"
+    ]
+    assert told(robots=robots, channels={"stable": 57}) == []
+    assert told(robots=robots, channels={}) == []
