@@ -113,7 +113,7 @@ soak: $(VENV)/.installed fuzz ## the long suites whole: hours rather than minute
 	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest --timeout 7200 $(ARGS)
 
 bench: $(VENV)/.installed ## measure this project beside its peers and print the ratios
-	@for name in startup agent_cost round_time extract server_memory recovery simulate aging; do \
+	@for name in startup agent_cost round_time extract server_memory recovery simulate aging deploy; do \
 	echo "== $$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
 constraints: | $(UV) ## resolve pyproject.toml again into constraints.txt (needs uv)

@@ -28,8 +28,6 @@ sends its head alone, as a careful user would; stock_model_bytes is what its tut
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -48,7 +46,7 @@ from benchmarks.measure import (
     report,
     say,
 )
-from benchmarks.services import Services, base_environment
+from benchmarks.services import Services, run_python
 from cloud_server.state.history import ClosedRounds
 
 WORK = ROOT / "build" / "bench" / "agent_cost"
@@ -124,15 +122,15 @@ def prepare(frames: int) -> Inputs:
     server_dir.mkdir(parents=True)
     say("agent_cost: making bag, server directory and Keras model")
     robot = ("--robots", "hall-1/r1", "--prior", "uniform", "--frames", str(frames))
-    _python("datasets/robot_camera.py", str(server_dir / "bags"), *robot)
+    run_python("datasets/robot_camera.py", server_dir / "bags", *robot)
     what = ("--workload", "image-classifier", "--labels", LABELS)
-    _python("-m", "cloud_server.cli", "init", str(inputs.server), *what)
+    run_python("-m", "cloud_server.cli", "init", str(inputs.server), *what)
     build = (
         "from fleet_model.workloads.image_classifier import ImageClassifier as C; import sys; "
         "from fleet_model.workloads.image_classifier.keras_model import ImageClassifierModel as M; "
         "M(C(sys.argv[1].split(','))).build().save(sys.argv[2])"
     )
-    _python("-c", build, LABELS, str(inputs.model))
+    run_python("-c", build, LABELS, str(inputs.model))
     return inputs
 
 
@@ -289,13 +287,6 @@ def _fresh(work: Path) -> Path:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     return work
-
-
-def _python(*arguments_: str) -> None:
-    subprocess.run(
-        [sys.executable, *arguments_], cwd=ROOT, env=base_environment(), check=True,
-        stdout=sys.stderr,
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

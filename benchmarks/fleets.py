@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from benchmarks.measure import boot_time_s
-from benchmarks.services import Services, base_environment
+from benchmarks.services import ROOT, Services, base_environment
 from cloud_server.cli.admin_client import AdminClient
 from cloud_server.robots.register import Register
 from cloud_server.state.certificates import make_secrets
@@ -32,7 +32,6 @@ from edge_agent.robot.settings import ExampleSettings
 from fleet_model.protocol.proof import make_key
 
 BIN = Path(sys.executable).parent
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, slots=True)

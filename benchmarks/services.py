@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import psutil
 
 from benchmarks.measure import wait_until
 
+ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 300.0
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -99,6 +101,14 @@ class Services:
 def base_environment() -> dict[str, str]:
     """Return this process's variables without those that would treat the arms differently."""
     return {**{k: v for k, v in os.environ.items() if k not in DROPPED}, **QUIET}
+
+
+def run_python(*arguments: object) -> None:
+    """Run this interpreter in the project's folder, to its end; what it prints goes to stderr."""
+    subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, env=base_environment(), check=True,
+        stdout=sys.stderr,
+    )  # fmt: skip
 
 
 def _tree(pid: int) -> list[psutil.Process]:

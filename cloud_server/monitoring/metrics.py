@@ -16,6 +16,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from cloud_server.models.release_log import ReleaseKind
 from cloud_server.monitoring.fleet_status import FleetStatus
 from cloud_server.monitoring.robot_status import RobotStatus
 from cloud_server.monitoring.totals import SECONDS, HistoryTotals
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 P = "fleetlearn_"
 ROBOT_STATES = get_args(State)
 RUN_STATES = get_args(RunState)
+RELEASE_KINDS = get_args(ReleaseKind)
 
 
 def make_registry(
@@ -82,6 +84,15 @@ def _robots(status: FleetStatus, now_s: float) -> Iterator[Metric]:
     yield _each("robot_model_version", "The version that it predicts with.", versions)
     offenses = [(robot, robot.offenses) for robot in status.robots]
     yield _each("robot_refused_in_a_row", "Refused updates since an accepted one.", offenses)
+    tried = GaugeMetricFamily(
+        f"{P}robots_tried",
+        "Robots by the version that they tried last, and what became of it there.",
+        labels=("state", "version"),
+    )
+    trials = [t for robot in status.robots if (t := (robot.report or {}).get("trial"))]
+    for (state, version), count in Counter((t["state"], t["version"]) for t in trials).items():
+        tried.add_metric((state, str(version)), count)
+    yield tried
 
 
 def _rounds(totals: HistoryTotals) -> Iterator[Metric]:
@@ -134,6 +145,12 @@ def _runs(status: FleetStatus) -> Iterator[Metric]:
         states = {state: float(state == run.state) for state in RUN_STATES}
         yield _gauge("run_state", "1 for the state of the newest run.", "state", states)
         yield _one("run_rounds_closed", "Rounds that the newest run closed.", run.rounds_closed)
+    if status.release is not None:
+        kinds = {kind: float(kind == status.release.kind) for kind in RELEASE_KINDS}
+        yield _gauge("release", "1 for what became of the newest version.", "kind", kinds)
+        yield _one(
+            "release_version", "The newest version, published or not.", status.release.version
+        )
     about = "The newest version of each channel."
     yield _gauge("published_version", about, "channel", status.channels)
 

@@ -15,6 +15,7 @@ from cloud_server.report.sections import (
     measured,
     page,
     running,
+    trials_section,
 )
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register
@@ -64,6 +65,7 @@ def write_fleet_report(server_dir: ServerDirectory, path: Path) -> int:
             )
             if warnings
             else Html(""),
+            trials_section(results),
             curves_section(results, ROBOTS),
             costs_section(results),
             about_section(results),
@@ -100,6 +102,7 @@ def _results(server_dir: ServerDirectory, records: list[RoundRecord]) -> Results
         mine = [r for record in records for r in record.robots if r.name == one.name and r.accepted]
         last = mine[-1].metrics if mine else {}
         now = seen.of(one.name)
+        trial = now.report.trial if now and now.report else None
         robots.append(
             Robot(
                 name=one.name,
@@ -114,6 +117,7 @@ def _results(server_dir: ServerDirectory, records: list[RoundRecord]) -> Results
                 framework_loaded=bool(last["framework_loaded"])
                 if "framework_loaded" in last
                 else None,
+                trials=(trial,) if trial else (),
             )
         )
     manifest = store.latest(channel)

@@ -77,7 +77,8 @@ th, td { padding: 8px 12px; border-bottom: 1px solid var(--rule); text-align: ri
 th, td { font-variant-numeric: tabular-nums; white-space: nowrap } th { font-weight: 600 }
 td:first-child, th:first-child { text-align: left; padding-left: 0 } thead th { color: var(--soft) }
 thead th { vertical-align: bottom; white-space: normal; font-size: 13px }
-tbody tr:last-child > * { border-bottom: 0 }
+tbody tr:last-child > * { border-bottom: 0 } .words { margin-top: 16px }
+.words td:last-child, .words th:last-child { text-align: left; padding-left: 28px; width: 60% }
 .thumbs { display: grid; gap: 16px; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)) }
 .thumbs figure { background: var(--card); border-radius: 10px; overflow: hidden; margin: 0 }
 .thumbs figure { border: 1px solid var(--rule); --c: var(--soft) }

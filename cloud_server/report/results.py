@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from fleet_model.protocol.trial import TrialOutcome
+
 
 class Part(BaseModel):
     """One JSON object: missing or null fields keep their default, unknown ones are ignored."""
@@ -30,6 +32,7 @@ class Robot(Part):
     bytes_up_per_round: float | None = None
     bytes_down_per_publish: float | None = None
     framework_loaded: bool | None = None
+    trials: tuple[TrialOutcome, ...] = ()  # of models that it tried, the last one last
 
 
 class Unseen(Part):
@@ -49,6 +52,7 @@ class Summary(Part):
     robots: tuple[Robot, ...] = ()
     unseen: Unseen = Unseen()
     published_version: int | None = None
+    planted_version: int | None = None  # a bad one that was published on purpose
 
 
 class Reply(Part):

@@ -1,5 +1,6 @@
 """The parts of a report that every fleet has: rounds, costs, versions, and the page around them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from cloud_server.report import charts
@@ -19,8 +20,13 @@ from cloud_server.report.markup import (
     whole,
 )
 from cloud_server.report.results import Results, mean
+from fleet_model.protocol.trial import BACK, CONFIRMED, PROBATION, REFUSED
 
 _MOST_MISSING = 20  # outcomes that are told beside the chart; the table has all
+# What became of a model on a robot -> how it is told, the best first.
+_BECAME = {
+    CONFIRMED: "confirmed", PROBATION: "on probation", BACK: "given back", REFUSED: "refused",
+}  # fmt: skip
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -141,6 +147,40 @@ def costs_section(results: Results) -> Html:
         "robot's own examples, held-out ones where it trains. Seconds are those of reading them "
         "and training.",
         el("div", table(head, rows), class_="card"),
+    )
+
+
+def trials_section(results: Results, about: Mapping[int, str] | None = None) -> Html:
+    """Show what robots made of the versions that they tried; `about` says more of some."""
+    robots = results.summary.robots
+    tried = [(robot, trial) for robot in robots for trial in robot.trials]
+    figures = []
+    for version in sorted({trial.version for _, trial in tried}):
+        of = [(robot, trial) for robot, trial in tried if trial.version == version]
+        states = Counter(_BECAME.get(trial.state, trial.state) for _, trial in of)
+        order = sorted(states, key=[*_BECAME.values(), *states].index)
+        told = ", ".join(f"{word} by {states[word]} of {len(robots)} robots" for word in order)
+        rows = [
+            (
+                robot.name,
+                whole(robot.active_version),
+                _BECAME.get(trial.state, trial.state),
+                trial.told or "-",
+            )
+            for robot, trial in of
+        ]
+        words = (about or {}).get(version)
+        note = [el("p", words, class_="soft note")] if words else []
+        grid = table(("Robot", "Runs version", "Outcome", "On its own examples"), rows)
+        figures.append(figure(f"Version {version}: {told}", *note, grid))
+    if not figures:
+        return Html("")
+    return section(
+        "Robots try a model before they trust it",
+        "A new model runs beside the one in use, on the robot's own held-out examples: before the "
+        "switch, and again after it. What is worse is refused or given back, and the robot keeps "
+        "what it had. Robots send kinds and numbers, never examples.",
+        el("div", *figures, class_="stack words"),
     )
 
 

@@ -34,12 +34,14 @@ from summary import (
     read_status,
     site_of,
     table,
+    trials_table,
 )
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FRAMES = 240  # per robot: two minutes at 2 Hz
 PATIENCE_S = 120.0  # for anything that should happen within seconds
+PROBATION = "EDGE_AGENT_INSTALL__PROBATION_S=5"  # a minute, if nobody sets it
 console = Console(stderr=True, highlight=False)
 
 
@@ -145,6 +147,7 @@ def main() -> None:
     (demo.out / "result.json").write_text(json.dumps(data, indent=1) + "\n")
     write_report(data, demo.out / "frames", demo.out / "report.html")
     console.print(table(data["summary"]))
+    console.print(trials_table(data["summary"]))
     results = checks(data["summary"], codes)
     for text, holds in results.items():
         console.print(f"[{'green' if holds else 'red'}]{'ok  ' if holds else 'FAIL'}[/] {text}")
@@ -154,7 +157,7 @@ def main() -> None:
 
 
 def run(demo: Demo) -> Measured:
-    """Generate, serve, enroll, train, predict; return what the processes printed."""
+    """Generate, serve, enroll, train, predict, publish a bad model; return what was printed."""
     console.rule("seven robots record their bags")
     generate(demo)
     console.rule("a server, and its robots")
@@ -168,7 +171,7 @@ def run(demo: Demo) -> Measured:
         enroll(demo, robot)
     demo.wait("the server's start", lambda: listening(port))
     for robot in ROBOTS:
-        agent = ("edge-agent", "run", "--config", demo.config(robot))
+        agent = ("env", PROBATION, "edge-agent", "run", "--config", demo.config(robot))
         demo.background(name_of(robot), *agent, show=robot == TRAINING[0])
     console.print(f"[dim]... and the same on the other {len(ROBOTS) - 1} robots[/]")
     demo.wait("version 0 on every robot", lambda: all_run(demo, 0))
@@ -190,7 +193,18 @@ def run(demo: Demo) -> Measured:
         sys.executable, HERE / "single_robot.py", demo.out, "--rounds", demo.rounds,
         "--training", ",".join(TRAINING), "--unseen", ",".join(UNSEEN), show=False,
     ))  # fmt: skip
-    return Measured(trained, before, after, alone)
+    console.rule("somebody publishes a bad model: its labels are in another order")
+    demo.wait(
+        f"a verdict of every robot on version {published}", lambda: all_tried(demo, published)
+    )
+    trials = {robot: [read_status(demo.out, robot)["trial"]] for robot in ROBOTS}
+    planted = int(demo.type("python", HERE / "bad_model.py", demo.server))
+    demo.type("cloud-server", "models", "publish", demo.server, planted)
+    demo.wait(f"a verdict of every robot on version {planted}", lambda: all_tried(demo, planted))
+    for robot, tried in trials.items():
+        tried.append(read_status(demo.out, robot)["trial"])
+    demo.type("cloud-server", "status", demo.server)
+    return Measured(trained, before, after, alone, trials, planted)
 
 
 def generate(demo: Demo) -> None:
@@ -206,9 +220,12 @@ def generate(demo: Demo) -> None:
 def enroll(demo: Demo, robot: str) -> None:
     """Make a robot's key and settings, then admit the key on the server."""
     name, first = name_of(robot), robot in (TRAINING[0], UNSEEN[0])
-    role = ("--examples", demo.bag(robot)) if robot in TRAINING else ("--no-train",)
+    role = () if robot in TRAINING else ("--no-train",)
     directory = demo.config(robot).parent
-    demo.type("edge-agent", "enroll", demo.server / "kit", "--dir", directory, *role, show=first)
+    demo.type(
+        "edge-agent", "enroll", demo.server / "kit", "--dir", directory,
+        "--examples", demo.bag(robot), *role, show=first,
+    )  # fmt: skip
     demo.type(
         "cloud-server", "robots", "add", demo.server, name, "--site", site_of(robot),
         "--key", directory / "robot.pub", show=first,
@@ -233,6 +250,12 @@ def predict(demo: Demo, moment: str) -> dict[str, Any]:
 def all_run(demo: Demo, wanted: int) -> bool:
     """Return whether every agent says that this version is active."""
     return all(read_status(demo.out, robot).get("active_version") == wanted for robot in ROBOTS)
+
+
+def all_tried(demo: Demo, version: int) -> bool:
+    """Return whether every agent has made up its mind about this version."""
+    trials = [read_status(demo.out, robot).get("trial") or {} for robot in ROBOTS]
+    return all(t.get("version") == version and t["state"] != "probation" for t in trials)
 
 
 def free_port() -> int:

@@ -29,6 +29,7 @@ from cloud_server.report.sections import (
     curves_section,
     page,
     running,
+    trials_section,
 )
 from fleet_model.durable import write_durably
 
@@ -44,6 +45,7 @@ def write_report(data: Mapping[str, Any], frames_dir: Path, path: Path) -> None:
         "fleetlearn: what the fleet learned",
         _hero(results),
         _story(results),
+        trials_section(results, _versions(results)),
         curves_section(results),
         _skew(results),
         accuracy_section(results),
@@ -70,7 +72,7 @@ def _hero(results: Results) -> Html:
         (
             "Robots on the published version",
             running(results),
-            f"version {version}, verified before use",
+            f"version {version}, tried on their own frames",
         ),
         ("Sent per robot and round", size(results.bytes_up), "how its weights changed, no more"),
         ("Frames of a training robot", size(results.bytes_kept), "frames never left the robots"),
@@ -95,7 +97,7 @@ def _story(results: Results) -> Html:
         f"saw. In each of {whole(summary.rounds)} rounds they trained the shared model on their "
         "own frames and sent the server only how its weights had changed. The server averaged the "
         f"changes and published the result as version {version}; "
-        f"{running(results)} robots have fetched and verified it and run it now. "
+        f"{running(results)} robots have fetched and tried it and run it now. "
         f"{unknown.capitalize()} robots ({', '.join(unseen.robots) or '-'}) took no part in "
         "training: on their frames accuracy was "
         f"{percent(unseen.accuracy_before)} with the first model and is "
@@ -114,6 +116,17 @@ def _story(results: Results) -> Html:
         f"version {version}, {size(results.bytes_down)}",
     )
     return section("What happened", "", el("div", el("p", text), picture, class_="card story"))
+
+
+def _versions(results: Results) -> dict[int, str]:
+    """Say where the versions come from that robots tried."""
+    published, planted = results.summary.published_version, results.summary.planted_version
+    about = {
+        published: "What the rounds made. Robots try it before they switch, and again after it.",
+        planted: "Planted: the same weights with the labels in another order, published by command "
+        "past the server's gate, as a careless person would.",
+    }
+    return {version: words for version, words in about.items() if version is not None}
 
 
 def _skew(results: Results) -> Html:

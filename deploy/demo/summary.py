@@ -11,6 +11,9 @@ from typing import Any
 
 from rich.table import Table
 
+from cloud_server.report.markup import decimal
+from fleet_model.protocol.trial import CONFIRMED, REFUSED, TrialOutcome
+
 TRAINING = ("hall-1/r1", "hall-1/r2", "hall-2/r1", "hall-2/r2")
 UNSEEN = ("hall-1/r3", "hall-2/r3", "hall-3/r1")  # never train; hall-3 has walls of its own
 ROBOTS = (*TRAINING, *UNSEEN)
@@ -26,6 +29,8 @@ class Measured:
     before: dict[str, Any]  # unseen robot -> edge-agent predict --json
     after: dict[str, Any]
     alone: dict[str, Any]  # single_robot.py
+    trials: dict[str, list[dict[str, Any]]]  # robot -> of the published and of the planted version
+    planted: int  # version of bad_model.py
 
 
 def name_of(robot: str) -> str:
@@ -60,6 +65,7 @@ def collect(out: Path, measured: Measured, commands: list[str], seconds: float) 
             "single_robot_mean": mean(singles),
         },
         "published_version": measured.run["published_version"],
+        "planted_version": measured.planted,
     }
     return {
         "summary": summary,
@@ -108,6 +114,7 @@ def _robot(out: Path, robot: str, measured: Measured) -> dict[str, Any]:
         "bytes_down_first": publishes[0]["bytes_down"],
         "bytes_down_per_publish": publishes[-1]["bytes_down"],
         "framework_loaded": status["framework_loaded"],
+        "trials": measured.trials[robot],
     }
 
 
@@ -134,17 +141,39 @@ def table(summary: dict[str, Any]) -> Table:
     return grid
 
 
+def trials_table(summary: dict[str, Any]) -> Table:
+    """Return what each robot made of the published and of the planted version."""
+    versions = summary["published_version"], summary["planted_version"]
+    columns = "robot", "runs", f"version {versions[0]}", f"version {versions[1]}, planted"
+    grid = Table(*columns, title="what robots say by their own held-out frames")
+    for r in summary["robots"]:
+        tried = [TrialOutcome.model_validate(trial) for trial in r["trials"]]
+        told = [f"{t.short}, {decimal(t.before, 2)} -> {decimal(t.after, 2)}" for t in tried]
+        grid.add_row(r["name"], str(r["active_version"]), *told)
+    return grid
+
+
 def checks(summary: dict[str, Any], exit_codes: dict[str, int]) -> dict[str, bool]:
     """Return what has to hold at the end of the demo, and whether it does."""
     robots, unseen = summary["robots"], summary["unseen"]
     versions = {robot["active_version"] for robot in robots}
     gain = unseen["accuracy_after"] - unseen["single_robot_mean"]
+    verdicts = {
+        tuple((t["version"], t["state"], t.get("why", "")) for t in robot["trials"])
+        for robot in robots
+    }
+    wanted = (
+        (summary["published_version"], CONFIRMED, ""),
+        (summary["planted_version"], REFUSED, "worse"),
+    )
 
     def highest(key: str) -> float:
         return max(robot[key] for robot in robots)
 
     return {
         "every robot runs the published version": versions == {summary["published_version"]},
+        "every robot confirmed it, and refused a planted bad one by its own frames": verdicts
+        == {wanted},
         "robots that never trained: accuracy at least 0.85": unseen["accuracy_after"] >= 0.85,
         "the fleet's model beats models of one robot by at least 0.15": gain >= 0.15,
         "an update takes at most 60 kB": highest("bytes_up_per_round") <= 60_000,

@@ -74,18 +74,21 @@ class TrialOutcome(BaseModel):
             return self.why
 
     @property
-    def words(self) -> str:
-        """Return one line for people."""
-        begin = f"version {self.version} "
+    def told(self) -> str:
+        """Return why it is refused or given back, else what was measured; "" if nothing was."""
         if self.state in (REFUSED, BACK):
-            begin += "is refused" if self.state == REFUSED else "was given back"
-            return f"{begin}: {self.reason}"
-        begin += "is on probation" if self.state == PROBATION else f"is {self.state}"
+            return self.reason
         if self.measure and self.after is not None:
             beside = "" if self.before is None else f", {self.before:.3f} with {self.running}"
-            told = f": {self.measure} {self.after:.3f}{beside}"
-            return f"{begin}{told}, on {self.examples} held-out examples"
+            return f"{self.measure} {self.after:.3f}{beside}, on {self.examples} held-out examples"
         if self.agreeing is not None:
             of = f"on {self.agreeing} of {self.examples} frames"
-            return f"{begin}: the same answer as version {self.running} {of}"
-        return begin
+            return f"the same answer as version {self.running} {of}"
+        return ""
+
+    @property
+    def words(self) -> str:
+        """Return one line for people."""
+        how = {PROBATION: "is on probation", BACK: "was given back"}
+        begin = f"version {self.version} {how.get(self.state, f'is {self.state}')}"
+        return f"{begin}: {self.told}" if self.told else begin

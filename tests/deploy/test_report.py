@@ -106,7 +106,7 @@ def test_every_chart_has_a_name_and_a_table(page_of, data):
     charts = [svg for svg in page.named("svg") if "aria-hidden" not in svg]
     assert len(charts) == 9  # diagram, four curves, labels, accuracy, two confusions
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in charts)
-    assert len(page.named("table")) == 4
+    assert len(page.named("table")) == 6
     assert "hall-2-r1: 170 examples of triangle" in page.said("title")
 
 
@@ -143,6 +143,16 @@ def test_every_command_and_version_is_there(page_of, data):
     assert said == "".join(data["commands"])
     assert page.said("span").count("--labels") == 1  # a flag is never broken between its letters
     assert all(str(value) in page.said("dl") for value in data["about"].values())
+
+
+def test_the_page_says_which_robots_confirmed_and_which_refused_the_planted_model(page_of, data):
+    data["summary"]["robots"][2]["trials"].pop()
+    page = page_of(data)
+    titles = page.said("h3")
+    assert "Version 5: confirmed by 7 of 7 robots" in titles
+    assert "Version 6: refused by 6 of 7 robots" in titles
+    assert "Planted: the same weights with the labels in another order" in page.said("p")
+    assert page.said("td").count("accuracy 0.050, 0.920 with version 5, on 40 held-out") == 6
 
 
 def test_what_nobody_measured_is_a_dash(page_of):
@@ -251,7 +261,7 @@ def data(rounds=5):
     fleet = TRAINING | UNSEEN
     return {
         "summary": {
-            "rounds": rounds, "seconds": 118.4, "published_version": rounds,
+            "rounds": rounds, "seconds": 118.4, "published_version": rounds, "planted_version": 6,
             "robots": [made_up_robot(draw, name, site) for name, site in fleet.items()],
             "unseen": {
                 "robots": list(UNSEEN), "accuracy_before": 0.2472, "accuracy_after": 0.9183,
@@ -280,6 +290,7 @@ def data(rounds=5):
 
 def made_up_robot(draw, name, site):
     trains = name in TRAINING
+    measured = {"measure": "accuracy", "examples": 40}
     return {
         "name": name, "site": site, "trains": trains, "examples": 192 if trains else 0,
         "accuracy_before": draw.uniform(0.2, 0.35), "accuracy_after": draw.uniform(0.88, 0.96),
@@ -287,6 +298,12 @@ def made_up_robot(draw, name, site):
         "bytes_up_per_round": draw.randint(24_660, 24_740) if trains else 0,
         "bytes_down_per_publish": draw.randint(30_500, 31_500), "bytes_down_first": 15_000_000,
         "framework_loaded": False,
+        "trials": [
+            {"version": 5, "state": "confirmed", "running": 0, "before": 0.2, "after": 0.92}
+            | measured,
+            {"version": 6, "state": "refused", "why": "worse", "running": 5, "before": 0.92,
+             "after": 0.05} | measured,
+        ],
     }
 
 

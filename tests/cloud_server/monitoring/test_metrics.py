@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import psutil
 import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cloud_server.models.release_log import Release
 from cloud_server.monitoring.fleet_status import FleetStatus
 from cloud_server.monitoring.metrics import make_registry
 from cloud_server.monitoring.robot_status import RobotStatus
@@ -96,6 +99,31 @@ def test_robots_are_counted_by_state_and_told_one_by_one(scraped):
     assert ("fleetlearn_robot_last_seen_timestamp_seconds", "r2") not in values
     assert values["fleetlearn_robot_model_version", "r1"] == 4
     assert values["fleetlearn_robot_refused_in_a_row", "r1"] == 2
+
+
+def tried(version, state):
+    return {"trial": {"version": version, "state": state}}
+
+
+def test_robots_are_counted_by_the_version_that_they_tried_and_what_became_of_it(server_dir):
+    trials = (7, "refused"), (7, "refused"), (7, "confirmed"), (6, "back")
+    robots = [robot(f"r{n}", report=tried(*trial)) for n, trial in enumerate(trials)]
+    status = replace(busy_status(), robots=[*robots, robot("new"), robot("mute", report=None)])
+    lines = generate_latest(make_registry(server_dir, lambda: status)).decode().splitlines()
+    assert [line for line in lines if line.startswith("fleetlearn_robots_tried{")] == [
+        'fleetlearn_robots_tried{state="refused",version="7"} 2.0',
+        'fleetlearn_robots_tried{state="confirmed",version="7"} 1.0',
+        'fleetlearn_robots_tried{state="back",version="6"} 1.0',
+    ]
+
+
+def test_what_the_gate_made_of_the_newest_version_is_told(scraped):
+    withheld = Release(version=9, kind="withheld", at=1.0, by="run a")
+    values = scraped(replace(busy_status(), release=withheld))
+    assert values["fleetlearn_release", "withheld"] == 1
+    assert values["fleetlearn_release", "published"] == 0
+    assert values["fleetlearn_release_version",] == 9
+    assert ("fleetlearn_release_version",) not in scraped(busy_status())
 
 
 def test_closed_rounds_are_a_histogram_and_updates_are_counted_by_verdict(scraped):

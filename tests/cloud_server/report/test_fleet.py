@@ -15,6 +15,7 @@ from fleet_model.errors import SettingsError
 from fleet_model.protocol.outcome import ACCEPTED, NO_REPLY
 from fleet_model.protocol.proof import public_line
 from fleet_model.protocol.report import RobotReport
+from fleet_model.protocol.trial import TrialOutcome
 
 EVIL = "r<b>&"
 
@@ -42,9 +43,11 @@ def page_of(server_dir, tmp_path):
         register.add(name, "hall", key)
     seen.looked("r1", 1, RobotReport(), None)
     seen.looked("watcher", 1, RobotReport(), None)
-    seen.save(register.robots())
 
-    def write(records):
+    def write(records, trials=()):
+        for name, trial in dict(trials).items():
+            seen.looked(name, 1, RobotReport(trial=trial), None)
+        seen.save(register.robots())
         for one in records:
             server_dir.append_history(one.as_json())
         write_fleet_report(server_dir, tmp_path / "report.html")
@@ -74,6 +77,29 @@ def test_any_measure_of_a_workload_is_drawn(page_of):
     page = page_of([record(2, {"r1": ACCEPTED}, "iou"), record(3, {"r1": ACCEPTED}, "iou")])
     assert "Iou on the robots" in page
     assert "accuracy_before" not in page
+
+
+def test_the_page_says_what_each_robot_made_of_a_model_and_why(page_of):
+    measured = {"running": 4, "measure": "accuracy", "before": 0.91, "examples": 40}
+    trials = {
+        "r1": TrialOutcome(version=5, state="confirmed", after=0.95, **measured),
+        "watcher": TrialOutcome(version=5, state="refused", why="worse", after=0.05, **measured),
+        "r2": TrialOutcome(version=4, state="back", why="hung"),
+    }
+    page = page_of([record(2, {"r1": ACCEPTED})], trials)
+    assert "Version 5: confirmed by 1 of 3 robots, refused by 1 of 3 robots" in page
+    assert "Version 4: given back by 1 of 3 robots" in page
+    rows = dict(re.findall(r'<tr><th scope="row">([^<]+)</th><td>1</td>(.*?)</tr>', page))
+    assert rows == {
+        "r1": "<td>confirmed</td><td>accuracy 0.950, 0.910 with 4, on 40 held-out examples</td>",
+        "watcher": "<td>refused</td>"
+        "<td>accuracy 0.050, 0.910 with version 4, on 40 held-out examples</td>",
+        "r2": "<td>given back</td><td>it did not answer in time</td>",
+    }
+
+
+def test_without_trials_there_is_no_such_section(page_of):
+    assert "try a model" not in page_of([record(2, {"r1": ACCEPTED})])
 
 
 def test_names_from_robots_stay_text(page_of):

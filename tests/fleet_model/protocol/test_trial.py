@@ -51,6 +51,13 @@ def test_the_words_are_made_of_kind_and_numbers(about, words):
     assert TrialOutcome(version=7, **about).words == words
 
 
+def test_what_was_measured_is_told_without_the_rest():
+    trial = TrialOutcome(version=7, state="confirmed", **MEASURED)
+    assert trial.told == "accuracy 0.620, 0.910 with 6, on 40 held-out examples"
+    assert TrialOutcome(version=7, state="back", why="hung").told == "it did not answer in time"
+    assert TrialOutcome(version=7, state="confirmed").told == ""
+
+
 def test_every_reason_has_words_and_travels_in_a_report():
     numbers = {**MEASURED, **TIMED, "agreeing": 3}
     for why in WHY:
