@@ -35,7 +35,7 @@ from dataclasses import dataclass
 import psutil
 
 from benchmarks.deploy_camera import longest_pause_s, lost, read
-from benchmarks.deploy_sides import Side, our_side, plain_side, prepare
+from benchmarks.deploy_sides import VERSIONS, Side, our_side, plain_side, prepare
 from benchmarks.fleets import ROOT
 from benchmarks.measure import (
     Comparison,
@@ -79,8 +79,8 @@ class Polled:
 def main() -> None:
     """Measure and print."""
     options = arguments(__doc__, quick="two publications, 300 polls: a minute once inputs are made")
-    publications, polls = (2, 300) if options.quick else (8, 1800)
-    inputs = prepare(publications)
+    publications, polls = (2, 300) if options.quick else (VERSIONS, 1800)
+    inputs = prepare()
     swaps, polled = {}, {}
     with our_side(inputs, {}) as side:
         swaps["ours"] = swaps_of(side, publications)

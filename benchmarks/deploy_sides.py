@@ -27,6 +27,7 @@ from cloud_server.state.settings import load_settings
 
 WORK = ROOT / "build" / "bench" / "deploy"
 LABELS = "circle,square,star,triangle"
+VERSIONS = 8  # that can be published
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +52,13 @@ class Side:
     version: Callable[[], int]  # that the robot runs; -1 where nothing tells
 
 
-def prepare(publications: int) -> Inputs:
+def prepare() -> Inputs:
     """Make bag, server directory with exported versions, and the plain model."""
-    root = WORK / f"inputs-{publications}-{sources_digest()[:12]}"
+    root = WORK / f"inputs-{sources_digest()[:12]}"
     inputs = Inputs(root / "bags/hall-1/r1", root / "server", root / "model.tflite")
     if inputs.model.exists():
         return inputs
-    fresh(root)
+    fresh(WORK)
     say("deploy: making bag, server directory and versions")
     robot = ("--robots", "hall-1/r1", "--prior", "uniform", "--frames", "200")
     run_python("datasets/robot_camera.py", root / "bags", *robot)
@@ -66,7 +67,7 @@ def prepare(publications: int) -> Inputs:
     server_dir = ServerDirectory(inputs.server)
     checkpoints, store = Checkpoints(server_dir.checkpoints), DirectoryStore(server_dir.store)
     settings, first = load_settings(server_dir.settings, {}).publish, checkpoints.load(0)
-    for version in range(1, publications + 1):
+    for version in range(1, VERSIONS + 1):
         # The same for every label: another file, which answers as well as the one before.
         bias = first.weights["head/bias"] + np.float32(version / 8)
         weights = {**first.weights, "head/bias": bias}

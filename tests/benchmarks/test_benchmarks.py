@@ -306,3 +306,16 @@ def test_recovery_ends_with_one_line_of_json():
     assert {"recovery_s", "round_s", "rounds_lost", "flower_rounds_lost"} <= set(figures)
     assert figures["rounds_lost"] == 0
     assert 0 < figures["recovery_s"] < 60
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+def test_deploy_ends_with_one_line_of_json():
+    answer = quick("deploy")
+    assert set(answer["ratios"]) == {
+        "publish_to_answer", "swap_pause", "publish_bytes", "poll_bytes", "poll_time",
+    }  # fmt: skip
+    figures = answer["figures"]
+    assert 0 < figures["publish_to_active_s"] < figures["publish_to_answer_s"] < 60
+    assert figures["publish_bytes"] < 200_000 < 10e6 < figures["plain_publish_bytes"]
+    assert 300 < figures["poll_bytes"] < figures["training_poll_bytes"]
