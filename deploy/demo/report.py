@@ -32,6 +32,7 @@ from cloud_server.report.sections import (
     trials_section,
 )
 from fleet_model.durable import write_durably
+from fleet_model.protocol.trial import REFUSED
 
 
 def write_report(data: Mapping[str, Any], frames_dir: Path, path: Path) -> None:
@@ -102,7 +103,8 @@ def _story(results: Results) -> Html:
         "training: on their frames accuracy was "
         f"{percent(unseen.accuracy_before)} with the first model and is "
         f"{percent(unseen.accuracy_after)} with the published one. Models trained the same way on "
-        f"one robot alone reach {percent(unseen.single_robot_mean)} there on average. A server and "
+        f"one robot alone reach {percent(unseen.single_robot_mean)} there on average. "
+        f"{_refusal(results)}A server and "
         f"{in_words(len(summary.robots))} robots, each a process of its own, took "
         f"{decimal(summary.seconds, 0)} seconds for all of this on one machine. The cameras are "
         "simulated: shapes on stock photographs, seen from a moving robot. The command "
@@ -116,6 +118,18 @@ def _story(results: Results) -> Html:
         f"version {version}, {size(results.bytes_down)}",
     )
     return section("What happened", "", el("div", el("p", text), picture, class_="card story"))
+
+
+def _refusal(results: Results) -> str:
+    """Say who refused the planted model; "" if none was planted."""
+    robots, planted = results.summary.robots, results.summary.planted_version
+    if planted is None:
+        return ""
+    said_no = [r for r in robots if (planted, REFUSED) in [(t.version, t.state) for t in r.trials]]
+    return (
+        f"Then a bad model was published on purpose as version {planted}: {len(said_no)} of "
+        f"{len(robots)} robots refused it by their own frames. "
+    )
 
 
 def _versions(results: Results) -> dict[int, str]:

@@ -151,6 +151,7 @@ def test_the_page_says_which_robots_confirmed_and_which_refused_the_planted_mode
     titles = page.said("h3")
     assert "Version 5: confirmed by 7 of 7 robots" in titles
     assert "Version 6: refused by 6 of 7 robots" in titles
+    assert "as version 6: 6 of 7 robots refused it by their own frames." in page.said("p")
     assert "Planted: the same weights with the labels in another order" in page.said("p")
     assert page.said("td").count("accuracy 0.050, 0.920 with version 5, on 40 held-out") == 6
 
