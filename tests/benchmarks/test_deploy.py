@@ -12,7 +12,7 @@ import pytest
 from benchmarks import deploy
 from benchmarks.deploy_camera import PERIOD_S, Answered, longest_pause_s, lost, read
 from benchmarks.deploy_plain import folder_on_https
-from benchmarks.measure import lines
+from benchmarks.measure import lines, wait_until
 from benchmarks.relay import Relay
 from benchmarks.services import Services
 from cloud_server.state.certificates import make_secrets
@@ -46,19 +46,19 @@ def test_the_relay_counts_bytes_both_ways_and_each_question_once():
 
         def answer_each():
             connection, _ = service.accept()
-            with connection:
-                while asked := connection.recv(100):
-                    connection.sendall(asked * 2)
+            with connection, connection.makefile("rb") as asked:
+                for question in asked:
+                    connection.sendall(question * 2)
 
         threading.Thread(target=answer_each, daemon=True).start()
         with Relay(service.getsockname()[1]) as relay:
             with socket.create_connection(("127.0.0.1", relay.port)) as client:
-                for question in (b"abc", b"de"):
+                client.sendall(b"half ")
+                wait_until("half", lambda: relay.bytes == 5, patience_s=60, step_s=0.01)
+                for question, asked in ((b"a question\n", 16), (b"another\n", 8)):
                     client.sendall(question)
-                    answer = b""
-                    while len(answer) < 2 * len(question):
-                        answer += client.recv(100)
-            assert (relay.turns, relay.bytes) == (2, 3 * 5)
+                    client.recv(2 * asked, socket.MSG_WAITALL)
+            assert (relay.turns, relay.bytes) == (2, 3 * (16 + 8))
 
 
 def test_the_plain_script_fetches_what_has_changed_and_nothing_else(tmp_path):
