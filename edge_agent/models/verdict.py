@@ -27,7 +27,7 @@ class Findings:
     chance: float = 1.0  # how often chance alone makes the new one so much worse
     agreeing: int | None = None  # of `examples`, where no truth is known
     examples: int = 0
-    before_ms: float | None = None  # median time of an answer
+    before_ms: float | None = None  # shortest time of an answer
     after_ms: float | None = None
 
 

@@ -201,7 +201,7 @@ class InstallSettings(Section):
     slower: float = Field(
         default=3.0,
         gt=1,
-        description="Refused: so many times the running model's median time for an answer.",
+        description="Refused: so many times the running model's shortest time for an answer.",
     )
     memory_mb: float = Field(
         default=1000.0,

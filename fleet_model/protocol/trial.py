@@ -52,7 +52,7 @@ class TrialOutcome(BaseModel):
     after: float | None = None  # of the new one
     agreeing: Count | None = None  # frames on which both say the same, where there is no truth
     examples: Count = 0  # compared
-    before_ms: float | None = None  # median time of an answer, without reading the input
+    before_ms: float | None = None  # shortest time of an answer, without reading the input
     after_ms: float | None = None
 
     @property

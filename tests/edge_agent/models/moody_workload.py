@@ -23,7 +23,7 @@ ANSWER_S = 0.02  # a slow one takes five times as long
 class Moody(ImageClassifier):
     def __init__(self, labels, backbone, image_size, mood=""):
         super().__init__(labels, backbone, image_size)
-        self.mood = mood
+        self.mood, self.answers = mood, 0
         if mood == "crash at load":
             os.kill(os.getpid(), signal.SIGSEGV)
 
@@ -32,7 +32,9 @@ class Moody(ImageClassifier):
         return {**super().config, "mood": self.mood}
 
     def decode(self, outputs, context):
-        time.sleep(5 * ANSWER_S if self.mood == "slow" else ANSWER_S)
+        self.answers += 1
+        waits = self.mood == "slow" or (self.mood == "waits for others" and self.answers % 3)
+        time.sleep(5 * ANSWER_S if waits else ANSWER_S)
         if self.mood == "hang":
             time.sleep(10_000)
         if self.mood == "crash":

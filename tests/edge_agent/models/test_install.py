@@ -146,6 +146,13 @@ def test_a_model_that_misbehaves_is_not_switched_to(tmp_path, frames, mood, reas
     assert (robot.active, robot.models.active_name[:6]) == (1, "000001")
 
 
+def test_a_model_that_mostly_waits_for_other_processes_is_not_slow(tmp_path, frames):
+    robot = Robot(tmp_path, (frames,))
+    robot.begin_with(1)
+    assert robot.try_(2, "waits for others") == ""
+    assert robot.active == 2
+
+
 def test_without_labels_a_model_that_contradicts_the_running_one_is_refused(tmp_path, frames):
     for picture in frames.glob("*/*.png"):
         picture.rename(frames / picture.name)
