@@ -69,15 +69,16 @@ def reopening(file: Path, labels: str) -> Callable[[Any], str]:
     from fleet_model.workloads.image_classifier.classifier import ImageClassifier
 
     workload = ImageClassifier(labels.split(","))
-    seen, run = 0, None
+    seen, run, taken = 0, None, ""
 
     def answer(frame: Any) -> str:
-        nonlocal seen, run
+        nonlocal seen, run, taken
         changed = file.stat().st_mtime_ns
         if run is None or changed != seen:
             seen, interpreter = changed, Interpreter(model_path=str(file), num_threads=2)
             run = interpreter.get_signature_runner()
-        run(image=workload.encode(frame).inputs["image"][None])
+            (taken,) = run.get_input_details()
+        run(**{taken: workload.encode(frame).inputs["image"][None]})
         return str(seen)
 
     return answer
