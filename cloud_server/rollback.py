@@ -7,7 +7,13 @@ next run begins with the weights that robots run. See docs/decisions/0024-gate.m
 
 from cloud_server.models.export import Progress
 from cloud_server.models.publish import prune, publish, released_version
-from cloud_server.models.release_log import BY_PUBLISH, BY_ROLLBACK, Release, ReleaseLog
+from cloud_server.models.release_log import (
+    BY_PUBLISH,
+    BY_ROLLBACK,
+    Release,
+    ReleaseKind,
+    ReleaseLog,
+)
 from cloud_server.runs.run_store import require_no_run
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
@@ -37,15 +43,18 @@ def publish_checkpoint(
     with server_dir.locked("train"):
         require_no_run(server_dir)
         known = releases.by_version()
-        if version in store.published(server_dir.lineage) and (
-            version not in known or known[version].published
+        number = _half_done(server_dir, settings.channel, "published", version)
+        if (
+            number is None
+            and version in store.published(server_dir.lineage)
+            and (version not in known or known[version].published)
         ):
             raise BundleError(
                 f"version {version} is published already; `cloud-server models rollback DIR "
                 f"{version}` gives it to robots again"
             )
-        checkpoint = checkpoints.load(version)
-        if version != checkpoints.newest():
+        checkpoint = checkpoints.load(version if number is None else number)
+        if checkpoint.version != checkpoints.newest():
             checkpoint = checkpoints.copy(version, _next(server_dir))
         about = _measures(known.get(version))
         if checkpoint.version != version:
@@ -85,7 +94,7 @@ def roll_back(
         known = releases.by_version()
         version = _before(server_dir, settings.channel) if version is None else version
         root = known[version].root if version in known else version
-        number = _half_done(server_dir, settings.channel, root)
+        number = _half_done(server_dir, settings.channel, "rolled_back", root)
         if number is None:
             number = _next(server_dir)
             give_again(server_dir, version, number, BY_ROLLBACK, back_to=root)
@@ -146,11 +155,13 @@ def _before(server_dir: ServerDirectory, channel: str) -> int:
     return older[-1]
 
 
-def _half_done(server_dir: ServerDirectory, channel: str, root: int) -> int | None:
-    """Return the number of the same rollback if a process before this one died in its last step."""
+def _half_done(
+    server_dir: ServerDirectory, channel: str, kind: ReleaseKind, root: int
+) -> int | None:
+    """Return the number of the same release if a process before this one died in its last step."""
     newest = Checkpoints(server_dir.checkpoints).newest()
     last = None if newest is None else ReleaseLog(server_dir.releases).by_version().get(newest)
-    if last is None or last.kind != "rolled_back" or last.of != root:
+    if last is None or last.kind != kind or last.root != root:
         return None
     offered = released_version(server_dir, channel)
     return newest if offered is None or offered < last.version else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import ServerSettings, load_settings
+from fleet_model.durable import remove_asides
 from fleet_model.errors import BundleError, SettingsError
 
 if TYPE_CHECKING:
@@ -204,6 +205,8 @@ def _tidy(server_dir: ServerDirectory) -> None:
     with suppress(SettingsError), server_dir.locked("train"):
         for leftover in server_dir.store.glob(f"{ASIDE}*"):
             shutil.rmtree(leftover)
+        for run in server_dir.runs.glob("*"):
+            remove_asides(run)
         try:  # files of a version that was not published to its end
             DirectoryStore(server_dir.store).prune(keep=sys.maxsize)
         except (BundleError, OSError) as error:

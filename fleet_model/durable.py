@@ -13,8 +13,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from fleet_model.errors import StorageError
+
+# What the operator can mend: who may read what, and where there is room. Others are bugs.
+OF_THE_MACHINE = {
+    errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
+}  # fmt: skip
 # How file systems say that they have no links (FAT, exFAT), or none between these two files.
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK}
+
+
+@contextmanager
+def telling_of_the_disk(what: str, next_step: str) -> Iterator[None]:
+    """Raise StorageError that says what failed, why, and what to do, where a disk is full or shut.
+
+    Other errors of the operating system are bugs, and pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        raise StorageError(f"{what}: {error.strerror}; {next_step}") from error
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from fleet_model.types import Metrics
 
 BEFORE, AFTER = "_before", "_after"
 COUNTS = ("held_out", "unreadable")  # of examples
+_TINY = 1e-12
 
 
 class Change(NamedTuple):
@@ -34,6 +35,35 @@ def range_of(name: str) -> tuple[float, float]:
     if name.removesuffix(BEFORE).removesuffix(AFTER) == "accuracy":
         return 0.0, 1.0
     return (0.0, 2.0**53) if name in COUNTS else (-math.inf, math.inf)
+
+
+def is_share(name: str) -> bool:
+    """Return whether a measure is a share of the examples."""
+    return range_of(name) == (0.0, 1.0)
+
+
+def loss(better: str, before: float, after: float, *, share: bool) -> float:
+    """Return how much worse a measure has become, -1 to 1.
+
+    Args:
+        better: "higher" or "lower".
+        before: its value before.
+        after: its value now.
+        share: whether it is compared as it is; anything else is by its size before.
+    """
+    worse = before - after if better == "higher" else after - before
+    if not share:
+        worse /= max(abs(before), _TINY)
+    return min(max(worse, -1.0), 1.0)
+
+
+def noise(before: float, after: float, examples: int) -> float:
+    """Return how far a share moves by chance: two standard deviations.
+
+    As if both were measured on other examples of that number. Of the same ones it moves less.
+    """
+    share = (before + after) / 2
+    return 2.0 * math.sqrt(max(2.0 * share * (1.0 - share), 0.0) / examples)
 
 
 def finite(metrics: Metrics) -> Metrics:

@@ -17,7 +17,7 @@ from typing import Literal
 
 from cloud_server.state.names import names
 from cloud_server.state.settings import GateSettings
-from fleet_model.measures import range_of
+from fleet_model.measures import is_share, loss, noise
 from fleet_model.protocol.example_counts import LEAST_HELD_OUT
 from fleet_model.types import Metrics
 
@@ -39,7 +39,6 @@ MIN_GAIN = 0.02  # over the untrained model, by any measure
 # than MIN_KEPT of the gain, or, of a share, less than MIN_OF_SHARE of the share: that some labels
 # never occur is a gain, too, and is learned whatever the others are.
 MIN_ALONE, MIN_KEPT, MIN_OF_SHARE = 0.1, 0.25, 0.6
-_TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,17 +118,6 @@ def judge(evidence: Evidence, rules: GateSettings) -> Verdict:
     )
 
 
-def loss(direction: Direction, before: float, after: float, *, is_share: bool) -> float:
-    """Return how much worse a measure has become, -1 to 1.
-
-    A share is compared as it is, anything else by its size before.
-    """
-    worse = before - after if direction == "higher" else after - before
-    if not is_share:
-        worse /= max(abs(before), _TINY)
-    return min(max(worse, -1.0), 1.0)
-
-
 def _few(examples: int, robots: int, rules: GateSettings) -> list[Reason]:
     if examples >= rules.min_held_out:
         return []
@@ -152,10 +140,10 @@ def _one_label(labels: Sequence[int | None]) -> list[Reason]:
 def _worse(
     name: str, robots: Sequence[Measured], evidence: Evidence, rules: GateSettings
 ) -> list[Reason]:
-    direction, is_share = evidence.measures[name], _is_share(name)
+    direction, share = evidence.measures[name], is_share(name)
 
     def lost(robot: Measured) -> float:
-        return loss(direction, robot.before[name], robot.after[name], is_share=is_share)
+        return loss(direction, robot.before[name], robot.after[name], share=share)
 
     def change(some: Sequence[Measured]) -> str:
         return _change(name, some)
@@ -169,7 +157,7 @@ def _worse(
     released = evidence.at_release.get(name)
     if released is not None:
         now = _mean(robots, _after(name))
-        if loss(direction, released, now, is_share=is_share) > rules.max_loss:
+        if loss(direction, released, now, share=share) > rules.max_loss:
             words = (
                 f"held-out {name} is {now:.3f}, and what robots run had {released:.3f} when it was "
                 "published: their frames or labels have changed"
@@ -209,15 +197,11 @@ def _losers(
 
 
 def _noise(name: str, group: Sequence[Measured]) -> float:
-    """Return how far a share moves by chance, 0 of other measures: two standard deviations.
-
-    As if both measures were of other examples. They are of the same ones, so it is wide.
-    """
-    if not _is_share(name):
+    """Return how far a share moves by chance, 0 of other measures."""
+    if not is_share(name):
         return 0.0
-    share = (_mean(group, _before(name)) + _mean(group, _after(name))) / 2
-    examples = sum(robot.examples for robot in group)
-    return 2.0 * math.sqrt(max(2.0 * share * (1.0 - share), 0.0) / examples)
+    before, after = _mean(group, _before(name)), _mean(group, _after(name))
+    return noise(before, after, sum(robot.examples for robot in group))
 
 
 def _no_gain(evidence: Evidence) -> list[Reason]:
@@ -244,7 +228,7 @@ def _contradiction(evidence: Evidence) -> list[Reason]:
         by_itself = _means([name], apart, lambda robot: robot.alone)[name]
         now = _mean(robots, _after(name))
         lost = together < MIN_KEPT * alone
-        if _is_share(name) and direction == "higher":
+        if is_share(name) and direction == "higher":
             examples = sum(robot.examples for robot in robots)
             lost = lost or now < MIN_OF_SHARE * by_itself
             lost = lost and by_itself - now > 2.0 * math.sqrt(0.5 / examples)  # no chance
@@ -263,18 +247,12 @@ def _gain(
     robots: Sequence[Measured],
     of: Callable[[Measured], Metrics],
 ) -> float:
-    is_share = _is_share(name)
-    return -_mean(
-        robots, lambda one: loss(direction, one.before[name], of(one)[name], is_share=is_share)
-    )
+    share = is_share(name)
+    return -_mean(robots, lambda one: loss(direction, one.before[name], of(one)[name], share=share))
 
 
 def _with(name: str, robots: Sequence[Measured]) -> list[Measured]:
     return [robot for robot in robots if name in robot.before and name in robot.after]
-
-
-def _is_share(name: str) -> bool:
-    return range_of(name) == (0.0, 1.0)
 
 
 def _before(name: str) -> Callable[[Measured], float]:

@@ -27,6 +27,7 @@ from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import ServerSettings
+from fleet_model.durable import telling_of_the_disk
 from fleet_model.errors import FleetError, StoppedError, StorageError
 from fleet_model.types import TRAIN
 
@@ -221,8 +222,10 @@ class Lifecycle:
 
     def _trying(self, run: Run, step: Callable[[], None]) -> Exception | None:
         """Do a step of a run; return how it failed, which becomes the run's ending."""
+        resume = f"mend that, then `cloud-server runs resume DIR {run.id}`"
         try:
-            step()
+            with telling_of_the_disk("the server's directory cannot be written", resume):
+                step()
         except Exception as error:  # noqa: BLE001  (a run must never end without a word)
             if self._leaving.is_set():
                 raise LeavingError from None

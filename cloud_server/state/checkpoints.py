@@ -64,8 +64,9 @@ class Checkpoints:
         from fleet_model.weights import write_weights  # NumPy: a history is read without
 
         final = self._folder(checkpoint.version)
+        for leftover in self._root.glob(".*.new"):  # of a process that was killed here
+            shutil.rmtree(leftover, ignore_errors=True)
         aside = self._root / f".{final.name}.new"
-        shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         digests = {}
         for name, weights in (

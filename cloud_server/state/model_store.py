@@ -24,7 +24,7 @@ from fleet_model.bundle import (
     require_file,
     to_json,
 )
-from fleet_model.durable import fsync_directory, write_durably, writing
+from fleet_model.durable import fsync_directory, remove_asides, write_durably, writing
 from fleet_model.errors import BundleError
 
 
@@ -55,10 +55,9 @@ class DirectoryStore:
             trainer_files: directory that holds the files that trainer.json lists.
             lineage: whose version it is.
         """
-        with self._changing():
-            manifest = self._add_version(bundle, trainer_files, lineage)
-            self._offer(channel, manifest.version, lineage)
-            return manifest
+        manifest = self.add(bundle, trainer_files, lineage)
+        self.offer(channel, manifest.version, lineage)
+        return manifest
 
     def add(self, bundle: Path, trainer_files: Path, lineage: str = "") -> Manifest:
         """Keep `bundle` as `publish` does; no channel offers it yet."""
@@ -99,11 +98,8 @@ class DirectoryStore:
         """
         with self._changing():
             self._require_published(version, lineage)
-            self._offer(channel, version, lineage)
-
-    def _offer(self, channel: str, version: int, lineage: str) -> None:
-        fields = {"version": version, **({"lineage": lineage} if lineage else {})}
-        write_durably(self._channel(channel), json.dumps(fields))
+            fields = {"version": version, **({"lineage": lineage} if lineage else {})}
+            write_durably(self._channel(channel), json.dumps(fields))
 
     def _add_version(self, bundle: Path, trainer_files: Path, lineage: str) -> Manifest:
         manifest = read_bundle(bundle)
@@ -224,6 +220,8 @@ class DirectoryStore:
             for path in (self._root / "objects").iterdir():
                 if path.name not in needed:  # also what a process that was killed wrote aside
                     path.unlink()
+            for name in ("", "channels", *(f"versions/{one}" for one in self.lineages())):
+                remove_asides(self._root / name)
         return sorted(int(manifest.stem) for manifest in gone)
 
     def lacking(self, version: int, lineage: str = "", *, read: bool = False) -> list[str]:

@@ -20,8 +20,8 @@ class Channels:
     """The pointers of all channels; `channel` is the one that is followed now."""
 
     def __init__(self, models: Path, channel: str) -> None:
-        self._models, self._root = models, models / "channels"
-        self._link = self._root / channel
+        self._models, self.folder = models, models / "channels"
+        self._link = self.folder / channel
 
     def active(self) -> str:
         """Return the folder name of the followed channel's version; "" if it has none."""
@@ -41,7 +41,7 @@ class Channels:
         before = self.active()
         if before == version:
             return
-        make_directory(self._root)
+        make_directory(self.folder)
         if good or before:
             point_durably(self._beside(PREVIOUS), f"../versions/{good or before}")
         point_durably(self._link, f"../versions/{version}")
@@ -54,7 +54,7 @@ class Channels:
         """Make a complete trainer the followed channel's."""
         link = self._beside(TRAINED)
         if named(link) != trainer:
-            make_directory(self._root)
+            make_directory(self.folder)
             point_durably(link, f"../trainers/{trainer}")
 
     def versions(self) -> set[str]:
@@ -81,8 +81,8 @@ class Channels:
         return self._link.with_name(self._link.name + suffix)
 
     def _links(self) -> Iterator[Path]:
-        if self._root.is_dir():
-            yield from (link for link in self._root.iterdir() if not link.name.startswith("."))
+        if self.folder.is_dir():
+            yield from (link for link in self.folder.iterdir() if not link.name.startswith("."))
 
 
 def named(link: Path) -> str:

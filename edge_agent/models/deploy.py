@@ -17,6 +17,7 @@ version must never be put together inside the active one.
 import errno
 import shutil
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,7 @@ from fleet_model.durable import (
     make_directory,
     point_durably,
     pointed,
+    remove_asides,
     write_durably,
 )
 from fleet_model.errors import BundleError, StorageError
@@ -159,10 +161,17 @@ class Models:
             read_bundle(self.folder(previous), manifest.needed(precision))
         return previous
 
-    def discard(self) -> None:
-        """Remove versions that were staged and are not used; raises StorageError."""
+    def discard(self, names: Collection[str]) -> None:
+        """Remove versions, if they are here and not used, and what else is; raises StorageError."""
         with self.disk():
-            self._collect(keep=self._channels.versions())
+            used = self._channels.versions()
+            if any(self.folder(name).exists() for name in set(names) - used):
+                self._collect(keep=used)
+
+    def tidy(self) -> None:
+        """Remove what a killed agent has written aside; for whoever changes the pointers."""
+        for folder in (self._root, self._channels.folder, *(self._root / "versions").glob("*")):
+            remove_asides(folder)
 
     @property
     def active_name(self) -> str:
@@ -265,14 +274,16 @@ class Models:
 
         A part of the trainer's files stays, for its download to be continued; an old one goes.
         """
-        for path in (self._root / "versions").iterdir():
-            if path.name not in keep:
-                shutil.rmtree(path)
-        for path in (self._root / "objects").iterdir():
+        gone = [path for path in (self._root / "versions").iterdir() if path.name not in keep]
+        links = Counter(file.stat().st_ino for folder in gone for file in folder.iterdir())
+        for path in (self._root / "objects").iterdir():  # first: the folders say what is to do
             status = path.stat()
             is_young = time.time() - status.st_mtime < PART_KEPT_S
-            if status.st_nlink == 1 and not (path.suffix == PART and is_young):
+            unused = status.st_nlink - links[status.st_ino] == 1
+            if unused and not (path.suffix == PART and is_young):
                 path.unlink()
+        for folder in gone:
+            shutil.rmtree(folder)
 
 
 def name_of(offer: Offer) -> str:

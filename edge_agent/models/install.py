@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from edge_agent.examples.source import source_of
 from edge_agent.models.deploy import Models, name_of
@@ -65,6 +65,7 @@ class Installer:
     def begin(self) -> None:
         """Finish what an earlier process has left; raises FleetError where that cannot be."""
         with self._changing() as trials:
+            self._models.tidy()
             active, probation = self._models.active_name, trials.probation
             found = trials.model_copy(deep=True)
             trials.forget_unless_active(active)
@@ -81,6 +82,7 @@ class Installer:
                     self._give_back(trials, Findings(failed="interrupted"), "interrupted")
             if trials != found:
                 self._file.write(trials)
+            self._models.discard([one.name for one in trials.tried if one.is_done])
         self._watch_probation()
 
     def close(self) -> None:
@@ -142,7 +144,7 @@ class Installer:
             trials.put(tried)
             self._file.write(trials)
             if tried.refused:
-                self._models.discard()
+                self._models.discard([name])
         if not tried.refused:
             raise BundleError(f"{outcome.words}; it is tried again")
         log.error("%s; it is not tried again (`edge-agent install` does)", outcome.words)
@@ -275,7 +277,11 @@ class Installer:
             examples=self._limits.examples,
         )
         self._make_room()
-        return run_trial(job, self._limits, self._ended)
+        found = run_trial(job, self._limits, self._ended)
+        before = self._file.read().of(running)
+        if before and before.outcome and before.outcome.measure == found.measure:
+            return replace(found, confirmed=before.outcome.after)
+        return found
 
     def _passes_check(self) -> bool:
         command = shlex.split(self._limits.check)
@@ -307,6 +313,7 @@ def _outcome(version: int, state: str, why: str, found: Findings) -> TrialOutcom
         measure=found.measure[:40] if found.measure.isprintable() else "",
         before=rounded(found.before, 4),
         after=rounded(found.after, 4),
+        confirmed=rounded(found.confirmed, 4),
         agreeing=found.agreeing,
         examples=found.examples,
         before_ms=rounded(found.before_ms, 3),

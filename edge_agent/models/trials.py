@@ -34,6 +34,11 @@ class Tried(BaseModel):
     refused: bool = False  # it is not tried again
     outcome: TrialOutcome | None = None  # of the last try; None: it has not come to an end
 
+    @property
+    def is_done(self) -> bool:
+        """Return whether its files are needed only while it is in use."""
+        return self.refused or (self.outcome is not None and self.outcome.took_over)
+
 
 class Probation(BaseModel):
     """The active version, while it is not confirmed."""
@@ -61,9 +66,11 @@ class Trials(BaseModel):
         return next((one for one in self.tried if one.name == name), None)
 
     def put(self, tried: Tried) -> None:
-        """Remember a version as the last one."""
+        """Remember a version as the last one; those that were never in use are forgotten first."""
         others = [one for one in self.tried if one.name != tried.name]
-        self.tried = [*others[-(KEPT - 1) :], tried]
+        if len(others) >= KEPT:
+            others.remove(next((one for one in others if one.refused), others[0]))
+        self.tried = [*others, tried]
 
     def forget_unless_active(self, active: str) -> None:
         """Forget that the last version took over if a cut came before the pointers changed."""

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from edge_agent.robot.settings import InstallSettings
+from fleet_model.measures import is_share, loss, noise
 
 CHANCE = 0.01  # a robot refuses one of a hundred models that are no worse, at most
 
@@ -24,6 +25,7 @@ class Findings:
     better: str = "higher"  # or "lower": which direction of the measure is
     before: float | None = None  # of the running model
     after: float | None = None  # of the new one
+    confirmed: float | None = None  # of the running one, when it was confirmed here
     chance: float = 1.0  # how often chance alone makes the new one so much worse
     agreeing: int | None = None  # of `examples`, where no truth is known
     examples: int = 0
@@ -43,6 +45,8 @@ def judge(found: Findings, limits: InstallSettings, *, by_operator: bool = False
         return found.failed
     if _is_worse(found, limits.worse_by):
         return "worse"
+    if _has_fallen(found, limits.max_fall):
+        return "fallen"
     if _disagrees(found, limits.agreement):
         return "disagrees"
     times = found.before_ms, found.after_ms
@@ -58,6 +62,20 @@ def _is_worse(found: Findings, worse_by: float) -> bool:
         return math.isfinite(found.before)
     loss = found.before - found.after if found.better == "higher" else found.after - found.before
     return loss > worse_by and found.chance <= CHANCE
+
+
+def _has_fallen(found: Findings, max_fall: float) -> bool:
+    """Return whether it is far below what the running model could do here.
+
+    Labels that are wrong from one day on make the running model look bad, and a model that has
+    learned from them look better.
+    """
+    if found.confirmed is None or found.after is None or not found.examples:
+        return False
+    share = is_share(found.measure)
+    chance = noise(found.confirmed, found.after, found.examples) if share else 0.0
+    fall = loss(found.better, found.confirmed, found.after, share=share)
+    return fall > max(max_fall, chance)
 
 
 def _disagrees(found: Findings, agreement: float) -> bool:

@@ -191,6 +191,12 @@ class InstallSettings(Section):
         description="Refused: worse than the running model by more than this in the workload's "
         "first measure (0.03 of accuracy), if chance alone does that in fewer than 1 of 100 cases.",
     )
+    max_fall: float = Field(
+        default=0.1,
+        ge=0,
+        description="Refused: worse by more than this, and than chance, than the running model was "
+        "on this robot when it was confirmed: labels or frames have changed. 1: not asked.",
+    )
     agreement: float = Field(
         default=0.3,
         ge=0,

@@ -1,6 +1,5 @@
 """An app of typer as both programs have it: --version, errors on one line, exit codes, findings."""
 
-import errno
 import json
 import logging
 import os
@@ -14,12 +13,9 @@ import typer
 from fleet_model import __version__
 from fleet_model.command_line.program import INTERRUPTED, loaded
 from fleet_model.command_line.systemd import level_prefix
+from fleet_model.durable import OF_THE_MACHINE
 from fleet_model.errors import FleetError, SettingsError, StorageError, one_line
 
-# What the operator can mend: who may read what, and where there is room. Others are bugs.
-OF_THE_MACHINE = {
-    errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
-}  # fmt: skip
 # As a shell has it for a program that was ended because nobody reads its output any longer.
 NOBODY_READS = 141
 

@@ -15,6 +15,8 @@ CONFIRMED, PROBATION, REFUSED, BACK = "confirmed", "probation", "refused", "back
 WHY: Mapping[str, str] = {
     "worse": "{measure} {after:.3f}, {before:.3f} with version {running}, on {examples} held-out "
     "examples",
+    "fallen": "{measure} {after:.3f} on {examples} held-out examples, and version {running} had "
+    "{confirmed:.3f} here when it was confirmed: this robot's labels or frames have changed",
     "disagrees": "the same answer as version {running} on {agreeing} of {examples} frames only",
     "slower": "{after_ms:.1f} ms for an answer, {before_ms:.1f} ms with version {running}",
     "crashed": "it ended the process that tried it",
@@ -50,6 +52,7 @@ class TrialOutcome(BaseModel):
     measure: _Word = ""  # the workload's first; "" without held-out examples that have a truth
     before: float | None = None  # of the running version
     after: float | None = None  # of the new one
+    confirmed: float | None = None  # of the running version, when it was confirmed here
     agreeing: Count | None = None  # frames on which both say the same, where there is no truth
     examples: Count = 0  # compared
     before_ms: float | None = None  # shortest time of an answer, without reading the input

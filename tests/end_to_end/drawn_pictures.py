@@ -38,7 +38,7 @@ def photograph(folder: Path, robot: str, drive: str, signs: int) -> Path:
 
     Every robot meets every label equally often; no two drives have a sign in common.
     """
-    camera = _robot_camera()
+    camera = robot_camera()
     look, rng = camera.robot_look(robot, 2), camera.generator(2, drive, robot)
     for label in KNOWN:
         (folder / label).mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def photograph(folder: Path, robot: str, drive: str, signs: int) -> Path:
 
 
 @cache
-def _robot_camera() -> Any:
+def robot_camera() -> Any:
     file = Path(__file__).parents[2] / "datasets" / "robot_camera.py"
     spec = importlib.util.spec_from_file_location("robot_camera", file)
     assert spec is not None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from disk import Disk, Fate, Fates, Replay, fates_of, home_of, unsafe
+from disk import Disk, Fate, Fates, Replay, Tree, fates_of, home_of, unsafe
 from operations import (
     Create,
     Mark,
@@ -67,7 +67,7 @@ def cut_everywhere(scenario: Scenario, *, seed: int = 0, most: int = 400) -> Rep
         WrongStateError: what is found is neither the old nor the new state, or does not heal.
         TracingError: the recording failed.
     """
-    with tempfile.TemporaryDirectory(prefix="power-cut-", dir=_memory()) as folder:
+    with tempfile.TemporaryDirectory(prefix="power-cut-", dir=memory()) as folder:
         root = Path(folder, "root")
         root.mkdir()
         scenario.prepare(root)
@@ -81,16 +81,53 @@ class _Cut(NamedTuple):
     fates: Fates
 
 
+class Expected:
+    """What a scenario leaves undisturbed, and with it what may be found after a disturbance."""
+
+    def __init__(self, scenario: Scenario, recording: Recording, root: Path) -> None:
+        self._scenario, self._root = scenario, root
+        self.replay = Replay(*recording)
+        self.marks = [i for i, o in enumerate(recording.operations) if isinstance(o, Mark)]
+        ends = [0, *(mark + 1 for mark in self.marks)]
+        self.states = [self._look(self.replay.tree(end, {})) for end in ends]
+        put(self.replay.tree(len(recording.operations), {}), root)
+        self.final = self._settle()
+
+    def require(self, step: int) -> None:
+        """Look at the folder, let the next process go on, and look again.
+
+        Args:
+            step: how many were announced.
+
+        Raises:
+            WrongStateError: neither the state of that step was there nor the next one, or the next
+                process did not reach the end.
+        """
+        allowed = self.states[step : step + 2]
+        allowed += self._scenario.between(self.states, step)
+        found = self._scenario.observe(self._root)
+        if found not in allowed:
+            raise WrongStateError(
+                f"found {found!r}, expected one of {' or '.join(map(repr, allowed))}"
+            )
+        final = self._settle()
+        if final != self.final:
+            raise WrongStateError(f"healed to {final!r}, expected {self.final!r}")
+
+    def _look(self, tree: Any) -> Any:
+        put(tree, self._root)
+        return self._scenario.observe(self._root)
+
+    def _settle(self) -> Any:
+        self._scenario.resume(self._root)
+        return (self._scenario.settled or self._scenario.observe)(self._root)
+
+
 class _Replays:
     def __init__(self, scenario: Scenario, recording: Recording, root: Path, seed: int) -> None:
-        self._scenario, self._root = scenario, root
+        self._expected, self._root, self._seed = Expected(scenario, recording, root), root, seed
         self._before, self._operations = recording
-        self._replay = Replay(self._before, self._operations)
-        self._seed = seed
-        self._marks = [i for i, o in enumerate(self._operations) if isinstance(o, Mark)]
-        ends = [0, *(i + 1 for i in self._marks)]
-        self._states = [self._look(self._replay.tree(end, {})) for end in ends]
-        self._final = self._settle()
+        self._replay, self._marks = self._expected.replay, self._expected.marks
 
     def run(self, most: int) -> Report:
         """Check distinct states until there are no more, or enough."""
@@ -113,35 +150,11 @@ class _Replays:
         return cut - 1 in self._marks
 
     def _check(self, cut: int, step: int, fates: Fates) -> None:
-        allowed = self._states[step : step + 2]
-        allowed += self._scenario.between(self._states, step)
-        self._put(self._replay.tree(cut, fates))
+        put(self._replay.tree(cut, fates), self._root)
         try:
-            found = self._scenario.observe(self._root)
-            if found not in allowed:
-                raise WrongStateError(
-                    f"found {found!r}, expected one of {' or '.join(map(repr, allowed))}"
-                )
-            self._scenario.resume(self._root)
-            final = (self._scenario.settled or self._scenario.observe)(self._root)
-            if final != self._final:
-                raise WrongStateError(f"healed to {final!r}, expected {self._final!r}")
+            self._expected.require(step)
         except Exception as error:
             raise WrongStateError(self._story(cut, step, fates, error)) from error
-
-    def _look(self, tree: Any) -> Any:
-        self._put(tree)
-        return self._scenario.observe(self._root)
-
-    def _settle(self) -> Any:
-        self._put(self._replay.tree(len(self._operations), {}))
-        self._scenario.resume(self._root)
-        return (self._scenario.settled or self._scenario.observe)(self._root)
-
-    def _put(self, tree: Any) -> None:
-        shutil.rmtree(self._root)
-        self._root.mkdir()
-        tree.put(self._root)
 
     def _story(self, cut: int, step: int, fates: Fates, error: Exception) -> str:
         """Tell what was lost and what was found, for whoever has to mend it."""
@@ -152,9 +165,7 @@ class _Replays:
             lines.append(f"  {index:4d} {fate:6s} {_in_words(self._operations[index], names)}")
         older = sum(index < cut - 30 for index in fates)
         lines += [f"  and {older} older changes lost or torn"] * (older > 0)
-        told = traceback.format_exception_only(error)[-1].strip()
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return "\n".join([*lines, f"{told} ({Path(where.filename).name}:{where.lineno})"])
+        return "\n".join([*lines, in_one_line(error)])
 
 
 def _cuts(operations: Sequence[Operation], seed: int) -> Iterator[tuple[int, Fates]]:
@@ -222,7 +233,21 @@ def _in_words(operation: Operation, names: dict[int, str]) -> str:
     return f"{kind} {names[operation.node]}{size}"
 
 
-def _memory() -> Path | None:
+def in_one_line(error: BaseException) -> str:
+    """Return an error and where it was raised."""
+    told = traceback.format_exception_only(error)[-1].strip()
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{told} ({Path(where.filename).name}:{where.lineno})"
+
+
+def put(tree: Tree, root: Path) -> None:
+    """Make a folder what a tree says."""
+    shutil.rmtree(root)
+    root.mkdir()
+    tree.put(root)
+
+
+def memory() -> Path | None:
     """Return a folder in memory, where there is one: thousands of states are made and removed."""
     memory = Path("/dev/shm")
     return memory if memory.is_dir() else None

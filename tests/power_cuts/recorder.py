@@ -28,7 +28,7 @@ from operations import (
 from system_calls import AT_FDCWD
 from tracer import Call, TracingError, run_traced
 
-_MARKS = "/power-cut-mark/"  # a folder that does not exist: removing one in it is a message to us
+MARKS = "/power-cut-mark/"  # a folder that does not exist: removing one in it is a message to us
 _AT_REMOVEDIR, _AT_SYMLINK_FOLLOW = 0x200, 0x400
 _KEEP_SIZE = 1  # of fallocate
 _UNRECORDABLE = "openat2", "io_uring_setup", "pwritev", "pwritev2"
@@ -37,7 +37,7 @@ _UNRECORDABLE = "openat2", "io_uring_setup", "pwritev", "pwritev2"
 def mark() -> None:
     """Tell the recorder that a step is done. Called by the traced process."""
     try:
-        os.rmdir(_MARKS)
+        os.rmdir(MARKS)
     except OSError:
         return
 
@@ -97,7 +97,7 @@ class Recorder:
 
     def after(self, call: Call, result: int, seen: object) -> None:
         """Add what a call has changed."""
-        if call.name == "unlinkat" and isinstance(seen, _Name) and seen.path == _MARKS:
+        if call.name == "unlinkat" and isinstance(seen, _Name) and seen.path == MARKS:
             self.operations.append(Mark())
         elif result >= 0:
             handler = _BY_NAME.get(call.name, Recorder._by_descriptor)
@@ -106,8 +106,8 @@ class Recorder:
     # Names.
 
     def _openat(self, call: Call, result: int, seen: _Name) -> None:
-        flags = _signed(call.arguments[2]) if len(call.arguments) > 2 else os.O_CREAT | os.O_TRUNC
-        if flags & os.O_TMPFILE == os.O_TMPFILE and self._is_below(_fd_path(call.thread, result)):
+        flags = signed(call.arguments[2]) if len(call.arguments) > 2 else os.O_CREAT | os.O_TRUNC
+        if flags & os.O_TMPFILE == os.O_TMPFILE and self._is_below(fd_path(call.thread, result)):
             raise TracingError("O_TMPFILE below the recorded folder")
         if seen.found is None and flags & os.O_CREAT:
             if seen.folder >= 0:
@@ -148,7 +148,7 @@ class Recorder:
     def _truncate(self, call: Call, result: int, seen: _Name) -> None:
         if seen.folder >= 0:
             node = self._number(os.stat(seen.path))
-            self.operations.append(Resize(node, _signed(call.arguments[1])))
+            self.operations.append(Resize(node, signed(call.arguments[1])))
 
     def _sync(self, call: Call, result: int, seen: object) -> None:
         self.operations.append(SyncAll())
@@ -160,7 +160,7 @@ class Recorder:
             self._mmap(call)
             return
         position = 2 if call.name == "copy_file_range" else 0
-        descriptor = _signed(call.arguments[position])
+        descriptor = signed(call.arguments[position])
         node = self._node_of_descriptor(call, descriptor)
         if node is None:
             return
@@ -172,7 +172,7 @@ class Recorder:
         elif call.name == "syncfs":
             self.operations.append(SyncAll())
         elif call.name == "ftruncate":
-            self.operations.append(Resize(node, _signed(call.arguments[1])))
+            self.operations.append(Resize(node, signed(call.arguments[1])))
         elif call.name == "fallocate":
             self._fallocate(call, node)
         elif result > 0:
@@ -180,7 +180,7 @@ class Recorder:
 
     def _written(self, call: Call, node: int, descriptor: int, count: int) -> None:
         if call.name == "pwrite64":
-            offset = _signed(call.arguments[3])
+            offset = signed(call.arguments[3])
         else:  # at the position of the file, which is behind the bytes now
             with open(f"/proc/{call.thread}/fdinfo/{descriptor}") as stream:
                 offset = int(stream.readline().split()[1]) - count
@@ -188,19 +188,19 @@ class Recorder:
         self.operations.append(Write(node, offset, data))
 
     def _fallocate(self, call: Call, node: int) -> None:
-        mode, offset, length = map(_signed, call.arguments[1:4])
+        mode, offset, length = map(signed, call.arguments[1:4])
         if mode & ~_KEEP_SIZE:
             raise TracingError("fallocate that removes bytes")
         if not mode:
-            descriptor = _signed(call.arguments[0])
+            descriptor = signed(call.arguments[0])
             size = os.stat(f"/proc/{call.thread}/fd/{descriptor}").st_size
             self.operations.append(Resize(node, max(size, offset + length)))
 
     def _mmap(self, call: Call) -> None:
-        protection, flags, descriptor = map(_signed, call.arguments[2:5])
+        protection, flags, descriptor = map(signed, call.arguments[2:5])
         shared, writable = flags & 3 in (1, 3), protection & 2
         if shared and writable and descriptor >= 0:
-            path = _fd_path(call.thread, descriptor)
+            path = fd_path(call.thread, descriptor)
             # SQLite's index of its write-ahead log is rebuilt after a crash.
             if self._is_below(path) and not path.endswith("-shm"):
                 raise TracingError(f"{path}: a shared writable mapping")
@@ -208,16 +208,11 @@ class Recorder:
     # Numbers.
 
     def _name(self, thread: int, folder: int, text: int) -> _Name:
-        path = _text(thread, text)
-        if path == _MARKS:
+        path = text_at(thread, text)
+        if path == MARKS:
             return _Name(-1, "", path, None)
-        if not path.startswith("/"):
-            at = _signed(folder)
-            base = f"/proc/{thread}/cwd" if at == AT_FDCWD else f"/proc/{thread}/fd/{at}"
-            path = f"{os.readlink(base)}/{path}"
-        parent, _, name = path.rstrip("/").rpartition("/")
-        parent = os.path.realpath(parent)
-        path = f"{parent}/{name}"
+        path = absolute(thread, folder, path)
+        parent, _, name = path.rpartition("/")
         try:
             found = os.lstat(path)
         except OSError:
@@ -235,7 +230,7 @@ class Recorder:
         return self._number(name.found)
 
     def _node_of_descriptor(self, call: Call, descriptor: int) -> int | None:
-        path = _fd_path(call.thread, descriptor)
+        path = fd_path(call.thread, descriptor)
         if not self._is_below(path):
             return None
         status = os.stat(f"/proc/{call.thread}/fd/{descriptor}")
@@ -271,21 +266,31 @@ _BY_NAME = {
 }
 
 
-def _signed(value: int) -> int:
+def absolute(thread: int, folder: int, path: str) -> str:
+    """Return where a path leads that a call was given, its last name not followed."""
+    if not path.startswith("/"):
+        at = signed(folder)
+        base = f"/proc/{thread}/cwd" if at == AT_FDCWD else f"/proc/{thread}/fd/{at}"
+        path = f"{os.readlink(base)}/{path}"
+    parent, _, name = path.rstrip("/").rpartition("/")
+    return f"{os.path.realpath(parent)}/{name}"
+
+
+def signed(value: int) -> int:
     value &= 0xFFFFFFFFFFFFFFFF
     if value >> 32 == 0 and value >> 31:  # a 32-bit int, e.g. AT_FDCWD
         return value - (1 << 32)
     return value - (1 << 64) if value >> 63 else value
 
 
-def _fd_path(thread: int, descriptor: int) -> str:
+def fd_path(thread: int, descriptor: int) -> str:
     try:
         return os.readlink(f"/proc/{thread}/fd/{descriptor}")
     except OSError:
         return ""
 
 
-def _text(thread: int, address: int) -> str:
+def text_at(thread: int, address: int) -> str:
     """Return the text at an address of the traced process."""
     with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
         memory.seek(address)

@@ -96,27 +96,27 @@ class Server:
 
 
 _BUNDLES = Path(tempfile.mkdtemp(prefix="bundles-"))
-for _version in (1, 2):
+for _version in (1, 2, 3):
     make_bundle(_BUNDLES / str(_version), _version)
 
 
 @cache
-def _server(version: int) -> Server:
+def server_of(version: int) -> Server:
     return Server(_BUNDLES / str(version))
 
 
-def _meet_servers() -> None:
+def meet_servers() -> None:
     """Make them before anything is recorded."""
-    for version in (1, 2):
-        _server(version)
+    for version in (1, 2, 3):
+        server_of(version)
 
 
-def _offer(version: int) -> Offer:
+def offer_of(version: int) -> Offer:
     return read_offer((_BUNDLES / str(version) / MANIFEST).read_bytes())
 
 
 def _install_version(root: Path, version: int, channel: str = "stable") -> None:
-    Models(root / "models", channel).install(_server(version).store, _offer(version), "fp32")
+    Models(root / "models", channel).install(server_of(version).store, offer_of(version), "fp32")
 
 
 def _install(root: Path) -> None:
@@ -164,7 +164,7 @@ INSTALL = Scenario(
     between=_before_current,
 )
 FIRST_INSTALL = Scenario(
-    prepare=lambda root: _meet_servers(),
+    prepare=lambda root: meet_servers(),
     act=_install,
     observe=_active,
     resume=_install,
@@ -176,36 +176,36 @@ FIRST_INSTALL = Scenario(
 WORSE = Findings(running=1, measure="accuracy", before=0.9, after=0.5, chance=0.001)
 
 
-def _installer(root: Path) -> Installer:
+def make_installer(root: Path) -> Installer:
     settings = AgentSettings(server=ServerLink(address="localhost:1"), state=root)
     return Installer(settings, Models(root / "models"), Event())
 
 
 def _try_and_give_back(root: Path) -> None:
     """Install version 1, switch to version 2, give it back; from wherever a cut has left it."""
-    with mock.patch.object(install, "run_trial", return_value=Findings()), _no_timers():
-        installer = _installer(root)
+    with mock.patch.object(install, "run_trial", return_value=Findings()), no_timers():
+        installer = make_installer(root)
         installer.begin()
         if Models(root / "models").version_in_use() is None:
-            installer.follow(_server(1).store, _offer(1))
+            installer.follow(server_of(1).store, offer_of(1))
         mark()
         if installer.last.version == 1:
-            installer.follow(_server(2).store, _offer(2))
+            installer.follow(server_of(2).store, offer_of(2))
         mark()
-    with mock.patch.object(install, "run_trial", return_value=WORSE), _no_timers():
+    with mock.patch.object(install, "run_trial", return_value=WORSE), no_timers():
         if installer.last.state == "probation":
             installer._end_probation(installer._file.read().probation)
         mark()
 
 
-def _no_timers() -> Any:
+def no_timers() -> Any:
     return mock.patch.object(install.threading, "Timer")
 
 
 def _on_trial(root: Path) -> Any:
     """Return what the next start finds: the active version, and what became of the last one."""
-    with _no_timers():
-        installer = _installer(root)
+    with no_timers():
+        installer = make_installer(root)
         installer.begin()
     offer, last = Models(root / "models").active("fp32"), installer.last
     trials = installer._file.read()
@@ -215,7 +215,7 @@ def _on_trial(root: Path) -> Any:
 
 
 ON_TRIAL = Scenario(
-    prepare=lambda root: _meet_servers(),
+    prepare=lambda root: meet_servers(),
     act=_try_and_give_back,
     observe=_on_trial,
     resume=_try_and_give_back,
@@ -308,15 +308,15 @@ INSTALL_ON_FAT = Scenario(
 
 
 def _trainer(root: Path) -> None:
-    entry = _offer(1).manifest.trainer
-    spec, directory = Models(root / "models").trainer(_server(1).store, entry, "litert")
+    entry = offer_of(1).manifest.trainer
+    spec, directory = Models(root / "models").trainer(server_of(1).store, entry, "litert")
     for name in spec.parts["litert"]:
         require_file(directory / name, spec.files[name])
     mark()
 
 
 TRAINER = Scenario(
-    prepare=lambda root: _meet_servers(),
+    prepare=lambda root: meet_servers(),
     act=_trainer,
     observe=lambda root: Channels(root / "models", "stable").trainers(),
     resume=_trainer,

@@ -61,6 +61,18 @@ SCENARIOS = {
     "repair": "init_scenarios:REPAIR",
     "backup": "backup_scenarios:BACKUP",
     "restore": "backup_scenarios:RESTORE",
+    "end-of-a-run": "publishing_scenarios:END_OF_A_RUN",
+    "publish-newest": "publishing_scenarios:PUBLISH_NEWEST",
+    "publish-older": "publishing_scenarios:PUBLISH_OLDER",
+    "roll-back": "publishing_scenarios:ROLL_BACK",
+    "prune": "publishing_scenarios:PRUNE",
+    "unpin": "publishing_scenarios:UNPIN",
+    "install-and-confirm": "installing_scenarios:INSTALL",
+    "refuse": "installing_scenarios:REFUSE",
+    "give-back": "installing_scenarios:GIVE_BACK",
+    "give-back-at-start": "installing_scenarios:GIVE_BACK_AT_START",
+    "roll-back-robot": "installing_scenarios:ROLL_BACK",
+    "try-again": "installing_scenarios:TRY_AGAIN",
 }
 WRONG, NOT_TRIED, NOT_PERMITTED = 3, 2, 77
 
@@ -68,14 +80,14 @@ WRONG, NOT_TRIED, NOT_PERMITTED = 3, 2, 77
 def run(name: str, *, seed: int = 0, most: int = 400) -> str:
     """Return a line about what was tried; raises as `cut_everywhere` does."""
     began = time.monotonic()
-    report = cut_everywhere(_load(name), seed=seed, most=most)
+    report = cut_everywhere(load(name), seed=seed, most=most)
     seconds = time.monotonic() - began
-    return f"{name}: {report.operations} operations, {report.states} states, {seconds:.1f} s"
+    return f"{name}: right, {report.operations} operations, {report.states} states, {seconds:.1f} s"
 
 
 def only_act(name: str) -> None:
     """Do what a scenario does, in a process of its own, and nothing else."""
-    scenario = _load(name)
+    scenario = load(name)
     with tempfile.TemporaryDirectory() as folder:
         scenario.prepare(Path(folder))
         child = os.fork()
@@ -88,7 +100,7 @@ def only_act(name: str) -> None:
         os.waitpid(child, 0)
 
 
-def _load(name: str) -> Scenario:
+def load(name: str) -> Scenario:
     module, _, constant = SCENARIOS[name].partition(":")
     found = getattr(importlib.import_module(module), constant)
     assert isinstance(found, Scenario)

@@ -216,10 +216,10 @@ CHECKPOINTS = Scenario(
 
 
 def make_bundle(folder: Path, version: int) -> None:
-    """Write the tiny bundle with another head and that version."""
+    """Write the tiny bundle under that version, with a head whose bytes are others."""
     shutil.copytree(TINY, folder)
     manifest = parse_manifest((folder / MANIFEST).read_bytes())
-    head = b"head of version %d" % version * 60
+    head = (TINY / "head.tflite").read_bytes() + b"version %d" % version  # what follows is ignored
     (folder / "head.tflite").write_bytes(head)
     files = {**manifest.files, "head.tflite": entry_of(head)}
     changed = manifest.model_copy(update={"version": version, "files": files})

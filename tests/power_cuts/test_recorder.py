@@ -1,43 +1,6 @@
 """The recorder sees what libraries do; the replays find what is known to be wrong."""
 
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
 import pytest
-
-HERE = Path(__file__).parent
-IMPORTS = """
-import os, shutil, sqlite3, subprocess, sys, threading
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from operations import *
-from power_cuts import Scenario, WrongStateError, cut_everywhere
-from recorder import mark, record
-from run_scenarios import NOT_PERMITTED
-from tracer import NotPermittedError, TracingError
-root = Path(sys.argv[1])
-"""
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Return what runs a script in a process of its own, which ptrace needs, and its output."""
-
-    def run(script):
-        root = tmp_path / "root"
-        root.mkdir()
-        body = textwrap.indent(textwrap.dedent(script), "    ")
-        guarded = f"try:\n{body}\nexcept NotPermittedError as error:\n    sys.exit(NOT_PERMITTED)\n"
-        command = [sys.executable, "-c", IMPORTS + guarded, root, HERE]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-        if done.returncode == 77:
-            pytest.skip("POWER CUTS ARE NOT TESTED: this machine does not permit ptrace")
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
-
-    return run
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_server.runs.gate import Evidence, Measured, judge, loss
+from cloud_server.runs.gate import Evidence, Measured, judge
 from cloud_server.state.settings import GateSettings
+from fleet_model.measures import loss
 
 CLASSES = {"accuracy": "higher", "loss": "lower"}
 RULES = GateSettings()
@@ -213,13 +214,13 @@ def test_a_robot_that_does_better_never_holds_a_model_back(robots, untrained, da
        st.floats(1e-3, 1e3))  # fmt: skip
 def test_the_unit_of_a_measure_does_not_matter(pairs, unit):
     for before, after in pairs:
-        other = loss("lower", before * unit, after * unit, is_share=False)
-        assert loss("lower", before, after, is_share=False) == pytest.approx(other)
+        other = loss("lower", before * unit, after * unit, share=False)
+        assert loss("lower", before, after, share=False) == pytest.approx(other)
 
 
 @given(st.floats(-1e300, 1e300), st.floats(-1e300, 1e300), st.booleans())
 def test_no_number_of_a_robot_counts_for_more_than_one(before, after, is_share):
-    lost = loss("lower", before, after, is_share=is_share)
+    lost = loss("lower", before, after, share=is_share)
     assert -1 <= lost <= 1
     if abs(lost) < 1:
-        assert loss("higher", before, after, is_share=is_share) == -lost
+        assert loss("higher", before, after, share=is_share) == -lost

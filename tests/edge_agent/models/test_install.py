@@ -22,7 +22,7 @@ from cloud_server.state.model_store import DirectoryStore
 from edge_agent.models import install
 from edge_agent.models.deploy import Models
 from edge_agent.models.install import Installer
-from edge_agent.models.trials import TrialFile
+from edge_agent.models.trials import KEPT, TrialFile
 from edge_agent.models.verdict import Findings
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, InstallSettings, ServerLink
 from fleet_model.bundle import entry_of, read_offer
@@ -220,6 +220,21 @@ def test_memory_is_freed_before_each_trial_and_not_for_a_model_that_was_refused_
 
 
 WORSE = {"running": 1, "measure": "accuracy", "before": 0.9, "after": 0.5, "chance": 0.001}
+
+
+def test_labels_that_are_wrong_from_one_day_on_let_no_model_in_that_learned_them(tmp_path, finds):
+    robot = Robot(tmp_path)
+    robot.begin_with(1)
+    finds(running=1, measure="accuracy", before=0.8, after=0.96, examples=50)
+    assert robot.try_(2) == ""
+    robot.restart(probation_s=0.0).wait_for("confirmed")
+    finds(running=2, measure="accuracy", before=0.3, after=0.6, examples=50)
+    for version in range(3, KEPT + 4):  # so many refused ones make it forget nothing of version 2
+        assert robot.try_(version) == (
+            f"version {version} is refused: accuracy 0.600 on 50 held-out examples, and version 2 "
+            "had 0.960 here when it was confirmed: this robot's labels or frames have changed"
+        )
+    assert robot.active == 2
 
 
 def test_what_may_be_the_machines_fault_is_tried_three_times_and_a_person_may_ask_for_more(

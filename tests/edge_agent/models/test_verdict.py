@@ -35,6 +35,26 @@ def test_a_model_is_worse_by_its_measure_and_not_by_chance(better, before, after
 
 
 @pytest.mark.parametrize(
+    ("measure", "better", "confirmed", "after", "examples", "expected"),
+    [
+        ("accuracy", "higher", 0.97, 0.55, 40, "fallen"),  # labels that are late, say
+        ("accuracy", "higher", 0.97, 0.55, 4, ""),  # of so few examples that is chance
+        ("accuracy", "higher", 0.97, 0.88, 400, ""),  # not by so much
+        ("accuracy", "higher", None, 0.10, 40, ""),  # it was confirmed without examples
+        ("accuracy", "higher", 0.50, 0.97, 40, ""),
+        ("error", "lower", 20.0, 25.0, 40, "fallen"),
+        ("error", "lower", 20.0, 21.0, 40, ""),
+    ],
+)
+def test_a_model_far_below_what_the_running_one_could_here_is_refused_though_that_is_worse_now(
+    measure, better, confirmed, after, examples, expected
+):
+    worst = 0.0 if better == "higher" else 1e9
+    found = {"before": worst, "after": after, "confirmed": confirmed, "examples": examples}
+    assert verdict(measure=measure, better=better, **found) == expected
+
+
+@pytest.mark.parametrize(
     ("agreeing", "examples", "running", "expected"),
     [
         (0, 12, 4, ""),  # 0.7 ** 12 = 0.014
