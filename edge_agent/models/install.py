@@ -316,6 +316,8 @@ def _outcome(version: int, state: str, why: str, found: Findings) -> TrialOutcom
         confirmed=rounded(found.confirmed, 4),
         agreeing=found.agreeing,
         examples=found.examples,
+        samples=found.samples,
+        kept=found.kept,
         before_ms=rounded(found.before_ms, 3),
         after_ms=rounded(found.after_ms, 3),
     )

@@ -15,7 +15,7 @@ from edge_agent.models.verdict import Findings
 from fleet_model.engine import TFLiteEngine
 from fleet_model.errors import BundleError, FleetError, FrameError
 from fleet_model.types import Encoded, Example, Prediction, Tensor, Tensors
-from fleet_model.workload import Workload
+from fleet_model.workload import Sample, Workload
 
 EMPTY_RUNS = 20  # on zeros, where there are no examples
 SHUFFLES = 9999  # of the test against chance: a probability of 0.01 is known to 0.001
@@ -58,6 +58,10 @@ def try_model(job: TrialJob, turn: Callable[[str], None]) -> Findings:
     found = _compared(candidate, running, pairs, labelled=labelled)
     if not pairs and running:
         found |= _empty_times(candidate, running)
+    labels = {example.label for example in examples} if labelled else set()
+    if running and len(labels) == 1 and len(candidate.workload.task.learned) > 1:
+        turn(EXAMPLES)
+        found |= _kept(candidate, running, labels.pop(), turn)
     return Findings(running=running.manifest.version if running else None, **found)
 
 
@@ -178,6 +182,34 @@ def chance_of(gains: Tensor) -> float:
     signs = np.random.default_rng(0).integers(0, 2, (SHUFFLES, len(gains)), np.int8) * 2.0 - 1.0
     slack = 1e-9 * np.abs(gains).sum()  # sums of equal numbers differ by their order
     return float((1 + np.sum(signs @ gains <= gains.sum() + slack)) / (SHUFFLES + 1))
+
+
+def _kept(
+    candidate: TFLiteEngine,
+    running: TFLiteEngine,
+    label: str | None,
+    turn: Callable[[str], None],
+) -> dict[str, int]:
+    """Count inputs that come with the workload and that the running model gives another label.
+
+    With examples of one label, a model that gives this label to everything looks perfect.
+    """
+    try:
+        samples = [list(engine.workload.samples(None)) for engine in (running, candidate)]
+    except FleetError as error:
+        log.warning("all examples are of one label, and nothing else shows others: %s", error)
+        return {}
+    turn(RUNNING)
+    others = [i for i, one in enumerate(samples[0]) if _label(running, one) != label]
+    turn(CANDIDATE)
+    kept = sum(_label(candidate, samples[1][i]) != label for i in others)
+    return {"samples": len(others), "kept": kept}
+
+
+def _label(engine: TFLiteEngine, sample: Sample) -> str:
+    outputs = engine.run(sample.encoded.inputs)
+    found = engine.workload.decode(outputs, sample.encoded.context)
+    return found[0].label if found else ""
 
 
 def _best(answer: Answered) -> tuple[str, str] | None:

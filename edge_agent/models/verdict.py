@@ -29,6 +29,10 @@ class Findings:
     chance: float = 1.0  # how often chance alone makes the new one so much worse
     agreeing: int | None = None  # of `examples`, where no truth is known
     examples: int = 0
+    # Where all examples are of one label: inputs that come with the workload and that the running
+    # model gives another one, and how many of them the new model does not give that label.
+    samples: int = 0
+    kept: int = 0
     before_ms: float | None = None  # shortest time of an answer
     after_ms: float | None = None
 
@@ -43,16 +47,14 @@ def judge(found: Findings, limits: InstallSettings, *, by_operator: bool = False
     """
     if found.failed or by_operator:
         return found.failed
-    if _is_worse(found, limits.worse_by):
-        return "worse"
-    if _has_fallen(found, limits.max_fall):
-        return "fallen"
-    if _disagrees(found, limits.agreement):
-        return "disagrees"
-    times = found.before_ms, found.after_ms
-    if times[0] is not None and times[1] is not None and times[1] > limits.slower * times[0]:
-        return "slower"
-    return ""
+    holds = {
+        "worse": _is_worse(found, limits.worse_by),
+        "fallen": _has_fallen(found, limits.max_fall),
+        "disagrees": _disagrees(found, limits.agreement),
+        "one_label": _knows_one_label(found, limits.agreement),
+        "slower": _is_slower(found, limits.slower),
+    }
+    return next((why for why, is_so in holds.items() if is_so), "")
 
 
 def _is_worse(found: Findings, worse_by: float) -> bool:
@@ -83,6 +85,17 @@ def _disagrees(found: Findings, agreement: float) -> bool:
     if found.agreeing is None or found.running == 0:
         return False
     return at_most(found.agreeing, found.examples, agreement) <= CHANCE
+
+
+def _knows_one_label(found: Findings, agreement: float) -> bool:
+    """Return whether it gives the one label of the examples to what the running one does not."""
+    return found.running != 0 and at_most(found.kept, found.samples, agreement) <= CHANCE
+
+
+def _is_slower(found: Findings, slower: float) -> bool:
+    if found.before_ms is None or found.after_ms is None:
+        return False
+    return found.after_ms > slower * found.before_ms
 
 
 def at_most(successes: int, trials: int, share: float) -> float:

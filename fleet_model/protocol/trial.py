@@ -17,6 +17,8 @@ WHY: Mapping[str, str] = {
     "examples",
     "fallen": "{measure} {after:.3f} on {examples} held-out examples, and version {running} had "
     "{confirmed:.3f} here when it was confirmed: this robot's labels or frames have changed",
+    "one_label": "all examples of this robot have one label, and of {samples} other inputs only "
+    "{kept} are not given this label, which version {running} gives to none of them",
     "disagrees": "the same answer as version {running} on {agreeing} of {examples} frames only",
     "slower": "{after_ms:.1f} ms for an answer, {before_ms:.1f} ms with version {running}",
     "crashed": "it ended the process that tried it",
@@ -55,6 +57,8 @@ class TrialOutcome(BaseModel):
     confirmed: float | None = None  # of the running version, when it was confirmed here
     agreeing: Count | None = None  # frames on which both say the same, where there is no truth
     examples: Count = 0  # compared
+    samples: Count = 0  # inputs of the workload, where all examples have one label and these others
+    kept: Count = 0  # of `samples`, that are still not given that label
     before_ms: float | None = None  # shortest time of an answer, without reading the input
     after_ms: float | None = None
 

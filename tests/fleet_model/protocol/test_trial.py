@@ -59,7 +59,7 @@ def test_what_was_measured_is_told_without_the_rest():
 
 
 def test_every_reason_has_words_and_travels_in_a_report():
-    numbers = {**MEASURED, **TIMED, "agreeing": 3, "confirmed": 0.97}
+    numbers = {**MEASURED, **TIMED, "agreeing": 3, "confirmed": 0.97, "samples": 60}
     for why in WHY:
         trial = TrialOutcome(version=2**53, state="refused", why=why, **numbers)
         assert unpack_report(pack_report(RobotReport(trial=trial))).trial == trial
