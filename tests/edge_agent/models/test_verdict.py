@@ -55,6 +55,22 @@ def test_a_model_far_below_what_the_running_one_could_here_is_refused_though_tha
 
 
 @pytest.mark.parametrize(
+    ("kept", "samples", "running", "expected"),
+    [
+        (0, 64, 4, "one_label"),  # it gives the robot's only label to everything
+        (0, 12, 4, ""),  # 0.7 ** 12 = 0.014
+        (40, 64, 4, ""),
+        (0, 0, 4, ""),  # the running model knows no other label either, or it was not asked
+        (0, 64, 0, ""),  # beside the untrained model
+    ],
+)
+def test_with_examples_of_one_label_a_model_must_still_give_others(
+    kept, samples, running, expected
+):
+    assert verdict(kept=kept, samples=samples, running=running) == expected
+
+
+@pytest.mark.parametrize(
     ("agreeing", "examples", "running", "expected"),
     [
         (0, 12, 4, ""),  # 0.7 ** 12 = 0.014
