@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import damaging
 from mcap_seeds import CAMERA, TEXT, seeds
 
 from edge_agent.data.frames.damage import DamageLog
@@ -72,21 +73,9 @@ class Fuzzer:
             assert messages == written[: len(messages)], f"{name}: wrong messages after a cut"
             assert kinds, f"{name}: a cut at {len(damaged)} of {len(data)} goes unnoticed"
         elif mutate is flip and not any(part in name for part in UNCHECKED):
-            check_flipped(name, messages, written, change)
+            damaging.check_each_was_written(messages, written, change)
         whole = len(messages) == len(written)
         return f"{mutate.__name__}: {'all' if whole else 'some' if messages or failed else 'none'}"
-
-
-def check_flipped(name, messages, written, count):
-    left = list(written)
-    for message in messages:
-        near = [w for w in left if len(w) == len(message) and distance(w, message) <= count]
-        assert near, f"{name}: a message that was never written, or twice: {message[:40]!r}"
-        left.remove(near[0])
-
-
-def distance(one, other):
-    return sum(a != b for a, b in zip(one, other, strict=True)) if one != other else 0
 
 
 def flip(rng, data, _):
