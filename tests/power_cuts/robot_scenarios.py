@@ -20,6 +20,7 @@ from edge_agent.agent.status import Status, read_status, write_status
 from edge_agent.cli.enroll import enroll
 from edge_agent.examples.held_out import Moment
 from edge_agent.examples.trained_moments import TrainedMoments
+from edge_agent.link.addresses import Addresses
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.models import install
 from edge_agent.models.channels import Channels, named
@@ -335,6 +336,32 @@ PAUSE = Scenario(
     act=_pause_and_resume,
     observe=pause_reason,
     resume=_pause_and_resume,
+)
+
+
+OLD, NEW = "old.example.com:9400", "new.example.com:9400"
+
+
+def _move(root: Path) -> None:
+    addresses = Addresses(OLD, root)
+    addresses.announce(NEW)
+    mark()
+    if addresses.current != NEW:
+        addresses.turn()
+    mark()
+
+
+def _addresses(root: Path) -> tuple[str, str]:
+    """Return where the robot finds its server: this one, or the other one."""
+    return Addresses(OLD, root).current, Addresses(OLD, root).other
+
+
+MOVE = Scenario(
+    prepare=lambda root: None,
+    act=_move,
+    observe=_addresses,
+    resume=_move,
+    settled=_addresses,
 )
 
 

@@ -32,6 +32,7 @@ SCENARIOS = {
     "rollback": "server_scenarios:ROLLBACK",
     "journal": "round_scenarios:JOURNAL",
     "pause": "robot_scenarios:PAUSE",
+    "move": "robot_scenarios:MOVE",
     "status": "robot_scenarios:STATUS",
     "trained-moments": "robot_scenarios:TRAINED_MOMENTS",
     "enroll": "robot_scenarios:ENROLL",
