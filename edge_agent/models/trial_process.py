@@ -145,8 +145,11 @@ def main() -> NoReturn:
     log_to_stderr()
 
     def say(**answer: object) -> None:
-        outbound.write(json.dumps(answer).encode() + b"\n")
-        outbound.flush()
+        try:
+            outbound.write(json.dumps(answer).encode() + b"\n")
+            outbound.flush()
+        except BrokenPipeError:
+            os._exit(1)  # the agent was killed: nobody waits for an answer
 
     from edge_agent.models.trial import try_model
 

@@ -1,9 +1,16 @@
-"""What chance alone makes of the differences between two models."""
+"""What chance alone makes of the differences between two models, and a trial without an agent."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from edge_agent.models.trial import chance_of
+from edge_agent.models.trial_process import TrialJob
 
 
 @pytest.mark.parametrize(
@@ -36,3 +43,15 @@ def test_models_that_are_equal_but_for_noise_are_rarely_taken_for_worse():
     rng = np.random.default_rng(3)
     chances = [chance_of(rng.normal(size=60)) for _ in range(50)]
     assert sum(chance <= 0.01 for chance in chances) <= 2
+
+
+def test_a_trial_whose_agent_was_killed_ends_without_a_word(tmp_path):
+    job = TrialJob(candidate=str(tmp_path), running="", precision="fp32", source=None, examples=0)
+    command = [sys.executable, "-m", "edge_agent.models.trial_process", str(os.getpid())]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        child.stdout.close()
+        _, said = child.communicate(json.dumps(asdict(job)).encode())
+
+    assert (said, child.returncode) == (b"", 1)
