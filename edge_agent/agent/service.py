@@ -35,7 +35,8 @@ def serve(settings: AgentSettings) -> None:
     require_source(settings.examples.source)
     agent = Agent(settings)
     with _held(settings.state):
-        _tidy(settings.state)
+        with suppress(OSError):  # of a disk that cannot be written others tell
+            remove_asides(settings.state)  # of models Installer.begin removes them
         _run_until_signal(agent)
 
 
@@ -67,13 +68,6 @@ def _held(state: Path) -> Iterator[None]:
         except OSError as error:  # a full disk is no reason to stop
             log.warning("%s: %s; a second agent would not be noticed", state / LOCK, error.strerror)
         yield
-
-
-def _tidy(state: Path) -> None:
-    """Remove what was half written when the robot lost power."""
-    for folder in (state, state / "models", state / "models" / "channels"):
-        with suppress(OSError):  # of a disk that cannot be written others tell
-            remove_asides(folder)
 
 
 def _run_until_signal(agent: Agent) -> None:

@@ -351,10 +351,13 @@ def test_no_process_holds_more_files_sockets_threads_or_children_than_at_first(h
 
 def test_no_process_takes_more_memory_than_at_first(hardship):
     first, *later = hardship.quiet
+    # The server's heap settles while it serves its first versions: 115.5, 118.6 and 118.5 MB beside
+    # versions 2, 15 and 30. What grows with every version, grows in the second half, too.
+    before = {name: held for name, held in first.items() if name != "server"}
     for held in later:
-        growth = {name: round(now.own_mb - first[name].own_mb, 2) for name, now in held.items()}
-        # The server's heap settles: 115.5, 118.6 and 118.5 MB beside versions 2, 15 and 30.
-        assert {n: mb for n, mb in growth.items() if mb > (4 if n == "server" else 2)} == {}
+        growth = {name: round(held[name].own_mb - one.own_mb, 2) for name, one in before.items()}
+        assert {name: mb for name, mb in growth.items() if mb > 2} == {}
+        before.setdefault("server", held["server"])
 
 
 def test_nothing_is_left_of_what_was_killed(hardship):

@@ -11,9 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the packages beside these tests
 
 from faults import KINDS, disturb_everywhere
-from power_cuts import WrongStateError
-from run_scenarios import NOT_PERMITTED, NOT_TRIED, SCENARIOS, WRONG, load
-from tracer import NotPermittedError, TracingError
+from run_scenarios import SCENARIOS, load, tell
 
 
 def main() -> int:
@@ -23,28 +21,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most", type=int, default=10**6, help="points of each kind")
     given = parser.parse_args()
-    code = 0
-    for name in given.names or SCENARIOS:
+
+    def run(name: str) -> str:
         began = time.monotonic()
-        try:
-            points = disturb_everywhere(
-                load(name), kinds=given.kind or KINDS, seed=given.seed, most=given.most
-            )
-        except WrongStateError as error:
-            print(f"{name}: WRONG STATE: {error}", flush=True, end="\n\n")
-            code = code or WRONG
-        except NotPermittedError as error:
-            print(error, file=sys.stderr)
-            return NOT_PERMITTED
-        except TracingError as error:
-            print(f"{name}: not tried: {error}", flush=True, end="\n\n")
-            code = NOT_TRIED
-        else:
-            told = ", ".join(f"{kind} at {number} operations" for kind, number in points.items())
-            print(
-                f"{name}: right, {told}, {time.monotonic() - began:.1f} s", flush=True, end="\n\n"
-            )
-    return code
+        points = disturb_everywhere(
+            load(name), kinds=given.kind or KINDS, seed=given.seed, most=given.most
+        )
+        told = ", ".join(f"{kind} at {number} operations" for kind, number in points.items())
+        return f"{name}: right, {told}, {time.monotonic() - began:.1f} s"
+
+    return tell(given.names, run)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the packages beside these tests
@@ -115,13 +116,19 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=400, help="states of each scenario")
     parser.add_argument("--only-act", action="store_true", help="cut no power")
     given = parser.parse_args()
-    code = 0
-    for name in given.names or SCENARIOS:
-        if given.only_act:
+    if given.only_act:
+        for name in given.names or SCENARIOS:
             only_act(name)
-            continue
+        return 0
+    return tell(given.names, lambda name: run(name, seed=given.seed, most=given.most))
+
+
+def tell(names: list[str], attempt: Callable[[str], str]) -> int:
+    """Try these scenarios, or all; print a line about each and return the exit code."""
+    code = 0
+    for name in names or SCENARIOS:
         try:
-            print(run(name, seed=given.seed, most=given.most), flush=True, end="\n\n")
+            print(attempt(name), flush=True, end="\n\n")
         except WrongStateError as error:
             print(f"{name}: WRONG STATE: {error}", flush=True, end="\n\n")
             code = code or WRONG

@@ -94,15 +94,13 @@ def test_a_second_agent_is_refused_until_the_first_is_killed(serve, tmp_path):
 
 
 def test_what_earlier_agents_were_killed_at_is_removed(serve, tmp_path):
-    models = tmp_path / "state" / "models"
-    kept, left = models / "trials.json", f".any.{NO_PROCESS}.new"
-    (models / "channels").mkdir(parents=True)
+    state = tmp_path / "state"
+    state.mkdir()
+    kept, left = state / "status.json", state / f".status.json.{NO_PROCESS}.new"
     kept.touch()
-    for folder in (tmp_path / "state", models, models / "channels"):
-        (folder / left).touch()
+    left.touch()
     serve()
-    files = {path for path in tmp_path.rglob("*") if path.is_file()}
-    assert files == {kept, tmp_path / "state" / service.LOCK}
+    assert set(state.iterdir()) == {kept, state / service.LOCK}
 
 
 def test_a_lock_that_cannot_be_written_is_no_reason_to_stop(serve, tmp_path, caplog):

@@ -203,6 +203,19 @@ def finds(monkeypatch):
     return find
 
 
+def test_a_start_removes_what_a_killed_agent_wrote_aside_among_the_models(tmp_path):
+    robot = Robot(tmp_path)
+    robot.begin_with(1)
+    models = tmp_path / "state" / "models"
+    folders = (models, models / "channels", next((models / "versions").iterdir()))
+    left = [folder / f".any.{2**22 + 1}.new" for folder in folders]  # no process has that number
+    for file in left:
+        file.touch()
+    robot.restart()
+    assert [file for file in left if file.exists()] == []
+    assert robot.active == 1
+
+
 def test_memory_is_freed_before_each_trial_and_not_for_a_model_that_was_refused_before(
     tmp_path, finds
 ):
