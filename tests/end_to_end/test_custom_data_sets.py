@@ -35,6 +35,7 @@ def data_set(fleet):
 @pytest.fixture(scope="module")
 def server(fleet, data_set):
     """One server, and two robots for each kind of data set."""
+    fleet.everywhere = fleet.without_trials
     fleet.init()
     fleet.start_server()
     for kind in KINDS:

@@ -9,6 +9,7 @@ KERAS = {"EDGE_AGENT_TRAINING__TRAINER": "keras"}
 
 
 def test_two_keras_robots_fine_tune_the_last_block_and_a_litert_robot_says_what_it_lacks(fleet):
+    fleet.everywhere = fleet.without_trials
     fleet.init("--trainable", "last-block")
     spec = parse_trainer((fleet.server / "model" / "trainer.json").read_bytes())
     assert list(spec.parts) == ["keras"]

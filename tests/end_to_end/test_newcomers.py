@@ -27,13 +27,6 @@ NO_CHECKS = CHECKS | {
     "FLEETLEARN_CHECKS__MAX_NORM_RATIO": "0",
     "FLEETLEARN_CHECKS__MAX_EXAMPLES_RATIO": "0",
 }
-# Robots take whatever is published, since it is measured on one of them: a trial would refuse it.
-EVERYWHERE = {
-    "EDGE_AGENT_POLL__IDLE_S": "0.5",
-    "EDGE_AGENT_INSTALL__EXAMPLES": "0",
-    "EDGE_AGENT_INSTALL__SLOWER": "1000",
-    "EDGE_AGENT_INSTALL__PROBATION_S": "0",
-}
 
 
 def hostile(trainer):
@@ -52,7 +45,8 @@ class Trained:
 
     def __init__(self, fleet, *options):
         self.fleet, self.kept = fleet, fleet.root.with_name(f"{fleet.root.name}-trained")
-        fleet.everywhere = EVERYWHERE
+        # What is published is measured on one of the robots: a trial would refuse it.
+        fleet.everywhere = fleet.without_trials | {"EDGE_AGENT_POLL__IDLE_S": "0.5"}
         fleet.init("--backbone", "efficientnet-lite0", *options)
         fleet.environment = CHECKS
         fleet.start_server()

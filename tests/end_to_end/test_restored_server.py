@@ -50,6 +50,7 @@ def stop(fleet):
 @pytest.fixture(scope="module")
 def lost(fleet):
     """Two robots whose server went on after a backup, and is gone; they know where it may be."""
+    fleet.everywhere = fleet.without_trials
     fleet.init()
     fleet.environment = {"FLEETLEARN_ROUNDS__KEEP_CHECKPOINTS": "1000"}
     fleet.new_port, fleet.backup = fleet.free_port(), fleet.root / "fleet.tar"

@@ -134,6 +134,7 @@ def runs(fleet: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def stock(fleet: Any) -> Stock:
+    fleet.everywhere = fleet.without_trials
     fleet.init()
     fleet.start_server()
     stock = Stock(fleet)
