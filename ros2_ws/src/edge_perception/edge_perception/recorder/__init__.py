@@ -1,0 +1,1 @@
+"""Keep the frames that matter as bags in the agent's spool. Nothing in here talks to ROS."""
