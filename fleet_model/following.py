@@ -30,6 +30,7 @@ class FollowingEngine:
         *,
         every_s: float = 1.0,
         open_engine: Callable[[Path, str], TFLiteEngine] = TFLiteEngine,
+        switched: Callable[[TFLiteEngine], None] = lambda engine: None,
     ) -> None:
         """Load the model of now, and begin to look.
 
@@ -38,16 +39,24 @@ class FollowingEngine:
             precision: "fp32" or "int8", of every version.
             every_s: between two looks at the link; a look costs a few microseconds.
             open_engine: loads a bundle directory.
+            switched: gets each further model once it answers, in the thread that loaded it.
 
         Raises:
             BundleError: there is no whole model now.
         """
         self._current, self._precision, self._open = current, precision, open_engine
+        self._switched = switched
+        self._loading = threading.Lock()
         self._seen = pointed(current).resolve()
         self._engine = self._load(self._seen)
         self._ended = threading.Event()
         self._every_s = every_s
         threading.Thread(target=self._follow, name="following-engine", daemon=True).start()
+
+    @property
+    def now(self) -> TFLiteEngine:
+        """The model that answers now, for who asks several things of the same one."""
+        return self._engine
 
     @property
     def workload(self) -> Workload:
@@ -63,6 +72,14 @@ class FollowingEngine:
         """Return the outputs for one raw input, and what they say; FrameError if it is damaged."""
         return self._engine.answer(raw)
 
+    def reload(self) -> None:
+        """Load what the link names, also if that is the model of now, whose files may be mended.
+
+        Raises:
+            BundleError: it is no whole model; the one that ran goes on.
+        """
+        self._switch_to(pointed(self._current).resolve())
+
     def close(self) -> None:
         """Look no more; the model of now goes on to answer."""
         self._ended.set()
@@ -72,14 +89,18 @@ class FollowingEngine:
             named = pointed(self._current).resolve()
             if named == self._seen:
                 continue
-            self._seen = named
             before = self._engine.manifest.version
             try:
-                self._engine = self._load(named)  # in one step: who answers now keeps the old one
+                self._switch_to(named)
             except (FleetError, OSError) as error:
                 log.warning("version %d goes on, the new model does not load: %s", before, error)
-            else:
-                log.info("version %d answers now", self._engine.manifest.version)
+
+    def _switch_to(self, named: Path) -> None:
+        with self._loading:
+            self._seen = named
+            self._engine = self._load(named)  # in one step: who answers now keeps the old one
+            log.info("version %d answers now", self._engine.manifest.version)
+            self._switched(self._engine)
 
     def _load(self, bundle: Path) -> TFLiteEngine:
         engine = self._open(bundle, self._precision)

@@ -61,7 +61,7 @@ OFFENCES = [
         "from flwr.app import ArrayRecord",
     ),
     Offence(
-        "Only the live topic talks to ROS 2",
+        "Only live topics talk to ROS 2",
         "edge_agent/data/frames/__init__.py",
         "import rclpy",
     ),

@@ -130,6 +130,15 @@ def parse_ffmpeg(data: bytes | memoryview, encoding: str) -> VideoPacket:
     return VideoPacket(stamp_ns, frame_id, text, _payload(view, at + 4, size))
 
 
+def parse_header(data: bytes | memoryview) -> tuple[int, str]:
+    """Return (stamp in ns, frame_id) of a CDR message that begins with a std_msgs/Header."""
+    view = memoryview(data)
+    try:
+        return _header(view, "cdr")[:2]
+    except (struct.error, IndexError):
+        _refuse(view)
+
+
 def parse_text(data: bytes | memoryview, encoding: str) -> str:
     """Return the text of a std_msgs/String; see `parse_image`."""
     view = memoryview(data)

@@ -1,12 +1,10 @@
-"""Read camera frames live from a ROS 2 topic. The only module here that talks to ROS.
+"""Read camera frames live from a ROS 2 topic.
 
 Everything of ROS happens in one thread: it makes the node, follows what the publishers offer, takes
 messages as bytes and destroys the node again. The reader gets them through a short queue.
 """
 
 import atexit
-import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,21 +12,18 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.live import LiveQueue, ending_at_signals
 from edge_agent.data.frames.message import CAMERA_TYPES, frame_of
+from edge_agent.data.frames.ros_subscription import TEND_S, OfferedSubscription, short_type
 from edge_agent.data.frames.source import LIVE_PREFIX, FrameEntry
 from edge_agent.data.storage import Topic
 from fleet_model.errors import FrameError, SettingsError
 
-log = logging.getLogger(__name__)
-
 _SOURCE = "ros"  # Frame.source of live frames, where a bag has its name
 _POLL_S = 0.1  # how late a stop is noticed
-_TEND_S = 0.25  # between two looks at the publishers
-_SILENCE_S = 5.0  # without a message before the log says why; then twice as long each time
 _JOIN_S = 10.0
 
 
@@ -70,7 +65,7 @@ class RosTopicFrames:
             settings: see LiveSettings.
         """
         self.topic = "/" + topic.lstrip("/")
-        self._type = _short(type)
+        self._type = short_type(type)
         self._settings = settings or LiveSettings()
         self._stopped = False
 
@@ -99,14 +94,6 @@ class RosTopicFrames:
             atexit.unregister(listener.close)
 
 
-class _Offer(NamedTuple):
-    """What all the publishers of a topic can deliver."""
-
-    type: str
-    reliable: bool
-    latched: bool  # the last messages are kept for those who come late
-
-
 class _Listener:
     """A node with one subscription, in a thread of its own. Everything below runs there."""
 
@@ -117,12 +104,6 @@ class _Listener:
         self._settings = settings
         self._name = f"{LIVE_PREFIX}{topic}"
         self._node: Any = None
-        self._subscription: Any = None
-        self._offer: _Offer | None = None
-        self._refused = ""  # the policy that kept a publisher from being heard
-        self._arrived = False
-        self._heard = time.monotonic()
-        self._next_word_s = _SILENCE_S
         self._closing = False
         self._thread: threading.Thread | None = None
 
@@ -144,7 +125,7 @@ class _Listener:
         try:
             self._listen(stopped)
         except FrameError as failure:
-            error = failure
+            error = FrameError(f"{LIVE_PREFIX}{failure}", failure.reason)
         except ImportError as failure:
             error = FrameError(
                 f"{self._name}: needs ROS 2 ({failure}); run the setup script of your ROS "
@@ -173,12 +154,7 @@ class _Listener:
                 start_parameter_services=False,
             )
             executor.add_node(self._node)
-            begun = looked = self._heard = time.monotonic() - _TEND_S
-            while not (self._closing or stopped()):
-                if time.monotonic() - looked >= _TEND_S:
-                    looked = time.monotonic()
-                    self._tend(looked - begun)
-                executor.spin_once(timeout_sec=_POLL_S)
+            self._spin(executor, stopped)
         except ExternalShutdownException:
             pass
         except Exception:
@@ -187,102 +163,32 @@ class _Listener:
         finally:
             _shut_down(context, executor, self._node)
 
-    def _tend(self, listened_s: float) -> None:
-        """Subscribe as the publishers offer it, and say why nothing arrives."""
-        publishers = self._node.get_publishers_info_by_topic(self.topic)
-        offer = self._choose(publishers)
-        if offer and _must_renew(self._offer, offer):
-            self._subscribe(offer)
-        if not self._arrived and listened_s > self._settings.patience_s:
-            raise FrameError(
-                f"{self._name}: nothing arrived in {self._settings.patience_s:g} s: "
-                f"{self._why(publishers)}",
-                "nothing arrives",
-            )
-        if time.monotonic() - self._heard > self._next_word_s:
-            why = self._why(publishers)
-            log.warning("%s: no frame for %.0f s: %s", self._name, self._next_word_s, why)
-            self._next_word_s *= 2
-
-    def _choose(self, publishers: Any) -> _Offer | None:
-        """Return what every publisher of one camera type delivers: the least of each policy."""
-        from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
-
-        types = sorted({_short(p.topic_type) for p in publishers})
-        wanted = [self._type] if self._type else CAMERA_TYPES
-        chosen = next((type_ for type_ in wanted if type_ in types), None)
-        if not chosen:
-            if types and not self._offer:
-                raise FrameError(
-                    f"{self._name}: publishes {', '.join(types)}, expected {' or '.join(wanted)}"
-                )
-            return None
-        offered = [p.qos_profile for p in publishers if _short(p.topic_type) == chosen]
-        reliable = all(qos.reliability == ReliabilityPolicy.RELIABLE for qos in offered)
-        if self._settings.reliability:
-            reliable = self._settings.reliability == "reliable"
-        latched = all(qos.durability == DurabilityPolicy.TRANSIENT_LOCAL for qos in offered)
-        return _Offer(chosen, reliable, latched and reliable)
-
-    def _subscribe(self, offer: _Offer) -> None:
-        from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-        from sensor_msgs import msg
-
-        reliability, durability = ReliabilityPolicy, DurabilityPolicy
-        qos = QoSProfile(
-            depth=self._settings.queue_frames,
-            reliability=reliability.RELIABLE if offer.reliable else reliability.BEST_EFFORT,
-            durability=durability.TRANSIENT_LOCAL if offer.latched else durability.VOLATILE,
-        )
-        if self._subscription:
-            log.info("%s: its publisher changed; now %s", self._name, offer)
-            self._node.destroy_subscription(self._subscription)
-        self._offer, self._refused = offer, ""
-        self._subscription = self._node.create_subscription(
-            getattr(msg, offer.type.rpartition("/")[2]),
+    def _spin(self, executor: Any, stopped: Callable[[], bool]) -> None:
+        subscription = OfferedSubscription(
+            self._node,
             self.topic,
-            partial(self._receive, Topic(self.topic, offer.type, "cdr", "", 0)),
-            qos,
-            event_callbacks=_events(incompatible_qos=self._refuse, message_lost=self._lose),
-            raw=True,
+            self._receive,
+            types=[self._type] if self._type else CAMERA_TYPES,
+            reliability=self._settings.reliability or "auto",
+            depth=self._settings.queue_frames,
+            lose=partial(self.queue.lost, "lost in transport"),
         )
+        patience_s = self._settings.patience_s
+        looked = time.monotonic() - TEND_S
+        while not (self._closing or stopped()):
+            if time.monotonic() - looked >= TEND_S:
+                looked = time.monotonic()
+                subscription.tend()
+                if not subscription.arrived and subscription.silent_s > patience_s:
+                    raise FrameError(
+                        f"{self.topic}: nothing arrived in {patience_s:g} s: {subscription.why()}",
+                        "nothing arrives",
+                    )
+            executor.spin_once(timeout_sec=_POLL_S)
 
-    def _receive(self, topic: Topic, message: bytes) -> None:
-        self._arrived, self._heard = True, time.monotonic()
-        self._next_word_s = _SILENCE_S
-        now_ns = time.time_ns()
+    def _receive(self, type_: str, message: bytes) -> None:
+        topic, now_ns = Topic(self.topic, type_, "cdr", "", 0), time.time_ns()
         self.queue.put(now_ns, partial(frame_of, message, topic, _SOURCE, now_ns))
-
-    def _lose(self, event: Any) -> None:
-        self.queue.lost("lost in transport", event.total_count_change)
-
-    def _refuse(self, event: Any) -> None:
-        from rclpy.qos import qos_policy_name_from_kind
-
-        self._refused = qos_policy_name_from_kind(event.last_policy_kind)
-
-    def _why(self, publishers: Any) -> str:
-        """Return why nothing arrives, as far as that can be seen from here."""
-        if not publishers:
-            topics = self._node.get_topic_names_and_types()
-            cameras = [name for name, types in topics if {*map(_short, types)} & {*CAMERA_TYPES}]
-            domain = os.environ.get("ROS_DOMAIN_ID", "0")
-            return (
-                f"nobody publishes it; camera topics in ROS domain {domain}: "
-                f"{', '.join(cameras) or 'none'}"
-            )
-        names = ", ".join(sorted({p.node_name for p in publishers}))
-        if self._refused:
-            return f"{names} does not offer the {self._refused.lower()} that was asked for"
-        # measured: 3 to 15 % of best-effort VGA pictures fit through the default 512 kB segment
-        too_large = ", or best-effort pictures too large for the middleware's shared memory"
-        is_certain = self._offer and self._offer.reliable
-        return f"{names} sends nothing{'' if is_certain else too_large}; is the camera running?"
-
-
-def _short(type_name: str) -> str:
-    """Return the type without "/msg/", as bags and CAMERA_TYPES have it."""
-    return type_name.replace("/msg/", "/")
 
 
 def _shut_down(context: Any, executor: Any, node: Any) -> None:
@@ -296,22 +202,6 @@ def _shut_down(context: Any, executor: Any, node: Any) -> None:
         except Exception:
             if context.ok():
                 raise
-
-
-def _must_renew(now: _Offer | None, offer: _Offer) -> bool:
-    """Return whether the subscription must be made again to hear everybody as well as possible."""
-    if now is None or (now.type, now.reliable) != (offer.type, offer.reliable):
-        return True
-    # never only to become latched: that would deliver old messages a second time
-    return now.latched and not offer.latched
-
-
-def _events(**callbacks: Callable[[Any], None]) -> Any:
-    try:
-        from rclpy.event_handler import SubscriptionEventCallbacks
-    except ImportError:  # ROS 2 Humble
-        from rclpy.qos_event import SubscriptionEventCallbacks
-    return SubscriptionEventCallbacks(**callbacks)
 
 
 def _rclpy_has_signals() -> bool:

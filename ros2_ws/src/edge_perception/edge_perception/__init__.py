@@ -1,0 +1,1 @@
+"""ROS nodes that run, feed and follow a model of the fleet."""

@@ -1,0 +1,108 @@
+"""One topic that a node listens to: followed as publishers come, go and change, and explained."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from edge_agent.data.frames.message import CAMERA_TYPES
+from edge_agent.data.frames.ros_subscription import RELIABILITIES, TEND_S, OfferedSubscription
+from fleet_model.errors import FrameError
+
+__all__ = ["RELIABILITIES", "TRANSPORTS", "TopicInput", "image_topic"]
+
+TRANSPORTS = ("raw", "compressed")
+_WORRY_S = 3.0  # without a message: then diagnostics say why
+
+
+class TopicInput:
+    """A subscription that asks for what the publishers offer; see OfferedSubscription."""
+
+    def __init__(
+        self,
+        node: Any,
+        topic: str,
+        receive: Callable[[str, bytes], None],
+        *,
+        types: Sequence[str] = CAMERA_TYPES,
+        reliability: str = "auto",
+        depth: int = 4,
+    ) -> None:
+        """Begin to listen; `receive` gets (type, serialized message) in the node's executor."""
+        self.lost = 0  # messages that the middleware lost
+        self._node = node
+        self._wrong_type = ""
+        self._subscription = OfferedSubscription(
+            node,
+            topic,
+            receive,
+            types=types,
+            reliability=reliability,
+            depth=depth,
+            lose=self._lose,
+        )
+        self._timer = node.create_timer(TEND_S, self._tend)
+        self._tend()
+
+    @property
+    def topic(self) -> str:
+        """The whole name, remapped."""
+        return self._subscription.topic
+
+    @property
+    def received(self) -> int:
+        """Messages until now."""
+        return self._subscription.arrived
+
+    @property
+    def offer(self) -> str:
+        """What is listened to, in words."""
+        offer = self._subscription.offer
+        if offer is None:
+            return "nothing yet"
+        return f"{offer.type}, {'reliable' if offer.reliable else 'best effort'}"
+
+    def problem(self) -> str:
+        """Return why nothing arrives; "" while messages come."""
+        if self._wrong_type:
+            return self._wrong_type
+        silent_s = self._subscription.silent_s
+        if silent_s < _WORRY_S:
+            return ""
+        return f"{self.topic}: no message for {silent_s:.0f} s: {self._subscription.why()}"
+
+    def close(self) -> None:
+        """Take no more messages."""
+        self._node.destroy_timer(self._timer)
+        self._subscription.close()
+
+    def _tend(self) -> None:
+        before = self._wrong_type
+        try:
+            self._subscription.tend()
+            self._wrong_type = ""
+        except FrameError as error:
+            self._wrong_type = str(error)
+        except ImportError as error:
+            self._wrong_type = f"{self.topic}: {error}; install that message package"
+        if self._wrong_type not in ("", before):
+            self._node.get_logger().error(self._wrong_type)
+
+    def _lose(self, count: int) -> None:
+        self.lost += count
+
+
+def image_topic(node: Any, topic: str, transport: str) -> str:
+    """Return the topic that a camera's pictures come on.
+
+    As with image_transport, a remap of the image topic counts for its JPEG beside it as well.
+
+    Args:
+        node: its remaps apply.
+        topic: of raw images, e.g. "image".
+        transport: one of TRANSPORTS.
+    """
+    raw = str(node.resolve_topic_name(topic))
+    if transport == "raw":
+        return raw
+    compressed = str(node.resolve_topic_name(f"{topic}/compressed"))
+    remapped = compressed != str(node.resolve_topic_name(f"{topic}/compressed", only_expand=True))
+    return compressed if remapped else f"{raw}/compressed"

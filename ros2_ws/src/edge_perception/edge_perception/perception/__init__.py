@@ -1,0 +1,1 @@
+"""What perception_node is made of."""

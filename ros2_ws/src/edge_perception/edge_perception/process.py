@@ -1,0 +1,80 @@
+"""Run one node as a process: one line for what is wrong, a clean end at SIGINT and SIGTERM."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fleet_model.errors import FleetError, SettingsError
+
+
+def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
+    """Spin a node until a signal ends the process; return its exit code.
+
+    Args:
+        make_node: makes the node. It may have `start()`, which is called before the first spin, and
+            `stop()`, which ends its threads and is called before it is destroyed.
+        args: of the command line; None takes the process's own.
+    """
+    import rclpy
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+    rclpy.init(args=args)
+    node, executor = None, SingleThreadedExecutor()
+    try:
+        node = make_node()
+        executor.add_node(node)
+        _log_through(node)
+        if hasattr(node, "start"):
+            node.start()
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except Exception as error:
+        if not rclpy.ok():  # the signal came in the middle of a call, which fails in its own way
+            return 0
+        line = _line(error)
+        if not line:
+            raise
+        print(line, file=sys.stderr)
+        return getattr(error, "exit_code", SettingsError.exit_code)
+    finally:
+        _end(node, executor)
+        rclpy.try_shutdown()
+    return 0
+
+
+def _end(node: Any, executor: Any) -> None:
+    if node and hasattr(node, "stop"):
+        node.stop()
+    executor.shutdown()
+    if node:
+        node.destroy_node()
+
+
+def _line(error: Exception) -> str:
+    """Return what a user did wrong in one line; "" for a defect, which keeps its traceback."""
+    from rclpy import exceptions
+
+    names = ("InvalidParameterTypeException", "InvalidParameterValueException")
+    wrong = tuple(getattr(exceptions, name) for name in names if hasattr(exceptions, name))
+    if isinstance(error, (FleetError, *wrong)):
+        return f"{sys.argv[0].rpartition('/')[2]}: {' '.join(str(error).split())}"
+    return ""
+
+
+def _log_through(node: Any) -> None:
+    """Let the lines of fleet_model and edge_agent go where the node's own go."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            levels = {logging.INFO: "info", logging.WARNING: "warning", logging.DEBUG: "debug"}
+            say = getattr(node.get_logger(), levels.get(record.levelno, "error"))
+            say(record.getMessage())
+
+    handler = Handler()
+    for name in ("fleet_model", "edge_agent", "edge_perception"):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
