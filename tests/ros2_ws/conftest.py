@@ -6,6 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from ros_domain import domain, middleware
+
+__all__ = ["domain", "middleware"]  # fixtures
 
 ROOT = Path(__file__).parents[2]
 if find_spec("edge_perception") is None:

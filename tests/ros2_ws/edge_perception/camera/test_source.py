@@ -1,6 +1,6 @@
 import pytest
 from bag_writer import BagWriter, encode
-from edge_perception.camera_source import CameraSource
+from edge_perception.camera.source import CameraSource
 
 from edge_agent.data.frames.damage import DamageLog
 from fleet_model.errors import FrameError, SettingsError

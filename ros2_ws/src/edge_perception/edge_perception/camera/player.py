@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from edge_perception.camera_source import CameraSource
-from edge_perception.pacing import Pacer, RateLimit
+from edge_perception.camera.pacing import Pacer, RateLimit
+from edge_perception.camera.source import CameraSource
 
 from edge_agent.data.frames.damage import DamageLog
 from fleet_model.errors import FrameError
@@ -37,7 +37,6 @@ class Player(Generic[Ready]):
         pace: Pace,
         make: Callable[[Frame], Ready],
         send: Callable[[Ready, Frame], None],
-        ended: Callable[[], None],
     ) -> None:
         """Keep what to do; all calls come from the player's thread.
 
@@ -47,10 +46,9 @@ class Player(Generic[Ready]):
             make: does what takes time, before the picture is due; raises FrameError if the picture
                 cannot be read, which is counted.
             send: publishes what `make` returned.
-            ended: is called once after the last picture of a recording, or after an error of it.
         """
         self._source, self._pace = source, pace
-        self._make, self._send, self._ended = make, send, ended
+        self._make, self._send = make, send
         rate_hz = pace.rate_hz or (0.0 if source.has_times else UNTIMED_HZ)
         self.pacer = Pacer(pace.speed, rate_hz)
         self._limit = RateLimit(pace.rate_hz)
@@ -60,6 +58,22 @@ class Player(Generic[Ready]):
         self.sent = 0  # pictures
         self.passes = 0  # times that a recording was played to its end
         self.problem = ""  # why there are no pictures now, or why it ended too early
+        self.ended = False  # a recording: after its last picture, or an error
+
+    @property
+    def name(self) -> str:
+        """Return the source's name, without a password."""
+        return self._source.name
+
+    def counts(self) -> dict[str, object]:
+        """Return by name what was sent and, where there is any, what is not as recorded."""
+        found = {"sent": self.sent}
+        extra = {
+            "not read": self.damage.sentence(),
+            "gaps shortened": self.pacer.shortened,
+            "times late": self.pacer.slipped,
+        }
+        return found | {name: value for name, value in extra.items() if value}
 
     def start(self) -> None:
         """Begin. Once."""
@@ -69,7 +83,8 @@ class Player(Generic[Ready]):
         """End, and wait until the last picture is sent. From any thread but the player's."""
         self._stopped.set()
         self._source.stop()
-        self._thread.join(_JOIN_S)
+        if self._thread.ident is not None:
+            self._thread.join(_JOIN_S)
 
     def _run(self) -> None:
         while not self._stopped.is_set():
@@ -89,8 +104,7 @@ class Player(Generic[Ready]):
             elif self.problem or not self._pace.loop:
                 break
             self.pacer.rewind()
-        if not self._stopped.is_set():
-            self._ended()
+        self.ended = not self._stopped.is_set()
 
     def _play(self) -> None:
         for picture in self._source.pictures(self.damage):

@@ -1,7 +1,7 @@
-"""What camera_node plays: a camera, a video, a bag or a folder of pictures. Knows no ROS."""
+"""What camera_node plays: a camera, a video, a bag or a folder of pictures."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from functools import partial
 from typing import NamedTuple
 
 from edge_agent.data.frames.damage import DamageLog
@@ -66,7 +66,7 @@ class CameraSource:
         """
         if not self.is_live:
             for entry in self._entries(damage):
-                yield Picture(entry.time_ns, lambda load=entry.load: load().frame)
+                yield Picture(entry.time_ns, partial(_frame, entry))
             return
         self._camera = CameraFrames(self._path, _NEWEST)
         if self._stopped:  # meanwhile
@@ -90,6 +90,9 @@ class CameraSource:
         )
 
     def _require_pictures(self) -> None:
-        with closing(self._entries(DamageLog())) as entries:
-            if next(entries, None) is None:
-                raise FrameError(f"{self.name}: holds no picture")
+        if next(self._entries(DamageLog()), None) is None:
+            raise FrameError(f"{self.name}: holds no picture")
+
+
+def _frame(entry: LabelledEntry) -> Frame:
+    return entry.load().frame

@@ -1,10 +1,9 @@
-import threading
 import time
 
 import pytest
 from bag_writer import BagWriter, encode
-from edge_perception.camera_source import CameraSource
-from edge_perception.player import Pace, Player
+from edge_perception.camera.player import Pace, Player
+from edge_perception.camera.source import CameraSource
 
 from fleet_model.errors import FrameError
 
@@ -26,24 +25,21 @@ class Played:
     """What a player sent, and when."""
 
     def __init__(self, text, make=lambda frame: bytes(frame.data), **pace):
-        self.sent, self.ended = [], threading.Event()
+        self.sent = []
         source = CameraSource(text)
-        self.player = Player(source, Pace(**pace), make, self.send, self.ended.set)
+        self.player = Player(source, Pace(**pace), make, self.send)
 
     def send(self, ready, frame):
         self.sent.append((frame.stamp_ns, ready))
 
     def whole(self):
-        self.player.start()
-        assert self.ended.wait(PATIENCE_S)
-        self.player.stop()
-        return self
+        return self.until(lambda: self.player.ended)
 
-    def until(self, count):
+    def until(self, holds):
         self.player.start()
         end = time.monotonic() + PATIENCE_S
-        while len(self.sent) < count:
-            assert time.monotonic() < end
+        while not holds():
+            assert time.monotonic() < end, "it did not happen in time"
             time.sleep(0.005)
         self.player.stop()
         return self
@@ -60,9 +56,9 @@ def test_every_picture_is_sent_once_and_none_before_its_time(tmp_path):
 
 def test_a_loop_goes_on_until_it_is_stopped(tmp_path):
     played = Played(a_bag(tmp_path / "bag", [encode(i) for i in range(3)]), loop=True, speed=50)
-    sent = played.until(8).sent
+    sent = played.until(lambda: len(played.sent) >= 8).sent
     assert [stamp for stamp, _ in sent[:6]] == 2 * [T0, T0 + 20_000_000, T0 + 40_000_000]
-    assert not played.ended.is_set()
+    assert not played.player.ended
     count = len(played.sent)
     time.sleep(0.1)
     assert len(played.sent) == count

@@ -2,8 +2,8 @@
 
 import time
 
-from edge_perception.camera_source import CameraSource
-from edge_perception.player import Pace, Player
+from edge_perception.camera.player import Pace, Player
+from edge_perception.camera.source import CameraSource
 from free_ports import free_port
 from rtsp_server import RtspServer
 from video_clips import number_in, packets, write_clip
@@ -18,14 +18,14 @@ def wait_for(holds):
         time.sleep(0.01)
 
 
-def playing(text, sent, ended=lambda: None, **pace):
+def playing(text, sent, **pace):
     def send(number, frame):
         sent.append((number, frame.stamp_ns))
 
     def make(frame):
         return number_in(frame.decode())
 
-    return Player(CameraSource(text), Pace(**pace), make, send, ended)
+    return Player(CameraSource(text), Pace(**pace), make, send)
 
 
 def test_a_camera_that_comes_late_and_goes_away_is_played_whenever_it_is_there():
@@ -63,10 +63,10 @@ def test_a_camera_without_a_password_is_asked_again_and_the_reason_is_kept():
 def test_a_video_gives_every_picture_by_its_own_time(tmp_path):
     times_ms = [0, 10, 20, 60, 70, 100]
     clip = write_clip(tmp_path / "clip.mp4", times_ms, bf="0")
-    sent, ended = [], []
-    player = playing(str(clip), sent, lambda: ended.append(1))
+    sent = []
+    player = playing(str(clip), sent)
     begun_s = time.monotonic()
     player.start()
-    wait_for(lambda: ended)
+    wait_for(lambda: player.ended)
     assert time.monotonic() - begun_s >= 0.1
     assert sent == [(n, ms * 1_000_000) for n, ms in enumerate(times_ms)]

@@ -1,6 +1,6 @@
 import pytest
 import yaml
-from edge_perception.calibration import read_calibration
+from edge_perception.camera.calibration import read_calibration
 
 from fleet_model.errors import SettingsError
 
