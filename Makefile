@@ -195,7 +195,7 @@ $(ROS_VENV)/.installed: pyproject.toml constraints.txt | $(UV)
 	@python="$$($(call find_python,3.11))"; \
 	if test -n "$$python" && test "$$(uname -m)" = x86_64; then \
 	test -x $(ROS_VENV)/bin/python || "$$python" -m venv $(ROS_VENV); \
-	$(call install,$(ROS_VENV),ros-dev$(comma)test); \
+	$(call install,$(ROS_VENV),ros-dev$(comma)test$(comma)video); \
 	touch $@; fi
 
 # No TensorFlow: what the contract with Flower needs. The other versions are those of constraints.txt.

@@ -186,7 +186,7 @@ class Bench:
             "output": "edge_perception_msgs",
         }
         given = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
-        ours = ["-m", "edge_perception.perception_node", "--ros-args", *given]
+        ours = ["-m", "edge_perception.perception.node", "--ros-args", *given]
         words = {"plain": plain, "ours": ours}[arm]
         return services.start(arm, [PYTHON, *words], self._of(arm))
 

@@ -6,6 +6,7 @@ from edge_perception.parameters import ParameterSpec
 
 # Program of the package -> "module:attribute", a tuple of ParameterSpec.
 TABLES = {
+    "camera_node": "edge_perception.camera.parameters:CAMERA",
     "perception_node": "edge_perception.perception.parameters:PERCEPTION",
 }
 

@@ -1,1 +1,1 @@
-"""What camera_node plays and how. Knows no ROS."""
+"""What camera_node plays and how."""

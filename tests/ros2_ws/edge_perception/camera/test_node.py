@@ -80,7 +80,7 @@ def listen(domain):
 def camera_node(**parameters):
     """Run the node; at the end it is told to stop, says nothing wrong and ends with 0."""
     words = [w for n, v in parameters.items() for w in ("-p", f"{n}:={json.dumps(v)}")]
-    command = [sys.executable, "-m", "edge_perception.camera_node", "--ros-args", *words]
+    command = [sys.executable, "-m", "edge_perception.camera.node", "--ros-args", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         yield process
@@ -214,7 +214,7 @@ def test_a_lifecycle_manager_plays_it_twice(listen, tmp_path):
 )
 def test_what_cannot_be_is_said_in_one_line_and_ends_the_process(domain, parameters, expected):
     words = [w for n, v in parameters.items() for w in ("-p", f"{n}:={v}")]
-    command = [sys.executable, "-m", "edge_perception.camera_node", "--ros-args", *words]
+    command = [sys.executable, "-m", "edge_perception.camera.node", "--ros-args", *words]
     run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert run.returncode == 2, run.stderr
     (line,) = run.stderr.splitlines()
