@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from edge_perception.camera.pacing import Pacer, RateLimit
 from edge_perception.camera.source import CameraSource
+from edge_perception.pacing import Pacer, RateLimit
 
 from edge_agent.data.frames.damage import DamageLog
 from fleet_model.errors import FrameError

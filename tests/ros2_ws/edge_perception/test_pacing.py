@@ -1,5 +1,5 @@
 import pytest
-from edge_perception.camera.pacing import LONGEST_GAP_S, Pacer, RateLimit
+from edge_perception.pacing import LONGEST_GAP_S, Pacer, RateLimit
 
 pytestmark = pytest.mark.base
 
