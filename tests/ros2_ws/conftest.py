@@ -13,6 +13,7 @@ BRINGUP = ROOT / "ros2_ws/src/edge_bringup"
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 # Parallel runs seldom share one, the workers of a run never. Others begin at 2: see edge_agent.
 DOMAINS = itertools.count(110 + os.getpid() % 20 * 4 + WORKER % 4, step=4)
+sys.path.append(str(Path(__file__).parent))
 if find_spec("edge_perception") is None:
     sys.path.append(str(ROOT / "ros2_ws/src/edge_perception"))
 
@@ -39,3 +40,28 @@ def domain(monkeypatch, tmp_path):
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     return number
+
+
+@pytest.fixture
+def processes(workspace, domain):
+    """Return what starts nodes and other programs."""
+    from ros_robot import Processes
+
+    started = Processes(workspace)
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def listener(domain):
+    """Return a node of this process."""
+    from ros_robot import Listener
+
+    one = Listener()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def tiny_bundle():
+    return ROOT / "tests/data/tiny_bundle"

@@ -10,6 +10,9 @@ from fleet_model.errors import FrameError
 __all__ = ["RELIABILITIES", "TRANSPORTS", "TopicInput", "image_topic"]
 
 TRANSPORTS = ("raw", "compressed")
+# Messages that wait in the middleware while the process gets no CPU. What does not fit is lost and
+# not counted, so it is a third of a second rather than the one image that is worked on next.
+DEPTH = 10
 _WORRY_S = 3.0  # without a message: then diagnostics say why
 
 
@@ -24,7 +27,7 @@ class TopicInput:
         *,
         types: Sequence[str] = CAMERA_TYPES,
         reliability: str = "auto",
-        depth: int = 4,
+        depth: int = DEPTH,
     ) -> None:
         """Begin to listen; `receive` gets (type, serialized message) in the node's executor."""
         self.lost = 0  # messages that the middleware lost

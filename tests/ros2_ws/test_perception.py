@@ -1,0 +1,154 @@
+"""perception_node between a camera driver and a listener: three processes, real bags and models."""
+
+import shutil
+import signal
+
+import cv2
+import numpy as np
+import pytest
+from bag_writer import BagWriter
+from ros_robot import stamp_ns, until, values_of
+
+from fleet_model.bundle import MANIFEST, read_bundle, to_json
+from fleet_model.durable import point_durably
+
+pytestmark = pytest.mark.ros
+pytest.importorskip("rclpy", reason="needs ROS 2: `make test-ros`")
+
+CAMERA, NAMESPACE = "/left/camera/image", "/robot_7"
+NODE = f"{NAMESPACE}/perception"
+LABELS = {"circle", "square", "star"}
+SHIPPED_PROFILE = "ros2_ws/src/edge_bringup/config/fast_dds.xml"
+FRAMES, RATE_HZ, PERIOD_NS = 90, 30, 33_333_333
+
+
+@pytest.fixture
+def model(tmp_path, tiny_bundle):
+    """Return the agent's link to version 1; version 2 lies beside it."""
+    for version in (1, 2):
+        bundle = shutil.copytree(tiny_bundle, tmp_path / "versions" / str(version))
+        manifest = read_bundle(tiny_bundle).model_copy(update={"version": version})
+        (bundle / MANIFEST).write_bytes(to_json(manifest))
+    point_durably(tmp_path / "current", "versions/1")
+    return tmp_path / "current"
+
+
+@pytest.fixture
+def perception(processes, model):
+    """Return what starts the node with more parameters."""
+
+    def start(*words, **parameters):
+        given = {"model": model, "image_topic": "image", **parameters}
+        remap = ("-r", f"image:={CAMERA}", "-r", f"__ns:={NAMESPACE}")
+        return processes.node("perception_node", *remap, *words, parameters=given.items())
+
+    return start
+
+
+@pytest.fixture
+def jpeg_bag(tmp_path):
+    """Write three seconds of a moving 1280x720 picture as JPEG."""
+    rows = cv2.resize(np.random.default_rng(0).integers(0, 256, (9, 16, 3), np.uint8), (1280, 720))
+    writer, messages = BagWriter(), []
+    for index in range(FRAMES):
+        picture = np.roll(rows, 7 * index, axis=1)
+        content = cv2.imencode(".jpg", picture)[1].tobytes()
+        stamp = writer.START_NS + index * PERIOD_NS
+        messages.append((CAMERA, stamp, writer.jpeg(stamp, content)))
+    return writer.write(tmp_path / "jpegs", messages)
+
+
+@pytest.fixture
+def raw_bag(tmp_path):
+    writer = BagWriter()
+    rows = np.random.default_rng(1).integers(0, 256, (480, 640 * 3), np.uint8)
+    stamps = [writer.START_NS + index * PERIOD_NS for index in range(FRAMES)]
+    messages = [(CAMERA, stamp, writer.raw(stamp, rows)) for stamp in stamps]
+    return writer.write(tmp_path / "raw", messages)
+
+
+def end(process):
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(240) == 0, process.log
+    assert not [line for line in process.log if "Traceback" in line]
+
+
+def accounted(diagnostics, sent):
+    """Return whether the node has counted everything that was sent, as far as it arrived."""
+    return diagnostics and int(values_of(diagnostics)[2].get("images received", 0)) >= sent
+
+
+def test_a_bag_of_jpegs_is_answered_while_the_model_is_switched(
+    perception, processes, listener, jpeg_bag, model
+):
+    from diagnostic_msgs.msg import DiagnosticArray
+    from edge_perception_msgs.msg import ModelInfo
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+    from vision_msgs.msg import Classification
+
+    results = listener.collect(Classification, f"{NODE}/classification")
+    diagnostics = listener.collect(DiagnosticArray, "/diagnostics")
+    node = perception(transport="compressed", output="vision_msgs")
+    until(lambda: diagnostics, lambda: node.log)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    infos = listener.collect(ModelInfo, f"{NODE}/model_info", latched)
+    until(lambda: [info.version for info in infos] == [1], lambda: node.log)
+
+    player = processes.player(jpeg_bag, f"{CAMERA}/compressed", "reliable", RATE_HZ)
+    until(lambda: len(results) > FRAMES // 3, lambda: (node.log, player.log))
+    point_durably(model, "versions/2")
+    until(lambda: accounted(diagnostics, FRAMES), lambda: (node.log, player.log))
+    level, message, values = values_of(diagnostics)
+
+    assert (level, message) == (0, "answers images")
+    assert [info.version for info in infos] == [1, 2]
+    assert infos[1].classes == ["circle", "square", "star"]
+    assert values["model version"] == "2"
+    assert values["listening to"] == "sensor_msgs/CompressedImage, reliable"
+    lost = ("images without a model", "images that cannot be read", "failures")
+    assert [values[name] for name in (*lost, "images lost in transport")] == ["0"] * 4
+    # all of them, unless this machine stood still for longer than a frame takes
+    dropped = int(values["images dropped for newer ones"])
+    assert len(results) + dropped == FRAMES == int(values["images received"])
+    assert dropped <= FRAMES // 10, player.log
+    sent = [BagWriter.START_NS + index * PERIOD_NS for index in range(FRAMES)]
+    stamps = [stamp_ns(result) for result in results]
+    assert stamps == sorted(set(stamps))
+    assert set(stamps) <= set(sent)
+    for result in results:
+        assert result.header.frame_id == "camera"
+        assert {one.class_id for one in result.results} == LABELS
+        assert sum(one.score for one in result.results) == pytest.approx(1)
+    end(node)
+
+
+def test_raw_best_effort_images_arrive_by_the_shipped_profile(
+    perception, processes, listener, raw_bag
+):
+    from diagnostic_msgs.msg import DiagnosticArray
+    from edge_perception_msgs.msg import Predictions
+
+    results = listener.collect(Predictions, f"{NODE}/classification")
+    diagnostics = listener.collect(DiagnosticArray, "/diagnostics")
+    node = perception(output="edge_perception_msgs", threshold=0.34)
+    player = processes.player(raw_bag, CAMERA, "best_effort", RATE_HZ)
+    until(lambda: any("published" in line for line in player.log), lambda: (node.log, player.log))
+    until(
+        lambda: accounted(diagnostics, round(0.99 * FRAMES)),
+        lambda: (node.log, values_of(diagnostics)),
+    )
+    until(
+        lambda: (
+            len(results) + int(values_of(diagnostics)[2]["images dropped for newer ones"])
+            == int(values_of(diagnostics)[2]["images received"])
+        ),
+        lambda: (node.log, values_of(diagnostics)),
+    )
+    _, _, values = values_of(diagnostics)
+    assert values["listening to"] == "sensor_msgs/Image, best effort"
+    assert int(values["images received"]) >= 0.99 * FRAMES
+    for result in results:
+        assert result.model_version == 1
+        assert len(result.predictions) <= 2
+        assert all(one.score >= 0.34 and not one.has_box for one in result.predictions)
+    end(node)
