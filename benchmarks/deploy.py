@@ -20,9 +20,9 @@ They come at different moments of the two seconds. Quantities:
                      calm_gap_frames the same of two seconds before: what the machine itself loses
   poll_bytes         of one question without news, both ways with TLS
   poll_ms            processor time of the robot's process for it
-  idle_growth_mb     memory (PSS) of an agent that trains, after as many polls as an hour has above
-                     that after a tenth of them: 1,800, each a look at the channel and a question
-                     for work
+  idle_growth_mb     memory of an agent that trains (its heaps: pages of libraries count less while
+                     other processes map them), after as many polls as an hour has above that after
+                     a tenth of them: 1,800, each a look at the channel and a question for work
 
 Polls are counted in agents that wait 0.02 s between two. --quick: two publications, 300 polls.
 """
@@ -47,6 +47,7 @@ from benchmarks.measure import (
     memory_samples,
     report,
     say,
+    tree_anonymous_mb,
 )
 
 POLL_S = 2.0  # of agents that nobody has set otherwise, and of the script
@@ -147,7 +148,7 @@ def polls_of(side: Side, polls: int, turns: int) -> Polled:
 
 
 def _memory_mb(pid: int) -> float:
-    with memory_samples(pid) as samples:
+    with memory_samples(pid, tree_anonymous_mb) as samples:
         time.sleep(LOOK_AT_MEMORY_S)
     return median(samples)
 

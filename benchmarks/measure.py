@@ -142,6 +142,19 @@ def tree_pss_mb(pid: int) -> float:
 
     A page that n processes map counts 1/n for each: what the tree shares within itself counts once.
     """
+    return _tree_mb(pid, lambda process: process.memory_full_info().pss)
+
+
+def tree_anonymous_mb(pid: int) -> float:
+    """Return what the tree holds beside pages of files, in MB (1e6): its heaps and stacks.
+
+    For growth: a page of a library counts more for each whenever another process that maps it
+    ends, and installers link the same file into several environments.
+    """
+    return _tree_mb(pid, lambda process: process.memory_info().rss - process.memory_info().shared)
+
+
+def _tree_mb(pid: int, of: Callable[[psutil.Process], int]) -> float:
     total = 0
     try:
         root = psutil.Process(pid)
@@ -150,21 +163,21 @@ def tree_pss_mb(pid: int) -> float:
         return 0.0
     for process in tree:
         try:
-            total += process.memory_full_info().pss
+            total += of(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue  # it has just ended
     return total / 1e6
 
 
 @contextmanager
-def memory_samples(pid: int) -> "Iterator[list[float]]":
+def memory_samples(pid: int, of: Callable[[int], float] = tree_pss_mb) -> "Iterator[list[float]]":
     """Sample a process tree from outside while the block runs."""
     samples: list[float] = []
     stop = threading.Event()
 
     def watch() -> None:
         while True:
-            samples.append(tree_pss_mb(pid))
+            samples.append(of(pid))
             if stop.wait(SAMPLE_S):
                 return
 

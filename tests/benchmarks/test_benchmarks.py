@@ -90,6 +90,30 @@ def test_memory_is_that_of_the_whole_process_tree():
     assert measure.tree_pss_mb(process.pid) == 0
 
 
+def test_anonymous_memory_does_not_change_when_another_process_ends(tmp_path):
+    """Both map a file of 50 MB: half of it counts for each, and all of it for who is left."""
+    file = tmp_path / "library"
+    file.write_bytes(bytes(50_000_000))
+    code = (
+        "import mmap, sys; held = bytearray(20_000_000);"
+        "file = open(sys.argv[1]); m = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ);"
+        "sum(m[::4096]); print('up', flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    stays, ends = both = [
+        subprocess.Popen([sys.executable, "-c", code, file], **pipes) for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdout.readline() == b"up\n"
+    shared, before = measure.tree_pss_mb(stays.pid), measure.tree_anonymous_mb(stays.pid)
+    ends.communicate()
+    alone, after = measure.tree_pss_mb(stays.pid), measure.tree_anonymous_mb(stays.pid)
+    stays.communicate()
+    assert alone - shared > 20
+    assert 20 < before < 40
+    assert after == pytest.approx(before, abs=1)
+
+
 def test_waiting_ends_with_an_error_that_names_what_did_not_happen():
     with pytest.raises(TimeoutError, match="the moon"):
         measure.wait_until("the moon", lambda: False, patience_s=0.05, step_s=0.01)
