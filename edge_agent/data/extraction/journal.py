@@ -116,8 +116,17 @@ class Journal:
         self._end += len(text)
 
     def sync(self) -> None:
-        """Make it durable. Until then a power cut may take its end, and images are made again."""
-        os.fsync(self._descriptor)
+        """Make it durable. Until then a power cut may take its end, and images are made again.
+
+        Raises OSError, and keeps what is whole: where files are written late, a full disk shows
+        only here, and takes bytes.
+        """
+        try:
+            os.fsync(self._descriptor)
+        except OSError:
+            self._end = _valid_bytes(self.folder / "journal")
+            os.ftruncate(self._descriptor, self._end)
+            raise
 
 
 def _require_ours(out: Path) -> None:
