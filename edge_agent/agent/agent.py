@@ -30,6 +30,7 @@ from fleet_model.errors import (
     StoppedError,
     StorageError,
 )
+from fleet_model.memory import give_back
 
 if TYPE_CHECKING:
     from fleet_model.bundle import Offer
@@ -210,6 +211,7 @@ class Agent:
         status.not_installed = ""
         status.publishes.append({"version": version, "bytes_down": received})
         self._file.set_state("idle")
+        give_back()
 
     def _tell_trial(self) -> None:
         last = self._installer.last

@@ -13,6 +13,7 @@ from edge_agent.robot.pause import pause_reason
 from edge_agent.robot.settings import AgentSettings
 from edge_agent.robot.train_when import Gate
 from fleet_model.errors import BusyError, FrameError, SettingsError, one_line
+from fleet_model.memory import give_back
 from fleet_model.types import EVALUATE, TRAIN
 
 if TYPE_CHECKING:  # each loads Flower: only robots that train need it
@@ -88,6 +89,7 @@ class Participation:
         if rounds and "bytes_up" not in rounds[-1]:
             rounds[-1]["bytes_up"], rounds[-1]["bytes_down"] = self._client.last_traffic
         self._file.set_state("idle")
+        give_back()
 
     def leave_fleet(self) -> None:
         """Leave the fleet; the next step joins it again."""
