@@ -47,6 +47,7 @@ class OfferedSubscription:
         reliability: str = "auto",
         depth: int = 4,
         lose: Callable[[int], None] = lambda count: None,
+        may_be_silent: bool = False,
     ) -> None:
         """Keep what to listen to; `tend` subscribes when somebody publishes.
 
@@ -58,6 +59,7 @@ class OfferedSubscription:
             reliability: one of RELIABILITIES; "auto" asks for what all publishers offer.
             depth: messages that wait in the middleware while the executor is busy.
             lose: gets how many messages the middleware has lost now.
+            may_be_silent: the log does not say why nothing arrives.
         """
         self.topic = str(node.resolve_topic_name(topic))
         self.offer: Offer | None = None
@@ -65,6 +67,7 @@ class OfferedSubscription:
         self._node, self._receive, self._lose = node, receive, lose
         self._types, self._reliability, self._depth = tuple(types), reliability, depth
         self._subscription: Any = None
+        self._may_be_silent = may_be_silent
         self._refused = ""  # the policy that kept a publisher from being heard
         self._heard = time.monotonic()
         self._next_word_s = _SILENCE_S
@@ -79,7 +82,7 @@ class OfferedSubscription:
         offer = self._choose(publishers)
         if offer and _must_renew(self.offer, offer):
             self._subscribe(offer)
-        if self.silent_s > self._next_word_s:
+        if self.silent_s > self._next_word_s and not self._may_be_silent:
             why = self._why(publishers)
             log.warning("%s: no message for %.0f s: %s", self.topic, self._next_word_s, why)
             self._next_word_s *= 2

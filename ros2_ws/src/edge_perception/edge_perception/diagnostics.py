@@ -44,7 +44,8 @@ class Diagnostics:
         self._publisher.publish(array)
 
     def close(self) -> None:
-        """Say it once more, then nothing."""
-        self.publish()
+        """Say it once more, unless a signal has ended ROS, then nothing."""
+        if self._node.context.ok():
+            self.publish()
         self._node.destroy_timer(self._timer)
         self._node.destroy_publisher(self._publisher)

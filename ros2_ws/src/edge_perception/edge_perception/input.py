@@ -28,11 +28,15 @@ class TopicInput:
         types: Sequence[str] = CAMERA_TYPES,
         reliability: str = "auto",
         depth: int = DEPTH,
+        may_be_silent: bool = False,
     ) -> None:
-        """Begin to listen; `receive` gets (type, serialized message) in the node's executor."""
+        """Begin to listen; `receive` gets (type, serialized message) in the node's executor.
+
+        Where silence is normal, as on a topic of events, it is no problem and is not told.
+        """
         self.lost = 0  # messages that the middleware lost
         self._node = node
-        self._wrong_type = ""
+        self._wrong_type, self._may_be_silent = "", may_be_silent
         self._subscription = OfferedSubscription(
             node,
             topic,
@@ -41,6 +45,7 @@ class TopicInput:
             reliability=reliability,
             depth=depth,
             lose=self._lose,
+            may_be_silent=may_be_silent,
         )
         self._timer = node.create_timer(TEND_S, self._tend)
         self._tend()
@@ -68,7 +73,7 @@ class TopicInput:
         if self._wrong_type:
             return self._wrong_type
         silent_s = self._subscription.silent_s
-        if silent_s < _WORRY_S:
+        if silent_s < _WORRY_S or self._may_be_silent:
             return ""
         return f"{self.topic}: no message for {silent_s:.0f} s: {self._subscription.why()}"
 

@@ -7,6 +7,7 @@ from edge_perception.parameters import ParameterSpec
 # Program of the package -> "module:attribute", a tuple of ParameterSpec.
 TABLES = {
     "camera_node": "edge_perception.camera.parameters:CAMERA",
+    "frame_recorder_node": "edge_perception.recorder.parameters:RECORDER",
     "perception_node": "edge_perception.perception.parameters:PERCEPTION",
 }
 

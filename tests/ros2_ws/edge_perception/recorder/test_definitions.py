@@ -34,6 +34,14 @@ def test_an_installed_type_comes_with_all_that_it_uses(installed):
     assert text.count("MSG: other_msgs/Pose") == 1
 
 
+def test_what_is_not_installed_is_taken_from_what_everybody_knows(installed):
+    installed("robot_msgs", "Event", "std_msgs/Header header\n")
+    text = definition_of("robot_msgs/msg/Event")
+    types = get_types_from_msg(text, "robot_msgs/msg/Event")
+    assert set(types) > {"robot_msgs/msg/Event", "std_msgs/msg/Header"}
+    assert "builtin_interfaces/msg/Time" in types
+
+
 def test_a_type_with_a_missing_part_is_not_described_by_half(installed):
     installed("robot_msgs", "Scene", "lost_msgs/Pose at\n")
     assert definition_of("robot_msgs/msg/Scene") == ""

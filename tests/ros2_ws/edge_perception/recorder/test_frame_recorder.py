@@ -103,7 +103,7 @@ def test_frames_above_a_limit_are_refused_and_counted(recording, spool_folder):
     stream(recorder, 61_000, 61_300)
     recorder.close()
     assert frames_in(spool_folder) == [0, 100, 200, 300, 400, 61_000, 61_100, 61_200]
-    assert recorder.status().counts["frames refused: per minute"] == 5
+    assert recorder.status().left_out["frame limit per minute"] == 5
 
 
 def test_triggers_above_a_limit_are_refused_and_counted(recording, spool_folder):
@@ -113,7 +113,7 @@ def test_triggers_above_a_limit_are_refused_and_counted(recording, spool_folder)
     assert recorder.trigger(at(900), 100 * MS, 0).refusal == "per hour"
     recorder.close()
     assert frames_in(spool_folder) == [400, 500]
-    assert recorder.status().counts["triggers refused: per hour"] == 1
+    assert recorder.status().left_out["event limit per hour"] == 1
 
 
 def test_a_trigger_tells_what_the_buffer_does_not_reach_back_to(recording):
@@ -136,7 +136,7 @@ def test_memory_stays_within_its_bound_and_what_goes_early_is_counted(recording,
     assert (triggered.frames, triggered.missing_ns > 0) == (20, True)
     recorder.close()
     assert frames_in(spool_folder) == list(range(3000, 5000, 100))
-    assert recorder.status().counts["dropped early: memory bound"] == 30
+    assert recorder.status().left_out["memory bound"] == 30
 
 
 def test_a_disk_that_is_too_slow_costs_frames_not_memory(recording, spool_folder, monkeypatch):
@@ -149,7 +149,7 @@ def test_a_disk_that_is_too_slow_costs_frames_not_memory(recording, spool_folder
     may_write.set()
     recorder.close()
     assert frames_in(spool_folder) == [0, 100, 200, 300, 400]
-    assert recorder.status().counts["lost: the disk is too slow"] == 5
+    assert recorder.status().left_out["disk too slow"] == 5
 
 
 def test_a_clock_that_is_set_back_empties_the_buffer(recording, spool_folder):
@@ -185,10 +185,19 @@ def test_the_disk_budget_holds_and_what_it_refuses_is_counted(recording, spool_f
     stream(recorder, 0, 6000)
     recorder.close()
     stamps = frames_in(spool_folder)
-    refused = recorder.status().counts["lost: disk budget"]
+    refused = recorder.status().left_out["disk budget"]
     assert 5 < len(stamps) < 30
     assert stamps == list(range(0, 100 * len(stamps), 100))
     assert refused == 60 - len(stamps)
+    assert on_disk(spool_folder) <= 20_000
+
+
+def test_the_budget_counts_the_bags_of_before_the_start(recording, spool_folder):
+    for begin in (0, 10_000):
+        recorder = recording({"budget_bytes": 20_000}, rate_hz=10)
+        stream(recorder, begin, begin + 5000)
+        recorder.close()
+    assert recorder.status().left_out["disk budget"] == 50
     assert on_disk(spool_folder) <= 20_000
 
 
@@ -200,7 +209,7 @@ def test_the_oldest_bags_make_room_where_that_is_wanted(recording, spool_folder)
     stamps = frames_in(spool_folder)
     assert stamps[-1] == 8900
     assert stamps[0] > 0
-    assert "lost: disk budget" not in recorder.status().counts
+    assert "disk budget" not in recorder.status().left_out
     assert on_disk(spool_folder) <= 40_000
 
 
@@ -227,7 +236,7 @@ def test_a_spool_that_cannot_be_written_is_told_and_frames_are_counted(recording
     stream(recorder, 0, 1000)
     recorder.close()
     status = recorder.status()
-    assert status.counts["lost: the disk fails"] == 10
+    assert status.left_out["disk fails"] == 10
     assert status.error
 
 
@@ -241,5 +250,5 @@ def test_a_frame_that_the_model_wants_is_kept_once(recording, spool_folder):
     recorder.trigger(at(300), 100 * MS, 0)
     recorder.close()
     assert sorted(frames_in(spool_folder)) == [100, 200, 300]
-    counts = recorder.status().counts
-    assert (counts["kept by margin"], counts["frames refused: per day"]) == (2, 1)
+    status = recorder.status()
+    assert (status.counts["kept by margin"], status.left_out["frame limit per day"]) == (2, 1)

@@ -62,6 +62,8 @@ class BagWriter:
     def __init__(self, files: BagFiles, topics: Mapping[str, TopicType]) -> None:
         """Begin a bag that declares all `topics`, also those of which nothing comes.
 
+        A topic that is added to `topics` later is declared with its first message.
+
         Raises:
             OSError: the disk is full, or the spool cannot be written.
         """
@@ -121,17 +123,15 @@ class McapFile:
         self._writer = Writer(stream, chunk_size=0, compression=CompressionType.NONE)
         self._writer.start(profile="ros2", library="fleetlearn")
         self._topics, self._channels = topics, dict[str, int]()
-        for topic, type_ in topics.items():
-            encoding = "ros2msg" if type_.definition else ""
-            schema = self._writer.register_schema(type_.type, encoding, type_.definition.encode())
-            self._channels[topic] = self._writer.register_channel(
-                topic, "cdr", schema, {"offered_qos_profiles": _QOS}
-            )
-        self.counts = dict.fromkeys(topics, 0)
+        self.counts = dict[str, int]()
+        for topic in list(topics):  # another thread may add one
+            self._declare(topic)
         self._first_ns = self._last_ns = 0
 
     def add(self, topic: str, data: bytes, log_ns: int, publish_ns: int) -> None:
         """Write one message, through to the operating system."""
+        if topic not in self._channels:  # its type was not known when the bag began
+            self._declare(topic)
         if not any(self.counts.values()):
             self._first_ns = self._last_ns = log_ns
         self._first_ns, self._last_ns = min(log_ns, self._first_ns), max(log_ns, self._last_ns)
@@ -141,11 +141,19 @@ class McapFile:
         self._stream.flush()
         self.counts[topic] += 1
 
+    def _declare(self, topic: str) -> None:
+        type_ = self._topics[topic]
+        encoding = "ros2msg" if type_.definition else ""
+        schema = self._writer.register_schema(type_.type, encoding, type_.definition.encode())
+        qos = {"offered_qos_profiles": _QOS}
+        self._channels[topic] = self._writer.register_channel(topic, "cdr", schema, qos)
+        self.counts[topic] = 0
+
     @property
     def summary_bytes(self) -> int:
         """What the summary and metadata.yaml take, at most."""
-        topics = sum(len(topic) + len(t.definition) + 1000 for topic, t in self._topics.items())
-        return topics + 1000 + 120 * sum(self.counts.values())
+        definitions = sum(1000 + len(self._topics[topic].definition) for topic in self.counts)
+        return definitions + 1000 + 120 * sum(self.counts.values())
 
     def finish(self) -> None:
         """Write the summary."""
@@ -169,13 +177,13 @@ class McapFile:
                 {
                     "topic_metadata": {
                         "name": topic,
-                        "type": type_.type,
+                        "type": self._topics[topic].type,
                         "serialization_format": "cdr",
                         "offered_qos_profiles": _QOS,
                     },
-                    "message_count": self.counts[topic],
+                    "message_count": count,
                 }
-                for topic, type_ in self._topics.items()
+                for topic, count in self.counts.items()
             ],
             "compression_format": "",
             "compression_mode": "",

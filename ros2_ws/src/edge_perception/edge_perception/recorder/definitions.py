@@ -16,20 +16,16 @@ _LINE = "=" * 80
 def definition_of(type_name: str) -> str:
     """Return the definition of "package/msg/Name" with those that it uses, as rosbag2 writes it.
 
-    The installed .msg files count, of the packages on AMENT_PREFIX_PATH; without them rosbags'
-    definitions of ROS 2 Humble. "" if neither knows the type: readers then need it themselves.
+    Of each the installed .msg file counts, of the packages on AMENT_PREFIX_PATH; else what rosbags
+    knows of ROS 2 Humble. "" if one of them is unknown: readers then need it themselves.
     """
-    return _installed(type_name) or _known_to_rosbags(type_name)
-
-
-def _installed(type_name: str) -> str:
     texts: dict[str, str] = {}
     wanted = [type_name]
     while wanted:
         name = wanted.pop(0)
         if name in texts:
             continue
-        text = _read(name)
+        text = _installed(name) or _known_to_rosbags(name)
         if text is None:
             return ""
         texts[name] = text
@@ -39,13 +35,22 @@ def _installed(type_name: str) -> str:
     return "\n".join(parts)
 
 
-def _read(type_name: str) -> str | None:
+def _installed(type_name: str) -> str | None:
     package, kind, name = type_name.split("/")
     for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
         path = Path(prefix, "share", package, kind, f"{name}.msg")
         if path.is_file():
             return path.read_text(encoding="utf-8")
     return None
+
+
+def _known_to_rosbags(type_name: str) -> str | None:
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    if type_name not in store.types:
+        return None
+    return store.generate_msgdef(type_name, ros_version=2)[0].partition(_LINE)[0]
 
 
 def _used_by(text: str, package: str) -> list[str]:
@@ -64,12 +69,3 @@ def _used_by(text: str, package: str) -> list[str]:
 def _short(type_name: str) -> str:
     package, _, name = type_name.split("/")
     return f"{package}/{name}"
-
-
-def _known_to_rosbags(type_name: str) -> str:
-    from rosbags.typesys import Stores, get_typestore
-
-    store = get_typestore(Stores.ROS2_HUMBLE)
-    if type_name not in store.types:
-        return ""
-    return store.generate_msgdef(type_name, ros_version=2)[0]

@@ -15,14 +15,14 @@ from typing import NamedTuple
 from edge_perception.recorder.limits import LimitedCount, Limits, RateSelection
 from edge_perception.recorder.message import LATE_NS, Message
 from edge_perception.recorder.pre_event_buffer import PreEventBuffer
-from edge_perception.recorder.spool import Spool
+from edge_perception.recorder.spool import Spool, SpoolStatus
 from edge_perception.recorder.windows import Windows
 
 from fleet_model.types import NS_PER_S
 
 _TICK_S = 0.5
 _RETRY_S = 10.0  # after an error of the disk
-_DISK = "the disk fails"
+_DISK = "disk fails"
 log = logging.getLogger(__name__)
 
 
@@ -48,13 +48,15 @@ class Triggered(NamedTuple):
 
 
 class Status(NamedTuple):
-    """The recorder in numbers, since its start; see docs/operate-robot.md."""
+    """The recorder in numbers since its start."""
 
-    counts: dict[str, int]
+    counts: Counter[str]  # frames and labels seen and written, triggers, frames by each reason
+    left_out: Counter[str]  # frames, labels and triggers by why they are not in a bag
+    recording: bool  # a trigger keeps frames now
+    buffered_frames: int
     memory_bytes: int  # never above RecorderSettings.max_bytes
     held_ns: int  # the age of the oldest message in the buffer
-    disk_bytes: int  # of all bags of this recorder
-    bags: int  # finished
+    disk: SpoolStatus  # as the writing thread has seen it last
     error: str  # of the disk, now; "" if all is well
 
 
@@ -71,10 +73,10 @@ class FrameRecorder:
         self._triggers = LimitedCount(settings.trigger_limits)
         self._queue = deque[Message]()
         self._queue_bytes = 0  # with the one that is being written
-        self._counts = Counter[str]()
+        self._counts, self._left_out = Counter[str](), Counter[str]()
         self._now_ns = self._first_frame_ns = 0
         self._event = False  # one goes on; or it is over, and its bag is to be made whole
-        self._disk = (0, 0, "")  # bytes, bags, error: as the writing thread has seen them
+        self._disk, self._error = spool.status(), ""
         self._changed = threading.Condition()
         self._closing = False
         self._not_before_s = 0.0
@@ -111,10 +113,10 @@ class FrameRecorder:
         """
         with self._changed:
             if refusal := self._triggers.refusal(self._now_ns):
-                self._counts[f"triggers refused: {refusal}"] += 1
+                self._left_out[f"event limit {refusal}"] += 1
                 return Triggered(refusal)
             self._triggers.add(self._now_ns)
-            self._counts["triggers"] += 1
+            self._counts["events"] += 1
             window = Windows()
             window.add(at_ns - before_ns, at_ns + after_ns)
             self._frame_windows.add(at_ns - before_ns, at_ns + after_ns)
@@ -136,15 +138,28 @@ class FrameRecorder:
             if not message.kept and self._keep_if_allowed(message, reason):
                 self._buffer.remove(message)
 
+    def rest(self) -> None:
+        """Forget what is buffered, end all events, make the bags whole. Messages may follow."""
+        with self._changed:
+            while self._buffer.remove_oldest():
+                pass
+            self._frame_windows, self._label_windows = Windows(), Windows()
+            self._event = True
+            self._changed.notify()
+
     def status(self) -> Status:
         """Return the numbers of now."""
         with self._changed:
             oldest = self._buffer.oldest()
             return Status(
-                dict(self._counts),
+                self._counts.copy(),
+                self._left_out.copy(),
+                bool(self._frame_windows),
+                self._buffer.frames,
                 self._buffer.size_bytes + self._queue_bytes,
                 self._now_ns - oldest.arrived_ns if oldest else 0,
-                *self._disk,
+                self._disk,
+                self._error,
             )
 
     def close(self) -> None:
@@ -156,7 +171,7 @@ class FrameRecorder:
 
     def _keep_if_allowed(self, frame: Message, reason: str) -> bool:
         if refusal := self._frames.refusal(frame.arrived_ns):
-            self._counts[f"frames refused: {refusal}"] += 1
+            self._left_out[f"frame limit {refusal}"] += 1
             return False
         self._frames.add(frame.arrived_ns)
         self._keep(frame, reason)
@@ -180,9 +195,9 @@ class FrameRecorder:
         while self._buffer.size_bytes + self._queue_bytes > room:
             oldest = self._buffer.remove_oldest()
             if oldest is None:
-                self._counts["lost: the disk is too slow"] += 1
+                self._left_out["disk too slow"] += 1
                 return False
-            self._counts["dropped early: memory bound"] += 1
+            self._left_out["memory bound"] += 1
         return True
 
     def _write(self) -> None:
@@ -209,7 +224,9 @@ class FrameRecorder:
         with self._changed:
             self._queue_bytes -= message.size_bytes
             if refusal:
-                self._counts[f"lost: {refusal}"] += 1
+                self._left_out[refusal] += 1
+            else:
+                self._counts["frames written" if message.is_frame else "labels written"] += 1
 
     def _try(self, step: Callable[[], str]) -> str:
         """Do a step on the disk; return why something was refused. After an error wait a while."""
@@ -222,7 +239,7 @@ class FrameRecorder:
             error = f"{failure.strerror or failure}"
             self._not_before_s = time.monotonic() + _RETRY_S
         with self._changed:
-            if error != self._disk[2]:
+            if error != self._error:
                 log.error("the spool: %s", error) if error else log.info("the spool is well again")
-            self._disk = (self._spool.size_bytes, self._spool.bags, error)
+            self._disk, self._error = self._spool.status(), error
         return refusal

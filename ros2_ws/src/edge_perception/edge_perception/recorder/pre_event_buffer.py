@@ -13,13 +13,14 @@ class PreEventBuffer:
         """Hold each message for `hold_ns` after its arrival."""
         self._hold_ns = hold_ns
         self._held: OrderedDict[int, Message] = OrderedDict()
-        self.size_bytes = 0
+        self.size_bytes = self.frames = 0
         self.let_go_ns = 0  # the moment of the last frame that nobody has taken
 
     def add(self, message: Message) -> None:
         """Hold a message, and let go of those that are too old."""
         self._held[id(message)] = message
         self.size_bytes += message.size_bytes
+        self.frames += message.is_frame
         self.expire(message.arrived_ns)
 
     def expire(self, now_ns: int) -> None:
@@ -33,6 +34,7 @@ class PreEventBuffer:
         """Let go of this message, if it is held."""
         if self._held.pop(id(message), None) is not None:
             self.size_bytes -= message.size_bytes
+            self.frames -= message.is_frame
 
     def remove_oldest(self) -> Message | None:
         """Let go of the oldest message; return it, or None if nothing is held."""

@@ -87,7 +87,7 @@ def _recover(files: BagFiles, source: BinaryIO) -> Recovered:
 
 
 def _channels(source: BinaryIO) -> Iterator[tuple[Channel, TopicType]]:
-    """Yield what the recorder has declared, all before its first message."""
+    """Yield what the recorder has declared."""
     schemas: dict[int, Schema] = {}
     for record, _ in _readable(source):
         if isinstance(record, Schema):
@@ -95,8 +95,6 @@ def _channels(source: BinaryIO) -> Iterator[tuple[Channel, TopicType]]:
         elif isinstance(record, Channel):
             schema = schemas[record.schema_id]
             yield record, TopicType(schema.name, schema.data.decode())
-        elif isinstance(record, Message):
-            return
 
 
 def _readable(source: BinaryIO) -> Iterator[tuple[McapRecord, int]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from edge_perception.recorder.bag import HIDDEN, BagFiles, BagWriter, TopicType
 from edge_perception.recorder.message import Message
@@ -40,6 +41,16 @@ class SpoolSettings:
     label_ns: int = NS_PER_S // 2  # labels so close to a frame belong to it
 
 
+class SpoolStatus(NamedTuple):
+    """The bags of one recorder in numbers."""
+
+    size_bytes: int  # of all of them
+    bag: str  # the one that is written; "" if none is
+    finished: int  # since the start
+    removed: int  # for the budget
+    recovered: Counter[str]  # bags, messages, lost bytes
+
+
 class Spool:
     """The bags of one recorder. For one thread."""
 
@@ -58,9 +69,9 @@ class Spool:
         self._labels = deque[Message]()  # the last ones, for the next bag
         self._is_abandoned = False
         self._others_bytes = 0  # what the bags before these take
-        self.bags = 0  # finished
-        self.removed = 0  # bags, for the budget
-        self.recovered = Counter[str]()  # bags, messages, lost bytes
+        self._finished = 0  # finished
+        self._removed = 0  # bags, for the budget
+        self._recovered = Counter[str]()  # bags, messages, lost bytes
 
     def add(self, message: Message) -> str:
         """Write a message; return "" or why it was refused.
@@ -108,7 +119,7 @@ class Spool:
         return ""
 
     def recover(self) -> str:
-        """Make bags of what was left unfinished, count and log it.
+        """Make bags of what was left unfinished, count and log it; measure what is there.
 
         Raises:
             OSError: the disk is full or fails; what is left is done the next time.
@@ -117,14 +128,15 @@ class Spool:
         make_directory(folder)
         remove_what_is_gone(folder)
         for name, messages, lost_bytes in recover_bags(folder):
-            self.recovered["bags"] += 1
-            self.recovered["messages"] += messages
-            self.recovered["lost bytes"] += lost_bytes
+            self._recovered["bags"] += 1
+            self._recovered["messages"] += messages
+            self._recovered["lost bytes"] += lost_bytes
             log.warning(
                 "%s was not finished: %d messages recovered, %d bytes lost",
                 *(name, messages, lost_bytes),
             )
         self._is_abandoned = False
+        self._look()
         return ""
 
     def abandon(self) -> None:
@@ -134,9 +146,14 @@ class Spool:
         self._ending = self._bag = None
         self._is_abandoned = True
 
+    def status(self) -> SpoolStatus:
+        """Return the numbers of now."""
+        bag = self._bag.files.name if self._bag else ""
+        recovered = self._recovered.copy()
+        return SpoolStatus(self._size_bytes, bag, self._finished, self._removed, recovered)
+
     @property
-    def size_bytes(self) -> int:
-        """What all bags of this recorder take on disk, as far as it knows."""
+    def _size_bytes(self) -> int:
         open_bags = filter(None, (self._ending, self._bag))
         return self._others_bytes + sum(bag.size_bytes for bag in open_bags)
 
@@ -158,7 +175,7 @@ class Spool:
     def _end(self) -> None:
         if self._ending:
             self._ending.close()
-            self._ending, self.bags = None, self.bags + 1
+            self._ending, self._finished = None, self._finished + 1
 
     def _begin(self, message: Message) -> None:
         at = datetime.fromtimestamp(message.arrived_ns / NS_PER_S, timezone.utc)
@@ -179,18 +196,18 @@ class Spool:
 
     def _has_room(self, message: Message) -> bool:
         budget = self._settings.budget_bytes
-        if self.size_bytes + message.size_bytes <= budget:
+        if self._size_bytes + message.size_bytes <= budget:
             return True
         if self._settings.remove_oldest:
             for folder in list(self._own()):
                 remove_bag(folder)
-                self.removed += 1
+                self._removed += 1
                 self._look()
-                if self.size_bytes + message.size_bytes <= budget:
+                if self._size_bytes + message.size_bytes <= budget:
                     return True
         elif self._monotonic_s() - self._looked_s >= _LOOK_S:
             self._look()
-        return self.size_bytes + message.size_bytes <= budget
+        return self._size_bytes + message.size_bytes <= budget
 
     def _look(self) -> None:
         """Measure what the finished bags take; others may have removed some."""
