@@ -13,9 +13,9 @@ BRINGUP = ROOT / "ros2_ws/src/edge_bringup"
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 # Parallel runs seldom share one, the workers of a run never. Others begin at 2: see edge_agent.
 DOMAINS = itertools.count(110 + os.getpid() % 20 * 4 + WORKER % 4, step=4)
-sys.path.append(str(Path(__file__).parent))
 if find_spec("edge_perception") is None:
     sys.path.append(str(ROOT / "ros2_ws/src/edge_perception"))
+sys.path.append(str(Path(__file__).parent))  # after that: a folder of tests has the package's name
 
 
 @pytest.fixture(scope="session")

@@ -197,7 +197,7 @@ def test_the_budget_counts_the_bags_of_before_the_start(recording, spool_folder)
         recorder = recording({"budget_bytes": 20_000}, rate_hz=10)
         stream(recorder, begin, begin + 5000)
         recorder.close()
-    assert recorder.status().left_out["disk budget"] == 50
+    assert recorder.status().left_out["disk budget"] >= 45
     assert on_disk(spool_folder) <= 20_000
 
 

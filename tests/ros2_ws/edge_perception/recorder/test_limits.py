@@ -2,7 +2,7 @@
 
 import pytest
 from edge_perception.recorder.limits import LimitedCount, Limits, RateSelection
-from edge_perception.recorder.windows import Windows
+from edge_perception.recorder.pre_event_buffer import Windows
 from recorded import MS, T0
 
 pytestmark = pytest.mark.base

@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 from edge_perception.recorder.limits import LimitedCount, Limits, RateSelection
 from edge_perception.recorder.message import LATE_NS, Message
-from edge_perception.recorder.pre_event_buffer import PreEventBuffer
+from edge_perception.recorder.pre_event_buffer import PreEventBuffer, Windows
 from edge_perception.recorder.spool import Spool, SpoolStatus
-from edge_perception.recorder.windows import Windows
 
 from fleet_model.types import NS_PER_S
 

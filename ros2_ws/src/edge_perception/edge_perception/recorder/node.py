@@ -2,13 +2,13 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from edge_perception.diagnostics import PERIOD_S, Diagnostics, Health
+from edge_perception.diagnostics import PERIOD_S, Health
 from edge_perception.input import TopicInput, image_topic
-from edge_perception.parameters import declare, read
+from edge_perception.managed_node import ManagedNode
 from edge_perception.process import run
 from edge_perception.recorder.bag import TopicType
 from edge_perception.recorder.definitions import definition_of
@@ -16,15 +16,14 @@ from edge_perception.recorder.events import EVENT_TYPES, Event, EventReader
 from edge_perception.recorder.frame_recorder import FrameRecorder, Status
 from edge_perception.recorder.message import LATE_NS, Message, moment_of, stamp_of
 from edge_perception.recorder.model_questions import ModelQuestions
-from edge_perception.recorder.parameters import RECORDER, Chosen, chosen
+from edge_perception.recorder.parameters import LONGEST_S, RECORDER, Chosen, chosen
 from edge_perception.recorder.pictures import COMPRESSED, RAW, frame_of_message, jpeg_of_raw
 from edge_perception.recorder.spool import Spool
-from edge_perception.recorder.told import Bounds, health, status_message
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from edge_perception.recorder.told import Bounds, health_of, status_message
 
 from edge_agent.data.frames.ros_subscription import message_class
 from fleet_model.durable import make_directory
-from fleet_model.errors import FrameError
+from fleet_model.errors import FrameError, StorageError
 from fleet_model.types import NS_PER_S
 
 _LABEL_TYPES = (
@@ -37,64 +36,45 @@ _LABEL_TYPES = (
 _DEPTH = 100  # messages that wait in the middleware while the executor is busy
 
 
-class FrameRecorderNode(LifecycleNode):  # type: ignore[misc]
+class FrameRecorderNode(ManagedNode):
     """Keeps frames while it is active. What it keeps is whole on disk when it is inactive."""
 
     def __init__(self) -> None:
-        super().__init__("frame_recorder")
-        declare(self, RECORDER)
-        self.configured = False
+        super().__init__("frame_recorder", RECORDER)
         self._recording: _Recording | None = None
 
-    def start(self) -> None:
-        """Begin to record, if that is wanted."""
-        if self.get_parameter("autostart").value:
-            self.trigger_configure()
-            if self.configured:
-                self.trigger_activate()
-
-    def stop(self) -> None:
-        """End whatever runs; the bags are whole then."""
-        if self._recording:
-            self._recording.close()
-        self._recording, self.configured = None, False
-
-    def on_configure(self, state: Any) -> Any:
-        """Open the spool. Where that fails the transition does, not the process."""
-        wanted = chosen(read(self, RECORDER), self.get_fully_qualified_name())
+    def configure(self, values: Mapping[str, Any]) -> None:
+        """Open the spool."""
+        wanted = chosen(values, self.get_fully_qualified_name())
         try:
             make_directory(wanted.spool.folder)
         except OSError as error:
-            self.get_logger().error(
+            raise StorageError(
                 f"spool {wanted.spool.folder}: {error.strerror}; set the parameter spool to a "
                 "folder that this user may write"
-            )
-            return TransitionCallbackReturn.FAILURE
+            ) from error
         self._recording = _Recording(self, wanted)
-        self.configured = True
-        return TransitionCallbackReturn.SUCCESS
 
-    def on_activate(self, state: Any) -> Any:
+    def activate(self) -> None:
         """Listen."""
         assert self._recording
         self._recording.listen()
-        return super().on_activate(state)
 
-    def on_deactivate(self, state: Any) -> Any:
+    def deactivate(self) -> None:
         """Listen no more, and make the bags whole."""
+        if self._recording:
+            self._recording.rest()
+
+    def cleanup(self) -> None:
+        """Let go of everything."""
+        if self._recording:
+            self._recording.close()
+        self._recording = None
+
+    def health(self) -> Health:
+        """Return what is wrong: the disk before frames that do not come."""
         assert self._recording
-        self._recording.rest()
-        return super().on_deactivate(state)
-
-    def on_cleanup(self, state: Any) -> Any:
-        """Let go of everything."""
-        self.stop()
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: Any) -> Any:
-        """Let go of everything."""
-        self.stop()
-        return TransitionCallbackReturn.SUCCESS
+        return self._recording.health()
 
 
 class _Recording:
@@ -121,7 +101,6 @@ class _Recording:
         self._publisher = node.create_publisher(RecorderStatus, "~/status", 1)
         self._service = node.create_service(RecordEvent, "~/record_event", self._serve)
         self._timer = node.create_timer(PERIOD_S, self._tell)
-        self._diagnostics = Diagnostics(node, self._measure)
 
     def listen(self) -> None:
         """Take frames, labels and events."""
@@ -150,10 +129,24 @@ class _Recording:
         self._recorder.close()
         if self._node.context.ok():  # no signal has ended it
             self._tell()
-        self._diagnostics.close()
         self._node.destroy_timer(self._timer)
         self._node.destroy_service(self._service)
         self._node.destroy_publisher(self._publisher)
+
+    def health(self) -> Health:
+        """Return how it is; what was left out since the last time is a warning."""
+        status = self._recorder.status()
+        problems = [topic_input.problem() for topic_input in self._inputs]
+        if self._questions:
+            problems.append(self._questions.error)
+        counts = {
+            "lost in transport": sum(topic_input.lost for topic_input in self._inputs),
+            **{f"unreadable: {why}": count for why, count in self._unreadable.items()},
+            **(self._questions.counts if self._questions else {}),
+        }
+        found = health_of(status, self._before, problems, self._bounds)
+        self._before = status
+        return found._replace(values={**found.values, **counts})
 
     def _listen(
         self, topic: str, types: Sequence[str], take: Callable[..., None], **options: Any
@@ -196,6 +189,8 @@ class _Recording:
     def _follow(self, event: Event) -> str:
         """Keep what is around an event; return what came of it, in words."""
         settings, now_ns = self._wanted.recorder, self._now_ns()
+        if not (event.before_s <= LONGEST_S and event.after_s <= LONGEST_S):  # NaN is not, either
+            return f"nothing is kept: before_s and after_s are at most {LONGEST_S:g}"
         before_ns = settings.before_ns if event.before_s < 0 else round(event.before_s * NS_PER_S)
         after_ns = settings.after_ns if event.after_s < 0 else round(event.after_s * NS_PER_S)
         is_ours = abs(now_ns - event.stamp_ns) <= settings.before_ns + LATE_NS
@@ -246,20 +241,6 @@ class _Recording:
         now = self._node.get_clock().now().to_msg()
         status = self._recorder.status()
         self._publisher.publish(status_message(status, self._bounds, now))
-
-    def _measure(self) -> Health:
-        status = self._recorder.status()
-        problems = [topic_input.problem() for topic_input in self._inputs]
-        if self._questions:
-            problems.append(self._questions.error)
-        counts = {
-            "lost in transport": sum(topic_input.lost for topic_input in self._inputs),
-            **{f"unreadable: {why}": count for why, count in self._unreadable.items()},
-            **(self._questions.counts if self._questions else {}),
-        }
-        found = health(status, self._before, problems, self._bounds)
-        self._before = status
-        return found._replace(values={**found.values, **counts})
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from edge_perception.recorder.spool import SpoolSettings
 
 from fleet_model.types import NS_PER_S
 
+LONGEST_S = 3600.0  # before and after an event
 _MOST = 1_000_000  # of what has no natural bound
 
 RECORDER = (
@@ -33,8 +34,8 @@ RECORDER = (
     ),
     ParameterSpec("label_topics", (), "topics with labels, recorded around each kept frame"),
     ParameterSpec("label_window_s", 0.5, "labels so close to a kept frame are kept", 0.0, 60.0),
-    ParameterSpec("before_s", 10.0, "seconds kept of before an event", 0.0, 3600.0),
-    ParameterSpec("after_s", 10.0, "seconds kept of after an event", 0.0, 3600.0),
+    ParameterSpec("before_s", 10.0, "seconds kept of before an event", 0.0, LONGEST_S),
+    ParameterSpec("after_s", 10.0, "seconds kept of after an event", 0.0, LONGEST_S),
     ParameterSpec(
         "buffer_mb", 256.0, "memory for frames that wait for an event or the disk", 1.0, 65536.0
     ),

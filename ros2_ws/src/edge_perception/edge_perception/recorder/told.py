@@ -41,7 +41,7 @@ def status_message(status: Status, bounds: Bounds, now: Any) -> Any:
     return message
 
 
-def health(
+def health_of(
     status: Status, before: Status | None, problems: Sequence[str], bounds: Bounds
 ) -> Health:
     """Return what diagnostics say.
