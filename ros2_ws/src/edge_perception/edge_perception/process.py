@@ -68,9 +68,13 @@ def _log_through(node: Any) -> None:
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            levels = {logging.INFO: "info", logging.WARNING: "warning", logging.DEBUG: "debug"}
-            say = getattr(node.get_logger(), levels.get(record.levelno, "error"))
-            say(record.getMessage())
+            say, text = node.get_logger(), record.getMessage()
+            if record.levelno >= logging.ERROR:  # rclpy allows one level for each line of code
+                say.error(text)
+            elif record.levelno >= logging.WARNING:
+                say.warning(text)
+            else:
+                say.info(text)
 
     handler = Handler()
     for name in ("fleet_model", "edge_agent", "edge_perception"):

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 NODE = """
+import logging
 import sys
 from edge_perception.diagnostics import Diagnostics, Health
 from edge_perception.parameters import ParameterSpec, declare
@@ -23,6 +24,8 @@ class Tested(Node):
         print("ready", flush=True)
         if self.get_parameter("rate_hz").value == 2.0:
             raise SettingsError("rate_hz is 2.0, expected\\n another one")
+        for level in (logging.WARNING, logging.INFO, logging.ERROR, logging.WARNING):
+            logging.getLogger("fleet_model.tested").log(level, "level %d", level)
     def stop(self):
         print("stopped", flush=True)
 
@@ -72,6 +75,16 @@ def test_a_parameter_of_another_type_or_range_is_one_line(started, given):
     assert err.startswith("tested_node: ")
     assert "rate_hz" in err
     assert err.count("\n") == 1
+
+
+def test_lines_of_every_level_of_the_packages_that_it_uses_are_in_its_log(started):
+    process, lines = started(), []
+    while len(lines) < 4:
+        line = process.stderr.readline()
+        assert line, "it has ended"
+        if "level" in line:
+            lines.append(line.split("] ")[0][1:] + line[-4:-1])
+    assert lines == ["WARN 30", "INFO 20", "ERROR 40", "WARN 30"]
 
 
 def test_an_unknown_parameter_is_told_in_the_log(started):
