@@ -27,7 +27,8 @@ from typing import NamedTuple
 from run_scenarios import NOT_PERMITTED, SCENARIOS, WRONG
 
 REPOSITORY = Path(__file__).parents[2]
-PACKAGES = "fleet_model", "edge_agent", "cloud_server"
+RECORDER = "ros2_ws/src/edge_perception/edge_perception"
+PACKAGES = "fleet_model", "edge_agent", "cloud_server", RECORDER
 DURABLE = "fleet_model/durable.py"
 SYNCS = "fsync", "fdatasync", "syncfs"  # os.sync is not used
 # Call sites whose removal may go unnoticed, and why.
@@ -150,6 +151,7 @@ class Copy:
         ignore = shutil.ignore_patterns("__pycache__")
         for name in (*PACKAGES, "tests/power_cuts", "tests/data/tiny_bundle"):
             shutil.copytree(REPOSITORY / name, folder / name, ignore=ignore)
+        shutil.copy(REPOSITORY / "tests/bag_writer.py", folder / "tests")
         source = (folder / DURABLE).read_bytes()
         for site in reversed(sites(folder)):  # the module once more, without any sync
             if site.file == DURABLE and site.called in SYNCS:

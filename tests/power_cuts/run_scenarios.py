@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the packages beside these tests
+sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[2] / "ros2_ws/src/edge_perception"))
 
 import reached
 from power_cuts import Scenario, WrongStateError, cut_everywhere
@@ -54,6 +56,8 @@ SCENARIOS = {
     "extract-coco": "data_scenarios:COCO",
     "extract-tfds": "data_scenarios:TFDS",
     "ingest": "data_scenarios:INGEST",
+    "record": "recording_scenarios:RECORD",
+    "first-recording": "recording_scenarios:FIRST_RECORDING",
     "reports": "report_scenarios:REPORTS",
     "renew": "init_scenarios:RENEW",
     "init": "init_scenarios:INIT",

@@ -230,9 +230,9 @@ def test_bags_that_follow_each_other_have_each_frame_once_with_its_label(recordi
 
 
 def test_a_spool_that_cannot_be_written_is_told_and_frames_are_counted(recording, spool_folder):
+    recorder = recording(rate_hz=10)
     spool_folder.rmdir()
     spool_folder.write_text("a file")
-    recorder = recording(rate_hz=10)
     stream(recorder, 0, 1000)
     recorder.close()
     status = recorder.status()

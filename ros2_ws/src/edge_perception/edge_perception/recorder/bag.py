@@ -19,7 +19,7 @@ import yaml
 from edge_perception.recorder.message import Message
 from mcap.writer import CompressionType, Writer
 
-from fleet_model.durable import make_directory, name_durably, rename_durably, write_durably
+from fleet_model.durable import name_durably, rename_durably, write_durably
 
 HIDDEN, PART, OPEN = ".", ".part", ".open"
 MCAP = "_0.mcap"
@@ -68,7 +68,7 @@ class BagWriter:
             OSError: the disk is full, or the spool cannot be written.
         """
         self.files = files
-        make_directory(files.folder)
+        files.folder.mkdir()  # it is renamed at the end: this name need not last
         self._stream = files.open.open("xb")
         fcntl.flock(
             self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB

@@ -22,7 +22,6 @@ from edge_perception.recorder.spool import Spool
 from edge_perception.recorder.told import Bounds, health_of, status_message
 
 from edge_agent.data.frames.ros_subscription import message_class
-from fleet_model.durable import make_directory
 from fleet_model.errors import FrameError, StorageError
 from fleet_model.types import NS_PER_S
 
@@ -47,13 +46,12 @@ class FrameRecorderNode(ManagedNode):
         """Open the spool."""
         wanted = chosen(values, self.get_fully_qualified_name())
         try:
-            make_directory(wanted.spool.folder)
+            self._recording = _Recording(self, wanted)
         except OSError as error:
             raise StorageError(
                 f"spool {wanted.spool.folder}: {error.strerror}; set the parameter spool to a "
                 "folder that this user may write"
             ) from error
-        self._recording = _Recording(self, wanted)
 
     def activate(self) -> None:
         """Listen."""

@@ -60,7 +60,12 @@ class Spool:
         topics: Mapping[str, TopicType],
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Keep what to write; the first bag begins with the first message."""
+        """Make the folder; the first bag begins with the first message.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        make_directory(settings.folder)
         self._settings, self._topics, self._monotonic_s = settings, topics, monotonic_s
         self._bag: BagWriter | None = None
         self._ending: BagWriter | None = None  # the one before, which waits for its last labels
@@ -125,7 +130,6 @@ class Spool:
             OSError: the disk is full or fails; what is left is done the next time.
         """
         folder = self._settings.folder
-        make_directory(folder)
         remove_what_is_gone(folder)
         for name, messages, lost_bytes in recover_bags(folder):
             self._recovered["bags"] += 1
