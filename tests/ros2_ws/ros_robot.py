@@ -1,5 +1,6 @@
 """A robot's ROS processes, and a node of the test that listens to them."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ class Processes:
     """Starts programs of the workspace; every one of them is gone at the end."""
 
     def __init__(self, workspace):
+        self.environment = dict(os.environ)
         self._programs = workspace / "install/edge_perception/lib/edge_perception"
         self._started = []
 
@@ -39,6 +41,7 @@ class Processes:
         pipe = subprocess.PIPE
         process = subprocess.Popen(
             [sys.executable, *map(str, command)],
+            env=self.environment,
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,

@@ -28,6 +28,7 @@ class FollowedModel:
             answers: gets every model once it answers; also from another thread.
         """
         self.problem = ""  # why there is no model
+        self._current = current
         self._answers = answers
         self._make = partial(
             FollowingEngine,
@@ -51,7 +52,7 @@ class FollowedModel:
         try:
             self._following = self._make()
         except (FleetError, OSError) as error:
-            self.problem = f"no model answers: {error}; the robot's agent installs one"
+            self.problem = f"no model answers, {self._current}: {error} The agent installs one."
         else:
             self.problem = ""
             self._answers(self._following.now)

@@ -15,6 +15,7 @@ from edge_perception.perception.pipeline import Pipeline
 from edge_perception.perception.publications import Publications
 from edge_perception.perception.results import output_for
 from edge_perception.process import run
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
@@ -47,7 +48,9 @@ class PerceptionNode(ManagedNode):
             self.get_logger().error(self._model.problem)
         timer = self.create_timer(PERIOD_S, self._model.look)
         enable = self.create_service(SetBool, "~/enable", self._enable)
-        reload = self.create_service(Trigger, "~/reload_model", self._reload)
+        # A group of its own: images are taken while its call waits for the model.
+        alone = MutuallyExclusiveCallbackGroup()
+        reload = self.create_service(Trigger, "~/reload_model", self._reload, callback_group=alone)
         self._owned = [
             lambda: self.destroy_timer(timer),
             lambda: self.destroy_service(enable),

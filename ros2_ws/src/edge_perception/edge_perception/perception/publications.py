@@ -32,10 +32,13 @@ class Publications:
         self._debug = node.create_publisher(CompressedImage, "~/debug_image/compressed", 1)
         self._results: dict[str, tuple[Output, Any]] = {}  # by what a model answers
         self._lock = threading.Lock()
+        self._closed = False
 
     def model_answers(self, engine: TFLiteEngine) -> None:
         """Say which model answers from now on."""
         manifest, task = engine.manifest, engine.workload.task
+        if self._closed:  # it was still loading
+            return
         self._output(task.answer)  # subscribers can find the topic before the first image
         info = ModelInfo(
             workload=manifest.workload.name,
@@ -58,6 +61,7 @@ class Publications:
 
     def close(self) -> None:
         """Destroy the publishers."""
+        self._closed = True
         results = [publisher for _, publisher in self._results.values()]
         for publisher in (self._model_info, self._debug, *results):
             self._node.destroy_publisher(publisher)
