@@ -64,7 +64,8 @@ def declare(node: Any, table: Sequence[ParameterSpec]) -> None:
         if isinstance(spec.default, tuple):  # the default [] would be taken for bytes
             default = Parameter(spec.name, Parameter.Type.STRING_ARRAY, list(spec.default))
             node.declare_parameter(spec.name, Parameter.Type.STRING_ARRAY, descriptor)
-            if node.get_parameter_or(spec.name, default) is default:
+            given = node.get_parameter_or(spec.name, default)
+            if given is default or given.type_ == Parameter.Type.NOT_SET:  # the latter on Humble
                 node.set_parameters([default])
         else:
             node.declare_parameter(spec.name, spec.default, descriptor)
