@@ -25,6 +25,7 @@ from rclpy.node import Node  # noqa: E402
 from std_msgs.msg import Bool, Empty  # noqa: E402
 
 PATIENCE_S = 240
+BUNDLE = Path(__file__).parents[3] / "data/tiny_bundle"
 PUBLISHER = Path(__file__).parent / "publish_stream.py"
 
 
@@ -324,6 +325,20 @@ def test_raw_images_are_kept_as_jpegs_when_something_becomes_true(operator, came
     assert stamps == published[: len(stamps)]
     (bag,) = bags_in(spool_folder)
     assert len(by_agent(bag)) == len(stamps)
+
+
+def test_frames_that_the_running_model_is_unsure_of_are_kept(operator, camera, spool_folder):
+    asked = {"model": str(BUNDLE), "margin_below": 1.0, "model_rate_hz": 10.0}
+    with recorder(spool_folder, frames_per_hour=3, **asked):
+        stream = camera(30, 320, 240)
+        limit = "frame limit per hour"
+        operator.wait_for(lambda: operator.status and limit in operator.status[-1].left_out)
+        told = operator.status[-1]
+        assert (told.frames_written, told.events) == (3, 0)
+        assert told.frames_received > 3
+    stamps, _, _ = recorded(spool_folder)
+    assert len(stamps) == 3
+    assert set(stamps) < set(stream.end())
 
 
 def test_limits_and_the_disk_budget_are_told(operator, camera, spool_folder):

@@ -5,7 +5,7 @@ import os
 import pytest
 from edge_perception.recorder.bag import BagFiles, BagWriter
 from edge_perception.recorder.recovery import Recovered, recover_bags
-from recorded import TOPICS, bags_in, by_agent, frame, frames_in, label
+from recorded import CAMERA, LABELS, TOPICS, bags_in, by_agent, by_rosbags, frame, frames_in, label
 
 pytestmark = pytest.mark.base
 
@@ -47,6 +47,26 @@ def test_a_file_cut_anywhere_keeps_what_is_before_the_cut_and_counts_the_rest(
                 file.unlink()
             bag.rmdir()
     assert kept == {0, 1, 2, 3}
+
+
+def test_a_damaged_byte_ends_what_is_recovered(spool_folder, unfinished):
+    content = bytearray(unfinished.read_bytes())
+    content[content.rindex(b"\xff\xd8")] ^= 1  # where the last picture begins
+    unfinished.write_bytes(content)
+    ((_, messages, lost_bytes),) = recover_bags(spool_folder)
+    assert (messages, frames_in(spool_folder)) == (2, [0])
+    assert lost_bytes > len(frame(33).data)
+
+
+def test_a_topic_that_came_later_is_recovered_as_well(spool_folder):
+    topics = {CAMERA: TOPICS[CAMERA]}
+    writer = BagWriter(BagFiles(spool_folder, "r1"), topics)
+    writer.add(frame(0))
+    topics[LABELS] = TOPICS[LABELS]
+    writer.add(label(5))
+    writer.abandon()
+    assert list(recover_bags(spool_folder)) == [Recovered("r1", 2, 0)]
+    assert by_rosbags(spool_folder / "r1") == [(CAMERA, 0), (LABELS, 5)]
 
 
 def test_zeros_after_a_power_cut_are_counted_as_lost(spool_folder, unfinished):
