@@ -114,6 +114,7 @@ fuzz: $(VENV)/.installed ## a million damaged inputs for each reader of messages
 
 soak: $(VENV)/.installed fuzz ## the long suites whole: hours rather than minutes (ARGS="..." is passed on)
 	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest --timeout 7200 $(ARGS)
+	@HYPOTHESIS_PROFILE=soak $(MAKE) --no-print-directory test-ros ARGS=
 
 bench: $(VENV)/.installed ## measure this project beside its peers and print the ratios
 	@for name in startup agent_cost round_time extract server_memory recovery simulate aging deploy; do \

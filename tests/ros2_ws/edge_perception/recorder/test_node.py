@@ -72,7 +72,8 @@ class Operator:
 
     def spin(self, seconds):
         end = time.monotonic() + seconds
-        self.wait_for(lambda: time.monotonic() >= end)
+        while time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.05)
 
     def _call(self, kind, name, request):
         client = self.node.create_client(kind, name)
