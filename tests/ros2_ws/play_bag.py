@@ -29,7 +29,7 @@ def main(bag: str, topic: str, reliability: str, rate_hz: str, subscribers: str 
     rclpy.init()
     node = rclpy.create_node("camera_driver")
     publisher = node.create_publisher(
-        kind, topic, QoSProfile(depth=5, reliability=RELIABILITIES[reliability])
+        kind, topic, QoSProfile(depth=100, reliability=RELIABILITIES[reliability])
     )
     while publisher.get_subscription_count() < int(subscribers):
         time.sleep(0.02)

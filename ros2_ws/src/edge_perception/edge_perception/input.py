@@ -11,8 +11,8 @@ __all__ = ["RELIABILITIES", "TRANSPORTS", "TopicInput", "image_topic"]
 
 TRANSPORTS = ("raw", "compressed")
 # Messages that wait in the middleware while the process gets no CPU. What does not fit is lost and
-# not counted, so it is a third of a second rather than the one image that is worked on next.
-DEPTH = 10
+# not counted, so it is a second at 30 Hz rather than the one image that is worked on next.
+DEPTH = 30
 _WORRY_S = 3.0  # without a message: then diagnostics say why
 
 
