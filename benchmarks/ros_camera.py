@@ -54,7 +54,7 @@ def main() -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     ended = threading.Event()
-    hearing = threading.Thread(target=_hear, args=(executor, ended))
+    hearing = threading.Thread(target=_hear, args=(executor, ended), daemon=True)
     hearing.start()
     _wait_for_the_node(node, publisher, results)
     process = psutil.Process(int(pid))

@@ -34,13 +34,14 @@ WORK = ROOT / "build" / "bench" / "ros_latency"
 PYTHON = ROOT / ".venv-ros" / "bin" / "python"
 WORKSPACE = ROOT / "ros2_ws"
 SETUP = ROOT / "build" / "ros2_ws" / "install" / "local_setup.sh"
+PROGRAM = SETUP.parent / "edge_perception" / "lib" / "edge_perception" / "perception_node"
 PROFILE = WORKSPACE / "src" / "edge_bringup" / "config" / "fast_dds.xml"
 SATURATING_HZ = 200.0
 HD, VGA = (1280, 720), (640, 480)
 PICTURES, QUALITY = 8, 90
 ARMS, TRANSPORTS = ("ours", "plain"), ("compressed", "raw")
 DOMAINS = {"ours": "213", "plain": "214"}  # who is not looked at hears nothing
-OUTPUT = {"ours": "/perception_node/classification", "plain": "/plain_node/predictions"}
+OUTPUT = {"ours": "/perception/classification", "plain": "/plain_node/predictions"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +187,7 @@ class Bench:
             "output": "edge_perception_msgs",
         }
         given = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
-        ours = ["-m", "edge_perception.perception.node", "--ros-args", *given]
+        ours = [PROGRAM, "--ros-args", *given]
         words = {"plain": plain, "ours": ours}[arm]
         return services.start(arm, [PYTHON, *words], self._of(arm))
 

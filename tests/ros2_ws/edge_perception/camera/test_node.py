@@ -25,13 +25,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 T0 = BagWriter.START_NS
 PERIOD_NS = 33_333_333
 PATIENCE_S = 240
+INACTIVE = (b"\0", "inactive: `ros2 lifecycle set` activates it")
 TOPICS = {"image": Image, "image/compressed": CompressedImage, "camera_info": CameraInfo}
 
 
 class Listener:
     """Keeps every message of the topics, reliably."""
 
-    def __init__(self, topics):
+    def __init__(self, topics, prefix=""):
         self.context = Context()
         self.context.init([])
         self.node = Node("listener", context=self.context)
@@ -41,7 +42,7 @@ class Listener:
         self.health = []
         for topic in topics:
             self.node.create_subscription(
-                TOPICS[topic], topic, self.got[topic].append, QoSProfile(depth=1000)
+                TOPICS[topic], prefix + topic, self.got[topic].append, QoSProfile(depth=1000)
             )
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.keep_health, 100)
 
@@ -67,8 +68,8 @@ class Listener:
 def listen(domain):
     made = []
 
-    def start(*topics):
-        made.append(Listener(topics))
+    def start(*topics, **options):
+        made.append(Listener(topics, **options))
         return made[-1]
 
     yield start
@@ -77,19 +78,19 @@ def listen(domain):
 
 
 @contextmanager
-def camera_node(**parameters):
+def camera_node(words=(), **parameters):
     """Run the node; at the end it is told to stop, says nothing wrong and ends with 0."""
-    words = [w for n, v in parameters.items() for w in ("-p", f"{n}:={json.dumps(v)}")]
-    command = [sys.executable, "-m", "edge_perception.camera.node", "--ros-args", *words]
+    given = [w for n, v in parameters.items() for w in ("-p", f"{n}:={json.dumps(v)}")]
+    command = [sys.executable, "-m", "edge_perception.camera.node", "--ros-args", *words, *given]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         yield process
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=PATIENCE_S)
+        _, process.said = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
+    assert process.returncode == 0, process.said
+    assert "Traceback" not in process.said
 
 
 def a_bag(path, count=30):
@@ -117,7 +118,7 @@ def test_a_bag_comes_out_as_it_was_recorded(listen, tmp_path):
     with camera_node(source=str(bag), stamps="recorded", wait_for_subscribers=3, **more):
         listener.wait_for(lambda: all(len(got) == 30 for got in listener.got.values()))
         assert time.monotonic() - begun_s >= 29 * PERIOD_NS / 1e9
-        listener.wait_for(lambda: (b"\0", "inactive") in listener.health)
+        listener.wait_for(lambda: INACTIVE in listener.health)
     for topic in TOPICS:
         assert listener.stamps(topic) == [T0 + i * PERIOD_NS for i in range(30)]
         assert {message.header.frame_id for message in listener.got[topic]} == {"front"}
@@ -158,7 +159,7 @@ def test_a_loop_stamped_now_goes_on_and_is_told_to_be_well(listen, tmp_path):
     listener = listen("image/compressed")
     with camera_node(source=str(bag), loop=True, transports="compressed", rate_hz=50.0):
         listener.wait_for(lambda: len(listener.got["image/compressed"]) > 10)
-        listener.wait_for(lambda: any(word.endswith("Hz") for _, word in listener.health))
+        listener.wait_for(lambda: (b"\0", "plays bag") in listener.health)
         assert listener.node.count_publishers("image") == 0
     stamps = listener.stamps("image/compressed")
     assert before_ns < stamps[0]
@@ -184,7 +185,7 @@ def test_raw_images_keep_their_padding_and_get_no_calibration_of_another_size(li
 def test_a_lifecycle_manager_plays_it_twice(listen, tmp_path):
     bag = a_bag(tmp_path / "bag", 4)
     listener = listen("image/compressed")
-    client = listener.node.create_client(ChangeState, "/camera_node/change_state")
+    client = listener.node.create_client(ChangeState, "/camera/change_state")
 
     def change(transition):
         request = ChangeState.Request()
@@ -201,21 +202,30 @@ def test_a_lifecycle_manager_plays_it_twice(listen, tmp_path):
             assert change(3)  # activate
             listener.wait_for(lambda count=count: len(got) == count)
             listener.health.clear()
-            listener.wait_for(lambda: (b"\0", "inactive") in listener.health)
+            listener.wait_for(lambda: INACTIVE in listener.health)
     assert [bytes(m.data) for m in got] == 2 * [encode(i) for i in range(4)]
 
 
-@pytest.mark.parametrize(
-    ("parameters", "expected"),
-    [
-        ({"source": "/no/such"}, "such: no such file or folder"),
-        ({"source": "rtsp://h/x", "stamps": "then"}, "is 'then', expected one of now, recorded"),
-    ],
-)
-def test_what_cannot_be_is_said_in_one_line_and_ends_the_process(domain, parameters, expected):
-    words = [w for n, v in parameters.items() for w in ("-p", f"{n}:={v}")]
-    command = [sys.executable, "-m", "edge_perception.camera.node", "--ros-args", *words]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert run.returncode == 2, run.stderr
+def test_a_source_that_is_not_there_is_told_in_the_log_and_on_diagnostics(listen):
+    listener = listen()
+    with camera_node(source="/no/such") as process:
+        listener.wait_for(lambda: (b"\2", "such: no such file or folder") in listener.health)
+    assert "[camera]: such: no such file or folder" in process.said
+
+
+def test_remaps_of_the_image_count_for_what_lies_beside_it(listen, tmp_path):
+    bag = a_bag(tmp_path / "bag", 3)
+    listener = listen("image/compressed", "camera_info", prefix="/front/")
+    remap = ["-r", "image:=/front/image"]
+    with camera_node(source=str(bag), wait_for_subscribers=2, words=remap):
+        listener.wait_for(lambda: all(len(got) == 3 for got in listener.got.values()))
+
+
+def test_a_value_that_cannot_be_ends_the_process_with_one_line(domain):
+    command = [sys.executable, "-m", "edge_perception.camera.node", "--ros-args"]
+    run = subprocess.run(
+        [*command, "-p", "stamps:=then"], capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert run.returncode == 2
     (line,) = run.stderr.splitlines()
-    assert expected in line
+    assert "stamps is 'then', expected one of now, recorded" in line

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from edge_perception.camera.calibration import Calibration, read_calibration
@@ -10,14 +10,13 @@ from edge_perception.camera.image_data import jpeg_data, raw_data
 from edge_perception.camera.parameters import CAMERA
 from edge_perception.camera.player import UNTIMED_HZ, Pace, Player
 from edge_perception.camera.source import CameraSource
-from edge_perception.diagnostics import ERROR, OK, WARN, Diagnostics, Health
-from edge_perception.parameters import declare, read
+from edge_perception.diagnostics import ERROR, OK, WARN, Health
+from edge_perception.input import TRANSPORTS, image_topic
+from edge_perception.managed_node import ManagedNode
 from edge_perception.process import run
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from fleet_model.errors import FleetError, SettingsError
 from fleet_model.types import NS_PER_S, Frame
 
 _TEND_S = 0.1
@@ -32,118 +31,96 @@ class _Ready(NamedTuple):
     info: CameraInfo
 
 
-class CameraNode(LifecycleNode):
+class CameraNode(ManagedNode):
     """Plays its source while it is active; at the end of a recording it deactivates itself."""
 
     def __init__(self) -> None:
-        """Declare the parameters.
-
-        Raises:
-            ValueError: a parameter has a value that it cannot have.
-        """
-        super().__init__("camera_node")
-        declare(self, CAMERA)
-        self.configured = False
-        self._values: dict[str, Any] = {}
+        """Declare the parameters; raises what `declare` raises."""
+        self._values: Mapping[str, Any] = {}
         self._calibration: Calibration | None = None
         self._player: Player[_Ready] | None = None
-        self._refusal = ""  # why the last transition failed
         self._infos: dict[tuple[int, int], CameraInfo] = {}
         self._image = self._compressed = self._info = self._tending = None
         self._is_live = self._waits = False
         self._last_s = 0.0  # when a picture was sent
         self._before = (0.0, 0)  # the last look of diagnostics: when, pictures sent until then
+        super().__init__("camera", CAMERA)
 
-    def start(self) -> None:
-        """Become active, unless a lifecycle manager does it; raises SettingsError."""
-        if not self.get_parameter("autostart").value:
-            return
-        for transition in (self.trigger_configure, self.trigger_activate):
-            if transition() != TransitionCallbackReturn.SUCCESS:
-                raise SettingsError(self._refusal)
-
-    def stop(self) -> None:
-        """End the pictures."""
-        if self._player:
-            self._player.stop()
-            self._player = None
-
-    def on_configure(self, state: Any) -> TransitionCallbackReturn:
+    def configure(self, values: Mapping[str, Any]) -> None:
         """Look whether the source can be played, and offer the topics."""
-        self._values = values = read(self, CAMERA)
-        try:
-            CameraSource(values["source"], values["topic"])
-            place = values["calibration"]
-            self._calibration = read_calibration(place) if place else None
-        except FleetError as error:
-            return self._refuse(error)
+        self._values = values
+        CameraSource(values["source"], values["topic"])
+        place = values["calibration"]
+        self._calibration = read_calibration(place) if place else None
         self._infos.clear()
-        policy = ReliabilityPolicy[values["reliability"].upper()]
-        qos = QoSProfile(depth=10, reliability=policy)
-        transports = values["transports"]
-        if transports != "compressed":
-            self._image = self.create_lifecycle_publisher(Image, "image", qos)
-        if transports != "raw":
-            self._compressed = self.create_lifecycle_publisher(
-                CompressedImage, "image/compressed", qos
-            )
-        self._info = self.create_lifecycle_publisher(CameraInfo, "camera_info", qos)
-        self._diagnostics = Diagnostics(self, self._health)
-        self.configured = True
-        return TransitionCallbackReturn.SUCCESS
+        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy[values["reliability"].upper()])
+        raw, compressed = (image_topic(self, "image", transport) for transport in TRANSPORTS)
+        if values["transports"] != "compressed":
+            self._image = self.create_publisher(Image, raw, qos)
+        if values["transports"] != "raw":
+            self._compressed = self.create_publisher(CompressedImage, compressed, qos)
+        self._info = self.create_publisher(CameraInfo, self._info_topic(raw), qos)
 
-    def on_activate(self, state: Any) -> TransitionCallbackReturn:
+    def cleanup(self) -> None:
+        """Take the topics back."""
+        for publisher in self._offered():
+            self.destroy_publisher(publisher)
+        self._image = self._compressed = self._info = None
+
+    def activate(self) -> None:
         """Play from the beginning."""
         values = self._values
-        try:
-            source = CameraSource(values["source"], values["topic"])
-        except FleetError as error:
-            return self._refuse(error)
+        source = CameraSource(values["source"], values["topic"])
+        if not source.has_times and not values["rate_hz"]:
+            self.get_logger().info(f"{source.name}: its files have no times, {UNTIMED_HZ:g} Hz")
         pace = Pace(**{name: values[name] for name in ("speed", "rate_hz", "loop", "retry_s")})
         self._player = Player(source, pace, self._make, self._send)
         self._is_live = source.is_live
-        if not source.has_times and not values["rate_hz"]:
-            self.get_logger().info(f"{source.name}: its files have no times, {UNTIMED_HZ:g} Hz")
         self._waits = not source.is_live and values["wait_for_subscribers"] > 0
         self._last_s = time.monotonic()
-        result = super().on_activate(state)
         self._tending = self.create_timer(_TEND_S, self._tend)
         if not self._waits:
             self._player.start()
-        return result
 
-    def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
+    def deactivate(self) -> None:
         """End the pictures; the topics stay."""
-        self.stop()
-        self.destroy_timer(self._tending)
-        return super().on_deactivate(state)
+        if self._player:
+            self._player.stop()
+        if self._tending:
+            self.destroy_timer(self._tending)
+        self._player = self._tending = None
 
-    def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
-        """Take the topics back."""
-        self._close()
-        return super().on_cleanup(state)
+    def health(self) -> Health:
+        """Return what is wrong: with the source, or that a camera is silent."""
+        player, now_s = self._player, time.monotonic()
+        if player is None:
+            return Health(OK, "", {})
+        before_s, before = self._before
+        self._before = now_s, player.sent
+        rate_hz = max(0, player.sent - before) / max(now_s - before_s, 1e-3)
+        values = {"source": player.name, "pictures a second": f"{rate_hz:.1f}", **player.counts()}
+        if player.problem:
+            return Health(ERROR, player.problem, values)
+        if self._waits:
+            needed = self._values["wait_for_subscribers"]
+            return Health(OK, f"waits for {needed} subscribers, has {self._subscribers()}", values)
+        silent_s = now_s - self._last_s
+        if self._is_live and silent_s > _WORRY_S:
+            silent = f"{player.name}: no picture for {silent_s:.0f} s; is it running?"
+            return Health(WARN, silent, values)
+        return Health(OK, f"plays {player.name}", values)
 
-    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
-        """End whatever state it is in."""
-        self._close()
-        return super().on_shutdown(state)
+    def _info_topic(self, image: str) -> str:
+        """Return where drivers publish it: beside the image, unless it is remapped itself."""
+        name = self.resolve_topic_name("camera_info")
+        remapped = name != self.resolve_topic_name("camera_info", only_expand=True)
+        return name if remapped else f"{image.rpartition('/')[0]}/camera_info"
 
-    def _close(self) -> None:
-        self.stop()
-        if not self.configured:
-            return
-        self.configured = False
-        self._diagnostics.close()
-        for publisher in (self._image, self._compressed, self._info):
-            if publisher:
-                self.destroy_publisher(publisher)
-        self._image = self._compressed = self._info = None
+    def _offered(self) -> list[Any]:
+        return [one for one in (self._info, self._compressed, self._image) if one]
 
-    def _refuse(self, error: FleetError) -> TransitionCallbackReturn:
-        self._refusal = str(error)
-        if not self.get_parameter("autostart").value:  # else the process ends with these words
-            self.get_logger().error(self._refusal)
-        return TransitionCallbackReturn.FAILURE
+    def _subscribers(self) -> int:
+        return sum(one.get_subscription_count() for one in self._offered())
 
     def _tend(self) -> None:
         """Begin when somebody listens; become inactive at the end of a recording."""
@@ -159,10 +136,6 @@ class CameraNode(LifecycleNode):
             counts = ", ".join(f"{name} {value}" for name, value in player.counts().items())
             say(f"{player.problem or f'{player.name}: end of the recording'}; {counts}")
             self.trigger_deactivate()
-
-    def _subscribers(self) -> int:
-        offered = [one for one in (self._image, self._compressed, self._info) if one]
-        return sum(one.get_subscription_count() for one in offered)
 
     # The player's thread calls these two.
 
@@ -211,28 +184,10 @@ class CameraNode(LifecycleNode):
             self._infos[width, height] = info
         return info
 
-    def _health(self) -> Health:
-        player, now_s = self._player, time.monotonic()
-        if player is None:
-            return Health(OK, "inactive", {})
-        before_s, before = self._before
-        self._before = now_s, player.sent
-        rate_hz = max(0, player.sent - before) / max(now_s - before_s, 1e-3)
-        values = {"source": player.name, "rate_hz": f"{rate_hz:.1f}", **player.counts()}
-        if player.problem:
-            return Health(ERROR, player.problem, values)
-        if self._waits:
-            needed = self._values["wait_for_subscribers"]
-            return Health(OK, f"waits for {needed} subscribers, has {self._subscribers()}", values)
-        if self._is_live and now_s - self._last_s > _WORRY_S:
-            silent = f"{player.name}: no picture for {now_s - self._last_s:.0f} s; is it running?"
-            return Health(WARN, silent, values)
-        return Health(OK, f"{player.name}: {rate_hz:.1f} Hz", values)
 
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until a signal comes; return the exit code."""
-    return run(CameraNode, args)
+def main() -> int:
+    """Run until a signal comes."""
+    return run(CameraNode)
 
 
 if __name__ == "__main__":
