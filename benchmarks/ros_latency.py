@@ -53,7 +53,7 @@ class Size:
     sizes: Sequence[tuple[int, int]]
 
 
-FULL, QUICK = Size(seconds=15, turns=3, sizes=(HD, VGA)), Size(seconds=3, turns=1, sizes=(HD,))
+FULL, QUICK = Size(seconds=10, turns=2, sizes=(HD, VGA)), Size(seconds=3, turns=1, sizes=(HD,))
 
 
 class Case(NamedTuple):

@@ -65,7 +65,7 @@ class Listener:
 
 
 @pytest.fixture
-def listen(domain):
+def listen(workspace, domain):
     made = []
 
     def start(*topics, **options):
@@ -221,7 +221,7 @@ def test_remaps_of_the_image_count_for_what_lies_beside_it(listen, tmp_path):
         listener.wait_for(lambda: all(len(got) == 3 for got in listener.got.values()))
 
 
-def test_a_value_that_cannot_be_ends_the_process_with_one_line(domain):
+def test_a_value_that_cannot_be_ends_the_process_with_one_line(workspace, domain):
     command = [sys.executable, "-m", "edge_perception.camera.node", "--ros-args"]
     run = subprocess.run(
         [*command, "-p", "stamps:=then"], capture_output=True, text=True, timeout=PATIENCE_S
@@ -229,3 +229,28 @@ def test_a_value_that_cannot_be_ends_the_process_with_one_line(domain):
     assert run.returncode == 2
     (line,) = run.stderr.splitlines()
     assert "stamps is 'then', expected one of now, recorded" in line
+
+
+def test_edge_agent_extracts_the_topic_byte_for_byte(workspace, domain, tmp_path):
+    bag = a_bag(tmp_path / "bag", 5)
+    words = ["extract", "ros:/image/compressed", "--out", str(tmp_path / "out"), "--json"]
+    agent = subprocess.Popen(
+        [sys.executable, "-m", "edge_agent", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with camera_node(source=str(bag), stamps="recorded", wait_for_subscribers=1) as node:
+            for line in node.stderr:
+                if "end of the recording; sent 5" in line:
+                    break
+            time.sleep(1)  # what was sent is on its way
+            agent.send_signal(signal.SIGINT)
+            printed, errors = agent.communicate(timeout=PATIENCE_S)
+    finally:
+        agent.kill()
+    assert agent.returncode == 0, errors
+    assert json.loads(printed.splitlines()[-1])["frames_written"] == 5
+    found = {int(f.stem.rpartition("-")[2]): f.read_bytes() for f in tmp_path.rglob("out/**/*.jpg")}
+    assert found == {T0 + i * PERIOD_NS: encode(i) for i in range(5)}

@@ -1,5 +1,6 @@
 """Cameras on the loopback interface; PyAV decodes, so these do not run with the base alone."""
 
+import threading
 import time
 
 from edge_perception.camera.player import Pace, Player
@@ -49,15 +50,19 @@ def test_a_camera_that_comes_late_and_goes_away_is_played_whenever_it_is_there()
     assert player.problem == ""
 
 
-def test_a_camera_without_a_password_is_asked_again_and_the_reason_is_kept():
-    server = RtspServer([], user="robot", password="hunter2")
-    player = playing(f"rtsp://127.0.0.1:{server.port}/live", [], retry_s=0.1)
+def test_a_camera_that_refuses_is_asked_again_until_it_does_not():
+    port, sent = free_port(), []
+    server = RtspServer([], user="robot", password="hunter2", port=port)
+    player = playing(f"rtsp://127.0.0.1:{port}/live", sent, retry_s=0.1)
     player.start()
     wait_for(lambda: player.problem)
     assert "asks for a user and password" in player.problem
-    wait_for(lambda: len(server.requests) > 4)
+    server.close()
+    server = RtspServer([[data for _, data in packets("h264", 20)]], port=port)
+    wait_for(lambda: sent and not player.problem)
     player.stop()
     server.close()
+    assert "camera player" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_video_gives_every_picture_by_its_own_time(tmp_path):
