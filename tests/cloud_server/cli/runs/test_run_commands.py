@@ -123,11 +123,13 @@ def test_runs_of_a_serverapp_apart_are_listed_and_shown_whether_a_server_answers
     assert out("runs", "show", server_dir.root) == told  # the newest, without its name
 
 
+@pytest.mark.parametrize("name", [("apart",), ()], ids=["by its name", "as the newest"])
 @pytest.mark.parametrize("command", ["stop", "resume"])
+@pytest.mark.usefixtures("apart")
 def test_a_run_of_a_serverapp_apart_is_stopped_and_resumed_with_flowers_commands(
-    server_dir, apart, command
+    server_dir, command, name
 ):
-    done = typed("runs", command, server_dir.root, apart)
+    done = typed("runs", command, server_dir.root, *name)
 
     assert isinstance(done.exception, RoundError)
     assert "`flwr run` that has begun it goes on with it, `flwr stop` ends it" in str(
