@@ -5,12 +5,12 @@ waits; the others are passed over, which is counted.
 """
 
 import logging
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_perception.perception.newest import NewestWorker
 from edge_perception.recorder.limits import RateSelection
 from edge_perception.recorder.message import Message
 from edge_perception.recorder.uncertainty import disagree, entropy, margin
@@ -19,8 +19,6 @@ from fleet_model.errors import FleetError, FrameError, SettingsError
 from fleet_model.following import FollowingEngine
 from fleet_model.types import Frame, Prediction
 
-_RETRY_S = 5.0  # between two looks for a model that is not there
-_JOIN_S = 10.0
 log = logging.getLogger(__name__)
 
 
@@ -59,46 +57,27 @@ class ModelQuestions:
         """
         self._questions, self._frame_of, self._keep = questions, frame_of, keep
         self._rate = RateSelection(questions.rate_hz)
-        self._waiting: Message | None = None
-        self._changed = threading.Condition()
-        self._closing = False
         self._engines: tuple[FollowingEngine, ...] = ()
-        self.counts = Counter[str]()
+        self._counts = Counter[str]()
         self.error = ""  # why nothing can be asked; "" if all is well
-        self._thread = threading.Thread(target=self._run, name="model-questions", daemon=True)
-        self._thread.start()
+        self._worker = NewestWorker(self._ask, "model-questions")
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Frames that were asked about, and why others were not."""
+        of_worker = {"passed over": self._worker.dropped, "failed": self._worker.failed}
+        return self._counts.copy() + Counter(of_worker)
 
     def offer(self, message: Message) -> None:
         """Let the model look at this frame, if it is its turn. Never waits."""
-        if not self._rate.chooses(message.moment_ns):
-            return
-        with self._changed:
-            if self._waiting:
-                self.counts["passed over"] += 1
-            self._waiting = message
-            self._changed.notify()
+        if self._rate.chooses(message.moment_ns):
+            self._worker.put(message)
 
     def close(self) -> None:
         """End the thread."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join(_JOIN_S)
+        self._worker.close()
         for engine in self._engines:
             engine.close()
-
-    def _run(self) -> None:
-        while not self._closing:
-            with self._changed:
-                if not (self._waiting or self._closing):
-                    self._changed.wait(_RETRY_S)
-                message, self._waiting = self._waiting, None
-            if not self._engines:
-                self._load()
-            if message and self._engines:
-                self._ask(message)
-            elif message:
-                self.counts["without a model"] += 1
 
     def _load(self) -> None:
         error, engines = "", list[FollowingEngine]()
@@ -116,13 +95,18 @@ class ModelQuestions:
         self.error = error
 
     def _ask(self, message: Message) -> None:
+        if not self._engines:
+            self._load()
+        if not self._engines:
+            self._counts["without a model"] += 1
+            return
         try:
             frame = self._frame_of(message)
             answers = [engine.answer(frame).predictions for engine in self._engines]
         except FrameError as error:
-            self.counts[f"unreadable: {error.reason}"] += 1
+            self._counts[f"unreadable: {error.reason}"] += 1
             return
-        self.counts["asked"] += 1
+        self._counts["asked"] += 1
         for reason in self._reasons(answers)[:1]:
             self._keep(message, reason)
 
