@@ -239,7 +239,7 @@ def test_a_recorder_that_is_killed_at_ten_moments_leaves_bags_that_everybody_rea
         whole = set(bags_in(spool_folder)) - read
         kept += read_by_rosbags(whole)[0]
         read |= whole
-    with recorder(spool_folder, rate_hz=1.0):
+    with recorder(spool_folder):  # it recovers, and keeps nothing of its own
         before = unfinished(spool_folder)
         wait_until(lambda: not before & unfinished(spool_folder))
     published = stream.end()
