@@ -94,16 +94,17 @@ def test_a_network_cut_of_half_a_minute_in_mid_round_costs_nothing(hall, cut_pro
     hall.wait("far", lambda: "far" in hall.online())
     run = start_training(hall)
     hall.wait("far trains", lambda: hall.status("far").get("state") == "training")
+    server = f"127.0.0.1:{proxy.port}"
+    # Whichever call was cut: one to the server's own pages, or one of Flower's.
+    cut = rf"WARNING (no answer from {server} \(|[A-Z]\w+: ).*; trying again\n"
     proxy.cut()
     time.sleep(CUT_S)
     wait_for_the_others(hall)
+    hall.wait("far notices", lambda: re.search(cut, hall.log("far")))
     proxy.heal()
     done = ended(hall, run)
     assert done["state"] == "finished", done
     assert outcomes(done) == [dict.fromkeys(("good-1", "good-2", "far"), "accepted")]
-    server = f"127.0.0.1:{proxy.port}"
-    # Whichever call was cut: one to the server's own pages, or one of Flower's.
-    cut = rf"WARNING (no answer from {server} \(|[A-Z]\w+: ).*; trying again\n"
     assert re.search(rf"{cut}(.*\n)*.*INFO connected to {server} again", hall.log("far"))
     assert f"run {run} round 1 closed" in words_of(hall)
     assert ": accepted far, good-1, good-2" in words_of(hall)
