@@ -94,7 +94,8 @@ test-base: $(BASE_VENV)/.installed
 # Only files that use the marker are collected, as above. The messages of vision_msgs, which robots have
 # as a package of their distribution, are built beside the workspace, so that both outputs run. The
 # script of colcon reads variables that nobody has set.
-ROS_TESTS = $$(grep -rlE 'mark\.ros\b' tests --include='test_*.py')
+# In one order everywhere: what a process has set for one file holds for the next ones.
+ROS_TESTS = $$(grep -rlE 'mark\.ros\b' tests --include='test_*.py' | sort)
 test-ros: $(ROS_VENV)/.installed
 	@if test -e $<; then \
 	$(ROS_VENV)/bin/python ros2_ws/build_from_wheels.py tests/ros2_ws/vision_msgs; \
