@@ -105,7 +105,8 @@ def test_a_network_cut_of_half_a_minute_in_mid_round_costs_nothing(hall, cut_pro
     done = ended(hall, run)
     assert done["state"] == "finished", done
     assert outcomes(done) == [dict.fromkeys(("good-1", "good-2", "far"), "accepted")]
-    assert re.search(rf"{cut}(.*\n)*.*INFO connected to {server} again", hall.log("far"))
+    back = rf"{cut}(.*\n)*.*INFO connected to {server} again"
+    hall.wait("far is back", lambda: re.search(back, hall.log("far")))
     assert f"run {run} round 1 closed" in words_of(hall)
     assert ": accepted far, good-1, good-2" in words_of(hall)
     assert "round 1: robot far: update received" in hall.log("server")

@@ -333,6 +333,7 @@ def test_a_training_goes_on_while_the_server_is_killed_and_its_update_counts(
     status = robot.wait_until(lambda status: status["rounds"] and "bytes_up" in status["rounds"][0])
     assert len(status["rounds"]) == 1  # it was trained once
     assert server.log.read_text().count("begins a session") == 1  # a new session would ask again
+    robot.wait_until(lambda _: "connected to" in robot.log.read_text())  # after the status
     assert robot.log.read_text().count("connected to") == 1
 
 
