@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -231,7 +231,7 @@ def test_a_recorder_that_is_killed_at_ten_moments_leaves_bags_that_everybody_rea
         before = unfinished(spool_folder)
         process = start_recorder(spool_folder, rate_hz=30.0, bag_s=1.0, label_topics=["label"])
         try:
-            wait_until(lambda before=before: unfinished(spool_folder) - before)
+            wait_until(lambda before=before: writes_labels(spool_folder, before))
             time.sleep(kill * 0.1)
         finally:
             process.kill()  # SIGKILL
@@ -251,6 +251,14 @@ def test_a_recorder_that_is_killed_at_ten_moments_leaves_bags_that_everybody_rea
     assert not list(spool_folder.glob(".*"))
     extracted = extract(spool_folder, tmp_path / "set")
     assert (extracted["frames_seen"], extracted["damage"]) == (len(stamps), [])
+
+
+def writes_labels(spool, before):
+    """Return whether a bag that was not there before has the label topic, which is found last."""
+    files = (file for file in spool.glob(".*.part/*.open") if file.name not in before)
+    with suppress(FileNotFoundError):  # it was made whole meanwhile
+        return any(b"/label" in file.read_bytes() for file in files)
+    return False
 
 
 def unfinished(spool):
