@@ -81,8 +81,10 @@ class FollowingEngine:
         self._switch_to(pointed(self._current).resolve())
 
     def close(self) -> None:
-        """Look no more; the model of now goes on to answer."""
+        """Look no more; the model of now goes on to answer. `switched` is not called after this."""
         self._ended.set()
+        with self._loading:  # by the other thread, which may be about to call it
+            pass
 
     def _follow(self) -> None:
         while not self._ended.wait(self._every_s):
@@ -100,7 +102,8 @@ class FollowingEngine:
             self._seen = named
             self._engine = self._load(named)  # in one step: who answers now keeps the old one
             log.info("version %d answers now", self._engine.manifest.version)
-            self._switched(self._engine)
+            if not self._ended.is_set():
+                self._switched(self._engine)
 
     def _load(self, bundle: Path) -> TFLiteEngine:
         engine = self._open(bundle, self._precision)

@@ -1,15 +1,14 @@
 """A program that runs the model of a robot while the agent switches it."""
 
 import logging
-import shutil
 import threading
 from pathlib import Path
 from time import monotonic, sleep
 
 import numpy as np
 import pytest
+from tiny_versions import write_versions
 
-from fleet_model.bundle import MANIFEST, read_bundle, to_json
 from fleet_model.durable import point_durably
 from fleet_model.engine import TFLiteEngine
 from fleet_model.errors import BundleError
@@ -26,10 +25,7 @@ FRAME = Frame(source="s", topic="t", stamp_ns=0, data=b"", format="rgb8", decode
 @pytest.fixture
 def robot(tmp_path):
     """Return a folder with versions 1 and 2, and a link to version 1."""
-    for version in (1, 2):
-        bundle = shutil.copytree(TINY, tmp_path / "versions" / str(version))
-        manifest = read_bundle(TINY).model_copy(update={"version": version})
-        (bundle / MANIFEST).write_bytes(to_json(manifest))
+    write_versions(tmp_path, 1, 2)
     point_durably(tmp_path / "current", "versions/1")
     return tmp_path
 
@@ -62,6 +58,29 @@ def test_every_input_is_answered_while_the_model_is_switched_and_loaded(robot):
     until(lambda: engine.manifest.version == 2)
     assert engine.answer(FRAME).predictions == first.predictions
     engine.close()
+
+
+def test_nobody_is_told_of_a_model_that_loads_while_the_engine_is_closed(robot):
+    loading, loaded, told = threading.Event(), threading.Event(), []
+
+    def slowly(bundle, precision):
+        if bundle.name == "2":
+            loading.set()
+            assert loaded.wait(240)
+        return TFLiteEngine(bundle, precision)
+
+    engine = FollowingEngine(
+        robot / "current", every_s=0.001, open_engine=slowly, switched=told.append
+    )
+    point_durably(robot / "current", "versions/2")
+    assert loading.wait(240)
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive()  # it waits for who may be about to tell
+    loaded.set()
+    closing.join(240)
+    assert told == []
 
 
 def test_a_new_model_has_run_before_it_takes_over(robot):

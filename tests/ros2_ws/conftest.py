@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from tiny_versions import write_versions
 
 ROOT = Path(__file__).parents[2]
 BRINGUP = ROOT / "ros2_ws/src/edge_bringup"
@@ -65,3 +66,9 @@ def listener(domain):
 @pytest.fixture
 def tiny_bundle():
     return ROOT / "tests/data/tiny_bundle"
+
+
+@pytest.fixture
+def robot(tmp_path):
+    """Return the folder of a robot's models, versions 1 and 2, still without `current`."""
+    return write_versions(tmp_path, 1, 2)

@@ -1,6 +1,5 @@
 """perception_node between a camera driver and a listener: three processes, real bags and models."""
 
-import shutil
 import signal
 
 import cv2
@@ -9,7 +8,6 @@ import pytest
 from bag_writer import BagWriter
 from ros_robot import stamp_ns, until, values_of
 
-from fleet_model.bundle import MANIFEST, read_bundle, to_json
 from fleet_model.durable import point_durably
 
 pytestmark = pytest.mark.ros
@@ -23,14 +21,10 @@ FRAMES, RATE_HZ, PERIOD_NS = 90, 30, 33_333_333
 
 
 @pytest.fixture
-def model(tmp_path, tiny_bundle):
+def model(robot):
     """Return the agent's link to version 1; version 2 lies beside it."""
-    for version in (1, 2):
-        bundle = shutil.copytree(tiny_bundle, tmp_path / "versions" / str(version))
-        manifest = read_bundle(tiny_bundle).model_copy(update={"version": version})
-        (bundle / MANIFEST).write_bytes(to_json(manifest))
-    point_durably(tmp_path / "current", "versions/1")
-    return tmp_path / "current"
+    point_durably(robot / "current", "versions/1")
+    return robot / "current"
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from ros_robot import until, values_of
 
-from fleet_model.bundle import MANIFEST, read_bundle, to_json
 from fleet_model.durable import point_durably
 
 pytestmark = pytest.mark.ros
@@ -15,16 +14,6 @@ pytest.importorskip("rclpy", reason="needs ROS 2: `make test-ros`")
 
 CAMERA, NODE = "/camera/image", "/perception"
 JPEG = cv2.imencode(".jpg", np.full((120, 160, 3), 90, np.uint8))[1].tobytes()
-
-
-@pytest.fixture
-def robot(tmp_path, tiny_bundle):
-    """Return the folder of a robot's models, still without `current`."""
-    for version in (1, 2):
-        bundle = shutil.copytree(tiny_bundle, tmp_path / "versions" / str(version))
-        manifest = read_bundle(tiny_bundle).model_copy(update={"version": version})
-        (bundle / MANIFEST).write_bytes(to_json(manifest))
-    return tmp_path
 
 
 @pytest.fixture

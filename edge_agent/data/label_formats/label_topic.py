@@ -221,3 +221,4 @@ _READERS: dict[str, Callable[[Topic], _Reader]] = {
     "vision_msgs/Detection2D": _detection_reader,
     "vision_msgs/Detection2DArray": _detections_reader,
 }
+LABEL_TYPES = tuple(_READERS)

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from edge_perception.perception.newest import NewestWorker
+from edge_perception.newest import NewestWorker
 
 
 def test_while_it_is_busy_the_newest_item_takes_the_place_of_one_that_waits():

@@ -1,7 +1,7 @@
 """How many are enough."""
 
 import pytest
-from edge_perception.recorder.limits import LimitedCount, Limits, RateSelection
+from edge_perception.recorder.limits import LimitedCount, Limits, at_rate
 from edge_perception.recorder.pre_event_buffer import Windows
 from recorded import MS, T0
 
@@ -10,8 +10,7 @@ S = 1000 * MS
 
 
 def chosen(rate_hz, times_ns):
-    selection = RateSelection(rate_hz)
-    return [t for t in times_ns if selection.chooses(t)]
+    return list(filter(at_rate(rate_hz), times_ns))
 
 
 @pytest.mark.parametrize(("rate_hz", "expected"), [(30, 300), (10, 100), (4, 40), (0.5, 5), (0, 0)])

@@ -10,7 +10,10 @@ S = 1000 * MS
 
 def test_the_stamp_is_read_out_of_the_serialized_header():
     assert stamp_of(frame(1234).data) == T0 + 1234 * MS
-    assert stamp_of(b"\0\0\0\0" + (7).to_bytes(4, "big") + (8).to_bytes(4, "big")) == 7 * S + 8
+    empty = (1).to_bytes(4, "big") + b"\0"  # a frame_id of no letters
+    big_endian = b"\0\0\0\0" + (7).to_bytes(4, "big") + (8).to_bytes(4, "big")
+    assert stamp_of(big_endian + empty) == 7 * S + 8
+    assert stamp_of(big_endian + b"\xff" * 4) == 0  # it has not so many letters
     assert stamp_of(b"\0\1\0\0" + (7).to_bytes(4, "little")) == 0
 
 

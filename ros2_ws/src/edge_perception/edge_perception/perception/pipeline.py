@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
+from edge_perception.newest import NewestWorker
 from edge_perception.pacing import RateLimit
-from edge_perception.perception.newest import NewestWorker
 
 from edge_agent.data.frames.cdr import parse_header
 from edge_agent.data.frames.damage import DamageLog

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from edge_perception.recorder.limits import LimitedCount, Limits, RateSelection
+from edge_perception.recorder.limits import LimitedCount, Limits, at_rate
 from edge_perception.recorder.message import LATE_NS, Message
 from edge_perception.recorder.pre_event_buffer import PreEventBuffer, Windows
 from edge_perception.recorder.spool import Spool, SpoolStatus
@@ -67,7 +67,7 @@ class FrameRecorder:
         self._settings, self._spool = settings, spool
         self._buffer = PreEventBuffer(max(settings.before_ns, settings.label_ns) + LATE_NS)
         self._frame_windows, self._label_windows = Windows(), Windows()
-        self._rate = RateSelection(settings.rate_hz)
+        self._chooses = at_rate(settings.rate_hz)
         self._frames = LimitedCount(settings.frame_limits)
         self._triggers = LimitedCount(settings.trigger_limits)
         self._queue = deque[Message]()
@@ -93,7 +93,7 @@ class FrameRecorder:
             windows.forget_before(message.arrived_ns - LATE_NS)
             if message.is_frame and not self._first_frame_ns:
                 self._first_frame_ns = message.moment_ns
-            by_rate = message.is_frame and self._rate.chooses(message.moment_ns)
+            by_rate = message.is_frame and self._chooses(message.moment_ns)
             if windows.cover(message.moment_ns):
                 self._keep(message, "by trigger" if message.is_frame else "labels")
             elif not (by_rate and self._keep_if_allowed(message, "by rate")):

@@ -1,9 +1,10 @@
 """Say when it is enough: by rate, and per minute, hour and day."""
 
-import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from edge_agent.data.extraction.selection import Selection, reason_to_skip
 from fleet_model.types import NS_PER_S
 
 _PERIODS_NS = {"minute": 60 * NS_PER_S, "hour": 3600 * NS_PER_S, "day": 86_400 * NS_PER_S}
@@ -44,29 +45,12 @@ class LimitedCount:
             times.append(now_ns)
 
 
-class RateSelection:
-    """Chooses frames such that `rate_hz` of them remain of each second; 0 chooses none."""
+def at_rate(rate_hz: float) -> Callable[[int], bool]:
+    """Return what says of each frame's moment, in ns and in their order, whether it is chosen.
 
-    def __init__(self, rate_hz: float) -> None:
-        self._rate_hz = rate_hz
-        self._origin_ns = self._last_ns = 0
-        self._slot = -1
-
-    def chooses(self, moment_ns: int) -> bool:
-        """Return whether this frame is wanted; asked of each frame once, in their order.
-
-        Every period of the wanted rate has one frame: that whose beginning is nearer to it than to
-        the next one's. A 30 Hz camera jitters, and keeps all its frames at 30 Hz.
-        """
-        if self._rate_hz <= 0:
-            return False
-        step = (moment_ns - self._last_ns) / NS_PER_S * self._rate_hz
-        periods = (moment_ns - self._origin_ns) / NS_PER_S * self._rate_hz
-        slot = math.floor(periods + min(max(step, 0.0), 1.0) / 2)
-        self._last_ns = moment_ns
-        if self._slot < 0 or slot < self._slot - 1:  # the first, or the clock was set back
-            self._origin_ns, self._slot = moment_ns, 0
-            return True
-        chosen = slot > self._slot
-        self._slot = max(slot, self._slot)
-        return chosen
+    So many of each second are, as `edge-agent extract --rate-hz` would choose them; 0 chooses none.
+    """
+    if rate_hz <= 0:
+        return lambda moment_ns: False
+    reason = reason_to_skip(Selection(rate_hz=rate_hz))
+    return lambda moment_ns: not reason(moment_ns)

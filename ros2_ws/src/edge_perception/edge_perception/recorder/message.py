@@ -1,15 +1,15 @@
 """A message on its way from a topic into a bag: its own bytes, never decoded."""
 
-import struct
 from dataclasses import dataclass, field
 
+from edge_agent.data.frames.cdr import parse_header
+from fleet_model.errors import FrameError
 from fleet_model.types import NS_PER_S
 
 # So late may a message arrive, or a trigger come, after what it is about. A header stamp that is
 # further from the time of arrival is of another clock.
 LATE_NS = 2 * NS_PER_S
 OVERHEAD_BYTES = 512  # what Python's objects around a message take, rounded up
-_STAMPS = (struct.Struct(">iI"), struct.Struct("<iI"))  # by the byte order that CDR declares
 
 
 @dataclass(slots=True, eq=False)
@@ -34,10 +34,10 @@ def stamp_of(data: bytes) -> int:
 
     0 where it is not set, or where the message is too short to have one.
     """
-    if len(data) < 12:
+    try:
+        return parse_header(data)[0]
+    except FrameError:
         return 0
-    seconds, nanoseconds = _STAMPS[data[1] & 1].unpack_from(data, 4)
-    return int(seconds) * NS_PER_S + int(nanoseconds)
 
 
 def moment_of(stamp_ns: int, arrived_ns: int) -> int:

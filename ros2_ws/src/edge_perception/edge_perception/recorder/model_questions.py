@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_perception.perception.newest import NewestWorker
-from edge_perception.recorder.limits import RateSelection
+from edge_perception.newest import NewestWorker
+from edge_perception.recorder.limits import at_rate
 from edge_perception.recorder.message import Message
 from edge_perception.recorder.uncertainty import disagree, entropy, margin
 
@@ -56,7 +56,7 @@ class ModelQuestions:
             keep: is told the message that is wanted and why, as "by margin".
         """
         self._questions, self._frame_of, self._keep = questions, frame_of, keep
-        self._rate = RateSelection(questions.rate_hz)
+        self._chooses = at_rate(questions.rate_hz)
         self._engines: tuple[FollowingEngine, ...] = ()
         self._counts = Counter[str]()
         self.error = ""  # why nothing can be asked; "" if all is well
@@ -70,7 +70,7 @@ class ModelQuestions:
 
     def offer(self, message: Message) -> None:
         """Let the model look at this frame, if it is its turn. Never waits."""
-        if self._rate.chooses(message.moment_ns):
+        if self._chooses(message.moment_ns):
             self._worker.put(message)
 
     def close(self) -> None:

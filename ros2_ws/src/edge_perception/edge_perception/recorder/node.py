@@ -22,16 +22,10 @@ from edge_perception.recorder.spool import Spool
 from edge_perception.recorder.told import Bounds, health_of, status_message
 
 from edge_agent.data.frames.ros_subscription import message_class
+from edge_agent.data.label_formats.label_topic import LABEL_TYPES
 from fleet_model.errors import FrameError, StorageError
 from fleet_model.types import NS_PER_S
 
-_LABEL_TYPES = (
-    "std_msgs/String",
-    "vision_msgs/Detection2DArray",
-    "vision_msgs/Detection2D",
-    "vision_msgs/Classification",
-    "vision_msgs/Classification2D",
-)
 _DEPTH = 100  # messages that wait in the middleware while the executor is busy
 
 
@@ -107,7 +101,7 @@ class _Recording:
         take = self._take_raw if values["transport"] == "raw" else self._take
         self._listen(image, (RAW if take == self._take_raw else COMPRESSED,), take)
         for topic in values["label_topics"]:
-            self._listen(topic, _LABEL_TYPES, self._take)
+            self._listen(topic, LABEL_TYPES, self._take)
         for topic in (self._events, *values["event_topics"]):
             take_event = partial(self._take_event, EventReader(topic))
             self._listen(topic, EVENT_TYPES, take_event, may_be_silent=True)
