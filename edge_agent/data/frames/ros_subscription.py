@@ -171,7 +171,7 @@ class OfferedSubscription:
         names = ", ".join(sorted({p.node_name for p in publishers}))
         if self._refused:
             return f"{names} does not offer the {self._refused.lower()} that was asked for"
-        # measured: 3 to 15 % of best-effort VGA pictures fit through the default 512 kB segment
+        # measured: 0 to 1 % of best-effort VGA pictures fit through the default 512 kB segment
         too_large = ", or best-effort pictures too large for the middleware's shared memory"
         is_certain = self.offer and self.offer.reliable
         return f"{names} sends nothing{'' if is_certain else too_large}; is the camera running?"

@@ -52,7 +52,7 @@ def jpeg_data(frame: Frame, quality: int) -> "array[int]":
 
 
 def _filled(data: bytes | memoryview) -> "array[int]":
-    """Return what a message takes as it is: of 921 kB 0.07 ms, bytes 0.3 ms, an ndarray 80 ms."""
+    """Return what a message takes as it is: 921 kB in 1 ms, an ndarray of as many in 52 ms."""
     filled = array("B")
     filled.frombytes(data)
     return filled
