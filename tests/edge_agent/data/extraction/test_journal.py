@@ -94,3 +94,20 @@ def test_a_full_disk_adds_nothing(out, monkeypatch):
             journal.append(OUTCOMES)
         monkeypatch.undo()
         assert journal_file(out).read_bytes() == before
+
+
+def test_a_full_disk_that_takes_bytes_at_the_sync_leaves_whole_lines(out, monkeypatch):
+    """Where a file is written late, only the sync finds that there was no room."""
+
+    def full(descriptor):
+        os.truncate(journal_file(out), os.fstat(descriptor).st_size - 5)
+        raise OSError(28, "No space left on device")
+
+    with Journal(out, "the command\n") as journal:
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            journal.sync()
+        monkeypatch.undo()
+        assert list(journal.outcomes()) == OUTCOMES[:3]
+        journal.append(OUTCOMES[3:])
+    assert kept(out) == OUTCOMES
