@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LABELS = ("--label-topic", "--labels")  # of recordings, in every command
 Json = Annotated[bool, typer.Option("--json", help="print JSON to stdout")]
 _EVERY = 32  # frames between two looks at the progress bar
+_SHOWN_BAGS = 20  # by name; --json has all
 _LONGEST_COUNT_S = 2.0  # nobody waits longer to know how long it will take
 
 
@@ -141,6 +142,7 @@ def _summary_values(summary: "ExtractSummary") -> dict[str, Any]:
         "frames_labelled": summary.frames_labelled,
         "already_there": summary.already_there,
         "skipped": summary.skipped,
+        "left_out": summary.left_out,
         "damage": damage_values(summary.damage),
     }
 
@@ -158,6 +160,9 @@ def _summary_lines(summary: "ExtractSummary", out: Path) -> str:
     if summary.already_there:
         lines.append(f"  {summary.already_there} were already there")
     lines += [f"  {count} left out: {reason}" for reason, count in summary.skipped.items()]
+    if names := summary.left_out:
+        more = f", and {len(names) - _SHOWN_BAGS} more" if len(names) > _SHOWN_BAGS else ""
+        lines.append(f"  nothing of {', '.join(names[:_SHOWN_BAGS])}{more}")
     return "\n".join(lines)
 
 

@@ -122,14 +122,15 @@ def _labels(
     if is_live(path) or not path.exists():
         return None, ""
     named = label_topic
+    usual = "" if named else _usual_topic(config)
     if named:
         require_label_source((path,), named)
-    elif topics := topics_to_count(path, _usual_topic(config)):
+    elif topics := topics_to_count(path, usual):
         if len(topics) > 1:
             return None, f"labels may be in {', '.join(topics)}: name one with --label-topic"
         named = topics[0]
     elif is_bag(path):
-        return None, ""
+        return None, f"no label topic {usual}, as agent.toml names it" if usual else ""
     with progress_bar("frames", lambda: 0) as show:
         try:
             return count_labels(path, LabelSettings(topic, named), show), ""

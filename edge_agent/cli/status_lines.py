@@ -34,13 +34,23 @@ def status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"newest   not installed: {reason}"
     yield f"memory   {answer['idle_mb']:.0f} MB idle, {answer['peak_mb']:.0f} MB peak"
     if ingest := answer.get("ingest"):
-        yield (
-            f"store    {ingest['examples']} examples ({ingest['megabytes']:.0f} MB) from "
-            f"{ingest['recordings']} bags; {ingest['unreadable']} bags cannot be read"
-        )
+        yield from _store(ingest)
     yield from _rounds(answer)
     if error := answer.get("last_error"):
         yield f"error    the last one, {answer['last_error_at']}: {error}"
+
+
+def _store(ingest: Mapping[str, Any]) -> Iterator[str]:
+    from edge_agent.examples.left_out import tell
+
+    yield (
+        f"store    {ingest['examples']} examples ({ingest['megabytes']:.0f} MB) from "
+        f"{ingest['recordings']} bags; {ingest['unreadable']} bags cannot be read"
+    )
+    if dropped := ingest.get("dropped"):
+        yield f"left out {tell(dropped)}"
+    if error := ingest.get("error"):
+        yield f"bag      not added, the last one: {error}"
 
 
 def _rounds(answer: Mapping[str, Any]) -> Iterator[str]:

@@ -1,13 +1,15 @@
 """The word that a person gives for labels: a topic, a file, or nothing where there are topics."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from edge_agent.data.frames.bag import BagFrames
+from edge_agent.data.frames.damage import WRONG_LABEL_TOPIC
 from edge_agent.data.frames.source import find_bags, is_live, nothing_to_read
-from edge_agent.data.label_formats.label_topic import label_topics
-from edge_agent.data.labels import is_bag_at
-from fleet_model.errors import SettingsError
+from edge_agent.data.label_formats.label_topic import choose_label_topic, label_topics
+from edge_agent.data.labels import LabelSettings, is_bag_at, is_damaged
+from fleet_model.errors import FrameError, SettingsError
 
 
 def require_label_source(paths: Sequence[Path], label_topic: str) -> None:
@@ -29,6 +31,34 @@ def require_label_source(paths: Sequence[Path], label_topic: str) -> None:
             f"labels {label_topic}: no such file or folder, and only a bag has label topics; name "
             "a CSV file or a data set with stamps"
         )
+
+
+def require_label_topic(paths: Sequence[Path], settings: LabelSettings) -> None:
+    """Refuse a label topic that no bag has, before anything of the bags is read.
+
+    A bag without it beside bags with it is left out; a recorder may have been killed before the
+    topic's first message.
+
+    Raises:
+        FrameError: what is wrong with the first bag that has other label topics, else with the
+            first one.
+    """
+    wrong = list[tuple[bool, FrameError]]()
+    if not settings.label_topic or Path(settings.label_topic).exists():
+        return
+    for path in paths:
+        if is_live(path) or not is_bag_at(path):
+            continue
+        bag = BagFrames(path, settings.topic)
+        try:
+            choose_label_topic(bag, settings.label_topic)
+        except FrameError as error:
+            if error.reason == WRONG_LABEL_TOPIC and not is_damaged(bag):
+                wrong.append((bool(label_topics(bag)), error))
+        else:
+            return
+    if wrong:
+        raise max(wrong, key=itemgetter(0))[1]
 
 
 def require_label_file(label_topic: str) -> None:

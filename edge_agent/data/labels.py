@@ -52,7 +52,9 @@ __all__ = [
     "LabelledEntry",
     "LabelledFrame",
     "Recording",
+    "count_frames",
     "is_bag_at",
+    "is_damaged",
     "labelled_entries",
     "labelled_frames",
     "open_format",
@@ -108,6 +110,11 @@ def labelled_frames(
             damage.add(error.reason, str(error))
         else:
             yield labelled
+
+
+def count_frames(path: Path, topic: str) -> int:
+    """Return how many frames a recording lists, its labels aside; raises as `labelled_entries`."""
+    return sum(1 for _ in labelled_entries(path, LabelSettings(topic), DamageLog()))
 
 
 def is_bag_at(path: Path) -> bool:
@@ -182,13 +189,14 @@ def _topic_marks(bag: BagFrames, labels: LabelSettings, damage: DamageLog) -> Ma
     try:
         return TopicMarks(bag, labels.label_topic, labels.tolerance_s, damage)
     except FrameError as error:
-        if not _is_damaged(bag):
+        if not is_damaged(bag):
             raise
         damage.add("missing labels", str(error))  # maybe lost with the end of the file
         return None
 
 
-def _is_damaged(bag: BagFrames) -> bool:
+def is_damaged(bag: BagFrames) -> bool:
+    """Return whether frames are lost in it; raises FrameError if a camera must be named."""
     found = DamageLog()
     for _ in bag.stored((bag.choose_topic().name,), found):
         pass  # only the index is read

@@ -3,14 +3,15 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from sys import intern
 from typing import NamedTuple
 
-from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.frames.damage import NO_LABEL_TOPIC, WRONG_LABEL_TOPIC, DamageLog
 from edge_agent.data.frames.source import IMAGE_SUFFIXES, find_bags, is_live, shown
-from edge_agent.data.labels import TOLERANCE_S, LabelSettings
+from edge_agent.data.labels import TOLERANCE_S, LabelSettings, count_frames
 from edge_agent.examples.frame_index import FrameIndex
 from edge_agent.examples.held_out import HeldOutSplit, Moment
 from edge_agent.examples.known_frames import KnownFrames, KnownLabelled
@@ -21,6 +22,7 @@ from edge_agent.examples.trained_moments import TrainedMoments
 from fleet_model.errors import FrameError
 from fleet_model.types import Box, Example
 
+_UNREADABLE = "unreadable source"  # counts recordings
 log = logging.getLogger(__name__)
 
 
@@ -194,8 +196,8 @@ class ExampleStore:
                     yield labelled
             except FrameError as error:
                 failures.append(error)
+                skipped.update(_left_out(recording, settings, error))
         for failure in failures:
-            skipped["unreadable source"] += 1
             self._report(str(failure))
         for loss in damage.all():
             skipped[loss.kind] += loss.count
@@ -211,6 +213,7 @@ class ExampleStore:
             if is_live(path):
                 come_once = "is live: its frames come once and nobody labels them; record bags"
                 failures.append(FrameError(f"{shown(path)}: {come_once} into examples.spool"))
+                self._skipped[_UNREADABLE] += 1
                 continue
             try:
                 found = find_bags(path)
@@ -218,6 +221,7 @@ class ExampleStore:
                     found = [path]  # an empty folder holds no recordings yet: no failure
             except OSError as error:
                 failures.append(FrameError(f"{path.name}: {error.strerror}"))
+                self._skipped[_UNREADABLE] += 1
                 continue
             for recording in found:
                 yield recording, self._settings
@@ -239,6 +243,14 @@ class _Found(NamedTuple):
     boxes: tuple[Box, ...]
     key: str
     moment: Moment
+
+
+def _left_out(recording: Path, settings: LabelSettings, error: FrameError) -> Mapping[str, int]:
+    """Return what is counted of a recording that gives no examples."""
+    if error.reason == WRONG_LABEL_TOPIC:
+        with suppress(FrameError):
+            return +Counter({NO_LABEL_TOPIC: count_frames(recording, settings.topic)})
+    return {_UNREADABLE: 1}
 
 
 def _moment(frame: LazyFrame, label: str) -> Moment:

@@ -6,10 +6,17 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 
+from edge_agent.data.frames.damage import NO_LABEL_TOPIC
+
 UNLABELLED = "without a label"
 TOO_NEAR = "between training and held out"
 COPY = "a copy of another frame"
-_KINDS = {UNLABELLED: "unlabelled", TOO_NEAR: "too_near", COPY: "copy"}
+_KINDS = {
+    UNLABELLED: "unlabelled",
+    NO_LABEL_TOPIC: "unlabelled",
+    TOO_NEAR: "too_near",
+    COPY: "copy",
+}
 _UNKNOWN, _NOT_LEARNED = "labelled ", ", which is not learned"
 MOST_TOLD = 20  # reasons: labels that are numbers would fill pages
 

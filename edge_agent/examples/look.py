@@ -4,9 +4,11 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edge_agent.data.frames.bag import BagFrames
+from edge_agent.data.frames.damage import WRONG_LABEL_TOPIC
 from edge_agent.data.frames.source import find_bags, is_bag, is_live, shown
 from edge_agent.examples.left_out import by_kind, strange_labels, tell
 from edge_agent.examples.source import source_of
@@ -37,16 +39,22 @@ def look_at_examples(settings: AgentSettings, labels: Sequence[str]) -> list[Fin
     found, labelled = list[Finding](), Counter[str]()
     training = held_out = 0
     left_out, strange = Counter[str](), Counter[str]()
+    lacking, has_topic = list[int](), False  # places of those without the label topic
     for path in paths:
         finding, counts = _look(settings, path, labels)
+        lacking += [len(found)] if counts.lacks_topic else []
+        has_topic = has_topic or counts.has_topic
         found.append(finding)
         labelled.update(counts.labels)
         left_out.update(counts.left_out)
         strange.update(counts.strange)
         held_out += counts.held_out
         training += counts.training
-    if not labelled and not left_out and any(one.state != "ok" for one in found):
+    if found and not any(one.state == "ok" for one in found):
         return found  # nothing was read, and they say why
+    for place in lacking if has_topic else ():  # it is no mistake in agent.toml
+        step = "its frames teach nothing: label them, or remove it"
+        found[place] = replace(found[place], state="warn", next_step=step)
     if not paths:
         return [Finding(SUBJECT, "ok", f"none yet: they come from {examples.spool}")]
     return [*found, *_verdict(labels, labelled, training, held_out, left_out, strange)]
@@ -60,20 +68,13 @@ class _Counts:
         self.strange = Counter[str]()  # label that is like no learned one -> frames
         self.training = self.held_out = 0
         self.several = 0  # examples with boxes of several labels
+        self.has_topic = self.lacks_topic = False  # the label topic: a bag of it, all of them
 
 
 def _look(settings: AgentSettings, path: Path, labels: Sequence[str]) -> tuple[Finding, _Counts]:
     counts = _Counts()
-    if is_live(path):
-        step = "record bags of it into examples.spool"
-        return Finding(SUBJECT, "warn", f"{shown(path)}: is live and has no labels", step), counts
-    if not path.exists():
-        return Finding(
-            SUBJECT, "warn", f"{path}: no such file or folder yet", "record there"
-        ), counts
-    if not os.access(path, os.R_OK):
-        step = "let the agent's user read it"
-        return Finding(SUBJECT, "fail", f"{path}: this user may not read it", step), counts
+    if unopened := _unopened(path):
+        return unopened, counts
     one = settings.examples.model_copy(update={"paths": (path,), "spool": None})
     source = source_of(settings.model_copy(update={"examples": one}), read_only=True).open(labels)
     try:
@@ -83,13 +84,18 @@ def _look(settings: AgentSettings, path: Path, labels: Sequence[str]) -> tuple[F
             counts.training += not example.held_out
             counts.several += len({box.label for box in example.boxes}) > 1
     except (FleetError, OSError) as error:
+        counts.lacks_topic = isinstance(error, FrameError) and error.reason == WRONG_LABEL_TOPIC
+        if counts.lacks_topic:
+            counts.left_out.update(by_kind(source.left_out))
         step = "correct examples.paths, topic or label_topic in agent.toml"
         return Finding(SUBJECT, "fail", f"{path}: {error}", step), counts
     counts.left_out.update(by_kind(source.left_out))
     counts.strange.update(strange_labels(source.left_out))
     if not counts.labels and not source.left_out:
         return Finding(SUBJECT, "warn", f"{path}: no examples in it yet", "record there"), counts
-    words = f"{path}: {counts.training + counts.held_out} examples{_topics(settings, path)}"
+    topics = _topics(settings, path)
+    counts.has_topic = bool(topics)
+    words = f"{path}: {counts.training + counts.held_out} examples{topics}"
     if source.left_out:
         words += f"; left out: {tell(source.left_out)}"
     if counts.several:
@@ -97,6 +103,19 @@ def _look(settings: AgentSettings, path: Path, labels: Sequence[str]) -> tuple[F
     if renamed := getattr(source, "renamed", {}):
         words += f"; by aliases: {tell(renamed)}"
     return Finding(SUBJECT, "ok", words), counts
+
+
+def _unopened(path: Path) -> Finding | None:
+    """Return why there is nothing to open."""
+    if is_live(path):
+        step = "record bags of it into examples.spool"
+        return Finding(SUBJECT, "warn", f"{shown(path)}: is live and has no labels", step)
+    if not path.exists():
+        return Finding(SUBJECT, "warn", f"{path}: no such file or folder yet", "record there")
+    if not os.access(path, os.R_OK):
+        step = "let the agent's user read it"
+        return Finding(SUBJECT, "fail", f"{path}: this user may not read it", step)
+    return None
 
 
 def _topics(settings: AgentSettings, path: Path) -> str:

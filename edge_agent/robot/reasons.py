@@ -5,7 +5,7 @@ import logging
 import re
 import traceback
 
-from edge_agent.data.frames.damage import WRONG_CAMERA_TOPIC, WRONG_LABEL_TOPIC
+from edge_agent.data.frames.damage import SEVERAL_CAMERAS, WRONG_CAMERA_TOPIC, WRONG_LABEL_TOPIC
 from fleet_model.errors import BusyError, FleetError, FrameError
 from fleet_model.protocol.outcome import Outcome, OutcomeKind
 
@@ -21,7 +21,8 @@ PATH = re.compile(
 OURS = ("edge_agent", "fleet_model", "__main__")  # the last: the training process itself
 _CAUSES = {  # FrameError.reason -> what is true of every recording, without a name
     WRONG_LABEL_TOPIC: "its label topic is in none of its recordings, or holds no labels",
-    WRONG_CAMERA_TOPIC: "its camera topic is in none of its recordings, or several could be it",
+    WRONG_CAMERA_TOPIC: "its camera topic is in none of its recordings, or holds no pictures",
+    SEVERAL_CAMERAS: "several topics of its recordings could be its camera",
 }
 log = logging.getLogger(__name__)
 

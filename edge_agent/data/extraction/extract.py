@@ -18,20 +18,20 @@ from edge_agent.data.extraction.command import command_text
 from edge_agent.data.extraction.disk import checksum
 from edge_agent.data.extraction.files import FrameNames, require_image_format
 from edge_agent.data.extraction.journal import Journal, Outcome, Skipped, Written
+from edge_agent.data.extraction.left_out import may_be_left_out
 from edge_agent.data.extraction.output import ExtractOutput
 from edge_agent.data.extraction.selection import Selection, reason_to_skip, require_order
 from edge_agent.data.extraction.stages import Candidate, Quality, encoded
-from edge_agent.data.frames.bag import BagFrames
-from edge_agent.data.frames.damage import Damage, DamageLog
-from edge_agent.data.frames.source import is_bag, is_live, shown
-from edge_agent.data.label_words import require_label_source
+from edge_agent.data.frames.damage import NO_LABEL_TOPIC, WRONG_LABEL_TOPIC, Damage, DamageLog
+from edge_agent.data.frames.source import is_live, shown
+from edge_agent.data.label_words import require_label_source, require_label_topic
 from edge_agent.data.labels import (
-    LabelledFrame,
+    LabelledEntry,
     LabelSettings,
     labelled_entries,
     open_format,
 )
-from edge_agent.data.manifest import ManifestRow, has_label_alone, is_labelled, row_line
+from edge_agent.data.manifest import has_label_alone, is_labelled, row_line
 from fleet_model.errors import FrameError, SettingsError, StorageError
 
 _FASTEST_HZ, _LONGEST_S = 1e6, 1e9  # beyond, someone mistyped
@@ -63,6 +63,7 @@ class ExtractSummary:
     skipped: dict[str, int]  # reason -> frames: "rate", "blurred", "short data", ...
     damage: tuple[Damage, ...]  # also what could not even be counted as frames
     already_there: int  # of frames_written: an earlier run wrote them, and they are intact
+    left_out: tuple[str, ...]  # bags that gave nothing, since they are unreadable or lack a topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,8 @@ def _require_options(options: ExtractOptions) -> None:
     if missing:
         raise FrameError(f"{missing[0]}: no such file or folder", "missing file")
     require_label_source(options.paths, options.labels.label_topic)
+    if len(options.paths) > 1:
+        require_label_topic(options.paths, options.labels)
 
 
 def _require_outside(into: Path, paths: Iterable[Path]) -> None:
@@ -178,6 +181,7 @@ class _Extraction:
         self._names = FrameNames()
         self._damage = DamageLog()
         self._skipped = Counter[str]()
+        self._left_out: list[str] = []
         self._seen = self._written = self._labelled = self._already_there = 0
 
     def run(self) -> ExtractSummary:
@@ -200,10 +204,11 @@ class _Extraction:
             skipped=dict(self._skipped),
             damage=self._damage.all(),
             already_there=self._already_there,
+            left_out=tuple(self._left_out),
         )
 
     def _candidates(self) -> Generator[Candidate, None, None]:
-        """Yield the chosen frames of every path; an unreadable bag among others is damage."""
+        """Yield the chosen frames of every path; a bag that gives none may be damage."""
         paths = self._options.paths
         failures: list[FrameError] = []
         for source, path in enumerate(paths):
@@ -211,15 +216,30 @@ class _Extraction:
                 yield from self._chosen(source, path)
             except FrameError as error:
                 failures.append(error)
-                if len(failures) == len(paths) or not _is_unreadable_bag(path):
+                if len(failures) == len(paths) or not may_be_left_out(path, error):
                     raise
-                self._damage.add(error.reason, str(error))
+                self._leave_out(path, error)
+
+    def _leave_out(self, path: Path, error: FrameError) -> None:
+        self._left_out.append(path.name)
+        if error.reason != WRONG_LABEL_TOPIC:
+            self._damage.add(error.reason, str(error))
+            return
+        without_labels = LabelSettings(self._options.labels.topic)
+        frames = sum(1 for _ in self._selected(path, without_labels))
+        self._skipped[NO_LABEL_TOPIC] += frames
+        self._damage.add(NO_LABEL_TOPIC, str(error), frames)
 
     def _chosen(self, source: int, path: Path) -> Iterator[Candidate]:
+        for entry in self._selected(path, self._options.labels):
+            yield self._recalled(Candidate(entry.time_ns, entry.load, source), path)
+
+    def _selected(self, path: Path, labels: LabelSettings) -> Iterator[LabelledEntry]:
+        """Yield the chosen ones; count all."""
         skip = reason_to_skip(self._options.selection)
         end = self._options.selection.end if is_live(path) else None
         end_ns: int | None = None
-        for entry in labelled_entries(path, self._options.labels, self._damage):
+        for entry in labelled_entries(path, labels, self._damage):
             if end is not None:
                 end_ns = end.after(entry.time_ns) if end_ns is None else end_ns
                 if entry.time_ns >= end_ns:
@@ -229,7 +249,7 @@ class _Extraction:
             if reason:
                 self._skipped[reason] += 1
             else:
-                yield self._recalled(Candidate(entry.time_ns, entry.load, source), path)
+                yield entry
 
     def _recalled(self, candidate: Candidate, path: Path) -> Candidate:
         """Add what the journal remembers of it."""
@@ -282,7 +302,7 @@ class _Extraction:
         assert file is not None
         frame = labelled.frame
         name = self._names.name(frame.source, frame.topic, frame.stamp_ns) + file.suffix
-        row = _row(name, labelled, candidate.sharpness)
+        row = candidate.row(name)
         path = self._output.path_of(row)
         written_checksum = self._output.write(path, file.data)
         line = row_line(row, path)
@@ -311,32 +331,6 @@ class _Extraction:
                 f"{line.partition(',')[0]}: {form} files hold boxes, so only manifest.csv has it"
             )
             self._damage.add("label without a box", f"{where}; --format folder keeps all labels")
-
-
-def _row(file: str, labelled: LabelledFrame, sharpness: float | None) -> ManifestRow:
-    frame = labelled.frame
-    return ManifestRow(
-        file=file,
-        topic=frame.topic,
-        stamp_ns=frame.stamp_ns,
-        source=frame.source,
-        label=labelled.label,
-        sharpness=sharpness,
-        width=frame.width,
-        height=frame.height,
-        boxes=labelled.boxes,
-    )
-
-
-def _is_unreadable_bag(path: Path) -> bool:
-    """Tell a bag that is damaged all over from one whose topics must be named."""
-    if not is_bag(path):
-        return False
-    try:
-        BagFrames(path).topics()
-    except FrameError:
-        return True
-    return False
 
 
 def _changed(what: str) -> SettingsError:

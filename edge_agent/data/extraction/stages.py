@@ -13,6 +13,7 @@ from edge_agent.data.ahead import map_ahead
 from edge_agent.data.extraction.files import ImageFile, image_file, passes_through
 from edge_agent.data.extraction.journal import Outcome, Skipped, Written
 from edge_agent.data.frames.damage import Damage, DamageLog
+from edge_agent.data.manifest import ManifestRow
 from edge_agent.data.picture_quality import is_near_duplicate, picture_hash, sharpness
 from fleet_model.errors import FrameError
 
@@ -42,6 +43,22 @@ class Candidate:
     def is_settled(self) -> bool:
         """Whether nothing is to be written for it."""
         return self.intact or self.dropped is not None
+
+    def row(self, file: str) -> ManifestRow:
+        """Return the line of one that was loaded."""
+        assert self.labelled is not None
+        frame, label, boxes = self.labelled
+        return ManifestRow(
+            file=file,
+            topic=frame.topic,
+            stamp_ns=frame.stamp_ns,
+            source=frame.source,
+            label=label,
+            sharpness=self.sharpness,
+            width=frame.width,
+            height=frame.height,
+            boxes=boxes,
+        )
 
     def drop(self, reason: str, begins: str = "") -> None:
         """Settle it; `begins` says where and why if it is damaged."""

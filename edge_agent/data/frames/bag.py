@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
-from edge_agent.data.frames.damage import WRONG_CAMERA_TOPIC, DamageLog
+from edge_agent.data.frames.damage import SEVERAL_CAMERAS, WRONG_CAMERA_TOPIC, DamageLog
 from edge_agent.data.frames.message import CAMERA_TYPES, frame_of
 from edge_agent.data.frames.source import FrameEntry, Place, storage_suffix
 from edge_agent.data.frames.video.topic import is_video_type, split_video, video_entries
@@ -118,7 +118,7 @@ class BagFrames:
             words = f"{self.path.name}: {missing}; it has {listed or _others(topics)}"
             raise FrameError(words, WRONG_CAMERA_TOPIC)
         named = "name one camera topic (--topic; in agent.toml examples.topic)"
-        raise FrameError(f"{self.path.name}: {named}: {listed}", WRONG_CAMERA_TOPIC)
+        raise FrameError(f"{self.path.name}: {named}: {listed}", SEVERAL_CAMERAS)
 
     def _numbered(
         self, topics: Collection[str], damage: DamageLog

@@ -34,7 +34,7 @@ class TopicMarks:
         Raises:
             FrameError: there is no such topic, or nothing of it can be read.
         """
-        declared = _choose(bag, topic)
+        declared = choose_label_topic(bag, topic)
         read = _READERS[declared.type](declared)
         by_stamp: dict[int, _Read] = {}
         by_bag: list[tuple[int, Mark]] = []
@@ -78,7 +78,8 @@ def label_topics(bag: BagFrames) -> list[Topic]:
     return [topic for topic in bag.topics() if topic.type in _READERS]
 
 
-def _choose(bag: BagFrames, name: str) -> Topic:
+def choose_label_topic(bag: BagFrames, name: str) -> Topic:
+    """Return the topic; raises FrameError(WRONG_LABEL_TOPIC) if the bag has no such labels."""
     topics = label_topics(bag)
     for topic in topics:
         if topic.name == name:

@@ -23,8 +23,8 @@ from pathlib import Path
 from edge_agent.data.extraction.extract import ExtractOptions, ExtractSummary, extract
 from edge_agent.data.extraction.files import passes_through
 from edge_agent.data.extraction.selection import Selection, TimeLimit, reason_to_skip
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.labels import LabelSettings, labelled_entries
+from edge_agent.data.frames.damage import NO_LABEL_TOPIC, WRONG_LABEL_TOPIC, DamageLog
+from edge_agent.data.labels import LabelSettings, count_frames, labelled_entries
 from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow
 from edge_agent.examples.spool.kept_examples import BatchNote, KeptExamples, keep_rows
 from edge_agent.examples.spool.ledger import Ledger, Underway, recording_id
@@ -123,9 +123,19 @@ class Ingest:
             self._take(name, recording, plan)
         except (FrameError, SettingsError) as refusal:
             error = str(refusal)
+            if isinstance(refusal, FrameError) and refusal.reason == WRONG_LABEL_TOPIC:
+                self._count_unlabelled(recording)
             log.warning("not added to the examples: %s", error)
         self._plan = None
         self._ledger.finish(name, error)
+
+    def _count_unlabelled(self, recording: Recording) -> None:
+        """Count the frames that are left out for want of labels."""
+        with suppress(FrameError):
+            frames = count_frames(recording.path, self._job.topic)
+            dropped = {NO_LABEL_TOPIC: frames} if frames else {}
+            note = BatchNote(at_s=self._now_s(), seen=frames, kept=0, dropped=dropped, damage={})
+            self._ledger.totals.add(note)
 
     def _take(self, name: str, recording: Recording, plan: Underway) -> None:
         while plan.parts <= len(plan.borders):

@@ -251,6 +251,17 @@ def test_predictions_of_a_folder_that_is_half_damaged_end_with_13(image_folder, 
     assert LossError.exit_code == 13
 
 
+def test_the_status_shows_what_became_of_new_bags(config):
+    ingest = {"recordings": 9, "unreadable": 1, "frames": 90, "kept": 80, "examples": 80}
+    more = {"megabytes": 3.2, "dropped": {"near duplicate": 2, "no label topic": 8}}
+    status = Status(ingest={**ingest, **more, "error": "r7: no label topic /label; it has none"})
+    write_status(config.parent / "state", status)
+    out, _ = type_("status", "-c", config)
+    assert "store    80 examples (3 MB) from 9 bags; 1 bags cannot be read\n" in out
+    assert "left out 8 no label topic, 2 near duplicate\n" in out
+    assert "bag      not added, the last one: r7: no label topic /label; it has none\n" in out
+
+
 def test_the_status_shows_what_the_server_thinks(config):
     status = Status(state="idle", standing="suspended", standing_reason="3 refused updates")
     status.last_notice = "run a round 3: refused: norm 40 times the median"

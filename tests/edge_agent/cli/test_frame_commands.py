@@ -72,6 +72,7 @@ def test_json_ends_with_the_counts_and_a_damaged_frame_that_nobody_wanted_is_no_
         "frames_labelled": 0,
         "already_there": 0,
         "skipped": {"rate": 3},
+        "left_out": [],
         "damage": [],
     }
     assert said == ""
@@ -86,6 +87,26 @@ def test_losses_end_with_13_and_say_where_they_begin(damaged, tmp_path):
     assert (damage["kind"], damage["count"]) == ("cut jpeg", 1)
     assert said.startswith("edge-agent: done, with losses: 1 x cut jpeg, first r1")
     assert said.count("\n") == 1
+
+
+def test_bags_without_the_label_topic_are_named_counted_and_end_with_13(bags, tmp_path):
+    for name, labels in {"r1": [""] * 4, "r2": ["star"] * 3, "r3": [""] * 2}.items():
+        bags.drive(tmp_path / name, labels)
+    words = ("extract", "r1", "r2", "r3", "--labels", bags.LABELS, "--out", "o")
+    out, said = type_(*words, here=tmp_path, code=13)
+    assert out.splitlines() == [
+        "3 of 9 frames in o, 3 with a label",
+        "  6 left out: no label topic",
+        "  nothing of r1, r3",
+    ]
+    assert said.startswith(
+        "edge-agent: done, with losses: 6 x no label topic, first r1: no label topic /camera/label;"
+    )
+    summary = json.loads(type_(*words, "--json", here=tmp_path, code=13)[0])
+    assert (summary["skipped"], summary["left_out"]) == ({"no label topic": 6}, ["r1", "r3"])
+    out, said = type_("extract", "r1", "r3", *words[4:-1], "p", here=tmp_path, code=5)
+    assert said.startswith("edge-agent: r1: no label topic /camera/label; it has none")
+    assert not (tmp_path / "p").exists()
 
 
 def test_start_and_end_are_seconds_or_times(damaged, tmp_path):

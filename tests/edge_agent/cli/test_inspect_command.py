@@ -81,6 +81,9 @@ def test_a_bag_without_labels_is_inspected_as_before(bags, tmp_path):
     assert "labels" not in out(tmp_path / "r1")
     told = json.loads(out(tmp_path / "r1", "--json"))
     assert (told["labels"], told["labels_not_counted"]) == (None, "")
+    (tmp_path / "agent.toml").write_text(agent_toml("s:1", "stable", ExampleSettings(), train=True))
+    named = f"no label topic {bags.LABELS}, as agent.toml names it\n"
+    assert out(tmp_path / "r1", "--dir", tmp_path).endswith(named)
 
 
 def test_a_data_set_has_labels_in_place_of_topics(image_folder, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from edge_agent.data.manifest import MANIFEST, ManifestRow, write_manifest
 from edge_agent.examples.example_store import ExampleStore
+from edge_agent.examples.left_out import by_kind
 from fleet_model.errors import FrameError, SettingsError
 from fleet_model.types import Box
 
@@ -118,6 +119,22 @@ def test_what_is_readable_of_a_cut_bag_is_used_and_its_damage_is_counted_and_log
     assert len(messages) == len(set(messages)) == 2
     assert any(message.startswith("cut file: cut.mcap at byte ") for message in messages)
     assert "gone: no such file or folder" in messages
+
+
+def test_a_bag_without_the_label_topic_is_counted_in_frames_and_named(
+    bags, tmp_path, store_of, caplog
+):
+    good = bags.drive(tmp_path / "good", DRIVE)
+    lacking = bags.drive(tmp_path / "lacking", [""] * 5)
+    store = store_of(good, lacking)
+    with caplog.at_level(logging.WARNING):
+        summary = store.summary()
+    assert (summary.examples, summary.skipped) == (48, {"no label topic": 5})
+    assert by_kind(summary.skipped) == {"unlabelled": 5}
+    assert "lacking: no label topic /camera/label; it has none" in caplog.text
+    with pytest.raises(FrameError, match="lacking: no label topic") as raised:
+        store_of(lacking).summary()
+    assert raised.value.reason == "wrong label topic"  # what the server is told
 
 
 def test_a_recording_of_nothing_but_damage_does_not_stop_the_others(bags, tmp_path, store_of):

@@ -96,6 +96,20 @@ def test_a_wrong_topic_fails_with_the_topics_that_there_are(bags, tmp_path, look
     assert "no example has a label" not in text
 
 
+def test_a_bag_without_the_label_topic_beside_one_with_it_is_a_warning(
+    bags, image_folder, tmp_path, look
+):
+    good, lacking = bags.drive(tmp_path / "r1", DRIVE), bags.drive(tmp_path / "r2", [""] * 5)
+    states, text = look(lacking, good)
+    assert states == ["warn", "ok", "ok"]
+    assert f"{lacking}: no frame of any recording can be read: r2: no label topic" in text
+    assert look.steps == ["its frames teach nothing: label them, or remove it"]
+    assert look(good, lacking)[0] == ["ok", "warn", "ok"]
+    # A data set has no topics: the name may be wrong for every bag.
+    states, _ = look(lacking, image_folder("pictures", dict.fromkeys(LABELS, 10)))
+    assert states[:2] == ["fail", "ok"]
+
+
 def test_two_cameras_fail_and_say_that_one_must_be_named(bags, tmp_path, look, picture_bytes):
     stamp = bags.START_NS
     picture = bags.jpeg(stamp, picture_bytes(0))

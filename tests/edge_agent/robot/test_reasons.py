@@ -47,6 +47,12 @@ def test_what_a_frame_error_names_stays_on_the_robot():
     )
 
 
+def test_a_camera_that_must_be_named_is_told_without_a_name():
+    error = FrameError("circle.mcap: name one camera topic: /x, /y", "several camera topics")
+    words = outcome_of(error).words
+    assert words.startswith("several topics of its recordings could be its camera; see ")
+
+
 @pytest.mark.parametrize("kind", ["label", "camera"])
 def test_a_wrong_topic_is_told_without_a_name(kind):
     error = FrameError(f"circle.mcap: no {kind} topic /x", f"wrong {kind} topic")

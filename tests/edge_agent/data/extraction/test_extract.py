@@ -154,8 +154,51 @@ def test_an_unreadable_bag_among_others_is_damage_and_alone_an_error(bags, tmp_p
     summary = run((bad, good), tmp_path / "out")
     assert summary.frames_written == 2
     assert "bad.mcap" in summary.damage[0].begins
+    assert summary.left_out == ("bad.mcap",)
     with pytest.raises(FrameError, match=r"bad\.mcap"):
         run(bad, tmp_path / "alone")
+
+
+def test_a_bag_without_the_label_topic_among_others_is_counted_and_named(bags, tmp_path):
+    # A recorder was killed before the label topic's first message.
+    paths = (
+        bags.drive(tmp_path / "first", [""] * 4),
+        bags.drive(tmp_path / "good", ["star"] * 3),
+        bags.drive(tmp_path / "last", [""] * 2),
+    )
+    summary = run(paths, tmp_path / "out", labels=WITH_LABELS)
+    assert (summary.frames_written, summary.frames_labelled) == (3, 3)
+    assert summary.skipped == {"no label topic": 6}
+    assert summary.left_out == ("first", "last")
+    (damage,) = summary.damage
+    assert (damage.kind, damage.count) == ("no label topic", 6)
+    assert damage.begins.startswith(f"first: no label topic {LABELS}; it has none")
+    assert run(paths, tmp_path / "out", labels=WITH_LABELS).already_there == 3
+    second = Selection(start=TimeLimit(10**9, False), end=None)
+    summary = run(paths, tmp_path / "later", labels=WITH_LABELS, selection=second)
+    assert summary.skipped == {"time range": 6, "no label topic": 2}  # of "last" none is later
+
+
+def test_a_label_topic_that_no_bag_has_is_an_error_before_anything_is_written(bags, tmp_path):
+    good, other = (bags.drive(tmp_path / name, ["star"] * 3) for name in ("good", "other"))
+    cut = bags.drive(tmp_path / "cut", ["star"] * 3)
+    (file,) = cut.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:-20])  # maybe it had the topic
+    paths = (cut, bags.drive(tmp_path / "lacking", [""]), good, other)
+    with pytest.raises(FrameError, match=rf"^good: no label topic /lable; it has {LABELS} "):
+        run(paths, tmp_path / "out", labels=LabelSettings(label_topic="/lable"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bag_without_the_camera_topic_among_others_is_named(bags, tmp_path):
+    good, none = bags.drive(tmp_path / "good", [""] * 2), tmp_path / "none"
+    bags.write(none, [(LABELS, T0, bags.text("star"))])
+    summary = run((none, good), tmp_path / "out")
+    assert (summary.frames_written, summary.left_out) == (2, ("none",))
+    assert summary.damage[0].begins.startswith("none: no camera topic; it has ")
+    wrong = LabelSettings("/rear")
+    with pytest.raises(FrameError, match="no camera topic /rear"):
+        run((none, good), tmp_path / "wrong", labels=wrong)
 
 
 def test_a_topic_that_must_be_named_is_an_error_also_among_others(bags, tmp_path, picture_bytes):

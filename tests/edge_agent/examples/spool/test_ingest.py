@@ -196,6 +196,17 @@ def test_what_cannot_be_read_is_said_and_tried_again_with_other_settings(record,
     assert (totals["recordings"], totals["kept"]) == (2, 5)
 
 
+def test_a_bag_without_the_label_topic_is_named_and_its_frames_are_counted(record, take_in):
+    record("good", ["star"] * 3)
+    record("killed", [""] * 4, first=100)
+    totals = take_in()
+    assert (totals["recordings"], totals["unreadable"]) == (1, 1)
+    assert (totals["frames"], totals["kept"]) == (7, 3)
+    assert totals["dropped"] == {"no label topic": 4}
+    assert totals["error"].startswith("killed: no label topic /camera/label; it has none")
+    assert take_in() == totals
+
+
 def test_a_long_recording_comes_in_parts_and_the_store_stays_within_its_limit(
     record, take_in, tmp_path, monkeypatch
 ):
