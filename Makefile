@@ -19,7 +19,7 @@ OLDEST_FLWR := $(shell sed -n 's/^agent = .*flwr>=\([0-9.]*\),.*/\1/p' pyproject
 FLWR_VENV := .venv-flwr-$(OLDEST_FLWR)
 UV := $(TOOLS_VENV)/bin/uv
 SYSTEMD := $(TOOLS_VENV)/systemd
-EXTRAS := agent keras server video tensorboard onnx simulation ros demo ros-dev test dev
+EXTRAS := agent keras server serve video tensorboard onnx simulation ros demo ros-dev test dev
 
 # One thread per process: a demo runs many processes on few cores. No program here phones home.
 export OMP_NUM_THREADS := 1

@@ -42,6 +42,10 @@ class Workload(Protocol):
 
     A workload whose classes may change in a trained fleet also has `classes_setting`: the keyword
     of `config` that lists them. Nothing but targets and outputs may depend on it.
+
+    For `edge-agent serve` one may also have `input_ranges`: name of an input -> the least and the
+    largest value that makes sense; and `raw_kind = "frame"` if `encode` takes Frames, or
+    `from_bytes(content) -> raw`, which raises FrameError, if it takes something else.
     """
 
     @property

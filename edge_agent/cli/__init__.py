@@ -10,6 +10,8 @@ import typer
 
 from edge_agent.cli.frame_commands import LABELS, Json, extract
 from edge_agent.cli.inspect_command import inspect
+from edge_agent.cli.options import CONFIG, Config
+from edge_agent.cli.serve_command import serve
 from edge_agent.cli.status_lines import status_lines
 from edge_agent.data.frames.source import is_live, source_path
 from fleet_model.command_line.app import make_app, run_app, show_findings
@@ -25,10 +27,7 @@ app = make_app(
 )
 app.command()(extract)
 app.command()(inspect)
-Config = Annotated[
-    Path, typer.Option("--config", "-c", "--dir", help="agent.toml of this robot, or its folder")
-]
-CONFIG = Path("agent.toml")
+app.command()(serve)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from edge_agent.data.frames.source import is_live
+from edge_agent.robot.serve_settings import ServeSettings
 from edge_agent.robot.train_when import TrainWhen
 from fleet_model.settings import (
     Expected,
@@ -263,6 +264,7 @@ class AgentSettings(Section):
     train_when: TrainWhen = TrainWhen()
     engine: EngineSettings = EngineSettings()
     install: InstallSettings = InstallSettings()
+    serve: ServeSettings = ServeSettings()
     report: ReportSettings = ReportSettings()
     poll: PollSettings = PollSettings()
 

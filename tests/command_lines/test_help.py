@@ -26,7 +26,7 @@ def test_the_commands_that_one_needs_first_have_one():
     begun = {" ".join(line.split()[:2]) for line in EXAMPLES}
     assert begun == {
         "cloud-server init", "cloud-server robots", "edge-agent enroll", "edge-agent extract",
-        "edge-agent inspect", "edge-agent predict",
+        "edge-agent inspect", "edge-agent predict", "edge-agent serve",
     }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ KNOWN_TO_249 = set("""
     ProtectKernelModules ProtectKernelTunables KeyringMode LockPersonality RemoveIPC
     RestrictAddressFamilies RestrictNamespaces RestrictRealtime RestrictSUIDSGID
     SystemCallArchitectures SystemCallFilter SystemCallErrorNumber
+    RuntimeDirectory RuntimeDirectoryMode IPAddressAllow IPAddressDeny
 """.split())  # noqa: SIM905  # fmt: skip
 
 
@@ -99,7 +100,16 @@ def test_the_service_outlives_its_children_and_no_child_speaks_for_it(unit):
         "notify", "main", "continue",
     )  # fmt: skip
     assert found["Restart"] == "always"
-    assert "time-sync.target" in found["After"]
+    # A proof of a key, and a certificate, need the time.
+    assert ("time-sync.target" in found["After"]) == (unit.name != "edge-agent-serve.service")
+
+
+def test_the_model_server_reaches_no_other_machine_and_writes_only_its_sockets():
+    found = dict(directives(FOLDER / "edge-agent-serve.service"))
+
+    assert (found["IPAddressAllow"], found["IPAddressDeny"]) == ("localhost", "any")
+    assert (found["ProtectSystem"], found["RuntimeDirectory"]) == ("strict", "edge-agent-serve")
+    assert not {"StateDirectory", "ReadWritePaths"} & found.keys()
 
 
 def test_one_of_several_agents_differs_from_the_only_one_by_its_name_alone():

@@ -199,7 +199,8 @@ def test_a_robot_is_installed_trains_is_upgraded_taken_back_and_removed(
     machine.install(packages("fleetlearn-agent", 2))
     assert agent.poll() is None
     assert machine.told() == [
-        "systemctl daemon-reload", "systemctl try-restart edge-agent.service edge-agent@*.service",
+        "systemctl daemon-reload",
+        "systemctl try-restart edge-agent.service edge-agent@*.service edge-agent-*.service",
     ]  # fmt: skip
     second = (home / "current").readlink()
     assert second != first
@@ -230,7 +231,9 @@ def test_a_robot_is_installed_trains_is_upgraded_taken_back_and_removed(
     machine.told()
     removed = machine.dpkg("--purge", "fleetlearn-agent", "fleetlearn-server")
     assert removed.returncode == 0, removed.stderr
-    assert "systemctl disable --now edge-agent.service" in machine.told()
+    told = machine.told()
+    assert "systemctl disable --now edge-agent.service" in told
+    assert "systemctl disable --now edge-agent-serve.service" in told
     assert f"{robot.name} stays, with its keys" in removed.stdout
     left = {path.relative_to(machine.root).parts[0] for path in machine.root.rglob("*")
             if path.is_file() and "dpkg" not in path.parts}  # fmt: skip

@@ -45,6 +45,8 @@ class ImageClassifier:
     """The class of a whole image: one of a few names."""
 
     classes_setting = "labels"
+    raw_kind = "frame"
+    input_ranges = {"image": (0.0, 255.0)}  # noqa: RUF012  (nobody changes it)
 
     def __init__(
         self,

@@ -9,7 +9,6 @@ import cv2
 from edge_perception.diagnostics import ERROR, OK, PERIOD_S, WARN, Health
 from edge_perception.input import TopicInput, image_topic
 from edge_perception.managed_node import ManagedNode
-from edge_perception.perception.followed_model import FollowedModel
 from edge_perception.perception.parameters import PERCEPTION
 from edge_perception.perception.pipeline import Pipeline
 from edge_perception.perception.publications import Publications
@@ -18,6 +17,8 @@ from edge_perception.process import run
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
+
+from fleet_model.following import FollowedModel
 
 
 class PerceptionNode(ManagedNode):

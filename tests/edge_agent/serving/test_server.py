@@ -1,0 +1,238 @@
+"""A server that runs: bounds, switches of the model, the end."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from itertools import count
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from service_manager import ServiceManager
+
+IMAGE = {"name": "image", "shape": [1, 32, 32, 3], "datatype": "FP32", "data": [0.0] * 3072}
+BODY = {"inputs": [IMAGE]}
+INFER = "/v2/models/model/infer"
+
+
+def test_not_one_request_fails_while_the_model_is_switched(serve):
+    grpc_client = pytest.importorskip("tritonclient.grpc")
+    with serve() as server:
+        stop, versions, failed = threading.Event(), set(), []
+        given = grpc_client.InferInput("image", [1, 32, 32, 3], "FP32")
+        given.set_data_from_numpy(np.zeros((1, 32, 32, 3), np.float32))
+
+        def by_rest():
+            with server.client() as client:
+                while not stop.is_set():
+                    answer = client.post(INFER, json=BODY)
+                    told = answer.json()
+                    if answer.status_code != 200:
+                        failed.append(told)
+                    versions.add(told.get("model_version"))
+
+        def by_grpc():
+            client = grpc_client.InferenceServerClient(server.grpc)
+            while not stop.is_set():
+                try:
+                    versions.add(client.infer("model", [given]).get_response().model_version)
+                except Exception as error:  # noqa: BLE001
+                    failed.append(str(error))
+
+        clients = [threading.Thread(target=target) for target in (by_rest, by_grpc) * 2]
+        for client in clients:
+            client.start()
+        for version in (2, 3, 4):
+            server.install(version)
+            server.until("/v2/models/model", lambda a, v=version: a.json()["versions"] == [str(v)])
+        stop.set()
+        for client in clients:
+            client.join()
+        assert server.end() == 0
+
+    assert failed == []
+    assert versions >= {"1", "4"}
+
+
+def test_a_robot_without_a_model_is_live_and_ready_once_the_agent_installs_one(serve):
+    with serve(version=None) as server, server.client() as client:
+        assert client.get("/v2/health/ready").status_code == 503
+        refused = client.post(INFER, json=BODY)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "no model is installed yet" in refused.json()["error"]
+        assert str(server.folder) not in refused.text
+
+        server.install(1)
+
+        server.until()
+        assert client.post(INFER, json=BODY).json()["model_version"] == "1"
+
+
+def test_a_model_that_does_not_load_leaves_the_running_one_in_place(serve):
+    with serve() as server, server.client() as client:
+        server.install(2)
+        server.until("/v2/models/model", lambda answer: answer.json()["versions"] == ["2"])
+        broken = server.models / "versions" / "3"
+        broken.mkdir()
+        server.install(3)
+        while "does not load" not in server.log.read_text():
+            assert client.post(INFER, json=BODY).json()["model_version"] == "2"
+
+
+def test_unix_sockets_are_served_and_are_gone_at_the_end(serve, tmp_path):
+    grpc_client = pytest.importorskip("tritonclient.grpc")
+    with serve(unix=True) as server:
+        with server.client() as client:
+            assert client.post(INFER, json=BODY).status_code == 200
+        assert grpc_client.InferenceServerClient(server.grpc).is_server_ready()
+        assert (Path(server.folder) / "grpc").stat().st_mode & 0o777 == 0o660
+        assert server.end(signal.SIGINT) == 0
+        assert not {"rest", "grpc"} & {path.name for path in server.folder.iterdir()}
+
+
+def test_what_http_has_a_code_for_is_answered_by_it(served):
+    with served.client() as client:
+        answers = {
+            404: client.get("/v3"),
+            405: client.get(INFER),
+            415: client.post(INFER, content=b"x", headers={"content-encoding": "gzip"}),
+            403: client.get("/v2", headers={"host": "stranger.example"}),
+            400: client.post(INFER, content=b"{"),
+        }
+        large = client.post(INFER, content=b" " * 16_000_001)
+        for pieces in (17, 40):  # not announced: it is counted while it comes
+            try:
+                chunked = client.post(INFER, content=(b" " * 1_000_000 for _ in range(pieces)))
+            except httpx.TransportError:  # it was still sending when it was refused
+                continue
+            assert chunked.status_code == 413
+    assert {code: answer.status_code for code, answer in answers.items()} == {
+        code: code for code in answers
+    }
+    assert all(answer.json()["error"] for answer in (*answers.values(), large))
+    assert large.status_code == 413
+    assert "serve.max_body_mb = 16" in large.json()["error"]
+    assert answers[405].headers["allow"] == "POST"
+
+
+def test_a_message_of_grpc_that_is_too_long_is_refused(served):
+    grpc = pytest.importorskip("grpc")
+    with grpc.insecure_channel(served.grpc) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as refused:
+            infer(b" " * 16_000_001)
+    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def connect(server):
+    host, port = server.rest.split(":")
+    return socket.create_connection((host, int(port)), timeout=240)
+
+
+def test_slow_clients_hold_up_nobody_and_are_cut(serve):
+    head = b"POST " + INFER.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n"
+    with serve("slow_s = 2.0\n") as server:
+        slow = [connect(server) for _ in range(100)]
+        for number, one in enumerate(slow):
+            one.sendall(
+                (b"", head[:20], head, head + b"\r\n", head + b"\r\n" + b"x" * 899)[number % 5]
+            )
+        with server.client() as client:
+            assert client.post(INFER, json=BODY).status_code == 200
+        assert all(one.recv(1) == b"" for one in slow)  # the server has ended them
+
+
+def test_a_slow_call_of_grpc_is_cut(serve):
+    grpc = pytest.importorskip("grpc")
+    with serve("slow_s = 1.0\n") as server, grpc.insecure_channel(server.grpc) as channel:
+        never = threading.Event()
+        infer = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as cut:
+            infer(iter(lambda: never.wait(240) or b"", None))
+        never.set()
+    assert cut.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "serve.slow_s" in cut.value.details()
+
+
+def test_a_second_request_before_the_first_is_answered_is_refused(served):
+    one = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{" % INFER.encode()
+    with connect(served) as link:
+        link.sendall(one * 3)
+        answers = b"".join(iter(lambda: link.recv(65536), b""))
+    assert answers.count(b"HTTP/1.1") <= 2
+    assert answers.endswith(b"Invalid HTTP request received.")
+
+
+def test_more_requests_than_may_wait_are_refused_and_counted(serve):
+    rows = {**IMAGE, "shape": [64, 32, 32, 3], "data": [0.0] * 3072 * 64}
+    body = json.dumps({"inputs": [rows]}).encode()
+    with serve("max_waiting = 2\nmax_batch = 64\n") as server:
+        codes, numbers = [], count()
+
+        def ask():
+            with server.client() as client:
+                while next(numbers) < 60:
+                    answer = client.post(INFER, content=body)
+                    codes.append(answer.status_code)
+
+        clients = [threading.Thread(target=ask) for _ in range(8)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        told = server.until("/metrics").text
+    assert set(codes) == {200, 503}
+    assert f'requests_total{{wire="rest",outcome="answered"}} {codes.count(200)}' in told
+    assert f'requests_total{{wire="rest",outcome="full"}} {codes.count(503)}' in told
+
+
+def test_systemd_is_told_of_the_beginning_and_the_end(serve, tmp_path):
+    with serve(version=None) as server:
+        server.end()
+        with ServiceManager(f"{tmp_path}/n", watchdog_s=0.2) as manager:
+            server.start(manager.environment)
+            manager.until("READY=1")
+            manager.until("WATCHDOG=1")
+            server.process.send_signal(signal.SIGTERM)
+            manager.until("STOPPING=1")
+            assert server.process.wait(240) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (
+            ["--rest", "0.0.0.0:8000"],
+            2,
+            "--rest 0.0.0.0:8000: 0.0.0.0 is reached by other machines",
+        ),
+        (["--rest", "", "--grpc", ""], 2, "are both empty"),
+        (["--grpc", "unix:/dev/null"], 2, "cannot serve on unix:/dev/null"),
+        (["--bundle", "missing"], 3, "missing: no such folder"),
+    ],
+)
+def test_what_cannot_be_served_is_told_in_a_line(served, arguments, code, words):
+    settings = served.folder / "agent.toml"
+    command = [sys.executable, "-m", "edge_agent", "serve", "--config", settings]
+    if arguments[0] == "--grpc":
+        command += ["--rest", ""]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240)
+
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_an_address_that_is_taken_is_told(served):
+    settings = served.folder / "agent.toml"
+    for wire, other in (("rest", "grpc"), ("grpc", "rest")):
+        command = [sys.executable, "-m", "edge_agent", "serve", "--config", settings]
+        done = subprocess.run(
+            [*command, f"--{other}", ""], capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 2
+        assert f"cannot serve on {getattr(served, wire)}" in done.stderr.splitlines()[-1]
