@@ -94,9 +94,7 @@ test-base: $(BASE_VENV)/.installed
 # Only files that use the marker are collected, as above. The messages of vision_msgs, which robots have
 # as a package of their distribution, are built beside the workspace, so that both outputs run. The
 # script of colcon reads variables that nobody has set.
-# In one order everywhere: a process reads its Fast DDS profile once, and tests/edge_agent has another
-# one than tests/ros2_ws, whose processes find each other through both.
-ROS_TESTS = $$(grep -rlE 'mark\.ros\b' tests --include='test_*.py' | sort)
+ROS_TESTS = $$(grep -rlE 'mark\.ros\b' tests --include='test_*.py')
 test-ros: $(ROS_VENV)/.installed
 	@if test -e $<; then \
 	$(ROS_VENV)/bin/python ros2_ws/build_from_wheels.py tests/ros2_ws/vision_msgs; \

@@ -82,21 +82,31 @@ def counts_at_the_end(diagnostics, player, node):
     return values_of(diagnostics)
 
 
+def model_infos(listener, node):
+    """Return what the node tells of its model; it has found the listener when the first is there.
+
+    Results that it publishes before reach nobody.
+    """
+    from edge_perception_msgs.msg import ModelInfo
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    infos = listener.collect(ModelInfo, f"{NODE}/model_info", latched)
+    until(lambda: [info.version for info in infos] == [1], lambda: node.log)
+    return infos
+
+
 def test_a_bag_of_jpegs_is_answered_while_the_model_is_switched(
     perception, processes, listener, jpeg_bag, model
 ):
     from diagnostic_msgs.msg import DiagnosticArray
-    from edge_perception_msgs.msg import ModelInfo
-    from rclpy.qos import DurabilityPolicy, QoSProfile
     from vision_msgs.msg import Classification
 
     results = listener.collect(Classification, f"{NODE}/classification")
     diagnostics = listener.collect(DiagnosticArray, "/diagnostics")
     node = perception(transport="compressed", output="vision_msgs")
     until(lambda: diagnostics, lambda: node.log)
-    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    infos = listener.collect(ModelInfo, f"{NODE}/model_info", latched)
-    until(lambda: [info.version for info in infos] == [1], lambda: node.log)
+    infos = model_infos(listener, node)
 
     player = processes.player(jpeg_bag, f"{CAMERA}/compressed", "reliable", RATE_HZ)
     until(lambda: len(results) > FRAMES // 3, lambda: (node.log, player.log))
@@ -134,6 +144,7 @@ def test_raw_best_effort_images_arrive_by_the_shipped_profile(
     results = listener.collect(Predictions, f"{NODE}/classification")
     diagnostics = listener.collect(DiagnosticArray, "/diagnostics")
     node = perception(output="edge_perception_msgs", threshold=0.34)
+    model_infos(listener, node)
     player = processes.player(raw_bag, CAMERA, "best_effort", RATE_HZ)
     _, _, values = counts_at_the_end(diagnostics, player, node)
     assert values["listening to"] == "sensor_msgs/Image, best effort"
