@@ -16,6 +16,8 @@ from loaded_frames import frames_of
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.live import LiveQueue
 from edge_agent.data.frames.ros_topic import LiveSettings, RosTopicFrames
+from edge_agent.data.labels import LabelSettings, labelled_frames
+from edge_agent.robot.settings import load_settings
 from fleet_model.errors import FrameError
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("domain")]
@@ -290,3 +292,34 @@ def test_extract_writes_a_topic_until_it_is_interrupted(camera, bags, tmp_path):
     found = sorted((tmp_path / "out").rglob("*.jpg"))
     assert [file.read_bytes() for file in found] == files
     assert [int(file.stem.rpartition("-")[2]) for file in found] == [T0, T0 + 1, T0 + 2]
+
+
+def test_enroll_keeps_a_topic_that_is_published_and_says_that_nobody_labels_it(
+    camera, jpegs, tmp_path
+):
+    kit, robot = tmp_path / "kit", tmp_path / "robot"
+    kit.mkdir()
+    (kit / "kit.toml").write_text('address = "localhost:1"\nchannel = "stable"\n')
+    (kit / "ca.crt").write_text("a certificate")
+
+    def type_(*words):
+        command = [sys.executable, "-m", "edge_agent", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+    words = ("enroll", kit, "--dir", robot, "--examples", f"ros:{TOPIC}", "--json")
+    with camera.publishing(jpegs, period_s=0.05):
+        enrolled = type_(*words)
+        # What was written down is the topic: its frames arrive by that name.
+        (path,) = load_settings(robot / "agent.toml", {}).examples.paths
+        frames = islice(labelled_frames(path, LabelSettings(), DamageLog()), len(jpegs))
+        assert [labelled.frame.stamp_ns - T0 for labelled in frames] == list(range(len(jpegs)))
+        own = type_("predict", "--config", robot, "--bundle", BUNDLE)
+    assert enrolled.returncode == 0, enrolled.stderr
+    (finding,) = json.loads(enrolled.stdout)["findings"]
+    assert (finding["state"], finding["text"]) == (
+        "warn",
+        f"ros:{TOPIC}: is live and has no labels",
+    )
+    assert finding["next_step"] == "record bags of it into examples.spool"
+    assert own.returncode == 5, own.stdout
+    assert f"ros:{TOPIC}: is live: its frames come once and nobody labels them" in own.stderr
