@@ -69,6 +69,7 @@ class CameraFrames:
         self._connect = connect or (_open_webcam if is_webcam(path) else _open_rtsp)
         self._stopped = threading.Event()
         self._queue = LiveQueue(self.name, self._settings.queue_frames)
+        self.outage = ""  # why the camera is not connected now
 
     def stop(self) -> None:
         """End `entries`, for good; what arrived before is still delivered. From any thread."""
@@ -119,6 +120,7 @@ class CameraFrames:
                         if self._stopped.is_set():
                             return
                         arrived, wait_s, now_ns = True, settings.wait_s, time.time_ns()
+                        self.outage = ""
                         self._queue.put(now_ns, partial(_frame, frame, self.name, now_ns))
                 reason = "it ended the stream"
             except av.error.FFmpegError as error:  # its text has the password
@@ -128,6 +130,7 @@ class CameraFrames:
             if not arrived and time.monotonic() - begun > settings.patience_s:
                 patience = f"no picture in {settings.patience_s:g} s"
                 raise FrameError(f"{self.name}: {patience}: {reason}", LOST)
+            self.outage = reason
             if connected:
                 self._queue.lost(LOST)
             if wait_s < _LONGEST_WAIT_S:  # then nothing new is to be said

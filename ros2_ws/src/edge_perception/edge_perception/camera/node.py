@@ -106,8 +106,8 @@ class CameraNode(ManagedNode):
             return Health(OK, f"waits for {needed} subscribers, has {self._subscribers()}", values)
         silent_s = now_s - self._last_s
         if self._is_live and silent_s > _WORRY_S:
-            silent = f"{player.name}: no picture for {silent_s:.0f} s; is it running?"
-            return Health(WARN, silent, values)
+            why = f": {player.outage}; trying again" if player.outage else "; is it running?"
+            return Health(WARN, f"{player.name}: no picture for {silent_s:.0f} s{why}", values)
         return Health(OK, f"plays {player.name}", values)
 
     def _info_topic(self, image: str) -> str:

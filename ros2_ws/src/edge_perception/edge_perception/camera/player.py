@@ -65,6 +65,11 @@ class Player(Generic[Ready]):
         """Return the source's name, without a password."""
         return self._source.name
 
+    @property
+    def outage(self) -> str:
+        """Return why a camera is not connected now, "" of one that is; it is asked again."""
+        return self._source.outage
+
     def counts(self) -> dict[str, object]:
         """Return by name what was sent and, where there is any, what is not as recorded."""
         found = {"sent": self.sent}

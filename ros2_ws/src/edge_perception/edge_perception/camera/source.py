@@ -74,6 +74,11 @@ class CameraSource:
         for live in self._camera.entries(damage):
             yield Picture(live.time_ns, live.load)
 
+    @property
+    def outage(self) -> str:
+        """Return why a camera is not connected now, "" of one that is."""
+        return self._camera.outage if self._camera else ""
+
     def stop(self) -> None:
         """End `pictures` of a camera, for good. From any thread."""
         self._stopped = True
