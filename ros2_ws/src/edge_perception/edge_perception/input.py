@@ -61,6 +61,11 @@ class TopicInput:
         return self._subscription.arrived
 
     @property
+    def empty(self) -> int:
+        """Deliveries of the middleware without a message: nobody has sent them."""
+        return self._subscription.empty
+
+    @property
     def offer(self) -> str:
         """What is listened to, in words."""
         offer = self._subscription.offer

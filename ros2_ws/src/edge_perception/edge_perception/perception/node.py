@@ -102,6 +102,7 @@ class PerceptionNode(ManagedNode):
                 "listening to": self._input.offer,
                 "images received": self._input.received,
                 "images lost in transport": self._input.lost,
+                "empty deliveries": self._input.empty,
             }
         if self._pipeline:
             values |= self._pipeline.counts()

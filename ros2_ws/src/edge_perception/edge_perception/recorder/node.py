@@ -133,6 +133,7 @@ class _Recording:
             problems.append(self._questions.error)
         counts = {
             "lost in transport": sum(topic_input.lost for topic_input in self._inputs),
+            "empty deliveries": sum(topic_input.empty for topic_input in self._inputs),
             **{f"unreadable: {why}": count for why, count in self._unreadable.items()},
             **(self._questions.counts if self._questions else {}),
         }
