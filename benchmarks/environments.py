@@ -2,7 +2,8 @@
 
 They are kept, and made anew when pyproject.toml, constraints.txt or the list below has changed; of
 our own packages the present code is put in whenever it has changed. All arms get the versions of
-constraints.txt. Files are copied, not linked: environments that share files on disk would also
+constraints.txt, but KServe, which asks for older ones: it has LiteRT and NumPy alone from there.
+Files are copied, not linked: environments that share files on disk would also
 share their pages in memory, and each arm would look smaller than on a robot of its own.
 """
 
@@ -21,7 +22,11 @@ PLACE = ROOT / "build" / "bench-envs"
 TENSORFLOW = "tensorflow-cpu" if sys.platform == "linux" else "tensorflow"
 STOCK = ("flwr>=1.41,<1.43", TENSORFLOW, "keras", "opencv-python-headless", "rosbags")
 BAGS = (".", "rosbags", "mcap>=1.6", "mcap-ros2-support>=0.6")
-REQUIREMENTS = {"agent": (".[agent]",), "keras": (".[keras]",), "stock": STOCK, "bags": BAGS}
+KSERVE = ("kserve>=0.21", "ai-edge-litert", "numpy")
+REQUIREMENTS = {
+    "agent": (".[agent]",), "keras": (".[keras]",), "stock": STOCK, "bags": BAGS, "kserve": KSERVE,
+}  # fmt: skip
+PEERS = (STOCK, KSERVE)  # nothing of ours is in there
 SOURCES = ("fleet_model", "edge_agent", "cloud_server")
 
 
@@ -66,10 +71,10 @@ def environment(name: str) -> Environment:
         say(f"making the environment {made.root.relative_to(ROOT)}, once")
         shutil.rmtree(made.root, ignore_errors=True)
         _create(made.root)
-        _install(made, *requirements, "--constraint", "constraints.txt")
+        _install(made, *requirements, "--constraint", _constraints(made, requirements))
         (made.root / ".requirements").write_text(wanted)
         (made.root / ".sources").write_text(sources_digest())
-    if requirements != STOCK and not _is(made.root / ".sources", sources_digest()):
+    if requirements not in PEERS and not _is(made.root / ".sources", sources_digest()):
         _install(made, "--no-deps", "--force-reinstall", ".")
         (made.root / ".sources").write_text(sources_digest())
     return made
@@ -100,6 +105,16 @@ def find_uv() -> str | None:
     )
 
 
+def _constraints(made: Environment, requirements: tuple[str, ...]) -> str:
+    """Return a file with the versions that the arms have in common."""
+    if requirements != KSERVE:
+        return "constraints.txt"
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    file = made.root / "constraints.txt"
+    file.write_text("\n".join(one for one in lines if one.split("==")[0] in requirements))
+    return str(file)
+
+
 def _create(root: Path) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
     _run(sys.executable, "-m", "venv", "--without-pip", str(root))
@@ -115,7 +130,7 @@ def _install(made: Environment, *what: str) -> None:
     if uv is None:
         _run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *what)
         return
-    settings = ("--no-config",) if made.root.name == "stock" else ()
+    settings = ("--no-config",) if REQUIREMENTS[made.root.name] in PEERS else ()
     copied = ("--link-mode", "copy", "--compile-bytecode", "--quiet")
     _run(uv, "pip", "install", *settings, *copied, "--python", python, *what)
 

@@ -51,7 +51,6 @@ class Inference:
     ) -> Answer:
         """Return what a job returns when it has had its turn; RequestError as `Turns.run`."""
         try:
-            self.served()  # nobody waits for an answer that says no
             answer = await self.turns.run((wire, client), size, job)
         except RequestError as error:
             self.counts[wire, error.kind] += 1

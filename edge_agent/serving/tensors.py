@@ -110,10 +110,9 @@ def _from_values(port: Port, values: Sequence[Any], shape: tuple[int, ...]) -> T
         wide = np.array(flat, np.float64)
     except OverflowError:
         raise _wrong(port, f"has a number that {port.datatype} cannot hold") from None
-    finite = np.isfinite(wide)
     with np.errstate(over="ignore"):
         tensor = wide.astype(dtype)
-    if (finite & ~np.isfinite(tensor)).any():
+    if not np.isfinite(tensor).all() and np.isfinite(wide).all():
         raise _wrong(port, f"has a number that {port.datatype} cannot hold")
     return tensor.reshape(shape)
 

@@ -125,12 +125,25 @@ def test_a_message_of_grpc_that_is_too_long_is_refused(served):
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         with pytest.raises(grpc.RpcError) as refused:
             infer(b" " * 16_000_001)
+        with pytest.raises(grpc.RpcError) as read:
+            infer(b" " * 15_000_000)
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert read.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 def connect(server):
     host, port = server.rest.split(":")
     return socket.create_connection((host, int(port)), timeout=240)
+
+
+def test_a_body_that_is_announced_as_too_long_is_not_waited_for(served):
+    with connect(served) as link:
+        link.sendall(
+            b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16000001\r\n\r\n"
+            % INFER.encode()
+        )
+        answer = b"".join(iter(lambda: link.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 413 ")
 
 
 def test_slow_clients_hold_up_nobody_and_are_cut(serve):

@@ -2,19 +2,22 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
 from edge_agent.serving.request import RequestError
-from edge_agent.serving.turns import Turns
+from edge_agent.serving.turns import QUICK_BYTES, Turns
 
 pytestmark = pytest.mark.base
+
+MOST = 10**7  # bytes
 
 
 @pytest.fixture
 def held():
     """Return turns whose thread works on a job until it is let go, and what lets it go."""
-    turns, gate = Turns(max_waiting=6, max_bytes=100), threading.Event()
+    turns, gate = Turns(max_waiting=6, max_bytes=MOST), threading.Event()
     yield turns, gate
     gate.set()
     turns.close(240)
@@ -23,7 +26,9 @@ def held():
 async def begin(turns, gate, first="first"):
     """Occupy the thread; return the task."""
     busy = threading.Event()
-    task = asyncio.create_task(turns.run(first, 1, lambda: busy.set() or gate.wait(240)))
+    task = asyncio.create_task(
+        turns.run(first, QUICK_BYTES + 1, lambda: busy.set() or gate.wait(240))
+    )
     await asyncio.to_thread(busy.wait, 240)
     return task
 
@@ -61,7 +66,7 @@ def test_so_many_wait_and_so_many_bytes_and_one_client_has_half_of_the_places(he
     async def ask():
         first = await begin(turns, gate)
         jobs = []
-        many = [*[("a", 1)] * 4, ("b", 98), ("b", 97), ("c", 0), ("d", 0), ("e", 0)]
+        many = [*[("a", 1)] * 4, ("b", MOST - 2), ("b", MOST - 3), ("c", 0), ("d", 0), ("e", 0)]
         for who, size in many:
             jobs.append(asyncio.create_task(try_one(who, size)))
             await asyncio.sleep(0)
@@ -113,7 +118,7 @@ def test_a_job_that_fails_says_so_to_its_client_alone(held, caplog):
 
 
 def test_what_waits_at_the_end_is_done_and_nothing_more_is_taken():
-    turns, gate = Turns(max_waiting=4, max_bytes=100), threading.Event()
+    turns, gate = Turns(max_waiting=4, max_bytes=MOST), threading.Event()
 
     async def ask():
         first = await begin(turns, gate)
@@ -126,5 +131,38 @@ def test_what_waits_at_the_end_is_done_and_nothing_more_is_taken():
         gate.set()
         await first
         assert await second == "done"
+
+    asyncio.run(ask())
+
+
+def test_a_quick_job_is_done_in_the_loop_and_never_beside_another_one(held, monkeypatch):
+    turns, gate = held
+    monkeypatch.setattr("edge_agent.serving.turns.QUICK_S", 60.0)
+
+    async def ask():
+        here = threading.get_ident()
+        assert await turns.run("a", 1, threading.get_ident) == here
+        assert await turns.run("a", QUICK_BYTES + 1, threading.get_ident) != here
+        first = await begin(turns, gate)  # in the loop it would wait for ever
+        second = asyncio.create_task(turns.run("b", 1, threading.get_ident))
+        await asyncio.sleep(0)  # it asks
+        gate.set()
+        await first
+        return await second, here
+
+    there, here = asyncio.run(ask())
+    assert there != here
+
+
+def test_a_slow_job_is_the_last_one_in_the_loop(held):
+    turns, _ = held
+
+    async def ask():
+        here = threading.get_ident()
+        await turns.run("a", 1, lambda: None)
+        while await turns.run("a", 1, threading.get_ident) != here:  # the machine was busy
+            pass
+        await turns.run("a", 1, lambda: time.sleep(0.002))
+        assert await turns.run("a", 1, lambda: time.sleep(0.002) or threading.get_ident()) != here
 
     asyncio.run(ask())
