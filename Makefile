@@ -81,6 +81,7 @@ static: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy ros2_ws/*.py ros2_ws/src/edge_bringup/launch/*.py
 	$(BIN)/lint-imports --no-logo --no-cache
 
 # Only files that use the marker are collected: the others import what the base does not have. The long

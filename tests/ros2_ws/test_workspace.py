@@ -1,6 +1,5 @@
 """The workspace is built by colcon, and `colcon test` really runs the packages' own tests."""
 
-import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -14,15 +13,13 @@ pytest.importorskip("rclpy", reason="needs ROS 2: `make test-ros`")
 SOURCES = Path(__file__).parents[2] / "ros2_ws/src"
 
 
-def test_colcon_runs_the_tests_of_the_package(workspace, tmp_path):
+def test_colcon_runs_the_tests_of_the_package(workspace, domain, tmp_path):
     command = [sys.executable, "-m", "colcon", "--log-base", tmp_path / "log", "test"]
     command += ["--build-base", workspace / "build", "--install-base", workspace / "install"]
     command += ["--test-result-base", tmp_path, "--base-paths", SOURCES / "edge_perception"]
-    environment = {**os.environ, "ROS_DOMAIN_ID": "201"}
     run = subprocess.run(
         [*command, "--return-code-on-test-failure"],
         cwd=workspace,
-        env=environment,
         capture_output=True,
         text=True,
     )

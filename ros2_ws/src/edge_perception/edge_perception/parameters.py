@@ -105,12 +105,13 @@ def _descriptor(spec: ParameterSpec) -> Any:
     kind = type(spec.default)
     if spec.at_least is not None and kind in _NO_LIMIT:
         # a range of the other number type is ignored without a word
-        most = _NO_LIMIT[kind] if spec.at_most is None else spec.at_most
-        bounds = {"from_value": kind(spec.at_least), "to_value": kind(most)}
+        least, most = spec.at_least, _NO_LIMIT[kind] if spec.at_most is None else spec.at_most
         if kind is int:
-            descriptor.integer_range = [IntegerRange(**bounds, step=1)]
+            whole = IntegerRange(from_value=int(least), to_value=int(most), step=1)
+            descriptor.integer_range = [whole]
         else:
-            descriptor.floating_point_range = [FloatingPointRange(**bounds, step=0.0)]
+            real = FloatingPointRange(from_value=float(least), to_value=float(most), step=0.0)
+            descriptor.floating_point_range = [real]
     return descriptor
 
 

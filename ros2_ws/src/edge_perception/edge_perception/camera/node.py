@@ -40,7 +40,10 @@ class CameraNode(ManagedNode):
         self._calibration: Calibration | None = None
         self._player: Player[_Ready] | None = None
         self._infos: dict[tuple[int, int], CameraInfo] = {}
-        self._image = self._compressed = self._info = self._tending = None
+        self._image: Any = None  # publishers
+        self._compressed: Any = None
+        self._info: Any = None
+        self._tending: Any = None
         self._is_live = self._waits = False
         self._last_s = 0.0  # when a picture was sent
         self._before = (0.0, 0)  # the last look of diagnostics: when, pictures sent until then

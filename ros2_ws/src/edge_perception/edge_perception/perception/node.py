@@ -145,7 +145,9 @@ class PerceptionNode(ManagedNode):
         threading.Thread(target=load, name="reload-model", daemon=True).start()
         problem = await future
         response.success = not problem
-        response.message = problem or f"version {model.engine.manifest.version} answers now"
+        engine = model.engine  # none where the node was cleaned up meanwhile
+        version = engine.manifest.version if engine else "none"
+        response.message = problem or f"version {version} answers now"
         return response
 
 
