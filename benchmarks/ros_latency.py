@@ -19,16 +19,16 @@ It needs the workspace of ros2_ws, which it builds as `make test-ros` does, in .
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.lite0 import lite0_bundle
 from benchmarks.measure import Comparison, Result, arguments, median, report, say
 from benchmarks.ros_camera import Look
-from benchmarks.services import ROOT, Services, base_environment, run_python
+from benchmarks.services import ROOT, Services, base_environment
 
 WORK = ROOT / "build" / "bench" / "ros_latency"
 PYTHON = ROOT / ".venv-ros" / "bin" / "python"
@@ -84,15 +84,10 @@ def prepare() -> tuple[Mapping[str, str], Path]:
         raise SystemExit("ros_latency: needs ROS 2 from wheels in .venv-ros: run `make test-ros`")
     command = [PYTHON, WORKSPACE / "build_from_wheels.py"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    if not (WORK / "bundle").exists():
-        say("ros_latency: making server directory and bundle")
-        shutil.rmtree(WORK, ignore_errors=True)
-        labels = ("--labels", "circle,square,star,triangle")
-        run_python("-m", "cloud_server.cli", "init", WORK / "server", *labels)
-        unpack(WORK / "server" / "store", WORK / "bundle")
+    bundle = lite0_bundle(WORK)
     for width, height in (HD, VGA):
         paint(WORK / f"{width}x{height}", width, height)
-    return ros_environment(), WORK / "bundle"
+    return ros_environment(), bundle
 
 
 def ros_environment() -> Mapping[str, str]:
@@ -111,21 +106,6 @@ def ros_environment() -> Mapping[str, str]:
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE),
     }
-
-
-def unpack(store: Path, bundle: Path) -> None:
-    """Write version 0 of a server's store as a bundle directory."""
-    from cloud_server.state.model_store import DirectoryStore
-    from fleet_model.bundle import to_json
-
-    aside = bundle.with_suffix(".part")
-    aside.mkdir()
-    published = DirectoryStore(store)
-    (manifest,) = published.versions()
-    for name, entry in manifest.files.items():
-        published.fetch(entry.sha256, entry.size_bytes, aside / name)
-    (aside / "manifest.json").write_bytes(to_json(manifest))
-    aside.rename(bundle)
 
 
 def paint(folder: Path, width: int, height: int) -> None:

@@ -10,21 +10,31 @@ What is told is the cost beyond the bare inference: the median time of a request
 engine's `run` (of the peer: of LiteRT's Interpreter on the same two files) in this process.
 
 Ratios: `serve_overhead` is of REST with bytes; `serve_overhead_json` and `serve_overhead_grpc`.
+`engine_latency` is of the engine alone, beside LiteRT's Interpreter on the same files: a model as
+robots have it (EfficientNet-Lite0 at 128 pixels, float32, one thread); `engine_latency_int8`.
 --quick: two short turns.
 """
 
 import http.client
 import json
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.bare_inference import (
+    Ask,
+    by_engine,
+    by_interpreter,
+    in_turns,
+    require_same,
+    stage_files,
+    timed,
+)
 from benchmarks.environments import environment
+from benchmarks.lite0 import lite0_bundle
 from benchmarks.measure import Comparison, Result, arguments, median, report, say
 from benchmarks.services import ROOT, Services
 
@@ -50,7 +60,6 @@ class Size(NamedTuple):
 
 
 FULL, QUICK = Size(turns=5, requests=500, first=100), Size(turns=2, requests=100, first=30)
-Ask = Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,12 @@ def main() -> None:
     options = arguments(__doc__, quick="two short turns")
     how = QUICK if options.quick else FULL
     question = Question(np.random.default_rng(0).random((32, 32, 3), np.float32) * 255)
-    bare, expected = bare_inference(question, how)
+    asks = {
+        "ours": by_engine(BUNDLE, question.image),
+        "kserve": by_interpreter(BUNDLE, question.image),
+    }
+    bare, expected = in_turns(asks, how.turns, how.first, how.requests), asks["kserve"]()
+    engines = engine_latency(how)
     with Services(WORK / "logs") as services:
         start(services)
         clients = {arm: connect(arm, question) for arm in ARMS}
@@ -101,42 +115,22 @@ def main() -> None:
             for wire, ask in wires.items():
                 require_same(f"{arm} {wire}", logits_of(wire, ask()), expected)
         seconds = measure(clients, how)
-    report(result(seconds, bare), as_json=options.json)
+    report(result(seconds, bare, engines), as_json=options.json)
 
 
-def bare_inference(question: Question, how: Size) -> tuple[dict[str, float], Any]:
-    """Return seconds without a server of each arm, and the logits."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    from fleet_model.engine import TFLiteEngine
-
-    engine = TFLiteEngine(BUNDLE, num_threads=1)
-    stages = []
-    for file in stage_files():
-        interpreter = Interpreter(str(file), num_threads=1)
-        interpreter.allocate_tensors()
-        stages.append(interpreter)
-
-    def plain() -> Any:
-        value = question.image[None]
-        for stage in stages:
-            stage.set_tensor(stage.get_input_details()[0]["index"], value)
-            stage.invoke()
-            value = stage.get_tensor(stage.get_output_details()[0]["index"])
-        return value[0]
-
-    def ours() -> Any:
-        return engine.run({"image": question.image})["logits"]
-
-    require_same("the engine", ours(), plain())
-    seconds = {arm: median(timed(ask, how)) for arm, ask in (("ours", ours), ("kserve", plain))}
-    return seconds, plain()
-
-
-def stage_files() -> list[Path]:
-    """Return the model's files in order."""
-    manifest = json.loads((BUNDLE / "manifest.json").read_bytes())
-    return [BUNDLE / name for name in manifest["engines"]["fp32"]]
+def engine_latency(how: Size) -> dict[tuple[str, str], float]:
+    """Return the seconds of (engine or interpreter, precision) for a model as robots have it."""
+    bundle = lite0_bundle(WORK / "lite0")
+    image = np.random.default_rng(1).random((128, 128, 3), np.float32) * 255
+    found = {}
+    for precision in ("fp32", "int8"):
+        asks = {
+            "engine": by_engine(bundle, image, precision),
+            "interpreter": by_interpreter(bundle, image, precision),
+        }
+        seconds = in_turns(asks, how.turns, how.first // 10, how.requests // 4)
+        found |= {(name, precision): value for name, value in seconds.items()}
+    return found
 
 
 def start(services: Services) -> None:
@@ -155,7 +149,7 @@ def start(services: Services) -> None:
     ours = environment("agent").bin / "edge-agent"
     services.start("ours", [ours, "serve", "--config", robot])
     peer = [environment("kserve").bin / "python", ROOT / "benchmarks" / "kserve_server.py"]
-    services.start("kserve", [*peer, *PORTS["kserve"], *stage_files()])
+    services.start("kserve", [*peer, *PORTS["kserve"], *stage_files(BUNDLE)])
     for arm in ARMS:
         services.wait(f"{arm} answers", lambda arm=arm: answers(arm))  # type: ignore[misc]
 
@@ -219,44 +213,38 @@ def logits_of(wire: str, answer: Any) -> Any:
     return np.array(json.loads(content)["outputs"][0]["data"], np.float32).ravel()
 
 
-def require_same(whose: str, found: Any, expected: Any) -> None:
-    """Raise RuntimeError unless the answer is the model's."""
-    if np.shape(found) != np.shape(expected) or not np.allclose(found, expected, atol=1e-4):
-        raise RuntimeError(f"{whose} answers {found}, expected {expected}")
-
-
 def measure(clients: Mapping[str, Mapping[str, Ask]], how: Size) -> dict[tuple[str, str], float]:
     """Return the median over turns of the median seconds of each arm and wire."""
     found: dict[tuple[str, str], list[float]] = {}
     for turn in range(how.turns):
         for wire in WIRES:
             for arm in ARMS if turn % 2 else ARMS[::-1]:
-                seconds = timed(clients[arm][wire], how)
+                seconds = timed(clients[arm][wire], how.first, how.requests)
                 found.setdefault((arm, wire), []).append(median(seconds))
         say(f"serving: turn {turn + 1} of {how.turns}")
     return {key: median(values) for key, values in found.items()}
 
 
-def timed(ask: Ask, how: Size) -> list[float]:
-    """Return the seconds of each request."""
-    seconds = []
-    for number in range(how.first + how.requests):
-        before = time.perf_counter()
-        ask()
-        if number >= how.first:
-            seconds.append(time.perf_counter() - before)
-    return seconds
-
-
-def result(seconds: Mapping[tuple[str, str], float], bare: Mapping[str, float]) -> Result:
-    """Return overheads in milliseconds, and what they are made of."""
+def result(
+    seconds: Mapping[tuple[str, str], float],
+    bare: Mapping[str, float],
+    engines: Mapping[tuple[str, str], float],
+) -> Result:
+    """Return overheads in milliseconds, and what they are made of; the engine by itself."""
     over = {key: 1e3 * (value - bare[key[0]]) for key, value in seconds.items()}
     comparisons = [
         Comparison(key, "ms", over["ours", wire], over["kserve", wire], required)
         for wire, (key, required) in KEYS.items()
     ]
+    for precision, key, required in (
+        ("fp32", "engine_latency", 0.97),
+        ("int8", "engine_latency_int8", 0.0),
+    ):
+        times = [1e3 * engines[arm, precision] for arm in ("engine", "interpreter")]
+        comparisons.append(Comparison(key, "ms", *times, required))
     figures = {f"{arm}_bare_ms": 1e3 * value for arm, value in bare.items()}
     figures |= {f"{arm}_{wire}_ms": 1e3 * value for (arm, wire), value in sorted(seconds.items())}
+    figures |= {f"{arm}_{precision}_ms": 1e3 * value for (arm, precision), value in engines.items()}
     return Result(
         benchmark="serving",
         comparisons=comparisons,

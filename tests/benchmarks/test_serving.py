@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import environments, serving
+from benchmarks import bare_inference, environments, serving
 from edge_agent.serving.grpc_messages import message
 from edge_agent.serving.rest_body import read_request, write_answer
 from edge_agent.serving.served import served_models
@@ -36,10 +36,10 @@ def test_both_ways_of_grpc_to_give_numbers_are_read():
 
 
 def test_a_wrong_answer_ends_the_benchmark():
-    serving.require_same("x", np.float32([1, 2]), np.float32([1, 2]))
+    bare_inference.require_same("x", np.float32([1, 2]), np.float32([1, 2]))
     for found in ([1.0, 2.1], [1.0], [[1.0, 2.0]]):
         with pytest.raises(RuntimeError, match="x answers"):
-            serving.require_same("x", np.float32(found), np.float32([1, 2]))
+            bare_inference.require_same("x", np.float32(found), np.float32([1, 2]))
 
 
 def test_the_cost_is_what_a_request_takes_beyond_the_bare_inference():
@@ -48,12 +48,18 @@ def test_the_cost_is_what_a_request_takes_beyond_the_bare_inference():
         for arm, value in (("ours", 0.003), ("kserve", 0.009))
         for wire in serving.WIRES
     }
-    told = serving.result(seconds, {"ours": 0.001, "kserve": 0.001})
+    engines = {
+        (arm, precision): value
+        for arm, value in (("engine", 0.002), ("interpreter", 0.003))
+        for precision in ("fp32", "int8")
+    }
+    told = serving.result(seconds, {"ours": 0.001, "kserve": 0.001}, engines)
 
     assert [c.key for c in told.comparisons] == [
-        "serve_overhead", "serve_overhead_json", "serve_overhead_grpc",
+        "serve_overhead", "serve_overhead_json", "serve_overhead_grpc", "engine_latency",
+        "engine_latency_int8",
     ]  # fmt: skip
-    assert [round(c.ratio, 6) for c in told.comparisons] == [4, 4, 4]
+    assert [round(c.ratio, 6) for c in told.comparisons] == [4, 4, 4, 1.5, 1.5]
     assert told.comparisons[0].required == 3
     assert told.figures["ours_rest_json_ms"] == pytest.approx(3)
 
@@ -68,7 +74,19 @@ def test_the_servers_are_asked_in_turns_and_first_requests_do_not_count(monkeypa
 
     assert asked[:9] == ["kserve"] * 3 + ["ours"] * 3 + ["kserve"] * 3
     assert asked[18:24] == ["ours"] * 3 + ["kserve"] * 3
-    assert len(serving.timed(lambda: None, serving.Size(turns=1, requests=4, first=3))) == 4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_engine_and_the_interpreter_answer_the_same_and_a_difference_ends_it(precision):
+    image = QUESTION.image
+    asks = {
+        "engine": bare_inference.by_engine(serving.BUNDLE, image, precision),
+        "interpreter": bare_inference.by_interpreter(serving.BUNDLE, image, precision),
+    }
+    assert bare_inference.in_turns(asks, 1, 1, 2).keys() == asks.keys()
+    with pytest.raises(RuntimeError, match="b answers"):
+        bare_inference.in_turns({"a": lambda: 1.0, "b": lambda: 2.0}, 1, 1, 1)
+    assert len(bare_inference.timed(lambda: None, 3, 4)) == 4
 
 
 def test_the_peer_has_our_litert_and_numpy_and_nothing_else_of_ours(tmp_path):

@@ -40,8 +40,8 @@ class Served:
             write_versions(self.models, version)
         point_durably(self.models / "current", f"versions/{version}")
 
-    def start(self, environment=None):
-        command = [sys.executable, "-m", "edge_agent", "serve", "--config", str(self.folder)]
+    def start(self, environment=None, program=("-m", "edge_agent")):
+        command = [sys.executable, *program, "serve", "--config", str(self.folder)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stderr=log, stdout=log, env={**os.environ, **(environment or {})}

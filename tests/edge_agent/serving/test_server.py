@@ -94,6 +94,23 @@ def test_unix_sockets_are_served_and_are_gone_at_the_end(serve, tmp_path):
         assert not {"rest", "grpc"} & {path.name for path in server.folder.iterdir()}
 
 
+def test_where_uvloop_is_not_installed_the_same_is_served(serve):
+    grpc_client = pytest.importorskip("tritonclient.grpc")
+    hidden = (
+        "import sys; sys.modules['uvloop'] = None; from edge_agent.__main__ import main; main()"
+    )
+    with serve() as server:
+        server.end()
+        server.start(program=("-c", hidden))
+        server.until()
+        with server.client() as client:
+            assert client.post(INFER, json=BODY).status_code == 200
+        assert grpc_client.InferenceServerClient(server.grpc).is_server_ready()
+        maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+        assert "uvloop/loop" not in maps
+        assert server.end() == 0
+
+
 def test_what_http_has_a_code_for_is_answered_by_it(served):
     with served.client() as client:
         answers = {
