@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 NEEDED = ("grpc", "google.protobuf", "httptools", "uvicorn")
 LOOK_S = 1.0  # for the first model
+IDLE_S = 3600.0  # where there is no watchdog
 GRACE_S = 5.0  # for requests that wait when the end comes
 BODIES = 8  # of the longest size, in memory at once
 log = logging.getLogger(__name__)
@@ -84,6 +85,8 @@ async def _serve(settings: ServeSettings, current: Path, precision: str) -> None
         grpc_server = await _start_grpc(settings, inference, bounds, addresses)
         watching = asyncio.create_task(_feed_watchdog())
         following = asyncio.create_task(_follow(current, precision, settings.threads, answers))
+        for task in filter(None, (following, watching, rest and rest[1])):
+            task.add_done_callback(lambda _: stop.set())  # what ends by itself has failed
         notify("READY=1")
         await stop.wait()
         log.info("ending")
@@ -92,6 +95,9 @@ async def _serve(settings: ServeSettings, current: Path, precision: str) -> None
         watching.cancel()
         following.cancel()
         await _end(rest, grpc_server, inference)
+        for task in (following, watching):
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 async def _end(rest: Any, grpc_server: Any, inference: Inference) -> None:
@@ -200,9 +206,10 @@ def _bound(address: Address, name: Any) -> Address:
 async def _feed_watchdog() -> None:
     """Tell systemd that requests are taken: a loop that hangs does not."""
     due_s = watchdog_s()
-    while due_s is not None:
-        notify("WATCHDOG=1")
-        await asyncio.sleep(due_s)
+    while True:
+        await asyncio.sleep(due_s or IDLE_S)
+        if due_s is not None:
+            notify("WATCHDOG=1")
 
 
 @contextmanager

@@ -83,6 +83,19 @@ def test_a_model_that_does_not_load_leaves_the_running_one_in_place(serve):
             assert client.post(INFER, json=BODY).json()["model_version"] == "2"
 
 
+def test_a_server_whose_model_cannot_be_served_ends_with_the_reason(serve):
+    hidden = (
+        "import edge_agent.serving.served as s; from fleet_model.errors import SettingsError; "
+        "s.datatype_of = lambda dtype: (_ for _ in ()).throw(SettingsError('a strange type')); "
+        "from edge_agent.__main__ import main; main()"
+    )
+    with serve() as server:
+        server.end()
+        server.start(program=("-c", hidden))
+        assert server.process.wait(240) == 2
+        assert server.log.read_text().splitlines()[-1] == "edge-agent: a strange type"
+
+
 def test_unix_sockets_are_served_and_are_gone_at_the_end(serve, tmp_path):
     grpc_client = pytest.importorskip("tritonclient.grpc")
     with serve(unix=True) as server:
