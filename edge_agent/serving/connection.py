@@ -10,7 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 16 << 10
-MAX_CONNECTIONS = 512  # more are closed at once; above half of it requests are answered 503
+MAX_CONNECTIONS = 512  # for one more, the one that has been idle for longest ends
 # In the scope of a request: who asks, and what ends the connection.
 CONNECTION, ABORT = "fleetlearn.connection", "fleetlearn.abort"
 
@@ -24,13 +24,18 @@ class PatientProtocol(HttpToolsProtocol):
         super().__init__(*args, **more)
         self._timer: asyncio.TimerHandle | None = None
         self._arrived = 0  # bytes of the head
+        self.idle_since = self.loop.time()  # or since a request began to arrive
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
         super().connection_made(transport)  # type: ignore[arg-type]
+        self._start()
         if len(self.connections) > MAX_CONNECTIONS:
-            self.transport.abort()
-        else:
-            self._start()
+            idle = [
+                one
+                for one in self.connections
+                if isinstance(one, PatientProtocol) and one.is_idle()
+            ]
+            min(idle, key=lambda one: one.idle_since).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
         self._stop()
@@ -58,7 +63,12 @@ class PatientProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:  # noqa: D102
         self._stop()
+        self.idle_since = self.loop.time()
         super().on_message_complete()
+
+    def is_idle(self) -> bool:
+        """Return whether nobody waits for an answer here."""
+        return self.cycle is None or self.cycle.response_complete
 
     def _count(self, more: int) -> None:
         self._arrived += more

@@ -15,7 +15,6 @@ from edge_agent.serving.rest_body import MAX_ID
 CODES = {
     "invalid": grpc.StatusCode.INVALID_ARGUMENT,
     "unknown": grpc.StatusCode.NOT_FOUND,
-    "too large": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "full": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "not ready": grpc.StatusCode.UNAVAILABLE,
     "failed": grpc.StatusCode.INTERNAL,
@@ -31,6 +30,7 @@ _CONTENTS = {
     "FP64": "fp64_contents",
     BYTES: "bytes_contents",
 }
+IDLE_MS = 300_000  # then a connection ends; clients make a new one by themselves
 MAX_CALLS = 256  # of all connections, while their messages arrive and are answered
 Answer = Callable[[bytes, Any], Awaitable[bytes]]
 
@@ -43,6 +43,7 @@ def grpc_server(inference: Inference, bounds: Bounds) -> grpc.aio.Server:
             ("grpc.max_receive_message_length", bounds.max_body),
             ("grpc.max_metadata_size", 16 << 10),
             ("grpc.max_concurrent_streams", MAX_CALLS // 4),  # of one connection
+            ("grpc.max_connection_idle_ms", IDLE_MS),
             ("grpc.so_reuseport", 0),  # else a second server would take half of the requests
         ],
     )

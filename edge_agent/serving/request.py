@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from fleet_model.types import Tensor
 
-Kind = Literal["invalid", "unknown", "too large", "full", "not ready", "failed"]
+Kind = Literal["invalid", "unknown", "full", "not ready", "failed"]
 
 
 class RequestError(Exception):

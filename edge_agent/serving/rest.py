@@ -11,7 +11,7 @@ from edge_agent.serving.inference import Bounds, Inference
 from edge_agent.serving.request import RequestError
 from edge_agent.serving.rest_body import JSON_BYTES, Body, json_body, read_request, write_answer
 
-STATUS = {"invalid": 400, "unknown": 404, "too large": 413, "full": 503, "not ready": 503,
+STATUS = {"invalid": 400, "unknown": 404, "full": 503, "not ready": 503,
           "failed": 500}  # fmt: skip
 HEALTH = "/v2/health/"
 RETRY = (b"retry-after", b"1")
@@ -56,7 +56,11 @@ class RestApp:
         headers = [*body.headers, length, *more]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         content = b"" if scope["method"] == "HEAD" else body.content
-        await send({"type": "http.response.body", "body": content})
+        ends = CLOSE in more
+        await send({"type": "http.response.body", "body": content, "more_body": ends})
+        if ends:
+            await self._pass_over(receive)
+            await send({"type": "http.response.body", "body": b""})
         leaving.cancel()
 
     async def _answered(self, scope: Scope, receive: Receive) -> tuple[int, Body]:
@@ -116,7 +120,7 @@ class RestApp:
     async def _whole(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         announced = headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced[:20]) > self._max_body:
-            raise self._too_large()
+            raise self._too_large(CLOSE)
         pieces, size = [], 0
         try:
             while True:
@@ -127,9 +131,10 @@ class RestApp:
                 pieces.append(piece)
                 size += len(piece)
                 self._arriving += len(piece)
+                whole = not message.get("more_body", False)
                 if size > self._max_body:
-                    raise self._too_large()
-                if not message.get("more_body", False):
+                    raise self._too_large() if whole else self._too_large(CLOSE)
+                if whole:
                     return b"".join(pieces) if len(pieces) > 1 else piece
                 if self._arriving > self._max_arriving:
                     self._inference.counts["rest", "full"] += 1
@@ -138,10 +143,18 @@ class RestApp:
         finally:
             self._arriving -= size
 
-    def _too_large(self) -> RefusalError:
+    async def _pass_over(self, receive: Receive) -> None:
+        """Let a client send what it has begun: who is cut while it sends may not see the answer."""
+        left, more = self._max_arriving, True
+        while more and left > 0:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            more = message.get("more_body", False)
+
+    def _too_large(self, *headers: tuple[bytes, bytes]) -> RefusalError:
         self._inference.counts["rest", "too large"] += 1
         words = f"the body is longer than serve.max_body_mb = {self._max_body / 1e6:g}"
-        return RefusalError(413, words, CLOSE)
+        return RefusalError(413, words, *headers)
 
 
 def _model_path(parts: list[str]) -> tuple[str, str, str]:

@@ -136,7 +136,7 @@ async def _start_rest(
         return None
     import uvicorn
 
-    from edge_agent.serving.connection import MAX_CONNECTIONS, PatientProtocol
+    from edge_agent.serving.connection import PatientProtocol
     from edge_agent.serving.rest import RestApp
 
     address = parse_address(settings.rest)
@@ -153,7 +153,6 @@ async def _start_rest(
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        limit_concurrency=MAX_CONNECTIONS // 2,
         timeout_keep_alive=60,
         timeout_graceful_shutdown=int(GRACE_S),
     )
