@@ -155,7 +155,9 @@ class FollowedModel:
         try:
             self._following = self._make()
         except (FleetError, OSError) as error:
-            self.problem = f"no model answers, {self._current}: {error} The agent installs one."
+            there = self._current.exists() or self._current.is_symlink()
+            why = f"{error}" if there else "there is no such bundle yet."
+            self.problem = f"no model answers, {self._current}: {why} The agent installs one."
         else:
             self.problem = ""
             self._answers(self._following.now)

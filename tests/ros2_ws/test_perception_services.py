@@ -72,7 +72,7 @@ def test_a_first_model_may_come_later_and_one_that_does_not_load_changes_nothing
     node = perception(processes, robot, output="edge_perception_msgs")
     level, message, values = health("no model answers", node)
     assert (level, values["model version"]) == (2, "none")
-    assert message.endswith("The agent installs one.")
+    assert message.endswith("current: there is no such bundle yet. The agent installs one.")
     point_durably(robot / "current", "versions/1")
     until_answered(camera, results, 1, node)
     assert results[-1].model_version == 1
@@ -148,7 +148,7 @@ def test_it_can_be_disabled_set_reconfigured_and_looked_at(
 
 
 def test_it_says_why_nothing_arrives_and_what_cannot_be_read(
-    processes, listener, robot, health, camera
+    processes, listener, robot, health, camera, domain
 ):
     from edge_perception_msgs.msg import Predictions
 
@@ -163,7 +163,13 @@ def test_it_says_why_nothing_arrives_and_what_cannot_be_read(
 
     node = perception(processes, robot, output="edge_perception_msgs", image_topic="/other")
     health("/other/compressed: no message for", node)
-    health("nobody publishes it; camera topics in ROS domain", node)
+    # The topics that it publishes itself, as pictures for debugging, are of no help.
+    health(f"; camera topics in ROS domain {domain}: {CAMERA}/compressed", node)
+    node.terminate()
+    assert node.wait(240) == 0, node.log
+
+    node = perception(processes, robot, transport="raw")
+    health(f"but {CAMERA}/compressed is there: set the parameter transport to compressed", node)
     node.terminate()
     assert node.wait(240) == 0, node.log
 
@@ -173,7 +179,10 @@ def test_it_says_why_nothing_arrives_and_what_cannot_be_read(
         lambda: camera(2, JPEG[:200]) or "cut jpeg" in health("", node)[2][unread],
         lambda: health("", node),
     )
+    camera(2, JPEG[:200])
+    assert health("images cannot be read: ", node)[0] == 1
     until_answered(camera, results, 3, node)
+    health("answers images", node)
     assert not [one for one in results if one.header.stamp.sec == 2]
 
 

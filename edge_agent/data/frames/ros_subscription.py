@@ -166,8 +166,8 @@ class OfferedSubscription:
     def _why(self, publishers: Any) -> str:
         if not publishers:
             topics = self._node.get_topic_names_and_types()
-            wanted = {*self._types}
-            such = [name for name, types in topics if {*map(short_type, types)} & wanted]
+            wanted, own = {*self._types}, {one.topic_name for one in self._node.publishers}
+            such = [n for n, types in topics if {*map(short_type, types)} & wanted and n not in own]
             what = "camera" if wanted & {*CAMERA_TYPES} else " or ".join(self._types)
             domain = os.environ.get("ROS_DOMAIN_ID", "0")
             return (

@@ -10,6 +10,7 @@ from fleet_model.errors import FrameError
 __all__ = ["RELIABILITIES", "TRANSPORTS", "TopicInput", "image_topic"]
 
 TRANSPORTS = ("raw", "compressed")
+_COMPRESSED = "/compressed"
 # Messages that wait in the middleware while the process gets no CPU. What does not fit is lost and
 # not counted, so it is a second at 30 Hz rather than the one image that is worked on next.
 DEPTH = 30
@@ -36,6 +37,7 @@ class TopicInput:
         """
         self.lost = 0  # messages that the middleware lost
         self._node = node
+        self._is_image = bool({*types} & {*CAMERA_TYPES})
         self._wrong_type, self._may_be_silent = "", may_be_silent
         self._subscription = OfferedSubscription(
             node,
@@ -80,12 +82,24 @@ class TopicInput:
         silent_s = self._subscription.silent_s
         if silent_s < _WORRY_S or self._may_be_silent:
             return ""
-        return f"{self.topic}: no message for {silent_s:.0f} s: {self._subscription.why()}"
+        why = self._beside() or self._subscription.why()
+        return f"{self.topic}: no message for {silent_s:.0f} s: {why}"
 
     def close(self) -> None:
         """Take no more messages."""
         self._node.destroy_timer(self._timer)
         self._subscription.close()
+
+    def _beside(self) -> str:
+        """Return what to do where the pictures are published by the other transport only."""
+        if not self._is_image or self._node.count_publishers(self.topic):
+            return ""
+        is_compressed = self.topic.endswith(_COMPRESSED)
+        other = self.topic[: -len(_COMPRESSED)] if is_compressed else self.topic + _COMPRESSED
+        if not self._node.count_publishers(other):
+            return ""
+        wanted = TRANSPORTS[not is_compressed]
+        return f"nobody publishes it, but {other} is there: set the parameter transport to {wanted}"
 
     def _tend(self) -> None:
         before = self._wrong_type

@@ -4,10 +4,13 @@ A table is a tuple of ParameterSpec and needs no ROS to be read: README, YAML an
 held against it.
 """
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
+
+from edge_perception.params_files import silent_files
 
 from fleet_model.errors import SettingsError
 
@@ -54,33 +57,52 @@ def declare(node: Any, table: Sequence[ParameterSpec]) -> None:
     A change of a parameter that is not `at_run_time` is refused while `node.configured` is true.
 
     Raises:
-        SettingsError: a given value is none of those that may be chosen. rclpy raises its own for a
-            wrong type or range; `process.run` says all of them in one line.
+        SettingsError: a given value has another type, is out of its range, or is none of those that
+            may be chosen.
     """
-    from rclpy.parameter import Parameter
+    from rclpy import exceptions
 
+    names = ("InvalidParameterTypeException", "InvalidParameterValueException")
+    refusals = tuple(getattr(exceptions, name) for name in names if hasattr(exceptions, name))
+    given = node._parameter_overrides
     for spec in table:
-        descriptor = _descriptor(spec)
-        if isinstance(spec.default, tuple):  # the default [] would be taken for bytes
-            default = Parameter(spec.name, Parameter.Type.STRING_ARRAY, list(spec.default))
-            node.declare_parameter(spec.name, Parameter.Type.STRING_ARRAY, descriptor)
-            given = node.get_parameter_or(spec.name, default)
-            if given is default or given.type_ == Parameter.Type.NOT_SET:  # the latter on Humble
-                node.set_parameters([default])
-        else:
-            node.declare_parameter(spec.name, spec.default, descriptor)
+        try:
+            _declare(node, spec)
+        except refusals as error:
+            value = given[spec.name].value if spec.name in given else error
+            raise SettingsError(refusal(spec, value)) from None
         if problem := _problem(spec, node.get_parameter(spec.name).value):
             raise SettingsError(problem)
     specs = {spec.name: spec for spec in table}
     node.add_on_set_parameters_callback(lambda changes: _judge(node, specs, changes))
-    for warning in unknown_overrides(node._parameter_overrides, table):
-        node.get_logger().warning(warning)
+    say = node.get_logger()
+    for warning in unknown_overrides(given, table):
+        say.warning(warning)
+    for silent in silent_files(sys.argv, node.get_fully_qualified_name()):
+        if silent.is_meant:
+            say.warning(silent.words)
+        else:  # rclpy allows one level for each line of code
+            say.info(silent.words)
 
 
 def read(node: Any, table: Sequence[ParameterSpec]) -> dict[str, Any]:
     """Return the value of every parameter of the table, by name; lists as tuples."""
     values = {spec.name: node.get_parameter(spec.name).value for spec in table}
     return {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+
+
+def refusal(spec: ParameterSpec, value: Any) -> str:
+    """Return what is wrong with a given value of another type or range, and what to write."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    hint = ""
+    if isinstance(spec.default, float) and type(value) is int:
+        hint = f"; write {value}.0"
+    elif isinstance(spec.default, tuple) and isinstance(value, str):
+        hint = f"; write [{value}]"
+    elif isinstance(spec.default, str) and not spec.choices and type(value) in (int, float):
+        hint = f"""; write '"{value}"'"""
+    allowed = f", {spec.allowed}" if spec.allowed else ""
+    return f"parameter {spec.name} is {value!r}, expected {spec.type}{allowed}{hint}"
 
 
 def unknown_overrides(given: Mapping[str, Any], table: Sequence[ParameterSpec]) -> list[str]:
@@ -94,6 +116,21 @@ def unknown_overrides(given: Mapping[str, Any], table: Sequence[ParameterSpec]) 
         hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(names)}"
         warnings.append(f"parameter {name} was given, but this node has none of that name{hint}")
     return warnings
+
+
+def _declare(node: Any, spec: ParameterSpec) -> None:
+    from rclpy.parameter import Parameter
+
+    descriptor = _descriptor(spec)
+    if not isinstance(spec.default, tuple):
+        node.declare_parameter(spec.name, spec.default, descriptor)
+        return
+    # the default [] would be taken for bytes
+    default = Parameter(spec.name, Parameter.Type.STRING_ARRAY, list(spec.default))
+    node.declare_parameter(spec.name, Parameter.Type.STRING_ARRAY, descriptor)
+    given = node.get_parameter_or(spec.name, default)
+    if given is default or given.type_ == Parameter.Type.NOT_SET:  # the latter on Humble
+        node.set_parameters([default])
 
 
 def _descriptor(spec: ParameterSpec) -> Any:

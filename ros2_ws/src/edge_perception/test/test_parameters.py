@@ -3,15 +3,17 @@
 import pytest
 import rclpy
 from edge_perception.parameters import ParameterSpec, declare, read, unknown_overrides
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+
+from fleet_model.errors import SettingsError
 
 TABLE = (
     ParameterSpec("rate_hz", 5.0, "answers a second", 0.0, 100.0, at_run_time=True),
     ParameterSpec("threads", 1, "of the model", 1),
     ParameterSpec("mode", "auto", "how", choices=("auto", "fast"), at_run_time=True),
     ParameterSpec("topics", (), "of labels"),
+    ParameterSpec("name", "", "of anything"),
 )
 
 
@@ -39,7 +41,13 @@ def test_defaults_and_given_values_are_read(node):
     one = node("rate_hz:=2.5", "topics:=[/label, /other]")
     declare(one, TABLE)
     values = read(one, TABLE)
-    assert values == {"rate_hz": 2.5, "threads": 1, "mode": "auto", "topics": ("/label", "/other")}
+    assert values == {
+        "rate_hz": 2.5,
+        "threads": 1,
+        "mode": "auto",
+        "topics": ("/label", "/other"),
+        "name": "",
+    }
 
 
 def test_an_empty_list_is_a_list_of_texts(node):
@@ -57,16 +65,24 @@ def test_ranges_hold_for_both_kinds_of_numbers(node):
     assert set_one(one, "rate_hz", 20.0).successful
 
 
-def test_a_given_value_out_of_its_range_is_refused(node):
-    one = node("threads:=0")
-    with pytest.raises(InvalidParameterValueException, match="threads"):
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("threads:=0", "threads is 0, expected integer, at least 1"),
+        ("rate_hz:=200.5", "rate_hz is 200.5, expected double, 0 to 100"),
+        ("rate_hz:=2", "rate_hz is 2, expected double, 0 to 100; write 2.0"),
+        ("rate_hz:=fast", "rate_hz is 'fast', expected double, 0 to 100"),
+        ("topics:=/label", "topics is '/label', expected string array; write [/label]"),
+        ("mode:=7", "mode is 7, expected string, auto, fast"),
+        ("name:=7", "name is 7, expected string; write '\"7\"'"),
+        ("name:=[1, 2]", "name is [1, 2], expected string"),
+    ],
+)
+def test_a_given_value_of_another_type_or_range_is_refused_with_what_to_write(node, given, words):
+    one = node(given)
+    with pytest.raises(SettingsError) as caught:
         declare(one, TABLE)
-
-
-def test_a_given_value_of_another_type_is_refused(node):
-    one = node("rate_hz:=2")
-    with pytest.raises(InvalidParameterTypeException, match="rate_hz"):
-        declare(one, TABLE)
+    assert str(caught.value) == f"parameter {words}"
 
 
 def test_only_listed_words_are_taken(node):
@@ -93,5 +109,11 @@ def test_a_misspelt_parameter_is_told():
 
 
 def test_a_table_says_what_may_be_given():
-    assert [spec.allowed for spec in TABLE] == ["0 to 100", "at least 1", "auto, fast", ""]
-    assert [spec.type for spec in TABLE] == ["double", "integer", "string", "string array"]
+    assert [spec.allowed for spec in TABLE] == ["0 to 100", "at least 1", "auto, fast", "", ""]
+    assert [spec.type for spec in TABLE] == [
+        "double",
+        "integer",
+        "string",
+        "string array",
+        "string",
+    ]

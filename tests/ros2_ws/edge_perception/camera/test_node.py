@@ -213,6 +213,13 @@ def test_a_source_that_is_not_there_is_told_in_the_log_and_on_diagnostics(listen
     assert "[camera]: such: no such file or folder" in process.said
 
 
+def test_a_webcam_that_is_not_there_is_told_once_and_asked_again(listen):
+    listener, words = listen(), "/dev/video97: no such camera; plugged-in cameras are /dev/video*"
+    with camera_node(source="/dev/video97", retry_s=0.1) as process:
+        listener.wait_for(lambda: listener.health.count((b"\2", words)) > 1)
+    assert process.said.count(f"[camera]: {words}; it is asked again") == 1
+
+
 def test_remaps_of_the_image_count_for_what_lies_beside_it(listen, tmp_path):
     bag = a_bag(tmp_path / "bag", 3)
     listener = listen("image/compressed", "camera_info", prefix="/front/")

@@ -1,5 +1,6 @@
 """What is kept of a stream, each frame once, in bounded memory."""
 
+import os
 import threading
 
 import pytest
@@ -280,3 +281,12 @@ def test_a_frame_that_the_model_wants_is_kept_once(recording, spool_folder):
     assert sorted(frames_in(spool_folder)) == [100, 200, 300]
     status = recorder.status()
     assert (status.counts["kept by margin"], status.left_out["frame limit per day"]) == (2, 1)
+
+
+def test_a_spool_that_may_not_be_written_is_told_at_the_start(recording, spool_folder, monkeypatch):
+    access = os.access  # root may write everywhere
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: path != spool_folder and access(path, mode)
+    )
+    with pytest.raises(PermissionError, match="Permission denied"):
+        recording()

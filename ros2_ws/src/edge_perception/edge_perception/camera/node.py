@@ -45,6 +45,7 @@ class CameraNode(ManagedNode):
         self._info: Any = None
         self._tending: Any = None
         self._is_live = self._waits = False
+        self._told = ""  # the problem of a camera that the log has
         self._last_s = 0.0  # when a picture was sent
         self._before = (0.0, 0)  # the last look of diagnostics: when, pictures sent until then
         super().__init__("camera", CAMERA)
@@ -134,6 +135,10 @@ class CameraNode(ManagedNode):
             if self._subscribers() >= self._values["wait_for_subscribers"]:
                 self._waits = False
                 player.start()
+        elif self._is_live:
+            if player.problem not in ("", self._told):
+                self.get_logger().error(f"{player.problem}; it is asked again")
+            self._told = player.problem
         elif player.ended:
             say = self.get_logger().error if player.problem else self.get_logger().info
             counts = ", ".join(f"{name} {value}" for name, value in player.counts().items())

@@ -25,6 +25,7 @@ class PerceptionNode(ManagedNode):
     """Subscribes while it is active and enabled; follows the model while it is configured."""
 
     def __init__(self) -> None:
+        self._unread = "0"  # images that cannot be read, when diagnostics last looked
         super().__init__("perception", PERCEPTION)
         self._enabled = True
         self._model: FollowedModel | None = None
@@ -104,12 +105,17 @@ class PerceptionNode(ManagedNode):
                 "images lost in transport": self._input.lost,
                 "empty deliveries": self._input.empty,
             }
+        unread = "0"
         if self._pipeline:
             values |= self._pipeline.counts()
+            unread = str(values["images that cannot be read"])
+        is_news, self._unread = unread not in ("0", self._unread), unread
         if self._model.problem:
             return Health(ERROR, self._model.problem, values)
         if self._input and (problem := self._input.problem()):
             return Health(WARN, problem, values)
+        if is_news:
+            return Health(WARN, f"images cannot be read: {unread}", values)
         return Health(OK, "answers images" if self._enabled else "disabled: call ~/enable", values)
 
     def _listen(self) -> None:

@@ -4,7 +4,9 @@ Every bag can be learned from by itself: where one follows the other in the midd
 labels around the border are in both, and each frame is in one.
 """
 
+import errno
 import logging
+import os
 import shutil
 import time
 from collections import Counter, deque
@@ -63,9 +65,11 @@ class Spool:
         """Make the folder; the first bag begins with the first message.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: it cannot be made, or this user may not write into it.
         """
         make_directory(settings.folder)
+        if not os.access(settings.folder, os.W_OK | os.X_OK):  # else the first frame would say so
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(settings.folder))
         self._settings, self._topics, self._monotonic_s = settings, topics, monotonic_s
         self._bag: BagWriter | None = None
         self._ending: BagWriter | None = None  # the one before, which waits for its last labels
