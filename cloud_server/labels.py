@@ -14,6 +14,7 @@ from cloud_server.models.backend import NOTE
 from cloud_server.models.export import InitJob, Progress, run_export
 from cloud_server.models.publish import exported, leave_withheld, prune
 from cloud_server.runs.run_store import require_no_run
+from cloud_server.signing.signing import offer
 from cloud_server.state.checkpoints import MODEL, Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.kit import faults_of_kit, write_kit
@@ -94,7 +95,6 @@ def relabel(
         CheckpointError: the newest checkpoint is damaged.
         ExportError: what was exported does not compute what the model computes.
     """
-    store = DirectoryStore(server_dir.store)
     with server_dir.locked("train"):
         require_no_run(server_dir)
         leave_withheld(server_dir, settings.channel, "labels")
@@ -108,7 +108,7 @@ def relabel(
         else:
             labels = change(_labels(server_dir, newest.version))
             version = _make_version(server_dir, settings, newest, labels, progress)
-        store.offer(settings.channel, version, server_dir.lineage)
+        offer(server_dir, settings.channel, version)
     prune(server_dir, settings)
     write_kit(server_dir, load_settings(server_dir.settings))
     return version

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from cloud_server.models.export import Progress
 from cloud_server.models.publish import exported
+from cloud_server.signing.signing import offer
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.kit import faults_of_kit, write_kit
@@ -45,7 +46,7 @@ def repair(
     own = server_dir.of(settings.publish.channel)
     if settings.publish.channel not in store.offers():
         version = store.published(own.lineage)[-1:] or [_add_newest(own, store, settings, progress)]
-        store.offer(settings.publish.channel, version[0], own.lineage)
+        offer(own, settings.publish.channel, version[0])
         yield f"channel {settings.publish.channel} offers version {version[0]} again"
     if faults_of_kit(server_dir, settings):
         write_kit(server_dir, settings)

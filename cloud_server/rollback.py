@@ -15,6 +15,7 @@ from cloud_server.models.release_log import (
     ReleaseLog,
 )
 from cloud_server.runs.run_store import require_no_run
+from cloud_server.signing.signing import offer
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.kit import write_kit
@@ -87,8 +88,7 @@ def roll_back(
         SettingsError: a run goes on.
         CheckpointError: its checkpoint is damaged or gone.
     """
-    store, checkpoints = DirectoryStore(server_dir.store), Checkpoints(server_dir.checkpoints)
-    releases = ReleaseLog(server_dir.releases)
+    checkpoints, releases = Checkpoints(server_dir.checkpoints), ReleaseLog(server_dir.releases)
     with server_dir.locked("train"):
         require_no_run(server_dir)
         known = releases.by_version()
@@ -98,7 +98,7 @@ def roll_back(
         if number is None:
             number = _next(server_dir)
             give_again(server_dir, version, number, BY_ROLLBACK, back_to=root)
-        store.offer(settings.channel, number, server_dir.lineage)
+        offer(server_dir, settings.channel, number)
     prune(server_dir, settings)
     if checkpoints.model(number) != checkpoints.model(_previous(checkpoints, number)):
         write_kit(server_dir, load_settings(server_dir.settings))  # its labels are others

@@ -13,6 +13,7 @@ from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import ServerSettings, load_settings
 from fleet_model.durable import remove_asides
 from fleet_model.errors import BundleError, SettingsError
+from fleet_model.protocol.proof import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,8 @@ def serve(server_dir: ServerDirectory) -> None:
     Raises:
         SettingsError: wrong settings, another server on the directory, or the port is taken.
     """
+    from cloud_server.signing.signing import Signing
+
     server_dir.require()
     settings = load_settings(server_dir.settings)
     if settings.moved:
@@ -49,8 +52,13 @@ def serve(server_dir: ServerDirectory) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             # uvicorn raises the signal again once it has shut down: here that is a clean end
             signal.signal(number, lambda *_: None)
+        signing = Signing(server_dir)
+        signing.start()
         gc.freeze()  # hundreds of thousands of objects of libraries, that stay: collecting is fast
-        server.run()
+        try:
+            server.run()
+        finally:
+            signing.stop()
         if not server.started:
             raise SettingsError("the server did not start; its log says why")
         log.info("stopped")
@@ -99,6 +107,7 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
             fleet.sync,
             server_names(server_dir),
             settings.network.moves_to or "",
+            (server_dir.store / "metadata" / "timestamp.json").exists,
         ),
     )
     ledger, refused = (
@@ -129,6 +138,7 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
 
 def _missing(server_dir: ServerDirectory, channel: str) -> "Callable[[], list[str]]":
     """Log what is missing in the directory; return what looks for it again."""
+    from cloud_server.signing.signing import unsigned
     from cloud_server.state.parts import missing_parts
 
     def look() -> list[str]:
@@ -136,7 +146,7 @@ def _missing(server_dir: ServerDirectory, channel: str) -> "Callable[[], list[st
 
     for sentence in look():
         log.error("%s", sentence)
-    return look
+    return lambda: [*look(), *unsigned(server_dir, utc_now())]  # the server signs after this
 
 
 def _bound_replies(
@@ -202,6 +212,7 @@ def _tidy(server_dir: ServerDirectory) -> None:
     from cloud_server.models.publish import ASIDE
     from cloud_server.state.model_store import DirectoryStore
 
+    remove_asides(server_dir.secrets)
     with suppress(SettingsError), server_dir.locked("train"):
         for leftover in server_dir.store.glob(f"{ASIDE}*"):
             shutil.rmtree(leftover)

@@ -17,6 +17,7 @@ LossError              13   done, but a part of the input was damaged and is lef
 StoppedError           14   the operator stopped a run; what it has closed stays
 BusyError              15   a robot does not want to train now; nothing is sent
 WithheldError          16   a run has finished, and its model is not published
+TrustError             17   a model is not signed as it should be, or what is signed is out of date
 """
 
 import re
@@ -136,6 +137,12 @@ class WithheldError(FleetError):
     """A run has finished, and the gate holds its model back."""
 
     exit_code = 16
+
+
+class TrustError(FleetError):
+    """A model is not signed by whom it should be, or what is signed is out of date."""
+
+    exit_code = 17
 
 
 def one_line(text: str) -> str:

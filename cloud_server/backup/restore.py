@@ -21,6 +21,7 @@ from cloud_server.backup.backup import Progress, require_room, telling
 from cloud_server.models.release_log import BY_RESTORE, ReleaseLog
 from cloud_server.rollback import give_again
 from cloud_server.runs.run_rounds import remember
+from cloud_server.signing.signing import sign_again
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory, vacant
 from cloud_server.state.model_store import DirectoryStore
@@ -76,6 +77,10 @@ def restore(stream: BinaryIO, name: str, root: Path, now: datetime, progress: Pr
             raise BundleError(f"{name}: holds no server.toml: it is not of a server directory")
         for one in server_dir.lineages():
             numbers[one.lineage] = _go_on_above(one, since_s, warnings)
+        try:
+            sign_again(server_dir, now)
+        except (BundleError, SettingsError) as error:
+            warnings.append(f"models are not signed, robots that verify keep theirs: {error}")
     return Restored(contents, numbers, [one.replace(str(aside), str(root)) for one in warnings])
 
 

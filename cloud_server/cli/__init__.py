@@ -2,6 +2,7 @@
 
 from cloud_server.cli import (
     init_command,
+    key_commands,
     label_commands,
     model_commands,
     robot_commands,
@@ -36,6 +37,7 @@ app.add_typer(run_commands.schedule, name="schedule")
 app.add_typer(robot_commands.app, name="robots")
 robot_commands.app.add_typer(token_commands.app, name="token")
 app.add_typer(model_commands.app, name="models")
+app.add_typer(key_commands.app, name="keys")
 app.add_typer(label_commands.app, name="labels")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from cloud_server.models.export import BundleJob, Progress, run_export
 from cloud_server.models.release_log import ReleaseLog
 from cloud_server.robots.last_seen import installed_versions
+from cloud_server.signing.signing import offer
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore
@@ -45,7 +46,7 @@ def publish(
     with exported(server_dir, settings, model, weights, checkpoint.version, progress, stop) as made:
         manifest = store.add(made, model, server_dir.lineage)
     tell()
-    store.offer(settings.channel, manifest.version, server_dir.lineage)
+    offer(server_dir, settings.channel, manifest.version)
     prune(server_dir, settings)
     return manifest
 

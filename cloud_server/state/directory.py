@@ -31,14 +31,14 @@ class ServerDirectory:
     """Paths inside a server directory; nothing is created here.
 
     server.toml      settings, commented
-    secrets/         CA key, server key, admin token: mode 0700, never leaves this machine
+    secrets/         CA, server and signing keys, admin token: mode 0700, never leaves this machine
     certificates/    ca.crt, server.crt
     kit/             what a robot needs to enroll; nothing secret
     robots.json      the register: who may take part, under which name, at which site
     tokens.json      hashes of the tokens by which robots admit themselves
     offenses.json    refused updates in a row, last verdicts
     seen.json        when robots were last seen, unknown keys that asked
-    store/           published models: objects by sha256, versions, channels
+    store/           published models: objects by sha256, versions, channels, what is signed of them
     runs/            one folder a run: how far it is, and its open round
     runs-apart/      the same of a ServerApp beside a SuperLink of its own
     schedule.json    when runs begin by themselves

@@ -1,6 +1,7 @@
 """The robot kit: what a robot needs to enroll. Nothing in it is secret."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
@@ -11,7 +12,7 @@ from fleet_model.errors import SettingsError
 from fleet_model.settings import read_toml, toml_value
 from fleet_model.workload import rebuild
 
-CA, KIT = "ca.crt", "kit.toml"
+CA, KIT, ROOT = "ca.crt", "kit.toml", "root.json"
 
 
 def write_kit(server_dir: ServerDirectory, settings: ServerSettings) -> None:
@@ -25,12 +26,33 @@ def write_kit(server_dir: ServerDirectory, settings: ServerSettings) -> None:
     ]
     make_directory(server_dir.kit)
     write_durably(server_dir.kit / CA, (server_dir.certificates / CA).read_bytes())
+    write_root(server_dir)
     write_durably(server_dir.kit / KIT, "\n".join([*lines, ""]))
+
+
+def write_root(server_dir: ServerDirectory) -> None:
+    """Give the kit the newest root of the keys that sign models, if there is a kit and a root."""
+    roots = _roots(server_dir)
+    if roots and server_dir.kit.is_dir() and _kit_root(server_dir) != roots[-1].read_bytes():
+        write_durably(server_dir.kit / ROOT, roots[-1].read_bytes())
 
 
 def address_of(network: NetworkSettings) -> str:
     """Return where robots are told to connect: the first name in the certificate."""
     return f"{url_host(network.names[0])}:{network.port}"
+
+
+def _roots(server_dir: ServerDirectory) -> Sequence[Path]:
+    """Return the files of all roots, oldest first; see cloud_server/signing/repository.py."""
+    files = (server_dir.store / "metadata").glob("*.root.json")
+    return sorted(files, key=lambda file: int(file.name.partition(".")[0]))
+
+
+def _kit_root(server_dir: ServerDirectory) -> bytes | None:
+    try:
+        return (server_dir.kit / ROOT).read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def learned_labels(server_dir: ServerDirectory) -> Sequence[str]:
@@ -53,6 +75,14 @@ def faults_of_kit(server_dir: ServerDirectory, settings: ServerSettings) -> list
     except SettingsError as error:
         return [str(error)]
     faults = []
+    roots, root = _roots(server_dir), _kit_root(server_dir)
+    if roots and root not in [file.read_bytes() for file in roots]:
+        faults.append(
+            f"{ROOT} has other keys than those that sign models here: robots enrolled with this "
+            "kit refuse the models"
+            if root
+            else f"{ROOT} is missing: robots enrolled with this kit trust what they see first"
+        )
     host, _, port = str(values.get("address", "")).rpartition(":")
     network, channel = settings.network, values.get("channel")
     if port != str(network.port) or host not in map(url_host, network.names):

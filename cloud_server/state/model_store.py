@@ -42,7 +42,7 @@ class DirectoryStore:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
 
     def publish(
         self, bundle: Path, channel: str, trainer_files: Path, lineage: str = ""
@@ -106,7 +106,7 @@ class DirectoryStore:
         for name, entry in manifest.files.items():
             self._add(bundle / name, entry)
         self._add(bundle / TRAINER, manifest.trainer)
-        trainer = (self._root / "objects" / manifest.trainer.sha256).read_bytes()
+        trainer = (self.root / "objects" / manifest.trainer.sha256).read_bytes()
         for name, entry in parse_trainer(trainer).files.items():
             self._add(trainer_files / name, entry)
         path = self._manifest(manifest.version, lineage)
@@ -132,7 +132,7 @@ class DirectoryStore:
 
     def lineages(self) -> list[str]:
         """Return whose versions there are, the first lineage first."""
-        folders = (self._root / "versions").glob("*/")
+        folders = (self.root / "versions").glob("*/")
         return ["", *sorted(folder.name for folder in folders if folder.is_dir())]
 
     def versions(self, lineage: str = "") -> list[Manifest]:
@@ -149,7 +149,7 @@ class DirectoryStore:
 
     def offers(self) -> dict[str, tuple[int, str]]:
         """Return channel -> (version, lineage); raises BundleError as `channels`."""
-        files = sorted((self._root / "channels").glob("*.json"))
+        files = sorted((self.root / "channels").glob("*.json"))
         return {file.stem: _offered(file) for file in files}
 
     def pins(self, lineage: str = "") -> set[int]:
@@ -161,7 +161,7 @@ class DirectoryStore:
         return self._pins().get(lineage, set())
 
     def _pins(self) -> dict[str, set[int]]:
-        path = self._root / "pins.json"
+        path = self.root / "pins.json"
         try:
             fields = json.loads(path.read_text())
             pins = {"": fields["versions"], **fields.get("lineages", {})}
@@ -217,11 +217,11 @@ class DirectoryStore:
                 manifest.unlink()
             for folder in {manifest.parent for manifest in gone}:
                 fsync_directory(folder)
-            for path in (self._root / "objects").iterdir():
+            for path in (self.root / "objects").iterdir():
                 if path.name not in needed:  # also what a process that was killed wrote aside
                     path.unlink()
             for name in ("", "channels", *(f"versions/{one}" for one in self.lineages())):
-                remove_asides(self._root / name)
+                remove_asides(self.root / name)
         return sorted(int(manifest.stem) for manifest in gone)
 
     def lacking(self, version: int, lineage: str = "", *, read: bool = False) -> list[str]:
@@ -238,14 +238,14 @@ class DirectoryStore:
             return [MANIFEST]
         found = self._lacking({**manifest.files, TRAINER: manifest.trainer}, read=read)
         if TRAINER not in found:
-            trainer = (self._root / "objects" / manifest.trainer.sha256).read_bytes()
+            trainer = (self.root / "objects" / manifest.trainer.sha256).read_bytes()
             found += self._lacking(parse_trainer(trainer).files, read=read)
         return sorted(set(found))
 
     def _lacking(self, entries: Mapping[str, FileEntry], *, read: bool) -> list[str]:
         found = []
         for name, entry in entries.items():
-            path = self._root / "objects" / entry.sha256
+            path = self.root / "objects" / entry.sha256
             try:
                 is_whole = path.stat().st_size == entry.size_bytes
                 if is_whole and read:
@@ -264,7 +264,7 @@ class DirectoryStore:
 
     def object(self, sha256: str) -> Path | None:
         """Return the file with this content, or None."""
-        path = self._root / "objects" / sha256
+        path = self.root / "objects" / sha256
         return path if path.is_file() else None
 
     def fetch(self, sha256: str, size_bytes: int, into: Path) -> int:
@@ -291,13 +291,13 @@ class DirectoryStore:
             )
 
     def _versions(self, lineage: str) -> Path:
-        return self._root / "versions" / lineage
+        return self.root / "versions" / lineage
 
     def _manifest(self, version: int, lineage: str) -> Path:
         return self._versions(lineage) / f"{version:06d}.json"
 
     def _channel(self, channel: str) -> Path:
-        return self._root / "channels" / f"{channel}.json"
+        return self.root / "channels" / f"{channel}.json"
 
     def _objects_of(self, manifests: Iterable[Path]) -> set[str]:
         """Return the sha256 of every file that these versions and their trainers need."""
@@ -305,7 +305,7 @@ class DirectoryStore:
         for path in manifests:
             manifest = parse_manifest(path.read_bytes())
             needed |= {entry.sha256 for entry in manifest.files.values()}
-            trainer = self._root / "objects" / manifest.trainer.sha256
+            trainer = self.root / "objects" / manifest.trainer.sha256
             if manifest.trainer.sha256 not in needed:  # versions share it
                 require_file(trainer, manifest.trainer)
                 files = parse_trainer(trainer.read_bytes()).files.values()
@@ -316,18 +316,18 @@ class DirectoryStore:
         every = {name: sorted(others) for name, others in self._pins().items()}
         every[lineage] = sorted(pins)
         fields = {"versions": every.pop("", []), **({"lineages": every} if every else {})}
-        write_durably(self._root / "pins.json", json.dumps(fields) + "\n")
+        write_durably(self.root / "pins.json", json.dumps(fields) + "\n")
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        self._root.mkdir(parents=True, exist_ok=True)
-        with (self._root / ".lock").open("a") as stream:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("a") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
     def _add(self, file: Path, entry: FileEntry) -> None:
         """Copy a file in unless its content is there already, undamaged."""
-        target = self._root / "objects" / entry.sha256
+        target = self.root / "objects" / entry.sha256
         try:
             require_file(target, entry)
         except BundleError:

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -34,11 +34,12 @@ from fleet_model.protocol.proof import (
     utc_now,
 )
 from fleet_model.protocol.report import STANDING_HEADER, pack_standing, unpack_report
-from fleet_model.protocol.routes import CHANNEL, HELLO, OBJECT, ROBOT, WHOAMI
+from fleet_model.protocol.routes import CHANNEL, HELLO, METADATA, OBJECT, ROBOT, TARGET, WHOAMI
 from fleet_model.protocol.trial import MAX_INT
 from fleet_model.protocol.version import FIRST_PROTOCOL, MAX_PROTOCOL
 
 NAME, SHA256 = re.compile(r"[a-z][a-z0-9-]{0,30}"), re.compile(r"[0-9a-f]{64}")
+SIGNED_NAME = re.compile(r"[a-z0-9-]{1,70}(\.[a-z]{1,20}){0,2}")
 log = logging.getLogger(__name__)
 
 
@@ -53,6 +54,7 @@ class Authenticator:
     changed: Callable[[], object]  # called when the register is another than at the last request
     servers: frozenset[str]  # the names of this server in proofs
     moves_to: str = ""  # network.moves_to
+    signs: Callable[[], bool] = lambda: False  # whether models are signed
     _robots: tuple[Robot, ...] | None = None
     _refused: Seldom = field(default_factory=Seldom)
     _sessions: Seldom = field(default_factory=Seldom)
@@ -64,7 +66,11 @@ class Authenticator:
             proof = self._proven(request, path)
             self._admit_by_token(proof, request.headers)
             robot = self._admitted(proof)
-            more = {"warning": self.seen.twins.words(robot.name), "moves_to": self.moves_to}
+            more = {
+                "warning": self.seen.twins.words(robot.name),
+                "moves_to": self.moves_to,
+                "signs": self.signs(),
+            }
             standing = self.offenses.standing(robot).model_copy(update=more)
             request.state.standing = pack_standing(standing)
         except RefusedError as error:
@@ -221,7 +227,33 @@ def robot_routes(
         return {"name": robot.name, "site": robot.site}
 
     _add_model_routes(router, authenticator, store, older)
+    _add_signed_routes(router, authenticator, store)
     return router
+
+
+def _add_signed_routes(
+    router: APIRouter, authenticator: Authenticator, store: DirectoryStore
+) -> None:
+    """Hand out the signed files as any web server would; see cloud_server/signing/."""
+    known = Annotated[Robot, Depends(authenticator.robot)]
+
+    @router.get(METADATA)
+    def metadata(name: str, robot: known) -> Response:
+        """Return who may sign, or what is signed."""
+        return _file(store, "metadata", name)
+
+    @router.get(TARGET)
+    def target(channel: str, name: str, robot: known) -> Response:
+        """Return a manifest by the name that is signed."""
+        return _file(store, "targets", channel, name)
+
+
+def _file(store: DirectoryStore, *parts: str) -> Response:
+    """Return a small file of the store; the names come from outside."""
+    if all(re.fullmatch(SIGNED_NAME, part) for part in parts):
+        with suppress(FileNotFoundError, IsADirectoryError):
+            return Response(store.root.joinpath(*parts).read_bytes(), media_type="application/json")
+    raise HTTPException(404, f"{parts[-1][:80]} is not there")
 
 
 def _add_model_routes(

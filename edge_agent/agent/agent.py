@@ -17,6 +17,7 @@ from edge_agent.agent.report import Reporter
 from edge_agent.agent.status import StatusFile
 from edge_agent.link.addresses import Addresses
 from edge_agent.link.server_link import HttpsStore
+from edge_agent.link.signed_models import SignedModels
 from edge_agent.models.deploy import Models
 from edge_agent.models.install import Installer
 from edge_agent.robot.backoff import Backoff
@@ -29,6 +30,7 @@ from fleet_model.errors import (
     RefusedError,
     StoppedError,
     StorageError,
+    TrustError,
 )
 from fleet_model.memory import give_back
 
@@ -49,7 +51,8 @@ class Agent:
             SettingsError: as HttpsStore.
         """
         self._settings = settings
-        self._store = HttpsStore(settings.server)
+        signed = SignedModels(settings.state / "trust", settings.server.root)
+        self._store = HttpsStore(settings.server, signed=signed)
         self._addresses = Addresses(settings.server.address, settings.state)
         self._store.use(self._addresses.current)
         self._models = Models(settings.state / "models", settings.server.channel)
@@ -192,7 +195,7 @@ class Agent:
             refused = self._installer.follow(self._store, offer)
         except StoppedError:
             return
-        except (BundleError, StorageError) as error:
+        except (BundleError, StorageError, TrustError) as error:
             self._fetched += self._store.bytes_down - before
             log.error("the newest model is not installed: %s", error)
             self._file.set_not_installed(str(error))

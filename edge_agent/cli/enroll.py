@@ -15,7 +15,7 @@ from fleet_model.settings import explain, read_toml
 def enroll(
     kit: Path, directory: Path, examples: ExampleSettings, *, train: bool, name: str = ""
 ) -> str:
-    """Write robot.key, ca.crt, agent.toml into `directory`; return the public key line.
+    """Write robot.key, ca.crt, root.json, agent.toml into `directory`; return the public key line.
 
     The token of a kit comes along, with a `name` for the robot (default: of this machine).
     Running it again keeps the key, so that a robot the server knows stays known. Where only the key
@@ -28,7 +28,7 @@ def enroll(
     kit = kit.parent if kit.name == "kit.toml" else kit
     if directory.exists() and not directory.is_dir():
         raise SettingsError(f"--dir {directory}: is a file, expected a folder; name another place")
-    link, ca = _read_kit(kit)
+    link, ca, root = _read_kit(kit)
     key, settings = directory / "robot.key", directory / "agent.toml"
     has_settings = settings.exists()
     is_lost = key.with_suffix(".pub").exists() and not key.exists()
@@ -38,6 +38,8 @@ def enroll(
         make_directory(directory)
         line = public_line(read_key(key).public_key()) if key.exists() else make_key(key)
         write_durably(directory / "ca.crt", ca)
+        if root is not None:
+            write_durably(directory / "root.json", root)
         JoinToken(directory).take(kit, name)
         if not has_settings:  # else only the key was lost: the settings stay
             toml = agent_toml(link.address, link.channel, examples, train=train)
@@ -47,13 +49,14 @@ def enroll(
     return line
 
 
-def _read_kit(kit: Path) -> tuple[ServerLink, bytes]:
-    """Return address and channel, checked, and the CA certificate."""
+def _read_kit(kit: Path) -> tuple[ServerLink, bytes, bytes | None]:
+    """Return address and channel, checked, the CA certificate, and the root if there is one."""
     try:
         values = read_toml(kit / "kit.toml")
         given = {name: values[name] for name in ("address", "channel") if name in values}
         link = ServerLink.model_validate(given)
-        return link, (kit / "ca.crt").read_bytes()
+        root = kit / "root.json"  # kits of servers that do not sign have none
+        return link, (kit / "ca.crt").read_bytes(), root.read_bytes() if root.exists() else None
     except (OSError, SettingsError) as error:
         reason = str(error)
     except ValidationError as error:

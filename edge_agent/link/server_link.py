@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.link.download import Download
+from edge_agent.link.signed_models import SignedModels
 from edge_agent.robot.join_token import JoinToken
 from edge_agent.robot.settings import ServerLink
 from fleet_model.bundle import MAX_JSON_BYTES, FileEntry, Offer, read_offer
@@ -67,12 +68,18 @@ class _Answer:
 class HttpsStore:
     """A ModelStore over HTTPS, with proof of this robot's key on every request."""
 
-    def __init__(self, link: ServerLink, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        link: ServerLink,
+        now: Callable[[], datetime] = utc_now,
+        signed: SignedModels | None = None,
+    ) -> None:
         """Read key and trust; nothing is sent yet.
 
         Args:
             link: the robot's settings.
             now: the robot's clock; the server refuses proofs of another time.
+            signed: verifies what a channel offers; None is for those that look at no channel.
 
         Raises:
             SettingsError: no key, no readable CA certificate, or an address that is none.
@@ -96,6 +103,7 @@ class HttpsStore:
             )
         except (httpx.InvalidURL, ValueError) as error:
             raise SettingsError(f"server.address {link.address}: {error}") from None
+        self._signed = signed
         self._tag, self._newest = "", None  # type: str, Offer | None
         self._report_after = 0.0  # monotonic: no report before
         self.active_version: int | None = None  # sent to the server with every look
@@ -130,6 +138,9 @@ class HttpsStore:
         Args:
             channel: where to look.
             report: packed; a server of another version that does not take it is asked without.
+
+        Raises:
+            TrustError: it is not signed as it should be.
         """
         tell = time.monotonic() >= self._report_after
         try:
@@ -139,12 +150,16 @@ class HttpsStore:
             self._report_after = time.monotonic() + REPORT_AGAIN_S
             answer = self._look(channel, "")
         self.bytes_down += len(answer.content)
-        if answer.status == 304:
-            return self._newest
-        if answer.status == 404:
-            return None
-        self._newest, self._tag = read_offer(answer.content), answer.tag
-        return self._newest
+        is_new, offer = answer.status == 200, self._newest if answer.status == 304 else None
+        if is_new:
+            offer = read_offer(answer.content)
+        if self._signed is not None:
+            signs = self.standing.signs
+            offer = self._signed.check(channel, offer, self._small, signs=signs, is_new=is_new)
+        self._newest = offer
+        if answer.status != 304:  # what is not trusted, or not signed yet, is asked for again
+            self._tag = answer.tag if offer and offer.content == answer.content else ""
+        return offer
 
     def fetch(self, sha256: str, size_bytes: int, into: Path) -> int:
         """Write one file by content, checked at its end; return the bytes transferred.
@@ -219,6 +234,12 @@ class HttpsStore:
         headers = {"if-none-match": self._tag} if self._tag else {}
         path = path_of(ROBOT, CHANNEL, channel=channel)
         return self._request("GET", f"{path}?{query}" if query else path, headers)
+
+    def _small(self, path: str) -> bytes | None:
+        """Return a small file of the server; None if it is not there."""
+        answer = self._request("GET", path)
+        self.bytes_down += len(answer.content)
+        return answer.content if answer.status == 200 else None
 
     def _identity(
         self, method: str, path: str, headers: dict[str, str] | None = None

@@ -62,6 +62,11 @@ class ServerLink(Section):
     ca: Path = Field(
         default=Path("ca.crt"), description="The server's own authority, from the kit."
     )
+    root: Path = Field(
+        default=Path("root.json"),
+        description="The keys that sign models, from the kit; without it, those that the server "
+        "shows first.",
+    )
     key: Path = Field(
         default=Path("robot.key"),
         description="This robot's private key; it never leaves this machine.",
@@ -296,7 +301,11 @@ def _absolute(settings: AgentSettings, folder: Path) -> AgentSettings:
             "train_when": settings.train_when.model_copy(update={"file": gate and folder / gate}),
             "report": settings.report.model_copy(update={"facts": folder / settings.report.facts}),
             "server": server.model_copy(
-                update={"ca": folder / server.ca, "key": folder / server.key}
+                update={
+                    "ca": folder / server.ca,
+                    "root": folder / server.root,
+                    "key": folder / server.key,
+                }
             ),
             "examples": examples.model_copy(
                 update={

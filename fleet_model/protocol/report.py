@@ -76,6 +76,7 @@ class Standing(BaseModel):
     protocol: int = FIRST_PROTOCOL  # of the server
     warning: str = ""  # what a person has to mend on this robot
     moves_to: str = ""  # host:port where the server will be, or is already
+    signs: bool = False  # whether the models are signed; before that, robots ask for no signature
 
 
 def pack_report(report: RobotReport) -> str:

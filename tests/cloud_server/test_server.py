@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.robots.register import Register
 from cloud_server.server import _missing, serve
+from cloud_server.signing.signing import sign
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import load_settings
 from edge_agent.link.flower_connection import FleetConnection
@@ -135,6 +136,7 @@ def test_the_log_says_where_the_server_listens_and_what_it_is_not_telling(runnin
 
 
 def test_what_is_missing_is_in_the_log_with_the_command_that_makes_it_again(server_dir, caplog):
+    sign(server_dir)
     assert _missing(server_dir, "stable")() == caplog.messages == []
     shutil.rmtree(server_dir.store / "objects")
     shutil.rmtree(server_dir.checkpoints)

@@ -70,6 +70,9 @@ cloud-server models pin DIR 1
 cloud-server models unpin DIR 1
 cloud-server models export DIR --format keras --out PLACE/model.keras
 cloud-server report DIR --out PLACE/report.html
+cloud-server keys status DIR
+cloud-server keys rotate DIR
+cloud-server keys init DIR
 cloud-server labels list DIR
 cloud-server labels add DIR cone
 cloud-server labels rename DIR circle disc

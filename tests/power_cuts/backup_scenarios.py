@@ -14,6 +14,7 @@ from cloud_server.backup.archive import Archive
 from cloud_server.backup.backup import back_up
 from cloud_server.backup.restore import restore
 from cloud_server.models.release_log import ReleaseLog
+from cloud_server.signing.signing import unsigned
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore
@@ -66,12 +67,14 @@ def _restored(root: Path) -> str:
         return "absent"
     with _file(root).open("rb") as stream:
         for name, entry in Archive(stream, "fleet.tar").contents.files.items():
-            if not name.startswith("store/channels/"):  # it offers the new number
+            # Channels offer the new number, and that is signed.
+            if not name.startswith(("store/channels/", "store/metadata/")):
                 require_file(again / name, entry)
     server_dir = ServerDirectory(again)
     assert Checkpoints(server_dir.checkpoints).latest().version == 1000
     assert served_version(DirectoryStore(server_dir.store)) == 1000
     assert ReleaseLog(server_dir.releases).by_version()[1000].of == 0
+    assert unsigned(server_dir, NOW) == []
     return "complete"
 
 

@@ -21,6 +21,7 @@ from cloud_server.models.export import BundleJob
 from cloud_server.models.release_log import ReleaseLog
 from cloud_server.runs.lifecycle import Lifecycle
 from cloud_server.runs.run_store import Run, RunStore
+from cloud_server.signing.signing import sign
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore
@@ -130,12 +131,18 @@ def scenario(
 
     def go_on(root: Path) -> None:
         if by_server:
-            server._tidy(ServerDirectory(root))
+            _start(ServerDirectory(root))
         if _served(root) != end:
             act(root)
-        server._tidy(ServerDirectory(root))
+        _start(ServerDirectory(root))
 
     return Scenario(prepare=prepare, act=act, observe=_served, resume=go_on, settled=_tidy)
+
+
+def _start(server_dir: ServerDirectory) -> None:
+    """Do what a server does before it serves."""
+    server._tidy(server_dir)
+    sign(server_dir)
 
 
 def typed(main: Callable[[], None], *words: object) -> None:

@@ -41,6 +41,7 @@ def _kit(root: Path) -> None:
     make_secrets(ServerDirectory(root / "server"), ("localhost",), utc_now())
     (root / "kit").mkdir()
     shutil.copy(root / "server" / "certificates" / "ca.crt", root / "kit")
+    (root / "kit" / "root.json").write_text('{"signed": {}}')
     (root / "kit" / "kit.toml").write_text('address = "127.0.0.1:9400"\nchannel = "stable"\n')
     shutil.rmtree(root / "server")
 
@@ -59,6 +60,7 @@ def _enrolled(root: Path) -> str:
         return ""
     settings = load_settings(robot / "agent.toml", {})
     assert settings.server.ca.read_bytes() == (root / "kit" / "ca.crt").read_bytes()
+    assert settings.server.root.read_bytes() == (root / "kit" / "root.json").read_bytes()
     line = public_line(read_key(settings.server.key).public_key())
     assert (robot / "robot.pub").read_text() == line + "\n"
     return line

@@ -14,6 +14,7 @@ from cloud_server.cli.admin_client import AdminClient
 from cloud_server.robots.register import Register
 from cloud_server.runs.schedule import ScheduleFile
 from cloud_server.server import require_sound
+from cloud_server.signing.signing import signed_store
 from cloud_server.state.certificates import read_certificates
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.clock import is_synchronized
@@ -201,6 +202,15 @@ def _store(server_dir: ServerDirectory, settings: ServerSettings, _: datetime) -
         yield Finding("store", "ok", "every published version is whole")
 
 
+def _signing(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
+    try:
+        signed_store(server_dir).require_key()
+        yield Finding("signatures", "ok", "the server can sign what channels offer")
+    except SettingsError as error:
+        text, step = str(error).split("; ", 1)
+        yield Finding("signatures", "fail", text, step)
+
+
 def _checkpoints(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
     for one in server_dir.lineages():
         if Checkpoints(one.checkpoints).newest() is None:
@@ -299,6 +309,6 @@ def _schedule(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
 
 _Look: TypeAlias = Callable[[ServerDirectory, ServerSettings, datetime], Iterator[Finding]]
 _LOOKS: tuple[_Look, ...] = (
-    _secrets, _certificates, _clock, _register, _checkpoints, _store, _kit, _move, _disk, _port,
-    _schedule,
+    _secrets, _certificates, _clock, _register, _checkpoints, _store, _signing, _kit, _move, _disk,
+    _port, _schedule,
 )  # fmt: skip

@@ -14,11 +14,13 @@ from cloud_server.cli.upkeep.doctor import examine
 from cloud_server.models.publish import leave_withheld
 from cloud_server.models.release_log import ReleaseLog
 from cloud_server.rollback import roll_back
+from cloud_server.signing.signing import sign, signed_store, unsigned
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import PublishSettings
+from fleet_model.bundle import sha256_of
 from fleet_model.errors import BundleError, SettingsError, StorageError
 from fleet_model.protocol.proof import utc_now
 from fleet_model.types import Checkpoint
@@ -247,6 +249,29 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_taken(
     assert warning.startswith("checkpoint 2: weights.safetensors is missing or damaged")
     assert warning.endswith("; so the one before is taken")
     assert same_weights(at, 1, Checkpoints(at.checkpoints).newest())
+
+
+def test_what_was_signed_is_signed_again_above_what_robots_have_seen(
+    server_dir, backup_of, restored, at
+):
+    sign(server_dir)
+    before = signed_store(server_dir).current()
+    restored(backup_of(server_dir))
+    after = signed_store(at).current()
+    assert after["root"].to_bytes() == before["root"].to_bytes()
+    others = before.keys() - {"root"}
+    assert all(after[one].signed.version > before[one].signed.version for one in others)
+    assert unsigned(at, after["timestamp"].signed.expires - HOUR * 20) == []
+    (target,) = after["online"].signed.targets.values()
+    assert target.hashes["sha256"] == sha256_of((at.store / "versions/002000.json").read_bytes())
+
+
+def test_a_lost_key_is_told(server_dir, backup_of, restored):
+    sign(server_dir)
+    (key,) = server_dir.secrets.glob("signing-*.key")
+    key.unlink()
+    (warning,) = restored(backup_of(server_dir)).warnings
+    assert warning.startswith("models are not signed, robots that verify keep theirs: the key ")
 
 
 def test_a_version_that_lacks_files_is_told_and_keeps_its_number(

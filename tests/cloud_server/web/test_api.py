@@ -280,6 +280,19 @@ def test_files_come_by_content(robot, running_server):
         assert response.content == (running_server.server_dir.model / name).read_bytes()
 
 
+def test_what_is_signed_comes_as_it_lies_in_the_store(robot, running_server):
+    store = running_server.server_dir.store
+    names = [path.name for path in (store / "metadata").iterdir()]
+    assert {"1.root.json", "timestamp.json"} < set(names)
+    for name in names:
+        response = robot(f"{ROBOT}/metadata/{name}")
+        assert response.content == (store / "metadata" / name).read_bytes()
+    (manifest,) = (store / "targets/stable").iterdir()
+    response = robot(f"{ROBOT}/targets/stable/{manifest.name}")
+    assert response.content == manifest.read_bytes()
+    assert robot(f"{ROBOT}/metadata/2.root.json").status_code == 404
+
+
 def test_a_robot_gets_the_rest_of_the_file_that_it_began_with_and_else_the_whole(
     robot, running_server
 ):
@@ -313,6 +326,14 @@ def test_a_robot_gets_the_rest_of_the_file_that_it_began_with_and_else_the_whole
         "objects/%2e%2e",
         "objects/%00",
         "objects/..%5c..%5csecrets",
+        "metadata/..%2Fpins.json",
+        "metadata/%2e%2e",
+        "metadata/.signing.lock",
+        "metadata/1.root.json.more.than.names",
+        "metadata/" + "0" * 300 + ".json",
+        "targets/../pins.json",
+        "targets/stable/..%2F..%2F..%2Fserver.toml",
+        "targets/stable",
     ],
 )
 def test_nothing_outside_the_store_can_be_asked_for(robot, path):
@@ -424,14 +445,14 @@ def test_a_report_that_makes_no_sense_is_400_with_the_reason(robot, query, messa
     assert response.status_code == 400
     assert message in response.json()["detail"]
     assert len(response.content) < 500
-    assert standing_of(response) == Standing(protocol=PROTOCOL)
+    assert standing_of(response) == Standing(protocol=PROTOCOL, signs=True)
 
 
 def test_every_answer_to_a_robot_tells_its_standing(caller, register):
     robot = caller("r6")
     tag = robot(f"{ROBOT}/channels/stable").headers["etag"]
     register.suspend("r6", "ünder repair")
-    standing = Standing(state="suspended", reason="ünder repair", protocol=PROTOCOL)
+    standing = Standing(state="suspended", reason="ünder repair", protocol=PROTOCOL, signs=True)
 
     answers = [
         robot(f"{ROBOT}/whoami"),
@@ -455,7 +476,7 @@ def test_a_pending_robot_follows_models_and_is_told_what_it_waits_for(caller, re
     assert standing_of(answer).state == "pending"
     assert "cloud-server robots approve DIR r7" in standing_of(answer).reason
     register.approve("r7")
-    assert standing_of(robot(f"{ROBOT}/whoami")) == Standing(protocol=PROTOCOL)
+    assert standing_of(robot(f"{ROBOT}/whoami")) == Standing(protocol=PROTOCOL, signs=True)
 
 
 def test_a_revoked_robot_is_refused_everywhere_with_the_reason(caller, register):

@@ -13,6 +13,7 @@ from cloud_server.cli import app
 from cloud_server.cli.upkeep import doctor
 from cloud_server.cli.upkeep.doctor import examine
 from cloud_server.robots.register import Register
+from cloud_server.signing.signing import sign
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.parts import missing_parts
 from cloud_server.state.settings import load_settings
@@ -85,6 +86,21 @@ def test_every_lineage_is_looked_at(good):
     assert "of channel detector, version 1, is whole" in found[1].text
     next(own.checkpoints.glob("*/weights.safetensors")).write_bytes(b"damaged")
     assert states(good)["checkpoints"] == "fail"
+
+
+def test_a_lost_signing_key_and_a_damaged_root_are_found(good):
+    sign(good)
+    assert states(good)["signatures"] == "ok"
+    (key,) = good.secrets.glob("signing-*.key")
+    content = key.read_bytes()
+    key.unlink()
+    assert f"restore {key.name} from a backup" in told(good, "signatures").next_step
+    key.write_bytes(content[:50])
+    key.chmod(0o600)
+    assert "no private key without a passphrase" in told(good, "signatures").text
+    key.write_bytes(content)
+    (good.store / "metadata/1.root.json").write_bytes(b"{}")
+    assert "1.root.json: damaged" in told(good, "signatures").text
 
 
 def test_a_missing_secret_is_found(good):

@@ -1,0 +1,1 @@
+"""Signed models: keys, roles, and the metadata that robots verify."""

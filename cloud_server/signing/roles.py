@@ -1,0 +1,124 @@
+"""What each role of TUF says here, made of keys, of what channels offer, and of the time.
+
+  root       whose signatures count; a robot has its first one from the kit
+  targets    who may say what a channel offers: `online`
+  online     channel -> the manifest that it offers, by length and sha256; the manifest names the
+             files of the model by sha256
+  snapshot   the versions of targets and online that belong together
+  timestamp  the newest snapshot; soon out of date, so nobody can hold newer models back unnoticed
+
+Only what channels offer now is in it: a thousand versions make it no longer. Version numbers count
+up with each signature, and are at least the Unix time of it: a server that was restored from a
+backup is then above whatever robots have seen. See docs/decisions/0027-signed-models.md.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from securesystemslib.signer import Key
+from tuf.api.metadata import (
+    TOP_LEVEL_ROLE_NAMES,
+    DelegatedRole,
+    Delegations,
+    MetaFile,
+    Root,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+
+from fleet_model.protocol.routes import target_of
+
+ONLINE = "online"
+# Until when a signature counts. The server signs again when half of it has passed. A robot whose
+# server was away for longer keeps its model, and goes on when there is a new signature.
+LIFETIME = {
+    "root": timedelta(days=365),
+    "targets": timedelta(days=365),
+    ONLINE: timedelta(days=90),
+    "snapshot": timedelta(days=90),
+    "timestamp": timedelta(days=1),
+}
+Payload = TypeVar("Payload", Root, Targets, Snapshot, Timestamp)
+
+
+def first_root(key: Key) -> Root:
+    """Return a root by which one key signs everything."""
+    root = Root(consistent_snapshot=True)
+    for role in sorted(TOP_LEVEL_ROLE_NAMES):
+        root.add_key(key, role)
+    return root
+
+
+def with_key(root: Root, old: str, new: Key) -> Root:
+    """Return a root where another key takes the place of the one with the id `old`."""
+    root = copy.deepcopy(root)
+    for name, role in root.roles.items():
+        if old in role.keyids:
+            root.revoke_key(old, name)
+            root.add_key(new, name)
+    return root
+
+
+def targets_for(key: Key) -> Targets:
+    """Return who says what channels offer."""
+    paths = [target_of("*")]
+    role = DelegatedRole(ONLINE, [key.keyid], threshold=1, terminating=True, paths=paths)
+    return Targets(delegations=Delegations({key.keyid: key}, {ONLINE: role}))
+
+
+def online_for(offers: Mapping[str, bytes]) -> Targets:
+    """Return what channels offer; `offers` are channel -> manifest."""
+    return Targets(targets=dict(map(_target, sorted(offers.items()))))
+
+
+def snapshot_for(parts: Mapping[str, Targets]) -> Snapshot:
+    """Return which versions of roles belong together."""
+    return Snapshot(meta={f"{name}.json": MetaFile(one.version) for name, one in parts.items()})
+
+
+def timestamp_for(snapshot: Snapshot) -> Timestamp:
+    """Return what names the newest snapshot."""
+    return Timestamp(snapshot_meta=MetaFile(snapshot.version))
+
+
+def numbered(wanted: Payload, version: int, role: str, now: datetime) -> Payload:
+    """Return a payload that is to be signed now, in the place of `version` (0: none)."""
+    wanted.version = version + 1
+    if not isinstance(wanted, Root):  # roots are counted one by one
+        wanted.version = max(wanted.version, int(now.timestamp()))
+    wanted.expires = now.replace(microsecond=0) + LIFETIME[role]
+    return wanted
+
+
+def still_says(signed: Payload, wanted: Payload) -> bool:
+    """Return whether two payloads differ in version and time at most."""
+    same = copy.copy(wanted)
+    same.version, same.expires = signed.version, signed.expires
+    return same == signed
+
+
+def is_fresh(signed: Root | Targets | Snapshot | Timestamp, role: str, now: datetime) -> bool:
+    """Return whether more than half of its time is left."""
+    return now < signed.expires - LIFETIME[role] / 2
+
+
+def manifest_names(online: Iterable[Targets]) -> set[str]:
+    """Return the files of manifests that these name, below targets/."""
+    every = (target for one in online for target in one.targets.values())
+    return {prefixed(target.path, target.hashes["sha256"]) for target in every}
+
+
+def prefixed(path: str, sha256: str) -> str:
+    """Return the file of a target below targets/, as a client asks for it."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/{sha256}.{name}"
+
+
+def _target(offer: tuple[str, bytes]) -> tuple[str, TargetFile]:
+    channel, manifest = offer
+    path = target_of(channel)
+    return path, TargetFile.from_data(path, manifest, ["sha256"])

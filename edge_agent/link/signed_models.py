@@ -1,0 +1,178 @@
+"""Which model is signed for this robot's channel; what the server says besides counts for nothing.
+
+  <state>/trust/first.json   the root that this robot began with: from the kit, else the first seen
+  <state>/trust/root.json    the newest root that follows from it
+  <state>/trust/*.json       timestamp, snapshot and roles as last verified: nothing older counts
+
+A robot that was enrolled before models were signed takes the root that its server shows it first,
+over TLS with the authority of its kit. From then on it takes nothing unsigned any more.
+See docs/decisions/0027-signed-models.md.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from fleet_model.bundle import Offer, read_offer, sha256_of
+from fleet_model.durable import write_durably
+from fleet_model.errors import StorageError, TrustError
+from fleet_model.protocol.routes import METADATA, ROBOT, TARGET, path_of, target_of
+
+ROOT, FIRST = "root.json", "first.json"
+# Between two looks at the signatures while the channel offers nothing new. Who holds new models
+# back is found out by the timestamp, which counts for a day.
+REFRESH_S = 600.0
+Get = Callable[[str], "bytes | None"]  # path of the server -> content; None: it is not there
+log = logging.getLogger(__name__)
+
+
+class SignedModels:
+    """Verifies what a channel offers; for one thread."""
+
+    def __init__(self, folder: Path, pinned: Path) -> None:
+        """Read nothing yet.
+
+        Args:
+            folder: where is kept what was verified.
+            pinned: the root from the kit; there may be none.
+        """
+        self._folder, self._pinned = folder, pinned
+        self._look_at = 0.0  # monotonic
+        self._told = False
+
+    def check(
+        self, channel: str, offer: Offer | None, get: Get, *, signs: bool, is_new: bool
+    ) -> Offer | None:
+        """Return the model that is signed for a channel; None if none is.
+
+        Args:
+            channel: that this robot follows.
+            offer: what the server says it is; the signed one is fetched where it is another.
+            get: asks the server.
+            signs: whether the server says that it signs.
+            is_new: `offer` is another one than at the last call.
+
+        Raises:
+            TrustError: what is signed does not fit, is too old, or does not allow `offer`.
+            BundleError: the signed manifest is of a newer version of fleetlearn.
+            ConnectionFailed: the server went away, or is too slow.
+            StorageError: the disk cannot be written.
+        """
+        if not is_new and time.monotonic() < self._look_at:
+            return offer
+        held = self._held(get, signs=signs)
+        if not held:
+            if not self._told:
+                log.warning("the server does not sign its models: who controls it controls them")
+            self._told = True
+            return offer
+        if not signs:
+            raise TrustError(
+                "the server does not sign its models any more, as it did: a person has put it back "
+                "to an older version, or it is not the same; the active model stays"
+            )
+        signed = self._signed(held, channel, get)
+        self._look_at = time.monotonic() + REFRESH_S
+        if signed is None:
+            if offer is None:
+                return None
+            raise TrustError(
+                f"the server offers version {offer.manifest.version} on channel {channel}, and no "
+                "model is signed for this channel; the active model stays"
+            )
+        if offer is not None and sha256_of(offer.content) == signed:
+            return offer
+        return _fetched(channel, signed, get)
+
+    def _signed(self, held: dict[str, bytes], channel: str, get: Get) -> str | None:
+        from edge_agent.link.tuf_client import refresh
+
+        before = self._read_folder()
+        try:
+            base = path_of(ROBOT, METADATA, name="")
+            with _disk():
+                return refresh(held, target_of(channel), base, get)
+        finally:  # also of a refresh that has failed: what was verified until then
+            self._write({name: held[name] for name in held if held[name] != before.get(name)})
+
+    def _held(self, get: Get, *, signs: bool) -> dict[str, bytes]:
+        """Return file name -> content of what is trusted; empty: this robot trusts no key yet."""
+        pinned, held = self._read(self._pinned), self._read_folder()
+        first = held.pop(FIRST, None)
+        if first is not None and pinned in (None, first):
+            if not _is_json(held.get(ROOT, b"")):  # the disk has lost it
+                held[ROOT] = first
+            return held
+        root = pinned
+        if root is None and signs:
+            root = get(path_of(ROBOT, METADATA, name="1.root.json"))
+        if root is None:
+            return {}
+        if pinned is None:
+            log.warning("this robot trusts from now on the keys with which its server signs models")
+        self._begin(root)
+        return {ROOT: root}
+
+    def _begin(self, root: bytes) -> None:
+        """Trust a root, and nothing of before."""
+        from edge_agent.link.tuf_client import require_root
+
+        require_root(root)
+        with _disk():
+            for file in self._folder.glob("*.json"):  # durable with what is written next
+                file.unlink()
+        self._write({FIRST: root})
+
+    def _read_folder(self) -> dict[str, bytes]:
+        with _disk():
+            return {file.name: file.read_bytes() for file in self._folder.glob("*.json")}
+
+    def _read(self, file: Path) -> bytes | None:
+        with _disk():
+            return file.read_bytes() if file.exists() else None
+
+    def _write(self, files: Mapping[str, bytes]) -> None:
+        with _disk():
+            for name in sorted(files, key=lambda name: name != ROOT):
+                write_durably(self._folder / name, files[name])
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    """Say what to do about a disk; the reason may travel, so it holds no path."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"what this robot trusts cannot be kept ({error.strerror or 'unknown reason'}): make "
+            "room on the disk of the agent's state and of temporary files, and let the agent's "
+            "user write there. The active model stays"
+        ) from error
+
+
+def _fetched(channel: str, sha256: str, get: Get) -> Offer:
+    """Return the signed manifest of a channel."""
+    folder, _, name = target_of(channel).partition("/")
+    content = get(path_of(ROBOT, TARGET, channel=folder, name=f"{sha256}.{name}"))
+    if content is None:
+        raise TrustError(
+            f"the model that is signed for channel {channel} is not on the server; the active "
+            "model stays"
+        )
+    if sha256_of(content) != sha256:
+        raise TrustError(
+            f"the model of channel {channel} is not the one that was signed: its manifest was "
+            "changed; the active model stays"
+        )
+    return read_offer(content)
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except ValueError:
+        return False
+    return True

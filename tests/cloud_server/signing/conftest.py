@@ -1,0 +1,6 @@
+"""stock_client.py is imported by name."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))

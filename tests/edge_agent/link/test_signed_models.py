@@ -1,0 +1,365 @@
+"""Whatever the server's files say, a robot takes what is signed, and keeps its model else.
+
+The server is a real one; what an attacker would do to it is done to its files.
+"""
+
+import fcntl
+import json
+import shutil
+import time
+from contextlib import ExitStack
+from datetime import timedelta
+
+import pytest
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import Metadata, TargetFile
+
+from cloud_server.robots.register import Register
+from cloud_server.signing.keys import OnlineKeys
+from cloud_server.signing.signing import offered, rotate, sign, signed_store
+from edge_agent.cli.enroll import enroll
+from edge_agent.link import server_link, signed_models
+from edge_agent.link.server_link import HttpsStore
+from edge_agent.link.signed_models import SignedModels
+from edge_agent.robot.settings import ExampleSettings, load_settings
+from fleet_model.bundle import sha256_of
+from fleet_model.errors import ConnectionFailed, StorageError, TrustError
+from fleet_model.protocol.proof import utc_now
+
+MANIFEST = "manifest.json"
+
+
+@pytest.fixture(scope="module")
+def server(running_server):
+    return running_server.server_dir
+
+
+@pytest.fixture(autouse=True)
+def restored(server, tmp_path):
+    """Undo what a test does to the server's files; numbers go on."""
+    kept = [server.store, server.secrets, server.kit]
+    for folder in kept:
+        shutil.copytree(folder, tmp_path / "kept" / folder.name)
+    yield
+    _frozen.close()
+    for folder in kept:
+        for file in folder.rglob("*"):
+            if file.is_file() and file.name[0] != ".":
+                file.unlink()
+        shutil.copytree(tmp_path / "kept" / folder.name, folder, dirs_exist_ok=True)
+    sign(server, anew=True)
+
+
+_frozen = ExitStack()
+
+
+def freeze(server):
+    """Keep the running server from signing until the test ends: it would mend what is done."""
+    stream = _frozen.enter_context((server.store / ".signing.lock").open("a"))
+    fcntl.flock(stream, fcntl.LOCK_EX)
+
+
+class Robot:
+    """One robot that looks; a new process each time, as after a start."""
+
+    def __init__(self, server, folder, name):
+        self.folder = folder / name
+        line = enroll(server.kit, self.folder, ExampleSettings(), train=False)
+        Register(server.robots).add(name, "hall", line)
+        self.settings = load_settings(self.folder / "agent.toml", {})
+        self.trust = self.settings.state / "trust"
+
+    def look(self, channel="stable"):
+        signed = SignedModels(self.trust, self.settings.server.root)
+        self.store = HttpsStore(self.settings.server, signed=signed)
+        try:
+            return self.store.latest(channel)
+        finally:
+            self.store.close()
+
+
+@pytest.fixture
+def robots(server, tmp_path):
+    made = []
+
+    def make():
+        name = f"r{tmp_path.name[-12:].strip('_0123456789').replace('_', '-')}{len(made)}"
+        made.append(f"{name}{time.monotonic_ns() % 10**9}")
+        return Robot(server, tmp_path, made[-1])
+
+    return make
+
+
+@pytest.fixture
+def robot(robots):
+    """A robot that has seen the signed model once."""
+    one = robots()
+    assert one.look().manifest.version == 1
+    return one
+
+
+def metadata(server, role):
+    files = (server.store / "metadata").glob(f"*{role}.json")
+    return max(files, key=lambda file: int(file.name.partition(".")[0]) if "." in file.stem else 0)
+
+
+def publish(server, version):
+    """Let channel stable offer the same files under another number."""
+    from cloud_server.signing.signing import offer
+    from cloud_server.state.model_store import DirectoryStore
+
+    store = DirectoryStore(server.store)
+    if version not in store.published():
+        store.reissue(1, version, "2026-01-01T00:00:00")
+    offer(server, "stable", version)
+
+
+def forged(server, role, change, signer=None):
+    """Change a role and sign it, by default with a key that nobody trusts."""
+    freeze(server)
+    file = metadata(server, role)
+    made = Metadata.from_file(str(file))
+    change(made.signed)
+    made.sign(signer or CryptoSigner.generate_ed25519())
+    name = file.name if role == "timestamp" else f"{made.signed.version}.{role}.json"
+    made.to_file(str(file.with_name(name)))
+
+
+def refused(robot, words, channel="stable"):
+    with pytest.raises(TrustError, match=words) as caught:
+        robot.look(channel)
+    assert "the active model stays" in str(caught.value)
+    assert "/" not in str(caught.value).replace("channel ", "")
+    return str(caught.value)
+
+
+# ----------------------------------------------------------------------------------- what is right
+
+
+def test_a_robot_of_a_kit_begins_with_its_root_and_takes_what_is_signed(robot, server):
+    root = (server.kit / "root.json").read_bytes()
+    assert (robot.trust / "first.json").read_bytes() == root
+    assert robot.look().content == offered(server)["stable"]
+    publish(server, 7)
+    assert robot.look().manifest.version == 7
+
+
+def test_a_look_where_nothing_is_new_costs_no_refresh(server, robots, monkeypatch):
+    robot = robots()
+    robot.look()
+    store = HttpsStore(
+        robot.settings.server, signed=SignedModels(robot.trust, robot.settings.server.root)
+    )
+    first = store.latest("stable")
+    before = store.bytes_down
+    assert store.latest("stable") == first
+    assert store.bytes_down == before
+    monkeypatch.setattr(signed_models, "REFRESH_S", 0)
+    monkeypatch.setattr(store._signed, "_look_at", 0.0)
+    assert store.latest("stable") == first
+    assert before < store.bytes_down < before + 1000  # a timestamp, and that there is no newer root
+    store.close()
+
+
+def test_a_robot_enrolled_before_takes_the_first_root_that_it_sees_and_no_other(robots, server):
+    robot = robots()
+    (robot.folder / "root.json").unlink()
+    assert robot.look().manifest.version == 1
+    assert (robot.trust / "first.json").read_bytes() == (server.kit / "root.json").read_bytes()
+    for folder in (server.store / "metadata", server.store / "targets", server.secrets):
+        for file in folder.rglob("*"):
+            if file.is_file() and (folder != server.secrets or "signing" in file.name):
+                file.unlink()
+    sign(server)  # the server with other keys
+    refused(robot, r"timestamp\.json is not signed by the keys that this robot trusts")
+
+
+def test_a_server_that_does_not_sign_is_followed_until_it_has_signed_once(robots, server, caplog):
+    robot, signed = robots(), server.store / "metadata" / "timestamp.json"
+    (robot.folder / "root.json").unlink()
+    content = signed.read_bytes()
+    freeze(server)
+    signed.unlink()
+    assert robot.look().manifest.version == 1
+    assert "does not sign its models" in caplog.text
+    signed.write_bytes(content)
+    assert robot.look().manifest.version == 1
+    signed.unlink()
+    refused(robot, "does not sign its models any more")
+
+
+def test_a_root_of_another_server_beside_the_robot_is_what_counts(robot, server, tmp_path):
+    """As after enrolling again: an operator's hand is above what was seen."""
+    other = signed_store(type(server)(tmp_path / "other"))
+    other.sign({"stable": b"x"}, utc_now())
+    root = (tmp_path / "other/store/metadata/1.root.json").read_bytes()
+    (robot.folder / "root.json").write_bytes(root)
+    refused(robot, "is not signed by the keys")
+    (robot.folder / "root.json").write_bytes((server.kit / "root.json").read_bytes())
+    assert robot.look().manifest.version == 1
+
+
+def test_three_new_keys_later_a_robot_that_was_away_follows(robot, server):
+    for _ in range(3):
+        rotate(server, utc_now())
+    publish(server, 8)
+    assert robot.look().manifest.version == 8
+    assert json.loads((robot.trust / "root.json").read_bytes())["signed"]["version"] >= 4
+    assert robot.look().manifest.version == 8
+
+
+def test_a_channel_that_was_changed_and_not_signed_yet_is_signed_by_the_server(robot, server):
+    """As after a publication that was killed; the robot does not wait for its next refresh."""
+    from cloud_server.state.model_store import DirectoryStore
+
+    store = HttpsStore(
+        robot.settings.server, signed=SignedModels(robot.trust, robot.settings.server.root)
+    )
+    assert store.latest("stable").manifest.version == 1
+    files = DirectoryStore(server.store)
+    files.reissue(1, 21, "2026-01-01T00:00:00")
+    files.offer("stable", 21)
+    end = time.monotonic() + 240
+    while store.latest("stable").manifest.version != 21:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    store.close()
+
+
+def test_what_the_channel_says_besides_counts_for_nothing(robot, server):
+    """As a server would between a channel's file and its signature, or a thief without keys."""
+    publish(server, 9)
+    freeze(server)
+    (server.store / "channels/stable.json").write_text('{"version": 1}')
+    assert robot.look().manifest.version == 9
+
+
+# -------------------------------------------------------------------------------------- the attacks
+
+
+def test_a_manifest_that_was_changed(robot, server):
+    publish(server, 10)
+    freeze(server)
+    (server.store / "channels/stable.json").write_text('{"version": 1}')
+    digest = sha256_of((server.store / "versions/000010.json").read_bytes())
+    file = server.store / "targets/stable" / f"{digest}.{MANIFEST}"
+    file.write_bytes(file.read_bytes().replace(b'"version": 10', b'"version": 11'))
+    refused(robot, "not the one that was signed: its manifest was changed")
+    file.unlink()
+    refused(robot, "signed for channel stable is not on the server")
+
+
+@pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets", "online"])
+def test_metadata_that_was_changed(robots, server, role):
+    def later(signed):
+        signed.expires += timedelta(days=300)
+
+    forged(server, role, later)
+    refused(robots(), rf"{role}\.json is not signed by the keys that this robot trusts")
+
+
+@pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets", "online"])
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"signed": 1}', b"\xff" * 99])
+def test_metadata_that_is_none(robots, server, role, damage):
+    freeze(server)
+    metadata(server, role).write_bytes(damage)
+    refused(robots(), rf"{role}\.json is damaged")
+
+
+@pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets", "online"])
+def test_metadata_that_is_gone(robots, server, role):
+    if role == "timestamp":
+        return  # the server then says that it does not sign: see above
+    freeze(server)
+    metadata(server, role).unlink()
+    refused(robots(), rf"{role}\.json, by which models are signed, is not on the server")
+
+
+def test_endless_metadata(robots, server):
+    freeze(server)
+    metadata(server, "snapshot").write_bytes(b" " * 300_000)
+    refused(robots(), r"snapshot\.json is longer than 200000 bytes")
+    metadata(server, "snapshot").write_bytes(b" " * 3_000_000)
+    with pytest.raises(ConnectionFailed, match="more than 1000000 bytes"):
+        robots().look()
+
+
+def test_slow_metadata(robots, monkeypatch):
+    robot = robots()
+    monkeypatch.setattr(server_link, "PATIENCE_S", -1000.0)
+    with pytest.raises(ConnectionFailed, match="too slowly"):
+        robot.look()
+
+
+def test_a_rollback_to_what_was_signed_before(robot, server):
+    old = (server.store / "metadata/timestamp.json").read_bytes()
+    publish(server, 12)
+    assert robot.look().manifest.version == 12
+    freeze(server)
+    (server.store / "metadata/timestamp.json").write_bytes(old)
+    (server.store / "channels/stable.json").write_text('{"version": 1}')
+    refused(robot, r"timestamp\.json is older than what this robot has seen")
+
+
+def test_an_older_role_in_a_newer_state_is_mixed_and_matched(robot, server):
+    old = metadata(server, "online")
+    publish(server, 13)
+    new = metadata(server, "online")
+    assert new != old
+    freeze(server)
+    new.write_bytes(old.read_bytes())
+    refused(robot, r"online\.json is older than what this robot has seen, or of another state")
+
+
+def test_newer_models_held_back_until_the_timestamp_is_out_of_date(robot, server):
+    sign(server, utc_now() - timedelta(days=3), anew=True)
+    freeze(server)
+    # its number is above: this is what the robot would see three days from now
+    said = refused(robot, r"timestamp\.json counted until 20.*by this robot's clock it is 20")
+    assert "its clock is wrong, the server has not signed since, or somebody holds" in said
+
+
+def test_a_model_of_another_channel(robot, server):
+    freeze(server)
+    shutil.copy(server.store / "channels/stable.json", server.store / "channels/canary.json")
+    refused(robot, "on channel canary, and no model is signed for this channel", "canary")
+
+
+def test_a_role_that_says_more_than_it_may(robots, server):
+    """The online key signs what channels offer, and no names beside that."""
+    (signer,) = OnlineKeys(server.secrets).load().values()
+
+    def more(signed):
+        signed.targets["stable/deep/manifest.json"] = TargetFile.from_data("x", b"", ["sha256"])
+        signed.targets["../manifest.json"] = TargetFile.from_data("y", b"", ["sha256"])
+
+    forged(server, "online", more, signer)
+    robot = robots()
+    robot.look()
+    assert not [path for path in robot.folder.rglob("*") if "deep" in path.name]
+
+
+def test_nothing_is_written_outside_of_the_robots_folder_and_nothing_is_left_aside(robot):
+    names = {path.name for path in robot.trust.iterdir()}
+    assert names == {
+        "first.json", "root.json", "timestamp.json", "snapshot.json", "targets.json", "online.json",
+    }  # fmt: skip
+
+
+def test_a_disk_that_keeps_nothing_is_told_without_a_path(robots, tmp_path):
+    robot = robots()
+    robot.settings.state.write_text("a file")
+    with pytest.raises(StorageError, match="what this robot trusts cannot be kept") as caught:
+        robot.look()
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["root.json", "timestamp.json", "snapshot.json", "targets.json", "online.json"]
+)
+@pytest.mark.parametrize("damage", [b"", b"{", None])
+def test_what_the_robots_disk_has_lost_is_fetched_again(robot, name, damage):
+    file = robot.trust / name
+    file.unlink() if damage is None else file.write_bytes(damage)
+    assert robot.look().manifest.version == 1
+    assert file.read_bytes() not in (b"", b"{")

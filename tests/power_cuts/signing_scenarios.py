@@ -1,0 +1,138 @@
+"""What is signed, on the server and on a robot, and keys that change."""
+
+from pathlib import Path
+from typing import Any
+
+from power_cuts import Scenario
+from recorder import mark
+
+from cloud_server.signing.keys import OnlineKeys
+from cloud_server.signing.repository import SignedStore
+from edge_agent.link.signed_models import SignedModels
+from edge_agent.link.tuf_client import refresh
+from fleet_model.bundle import Manifest, Offer, parse_manifest, sha256_of, to_json
+from fleet_model.errors import TrustError
+from fleet_model.protocol.proof import utc_now
+
+TINY = Path(__file__).parents[1] / "data" / "tiny_bundle"
+_MANIFEST = parse_manifest((TINY / "manifest.json").read_bytes())
+
+
+def _manifest(version: int) -> bytes:
+    return to_json(_MANIFEST.model_copy(update={"version": version}))
+
+
+def _store(root: Path) -> SignedStore:
+    return SignedStore(root / "store", OnlineKeys(root / "secrets"))
+
+
+def _sign(root: Path, version: int) -> None:
+    _store(root).sign({"stable": _manifest(version)}, utc_now())
+
+
+def _get(root: Path, path: str) -> bytes | None:
+    """Answer as a web server before the store would."""
+    file = root / "store" / path.partition("/robot/")[2]
+    return file.read_bytes() if file.is_file() else None
+
+
+def _signed(root: Path) -> Any:
+    """Return what a robot that was never here is given, and how many keys there are."""
+    first = _get(root, "/robot/metadata/1.root.json")
+    if first is None or _get(root, "/robot/metadata/timestamp.json") is None:
+        return "nothing is signed"  # the server tells robots so
+    held = {"root.json": first}
+    target = "stable/manifest.json"
+    try:
+        digest = refresh(held, target, "/robot/metadata/", lambda path: _get(root, path))
+    except TrustError as error:
+        return "refused" if "not signed by the keys" in str(error) else str(error)
+    content = _get(root, f"/robot/targets/stable/{digest}.manifest.json")
+    assert content is not None
+    assert sha256_of(content) == digest
+    return parse_manifest(content).version
+
+
+def _tidy(root: Path) -> Any:
+    """Return also what lies there."""
+    names = (file.name for file in (root / "store").rglob("*") if file.name[0] == ".")
+    others = sorted(name for name in names if not name.endswith("lock"))
+    return _signed(root), len(list((root / "secrets").iterdir())), others
+
+
+def _first(root: Path) -> None:
+    _sign(root, 1)
+    mark()
+
+
+def _newer(root: Path) -> None:
+    _sign(root, 2)
+    mark()
+    _sign(root, 3)
+    mark()
+
+
+FIRST_SIGNATURE = Scenario(
+    prepare=lambda root: None, act=_first, observe=_signed, resume=_first, settled=_tidy
+)
+SIGN = Scenario(
+    prepare=_first,
+    act=_newer,
+    observe=_signed,
+    resume=lambda root: _sign(root, 3),
+    settled=_tidy,
+)
+
+
+def _rotate(root: Path) -> None:
+    _store(root).rotate({"stable": _manifest(1)}, utc_now())
+    mark()
+
+
+# Between the new root and the new signatures robots keep their model: the next signing ends it.
+ROTATE_KEYS = Scenario(
+    prepare=_first,
+    act=_rotate,
+    observe=_signed,
+    resume=lambda root: _sign(root, 1),
+    settled=_tidy,
+    between=lambda states, step: ["refused"],
+)
+
+
+# ------------------------------------------------------------------------------------- the robot
+
+
+def _robot(root: Path) -> None:
+    """Be a robot that has seen version 1; the server has changed its key and signed version 2."""
+    _first(root)
+    (root / "root.json").write_bytes(_get(root, "/robot/metadata/1.root.json") or b"")
+    _look(root)
+    _store(root).rotate({"stable": _manifest(1)}, utc_now())
+    _sign(root, 2)
+
+
+def _look(root: Path) -> Manifest:
+    models = SignedModels(root / "trust", root / "root.json")
+    offer: Offer | None = models.check(
+        "stable", None, lambda path: _get(root, path), signs=True, is_new=True
+    )
+    assert offer is not None
+    return offer.manifest
+
+
+def _looked(root: Path) -> None:
+    _look(root)
+    mark()
+
+
+def _trusted(root: Path) -> Any:
+    """Return whether what the robot has kept is whole, and leads to the newest model."""
+    folder = root / "trust"
+    held = {file.name: file.read_bytes() for file in sorted(folder.glob("*.json"))}
+    assert "first.json" in held
+    assert all(content.startswith(b"{") for content in held.values())
+    return "trusts" if _look(root).version == 2 else "does not"
+
+
+TRUST = Scenario(prepare=_robot, act=_looked, observe=_trusted, resume=_looked)
