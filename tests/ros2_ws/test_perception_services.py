@@ -76,6 +76,9 @@ def test_a_first_model_may_come_later_and_one_that_does_not_load_changes_nothing
     point_durably(robot / "current", "versions/1")
     until_answered(camera, results, 1, node)
     assert results[-1].model_version == 1
+    log = "".join(node.log)
+    assert "model version 1 answers (image-classifier, fp32)" in log
+    assert f"listens to {CAMERA}/compressed: sensor_msgs/CompressedImage, best effort" in log
 
     (robot / "versions/2/head.tflite").write_bytes(b"no model")
     point_durably(robot / "current", "versions/2")
@@ -151,9 +154,11 @@ def test_it_says_why_nothing_arrives_and_what_cannot_be_read(
     processes, listener, robot, health, camera, domain
 ):
     from edge_perception_msgs.msg import Predictions
+    from sensor_msgs.msg import Image
 
     point_durably(robot / "current", "versions/1")
     results = listener.collect(Predictions, f"{NODE}/classification")
+    listener.collect(Image, "/nobody/image")
     unread = "images that cannot be read"
     node = perception(processes, robot, reliability="reliable", output="edge_perception_msgs")
     level, _, _ = health("listener does not offer the reliability that was asked for", node)
@@ -163,8 +168,9 @@ def test_it_says_why_nothing_arrives_and_what_cannot_be_read(
 
     node = perception(processes, robot, output="edge_perception_msgs", image_topic="/other")
     health("/other/compressed: no message for", node)
-    # The topics that it publishes itself, as pictures for debugging, are of no help.
-    health(f"; camera topics in ROS domain {domain}: {CAMERA}/compressed", node)
+    # Topics that it publishes itself, or that nobody but a listener names, are of no help.
+    named = health("nobody publishes it; camera topics in ROS domain", node)[1]
+    assert named.endswith(f" {domain}: {CAMERA}/compressed")
     node.terminate()
     assert node.wait(240) == 0, node.log
 

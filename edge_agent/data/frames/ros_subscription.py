@@ -166,8 +166,9 @@ class OfferedSubscription:
     def _why(self, publishers: Any) -> str:
         if not publishers:
             topics = self._node.get_topic_names_and_types()
-            wanted, own = {*self._types}, {one.topic_name for one in self._node.publishers}
-            such = [n for n, types in topics if {*map(short_type, types)} & wanted and n not in own]
+            wanted, own = {*self._types}, [one.topic_name for one in self._node.publishers]
+            such = [name for name, types in topics if {*map(short_type, types)} & wanted]
+            such = [name for name in such if self._node.count_publishers(name) > own.count(name)]
             what = "camera" if wanted & {*CAMERA_TYPES} else " or ".join(self._types)
             domain = os.environ.get("ROS_DOMAIN_ID", "0")
             return (

@@ -102,10 +102,12 @@ class TopicInput:
         return f"nobody publishes it, but {other} is there: set the parameter transport to {wanted}"
 
     def _tend(self) -> None:
-        before = self._wrong_type
+        before, offer = self._wrong_type, self._subscription.offer
         try:
             self._subscription.tend()
             self._wrong_type = ""
+            if self._subscription.offer not in (None, offer):
+                self._node.get_logger().info(f"listens to {self.topic}: {self.offer}")
         except FrameError as error:
             self._wrong_type = str(error)
         except ImportError as error:

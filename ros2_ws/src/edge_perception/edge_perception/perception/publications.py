@@ -49,6 +49,8 @@ class Publications:
         )
         info.header.stamp = self._node.get_clock().now().to_msg()
         self._model_info.publish(info)
+        name = f"{manifest.workload.name}, {self._precision}"
+        self._node.get_logger().info(f"model version {manifest.version} answers ({name})")
 
     def send(self, result: Result) -> None:
         """Publish the results of one image, and the image with them where somebody looks."""
