@@ -12,6 +12,8 @@ engine's `run` (of the peer: of LiteRT's Interpreter on the same two files) in t
 Ratios: `serve_overhead` is of REST with bytes; `serve_overhead_json` and `serve_overhead_grpc`.
 `engine_latency` is of the engine alone, beside LiteRT's Interpreter on the same files: a model as
 robots have it (EfficientNet-Lite0 at 128 pixels, float32, one thread); `engine_latency_int8`.
+Figures `metadata_kb_1000` (at most 20) and `refresh_ms`: what a robot reads to know which of 1,000
+versions is signed for it (benchmarks/signed_refresh.py).
 --quick: two short turns.
 """
 
@@ -37,6 +39,7 @@ from benchmarks.environments import environment
 from benchmarks.lite0 import lite0_bundle
 from benchmarks.measure import Comparison, Result, arguments, median, report, say
 from benchmarks.services import ROOT, Services
+from benchmarks.signed_refresh import refresh_figures
 
 WORK = ROOT / "build" / "bench" / "serving"
 BUNDLE = ROOT / "tests" / "data" / "tiny_bundle"
@@ -248,7 +251,11 @@ def result(
     return Result(
         benchmark="serving",
         comparisons=comparisons,
-        figures={**figures, "load_average": os.getloadavg()[0]},
+        figures={
+            **figures,
+            **refresh_figures(WORK / "signed", BUNDLE),
+            "load_average": os.getloadavg()[0],
+        },
     )
 
 
