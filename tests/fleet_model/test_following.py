@@ -12,7 +12,7 @@ from tiny_versions import write_versions
 from fleet_model.durable import point_durably
 from fleet_model.engine import TFLiteEngine
 from fleet_model.errors import BundleError
-from fleet_model.following import FollowingEngine
+from fleet_model.following import FollowedModel, FollowingEngine
 from fleet_model.types import Frame
 
 pytestmark = pytest.mark.base
@@ -126,3 +126,33 @@ def test_a_model_that_answers_what_is_no_number_does_not_warm_up(robot, monkeypa
     monkeypatch.setattr(engine, "_model", lambda inputs: {"logits": np.array([0.0, np.nan])})
     with pytest.raises(BundleError, match="version 2: logits is not finite for an input of zeros"):
         engine.warm_up()
+
+
+def test_a_first_model_may_come_later_and_is_told_of_once(robot):
+    (robot / "current").unlink()
+    told = []
+    model = FollowedModel(robot / "current", "fp32", 1, told.append)
+    assert model.engine is None
+    assert "no model answers" in model.problem
+    assert "no model answers" in model.reload()
+
+    point_durably(robot / "current", "versions/1")
+    model.look()
+    model.look()
+
+    assert (model.problem, told) == ("", [model.engine])
+    model.close()
+
+
+def test_a_reload_that_fails_is_told_and_the_running_model_goes_on(robot):
+    told = []
+    model = FollowedModel(robot / "current", "fp32", 1, told.append)
+    first = model.engine
+    assert model.reload() == ""
+    assert [one.manifest.version for one in told] == [1, 1]
+    (robot / "versions" / "1" / "head.tflite").unlink()
+
+    assert "version 1 goes on, the model does not load" in model.reload()
+    assert model.engine is not first  # the one of the first reload
+    assert model.engine.answer(FRAME).predictions
+    model.close()

@@ -74,6 +74,12 @@ def test_bodies_that_do_not_end_may_fill_so_much_and_others_are_answered(serve):
             small = client.post(INFER.decode(), content=b"{}")
             assert small.status_code == 400
         assert 'outcome="full"} ' in server.until("/metrics").text
+        for link in links:
+            link.close()
+        with server.client() as client:  # what they held is free again
+            end = time.monotonic() + 240
+            while client.post(INFER.decode(), content=b" " * 900_000).status_code == 503:
+                assert time.monotonic() < end
 
 
 def test_who_does_not_take_an_answer_is_cut():
