@@ -67,7 +67,10 @@ def timed(ask: Ask, first: int, count: int) -> list[float]:
 
 
 def in_turns(asks: Mapping[str, Ask], turns: int, first: int, count: int) -> dict[str, float]:
-    """Return the median over turns of the median seconds of each; every turn begins with another.
+    """Return the median over turns of the median seconds of each.
+
+    In a turn they are called one after the other, `count` times: a machine that is busy for a
+    moment is busy for all of them.
 
     Raises:
         RuntimeError: they do not answer the same.
@@ -78,8 +81,14 @@ def in_turns(asks: Mapping[str, Ask], turns: int, first: int, count: int) -> dic
         require_same(name, answers[name], answers[names[0]])
     found: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(turns):
-        for name in names if turn % 2 else names[::-1]:
-            found[name].append(median(timed(asks[name], first, count)))
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        for number in range(first + count):
+            for name in names if (turn + number) % 2 else names[::-1]:
+                (second,) = timed(asks[name], 0, 1)
+                if number >= first:
+                    seconds[name].append(second)
+        for name in names:
+            found[name].append(median(seconds[name]))
     return {name: median(values) for name, values in found.items()}
 
 

@@ -50,6 +50,7 @@ KEYS = {
     "rest_json": ("serve_overhead_json", 0.0),
     "grpc": ("serve_overhead_grpc", 0.0),
 }
+INFERENCES = 125  # of the engine alone, in each turn
 PATH = "/v2/models/model/infer"
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -131,7 +132,7 @@ def engine_latency(how: Size) -> dict[tuple[str, str], float]:
             "engine": by_engine(bundle, image, precision),
             "interpreter": by_interpreter(bundle, image, precision),
         }
-        seconds = in_turns(asks, how.turns, how.first // 10, how.requests // 4)
+        seconds = in_turns(asks, how.turns, 10, INFERENCES)
         found |= {(name, precision): value for name, value in seconds.items()}
     return found
 

@@ -87,6 +87,10 @@ def test_the_engine_and_the_interpreter_answer_the_same_and_a_difference_ends_it
     with pytest.raises(RuntimeError, match="b answers"):
         bare_inference.in_turns({"a": lambda: 1.0, "b": lambda: 2.0}, 1, 1, 1)
     assert len(bare_inference.timed(lambda: None, 3, 4)) == 4
+    asked = []
+    asks = {name: lambda name=name: asked.append(name) or 0.0 for name in "ab"}
+    bare_inference.in_turns(asks, turns=2, first=1, count=2)
+    assert "".join(asked) == "ab" + "baabba" + "abbaab"
 
 
 def test_the_peer_has_our_litert_and_numpy_and_nothing_else_of_ours(tmp_path):
