@@ -3,6 +3,8 @@
 import pytest
 from edge_perception.params_files import silent_files
 
+pytestmark = pytest.mark.base
+
 
 @pytest.fixture
 def words(tmp_path):
