@@ -154,9 +154,13 @@ class FollowedModel:
             return
         try:
             self._following = self._make()
+        except PermissionError:
+            step = "`sudo adduser USER edge-agent`, and log in again"
+            self.problem = f"no model answers, {self._current}: this user may not read it: {step}"
         except (FleetError, OSError) as error:
             there = self._current.exists() or self._current.is_symlink()
-            why = f"{error}" if there else "there is no such bundle yet."
+            why = f"{error}" if there else "there is no such bundle yet"
+            why += "" if why.endswith((".", "?")) else "."
             self.problem = f"no model answers, {self._current}: {why} The agent installs one."
         else:
             self.problem = ""

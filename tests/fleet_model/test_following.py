@@ -156,3 +156,16 @@ def test_a_reload_that_fails_is_told_and_the_running_model_goes_on(robot):
     assert model.engine is not first  # the one of the first reload
     assert model.engine.answer(FRAME).predictions
     model.close()
+
+
+def test_a_model_that_this_user_may_not_read_says_what_to_do(robot, monkeypatch):
+    def refuse(link):  # root may read everything
+        raise PermissionError(13, "Permission denied", str(link))
+
+    monkeypatch.setattr("fleet_model.following.pointed", refuse)
+    model = FollowedModel(robot / "current", "fp32", 1, lambda engine: None)
+    assert model.problem == (
+        f"no model answers, {robot}/current: this user may not read it: `sudo adduser USER "
+        "edge-agent`, and log in again"
+    )
+    assert model.engine is None
