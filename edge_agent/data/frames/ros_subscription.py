@@ -48,6 +48,7 @@ class OfferedSubscription:
         depth: int = 4,
         lose: Callable[[int], None] = lambda count: None,
         may_be_silent: bool = False,
+        callback_group: Any = None,
     ) -> None:
         """Keep what to listen to; `tend` subscribes when somebody publishes.
 
@@ -60,6 +61,7 @@ class OfferedSubscription:
             depth: messages that wait in the middleware while the executor is busy.
             lose: gets how many messages the middleware has lost now.
             may_be_silent: the log does not say why nothing arrives.
+            callback_group: of the subscription; None is the node's own.
         """
         self.topic = str(node.resolve_topic_name(topic))
         self.offer: Offer | None = None
@@ -68,7 +70,7 @@ class OfferedSubscription:
         self._node, self._receive, self._lose = node, receive, lose
         self._types, self._reliability, self._depth = tuple(types), reliability, depth
         self._subscription: Any = None
-        self._may_be_silent = may_be_silent
+        self._may_be_silent, self._group = may_be_silent, callback_group
         self._refused = ""  # the policy that kept a publisher from being heard
         self._heard = time.monotonic()
         self._next_word_s = _SILENCE_S
@@ -87,6 +89,11 @@ class OfferedSubscription:
             why = self._why(publishers)
             log.warning("%s: no message for %.0f s: %s", self.topic, self._next_word_s, why)
             self._next_word_s *= 2
+
+    @property
+    def subscription(self) -> Any:
+        """That of rclpy as it is now; None while nobody publishes."""
+        return self._subscription
 
     @property
     def silent_s(self) -> float:
@@ -141,6 +148,7 @@ class OfferedSubscription:
             self.topic,
             partial(self._take, offer.type),
             qos,
+            callback_group=self._group,
             event_callbacks=_events(
                 incompatible_qos=self._refuse,
                 message_lost=lambda event: self._lose(event.total_count_change),

@@ -30,6 +30,7 @@ class TopicInput:
         reliability: str = "auto",
         depth: int = DEPTH,
         may_be_silent: bool = False,
+        callback_group: Any = None,
     ) -> None:
         """Begin to listen; `receive` gets (type, serialized message) in the node's executor.
 
@@ -48,6 +49,7 @@ class TopicInput:
             depth=depth,
             lose=self._lose,
             may_be_silent=may_be_silent,
+            callback_group=callback_group,
         )
         self._timer = node.create_timer(TEND_S, self._tend)
         self._tend()
@@ -56,6 +58,11 @@ class TopicInput:
     def topic(self) -> str:
         """The whole name, remapped."""
         return self._subscription.topic
+
+    @property
+    def subscription(self) -> Any:
+        """That of rclpy as it is now; None while nobody publishes."""
+        return self._subscription.subscription
 
     @property
     def received(self) -> int:

@@ -7,8 +7,9 @@ from typing import Any
 
 import cv2
 from edge_perception.diagnostics import ERROR, OK, PERIOD_S, WARN, Health
-from edge_perception.input import TopicInput, image_topic
+from edge_perception.input import image_topic
 from edge_perception.managed_node import ManagedNode
+from edge_perception.newest_message import NewestMessage
 from edge_perception.perception.parameters import PERCEPTION
 from edge_perception.perception.pipeline import Pipeline
 from edge_perception.perception.publications import Publications
@@ -31,7 +32,7 @@ class PerceptionNode(ManagedNode):
         self._model: FollowedModel | None = None
         self._publications: Publications | None = None
         self._pipeline: Pipeline | None = None
-        self._input: TopicInput | None = None
+        self._images: NewestMessage | None = None
         self._owned: list[Any] = []  # calls that destroy what was configured
 
     def configure(self, values: Mapping[str, Any]) -> None:
@@ -79,9 +80,7 @@ class PerceptionNode(ManagedNode):
     def deactivate(self) -> None:
         """Answer no more images."""
         self._stop_listening()
-        if self._pipeline:
-            self._pipeline.close()
-            self._pipeline = None
+        self._pipeline = None
 
     def cleanup(self) -> None:
         """Let the model go."""
@@ -97,13 +96,16 @@ class PerceptionNode(ManagedNode):
             "model version": engine.manifest.version if engine else "none",
             "enabled": self._enabled,
         }
-        if self._input:
+        if self._images:
+            topic = self._images.input
             values |= {
-                "image topic": self._input.topic,
-                "listening to": self._input.offer,
-                "images received": self._input.received,
-                "images lost in transport": self._input.lost,
-                "empty deliveries": self._input.empty,
+                "image topic": topic.topic,
+                "listening to": topic.offer,
+                "images received": topic.received,
+                "images lost in transport": topic.lost,
+                "empty deliveries": topic.empty,
+                "images dropped for newer ones": self._images.dropped,
+                "failures": self._images.failed,
             }
         unread = "0"
         if self._pipeline:
@@ -112,7 +114,7 @@ class PerceptionNode(ManagedNode):
         is_news, self._unread = unread not in ("0", self._unread), unread
         if self._model.problem:
             return Health(ERROR, self._model.problem, values)
-        if self._input and (problem := self._input.problem()):
+        if self._images and (problem := self._images.input.problem()):
             return Health(WARN, problem, values)
         if is_news:
             return Health(WARN, f"images cannot be read: {unread}", values)
@@ -122,16 +124,16 @@ class PerceptionNode(ManagedNode):
         assert self._pipeline
         topic = image_topic(self, self._values["image_topic"], self._values["transport"])
         reliability = self._values["reliability"]
-        self._input = TopicInput(self, topic, self._pipeline.take, reliability=reliability)
+        self._images = NewestMessage(self, topic, self._pipeline.take, reliability=reliability)
 
     def _stop_listening(self) -> None:
-        if self._input:
-            self._input.close()
-        self._input = None
+        if self._images:
+            self._images.close()
+        self._images = None
 
     def _enable(self, request: Any, response: Any) -> Any:
         self._enabled = bool(request.data)
-        if self.active and self._enabled and not self._input:
+        if self.active and self._enabled and not self._images:
             self._listen()
         elif not self._enabled:
             self._stop_listening()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from edge_perception.newest import NewestWorker
 from edge_perception.pacing import RateLimit
 
 from edge_agent.data.frames.cdr import parse_header
@@ -30,14 +29,8 @@ class Result(NamedTuple):
     found: Sequence[Prediction]  # those above the threshold, best first
 
 
-class _Arrived(NamedTuple):
-    type: str
-    message: bytes
-    now_ns: int
-
-
 class Pipeline:
-    """Takes messages in the executor's thread, answers them in one of its own."""
+    """Answers one message at a time."""
 
     def __init__(
         self,
@@ -47,12 +40,12 @@ class Pipeline:
         threshold: Callable[[], float],
         max_rate_hz: Callable[[], float],
     ) -> None:
-        """Begin.
+        """Keep how.
 
         Args:
             topic: where the images come from, for errors.
             engine: returns the model of now; None: there is none yet.
-            send: gets every result, in the pipeline's thread.
+            send: gets every result.
             threshold: results with a lower score are left out; asked for every image.
             max_rate_hz: images answered a second at most, 0 for all; asked for every image.
         """
@@ -63,15 +56,14 @@ class Pipeline:
         self._times_ms: list[float] = []  # since `counts` was last asked
         self.answered = 0
         self._limited = self._without_model = 0
-        self._worker = NewestWorker(self._answer, "perception")
 
     def take(self, type_: str, message: bytes) -> None:
-        """Take a camera message; never waits for the model."""
+        """Answer a camera message, unless that is too soon after the last one."""
         rate_hz = self._max_rate_hz()
         if rate_hz != self._limit_hz:
             self._limit, self._limit_hz = RateLimit(rate_hz), rate_hz
         if self._limit.takes(time.monotonic()):
-            self._worker.put(_Arrived(type_, message, time.time_ns()))
+            self._answer(type_, message)
         else:
             self._limited += 1
 
@@ -80,30 +72,24 @@ class Pipeline:
         times, self._times_ms = self._times_ms, []
         return {
             "images answered": self.answered,
-            "images dropped for newer ones": self._worker.dropped,
             "images above the rate limit": self._limited,
             "images without a model": self._without_model,
             "images that cannot be read": self._damage.sentence() or "0",
-            "failures": self._worker.failed,
             "answers since last time": len(times),
             "ms per image, median": f"{median(times):.1f}" if times else "",
             "ms per image, longest": f"{max(times):.1f}" if times else "",
         }
 
-    def close(self) -> None:
-        """Answer what was taken, then end the thread."""
-        self._worker.close()
-
-    def _answer(self, arrived: _Arrived) -> None:
+    def _answer(self, type_: str, message: bytes) -> None:
         engine = self._engine()
         if engine is None:
             self._without_model += 1
             return
         begun = time.perf_counter()
-        topic = Topic(self._topic, arrived.type, "cdr", "", 0)
+        topic = Topic(self._topic, type_, "cdr", "", 0)
         try:
-            stamp_ns, frame_id = parse_header(arrived.message)
-            frame = frame_of(arrived.message, topic, "ros", arrived.now_ns)
+            stamp_ns, frame_id = parse_header(message)
+            frame = frame_of(message, topic, "ros", time.time_ns())
             answer = engine.answer(frame)
         except FrameError as error:
             self._leave_out(error)
