@@ -71,4 +71,12 @@ def test_what_is_no_file_of_parameters_is_left_to_ros(words, tmp_path):
         assert words(content) == []
     gone = str(tmp_path / "gone.yaml")
     assert silent_files(["node", "--ros-args", "--params-file", gone], "/perception") == []
-    assert silent_files(["node", "--params-file", gone, "--ros-args", "--params-file"], "/p") == []
+    assert silent_files(["node", "--ros-args", "--params-file"], "/perception") == []
+
+
+def test_words_that_are_not_for_ros_are_passed_over(tmp_path):
+    file = tmp_path / "other.yaml"
+    file.write_text(section("/other"))
+    own = ["--params-file", str(file)]
+    assert silent_files(["node", *own, "--ros-args", "--", *own], "/perception") == []
+    assert silent_files(["node", "--ros-args", "--", "--ros-args", *own], "/perception")
