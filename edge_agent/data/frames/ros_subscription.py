@@ -20,6 +20,9 @@ TEND_S = 0.25  # between two looks at the publishers
 RELIABILITIES = ("auto", "reliable", "best_effort")
 _SILENCE_S = 5.0  # without a message before the log says why; then twice as long each time
 
+# What the middleware calls a node that it does not know yet or any more, or that is no ROS node.
+_NAMELESS = {"_NODE_NAME_UNKNOWN_", "_CREATED_BY_BARE_DDS_APP_"}
+
 Receive = Callable[[str, bytes], None]  # the type without "/msg/", a whole serialized message
 
 
@@ -183,7 +186,7 @@ class OfferedSubscription:
                 f"nobody publishes it; {what} topics in ROS domain {domain}: "
                 f"{', '.join(such) or 'none'}"
             )
-        names = ", ".join(sorted({p.node_name for p in publishers}))
+        names = ", ".join(sorted({p.node_name for p in publishers} - _NAMELESS)) or "its publisher"
         if self._refused:
             return f"{names} does not offer the {self._refused.lower()} that was asked for"
         # measured: 0 to 1 % of best-effort VGA pictures fit through the default 512 kB segment

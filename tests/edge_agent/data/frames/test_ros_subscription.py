@@ -38,3 +38,19 @@ def test_a_delivery_without_a_message_is_counted_and_is_none():
         node.deliver(message)
     assert received == [("sensor_msgs/CompressedImage", b"\0\1\0\0jpeg")]
     assert (subscription.arrived, subscription.empty) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["front", "rear", "front"], "front, rear"),
+        (["front", "_NODE_NAME_UNKNOWN_"], "front"),
+        (["_NODE_NAME_UNKNOWN_"], "its publisher"),
+        (["_CREATED_BY_BARE_DDS_APP_"], "its publisher"),
+    ],
+)
+def test_a_silent_publisher_is_named_where_it_has_a_name(names, told):
+    node = Node()
+    node.get_publishers_info_by_topic = lambda topic: [SimpleNamespace(node_name=n) for n in names]
+    subscription = OfferedSubscription(node, "camera", lambda *message: None)
+    assert subscription.why().startswith(f"{told} sends nothing")
