@@ -1,56 +1,55 @@
-"""The signed metadata of a store, as plain files that any web server may hand out.
-
-metadata/1.root.json ...           all of them: a robot goes from the one it has to the newest
-metadata/1796070000.targets.json   and so online and snapshot; the last few stay
-metadata/timestamp.json            written last: with it robots see the new state
-targets/stable/<sha256>.manifest.json
+"""Signs what channels offer.
 
 `sign` looks at what is there, and signs what is missing, was changed, does not fit, or is out of
-date soon. So it is also what mends a signing that was cut short.
+date soon. So it is also what mends a signing that was cut short. files.py has the files.
 """
 
-import fcntl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
-from securesystemslib.signer import CryptoSigner
-from tuf.api.exceptions import RepositoryError
+from securesystemslib.signer import CryptoSigner, Key
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
-from tuf.api.serialization import DeserializationError
 
+from cloud_server.signing.files import SignedFiles, is_signed_for
 from cloud_server.signing.keys import SHOWN, OnlineKeys
 from cloud_server.signing.roles import (
     ONLINE,
+    TAKEN,
     first_root,
     is_fresh,
-    manifest_names,
     numbered,
     online_for,
-    prefixed,
+    protected_by,
     snapshot_for,
     still_says,
     targets_for,
     timestamp_for,
     with_key,
+    with_offline_keys,
 )
-from fleet_model.bundle import sha256_of
-from fleet_model.durable import remove_asides, write_durably
 from fleet_model.errors import SettingsError
-from fleet_model.protocol.routes import target_of
 
-KEPT = 3  # files of one role: a robot may be between timestamp and snapshot
+_NOTHING: Mapping[str, bytes] = MappingProxyType({})
 Payload = TypeVar("Payload", Targets, Snapshot, Timestamp)
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """Keys of persons, here for one command."""
+
+    roots: Sequence[CryptoSigner]
+    release: CryptoSigner  # of targets, and of the channels that offline keys sign
 
 
 class SignedStore:
     """Signs what channels offer; whoever changes it holds a lock, also against other processes."""
 
     def __init__(self, store: Path, keys: OnlineKeys) -> None:
-        self._store, self._keys = store, keys
-        self._metadata, self._targets = store / "metadata", store / "targets"
+        self.files, self._keys = SignedFiles(store), keys
 
     def sign(self, offers: Mapping[str, bytes], now: datetime, *, anew: bool = False) -> None:
         """Make the signed metadata say what channels offer, and be fresh.
@@ -63,164 +62,229 @@ class SignedStore:
         Raises:
             SettingsError: a key or a root is missing or damaged.
         """
-        with self._changing():
+        with self.files.changing():
             self._sign(offers, now, anew=anew)
 
-    def rotate(self, offers: Mapping[str, bytes], now: datetime) -> tuple[str, str]:
-        """Sign with a new key from now on; return the ids of the old and the new one.
+    def rotate(
+        self, offers: Mapping[str, bytes], now: datetime, offline: Offline | None = None
+    ) -> tuple[str, str]:
+        """Sign with a new online key from now on; return the ids of the old and the new one.
 
-        Robots follow by a root that both keys sign. The old key is deleted at the end.
+        Robots follow by a root that the keys of both roots sign. The old key is deleted at the end.
+        Killed in between, the next signing ends it; with offline keys `renew` does.
+
+        Raises:
+            SettingsError: offline keys sign the root, and too few of them are here.
         """
-        with self._changing():
-            self._sign(offers, now, anew=False)  # first: what was cut short before
-            root, signers = self.newest_root(), self._keys.load()
-            assert root is not None
-            old, new = _key_of(root.signed, signers), self._keys.make()
-            payload = with_key(root.signed, old.public_key.keyid, new.public_key)
-            self._write_root(payload, root.signed.version, [old, new], now)
-            self._sign(offers, now, anew=False)
+        with self.files.changing():
+            if offline is None:
+                self._sign(offers, now)  # first: what was cut short before
+            root = self._root()
+            old = _key_of(root, self._keys.load())
+            roots = _of_root(root, [old, *(offline.roots if offline else ())])
+            new = self._keys.make()
+            payload = with_key(root, old.public_key.keyid, new.public_key)
+            by = [*roots, *([new] if old in roots else [])]
+            self._write_root(payload, root.version, by, now)
+            if offline is not None:
+                self._sign_others(payload, [new, offline.release], offers, now)
+            self._sign(offers, now)
             return old.public_key.keyid[:SHOWN], new.public_key.keyid[:SHOWN]
+
+    def renew(self, offers: Mapping[str, bytes], now: datetime, offline: Offline) -> None:
+        """Let offline keys sign again what they have signed, before it is out of date.
+
+        Raises:
+            SettingsError: these are not the keys that sign here.
+        """
+        with self.files.changing():
+            root = self._root()
+            roots = _of_root(root, offline.roots)
+            signers = [_key_of(root, self._keys.load()), offline.release]
+            if offline.release.public_key.keyid not in root.roles["targets"].keyids:
+                raise SettingsError("the release key is not the one that signs here")
+            self._write_root(root, root.version, roots, now)
+            self._sign_others(root, signers, offers, now, anew=True)
+            self._sign(offers, now)
+
+    def take_offline(
+        self,
+        offers: Mapping[str, bytes],
+        now: datetime,
+        offline: Offline,
+        threshold: int,
+        channels: Sequence[str],
+    ) -> None:
+        """Let offline keys sign roots, and what some channels offer; the online key the others.
+
+        Every step leaves what robots accept: the new targets have both signatures before the root
+        changes. Killed in between, the same call with the same keys ends it.
+
+        Raises:
+            SettingsError: offline keys sign already, or a channel offers nothing.
+        """
+        with self.files.changing():
+            self._sign(offers, now)
+            root = self._root()
+            online = _key_of(root, self._keys.load())
+            if root.roles["root"].keyids != [online.public_key.keyid]:
+                raise SettingsError("offline keys sign already")
+            if missing := [one for one in channels if one not in offers or one in TAKEN]:
+                raise SettingsError(f"channel {missing[0]} offers nothing that could be signed")
+            signed = {channel: offers[channel] for channel in channels}
+            self._sign_others(root, [online, offline.release], offers, now, offline=signed)
+            keys = [one.public_key for one in offline.roots]
+            payload = with_offline_keys(root, keys, threshold, offline.release.public_key)
+            self._write_root(payload, root.version, [online, *offline.roots], now)
+            self._sign(offers, now)
+
+    def promote(
+        self,
+        offers: Mapping[str, bytes],
+        now: datetime,
+        channel: str,
+        manifest: bytes,
+        release: CryptoSigner,
+    ) -> None:
+        """Sign with the offline key what a channel offers from now on.
+
+        Raises:
+            SettingsError: this is not the key that signs for the channel.
+        """
+        with self.files.changing():
+            self._sign(offers, now)
+            root, key = self._root(), self.protected().get(channel)
+            if key is None or key.keyid != release.public_key.keyid:
+                raise SettingsError(f"this key does not sign for channel {channel}")
+            signers = [_key_of(root, self._keys.load()), release]
+            self._sign_others(root, signers, offers, now, offline={channel: manifest})
+            self.files.tidy()
 
     def require_key(self) -> None:
         """Raise SettingsError unless the key that signs is here, or nothing is signed yet."""
-        root = self.newest_root()
+        root = self.files.newest_root()
         if root is not None:
             _key_of(root.signed, self._keys.load())
 
-    def newest_root(self) -> Metadata[Root] | None:
-        """Return the newest root; None if nothing is signed here.
+    def protected(self) -> Mapping[str, Key]:
+        """Return channel -> the offline key that signs for it."""
+        targets = self.files.current().get("targets")
+        return protected_by(None if targets is None else targets.signed)
 
-        Raises:
-            SettingsError: it is damaged: another one in its place would shut robots out.
-        """
-        numbers = self._numbers("root")
-        if not numbers:
-            return None
-        root = self._read(Root, "root", numbers[-1])
-        if root is None or not _signed_for(root.signed, "root", root):
-            raise SettingsError(
-                f"{self._metadata / _named('root', numbers[-1])}: damaged; restore it from a backup"
-            )
-        return root
+    def promised(self) -> Mapping[str, str]:
+        """Return channel -> sha256 of the manifest that offline keys have signed for it."""
+        current = self.files.current()
+        return {
+            channel: target.hashes["sha256"]
+            for channel in self.protected()
+            if channel in current
+            for target in current[channel].signed.targets.values()
+        }
 
-    def current(self) -> dict[str, Metadata[Any]]:
-        """Return role -> what robots can get of it now; what is not there or damaged is left out.
+    def _root(self) -> Root:
+        root = self.files.newest_root()
+        if root is None:
+            raise SettingsError("models are not signed yet; `cloud-server keys init DIR` does it")
+        return root.signed
 
-        Raises SettingsError as `newest_root` does.
-        """
-        found: dict[str, Metadata[Any] | None] = {"root": self.newest_root()}
-        timestamp = found["timestamp"] = self._read(Timestamp, "timestamp", 0)
-        if timestamp is not None:
-            version = timestamp.signed.snapshot_meta.version
-            snapshot = found["snapshot"] = self._read(Snapshot, "snapshot", version)
-            for name in ("targets", ONLINE):
-                meta = snapshot.signed.meta.get(f"{name}.json") if snapshot else None
-                found[name] = self._read(Targets, name, meta.version) if meta else None
-        return {name: one for name, one in found.items() if one is not None}
-
-    def _sign(self, offers: Mapping[str, bytes], now: datetime, *, anew: bool) -> None:
-        root, signers = self.newest_root(), self._keys.load()
+    def _sign(self, offers: Mapping[str, bytes], now: datetime, *, anew: bool = False) -> None:
+        root, signers = self.files.newest_root(), self._keys.load()
         if root is None:
             signer = next(iter(signers.values()), None) or self._keys.make()
             root = self._write_root(first_root(signer.public_key), 0, [signer], now)
             signers = {signer.public_key.keyid: signer}
         signer = _key_of(root.signed, signers)
-        if not is_fresh(root.signed, "root", now):
+        may_renew = root.signed.roles["root"].keyids == [signer.public_key.keyid]
+        if may_renew and not is_fresh(root.signed, "root", now):
             root = self._write_root(root.signed, root.signed.version, [signer], now)
-        self._sign_others(root.signed, signer, offers, now, anew=anew)
-        self._tidy()
+        self._sign_others(root.signed, [signer], offers, now, anew=anew)
+        self.files.tidy()
         self._keys.tidy()
         for other in signers.keys() - {signer.public_key.keyid}:
             self._keys.remove(other)
 
-    def _sign_others(
-        self,
-        root: Root,
-        signer: CryptoSigner,
-        offers: Mapping[str, bytes],
-        now: datetime,
-        *,
-        anew: bool,
-    ) -> None:
-        current = self.current()
-
-        def signed(role: str, wanted: Payload, by: Any) -> Payload:
-            """Return the payload that stands now, signed again where that is needed."""
-            before = current.get(role)
-            if (
-                before is not None
-                and not anew
-                and _signed_for(by, role, before)
-                and still_says(before.signed, wanted)
-                and is_fresh(before.signed, role, now)
-            ):
-                return cast("Payload", before.signed)
-            numbers = [*self._numbers(role), before.signed.version if before else 0]
-            payload = numbered(wanted, max(numbers), role, now)
-            self._write(role, payload, [signer])
-            return payload
-
-        targets = signed("targets", targets_for(signer.public_key), root)
-        self._write_manifests(offers)
-        online = signed(ONLINE, online_for(offers), targets)
-        snapshot = signed("snapshot", snapshot_for({"targets": targets, ONLINE: online}), root)
-        signed("timestamp", timestamp_for(snapshot), root)
-
-    def _write_manifests(self, offers: Mapping[str, bytes]) -> None:
-        for channel, manifest in offers.items():
-            file = self._targets / prefixed(target_of(channel), sha256_of(manifest))
-            if not file.exists() or file.read_bytes() != manifest:
-                write_durably(file, manifest)
-
     def _write_root(
         self, payload: Root, version: int, signers: list[CryptoSigner], now: datetime
     ) -> Metadata[Root]:
-        return self._write("root", numbered(payload, version, "root", now), signers)
+        return self.files.write("root", numbered(payload, version, "root", now), signers)
 
-    def _write(self, role: str, payload: Any, signers: list[CryptoSigner]) -> Metadata[Any]:
-        metadata = Metadata(payload)
-        for signer in signers:
-            metadata.sign(signer, append=True)
-        write_durably(self._metadata / _named(role, payload.version), metadata.to_bytes())
-        return metadata
+    def _sign_others(
+        self,
+        root: Root,
+        signers: Sequence[CryptoSigner],
+        offers: Mapping[str, bytes],
+        now: datetime,
+        *,
+        anew: bool = False,
+        offline: Mapping[str, bytes] = _NOTHING,
+    ) -> None:
+        """Sign all but the root.
 
-    def _read(self, kind: type, role: str, version: int) -> Metadata[Any] | None:
-        with suppress(OSError, DeserializationError):
-            content = (self._metadata / _named(role, version)).read_bytes()
-            found: Metadata[Any] = Metadata.from_bytes(content)
-            if isinstance(found.signed, kind) and version in (0, cast("Any", found.signed).version):
-                return found
-        return None
+        Args:
+            root: in force.
+            signers: the online key, and the offline one where it is here.
+            offers: channel -> manifest; of a channel that offline keys sign it does not count.
+            now: UTC.
+            anew: as of `sign`.
+            offline: channel -> manifest, signed by the offline key.
+        """
+        current = self.files.current()
+        before = current.get("targets")
+        protected = protected_by(before.signed if before else None)
+        protected |= dict.fromkeys(offline, signers[-1].public_key)
 
-    def _numbers(self, role: str) -> list[int]:
-        """Return the versions of a role by their files' names, oldest first."""
-        names = (path.name.partition(".") for path in self._metadata.glob(f"*.{role}.json"))
-        return sorted(int(n) for n, _, end in names if n.isdecimal() and end == f"{role}.json")
+        def signed(role: str, wanted: Payload, by: Any) -> Payload:
+            """Return the payload that stands now, signed again where that is needed."""
+            old = current.get(role)
+            may = [s for s in signers if s.public_key.keyid in by.get_delegated_role(role).keyids]
+            if (
+                old is not None
+                and is_signed_for(by, role, old)
+                and still_says(old.signed, wanted)
+                and (not may or (is_fresh(old.signed, role, now) and not anew))
+            ):
+                return cast("Payload", old.signed)
+            if not may:
+                raise SettingsError(
+                    f"{role} is signed by offline keys, and what they signed is lost or another; "
+                    "`cloud-server keys renew DIR --keys KEYS` signs it again"
+                )
+            numbers = [*self.files.numbers(role), old.signed.version if old else 0]
+            payload = numbered(wanted, max(numbers), role, now)
+            self.files.write(role, payload, list(signers) if role == "targets" else may)
+            return payload
 
-    def _tidy(self) -> None:
-        """Remove what no robot asks for any more."""
-        for role in ("targets", ONLINE, "snapshot"):
-            for number in self._numbers(role)[:-KEPT]:
-                (self._metadata / _named(role, number)).unlink()
-        kept = [self._read(Targets, ONLINE, number) for number in self._numbers(ONLINE)]
-        names = manifest_names(one.signed for one in kept if one is not None)
-        for file in self._targets.glob("*/*.json"):
-            if str(file.relative_to(self._targets)) not in names:
-                file.unlink()
-        for folder in (self._metadata, *self._targets.glob("*")):
-            remove_asides(folder)
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        self._store.mkdir(parents=True, exist_ok=True)
-        with (self._store / ".signing.lock").open("a") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
+        parts = {"targets": signed("targets", targets_for(signers[0].public_key, protected), root)}
+        self.files.write_manifests({**offers, **offline})
+        for channel in protected:
+            if channel in offline:
+                wanted = online_for({channel: offline[channel]})
+            elif channel in current:
+                wanted = current[channel].signed
+            else:
+                raise SettingsError(f"what is signed of channel {channel} is lost or damaged")
+            parts[channel] = signed(channel, wanted, parts["targets"])
+        others = {name: one for name, one in offers.items() if name not in protected}
+        parts[ONLINE] = signed(ONLINE, online_for(others), parts["targets"])
+        snapshot = signed("snapshot", snapshot_for(parts), root)
+        signed("timestamp", timestamp_for(snapshot), root)
 
 
 def online_key(root: Root) -> str:
     """Return the id of the key that the server signs with."""
     return root.roles["timestamp"].keyids[0]
+
+
+def _of_root(root: Root, signers: Sequence[CryptoSigner]) -> list[CryptoSigner]:
+    """Return those that sign roots; SettingsError if they are too few."""
+    role = root.roles["root"]
+    found = [one for one in signers if one.public_key.keyid in role.keyids]
+    if len(found) < role.threshold:
+        raise SettingsError(
+            f"a root needs {role.threshold} of its {len(role.keyids)} offline keys, {len(found)} "
+            "are here; name the folder that has them: --keys KEYS"
+        )
+    return found
 
 
 def _key_of(root: Root, signers: Mapping[str, CryptoSigner]) -> CryptoSigner:
@@ -231,16 +295,3 @@ def _key_of(root: Root, signers: Mapping[str, CryptoSigner]) -> CryptoSigner:
             f"signing-{keyid[:SHOWN]}.key from a backup"
         )
     return signers[keyid]
-
-
-def _named(role: str, version: int) -> str:
-    return f"{role}.json" if role == "timestamp" else f"{version}.{role}.json"
-
-
-def _signed_for(by: Root | Targets, role: str, metadata: Metadata[Any]) -> bool:
-    """Return whether the signatures are what one role asks of another."""
-    try:
-        by.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-    except (RepositoryError, ValueError):
-        return False
-    return True

@@ -13,7 +13,7 @@ backup is then above whatever robots have seen. See docs/decisions/0027-signed-m
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -42,6 +42,8 @@ LIFETIME = {
     "snapshot": timedelta(days=90),
     "timestamp": timedelta(days=1),
 }
+OFFLINE_LIFETIME = timedelta(days=365)  # of a channel that offline keys sign
+TAKEN = {*LIFETIME}  # names of roles that no channel may have
 Payload = TypeVar("Payload", Root, Targets, Snapshot, Timestamp)
 
 
@@ -63,11 +65,51 @@ def with_key(root: Root, old: str, new: Key) -> Root:
     return root
 
 
-def targets_for(key: Key) -> Targets:
-    """Return who says what channels offer."""
-    paths = [target_of("*")]
-    role = DelegatedRole(ONLINE, [key.keyid], threshold=1, terminating=True, paths=paths)
-    return Targets(delegations=Delegations({key.keyid: key}, {ONLINE: role}))
+def with_offline_keys(root: Root, roots: Sequence[Key], threshold: int, release: Key) -> Root:
+    """Return a root that offline keys sign, as they sign who may sign what channels offer.
+
+    The online key goes on with snapshot and timestamp.
+    """
+    root = copy.deepcopy(root)
+    for name, keys in (("root", roots), ("targets", [release])):
+        for keyid in list(root.roles[name].keyids):
+            root.revoke_key(keyid, name)
+        for key in keys:
+            root.add_key(key, name)
+    root.roles["root"].threshold = threshold
+    return root
+
+
+def targets_for(key: Key, protected: Mapping[str, Key]) -> Targets:
+    """Return who says what channels offer.
+
+    Args:
+        key: of all channels but those.
+        protected: channel -> the offline key that signs for it. They come first and end a search:
+            what the online key says of such a channel counts for nobody.
+    """
+    keys = {one.keyid: one for one in (key, *protected.values())}
+    roles = {
+        channel: _delegated(channel, one, channel) for channel, one in sorted(protected.items())
+    }
+    return Targets(delegations=Delegations(keys, {**roles, ONLINE: _delegated(ONLINE, key, "*")}))
+
+
+def _delegated(name: str, key: Key, channel: str) -> DelegatedRole:
+    paths = [target_of(channel)]
+    return DelegatedRole(name, [key.keyid], threshold=1, terminating=True, paths=paths)
+
+
+def protected_by(targets: Targets | None) -> dict[str, Key]:
+    """Return channel -> the offline key that signs for it."""
+    delegations = None if targets is None else targets.delegations
+    if delegations is None or delegations.roles is None:
+        return {}
+    return {
+        name: delegations.keys[role.keyids[0]]
+        for name, role in delegations.roles.items()
+        if name != ONLINE
+    }
 
 
 def online_for(offers: Mapping[str, bytes]) -> Targets:
@@ -90,7 +132,7 @@ def numbered(wanted: Payload, version: int, role: str, now: datetime) -> Payload
     wanted.version = version + 1
     if not isinstance(wanted, Root):  # roots are counted one by one
         wanted.version = max(wanted.version, int(now.timestamp()))
-    wanted.expires = now.replace(microsecond=0) + LIFETIME[role]
+    wanted.expires = now.replace(microsecond=0) + lifetime(role)
     return wanted
 
 
@@ -103,7 +145,12 @@ def still_says(signed: Payload, wanted: Payload) -> bool:
 
 def is_fresh(signed: Root | Targets | Snapshot | Timestamp, role: str, now: datetime) -> bool:
     """Return whether more than half of its time is left."""
-    return now < signed.expires - LIFETIME[role] / 2
+    return now < signed.expires - lifetime(role) / 2
+
+
+def lifetime(role: str) -> timedelta:
+    """Return how long a signature counts."""
+    return LIFETIME.get(role, OFFLINE_LIFETIME)
 
 
 def manifest_names(online: Iterable[Targets]) -> set[str]:

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 
+from securesystemslib.signer import CryptoSigner
+
 from cloud_server.signing.keys import OnlineKeys
-from cloud_server.signing.repository import SignedStore
-from cloud_server.signing.roles import LIFETIME
+from cloud_server.signing.repository import Offline, SignedStore
+from cloud_server.signing.roles import LIFETIME, lifetime
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.kit import write_root
 from cloud_server.state.model_store import DirectoryStore
-from fleet_model.errors import FleetError
+from fleet_model.bundle import sha256_of
+from fleet_model.errors import BundleError, FleetError, SettingsError
 from fleet_model.protocol.proof import utc_now
 
 LOOK_S, GLANCE_S = 60.0, 1.0  # a glance sees whether a channel's file is another one
@@ -29,7 +32,14 @@ def offer(server_dir: ServerDirectory, channel: str, version: int) -> None:
         BundleError: it is not published.
         SettingsError: a key is missing or damaged; no channel was changed.
     """
-    signed_store(server_dir).require_key()
+    store = signed_store(server_dir)
+    store.require_key()
+    if channel in store.protected():
+        raise SettingsError(
+            f"channel {channel} is signed by offline keys: set publish.channel in server.toml to "
+            f'another one, as "canary", and restart the server; `cloud-server models promote DIR '
+            f"{version} --keys KEYS` gives a version to {channel}"
+        )
     DirectoryStore(server_dir.store).offer(channel, version, server_dir.lineage)
     sign(server_dir)
 
@@ -41,7 +51,26 @@ def sign(server_dir: ServerDirectory, now: datetime | None = None, *, anew: bool
         BundleError: the file of a channel is damaged.
         SettingsError: as SignedStore.sign.
     """
-    signed_store(server_dir).sign(offered(server_dir), now or utc_now(), anew=anew)
+    store = signed_store(server_dir)
+    store.sign(offered(server_dir), now or utc_now(), anew=anew)
+    write_root(server_dir)
+    for channel, digest in store.promised().items():
+        _follow(DirectoryStore(server_dir.store), channel, digest)
+
+
+def _follow(store: DirectoryStore, channel: str, digest: str) -> None:
+    """Let a channel's file name what offline keys have signed, if a promotion was cut short."""
+    content = store.latest_bytes(channel)
+    if content is None or sha256_of(content) != digest:
+        lineage = store.offers().get(channel, (0, ""))[1]
+        for version in store.published(lineage):
+            if sha256_of(store.require(version, lineage)) == digest:
+                store.offer(channel, version, lineage)
+
+
+def renew(server_dir: ServerDirectory, offline: Offline) -> None:
+    """Let offline keys sign again what they have signed; raises as SignedStore.renew."""
+    signed_store(server_dir).renew(offered(server_dir), utc_now(), offline)
     write_root(server_dir)
 
 
@@ -50,18 +79,68 @@ def sign_again(server_dir: ServerDirectory, now: datetime) -> None:
 
     A server that never signed does it when it starts.
     """
-    if signed_store(server_dir).newest_root() is not None:
+    if signed_store(server_dir).files.newest_root() is not None:
         sign(server_dir, now, anew=True)
 
 
-def rotate(server_dir: ServerDirectory, now: datetime) -> tuple[str, str]:
+def rotate(
+    server_dir: ServerDirectory, now: datetime, offline: Offline | None = None
+) -> tuple[str, str]:
     """Let a new key sign from now on; return the ids of the old and the new one; raises as `sign`.
 
     Robots follow by themselves, also those that were away for several changes.
     """
-    changed = signed_store(server_dir).rotate(offered(server_dir), now)
+    changed = signed_store(server_dir).rotate(offered(server_dir), now, offline)
     write_root(server_dir)
     return changed
+
+
+def require_other(channel: str, publishes: str) -> None:
+    """Raise SettingsError if runs publish on a channel that offline keys are to sign."""
+    if channel == publishes:
+        raise SettingsError(
+            f"runs publish on channel {channel}, and they have no offline key: first set "
+            'publish.channel = "canary" in server.toml, and restart the server if it runs'
+        )
+
+
+def take_offline(
+    server_dir: ServerDirectory, offline: Offline, threshold: int, channel: str, publishes: str
+) -> None:
+    """Let offline keys sign roots, and what a channel offers; `publishes` is what runs offer.
+
+    Raises:
+        SettingsError: runs publish on this channel, or offline keys sign already.
+    """
+    require_other(channel, publishes)
+    now, store = utc_now(), DirectoryStore(server_dir.store)
+    signed_store(server_dir).take_offline(offered(server_dir), now, offline, threshold, [channel])
+    if publishes not in store.channels():  # until a run publishes, robots there get the same
+        store.offer(publishes, *store.offers()[channel])
+    sign(server_dir, now)
+
+
+def promote(server_dir: ServerDirectory, channel: str, version: int, release: CryptoSigner) -> None:
+    """Let a channel that offline keys sign offer a published version.
+
+    The signature comes first: robots that verify take nothing else. Killed in between, the next
+    signing corrects the channel's file.
+
+    Raises:
+        BundleError: it is not published, or older than what the channel offers.
+        SettingsError: this key does not sign for the channel.
+    """
+    store = DirectoryStore(server_dir.store)
+    offers = store.offers()
+    before, lineage = offers.get(channel, (-1, server_dir.lineage))
+    if version < before:
+        raise BundleError(
+            f"channel {channel} offers version {before}, and numbers never go back; "
+            f"`cloud-server models rollback DIR {version}` makes a new number of it to promote"
+        )
+    manifest = store.require(version, lineage)
+    signed_store(server_dir).promote(offered(server_dir), utc_now(), channel, manifest, release)
+    store.offer(channel, version, lineage)
 
 
 def signed_store(server_dir: ServerDirectory) -> SignedStore:
@@ -89,7 +168,7 @@ def unsigned(server_dir: ServerDirectory, now: datetime) -> list[str]:
     try:
         store = signed_store(server_dir)
         store.require_key()
-        current = store.current()
+        current = store.files.current()
     except FleetError as error:
         return [str(error)]
     missing = [role for role in LIFETIME if role not in current]
@@ -102,7 +181,7 @@ def unsigned(server_dir: ServerDirectory, now: datetime) -> list[str]:
         f"the signature of {role} counts until {one.signed.expires:%Y-%m-%d %H:%M} UTC; then robots"
         " take no new model. A running server signs again by itself, its log says why it did not"
         for role, one in current.items()
-        if one.signed.expires - now < LIFETIME[role] / 4
+        if one.signed.expires - now < lifetime(role) / 4
     ]
 
 

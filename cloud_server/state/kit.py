@@ -1,6 +1,8 @@
 """The robot kit: what a robot needs to enroll. Nothing in it is secret."""
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cloud_server.state.checkpoints import Checkpoints
@@ -21,7 +23,7 @@ def write_kit(server_dir: ServerDirectory, settings: ServerSettings) -> None:
     lines = [
         "# fleetlearn robot kit: nothing here is secret",
         f"address = {toml_value(address_of(settings.network))}",
-        f"channel = {toml_value(settings.publish.channel)}",
+        f"channel = {toml_value(_channel(server_dir, settings))}",
         *([f"labels = {toml_value(labels)}"] if labels else []),
     ]
     make_directory(server_dir.kit)
@@ -46,6 +48,16 @@ def _roots(server_dir: ServerDirectory) -> Sequence[Path]:
     """Return the files of all roots, oldest first; see cloud_server/signing/repository.py."""
     files = (server_dir.store / "metadata").glob("*.root.json")
     return sorted(files, key=lambda file: int(file.name.partition(".")[0]))
+
+
+def _channel(server_dir: ServerDirectory, settings: ServerSettings) -> str:
+    """Return what new robots follow: the channel that offline keys sign, else what runs publish."""
+    signed = sorted((server_dir.store / "metadata").glob("*.targets.json"))
+    protected = []
+    with suppress(ValueError, LookupError, TypeError):  # damaged, or nothing is signed
+        delegated = json.loads(signed[-1].read_bytes())["signed"]["delegations"]["roles"]
+        protected = [str(role["name"]) for role in delegated if role["name"] != "online"]
+    return (protected or [settings.publish.channel])[0]
 
 
 def _kit_root(server_dir: ServerDirectory) -> bytes | None:
@@ -90,11 +102,9 @@ def faults_of_kit(server_dir: ServerDirectory, settings: ServerSettings) -> list
             f"kit.toml sends robots to {values.get('address')}, server.toml listens on port "
             f"{network.port} as {network.names[0]}"
         )
-    if channel != settings.publish.channel:
-        faults.append(
-            f"kit.toml follows channel {channel}, server.toml publishes on "
-            f"{settings.publish.channel}"
-        )
+    expected = _channel(server_dir, settings)
+    if channel != expected:
+        faults.append(f"kit.toml follows channel {channel}, robots are to follow {expected}")
     own = list(learned_labels(server_dir.of(settings.publish.channel)))
     if values.get("labels", own) != own:
         faults.append("kit.toml lists other labels than the newest model learns")

@@ -78,15 +78,14 @@ class DirectoryStore:
         BundleError if it is not published, or lacks files.
         """
         with self._changing():
-            self._require_published(version, lineage)
+            content = self.require(version, lineage)
             if lacking := self.lacking(version, lineage, read=True):
                 raise BundleError(
                     f"version {version} lacks {', '.join(lacking)}; `cloud-server repair DIR` "
                     "exports it again"
                 )
-            before = parse_manifest(self._manifest(version, lineage).read_bytes())
             about = {"version": number, "created_at": created_at, "rolls_back_to": back_to}
-            manifest = before.model_copy(update=about)
+            manifest = parse_manifest(content).model_copy(update=about)
             write_durably(self._manifest(number, lineage), to_json(manifest))
             return manifest
 
@@ -109,8 +108,7 @@ class DirectoryStore:
         trainer = (self.root / "objects" / manifest.trainer.sha256).read_bytes()
         for name, entry in parse_trainer(trainer).files.items():
             self._add(trainer_files / name, entry)
-        path = self._manifest(manifest.version, lineage)
-        write_durably(path, (bundle / MANIFEST).read_bytes())
+        write_durably(self._manifest(manifest.version, lineage), (bundle / MANIFEST).read_bytes())
         return manifest
 
     def latest_bytes(self, channel: str) -> bytes | None:
@@ -125,10 +123,14 @@ class DirectoryStore:
             return None
         return self._manifest(version, lineage).read_bytes()
 
+    def require(self, version: int, lineage: str = "") -> bytes:
+        """Return a manifest as published; raises BundleError if there is none."""
+        self._require_published(version, lineage)
+        return self._manifest(version, lineage).read_bytes()
+
     def latest(self, channel: str) -> Offer | None:
         """Return the newest manifest of a channel."""
-        content = self.latest_bytes(channel)
-        return None if content is None else read_offer(content)
+        return read_offer(one) if (one := self.latest_bytes(channel)) is not None else None
 
     def lineages(self) -> list[str]:
         """Return whose versions there are, the first lineage first."""
@@ -279,7 +281,7 @@ class DirectoryStore:
 
     def published(self, lineage: str = "") -> list[int]:
         """Return the versions by their files' names, oldest first; no file is read."""
-        names = (path.stem for path in self._versions(lineage).glob("*.json"))
+        names = [path.stem for path in self._versions(lineage).glob("*.json")]
         return sorted(int(name) for name in names if name.isdecimal() and name.isascii())
 
     def _require_published(self, version: int, lineage: str) -> None:
@@ -315,7 +317,7 @@ class DirectoryStore:
     def _write_pins(self, lineage: str, pins: Collection[int]) -> None:
         every = {name: sorted(others) for name, others in self._pins().items()}
         every[lineage] = sorted(pins)
-        fields = {"versions": every.pop("", []), **({"lineages": every} if every else {})}
+        fields = {"versions": every.pop("", [])} | ({"lineages": every} if every else {})
         write_durably(self.root / "pins.json", json.dumps(fields) + "\n")
 
     @contextmanager

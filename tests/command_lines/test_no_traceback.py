@@ -73,6 +73,9 @@ cloud-server report DIR --out PLACE/report.html
 cloud-server keys status DIR
 cloud-server keys rotate DIR
 cloud-server keys init DIR
+cloud-server keys init DIR --offline PLACE/keys
+cloud-server keys renew DIR --keys PLACE/keys
+cloud-server models promote DIR 1 --keys PLACE/keys
 cloud-server labels list DIR
 cloud-server labels add DIR cone
 cloud-server labels rename DIR circle disc

@@ -70,6 +70,8 @@ SCENARIOS = {
     "first-signature": "signing_scenarios:FIRST_SIGNATURE",
     "sign": "signing_scenarios:SIGN",
     "rotate-keys": "signing_scenarios:ROTATE_KEYS",
+    "take-offline": "signing_scenarios:TAKE_OFFLINE",
+    "promote": "signing_scenarios:PROMOTE",
     "trust": "signing_scenarios:TRUST",
     "end-of-a-run": "publishing_scenarios:END_OF_A_RUN",
     "publish-newest": "publishing_scenarios:PUBLISH_NEWEST",

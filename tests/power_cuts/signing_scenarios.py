@@ -6,8 +6,8 @@ from typing import Any
 from power_cuts import Scenario
 from recorder import mark
 
-from cloud_server.signing.keys import OnlineKeys
-from cloud_server.signing.repository import SignedStore
+from cloud_server.signing.keys import OfflineKeys, OnlineKeys
+from cloud_server.signing.repository import Offline, SignedStore
 from edge_agent.link.signed_models import SignedModels
 from edge_agent.link.tuf_client import refresh
 from fleet_model.bundle import Manifest, Offer, parse_manifest, sha256_of, to_json
@@ -98,6 +98,44 @@ ROTATE_KEYS = Scenario(
     settled=_tidy,
     between=lambda states, step: ["refused"],
 )
+
+
+# ---------------------------------------------------------------------------- keys of persons
+
+
+def _offline(root: Path) -> Offline:
+    keys = OfflineKeys(root / "usb", lambda name: "a word of some length")
+    return Offline([keys.make(f"root-{number}") for number in (1, 2)], keys.make("release"))
+
+
+def _take_offline(root: Path) -> None:
+    """Also after a kill: what is done is not done again."""
+    offers = {"stable": _manifest(1)}
+    if "stable" not in _store(root).protected() or not _is_offline(root):
+        _store(root).take_offline(offers, utc_now(), _offline(root), 2, ["stable"])
+    mark()
+
+
+def _is_offline(root: Path) -> bool:
+    newest = _store(root).files.newest_root()
+    return newest is not None and newest.signed.roles["root"].threshold == 2
+
+
+def _promote(root: Path) -> None:
+    offers, key = {"stable": _manifest(1)}, _offline(root).release
+    _store(root).promote(offers, utc_now(), "stable", _manifest(2), key)
+    mark()
+
+
+def _offline_before(root: Path) -> None:
+    _first(root)
+    _take_offline(root)
+
+
+TAKE_OFFLINE = Scenario(
+    prepare=_first, act=_take_offline, observe=_signed, resume=_take_offline, settled=_is_offline
+)
+PROMOTE = Scenario(prepare=_offline_before, act=_promote, observe=_signed, resume=_promote)
 
 
 # ------------------------------------------------------------------------------------- the robot

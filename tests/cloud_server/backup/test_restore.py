@@ -255,9 +255,9 @@ def test_what_was_signed_is_signed_again_above_what_robots_have_seen(
     server_dir, backup_of, restored, at
 ):
     sign(server_dir)
-    before = signed_store(server_dir).current()
+    before = signed_store(server_dir).files.current()
     restored(backup_of(server_dir))
-    after = signed_store(at).current()
+    after = signed_store(at).files.current()
     assert after["root"].to_bytes() == before["root"].to_bytes()
     others = before.keys() - {"root"}
     assert all(after[one].signed.version > before[one].signed.version for one in others)

@@ -38,7 +38,7 @@ def files(folder):
 
 
 def versions(store):
-    return {role: one.signed.version for role, one in store.current().items()}
+    return {role: one.signed.version for role, one in store.files.current().items()}
 
 
 def test_the_stock_client_gets_what_a_channel_offers_and_nothing_of_others(signed, client):
@@ -97,7 +97,7 @@ def test_a_new_key_takes_over_and_the_old_one_signs_nothing_any_more(signed, cli
     (keyid,) = keys.load()
     assert keyid[:8] == new != old
     assert client.look() == b"one"
-    timestamp = signed.current()["timestamp"]
+    timestamp = signed.files.current()["timestamp"]
     timestamp.signed.version += 1
     timestamp.sign(stolen)
     timestamp.to_file(str(tmp_path / "store/metadata/timestamp.json"))

@@ -15,8 +15,17 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, TargetFile
 
 from cloud_server.robots.register import Register
-from cloud_server.signing.keys import OnlineKeys
-from cloud_server.signing.signing import offered, rotate, sign, signed_store
+from cloud_server.signing.keys import OfflineKeys, OnlineKeys
+from cloud_server.signing.repository import Offline
+from cloud_server.signing.signing import (
+    offered,
+    promote,
+    rotate,
+    sign,
+    signed_store,
+    take_offline,
+)
+from cloud_server.state.model_store import DirectoryStore
 from edge_agent.cli.enroll import enroll
 from edge_agent.link import server_link, signed_models
 from edge_agent.link.server_link import HttpsStore
@@ -42,6 +51,7 @@ def restored(server, tmp_path):
         shutil.copytree(folder, tmp_path / "kept" / folder.name)
     yield
     _frozen.close()
+    _frozen_by.clear()
     for folder in kept:
         for file in folder.rglob("*"):
             if file.is_file() and file.name[0] != ".":
@@ -50,13 +60,15 @@ def restored(server, tmp_path):
     sign(server, anew=True)
 
 
-_frozen = ExitStack()
+_frozen, _frozen_by = ExitStack(), []
 
 
 def freeze(server):
     """Keep the running server from signing until the test ends: it would mend what is done."""
-    stream = _frozen.enter_context((server.store / ".signing.lock").open("a"))
-    fcntl.flock(stream, fcntl.LOCK_EX)
+    if not _frozen_by:
+        stream = _frozen.enter_context((server.store / ".signing.lock").open("a"))
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        _frozen_by.append(stream)
 
 
 class Robot:
@@ -106,7 +118,6 @@ def metadata(server, role):
 def publish(server, version):
     """Let channel stable offer the same files under another number."""
     from cloud_server.signing.signing import offer
-    from cloud_server.state.model_store import DirectoryStore
 
     store = DirectoryStore(server.store)
     if version not in store.published():
@@ -210,8 +221,6 @@ def test_three_new_keys_later_a_robot_that_was_away_follows(robot, server):
 
 def test_a_channel_that_was_changed_and_not_signed_yet_is_signed_by_the_server(robot, server):
     """As after a publication that was killed; the robot does not wait for its next refresh."""
-    from cloud_server.state.model_store import DirectoryStore
-
     store = HttpsStore(
         robot.settings.server, signed=SignedModels(robot.trust, robot.settings.server.root)
     )
@@ -337,6 +346,46 @@ def test_a_role_that_says_more_than_it_may(robots, server):
     robot = robots()
     robot.look()
     assert not [path for path in robot.folder.rglob("*") if "deep" in path.name]
+
+
+def test_who_steals_the_server_changes_no_robot_on_a_channel_of_offline_keys(
+    robot, server, tmp_path
+):
+    keys = OfflineKeys(tmp_path / "usb", lambda name: "a word of some length")
+    offline = Offline([keys.make("root-1")], keys.make("release"))
+    take_offline(server, offline, 1, "stable", "canary")
+    assert robot.look().manifest.version == 1
+    DirectoryStore(server.store).reissue(1, 30, "2026-01-01T00:00:00")
+    promote(server, "stable", 30, keys.load("release"))
+    assert robot.look().manifest.version == 30
+    (stolen,) = OnlineKeys(server.secrets).load().values()
+    freeze(server)
+    DirectoryStore(server.store).reissue(1, 31, "2026-01-01T00:00:00")
+    DirectoryStore(server.store).offer("stable", 31)
+    assert robot.look().manifest.version == 30  # what the server says counts for nothing
+    manifest = DirectoryStore(server.store).require(31)
+
+    def another(signed):
+        signed.version += 1
+        path = "stable/manifest.json"
+        signed.targets[path] = TargetFile.from_data(path, manifest, ["sha256"])
+
+    forged(server, "stable", another, stolen)
+    version = max(
+        int(f.name.split(".")[0]) for f in metadata(server, "stable").parent.glob("*.stable.json")
+    )
+    snapshot = Metadata.from_file(str(metadata(server, "snapshot")))
+    snapshot.signed.meta["stable.json"].version = version
+    snapshot.signed.version += 1
+    snapshot.sign(stolen)
+    name = f"{snapshot.signed.version}.snapshot.json"
+    snapshot.to_file(str(server.store / "metadata" / name))
+    timestamp = Metadata.from_file(str(metadata(server, "timestamp")))
+    timestamp.signed.snapshot_meta.version = snapshot.signed.version
+    timestamp.signed.version += 1
+    timestamp.sign(stolen)
+    timestamp.to_file(str(server.store / "metadata" / "timestamp.json"))
+    refused(robot, r"stable\.json is not signed by the keys that this robot trusts")
 
 
 def test_nothing_is_written_outside_of_the_robots_folder_and_nothing_is_left_aside(robot):
