@@ -23,7 +23,7 @@ CACHE_MB = 512
 # The file is written again when this share of it is dead; the second, when rows have no room in it.
 _MOSTLY, _SCARCE = 2, 8
 # Raised when pictures are read, turned, cut or scaled in another way: earlier rows are not ours.
-PICTURES = 2  # large JPEGs at half their size, photos upright
+PICTURES = 3  # large JPEGs at half or a quarter of their size, photos upright
 LIMIT = "EDGE_AGENT_TRAINING__CACHE_MB"  # of the training process: how its agent passes it on
 log = logging.getLogger(__name__)
 

@@ -106,8 +106,9 @@ class ImageClassifier:
     def encode(self, raw: Frame) -> Encoded:
         """Decode a frame; cut the largest centred square; scale it: (S, S, 3) float32 0..255.
 
-        A large JPEG is decoded at half its size. The input then differs from that of the whole one
-        by 1.5 of 255 on average at most (tests/edge_agent/data/pictures/test_reduced.py).
+        A large JPEG is decoded at half or a quarter of its size. The input then differs from that
+        of the whole one by 1.5 of 255 on average at most
+        (tests/edge_agent/data/pictures/test_reduced.py).
         """
         picture = raw.reduced(self.image_size) if raw.reduced else raw.decode()
         image = _centre_square(picture, self.image_size).astype(np.float32)

@@ -21,9 +21,14 @@ def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     """
     import rclpy
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.impl.implementation_singleton import rclpy_implementation
 
     _keep_freed_memory()
-    rclpy.init(args=args)
+    try:
+        rclpy.init(args=args)
+    except rclpy_implementation.RCLError as error:
+        print(_line_on_arguments(error), file=sys.stderr)
+        return SettingsError.exit_code
     node, executor = None, SingleThreadedExecutor()
     try:
         node = make_node()
@@ -76,8 +81,24 @@ def _line(error: Exception) -> str:
     names = ("InvalidParameterTypeException", "InvalidParameterValueException")
     wrong = tuple(getattr(exceptions, name) for name in names if hasattr(exceptions, name))
     if isinstance(error, (FleetError, *wrong)):
-        return f"{sys.argv[0].rpartition('/')[2]}: {' '.join(str(error).split())}"
+        return f"{_program()}: {' '.join(str(error).split())}"
     return ""
+
+
+def _line_on_arguments(error: Exception) -> str:
+    """Return what ROS cannot read of the command line, and how it is written."""
+    text = str(error).partition(", at /")[0]  # the rest is lines of rcl's source
+    what, _, why = text.removeprefix("failed to initialize rcl: ").partition(". Error: ")
+    if "lexeme" in why or "event" in why:  # the words of its parsers
+        why = "it has another form"
+    return (
+        f"{_program()}: {what}{': ' * bool(why)}{why}; write -p NAME:=VALUE, or --params-file with "
+        "a file of NODE, below it ros__parameters, below it NAME: VALUE, indented with spaces"
+    )
+
+
+def _program() -> str:
+    return sys.argv[0].rpartition("/")[2]
 
 
 def _log_through(node: Any) -> None:

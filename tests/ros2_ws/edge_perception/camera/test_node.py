@@ -238,6 +238,30 @@ def test_a_value_that_cannot_be_ends_the_process_with_one_line(workspace, domain
     assert "stamps is 'then', expected one of now, recorded" in line
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-p", "a=b"], "parameter override rule: '-p a=b': it has another form; write -p NAME:="),
+        (["-p", "rate:=[1,"], "'-p rate:=[1,': it has another form"),
+        (["--params-file", "gone.yaml"], "'--params-file gone.yaml': Error opening YAML file; "),
+        (["--params-file", "flat.yaml"], "Cannot have a value before ros__parameters at line 2; "),
+    ],
+)
+def test_what_ros_cannot_read_of_the_command_line_is_one_line(words, said, domain, tmp_path):
+    (tmp_path / "flat.yaml").write_text("camera:\n  rate: 1.0\n")
+    run = subprocess.run(
+        [sys.executable, "-m", "edge_perception.camera.node", "--ros-args", *words],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        cwd=tmp_path,
+    )
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
+    (line,) = (line for line in run.stderr.splitlines() if line.startswith("node.py: "))
+    assert said in line
+
+
 def test_edge_agent_extracts_the_topic_byte_for_byte(workspace, domain, tmp_path):
     bag = a_bag(tmp_path / "bag", 5)
     words = ["extract", "ros:/image/compressed", "--out", str(tmp_path / "out"), "--json"]
