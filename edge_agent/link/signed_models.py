@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from edge_agent.link.tuf_process import refresh, require_root
 from fleet_model.bundle import Offer, read_offer, sha256_of
 from fleet_model.durable import write_durably
 from fleet_model.errors import StorageError, TrustError
@@ -88,8 +89,6 @@ class SignedModels:
         return _fetched(channel, signed, get)
 
     def _signed(self, held: dict[str, bytes], channel: str, get: Get) -> str | None:
-        from edge_agent.link.tuf_client import refresh
-
         before = self._read_folder()
         try:
             base = path_of(ROBOT, METADATA, name="")
@@ -118,8 +117,6 @@ class SignedModels:
 
     def _begin(self, root: bytes) -> None:
         """Trust a root, and nothing of before."""
-        from edge_agent.link.tuf_client import require_root
-
         require_root(root)
         with _disk():
             for file in self._folder.glob("*.json"):  # durable with what is written next

@@ -1,6 +1,6 @@
 """The client of python-tuf over the agent's own link: roots, timestamp, snapshot, roles, in order.
 
-Loaded only where a server signs: it costs 14 MB and 0.2 s. Its own files are not synced and need
+Loaded by tuf_process.py alone: it takes 14 MB and 0.2 s. Its own files are not synced and need
 symbolic links, so it works in a temporary folder, and what it has verified is kept by the caller.
 """
 
