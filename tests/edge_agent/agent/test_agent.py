@@ -91,10 +91,10 @@ class Robot:
         connections = psutil.Process(self.process.pid).net_connections()
         return any(one.raddr and one.raddr.port == port for one in connections)
 
-    def descendants(self):
-        pids = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
-        )
+    def children(self, module):
+        """Return the child processes that run a module; one verifies signatures now and then."""
+        command = ["pgrep", "-P", str(self.process.pid), "-f", module]
+        pids = subprocess.run(command, capture_output=True, text=True, check=False)
         return [int(pid) for pid in pids.stdout.split()]
 
 
@@ -236,9 +236,9 @@ def test_sigterm_in_the_middle_of_a_training_ends_everything_at_once(
     server.wait_until(lambda: server.online() == {"r1"})
     run = server.start_run()
     robot.wait(state="training")
-    robot.wait_until(lambda _: robot.descendants())
+    robot.wait_until(lambda _: robot.children("training_process"))
     time.sleep(1)
-    children = robot.descendants()
+    children = robot.children("training_process")
     assert ended_cleanly(robot)
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
     server.wait_until(lambda: server.failure(run))  # it heard of it at once, not at the deadline
@@ -830,8 +830,8 @@ def test_killed_while_a_model_hangs_on_trial_the_agent_goes_on_with_the_old_one_
     publish(211)
     robot.start().wait(active_version=211)
     publish(212, "hang")
-    robot.wait_until(lambda _: robot.descendants())
-    (child,) = robot.descendants()
+    robot.wait_until(lambda _: robot.children("trial_process"))
+    (child,) = robot.children("trial_process")
     robot.kill()
     shared_server.wait_until(lambda: not psutil.pid_exists(child))
     robot.environment["EDGE_AGENT_INSTALL__TIMEOUT_S"] = "3"
