@@ -12,11 +12,11 @@ See docs/decisions/0027-signed-models.md.
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_agent.link.tuf_process import refresh, require_root
+from edge_agent.link.tuf_process import Get, refresh, require_root
 from fleet_model.bundle import Offer, read_offer, sha256_of
 from fleet_model.durable import write_durably
 from fleet_model.errors import StorageError, TrustError
@@ -26,7 +26,6 @@ ROOT, FIRST = "root.json", "first.json"
 # Between two looks at the signatures while the channel offers nothing new. Who holds new models
 # back is found out by the timestamp, which counts for a day.
 REFRESH_S = 600.0
-Get = Callable[[str], "bytes | None"]  # path of the server -> content; None: it is not there
 log = logging.getLogger(__name__)
 
 

@@ -20,73 +20,72 @@ from typing import Any
 from edge_agent.robot.child_process import import_paths, signal_at_parents_end, take_pipes
 from fleet_model.errors import TrustError
 
-Get = Callable[[str], "bytes | None"]
+Get = Callable[[str], "bytes | None"]  # path of the server -> content; None: it is not there
 _COMMAND = ("-m", "edge_agent.link.tuf_process")
 
 
 def refresh(held: dict[str, bytes], target: str, base: str, get: Get) -> str | None:
     """Return the sha256 of what is signed under a name: tuf_client.refresh, with its errors."""
-    job = {"held": _encoded(held), "target": target, "base": base}
-    end = _ask(job, get)
-    held |= {name: b64decode(content) for name, content in end["held"].items()}
-    if end["failed"]:
-        raise end["failed"]
-    _raise(end["error"])
-    signed: str | None = end["sha256"]
-    return signed
+    return _ask({"held": _encoded(held), "target": target, "base": base}, held, get)
 
 
 def require_root(content: bytes) -> None:
     """Raise TrustError unless this is a root that its own keys have signed."""
-    end = _ask({"root": b64encode(content).decode()}, lambda path: None)
-    _raise(end["error"])
+    _ask({"root": _text(content)}, {}, lambda path: None)
 
 
-def _ask(job: dict[str, Any], get: Get) -> dict[str, Any]:
-    """Return how a job has ended; "failed" is what `get` has raised."""
+def _ask(job: dict[str, Any], held: dict[str, bytes], get: Get) -> str | None:
+    """Have a job done; add what it has verified to `held`, return the sha256 that it found."""
     failed: Exception | None = None
     with subprocess.Popen(
         [sys.executable, *_COMMAND],
-        env={**os.environ, **import_paths()},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        env={**os.environ, **import_paths()},
+        start_new_session=True,  # Ctrl-C reaches the agent, which then ends the child
     ) as child:
         assert child.stdin
         assert child.stdout
+        end = None
         try:
             _say(child.stdin, job)
             for line in child.stdout:
                 said = json.loads(line)
                 if "get" not in said:
-                    return {**said, "failed": failed}
+                    end = said
+                    continue
+                answer: dict[str, Any] = {"failed": True}
                 try:
-                    content = get(said["get"])
-                except Exception as error:  # noqa: BLE001  (raised again by `refresh`)
+                    answer = {"content": _text(get(said["get"]))}
+                except Exception as error:  # noqa: BLE001  (raised again below)
                     failed = error
-                    _say(child.stdin, {"failed": True})
-                else:
-                    _say(child.stdin, {"content": _coded(content)})
+                _say(child.stdin, answer)
         except (BrokenPipeError, ValueError):  # it died, in the middle of a line perhaps
             pass
-        finally:
+        except BaseException:
             child.kill()
-    raise TrustError(
-        f"the check of signatures ended before it answered (code {child.returncode}); the active "
-        "model stays, and the check is made again"
-    )
+            raise
+    if end is None:
+        raise TrustError(
+            f"the check of signatures ended before it answered (code {child.returncode}); the "
+            "active model stays, and the check is made again"
+        )
+    held |= {name: b64decode(content) for name, content in end["held"].items()}
+    if failed:
+        raise failed
+    if end["error"]:
+        raise TrustError(end["error"])
+    signed: str | None = end["sha256"]
+    return signed
 
 
 def main() -> None:
     """Do one job."""
     signal_at_parents_end(signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the parent ends us
     inbound, outbound = take_pipes()
     job = json.loads(inbound.readline())
-    if "root" in job:
-        _say(outbound, {"error": _checked(b64decode(job["root"]))})
-        return
-    held = {name: b64decode(content) for name, content in job["held"].items()}
+    held = {name: b64decode(content) for name, content in job.get("held", {}).items()}
+    from edge_agent.link import tuf_client
 
     def get(path: str) -> bytes | None:
         _say(outbound, {"get": path})
@@ -97,10 +96,11 @@ def main() -> None:
         return None if content is None else b64decode(content)
 
     signed, error = None, ""
-    from edge_agent.link import tuf_client
-
     try:
-        signed = tuf_client.refresh(held, job["target"], job["base"], get)
+        if "root" in job:
+            tuf_client.require_root(b64decode(job["root"]))
+        else:
+            signed = tuf_client.refresh(held, job["target"], job["base"], get)
     except TrustError as refusal:
         error = str(refusal)
     except _GetError:
@@ -112,31 +112,16 @@ class _GetError(Exception):
     """The parent could not get a file, and knows why."""
 
 
-def _checked(content: bytes) -> str:
-    from edge_agent.link import tuf_client
-
-    try:
-        tuf_client.require_root(content)
-    except TrustError as error:
-        return str(error)
-    return ""
-
-
-def _raise(error: str) -> None:
-    if error:
-        raise TrustError(error)
-
-
 def _say(stream: Any, words: dict[str, Any]) -> None:
     stream.write(json.dumps(words).encode() + b"\n")
     stream.flush()
 
 
-def _encoded(files: dict[str, bytes]) -> dict[str, str]:
-    return {name: b64encode(content).decode() for name, content in files.items()}
+def _encoded(files: dict[str, bytes]) -> dict[str, str | None]:
+    return {name: _text(content) for name, content in files.items()}
 
 
-def _coded(content: bytes | None) -> str | None:
+def _text(content: bytes | None) -> str | None:
     return None if content is None else b64encode(content).decode()
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class ImageClassifier:
 
     classes_setting = "labels"
     raw_kind = "frame"
-    input_ranges = {"image": (0.0, 255.0)}  # noqa: RUF012  (nobody changes it)
+    input_ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"image": (0.0, 255.0)}
 
     def __init__(
         self,
