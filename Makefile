@@ -105,8 +105,8 @@ test-ros: $(ROS_VENV)/.installed
 
 # Only files that use the marker are collected, as above.
 test-flwr: $(FLWR_VENV)/.installed
-	@$(FLWR_VENV)/bin/python -c 'from importlib.metadata import version; print("contract tests with flwr", version("flwr"))'
-	@$(FLWR_VENV)/bin/python -m pytest $(PARALLEL) -m "flower and not slow" $$(grep -rlE 'mark\.flower\b' tests --include='test_*.py')
+	@$(FLWR_VENV)/bin/python -c 'from importlib.metadata import version; print("contract tests with flwr", version("flwr"), "and tritonclient", version("tritonclient"))'
+	@$(FLWR_VENV)/bin/python -m pytest $(PARALLEL) -m "(flower or client) and not slow" $$(grep -rlE 'mark\.(flower|client)\b' tests --include='test_*.py')
 
 # The readers' fuzzers (FUZZ_INPUTS each), then the property tests with a hundred times the examples
 # (tests/conftest.py) and everything else as usual. Logs of past runs: docs/soak.md.
@@ -202,10 +202,12 @@ $(ROS_VENV)/.installed: pyproject.toml constraints.txt | $(UV)
 	$(call install,$(ROS_VENV),ros-dev$(comma)test$(comma)video); \
 	touch $@; fi
 
-# No TensorFlow: what the contract with Flower needs. The other versions are those of constraints.txt.
+# No TensorFlow: what the contracts with others need, the oldest Flower and a client of the protocol that
+# `edge-agent serve` speaks. That client asks for older versions of two packages than robots have; the
+# others are those of constraints.txt.
 $(FLWR_VENV)/.installed: pyproject.toml constraints.txt | $(UV)
 	@python="$$($(call find_python,3.11))"; \
 	test -x $(FLWR_VENV)/bin/python || "$$python" -m venv $(FLWR_VENV); \
-	grep -v '^flwr==' constraints.txt > $(FLWR_VENV)/constraints.txt; \
-	$(call install,$(FLWR_VENV),agent$(comma)test,$(FLWR_VENV)/constraints.txt,"flwr==$(OLDEST_FLWR).*")
+	grep -vE '^(flwr|greenlet|ml-dtypes)==' constraints.txt > $(FLWR_VENV)/constraints.txt; \
+	$(call install,$(FLWR_VENV),agent$(comma)test,$(FLWR_VENV)/constraints.txt,"flwr==$(OLDEST_FLWR).*" "tritonclient[grpc$(comma)http]>=2.60")
 	@touch $@

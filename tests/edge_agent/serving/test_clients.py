@@ -6,6 +6,7 @@ import pytest
 from edge_agent.data.frames.image_file import image_frame
 from fleet_model.engine import TFLiteEngine
 
+pytestmark = pytest.mark.client
 triton_http = pytest.importorskip("tritonclient.http")
 triton_grpc = pytest.importorskip("tritonclient.grpc")
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)

@@ -4,6 +4,7 @@ import pytest
 
 from edge_agent.serving.grpc_messages import _MESSAGES, SERVICE, message
 
+pytestmark = pytest.mark.client
 service_pb2 = pytest.importorskip("tritonclient.grpc.service_pb2")
 
 

@@ -19,6 +19,7 @@ BODY = {"inputs": [IMAGE]}
 INFER = "/v2/models/model/infer"
 
 
+@pytest.mark.client
 def test_not_one_request_fails_while_the_model_is_switched(serve):
     grpc_client = pytest.importorskip("tritonclient.grpc")
     with serve() as server:
@@ -96,6 +97,7 @@ def test_a_server_whose_model_cannot_be_served_ends_with_the_reason(serve):
         assert server.log.read_text().splitlines()[-1] == "edge-agent: a strange type"
 
 
+@pytest.mark.client
 def test_unix_sockets_are_served_and_are_gone_at_the_end(serve, tmp_path):
     grpc_client = pytest.importorskip("tritonclient.grpc")
     with serve(unix=True) as server:
@@ -107,6 +109,7 @@ def test_unix_sockets_are_served_and_are_gone_at_the_end(serve, tmp_path):
         assert not {"rest", "grpc"} & {path.name for path in server.folder.iterdir()}
 
 
+@pytest.mark.client
 def test_where_uvloop_is_not_installed_the_same_is_served(serve):
     grpc_client = pytest.importorskip("tritonclient.grpc")
     hidden = (
