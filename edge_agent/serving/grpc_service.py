@@ -80,11 +80,18 @@ def _method(answer: Answer, slow_s: float) -> Any:
     async def method(_: Any, context: Any) -> bytes:
         task = asyncio.current_task()
         assert task is not None
-        timer = asyncio.get_running_loop().call_later(slow_s, task.cancel)
+        is_late = False
+
+        def cut() -> None:
+            nonlocal is_late
+            is_late = True
+            task.cancel()
+
+        timer = asyncio.get_running_loop().call_later(slow_s, cut)
         try:
             content = await context.read()
         except asyncio.CancelledError:
-            if not timer.when() <= asyncio.get_running_loop().time():
+            if not is_late:
                 raise  # the client has gone
             late = RequestError("invalid", f"no whole message in serve.slow_s = {slow_s:g} s")
             return await _refuse(context, late)

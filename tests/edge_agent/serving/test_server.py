@@ -192,16 +192,20 @@ def test_slow_clients_hold_up_nobody_and_are_cut(serve):
         assert all(one.recv(1) == b"" for one in slow)  # the server has ended them
 
 
-def test_a_slow_call_of_grpc_is_cut(serve):
+def test_each_slow_call_of_grpc_is_cut(serve):
     grpc = pytest.importorskip("grpc")
+    never = threading.Event()
     with serve("slow_s = 1.0\n") as server, grpc.insecure_channel(server.grpc) as channel:
-        never = threading.Event()
         infer = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
-        with pytest.raises(grpc.RpcError) as cut:
-            infer(iter(lambda: never.wait(240) or b"", None))
+        calls = [
+            infer.future(iter(lambda: never.wait(240) or b"", None), timeout=240) for _ in range(40)
+        ]
+        cut = [call.exception() for call in calls]
         never.set()
-    assert cut.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "serve.slow_s" in cut.value.details()
+    # Not one is left without an answer: where a timer of uvloop 0.23 fires, its when() may lie one
+    # rounding after the loop's time(). Who compares the two takes one call in six for left.
+    assert [one.code() for one in cut] == [grpc.StatusCode.INVALID_ARGUMENT] * 40
+    assert all("serve.slow_s" in one.details() for one in cut)
 
 
 def test_a_second_request_before_the_first_is_answered_is_refused(served):
