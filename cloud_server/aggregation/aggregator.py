@@ -7,11 +7,23 @@ from cloud_server.aggregation.contributions import Contributions
 from cloud_server.aggregation.options import checked_options
 from fleet_model.errors import SettingsError
 from fleet_model.loading import load_plugin
-from fleet_model.types import Checkpoint
+from fleet_model.types import Checkpoint, Weights
+from fleet_model.weights import add
 
+_RULES = "cloud_server.aggregation.rules"
 AGGREGATORS = {
-    "fedavg": "cloud_server.aggregation.fedavg:FedAvg",
-    "median": "cloud_server.aggregation.median:Median",
+    "fedavg": f"{_RULES}.fedavg:FedAvg",
+    "fedavgm": f"{_RULES}.fedavgm:FedAvgM",
+    "fedadagrad": f"{_RULES}.fedopt:FedAdagrad",
+    "fedadam": f"{_RULES}.fedopt:FedAdam",
+    "fedyogi": f"{_RULES}.fedopt:FedYogi",
+    "fednova": f"{_RULES}.fednova:FedNova",
+    "fedexp": f"{_RULES}.fedexp:FedExP",
+    "median": f"{_RULES}.median:Median",
+    "trimmed_mean": f"{_RULES}.trimmed_mean:TrimmedMean",
+    "krum": f"{_RULES}.krum:Krum",
+    "multi_krum": f"{_RULES}.krum:MultiKrum",
+    "norm_bounded": f"{_RULES}.norm_bounded:NormBounded",
 }
 _OF_EARLIER_RELEASES = ("begin", "add", "finish")
 
@@ -35,6 +47,18 @@ class Aggregator(Protocol):
             RoundError: these updates give no checkpoint; the round fails, and is tried again.
         """
         ...
+
+
+def next_checkpoint(
+    checkpoint: Checkpoint, change: Weights, state: Weights | None = None
+) -> Checkpoint:
+    """Return the checkpoint after a step; `state` is put over the tensors that the server keeps."""
+    return Checkpoint(
+        version=checkpoint.version + 1,
+        weights=add(checkpoint.weights, change),
+        server_state={**checkpoint.server_state, **state} if state else checkpoint.server_state,
+        seed=checkpoint.seed,
+    )
 
 
 def build_aggregator(rule: str, options: Mapping[str, Any]) -> Aggregator:

@@ -21,6 +21,7 @@ class Contribution:
     examples: int  # that it trained with; as they count (settings [checks]), at least 1
     staleness: int = 0  # versions between the checkpoint it started from and that of the round
     norm: float = 0.0  # Euclidean length of the update as it counts
+    steps: int = 1  # of its optimizer, as the robot says
 
     @property
     def discount(self) -> float:

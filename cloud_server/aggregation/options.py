@@ -1,6 +1,7 @@
 """The options of an aggregation rule, held against its constructor."""
 
 import inspect
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -39,6 +40,28 @@ def checked_options(rule: str, made: Any, options: Mapping[str, Any]) -> dict[st
         name: _converted(value, types[name], f"{name} of rule {rule}") if name in types else value
         for name, value in options.items()
     }
+
+
+def require_between(
+    name: str, value: float, low: float, high: float = math.inf, *, above: bool = False
+) -> float:
+    """Return the value of an option.
+
+    Args:
+        name: of the option.
+        value: to check.
+        low: what it is at least.
+        high: what it is below.
+        above: it must be more than `low`.
+
+    Raises:
+        SettingsError: it is not in the range, or no number.
+    """
+    if low <= value < high and not (above and value == low):
+        return value
+    least = f"above {low:g}" if above else f"{low:g} or more"
+    most = "" if high == math.inf else f" and below {high:g}"
+    raise SettingsError(f"{name} is {value:g}, expected {least}{most}")
 
 
 def _declared_types(made: Any) -> dict[str, Any]:

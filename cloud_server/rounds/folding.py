@@ -44,6 +44,7 @@ class KeptContributions:
                 examples=one.weight,
                 staleness=checkpoint.version - one.kept.base_version,
                 norm=one.norm,
+                steps=one.kept.num_steps,
             ): one
             for one in accepted
         }

@@ -172,7 +172,8 @@ class AggregationSettings(Section):
     """How the updates of a round become the next model."""
 
     rule: str = Field(
-        default="fedavg", description='"fedavg" or "median", or your own class as "module:Class".'
+        default="fedavg",
+        description='A name of docs/aggregation.md, or your own class as "module:Class".',
     )
     options: Options = Field(
         default={}, description='Options of the rule, e.g. {memory_mb = 32} of "median".'

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from summary import name_of
 
 from cloud_server.aggregation.contributions import Contribution, UpdatesInMemory
-from cloud_server.aggregation.fedavg import FedAvg
+from cloud_server.aggregation.rules.fedavg import FedAvg
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import load_settings

@@ -5,6 +5,7 @@ A module that moves is added here, and stays for as long as settings files may n
 
 # Old package, new package, and the modules or packages that moved from the one to the other.
 MOVED = (
+    ("cloud_server.aggregation", "cloud_server.aggregation.rules", "fedavg median"),
     (
         "cloud_server",
         "cloud_server.cli",

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cloud_server.aggregation.fedavg import FedAvg
+from cloud_server.aggregation.rules.fedavg import FedAvg
 from cloud_server.rounds.fleet import Fleet
 from cloud_server.rounds.round_journal import MemoryJournal
 from cloud_server.rounds.round_loop import Clock, Participant, Reply, run_round

@@ -94,7 +94,9 @@ def test_an_unknown_rule_is_named_with_its_setting_and_the_choices():
         build_aggregator("fedavgg", {})
 
     assert str(caught.value) == (
-        "aggregation.rule: unknown plug-in 'fedavgg'; choose fedavg, median or 'module:attribute'"
+        "aggregation.rule: unknown plug-in 'fedavgg'; choose fedadagrad, fedadam, fedavg, "
+        "fedavgm, fedexp, fednova, fedyogi, krum, median, multi_krum, norm_bounded, trimmed_mean "
+        "or 'module:attribute'"
     )
 
 

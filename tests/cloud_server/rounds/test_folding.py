@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from timed_robots import changed
 
-from cloud_server.aggregation.fedavg import FedAvg
-from cloud_server.aggregation.median import Median
+from cloud_server.aggregation.rules.fedavg import FedAvg
+from cloud_server.aggregation.rules.median import Median
 from cloud_server.rounds.folding import KeptContributions, fold, judge, robot_records
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import DiskJournal, MemoryJournal, OpenRound

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cloud_server.aggregation.contributions import Contribution, UpdatesInMemory
-from cloud_server.aggregation.fedavg import FedAvg
+from cloud_server.aggregation.rules.fedavg import FedAvg
 from cloud_server.simulation import learning
 from cloud_server.simulation.learning import BIAS, KERNEL, LABELS, LATENT, WIDTH, HeadTask
 from fleet_model.types import TrainConfig

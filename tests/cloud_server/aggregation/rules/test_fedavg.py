@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloud_server.aggregation.contributions import Contribution, UpdatesInMemory
-from cloud_server.aggregation.fedavg import FedAvg
+from cloud_server.aggregation.rules.fedavg import FedAvg
 from fleet_model.errors import RoundError
 from fleet_model.types import Checkpoint, Update
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_server.aggregation.contributions import Contribution, UpdatesInMemory
-from cloud_server.aggregation.median import Median
+from cloud_server.aggregation.rules.median import Median
 from fleet_model.errors import RoundError, SettingsError
 from fleet_model.types import Checkpoint, Update
 
