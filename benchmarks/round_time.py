@@ -40,7 +40,8 @@ from cloud_server.state.certificates import make_secrets
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.history import ClosedRounds
-from cloud_server.state.settings import NetworkSettings, TrainingSettings, server_toml
+from cloud_server.state.learning_settings import TrainingSettings
+from cloud_server.state.settings import NetworkSettings, server_toml
 from fleet_model.bundle import (
     TRAINER,
     Manifest,

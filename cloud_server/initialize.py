@@ -15,12 +15,12 @@ from cloud_server.state.certificates import make_secrets, make_server_certificat
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory, vacant
 from cloud_server.state.kit import write_kit
+from cloud_server.state.learning_settings import TrainingSettings
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import (
     NetworkSettings,
     PublishSettings,
     ServerSettings,
-    TrainingSettings,
     load_settings,
     server_toml,
 )

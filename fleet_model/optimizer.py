@@ -11,8 +11,27 @@ because NumPy 1 (ROS 2 Humble) turns tensor * 1e39 into float64. One step of a r
 
 import numpy as np
 
-from fleet_model.types import TrainConfig, Weights
+from fleet_model.types import Tensor, TrainConfig, Weights
 from fleet_model.weights import l2_norm
+
+# Added to each count of a class (Krichevsky and Trofimov 1981): one without examples has a share,
+# too. A robot that sees a single class would have nothing to learn otherwise.
+UNSEEN = 0.5
+
+
+def log_shares(counts: Tensor, tau: float) -> Tensor:
+    """Return tau * log(share) of each class, by which training adjusts logits.
+
+    Args:
+        counts: examples of each class, shape (classes,).
+        tau: 1: as in arXiv:2007.07314, equation 10.
+
+    Returns:
+        Shape (classes,) float32.
+    """
+    shares = (counts + UNSEEN) / (counts.sum() + UNSEEN * len(counts))
+    adjustment: Tensor = (tau * np.log(shares)).astype(np.float32)
+    return adjustment
 
 
 def still(weights: Weights) -> Weights:

@@ -100,6 +100,7 @@ class TrainConfig:
     proximal_mu: float = 0.0  # FedProx pull to the global weights (arXiv:1812.06127); 0 = off
     clip_norm: float = 0.0  # gradients longer than this (L2) are scaled down; 0 = off
     seed: int = 0  # shuffling; the robot mixes in its own name
+    logit_adjustment: float = 0.0  # tau of arXiv:2007.07314, by own class shares; 0 = off
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -43,6 +43,9 @@ class Workload(Protocol):
     A workload whose classes may change in a trained fleet also has `classes_setting`: the keyword
     of `config` that lists them. Nothing but targets and outputs may depend on it.
 
+    One whose answer is a class also has `class_bias` if its model adds a trained tensor to the
+    logits: the tensor's name, shape (classes,). Its task then has one target: the class's index.
+
     For `edge-agent serve` one may also have `input_ranges`: name of an input -> the least and the
     largest value that makes sense; and `raw_kind = "frame"` if `encode` takes Frames, or
     `from_bytes(content) -> raw`, which raises FrameError, if it takes something else.

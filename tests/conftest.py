@@ -183,8 +183,9 @@ def make_server_dir(root: Path) -> ServerDirectory:
     from cloud_server.initialize import LOOPBACK
     from cloud_server.state.certificates import make_secrets
     from cloud_server.state.checkpoints import Checkpoints
+    from cloud_server.state.learning_settings import TrainingSettings
     from cloud_server.state.model_store import DirectoryStore
-    from cloud_server.state.settings import NetworkSettings, TrainingSettings, server_toml
+    from cloud_server.state.settings import NetworkSettings, server_toml
     from fleet_model.types import Checkpoint
     from fleet_model.weights import read_weights
 

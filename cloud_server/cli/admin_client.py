@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.state.hints import with_directory
 from cloud_server.state.settings import load_settings, url_host
+from cloud_server.state.words import with_directory
 from fleet_model.errors import ConnectionFailed, RefusedError, RoundError, SettingsError
 from fleet_model.protocol.routes import (
     ADMIN,

@@ -177,7 +177,7 @@ def robots_list(directory: Directory, json_output: Json = False) -> None:
     from cloud_server.robots.last_seen import LastSeen
     from cloud_server.state.clock import age
     from cloud_server.state.directory import ServerDirectory
-    from cloud_server.state.hints import with_directory
+    from cloud_server.state.words import with_directory
 
     server_dir = ServerDirectory(directory)
     robots, seen = _register(directory).robots(), LastSeen(server_dir.seen)

@@ -111,12 +111,8 @@ def _settings(
     from pydantic import ValidationError
 
     from cloud_server.state.directory import ServerDirectory
-    from cloud_server.state.settings import (
-        AggregationSettings,
-        RoundSettings,
-        ServerSettings,
-        load_settings,
-    )
+    from cloud_server.state.learning_settings import AggregationSettings
+    from cloud_server.state.settings import RoundSettings, ServerSettings, load_settings
     from fleet_model.settings import explain
 
     settings = ServerSettings()

@@ -31,7 +31,7 @@ UNFOLDED = 100_000  # columns: wider than any table
 
 def with_given_directory(text: str) -> str:
     """Return a message whose commands name the directory that the operator has typed."""
-    from cloud_server.state.hints import with_directory
+    from cloud_server.state.words import with_directory
 
     return with_directory(text, _given[-1]) if _given else text
 

@@ -8,9 +8,9 @@ from cloud_server.monitoring.robot_status import RobotStatus
 from cloud_server.rounds.progress import OpenRoundStatus
 from cloud_server.runs.runs import Run
 from cloud_server.state.clock import age
-from cloud_server.state.names import NAMED, names
 from cloud_server.state.round_record import RobotRecord, RoundRecord
 from cloud_server.state.verdict_log import not_counted
+from cloud_server.state.words import NAMED, names
 from fleet_model.errors import one_line
 from fleet_model.protocol.example_counts import tell_labels, tell_left_out
 from fleet_model.protocol.outcome import OutcomeKind

@@ -9,8 +9,8 @@ from cloud_server.aggregation.contributions import Contribution
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import RoundJournal
 from cloud_server.rounds.shares import NORMS, Share, recent_norms, remember_norms, shares
+from cloud_server.state.learning_settings import CheckSettings
 from cloud_server.state.round_record import RobotRecord
-from cloud_server.state.settings import CheckSettings
 from fleet_model.errors import RoundError
 from fleet_model.protocol.outcome import ACCEPTED, Outcome
 from fleet_model.types import Checkpoint, Tensor, Update

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cloud_server.state.names import names
+from cloud_server.state.words import names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from cloud_server.rounds.folding import fold
 from cloud_server.rounds.round_journal import RoundJournal
 from cloud_server.rounds.shares import Share, norm_of
 from cloud_server.rounds.update_checks import check_reply, check_update
+from cloud_server.state.learning_settings import CheckSettings
 from cloud_server.state.round_record import RobotRecord, mean_metrics, weighted_means
-from cloud_server.state.settings import CheckSettings
 from fleet_model.errors import RoundError, UpdateError
 from fleet_model.protocol.example_counts import is_count
 from fleet_model.types import EVALUATE, TRAIN, Checkpoint, Metrics, Update

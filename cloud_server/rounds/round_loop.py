@@ -21,10 +21,11 @@ from cloud_server.rounds.progress import RoundProgress
 from cloud_server.rounds.reply_kinds import KINDS, ReplyKind, RoundEnd
 from cloud_server.rounds.round_journal import RoundJournal
 from cloud_server.rounds.round_state import RoundState
-from cloud_server.state.names import NAMED, few, names
+from cloud_server.state.learning_settings import CheckSettings
 from cloud_server.state.round_record import RobotRecord, RoundRecord, mean_metrics
-from cloud_server.state.settings import CheckSettings, RoundSettings
+from cloud_server.state.settings import RoundSettings
 from cloud_server.state.verdict_log import tell_verdicts
+from cloud_server.state.words import NAMED, few, names
 from fleet_model.errors import RoundError, StoppedError
 from fleet_model.protocol.outcome import ACCEPTED, NO_REPLY
 from fleet_model.protocol.wire import RobotRequest

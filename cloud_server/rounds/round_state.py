@@ -16,8 +16,9 @@ from cloud_server.rounds.reply_kinds import KINDS, ReplyKind
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import OpenRound, Ticket
 from cloud_server.rounds.update_checks import label_counts, reply_bytes
+from cloud_server.state.learning_settings import CheckSettings
 from cloud_server.state.round_record import RobotRecord, RoundRecord, label_totals, spread
-from cloud_server.state.settings import CheckSettings, RoundSettings
+from cloud_server.state.settings import RoundSettings
 from fleet_model.errors import UpdateError
 from fleet_model.measures import finite
 from fleet_model.protocol.outcome import ACCEPTED, FAILED, NO_REPLY, NOT_REACHED, Outcome

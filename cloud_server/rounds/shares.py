@@ -12,7 +12,7 @@ from statistics import median_low  # of two: the larger one cannot vouch for its
 import numpy as np
 
 from cloud_server.rounds.reply_spool import Kept
-from cloud_server.state.settings import CheckSettings
+from cloud_server.state.learning_settings import CheckSettings
 from fleet_model.types import Checkpoint, Tensor, Weights
 
 NORMS = "checks/norms"  # in Checkpoint.server_state: so that a resumed run judges the same

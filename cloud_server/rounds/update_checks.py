@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from cloud_server.state.learning_settings import CheckSettings
 from cloud_server.state.round_record import RESERVED
-from cloud_server.state.settings import CheckSettings
 from fleet_model.errors import UpdateError
 from fleet_model.measures import range_of
 from fleet_model.types import Checkpoint, Update

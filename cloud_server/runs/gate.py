@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cloud_server.state.names import names
 from cloud_server.state.settings import GateSettings
+from cloud_server.state.words import names
 from fleet_model.measures import is_share, loss, noise
 from fleet_model.protocol.example_counts import LEAST_HELD_OUT
 from fleet_model.types import Metrics

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fleet_model.optimizer import step, still
+from fleet_model.optimizer import log_shares, step, still
 from fleet_model.types import Checkpoint, Tensor, TrainConfig, Update, Weights
 
 LABELS = 5
@@ -105,6 +105,10 @@ def _descend(
     # The bias is a feature that is 1, so both are one tensor: (LATENT + 1, LABELS).
     start: Weights = {KERNEL: np.vstack([kernel, bias])}
     weights, velocity, steps = start, still(start), 0
+    shift = np.zeros(LABELS, np.float32)
+    if config.logit_adjustment:
+        counts = np.bincount(examples.label, minlength=LABELS)
+        shift = log_shares(counts, config.logit_adjustment)
     inputs = np.hstack([examples.latent, np.ones((len(examples.label), 1), np.float32)])
     truth = np.eye(LABELS, dtype=np.float32)[examples.label]
     for _ in range(config.epochs):
@@ -112,7 +116,7 @@ def _descend(
         for begin in range(0, len(order), config.batch_size):
             rows = order[begin : begin + config.batch_size]
             x = inputs[rows]  # (batch, LATENT + 1)
-            wrong = _softmax(x @ weights[KERNEL]) - truth[rows]
+            wrong = _softmax(x @ weights[KERNEL] + shift) - truth[rows]
             gradient = {KERNEL: x.T @ wrong / np.float32(len(rows))}
             weights, velocity = step(weights, velocity, gradient, start, config)
             steps += 1

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloud_server.state.hints import with_directory
+from cloud_server.state.words import with_directory
 from fleet_model.command_line.systemd import JournalLines, in_journal
 from fleet_model.errors import one_line
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, TypeAdapter
 
-from cloud_server.state.names import names
+from cloud_server.state.words import names
 from fleet_model.errors import one_line
 from fleet_model.measures import AFTER, BEFORE
 from fleet_model.protocol.example_counts import CONCERNS, ExampleCounts, counts_of

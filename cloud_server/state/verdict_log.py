@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Collection, Sequence
 
-from cloud_server.state.names import NAMED
 from cloud_server.state.round_record import RoundRecord
+from cloud_server.state.words import NAMED
 from fleet_model.protocol.outcome import Outcome
 
 log = logging.getLogger(__name__)

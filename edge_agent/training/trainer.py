@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from edge_agent.data.ahead import map_ahead
+from edge_agent.training.class_shares import class_shift
 from edge_agent.training.feature_cache import FeatureCache
 from edge_agent.training.rows import Rows, stacked
 from fleet_model.bundle import TrainerSpec
@@ -135,8 +136,9 @@ def fit(
     if not len(training):
         raise NoExamplesError(f"no examples to train on ({len(held_out)} held out)", unreadable)
     encoded = time.perf_counter()
+    shift = class_shift(learner.workload, learner.spec, training, config)
     with np.errstate(over="ignore", invalid="ignore"):  # not finite is an error of its own below
-        weights, num_steps, train_loss = _train(learner, origin, training, config)
+        weights, num_steps, train_loss = _train(learner, origin, training, config, shift)
     trained = time.perf_counter()
     metrics = {
         "train_loss": train_loss,
@@ -255,7 +257,7 @@ def _features(learner: Learner, example: Example, encoded: Encoded | None) -> Te
 
 
 def _train(
-    learner: Learner, origin: Weights, rows: Rows, config: TrainConfig
+    learner: Learner, origin: Weights, rows: Rows, config: TrainConfig, shift: Weights
 ) -> tuple[Weights, int, float]:
     """Return (weights, steps, mean loss of the last epoch)."""
     random = np.random.default_rng(config.seed % 2**64)  # the generator takes no negative seed
@@ -265,7 +267,9 @@ def _train(
         order, total = random.permutation(len(rows)).tolist(), 0.0
         for start in range(0, len(order), config.batch_size):
             picked = order[start : start + config.batch_size]
-            loss, gradients = _gradient(learner, weights, rows, picked)
+            # A shifted tensor has the gradient of the tensor itself: no other graph is needed.
+            moved = {**weights, **{name: weights[name] + by for name, by in shift.items()}}
+            loss, gradients = _gradient(learner, moved, rows, picked)
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} in epoch {epoch + 1}, step {num_steps + 1}; expected a "

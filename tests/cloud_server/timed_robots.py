@@ -9,7 +9,8 @@ from cloud_server.aggregation.rules.fedavg import FedAvg
 from cloud_server.rounds.fleet import Fleet
 from cloud_server.rounds.round_journal import MemoryJournal
 from cloud_server.rounds.round_loop import Clock, Participant, Reply, run_round
-from cloud_server.state.settings import CheckSettings, RoundSettings
+from cloud_server.state.learning_settings import CheckSettings
+from cloud_server.state.settings import RoundSettings
 from fleet_model.protocol.outcome import Outcome
 from fleet_model.protocol.version import PROTOCOL
 from fleet_model.protocol.wire import RobotRequest

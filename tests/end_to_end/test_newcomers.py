@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from drawn_pictures import KNOWN, NEW, draw, photograph
 
-from cloud_server.state.settings import CheckSettings
+from cloud_server.state.learning_settings import CheckSettings
 
 pytestmark = [
     pytest.mark.soak, pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.timeout(7200),

@@ -75,7 +75,7 @@ def round_lines(record: Mapping[str, Any]) -> Iterator[str]:
 
 def _missing(record: Mapping[str, Any], verdicts: Mapping[str, int]) -> str:
     """Return who is missing and why; of rounds with very many robots only how many."""
-    from cloud_server.state.names import names
+    from cloud_server.state.words import names
 
     if "robots" not in record:
         missing = (f"{n} {kind.replace('_', ' ')}" for kind, n in verdicts.items())

@@ -45,6 +45,7 @@ class ImageClassifier:
     """The class of a whole image: one of a few names."""
 
     classes_setting = "labels"
+    class_bias = "head/bias"
     raw_kind = "frame"
     input_ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"image": (0.0, 255.0)}
 

@@ -7,12 +7,8 @@ import pytest
 from cloud_server.cli.admin_client import AdminClient
 from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
-from cloud_server.state.settings import (
-    NetworkSettings,
-    TrainingSettings,
-    load_settings,
-    server_toml,
-)
+from cloud_server.state.learning_settings import TrainingSettings
+from cloud_server.state.settings import NetworkSettings, load_settings, server_toml
 from fleet_model.errors import ConnectionFailed, RefusedError, RoundError, SettingsError
 from fleet_model.protocol.proof import utc_now
 

@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cloud_server.cli import app
-from cloud_server.state.settings import NetworkSettings, TrainingSettings, server_toml
+from cloud_server.state.learning_settings import TrainingSettings
+from cloud_server.state.settings import NetworkSettings, server_toml
 from fleet_model.errors import SettingsError
 
 

@@ -8,8 +8,8 @@ from cloud_server.monitoring.status_words import names, tell
 from cloud_server.monitoring.totals import HistoryTotals
 from cloud_server.rounds.progress import OpenRoundStatus
 from cloud_server.runs.run_store import Run
-from cloud_server.state.names import NAMED
 from cloud_server.state.round_record import RobotRecord, RoundRecord
+from cloud_server.state.words import NAMED
 from fleet_model.protocol.outcome import (
     ACCEPTED,
     NO_REPLY,

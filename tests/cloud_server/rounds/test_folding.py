@@ -13,7 +13,7 @@ from cloud_server.rounds.folding import KeptContributions, fold, judge, robot_re
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import DiskJournal, MemoryJournal, OpenRound
 from cloud_server.rounds.shares import NORMS, Share
-from cloud_server.state.settings import CheckSettings
+from cloud_server.state.learning_settings import CheckSettings
 from fleet_model.protocol.outcome import ACCEPTED
 from fleet_model.types import Checkpoint, Update
 

@@ -15,8 +15,8 @@ from timed_robots import CHECKS, REQUEST, RULES, START, Robots, changed, of, out
 from cloud_server.rounds.round_journal import DiskJournal, MemoryJournal
 from cloud_server.rounds.round_loop import QuorumError, mean_metrics
 from cloud_server.rounds.shares import NORMS
-from cloud_server.state.names import NAMED
 from cloud_server.state.round_record import parse_record
+from cloud_server.state.words import NAMED
 from fleet_model.errors import RoundError, StoppedError
 from fleet_model.protocol.outcome import ACCEPTED, FAILED, NO_REPLY, NOT_REACHED, Outcome
 from fleet_model.protocol.report import RobotReport

@@ -5,7 +5,8 @@ import pytest
 
 from cloud_server.rounds.fleet import Participant
 from cloud_server.rounds.round_state import RoundState
-from cloud_server.state.settings import CheckSettings, RoundSettings
+from cloud_server.state.learning_settings import CheckSettings
+from cloud_server.state.settings import RoundSettings
 from fleet_model.protocol.wire import RobotRequest
 from fleet_model.types import Checkpoint, TrainConfig
 

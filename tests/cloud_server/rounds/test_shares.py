@@ -21,7 +21,7 @@ from cloud_server.rounds.shares import (
     remember_norms,
     shares,
 )
-from cloud_server.state.settings import CheckSettings
+from cloud_server.state.learning_settings import CheckSettings
 from fleet_model.protocol.outcome import ACCEPTED
 from fleet_model.types import Checkpoint
 

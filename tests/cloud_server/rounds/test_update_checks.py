@@ -6,7 +6,7 @@ import pytest
 from timed_robots import START, update
 
 from cloud_server.rounds.update_checks import check_update
-from cloud_server.state.settings import CheckSettings
+from cloud_server.state.learning_settings import CheckSettings
 from fleet_model.errors import UpdateError
 
 CHECKS = CheckSettings()

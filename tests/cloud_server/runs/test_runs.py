@@ -20,13 +20,9 @@ from cloud_server.state import checkpoints as checkpoints_module
 from cloud_server.state import history_file
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.learning_settings import AggregationSettings
 from cloud_server.state.round_record import RoundRecord
-from cloud_server.state.settings import (
-    AggregationSettings,
-    GateSettings,
-    RoundSettings,
-    ServerSettings,
-)
+from cloud_server.state.settings import GateSettings, RoundSettings, ServerSettings
 from fleet_model.bundle import read_bundle
 from fleet_model.errors import ExportError, RoundError, SettingsError, StoppedError
 from fleet_model.protocol.outcome import Outcome

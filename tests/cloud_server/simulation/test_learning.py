@@ -51,12 +51,16 @@ def full_descent(task, robot, count, checkpoint, config):
     kernel, bias = checkpoint.weights[KERNEL].copy(), checkpoint.weights[BIAS].copy()
     origin, velocity = (kernel.copy(), bias.copy()), [np.zeros_like(kernel), np.zeros_like(bias)]
     order = np.random.default_rng([task._seed, 2, robot, checkpoint.version, config.seed])
+    shares = (np.bincount(own.label, minlength=LABELS) + 0.5) / (count + 0.5 * LABELS)
+    adjustment = config.logit_adjustment * np.log(shares)
     for _ in range(config.epochs):
         shuffled = order.permutation(count)
         for begin in range(0, count, config.batch_size):
             rows = shuffled[begin : begin + config.batch_size]
             x = features[rows]
-            wrong = learning._softmax(x @ kernel + bias) - np.eye(LABELS)[own.label[rows]]
+            wrong = (
+                learning._softmax(x @ kernel + bias + adjustment) - np.eye(LABELS)[own.label[rows]]
+            )
             gradients = [x.T @ wrong / len(rows), wrong.mean(axis=0)]
             gradients[0] += config.proximal_mu * (kernel - origin[0])
             gradients[1] += config.proximal_mu * (bias - origin[1])
@@ -75,8 +79,9 @@ def full_descent(task, robot, count, checkpoint, config):
     [
         TrainConfig(epochs=2, learning_rate=0.1),
         TrainConfig(epochs=2, learning_rate=0.1, proximal_mu=0.5, clip_norm=0.1),
+        TrainConfig(epochs=2, learning_rate=0.1, logit_adjustment=0.7),
     ],
-    ids=["plain", "proximal and clipped"],
+    ids=["plain", "proximal and clipped", "own shares"],
 )
 def test_few_axes_give_the_update_that_the_full_head_gives(task, config):
     start = task.start()

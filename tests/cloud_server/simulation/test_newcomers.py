@@ -14,7 +14,7 @@ from cloud_server.models.own_weights import Rows
 from cloud_server.rounds.round_journal import MemoryJournal
 from cloud_server.simulation import learning
 from cloud_server.simulation.learning import BIAS, KERNEL, HeadTask
-from cloud_server.state.settings import CheckSettings
+from cloud_server.state.learning_settings import CheckSettings
 from fleet_model.protocol.wire import RobotRequest
 from fleet_model.types import TrainConfig
 

@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloud_server.state.learning_settings import TrainingSettings
 from cloud_server.state.settings import (
     NetworkSettings,
     RoundSettings,
     ServerSettings,
-    TrainingSettings,
     load_settings,
     server_toml,
     url_host,
@@ -57,6 +57,7 @@ hosts = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", fullmatch=True) | st.i
         momentum=st.floats(0, 1, exclude_max=True),
         proximal_mu=positive,
         clip_norm=positive,
+        logit_adjustment=positive,
     ),
 )
 def test_any_settings_written_load_back_to_the_same_values(

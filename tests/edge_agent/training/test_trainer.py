@@ -31,6 +31,7 @@ def log_softmax(logits):
 class Vectors:
     """A workload whose raw input is a vector."""
 
+    class_bias = "head/bias"
     task = Task(
         inputs={"vector": TensorSpec(shape=(FEATURES,))},
         targets={"class": TensorSpec(shape=(), dtype="int32")},
@@ -263,6 +264,35 @@ def test_the_proximal_term_shrinks_the_update(mu, epochs):
     free = fit(learner(), checkpoint(), examples(40), config)
     pulled = fit(learner(), checkpoint(), examples(40), dataclasses.replace(config, proximal_mu=mu))
     assert length(pulled) < length(free)
+
+
+def test_logit_adjustment_takes_the_robots_own_shares_out_of_what_is_learned():
+    """One step of the whole batch, with logits plus log((n + .5) / (n_all + 1.5))."""
+    config = TrainConfig(
+        epochs=1, batch_size=64, learning_rate=1.0, momentum=0.0, logit_adjustment=1.0
+    )
+    start = checkpoint()
+    some = [e for e in examples(60) if e.label != "plate"]
+    update = fit(learner(64), start, some, config)
+
+    x = np.float64([e.raw for e in some])
+    truth = np.eye(3)[[LABELS.index(e.label) for e in some]]
+    shares = (truth.sum(axis=0) + 0.5) / (len(some) + 1.5)
+    logits = x @ start.weights["head/kernel"] + start.weights["head/bias"] + np.log(shares)
+    slope = (np.exp(log_softmax(logits)) - truth) / len(some)
+    np.testing.assert_allclose(update.weights["head/kernel"], -x.T @ slope, atol=1e-5)
+    np.testing.assert_allclose(update.weights["head/bias"], -slope.sum(axis=0), atol=1e-5)
+    # The class that is never seen is pushed down by a tenth of what it was.
+    plain = fit(learner(64), start, some, dataclasses.replace(config, logit_adjustment=0.0))
+    assert plain.weights["head/bias"][2] < 10 * update.weights["head/bias"][2] < 0
+
+
+def test_measures_are_of_the_model_itself():
+    config = TrainConfig(epochs=1, learning_rate=0.0, logit_adjustment=5.0)
+    some = [e for e in examples(40, held_out_every=4) if e.label != "plate"]
+    scores = fit(learner(), checkpoint(), some, config).metrics
+    plain = fit(learner(), checkpoint(), some, TrainConfig(epochs=1, learning_rate=0.0)).metrics
+    assert scores["loss_after"] == scores["loss_before"] == plain["loss_after"]
 
 
 def test_clipping_bounds_the_update():

@@ -20,8 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
         TrainConfig(epochs=1, learning_rate=0.1, momentum=0.0),
         TrainConfig(epochs=6, learning_rate=0.05, proximal_mu=0.05, clip_norm=1.0, seed=4),
         TrainConfig(epochs=3, batch_size=48, learning_rate=0.02, seed=5),
+        TrainConfig(epochs=6, learning_rate=0.05, logit_adjustment=1.0),
     ],
-    ids=["one epoch", "momentum, pull and clipping", "batches longer than the graph's"],
+    ids=["one epoch", "momentum, pull, clipping", "batches longer than the graph's", "own shares"],
 )
 def test_keras_and_litert_send_the_same_update(head, pictures, config):
     updates = [

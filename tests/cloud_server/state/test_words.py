@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud_server.state.hints import with_directory
+from cloud_server.state.words import with_directory
 
 pytestmark = pytest.mark.base
 
