@@ -40,13 +40,13 @@ def refresh_figures(work: Path, bundle: Path) -> dict[str, float]:
 
     held = {"root.json": first}
     target = target_of("stable")
-    if refresh(held, target, "metadata/", get) != sha256_of(files["stable"]):
+    if refresh(held, [target], "metadata/", get) != {target: sha256_of(files["stable"])}:
         raise RuntimeError("what is signed is not what the channel offers")
     bytes_of_first = received
     seconds = []
     for _ in range(TURNS):
         begin = perf_counter()
-        refresh(held, target, "metadata/", get)
+        refresh(held, [target], "metadata/", get)
         seconds.append(perf_counter() - begin)
     return {"metadata_kb_1000": bytes_of_first / 1e3, "refresh_ms": 1e3 * median(seconds)}
 

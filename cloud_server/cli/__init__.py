@@ -1,6 +1,7 @@
 """Command line of the cloud side: cloud-server."""
 
 from cloud_server.cli import (
+    channel_commands,
     init_command,
     key_commands,
     label_commands,
@@ -36,6 +37,9 @@ app.add_typer(run_commands.runs, name="runs")
 app.add_typer(run_commands.schedule, name="schedule")
 app.add_typer(robot_commands.app, name="robots")
 robot_commands.app.add_typer(token_commands.app, name="token")
+model_commands.app.command()(channel_commands.promote)
+model_commands.app.command()(channel_commands.assign)
+model_commands.app.command()(channel_commands.unassign)
 app.add_typer(model_commands.app, name="models")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(label_commands.app, name="labels")

@@ -64,6 +64,7 @@ def models_list(directory: Directory, json_output: Json = False) -> None:
         ]
         answer = {
             "channels": store.channels(),
+            "assigned": {n: one for n, (one, _) in store.offers().items() if "/" in n},
             "pins": sorted(store.pins()),
             "versions": values,
             "withheld": [release.model_dump() | _lineage_json(name) for name, release in withheld],
@@ -137,22 +138,6 @@ def models_publish(directory: Directory, version: Version, channel: Lineage = ""
         number = publish_checkpoint(server_dir, settings, version, tell)
     same = "" if number == version else f", with the weights of version {version}"
     typer.echo(f"version {number} is published{same}; the next run goes on from it")
-
-
-@app.command("promote")
-def models_promote(
-    directory: Directory,
-    version: Version,
-    keys: Annotated[Path, typer.Option("--keys", help="folder of the offline keys")],
-    channel: Annotated[str, typer.Option(help="that the offline keys sign")] = "stable",
-) -> None:
-    """Let a channel that offline keys sign offer a published version; asks for the passphrase."""
-    from cloud_server.cli.key_commands import release_key
-    from cloud_server.signing.signing import promote
-
-    _settings(directory)
-    promote(trained_of(directory, ""), channel, version, release_key(keys))
-    typer.echo(f"channel {channel} offers version {version}")
 
 
 @app.command("rollback")

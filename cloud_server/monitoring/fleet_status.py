@@ -27,6 +27,7 @@ class FleetStatus:
     waiting: list[RobotStatus]  # unknown keys that asked lately
     runs: list[Run]  # oldest first
     channels: Mapping[str, int]  # channel -> version
+    assigned: Mapping[str, int] = field(default_factory=dict)  # site's offer -> version
     open_round: OpenRoundStatus | None
     totals: HistoryTotals  # over all closed rounds
     # Robot -> answers since the server started that were refused before a round saw them.
@@ -54,6 +55,7 @@ class FleetStatus:
             "waiting": [key.as_json() for key in self.waiting],
             "runs": [run.as_json(robots=False) for run in self.runs],
             "channels": dict(self.channels),
+            "assigned": dict(self.assigned),
             "open_round": None if self.open_round is None else self.open_round.as_json(),
             "last_round": None if last is None else last.as_json(),
             "answered_again": dict(self.answered_again),
@@ -85,11 +87,13 @@ class Overview:
         """Return what is so now; raises SettingsError while the register is damaged."""
         online = {robot.name for robot in self.fleet.online()}
         now = self.runs.progress()
+        offers = {name: version for name, (version, _) in self.store.offers().items()}
         return FleetStatus(
             robots=robot_statuses(self.register, self.seen, self.offenses, online),
             waiting=waiting_keys(self.register, self.seen),
             runs=self.runs.all(),
-            channels=self.store.channels(),
+            channels={name: one for name, one in offers.items() if "/" not in name},
+            assigned={name: one for name, one in offers.items() if "/" in name},
             open_round=None if now is None else now.at(time.monotonic(), online),
             totals=self.ledger.totals(),
             answered_again=self.refused.counts("again"),

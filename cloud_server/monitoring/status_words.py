@@ -14,6 +14,7 @@ from cloud_server.state.words import NAMED, names
 from fleet_model.errors import one_line
 from fleet_model.protocol.example_counts import tell_labels, tell_left_out
 from fleet_model.protocol.outcome import OutcomeKind
+from fleet_model.protocol.routes import channel_and_site
 from fleet_model.protocol.trial import BACK, CONFIRMED, PROBATION, REFUSED, TrialOutcome
 
 MAX_IN_COMMAND = 100  # robots
@@ -52,6 +53,7 @@ def tell(status: FleetStatus) -> list[str]:
     lines += _answers("replies whose objects had false names, which are refused", status.misnamed)
     lines += _robots(status.robots)
     lines += _trials(status.robots)
+    lines += _sites(status)
     lines += _of_another_server(status)
     lines += name_no_server(
         [r.name for r in status.robots if r.names_server is False and r.state != "revoked"]
@@ -188,9 +190,28 @@ def _trials(robots: Sequence[RobotStatus]) -> list[str]:
     return lines
 
 
+def _sites(status: FleetStatus) -> list[str]:
+    """Tell which sites have a version of their own, and which robots keep another site."""
+    lines = []
+    for offer, version in status.assigned.items():
+        channel, site = channel_and_site(offer)
+        lines.append(
+            f"robots of site {site} on channel {channel} get version {version}, by `cloud-server "
+            "models assign`"
+        )
+    for robot in status.robots:
+        kept = (robot.report or {}).get("models_site", "")
+        if kept and kept != robot.site:
+            lines.append(
+                f"robot {robot.name} gets models by site {kept}, which it was told first, and not "
+                f"by site {robot.site}: on the robot, `edge-agent site {robot.site}`"
+            )
+    return lines
+
+
 def _of_another_server(status: FleetStatus) -> list[str]:
     """Tell of robots that run higher versions than any channel has: numbers here only grow."""
-    newest = max(status.channels.values(), default=None)
+    newest = max([*status.channels.values(), *status.assigned.values()], default=None)
     if newest is None:
         return []
     told = [(r.name, v) for r in status.robots if (v := r.active_version or 0) > newest]

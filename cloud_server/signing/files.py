@@ -4,6 +4,7 @@ metadata/1.root.json ...           all of them: a robot goes from the one it has
 metadata/1796070000.targets.json   and so online and snapshot; the last few stay
 metadata/timestamp.json            written last: with it robots see the new state
 targets/stable/<sha256>.manifest.json
+targets/stable/sites/hall-1/<sha256>.manifest.json
 """
 
 import fcntl
@@ -17,11 +18,11 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
-from cloud_server.signing.roles import manifest_names, prefixed
+from cloud_server.signing.roles import manifest_names
 from fleet_model.bundle import sha256_of
 from fleet_model.durable import remove_asides, write_durably
 from fleet_model.errors import SettingsError
-from fleet_model.protocol.routes import target_of
+from fleet_model.protocol.routes import stored_target, target_of
 
 KEPT = 3  # files of one role: a robot may be between timestamp and snapshot
 
@@ -86,9 +87,9 @@ class SignedFiles:
         return metadata
 
     def write_manifests(self, offers: Mapping[str, bytes]) -> None:
-        """Write what is named by the roles; `offers` are channel -> manifest."""
-        for channel, manifest in offers.items():
-            file = self._targets / prefixed(target_of(channel), sha256_of(manifest))
+        """Write what is named by the roles; `offers` are name -> manifest."""
+        for name, manifest in offers.items():
+            file = self._targets / stored_target(target_of(name), sha256_of(manifest))
             if not file.exists() or file.read_bytes() != manifest:
                 write_durably(file, manifest)
 
@@ -101,10 +102,10 @@ class SignedFiles:
         say = ((role, number) for role in roles - {"snapshot"} for number in self.numbers(role))
         kept = [self._read(Targets, role, number) for role, number in say]
         names = manifest_names(one.signed for one in kept if one is not None)
-        for file in self._targets.glob("*/*.json"):
-            if str(file.relative_to(self._targets)) not in names:
+        for file in self._targets.rglob("*.json"):
+            if str(file.relative_to(self._targets)) not in names and file.name[0] != ".":
                 file.unlink()
-        for folder in (self._metadata, *self._targets.glob("*")):
+        for folder in (self._metadata, *self._targets.rglob("*/")):
             remove_asides(folder)
 
     def _read(self, kind: type, role: str, version: int) -> Metadata[Any] | None:

@@ -19,21 +19,25 @@ from cloud_server.signing.keys import SHOWN, OnlineKeys
 from cloud_server.signing.roles import (
     ONLINE,
     TAKEN,
+    channel_of,
     first_root,
     is_fresh,
+    lacks_only_paths,
     numbered,
-    online_for,
+    offering,
     protected_by,
     snapshot_for,
     still_says,
     targets_for,
     timestamp_for,
+    with_changes,
     with_key,
     with_offline_keys,
 )
 from fleet_model.errors import SettingsError
+from fleet_model.protocol.routes import target_of
 
-_NOTHING: Mapping[str, bytes] = MappingProxyType({})
+_NOTHING: Mapping[str, Targets] = MappingProxyType({})
 Payload = TypeVar("Payload", Targets, Snapshot, Timestamp)
 
 
@@ -55,7 +59,7 @@ class SignedStore:
         """Make the signed metadata say what channels offer, and be fresh.
 
         Args:
-            offers: channel -> manifest.
+            offers: name of a channel, or of a site on it -> manifest.
             now: UTC.
             anew: sign all again, with higher numbers: robots may have seen some that are not here.
 
@@ -131,33 +135,46 @@ class SignedStore:
                 raise SettingsError("offline keys sign already")
             if missing := [one for one in channels if one not in offers or one in TAKEN]:
                 raise SettingsError(f"channel {missing[0]} offers nothing that could be signed")
-            signed = {channel: offers[channel] for channel in channels}
+            signed = {
+                channel: offering({n: one for n, one in offers.items() if channel_of(n) == channel})
+                for channel in channels
+            }
             self._sign_others(root, [online, offline.release], offers, now, offline=signed)
             keys = [one.public_key for one in offline.roots]
             payload = with_offline_keys(root, keys, threshold, offline.release.public_key)
             self._write_root(payload, root.version, [online, *offline.roots], now)
             self._sign(offers, now)
 
-    def promote(
+    def change(
         self,
         offers: Mapping[str, bytes],
         now: datetime,
-        channel: str,
-        manifest: bytes,
+        put: Mapping[str, bytes],
         release: CryptoSigner,
+        dropped: Sequence[str] = (),
     ) -> None:
-        """Sign with the offline key what a channel offers from now on.
+        """Sign with the offline key what a channel, or a site on it, offers from now on.
+
+        Args:
+            offers: as of `sign`.
+            now: UTC.
+            put: name -> manifest, all of one channel.
+            release: the offline key.
+            dropped: names that are offered nothing of their own any more.
 
         Raises:
             SettingsError: this is not the key that signs for the channel.
         """
         with self.files.changing():
             self._sign(offers, now)
-            root, key = self._root(), self.protected().get(channel)
+            root, channel = self._root(), channel_of([*put, *dropped][0])
+            key = self.protected().get(channel)
             if key is None or key.keyid != release.public_key.keyid:
                 raise SettingsError(f"this key does not sign for channel {channel}")
             signers = [_key_of(root, self._keys.load()), release]
-            self._sign_others(root, signers, offers, now, offline={channel: manifest})
+            signed = with_changes(self.files.current()[channel].signed, put, dropped)
+            self.files.write_manifests(put)
+            self._sign_others(root, signers, offers, now, offline={channel: signed})
             self.files.tidy()
 
     def require_key(self) -> None:
@@ -171,14 +188,16 @@ class SignedStore:
         targets = self.files.current().get("targets")
         return protected_by(None if targets is None else targets.signed)
 
-    def promised(self) -> Mapping[str, str]:
-        """Return channel -> sha256 of the manifest that offline keys have signed for it."""
+    def promised(self) -> Mapping[str, Mapping[str, str]]:
+        """Return channel -> name -> sha256 of the manifest that offline keys have signed."""
         current = self.files.current()
         return {
-            channel: target.hashes["sha256"]
+            channel: {
+                path.removesuffix(target_of("")): target.hashes["sha256"]
+                for path, target in current[channel].signed.targets.items()
+            }
             for channel in self.protected()
             if channel in current
-            for target in current[channel].signed.targets.values()
         }
 
     def _root(self) -> Root:
@@ -216,17 +235,17 @@ class SignedStore:
         now: datetime,
         *,
         anew: bool = False,
-        offline: Mapping[str, bytes] = _NOTHING,
+        offline: Mapping[str, Targets] = _NOTHING,
     ) -> None:
         """Sign all but the root.
 
         Args:
             root: in force.
             signers: the online key, and the offline one where it is here.
-            offers: channel -> manifest; of a channel that offline keys sign it does not count.
+            offers: as of `sign`; of a channel that offline keys sign they do not count.
             now: UTC.
             anew: as of `sign`.
-            offline: channel -> manifest, signed by the offline key.
+            offline: channel -> what the offline key is to sign for it.
         """
         current = self.files.current()
         before = current.get("targets")
@@ -240,7 +259,7 @@ class SignedStore:
             if (
                 old is not None
                 and is_signed_for(by, role, old)
-                and still_says(old.signed, wanted)
+                and (still_says(old.signed, wanted) or (not may and _is_older(old.signed, wanted)))
                 and (not may or (is_fresh(old.signed, role, now) and not anew))
             ):
                 return cast("Payload", old.signed)
@@ -255,19 +274,23 @@ class SignedStore:
             return payload
 
         parts = {"targets": signed("targets", targets_for(signers[0].public_key, protected), root)}
-        self.files.write_manifests({**offers, **offline})
+        self.files.write_manifests(offers)
         for channel in protected:
             if channel in offline:
-                wanted = online_for({channel: offline[channel]})
+                wanted = offline[channel]
             elif channel in current:
                 wanted = current[channel].signed
             else:
                 raise SettingsError(f"what is signed of channel {channel} is lost or damaged")
             parts[channel] = signed(channel, wanted, parts["targets"])
-        others = {name: one for name, one in offers.items() if name not in protected}
-        parts[ONLINE] = signed(ONLINE, online_for(others), parts["targets"])
+        others = {name: one for name, one in offers.items() if channel_of(name) not in protected}
+        parts[ONLINE] = signed(ONLINE, offering(others), parts["targets"])
         snapshot = signed("snapshot", snapshot_for(parts), root)
         signed("timestamp", timestamp_for(snapshot), root)
+
+
+def _is_older(signed: Any, wanted: Any) -> bool:
+    return isinstance(wanted, Targets) and lacks_only_paths(signed, wanted)
 
 
 def online_key(root: Root) -> str:

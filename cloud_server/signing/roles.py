@@ -2,8 +2,8 @@
 
   root       whose signatures count; a robot has its first one from the kit
   targets    who may say what a channel offers: `online`
-  online     channel -> the manifest that it offers, by length and sha256; the manifest names the
-             files of the model by sha256
+  online     channel, or site on it -> the manifest that is offered, by length and sha256; the
+             manifest names the files of the model by sha256
   snapshot   the versions of targets and online that belong together
   timestamp  the newest snapshot; soon out of date, so nobody can hold newer models back unnoticed
 
@@ -30,7 +30,7 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from fleet_model.protocol.routes import target_of
+from fleet_model.protocol.routes import channel_and_site, site_offer, stored_target, target_of
 
 ONLINE = "online"
 # Until when a signature counts. The server signs again when half of it has passed. A robot whose
@@ -96,8 +96,34 @@ def targets_for(key: Key, protected: Mapping[str, Key]) -> Targets:
 
 
 def _delegated(name: str, key: Key, channel: str) -> DelegatedRole:
-    paths = [target_of(channel)]
+    paths = _paths(channel)
     return DelegatedRole(name, [key.keyid], threshold=1, terminating=True, paths=paths)
+
+
+def _paths(channel: str) -> list[str]:
+    """Return which names are a channel's; "*" stands for what has no slash."""
+    return [target_of(channel), target_of(site_offer(channel, "*"))]
+
+
+def lacks_only_paths(signed: Targets, wanted: Targets) -> bool:
+    """Return whether two say the same, but for paths that a version before did not know.
+
+    The release key signed them then, and is not here; it adds the paths when it signs again.
+    """
+    same = copy.deepcopy(wanted)
+    theirs, ours = (one.delegations and one.delegations.roles for one in (signed, same))
+    if not theirs or not ours or list(theirs) != list(ours):
+        return False
+    for name, role in ours.items():
+        if not set(theirs[name].paths or ()) <= set(role.paths or ()):
+            return False
+        role.paths = theirs[name].paths
+    return still_says(signed, same)
+
+
+def channel_of(offer: str) -> str:
+    """Return the channel of an offer."""
+    return channel_and_site(offer)[0]
 
 
 def protected_by(targets: Targets | None) -> dict[str, Key]:
@@ -112,9 +138,16 @@ def protected_by(targets: Targets | None) -> dict[str, Key]:
     }
 
 
-def online_for(offers: Mapping[str, bytes]) -> Targets:
-    """Return what channels offer; `offers` are channel -> manifest."""
+def offering(offers: Mapping[str, bytes]) -> Targets:
+    """Return what channels and sites offer; `offers` are name -> manifest."""
     return Targets(targets=dict(map(_target, sorted(offers.items()))))
+
+
+def with_changes(before: Targets, put: Mapping[str, bytes], dropped: Iterable[str]) -> Targets:
+    """Return the same offers but for those that are `put` or `dropped`, by name."""
+    gone = {target_of(name) for name in dropped}
+    kept = {path: one for path, one in before.targets.items() if path not in gone}
+    return Targets(targets=dict(sorted((kept | offering(put).targets).items())))
 
 
 def snapshot_for(parts: Mapping[str, Targets]) -> Snapshot:
@@ -156,16 +189,10 @@ def lifetime(role: str) -> timedelta:
 def manifest_names(online: Iterable[Targets]) -> set[str]:
     """Return the files of manifests that these name, below targets/."""
     every = (target for one in online for target in one.targets.values())
-    return {prefixed(target.path, target.hashes["sha256"]) for target in every}
-
-
-def prefixed(path: str, sha256: str) -> str:
-    """Return the file of a target below targets/, as a client asks for it."""
-    folder, _, name = path.rpartition("/")
-    return f"{folder}/{sha256}.{name}"
+    return {stored_target(target.path, target.hashes["sha256"]) for target in every}
 
 
 def _target(offer: tuple[str, bytes]) -> tuple[str, TargetFile]:
-    channel, manifest = offer
-    path = target_of(channel)
+    name, manifest = offer
+    path = target_of(name)
     return path, TargetFile.from_data(path, manifest, ["sha256"])

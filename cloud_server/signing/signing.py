@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 
@@ -11,7 +11,7 @@ from securesystemslib.signer import CryptoSigner
 
 from cloud_server.signing.keys import OnlineKeys
 from cloud_server.signing.repository import Offline, SignedStore
-from cloud_server.signing.roles import LIFETIME, lifetime
+from cloud_server.signing.roles import LIFETIME, channel_of, lifetime
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.kit import write_root
 from cloud_server.state.model_store import DirectoryStore
@@ -54,18 +54,23 @@ def sign(server_dir: ServerDirectory, now: datetime | None = None, *, anew: bool
     store = signed_store(server_dir)
     store.sign(offered(server_dir), now or utc_now(), anew=anew)
     write_root(server_dir)
-    for channel, digest in store.promised().items():
-        _follow(DirectoryStore(server_dir.store), channel, digest)
+    for channel, promised in store.promised().items():
+        _follow(DirectoryStore(server_dir.store), channel, promised)
 
 
-def _follow(store: DirectoryStore, channel: str, digest: str) -> None:
-    """Let a channel's file name what offline keys have signed, if a promotion was cut short."""
-    content = store.latest_bytes(channel)
-    if content is None or sha256_of(content) != digest:
-        lineage = store.offers().get(channel, (0, ""))[1]
-        for version in store.published(lineage):
-            if sha256_of(store.require(version, lineage)) == digest:
-                store.offer(channel, version, lineage)
+def _follow(store: DirectoryStore, channel: str, promised: Mapping[str, str]) -> None:
+    """Let a channel's files name what offline keys have signed, if a promotion was cut short."""
+    offers = store.offers()
+    lineage = offers.get(channel, (0, ""))[1]
+    for name, digest in promised.items():
+        content = store.latest_bytes(name)
+        if content is None or sha256_of(content) != digest:
+            for version in store.published(lineage):
+                if sha256_of(store.require(version, lineage)) == digest:
+                    store.offer(name, version, lineage)
+    for name in offers:
+        if channel_of(name) == channel and name not in promised:
+            store.withdraw(name)
 
 
 def renew(server_dir: ServerDirectory, offline: Offline) -> None:
@@ -138,8 +143,8 @@ def promote(server_dir: ServerDirectory, channel: str, version: int, release: Cr
             f"channel {channel} offers version {before}, and numbers never go back; "
             f"`cloud-server models rollback DIR {version}` makes a new number of it to promote"
         )
-    manifest = store.require(version, lineage)
-    signed_store(server_dir).promote(offered(server_dir), utc_now(), channel, manifest, release)
+    put = {channel: store.require(version, lineage)}
+    signed_store(server_dir).change(offered(server_dir), utc_now(), put, release)
     store.offer(channel, version, lineage)
 
 
@@ -149,17 +154,19 @@ def signed_store(server_dir: ServerDirectory) -> SignedStore:
 
 
 def offered(server_dir: ServerDirectory) -> dict[str, bytes]:
-    """Return channel -> manifest; a channel whose manifest is lost is left out, `status` says so.
+    """Return name of a channel, or of a site on it -> manifest.
+
+    One whose manifest is lost is left out, `status` says so.
 
     Raises:
-        BundleError: the file of a channel is damaged.
+        BundleError: the file of a channel or site is damaged.
     """
     store, found = DirectoryStore(server_dir.store), {}
-    for channel in store.channels():
+    for name in store.offers():
         with suppress(FileNotFoundError):
-            content = store.latest_bytes(channel)
+            content = store.latest_bytes(name)
             if content is not None:
-                found[channel] = content
+                found[name] = content
     return found
 
 

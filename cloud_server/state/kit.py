@@ -23,7 +23,7 @@ def write_kit(server_dir: ServerDirectory, settings: ServerSettings) -> None:
     lines = [
         "# fleetlearn robot kit: nothing here is secret",
         f"address = {toml_value(address_of(settings.network))}",
-        f"channel = {toml_value(_channel(server_dir, settings))}",
+        f"channel = {toml_value(channel_of_kit(server_dir, settings))}",
         *([f"labels = {toml_value(labels)}"] if labels else []),
     ]
     make_directory(server_dir.kit)
@@ -50,7 +50,7 @@ def _roots(server_dir: ServerDirectory) -> Sequence[Path]:
     return sorted(files, key=lambda file: int(file.name.partition(".")[0]))
 
 
-def _channel(server_dir: ServerDirectory, settings: ServerSettings) -> str:
+def channel_of_kit(server_dir: ServerDirectory, settings: ServerSettings) -> str:
     """Return what new robots follow: the channel that offline keys sign, else what runs publish."""
     signed = sorted((server_dir.store / "metadata").glob("*.targets.json"))
     protected = []
@@ -102,7 +102,7 @@ def faults_of_kit(server_dir: ServerDirectory, settings: ServerSettings) -> list
             f"kit.toml sends robots to {values.get('address')}, server.toml listens on port "
             f"{network.port} as {network.names[0]}"
         )
-    expected = _channel(server_dir, settings)
+    expected = channel_of_kit(server_dir, settings)
     if channel != expected:
         faults.append(f"kit.toml follows channel {channel}, robots are to follow {expected}")
     own = list(learned_labels(server_dir.of(settings.publish.channel)))

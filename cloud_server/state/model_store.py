@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cloud_server.state.offers.offer_files import OfferFiles
 from fleet_model.bundle import (
     MANIFEST,
     TRAINER,
@@ -34,7 +35,7 @@ class DirectoryStore:
     objects/<sha256>
     versions/000005.json           of the first lineage
     versions/detector/000005.json  of another one
-    channels/stable.json           {"version": 5}, and "lineage": "detector" unless the first
+    channels/stable.json           {"version": 5}: see offers/offer_files.py
     pins.json                      {"versions": [3], "lineages": {"detector": [1]}}
 
     Whoever changes it holds a lock, also against other processes: pruning deletes no object that a
@@ -42,7 +43,7 @@ class DirectoryStore:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self._offers = root, OfferFiles(root / "channels")
 
     def publish(
         self, bundle: Path, channel: str, trainer_files: Path, lineage: str = ""
@@ -89,16 +90,20 @@ class DirectoryStore:
             write_durably(self._manifest(number, lineage), to_json(manifest))
             return manifest
 
-    def offer(self, channel: str, version: int, lineage: str = "") -> None:
-        """Make a published version the newest model of another channel; nothing is copied.
+    def offer(self, name: str, version: int, lineage: str = "") -> None:
+        """Make a published version the newest of a channel, or of a site on it; nothing is copied.
 
         Raises:
             BundleError: it is not published.
         """
         with self._changing():
             self._require_published(version, lineage)
-            fields = {"version": version, **({"lineage": lineage} if lineage else {})}
-            write_durably(self._channel(channel), json.dumps(fields))
+            self._offers.write(name, version, lineage)
+
+    def withdraw(self, name: str) -> None:
+        """Offer nothing under a name any more; raises FileNotFoundError if nothing is."""
+        with self._changing():
+            self._offers.remove(name)
 
     def _add_version(self, bundle: Path, trainer_files: Path, lineage: str) -> Manifest:
         manifest = read_bundle(bundle)
@@ -111,14 +116,14 @@ class DirectoryStore:
         write_durably(self._manifest(manifest.version, lineage), (bundle / MANIFEST).read_bytes())
         return manifest
 
-    def latest_bytes(self, channel: str) -> bytes | None:
-        """Return the newest manifest of a channel as published; None if there is none.
+    def latest_bytes(self, name: str) -> bytes | None:
+        """Return the newest manifest of a channel, or of a site on it; None if there is none.
 
         Raises:
-            BundleError: the channel's file is damaged.
+            BundleError: the file of the offer is damaged.
         """
         try:
-            version, lineage = _offered(self._channel(channel))
+            version, lineage = self._offers.read(name)
         except FileNotFoundError:
             return None
         return self._manifest(version, lineage).read_bytes()
@@ -147,12 +152,11 @@ class DirectoryStore:
 
     def channels(self) -> dict[str, int]:
         """Return channel -> version; raises BundleError if the file of one is damaged."""
-        return {channel: version for channel, (version, _) in self.offers().items()}
+        return {name: version for name, (version, _) in self.offers().items() if "/" not in name}
 
     def offers(self) -> dict[str, tuple[int, str]]:
-        """Return channel -> (version, lineage); raises BundleError as `channels`."""
-        files = sorted((self.root / "channels").glob("*.json"))
-        return {file.stem: _offered(file) for file in files}
+        """Return name -> (version, lineage), also of sites; raises BundleError as `channels`."""
+        return self._offers.all()
 
     def pins(self, lineage: str = "") -> set[int]:
         """Return the versions of a lineage that stay until they are unpinned.
@@ -222,8 +226,9 @@ class DirectoryStore:
             for path in (self.root / "objects").iterdir():
                 if path.name not in needed:  # also what a process that was killed wrote aside
                     path.unlink()
-            for name in ("", "channels", *(f"versions/{one}" for one in self.lineages())):
+            for name in ("", *(f"versions/{one}" for one in self.lineages())):
                 remove_asides(self.root / name)
+            self._offers.tidy()
         return sorted(int(manifest.stem) for manifest in gone)
 
     def lacking(self, version: int, lineage: str = "", *, read: bool = False) -> list[str]:
@@ -298,9 +303,6 @@ class DirectoryStore:
     def _manifest(self, version: int, lineage: str) -> Path:
         return self._versions(lineage) / f"{version:06d}.json"
 
-    def _channel(self, channel: str) -> Path:
-        return self.root / "channels" / f"{channel}.json"
-
     def _objects_of(self, manifests: Iterable[Path]) -> set[str]:
         """Return the sha256 of every file that these versions and their trainers need."""
         needed = set()
@@ -336,15 +338,3 @@ class DirectoryStore:
             require_file(file, entry)
             with file.open("rb") as stream, writing(target) as copy:
                 shutil.copyfileobj(stream, copy)
-
-
-def _offered(channel: Path) -> tuple[int, str]:
-    """Return the version and the lineage in a channel's file."""
-    try:
-        fields = json.loads(channel.read_text())
-        return int(fields["version"]), str(fields.get("lineage", ""))
-    except (ValueError, TypeError, KeyError):
-        raise BundleError(
-            f"{channel}: damaged; restore it from a backup, or remove it: the next run that "
-            "publishes writes it again"
-        ) from None

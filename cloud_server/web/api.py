@@ -33,13 +33,28 @@ from fleet_model.protocol.proof import (
     fingerprint,
     utc_now,
 )
-from fleet_model.protocol.report import STANDING_HEADER, pack_standing, unpack_report
-from fleet_model.protocol.routes import CHANNEL, HELLO, METADATA, OBJECT, ROBOT, TARGET, WHOAMI
+from fleet_model.protocol.report import (
+    STANDING_HEADER,
+    RobotReport,
+    pack_standing,
+    unpack_report,
+)
+from fleet_model.protocol.routes import (
+    CHANNEL,
+    HELLO,
+    METADATA,
+    OBJECT,
+    ROBOT,
+    SITE,
+    TARGETS,
+    WHOAMI,
+    site_offer,
+)
 from fleet_model.protocol.trial import MAX_INT
 from fleet_model.protocol.version import FIRST_PROTOCOL, MAX_PROTOCOL
 
 NAME, SHA256 = re.compile(r"[a-z][a-z0-9-]{0,30}"), re.compile(r"[0-9a-f]{64}")
-SIGNED_NAME = re.compile(r"[a-z0-9-]{1,70}(\.[a-z]{1,20}){0,2}")
+SIGNED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")  # of a folder or file: no way out
 log = logging.getLogger(__name__)
 
 
@@ -242,10 +257,10 @@ def _add_signed_routes(
         """Return who may sign, or what is signed."""
         return _file(store, "metadata", name)
 
-    @router.get(TARGET)
-    def target(channel: str, name: str, robot: known) -> Response:
+    @router.get(TARGETS + "{path:path}")
+    def target(path: str, robot: known) -> Response:
         """Return a manifest by the name that is signed."""
-        return _file(store, "targets", channel, name)
+        return _file(store, "targets", *path.split("/"))
 
 
 def _file(store: DirectoryStore, *parts: str) -> Response:
@@ -254,6 +269,17 @@ def _file(store: DirectoryStore, *parts: str) -> Response:
         with suppress(FileNotFoundError, IsADirectoryError):
             return Response(store.root.joinpath(*parts).read_bytes(), media_type="application/json")
     raise HTTPException(404, f"{parts[-1][:80]} is not there")
+
+
+def _site(robot: Robot, told: RobotReport | None) -> str:
+    """Return the site by which a robot gets models: the one it keeps, if it says so."""
+    return told.models_site if told and re.fullmatch(SITE, told.models_site) else robot.site
+
+
+def _offered(store: DirectoryStore, channel: str, site: str) -> bytes | None:
+    """Return the manifest for a robot; one that verifies finds the same by itself."""
+    own = store.latest_bytes(site_offer(channel, site))
+    return store.latest_bytes(channel) if own is None else own
 
 
 def _add_model_routes(
@@ -278,7 +304,8 @@ def _add_model_routes(
             raise HTTPException(400, str(error)) from None
         authenticator.seen.looked(robot.name, active, told, protocol, agent or "")
         try:
-            content = store.latest_bytes(channel) if NAME.fullmatch(channel) else None
+            site = _site(robot, told)
+            content = _offered(store, channel, site) if NAME.fullmatch(channel) else None
             if content is not None and (protocol or FIRST_PROTOCOL) == FIRST_PROTOCOL:
                 content = older.manifest(content)
         except (BundleError, OSError, ValueError) as error:

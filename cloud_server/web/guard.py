@@ -42,7 +42,7 @@ FLEET = {
 }  # fmt: skip
 TRANSFERS = {"/v1/fleet/push-object", "/v1/fleet/pull-object"}
 # Our own routes check the robot's proof themselves, and say what is wrong with it.
-OWN = re.compile(re.escape(ROBOT) + r"(/[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*)+")
+OWN = re.compile(re.escape(ROBOT) + r"(/[A-Za-z0-9][A-Za-z0-9_.-]*)+")
 ROBOT_BODY_BYTES = 0  # our own routes take no body
 # How the names of headers begin that say who asks, for what, and how long the body is.
 DECIDING = (

@@ -52,7 +52,7 @@ class Agent:
         """
         self._settings = settings
         signed = SignedModels(settings.state / "trust", settings.server.root)
-        self._store = HttpsStore(settings.server, signed=signed)
+        self._store, self._site = HttpsStore(settings.server, signed=signed), signed.site
         self._addresses = Addresses(settings.server.address, settings.state)
         self._store.use(self._addresses.current)
         self._models = Models(settings.state / "models", settings.server.channel)
@@ -155,7 +155,10 @@ class Agent:
             self._leave_fleet()  # else its heartbeats would continue, to be refused, too
             raise
         status.server = self._store.address
+        status.models_site = self._site.get()
         log.info("the server knows this robot as %s, site %s", status.name, status.site)
+        if moved := status.moved():
+            log.warning("%s", moved)
         self._file.update_standing(self._store.standing)
         self._file.set_state("idle")
 
@@ -184,6 +187,7 @@ class Agent:
             if self._active_name != self._models.active_name:
                 self._find_active()
             self._tell_trial()
+            status.models_site = self._site.get()
             report = self._reporter.packed(status, self._store.standing.protocol)
             offer = self._store.latest(self._settings.server.channel, report)
             self._file.update_standing(self._store.standing)

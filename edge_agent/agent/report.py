@@ -40,7 +40,8 @@ class Reporter:
         """Return the report of this moment as it travels to a server of that protocol."""
         report = self._gather(status)
         if server_protocol == FIRST_PROTOCOL:  # it would refuse the whole report
-            report = report.model_copy(update={"not_installed": "", "trial": None})
+            newer = {"not_installed": "", "trial": None, "models_site": ""}
+            report = report.model_copy(update=newer)
         try:
             text = pack_report(report)
         except UpdateError as error:
@@ -62,6 +63,7 @@ class Reporter:
             software=__version__,
             not_installed=_words(status.not_installed),
             trial=TrialOutcome.model_validate(status.trial) if status.trial else None,
+            models_site=status.models_site,
             facts=self._facts(),
         )
 

@@ -29,6 +29,7 @@ class Status:
 
     name: str = ""
     site: str = ""
+    models_site: str = ""  # by which this robot chooses models; see link/kept_site.py
     state: str = "starting"  # then "idle", "training", "offline", "refused", "stopped"
     reason: str = ""  # why it is offline or refused, or has stopped by itself
     standing: str = ""  # what the server thinks of it: "approved", "pending", "suspended"
@@ -54,6 +55,20 @@ class Status:
     rounds: list[dict[str, Any]] = field(default_factory=list)
     publishes: list[dict[str, Any]] = field(default_factory=list)
     ingest: dict[str, Any] = field(default_factory=dict)  # see examples/spool/ledger.py
+
+    def moved(self) -> str:
+        """Return what to tell of a robot that the server has moved to another site; "" if not."""
+        return tell_moved(self.site, self.models_site)
+
+
+def tell_moved(site: str, models_site: str) -> str:
+    """Return what a person has to know where a robot keeps another site than the server says."""
+    if site == models_site or not site or not models_site:
+        return ""
+    return (
+        f"this robot chooses models by site {models_site}, which it was told first; the server "
+        f"says {site} now: if that is right, `edge-agent site {site}`"
+    )
 
 
 class StatusFile:

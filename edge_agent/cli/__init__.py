@@ -204,6 +204,19 @@ def rollback(config: Config = CONFIG) -> None:
     typer.echo(_installer(config).roll_back())
 
 
+@app.command()
+def site(
+    site: Annotated[str, typer.Argument(metavar="SITE", help="as the server's register has it")],
+    config: Config = CONFIG,
+) -> None:
+    """Choose models by another site: a robot keeps the one that it was told first."""
+    from edge_agent.link.kept_site import KeptSite
+    from edge_agent.robot.settings import load_settings
+
+    KeptSite(load_settings(config).state / "trust").change(site)
+    typer.echo(f"the agent chooses models by site {site} from its next poll on")
+
+
 def _installer(config: Path) -> "Installer":
     from threading import Event
 

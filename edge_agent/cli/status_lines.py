@@ -17,8 +17,7 @@ def status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     yield f"state    {answer['state']} {answer['reason']}".rstrip()
     if server := answer.get("server"):
         yield f"server   {server}"
-    if warning := answer.get("warning"):
-        yield f"WARNING  {warning}"
+    yield from _warnings(answer)
     if standing := answer.get("standing"):
         yield f"standing {standing} {answer['standing_reason']}".rstrip()
     if reason := answer["paused"]:
@@ -38,6 +37,14 @@ def status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     yield from _rounds(answer)
     if error := answer.get("last_error"):
         yield f"error    the last one, {answer['last_error_at']}: {error}"
+
+
+def _warnings(answer: Mapping[str, Any]) -> Iterator[str]:
+    from edge_agent.agent.status import tell_moved
+
+    moved = tell_moved(answer["site"], answer.get("models_site", ""))
+    for warning in filter(None, (answer.get("warning"), moved)):
+        yield f"WARNING  {warning}"
 
 
 def _store(ingest: Mapping[str, Any]) -> Iterator[str]:

@@ -124,9 +124,11 @@ class HttpsStore:
             RefusedError: the server does not know the key, or the clock is off.
             ConnectionFailed: no answer, or not the server of the kit.
         """
-        known = self._identity("POST", path_of(ROBOT, HELLO), self._token.headers())
+        name, site = self._identity("POST", path_of(ROBOT, HELLO), self._token.headers())
         self._token.used()
-        return known
+        if self._signed is not None:
+            self._signed.site.told(site)
+        return name, site
 
     def whoami(self) -> tuple[str, str]:
         """Return name and site without touching the session; raises as `hello` does."""
@@ -150,12 +152,12 @@ class HttpsStore:
             self._report_after = time.monotonic() + REPORT_AGAIN_S
             answer = self._look(channel, "")
         self.bytes_down += len(answer.content)
-        is_new, offer = answer.status == 200, self._newest if answer.status == 304 else None
-        if is_new:
+        offer = self._newest if answer.status == 304 else None
+        if answer.status == 200:
             offer = read_offer(answer.content)
         if self._signed is not None:
             signs = self.standing.signs
-            offer = self._signed.check(channel, offer, self._small, signs=signs, is_new=is_new)
+            offer = self._signed.check(channel, offer, self._small, signs=signs)
         self._newest = offer
         if answer.status != 304:  # what is not trusted, or not signed yet, is asked for again
             self._tag = answer.tag if offer and offer.content == answer.content else ""

@@ -3,6 +3,7 @@
   <state>/trust/first.json   the root that this robot began with: from the kit, else the first seen
   <state>/trust/root.json    the newest root that follows from it
   <state>/trust/*.json       timestamp, snapshot and roles as last verified: nothing older counts
+  <state>/trust/site         the site by which models are chosen: see kept_site.py
 
 A robot that was enrolled before models were signed takes the root that its server shows it first,
 over TLS with the authority of its kit. From then on it takes nothing unsigned any more.
@@ -12,20 +13,30 @@ See docs/decisions/0027-signed-models.md.
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from edge_agent.link.kept_site import KeptSite
 from edge_agent.link.tuf_process import Get, refresh, require_root
 from fleet_model.bundle import Offer, read_offer, sha256_of
 from fleet_model.durable import write_durably
 from fleet_model.errors import StorageError, TrustError
-from fleet_model.protocol.routes import METADATA, ROBOT, TARGET, path_of, target_of
+from fleet_model.protocol.routes import (
+    METADATA,
+    ROBOT,
+    TARGETS,
+    path_of,
+    site_offer,
+    stored_target,
+    target_of,
+)
 
 ROOT, FIRST = "root.json", "first.json"
 # Between two looks at the signatures while the channel offers nothing new. Who holds new models
 # back is found out by the timestamp, which counts for a day.
 REFRESH_S = 600.0
+AGAIN_S = 1.0  # the first time, where the server says something else; then longer and longer
 log = logging.getLogger(__name__)
 
 
@@ -40,20 +51,21 @@ class SignedModels:
             pinned: the root from the kit; there may be none.
         """
         self._folder, self._pinned = folder, pinned
+        self.site = KeptSite(folder)
         self._look_at = 0.0  # monotonic
+        self._again_s = AGAIN_S
+        self._asked: tuple[str, str] | None = None  # what the server said, and this robot's site
+        self._answer: Offer | None = None  # of the last check
         self._told = False
 
-    def check(
-        self, channel: str, offer: Offer | None, get: Get, *, signs: bool, is_new: bool
-    ) -> Offer | None:
-        """Return the model that is signed for a channel; None if none is.
+    def check(self, channel: str, offer: Offer | None, get: Get, *, signs: bool) -> Offer | None:
+        """Return the model that is signed for this robot on a channel; None if none is.
 
         Args:
             channel: that this robot follows.
             offer: what the server says it is; the signed one is fetched where it is another.
             get: asks the server.
             signs: whether the server says that it signs.
-            is_new: `offer` is another one than at the last call.
 
         Raises:
             TrustError: what is signed does not fit, is too old, or does not allow `offer`.
@@ -61,8 +73,9 @@ class SignedModels:
             ConnectionFailed: the server went away, or is too slow.
             StorageError: the disk cannot be written.
         """
-        if not is_new and time.monotonic() < self._look_at:
-            return offer
+        asked = "" if offer is None else sha256_of(offer.content), self.site.get()
+        if asked == self._asked and time.monotonic() < self._look_at:
+            return self._answer
         held = self._held(get, signs=signs)
         if not held:
             if not self._told:
@@ -74,25 +87,39 @@ class SignedModels:
                 "the server does not sign its models any more, as it did: a person has put it back "
                 "to an older version, or it is not the same; the active model stays"
             )
-        signed = self._signed(held, channel, get)
-        self._look_at = time.monotonic() + REFRESH_S
-        if signed is None:
-            if offer is None:
-                return None
+        said, site = asked
+        names = [site_offer(channel, site), channel] if site else [channel]
+        signed = self._signed(held, [target_of(name) for name in names], get)
+        name = next((name for name in names if target_of(name) in signed), "")
+        if not name and offer is not None:
             raise TrustError(
                 f"the server offers version {offer.manifest.version} on channel {channel}, and no "
                 "model is signed for this channel; the active model stays"
             )
-        if offer is not None and sha256_of(offer.content) == signed:
-            return offer
-        return _fetched(channel, signed, get)
+        digest = signed[target_of(name)] if name else ""
+        if digest != said:
+            offer = _fetched(name, digest, get)
+        self._wait(asked, agree=digest == said)
+        self._answer = offer
+        return offer
 
-    def _signed(self, held: dict[str, bytes], channel: str, get: Get) -> str | None:
+    def _wait(self, asked: tuple[str, str], *, agree: bool) -> None:
+        """Set the next look at the signatures.
+
+        Where the server says something else than is signed, it may sign that in a moment.
+        """
+        if agree or asked != self._asked:
+            self._again_s = AGAIN_S
+        self._asked = asked
+        self._look_at = time.monotonic() + (REFRESH_S if agree else self._again_s)
+        self._again_s = min(2 * self._again_s, REFRESH_S)
+
+    def _signed(self, held: dict[str, bytes], names: Sequence[str], get: Get) -> dict[str, str]:
         before = self._read_folder()
         try:
             base = path_of(ROBOT, METADATA, name="")
             with _disk():
-                return refresh(held, target_of(channel), base, get)
+                return refresh(held, names, base, get)
         finally:  # also of a refresh that has failed: what was verified until then
             self._write({name: held[name] for name in held if held[name] != before.get(name)})
 
@@ -117,6 +144,8 @@ class SignedModels:
     def _begin(self, root: bytes) -> None:
         """Trust a root, and nothing of before."""
         require_root(root)
+        if (self._folder / FIRST).exists():
+            self.site.begin_again()
         with _disk():
             for file in self._folder.glob("*.json"):  # durable with what is written next
                 file.unlink()
@@ -149,10 +178,10 @@ def _disk() -> Iterator[None]:
         ) from error
 
 
-def _fetched(channel: str, sha256: str, get: Get) -> Offer:
-    """Return the signed manifest of a channel."""
-    folder, _, name = target_of(channel).partition("/")
-    content = get(path_of(ROBOT, TARGET, channel=folder, name=f"{sha256}.{name}"))
+def _fetched(offer: str, sha256: str, get: Get) -> Offer:
+    """Return the signed manifest of an offer."""
+    channel = offer.partition("/")[0]
+    content = get(ROBOT + TARGETS + stored_target(target_of(offer), sha256))
     if content is None:
         raise TrustError(
             f"the model that is signed for channel {channel} is not on the server; the active "

@@ -5,7 +5,7 @@ symbolic links, so it works in a temporary folder, and what it has verified is k
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -34,14 +34,17 @@ STAYS = "the active model stays"
 
 
 def refresh(
-    held: dict[str, bytes], target: str, base: str, get: Callable[[str], bytes | None]
-) -> str | None:
-    """Return the sha256 of what is signed under a name; None if nothing is.
+    held: dict[str, bytes],
+    targets: Sequence[str],
+    base: str,
+    get: Callable[[str], bytes | None],
+) -> dict[str, str]:
+    """Return name -> sha256 of what is signed; a name under which nothing is, is left out.
 
     Args:
         held: file name -> content of what is trusted, root.json among them; what is verified here
             is added, also where the end fails.
-        target: the name.
+        targets: the names.
         base: path of the server before the names of metadata.
         get: asks the server; None: it is not there. Its errors pass.
 
@@ -49,20 +52,20 @@ def refresh(
         TrustError: what the server has does not follow from what is trusted.
     """
     fetcher = _LinkFetcher(get)
-    with TemporaryDirectory(prefix="fleetlearn-trust-") as name:
-        folder = Path(name)
+    with TemporaryDirectory(prefix="fleetlearn-trust-") as place:
+        folder = Path(place)
         for file, content in held.items():
             if file != ROOT:
                 (folder / file).write_bytes(content)
         try:
-            updater = Updater(name, base, fetcher=fetcher, config=_limits(), bootstrap=held[ROOT])
+            updater = Updater(place, base, fetcher=fetcher, config=_limits(), bootstrap=held[ROOT])
             updater.refresh()
-            info = updater.get_targetinfo(target)
+            found = {name: updater.get_targetinfo(name) for name in targets}
         except (RepositoryError, DownloadError, DeserializationError) as error:
             raise TrustError(f"{_words(error, fetcher, held)}; {STAYS}") from None
         finally:
             held |= {file.name: file.read_bytes() for file in folder.glob("*.json")}
-    return None if info is None else info.hashes["sha256"]
+    return {name: info.hashes["sha256"] for name, info in found.items() if info is not None}
 
 
 def require_root(content: bytes) -> None:

@@ -1,9 +1,10 @@
 """The client of python-tuf in a child process: what it loads is given back when it ends.
 
-  to the child    {"held": {file name: content}, "target": NAME, "base": PATH} or {"root": content}
+  to the child    {"held": {file name: content}, "targets": [NAME, ...], "base": PATH}
+                  or {"root": content}
   from the child  {"get": PATH}, any number of times, each answered by {"content": content or null}
                   or {"failed": true}
-                  {"held": ..., "sha256": ... or null, "error": "..."}: the end
+                  {"held": ..., "signed": {NAME: sha256}, "error": "..."}: the end
 
 One line of JSON each; contents are base64. The link and what this robot trusts stay the parent's.
 """
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import sys
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from edge_agent.robot.child_process import import_paths, signal_at_parents_end, take_pipes
@@ -24,9 +25,10 @@ Get = Callable[[str], "bytes | None"]  # path of the server -> content; None: it
 _COMMAND = ("-m", "edge_agent.link.tuf_process")
 
 
-def refresh(held: dict[str, bytes], target: str, base: str, get: Get) -> str | None:
-    """Return the sha256 of what is signed under a name: tuf_client.refresh, with its errors."""
-    return _ask({"held": _encoded(held), "target": target, "base": base}, held, get)
+def refresh(held: dict[str, bytes], targets: Sequence[str], base: str, get: Get) -> dict[str, str]:
+    """Return name -> sha256 of what is signed: tuf_client.refresh, with its errors."""
+    job = {"held": _encoded(held), "targets": list(targets), "base": base}
+    return _ask(job, held, get)
 
 
 def require_root(content: bytes) -> None:
@@ -34,8 +36,8 @@ def require_root(content: bytes) -> None:
     _ask({"root": _text(content)}, {}, lambda path: None)
 
 
-def _ask(job: dict[str, Any], held: dict[str, bytes], get: Get) -> str | None:
-    """Have a job done; add what it has verified to `held`, return the sha256 that it found."""
+def _ask(job: dict[str, Any], held: dict[str, bytes], get: Get) -> dict[str, str]:
+    """Have a job done; add what it has verified to `held`, return what it found signed."""
     failed: Exception | None = None
     with subprocess.Popen(
         [sys.executable, *_COMMAND],
@@ -75,7 +77,7 @@ def _ask(job: dict[str, Any], held: dict[str, bytes], get: Get) -> str | None:
         raise failed
     if end["error"]:
         raise TrustError(end["error"])
-    signed: str | None = end["sha256"]
+    signed: dict[str, str] = end["signed"]
     return signed
 
 
@@ -95,17 +97,17 @@ def main() -> None:
         content = answer["content"]
         return None if content is None else b64decode(content)
 
-    signed, error = None, ""
+    signed, error = dict[str, str](), ""
     try:
         if "root" in job:
             tuf_client.require_root(b64decode(job["root"]))
         else:
-            signed = tuf_client.refresh(held, job["target"], job["base"], get)
+            signed = tuf_client.refresh(held, job["targets"], job["base"], get)
     except TrustError as refusal:
         error = str(refusal)
     except _GetError:
         pass
-    _say(outbound, {"held": _encoded(held), "sha256": signed, "error": error})
+    _say(outbound, {"held": _encoded(held), "signed": signed, "error": error})
 
 
 class _GetError(Exception):

@@ -57,6 +57,8 @@ class RobotReport(BaseModel):
     not_installed: Annotated[_Words, StringConstraints(max_length=200)] = ""
     # What became of the last model that was tried; a server of before ignores it.
     trial: TrialOutcome | None = None
+    # The site by which it chooses models: the one that it was told first, or that a person gave.
+    models_site: Annotated[_Words, StringConstraints(max_length=63)] = ""
     # The operator's own facts, from a file on the robot: {"docked": true, "floor": 2}
     facts: Annotated[
         dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")], Fact],

@@ -9,7 +9,8 @@ ROBOT = "/fleetlearn/v1/robot"  # needs the proof of a robot's key
 HELLO, WHOAMI = "/hello", "/whoami"
 CHANNEL, OBJECT = "/channels/{channel}", "/objects/{sha256}"
 # The same names as in the store's folder: signed metadata, and what it names.
-METADATA, TARGET = "/metadata/{name}", "/targets/{channel}/{name}"
+METADATA, TARGETS = "/metadata/{name}", "/targets/"
+SITE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"  # the name of a site, whole
 
 ADMIN = "/fleetlearn/v1/admin"  # needs the admin credential
 STATUS, EVALUATIONS = "/status", "/evaluations"
@@ -22,6 +23,27 @@ def path_of(prefix: str, route: str, **parts: str) -> str:
     return prefix + route.format(**{name: quote(part, safe="") for name, part in parts.items()})
 
 
-def target_of(channel: str) -> str:
-    """Return the name under which the signed metadata has the manifest of a channel."""
-    return f"{channel}/manifest.json"
+def site_offer(channel: str, site: str) -> str:
+    """Return the name of what a channel offers to the robots of one site."""
+    return f"{channel}/sites/{site}"
+
+
+def channel_and_site(offer: str) -> tuple[str, str]:
+    """Return what a `site_offer` is of."""
+    channel, _, site = offer.partition("/sites/")
+    return channel, site
+
+
+def target_of(offer: str) -> str:
+    """Return the name under which the signed metadata has a manifest.
+
+    Args:
+        offer: a channel, or a `site_offer`.
+    """
+    return f"{offer}/manifest.json"
+
+
+def stored_target(target: str, sha256: str) -> str:
+    """Return where a target lies below targets/, as every client of TUF asks for it."""
+    folder, _, name = target.rpartition("/")
+    return f"{folder}/{sha256}.{name}"

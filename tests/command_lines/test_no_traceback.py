@@ -76,6 +76,8 @@ cloud-server keys init DIR
 cloud-server keys init DIR --offline PLACE/keys
 cloud-server keys renew DIR --keys PLACE/keys
 cloud-server models promote DIR 1 --keys PLACE/keys
+cloud-server models assign DIR 1 --site hall
+cloud-server models unassign DIR --site hall
 cloud-server labels list DIR
 cloud-server labels add DIR cone
 cloud-server labels rename DIR circle disc
@@ -89,6 +91,7 @@ edge-agent pause --config ROBOT/agent.toml
 edge-agent resume --config ROBOT/agent.toml
 edge-agent status --config ROBOT/agent.toml
 edge-agent install --config ROBOT/agent.toml
+edge-agent site hall-2 --config ROBOT/agent.toml
 edge-agent rollback --config ROBOT/agent.toml
 edge-agent predict FRAMES --bundle BUNDLE --csv PLACE/rows.csv
 edge-agent predict FRAMES --bundle BUNDLE --confusion PLACE/matrix.png

@@ -72,6 +72,7 @@ SCENARIOS = {
     "rotate-keys": "signing_scenarios:ROTATE_KEYS",
     "take-offline": "signing_scenarios:TAKE_OFFLINE",
     "promote": "signing_scenarios:PROMOTE",
+    "assign": "signing_scenarios:ASSIGN",
     "trust": "signing_scenarios:TRUST",
     "end-of-a-run": "publishing_scenarios:END_OF_A_RUN",
     "publish-newest": "publishing_scenarios:PUBLISH_NEWEST",

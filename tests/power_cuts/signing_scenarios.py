@@ -13,6 +13,7 @@ from edge_agent.link.tuf_client import refresh
 from fleet_model.bundle import Manifest, Offer, parse_manifest, sha256_of, to_json
 from fleet_model.errors import TrustError
 from fleet_model.protocol.proof import utc_now
+from fleet_model.protocol.routes import site_offer, stored_target, target_of
 
 TINY = Path(__file__).parents[1] / "data" / "tiny_bundle"
 _MANIFEST = parse_manifest((TINY / "manifest.json").read_bytes())
@@ -36,20 +37,22 @@ def _get(root: Path, path: str) -> bytes | None:
     return file.read_bytes() if file.is_file() else None
 
 
-def _signed(root: Path) -> Any:
-    """Return what a robot that was never here is given, and how many keys there are."""
+def _signed(root: Path, offer: str = "stable") -> Any:
+    """Return what a robot that was never here is given."""
     first = _get(root, "/robot/metadata/1.root.json")
     if first is None or _get(root, "/robot/metadata/timestamp.json") is None:
         return "nothing is signed"  # the server tells robots so
     held = {"root.json": first}
-    target = "stable/manifest.json"
+    target = target_of(offer)
     try:
-        digest = refresh(held, target, "/robot/metadata/", lambda path: _get(root, path))
+        signed = refresh(held, [target], "/robot/metadata/", lambda path: _get(root, path))
     except TrustError as error:
         return "refused" if "not signed by the keys" in str(error) else str(error)
-    content = _get(root, f"/robot/targets/stable/{digest}.manifest.json")
+    if not signed:
+        return "nothing of its own"
+    content = _get(root, f"/robot/targets/{stored_target(target, signed[target])}")
     assert content is not None
-    assert sha256_of(content) == digest
+    assert sha256_of(content) == signed[target]
     return parse_manifest(content).version
 
 
@@ -123,8 +126,24 @@ def _is_offline(root: Path) -> bool:
 
 def _promote(root: Path) -> None:
     offers, key = {"stable": _manifest(1)}, _offline(root).release
-    _store(root).promote(offers, utc_now(), "stable", _manifest(2), key)
+    _store(root).change(offers, utc_now(), {"stable": _manifest(2)}, key)
     mark()
+
+
+HALL = site_offer("stable", "hall-1")
+
+
+def _assign(root: Path) -> None:
+    """Give a site a version of its own, and take it away again."""
+    offers, key = {"stable": _manifest(1)}, _offline(root).release
+    _store(root).change(offers, utc_now(), {HALL: _manifest(2)}, key)
+    mark()
+    _store(root).change(offers, utc_now(), {}, key, [HALL])
+    mark()
+
+
+def _signed_at_site(root: Path) -> Any:
+    return _signed(root, HALL), _signed(root)
 
 
 def _offline_before(root: Path) -> None:
@@ -136,6 +155,7 @@ TAKE_OFFLINE = Scenario(
     prepare=_first, act=_take_offline, observe=_signed, resume=_take_offline, settled=_is_offline
 )
 PROMOTE = Scenario(prepare=_offline_before, act=_promote, observe=_signed, resume=_promote)
+ASSIGN = Scenario(prepare=_offline_before, act=_assign, observe=_signed_at_site, resume=_assign)
 
 
 # ------------------------------------------------------------------------------------- the robot
@@ -152,9 +172,7 @@ def _robot(root: Path) -> None:
 
 def _look(root: Path) -> Manifest:
     models = SignedModels(root / "trust", root / "root.json")
-    offer: Offer | None = models.check(
-        "stable", None, lambda path: _get(root, path), signs=True, is_new=True
-    )
+    offer: Offer | None = models.check("stable", None, lambda path: _get(root, path), signs=True)
     assert offer is not None
     return offer.manifest
 

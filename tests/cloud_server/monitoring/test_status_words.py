@@ -51,6 +51,19 @@ def test_a_server_on_which_nothing_happened_has_nothing_to_tell():
     assert told(robots=[robot()]) == []
 
 
+def test_sites_with_a_version_of_their_own_and_robots_that_keep_another_site_are_told():
+    moved = robot("r2", report={"models_site": "yard"})
+    assert told(assigned={"stable/sites/hall": 4}, channels={"stable": 5}, robots=[moved]) == [
+        "robots of site hall on channel stable get version 4, by `cloud-server models assign`",
+        "robot r2 gets models by site yard, which it was told first, and not by site hall: on the "
+        "robot, `edge-agent site hall`",
+    ]
+    newest = robot(active_version=6)
+    assert (
+        len(told(assigned={"stable/sites/hall": 6}, channels={"stable": 5}, robots=[newest])) == 1
+    )
+
+
 def test_what_is_missing_on_the_server_comes_before_everything():
     now = OpenRoundStatus(run="a", round=4, asked=5, answered=3, good=2, seconds_left=41.6)
 

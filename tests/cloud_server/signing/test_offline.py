@@ -52,7 +52,7 @@ def test_a_client_from_before_follows_and_promotions_reach_it(store, keys, clien
     assert (client.look(), client.look("canary")) == (b"one", b"two")
     store.sign({"stable": b"ignored", "canary": b"three"}, utc_now())
     assert (client.look(), client.look("canary")) == (b"one", b"three")
-    store.promote(OFFERS, utc_now(), "stable", b"four", keys.load("release"))
+    store.change(OFFERS, utc_now(), {"stable": b"four"}, keys.load("release"))
     assert client.look() == b"four"
 
 
@@ -106,7 +106,7 @@ def test_only_the_release_key_promotes(store, keys, client):
     take_offline(store, keys)
     for channel, key in (("stable", keys.load("root-1")), ("canary", keys.load("release"))):
         with pytest.raises(SettingsError, match=f"does not sign for channel {channel}"):
-            store.promote(OFFERS, utc_now(), channel, b"bad", key)
+            store.change(OFFERS, utc_now(), {channel: b"bad"}, key)
 
 
 def test_the_server_signs_what_it_may_and_tells_of_the_rest(store, keys, client, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from cloud_server.state import model_store
 from cloud_server.state.model_store import DirectoryStore
+from cloud_server.state.offers import offer_files
 from fleet_model.bundle import MANIFEST, TRAINER, read_bundle, sha256_of
 from fleet_model.errors import BundleError
 
@@ -149,8 +150,10 @@ def test_a_crash_before_the_channel_is_written_leaves_the_old_version(
 
         return counted
 
-    for name in ("writing", "write_durably"):
-        monkeypatch.setattr(model_store, name, count(getattr(model_store, name)))
+    for module, name in (
+        (model_store, "writing"), (model_store, "write_durably"), (offer_files, "write_durably"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, count(getattr(module, name)))
     try:
         store.publish(second, "stable", TINY)
     except PowerCut:

@@ -60,7 +60,8 @@ def test_what_is_not_known_is_left_out(settings, monkeypatch):
     settings = settings.model_copy(update={"state": settings.state / "not yet"})
     report = reported(settings)
     assert report.model_dump(exclude_none=True) == {
-        "busy": "", "trainer": "litert", "software": __version__, "not_installed": "", "facts": {}
+        "busy": "", "trainer": "litert", "software": __version__, "not_installed": "",
+        "models_site": "", "facts": {},
     }  # fmt: skip
 
 

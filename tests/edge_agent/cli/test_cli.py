@@ -251,6 +251,16 @@ def test_predictions_of_a_folder_that_is_half_damaged_end_with_13(image_folder, 
     assert LossError.exit_code == 13
 
 
+def test_a_robot_that_was_moved_says_so_until_a_person_gives_it_the_site(config):
+    state = config.parent / "state"
+    write_status(state, Status(name="r1", site="yard", models_site="hall", state="idle"))
+    told = "WARNING  this robot chooses models by site hall, which it was told first; the server"
+    assert told in type_("status", "-c", config)[0]
+    assert "chooses models by site yard" in type_("site", "yard", "-c", config)[0]
+    assert (state / "trust/site").read_text() == "yard\n"
+    assert "expected letters" in type_outside("site", "../up", "-c", config, code=2)
+
+
 def test_the_status_shows_what_became_of_new_bags(config):
     ingest = {"recordings": 9, "unreadable": 1, "frames": 90, "kept": 80, "examples": 80}
     more = {"megabytes": 3.2, "dropped": {"near duplicate": 2, "no label topic": 8}}

@@ -28,12 +28,15 @@ from cloud_server.signing.signing import (
 from cloud_server.state.model_store import DirectoryStore
 from edge_agent.cli.enroll import enroll
 from edge_agent.link import server_link, signed_models
+from edge_agent.link.kept_site import KeptSite
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.link.signed_models import SignedModels
 from edge_agent.robot.settings import ExampleSettings, load_settings
 from fleet_model.bundle import sha256_of
 from fleet_model.errors import ConnectionFailed, StorageError, TrustError
 from fleet_model.protocol.proof import utc_now
+from fleet_model.protocol.report import RobotReport, pack_report
+from fleet_model.protocol.routes import site_offer, target_of
 
 MANIFEST = "manifest.json"
 
@@ -386,6 +389,105 @@ def test_who_steals_the_server_changes_no_robot_on_a_channel_of_offline_keys(
     timestamp.sign(stolen)
     timestamp.to_file(str(server.store / "metadata" / "timestamp.json"))
     refused(robot, r"stable\.json is not signed by the keys that this robot trusts")
+
+
+# ------------------------------------------------------------------------------ models of one site
+
+HALL = site_offer("stable", "hall")
+
+
+def let_offer(server, name, version):
+    """Let a channel or a site on it offer the same files under another number."""
+    store = DirectoryStore(server.store)
+    if version not in store.published():
+        store.reissue(1, version, "2026-01-01T00:00:00")
+    store.offer(name, version)
+    sign(server)
+
+
+def test_a_robot_takes_what_is_signed_for_its_site_and_else_the_channels(robots, server):
+    robot, other = robots(), robots()
+    KeptSite(robot.trust).told("hall")
+    KeptSite(other.trust).told("yard")
+    let_offer(server, "stable", 40)
+    let_offer(server, HALL, 41)
+    assert robot.look().manifest.version == 41
+    assert other.look().manifest.version == 40
+    DirectoryStore(server.store).withdraw(HALL)
+    sign(server)
+    assert robot.look().manifest.version == 40
+
+
+def test_a_robot_that_verifies_nothing_gets_the_same_by_the_servers_answer(robots, server):
+    """Its site is the register's."""
+    robot = robots()
+    let_offer(server, HALL, 42)
+    let_offer(server, site_offer("stable", "yard"), 43)
+    store = HttpsStore(robot.settings.server)
+    assert store.latest("stable").manifest.version == 42
+    report = pack_report(RobotReport(models_site="yard"))  # it keeps another one
+    assert store.latest("stable", report).manifest.version == 43
+    store.close()
+
+
+def test_a_server_moves_no_robot_to_the_model_of_another_site_by_words(robots, server, caplog):
+    """Wrong site: what is signed for others counts for others."""
+    robot = robots()
+    store = HttpsStore(
+        robot.settings.server, signed=SignedModels(robot.trust, robot.settings.server.root)
+    )
+    name, site = store.hello()
+    assert (site, KeptSite(robot.trust).get()) == ("hall", "hall")
+    let_offer(server, HALL, 44)
+    let_offer(server, site_offer("stable", "yard"), 45)
+    assert store.latest("stable").manifest.version == 44
+    Register(server.robots).move(name, "yard")
+    assert store.hello() == (name, "yard")
+    assert store.latest("stable").manifest.version == 44
+    KeptSite(robot.trust).change("yard")  # a person: `edge-agent site yard`
+    assert store.latest("stable").manifest.version == 45
+    store.close()
+
+
+def test_a_manifest_of_another_site_in_the_place_of_its_own(robots, server):
+    robot = robots()
+    KeptSite(robot.trust).told("hall")
+    let_offer(server, HALL, 46)
+    let_offer(server, site_offer("stable", "yard"), 47)
+    freeze(server)
+    folder = server.store / "targets/stable/sites"
+    (mine,), (others,) = (folder / "hall").glob("*.json"), (folder / "yard").glob("*.json")
+    shutil.copy(others, mine)
+    (server.store / "channels/stable/sites/hall.json").write_text('{"version": 47}')
+    refused(robot, "channel stable is not the one that was signed: its manifest was changed")
+
+
+def test_who_steals_the_server_assigns_no_site_on_a_channel_of_offline_keys(
+    robots, server, tmp_path
+):
+    robot = robots()
+    KeptSite(robot.trust).told("hall")
+    keys = OfflineKeys(tmp_path / "usb", lambda name: "a word of some length")
+    offline = Offline([keys.make("root-1")], keys.make("release"))
+    take_offline(server, offline, 1, "stable", "canary")
+    (stolen,) = OnlineKeys(server.secrets).load().values()
+    manifest = DirectoryStore(server.store).require(1)
+
+    def assigned(signed):
+        signed.targets[target_of(HALL)] = TargetFile.from_data(target_of(HALL), b"", ["sha256"])
+
+    forged(server, "online", assigned, stolen)
+    assert robot.look().content == manifest  # what the online role says of `stable` is not asked
+
+
+def test_a_robot_that_is_enrolled_anew_keeps_the_site_that_it_is_told_now(robot, server, tmp_path):
+    KeptSite(robot.trust).told("hall")
+    other = signed_store(type(server)(tmp_path / "other"))
+    other.sign({"stable": b"x"}, utc_now())
+    root = (tmp_path / "other/store/metadata/1.root.json").read_bytes()
+    (robot.folder / "root.json").write_bytes(root)
+    refused(robot, "is not signed by the keys")
+    assert KeptSite(robot.trust).get() == ""
 
 
 def test_nothing_is_written_outside_of_the_robots_folder_and_nothing_is_left_aside(robot):

@@ -33,7 +33,9 @@ from edge_agent.link.tuf_process import refresh, require_root
 files = {files!r}
 require_root(files["1.root.json"])
 held = {{"root.json": files["1.root.json"]}}
-print(refresh(held, {target_of("stable")!r}, "/m/", lambda path: files.get(path[3:])))
+names = [{target_of("stable")!r}, "stable/sites/hall-1/manifest.json"]
+(name, sha256), = refresh(held, names, "/m/", lambda path: files.get(path[3:])).items()
+print(sha256)
 print(sorted(held))
 print([name for name in sys.modules if name.partition(".")[0] in ("tuf", "securesystemslib")])
 """
@@ -54,7 +56,7 @@ def test_what_was_verified_before_the_link_fails_is_kept_and_its_error_passes(fi
         return files.get(path[3:])
 
     with pytest.raises(ConnectionFailed, match="the server went away"):
-        refresh(held, target_of("stable"), "/m/", get)
+        refresh(held, [target_of("stable")], "/m/", get)
     assert held["timestamp.json"] == files["timestamp.json"]
     assert "snapshot.json" not in held
 
@@ -69,5 +71,5 @@ def test_a_child_that_dies_is_told(files, monkeypatch):
     monkeypatch.setattr(tuf_process, "_COMMAND", ["-c", "import os; os.kill(os.getpid(), 9)"])
     held = {"root.json": files["1.root.json"]}
     with pytest.raises(TrustError, match=r"ended before it answered \(code -9\); the active model"):
-        refresh(held, target_of("stable"), "/m/", files.get)
+        refresh(held, [target_of("stable")], "/m/", files.get)
     assert held == {"root.json": files["1.root.json"]}
