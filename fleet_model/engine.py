@@ -1,18 +1,22 @@
 """Run a published model. Needs LiteRT, never TensorFlow."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from fleet_model.bundle import Manifest, TensorSpec, read_bundle
-from fleet_model.errors import BundleError, SettingsError
-from fleet_model.signatures import FEATURES, INPUTS, OUTPUTS, SERVE, only, tensor_names
+from fleet_model.errors import BundleError
+from fleet_model.litert.runtime import INTERPRETER, Runtime, chosen_runtime
+from fleet_model.litert.stage import Shapes, Stage
+from fleet_model.signatures import FEATURES, INPUTS, OUTPUTS, only, tensor_names
 from fleet_model.types import Prediction, Tensor, Tensors
 from fleet_model.workload import Workload, rebuild, require_same_task
 
-Shapes: TypeAlias = Mapping[str, tuple[int, ...]]  # tensor name -> shape without the batch axis
+log = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
@@ -48,12 +52,26 @@ class TFLiteEngine:
 
     workload: Workload
     manifest: Manifest
+    runtime: Runtime  # what answers now
 
-    def __init__(self, bundle: Path, precision: str = "fp32", num_threads: int = 2) -> None:
+    def __init__(
+        self,
+        bundle: Path,
+        precision: str = "fp32",
+        num_threads: int = 2,
+        runtime: Runtime = INTERPRETER,
+    ) -> None:
         """Verify the files that `precision` needs, then load them.
 
+        Args:
+            bundle: its directory.
+            precision: "fp32" or "int8".
+            num_threads: of an answer.
+            runtime: what answers; `open_engine` takes what was measured to be best here.
+
         Raises:
-            BundleError: a file is missing, damaged or does not fit the workload.
+            BundleError: a file is missing, damaged or does not fit the workload, or `runtime`
+                cannot run it here.
         """
         manifest = read_bundle(bundle, names=())
         read_bundle(bundle, names=manifest.needed(precision))
@@ -61,8 +79,14 @@ class TFLiteEngine:
         self.workload = rebuild(manifest.workload)
         require_same_task(self.workload, manifest.described_task, f"version {manifest.version}")
         task = self.workload.task
+        self._opened = bundle, precision, num_threads
         files = [bundle / name for name in manifest.engines[precision]]
-        self._model = StagedModel(files, task.inputs, task.outputs, num_threads)
+        self._load = partial(StagedModel, files, task.inputs, task.outputs, num_threads)
+        self._model, self.runtime = self._load(opener(runtime)), runtime
+
+    def reopened(self, runtime: Runtime) -> "TFLiteEngine":
+        """Return another engine of the same model; raises BundleError."""
+        return TFLiteEngine(*self._opened, runtime)
 
     def answer(self, raw: Any) -> Answer:
         """Return the outputs for one raw input, and what they say."""
@@ -72,7 +96,15 @@ class TFLiteEngine:
 
     def run(self, inputs: Tensors) -> Tensors:
         """Return the model's outputs alone, for one encoded input; no batch axis on either."""
-        return self._model(inputs)
+        try:
+            return self._model(inputs)
+        except RuntimeError as error:
+            if self.runtime == INTERPRETER:
+                raise
+            why = str(error).partition("\n")[0]
+            log.warning("%s fails (%s): the Interpreter goes on", self.runtime.words, why)
+            self._model, self.runtime = self._load(Stage), INTERPRETER
+            return self._model(inputs)
 
     def warm_up(self) -> None:
         """Run once on zeros: the first run is slower than all others.
@@ -93,6 +125,33 @@ class TFLiteEngine:
         return self.answer(raw).predictions
 
 
+def open_engine(bundle: Path, precision: str = "fp32", num_threads: int = 2) -> TFLiteEngine:
+    """Return the engine that was measured to be best for a bundle where the agent installed it.
+
+    Raises:
+        BundleError: as TFLiteEngine, with the Interpreter.
+    """
+    runtime = chosen_runtime(bundle, precision)
+    if runtime != INTERPRETER:
+        try:
+            engine = TFLiteEngine(bundle, precision, num_threads, runtime)
+            engine.warm_up()
+        except (BundleError, RuntimeError) as error:
+            log.warning("%s %s: the Interpreter answers", runtime.words, error)
+        else:
+            return engine
+    return TFLiteEngine(bundle, precision, num_threads)
+
+
+def opener(runtime: Runtime) -> Callable[[Path, int], Stage]:
+    """Return what opens a file for a runtime."""
+    if runtime == INTERPRETER:
+        return Stage
+    from fleet_model.litert.compiled import CompiledStage
+
+    return partial(CompiledStage, accelerator=runtime.accelerator)
+
+
 class StagedModel:
     """Stages in order: each takes by name what it needs of the inputs and of the stages before."""
 
@@ -102,6 +161,7 @@ class StagedModel:
         inputs: Mapping[str, TensorSpec],
         outputs: Mapping[str, TensorSpec] | None,
         num_threads: int = 2,
+        open_stage: Callable[[Path, int], Stage] = Stage,
     ) -> None:
         """Load the stages.
 
@@ -109,12 +169,13 @@ class StagedModel:
             files: in order.
             inputs: what the first stages are given.
             outputs: what the last stage must answer; None of a trunk, whose answer is passed on.
-            num_threads: of each interpreter.
+            num_threads: of each file.
+            open_stage: loads a file.
 
         Raises:
             BundleError: a file is no stage, or one does not fit the other.
         """
-        self._stages = [Stage(file, num_threads) for file in files]
+        self._stages = [open_stage(file, num_threads) for file in files]
         self._wiring: list[tuple[Mapping[str, str], Mapping[str, str]]] = []
         known = dict(shapes_of(inputs))
         self._outputs: Sequence[str] = ()
@@ -147,69 +208,9 @@ class StagedModel:
         return {name: values[name] for name in self._outputs}
 
 
-class Stage:
-    """One .tflite file with the signature of a stage, batch 1.
-
-    Integer files are given and give float32: the tensors' own scale and zero point are applied.
-    """
-
-    def __init__(self, path: Path, num_threads: int = 2) -> None:
-        self.name = path.name
-        interpreter = open_interpreter(path, num_threads)
-        if list(interpreter.get_signature_list()) != [SERVE]:
-            raise BundleError(f"{path.name}: expected one signature, {SERVE!r}; it is no stage")
-        self._run = interpreter.get_signature_runner(SERVE)
-        self._inputs = self._run.get_input_details()
-        self._outputs = self._run.get_output_details()
-        self.inputs, self.outputs = self._shapes(self._inputs), self._shapes(self._outputs)
-
-    def __call__(self, tensors: Tensors) -> dict[str, Tensor]:
-        """Return the outputs by their names in the signature, for one input by such names."""
-        answer = self._run(
-            **{name: _quantized(tensors[name][None], d) for name, d in self._inputs.items()}
-        )
-        return {name: _dequantized(answer[name][0], d) for name, d in self._outputs.items()}
-
-    def _shapes(self, details: Mapping[str, Any]) -> Shapes:
-        shapes = {name: tuple(int(n) for n in d["shape"]) for name, d in details.items()}
-        if wrong := [name for name, shape in shapes.items() if shape[:1] != (1,)]:
-            raise BundleError(f"{self.name}: {wrong[0]} has not the batch 1 of a stage")
-        return {name: shape[1:] for name, shape in shapes.items()}
-
-
 def shapes_of(specs: Mapping[str, TensorSpec]) -> Shapes:
     """Return the shapes alone."""
     return {name: tuple(spec.shape) for name, spec in specs.items()}
-
-
-def open_interpreter(path: Path, num_threads: int = 2) -> Any:
-    """Return a LiteRT interpreter with its tensors allocated.
-
-    Raises:
-        BundleError: the file is not a model that this LiteRT can run.
-    """
-    interpreter = _interpreter_class()
-    try:
-        opened = interpreter(model_path=str(path), num_threads=num_threads)
-        opened.allocate_tensors()
-    except (ValueError, RuntimeError) as reason:
-        # The text of LiteRT may name the whole path; its first line without it says enough.
-        text = str(reason).replace(str(path), path.name).partition("\n")[0]
-        raise BundleError(f"{path.name}: LiteRT cannot run it: {text}") from None
-    return opened
-
-
-def _interpreter_class() -> Any:
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        try:
-            from tflite_runtime.interpreter import Interpreter  # older boards, Python <= 3.11
-        except ImportError:
-            raise SettingsError(
-                "no LiteRT runtime: install ai-edge-litert (older boards: tflite-runtime)"
-            ) from None
-    return Interpreter
 
 
 def _require_fitting(stage: str, verb: str, actual: Shapes, expected: Shapes) -> None:
@@ -224,19 +225,3 @@ def _require_fitting(stage: str, verb: str, actual: Shapes, expected: Shapes) ->
 
 def _written(shapes: Shapes) -> str:
     return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-
-
-def _quantized(tensor: Tensor, details: Any) -> Tensor:
-    scale, zero_point = details["quantization"]
-    if not scale:  # it is not quantized: floating point, or numbers such as those of tokens
-        return tensor.astype(details["dtype"])
-    limits = np.iinfo(details["dtype"])
-    steps = np.rint(tensor / scale) + zero_point
-    return np.asarray(np.clip(steps, limits.min, limits.max).astype(details["dtype"]))
-
-
-def _dequantized(tensor: Tensor, details: Any) -> Tensor:
-    scale, zero_point = details["quantization"]
-    if not scale:
-        return tensor.astype(np.float32) if tensor.dtype.kind == "f" else tensor
-    return np.asarray((tensor.astype(np.float32) - zero_point) * np.float32(scale))

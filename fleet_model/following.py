@@ -9,7 +9,7 @@ from typing import Any
 
 from fleet_model.bundle import Manifest
 from fleet_model.durable import pointed
-from fleet_model.engine import Answer, TFLiteEngine
+from fleet_model.engine import Answer, TFLiteEngine, open_engine
 from fleet_model.errors import FleetError
 from fleet_model.workload import Workload
 
@@ -30,7 +30,7 @@ class FollowingEngine:
         precision: str = "fp32",
         *,
         every_s: float = 1.0,
-        open_engine: Callable[[Path, str], TFLiteEngine] = TFLiteEngine,
+        open_engine: Callable[[Path, str], TFLiteEngine] = open_engine,
         switched: Callable[[TFLiteEngine], None] = lambda engine: None,
     ) -> None:
         """Load the model of now, and begin to look.
@@ -137,7 +137,7 @@ class FollowedModel:
             FollowingEngine,
             current,
             precision,
-            open_engine=partial(TFLiteEngine, num_threads=threads),
+            open_engine=partial(open_engine, num_threads=threads),
             switched=answers,
         )
         self._following: FollowingEngine | None = None

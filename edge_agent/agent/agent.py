@@ -32,6 +32,7 @@ from fleet_model.errors import (
     StorageError,
     TrustError,
 )
+from fleet_model.litert.runtime import read_choice
 from fleet_model.memory import give_back
 
 if TYPE_CHECKING:
@@ -195,6 +196,8 @@ class Agent:
                 self._hello()
             if offer is None or offer == self._active:
                 self._file.set_not_installed(self._of_another_channel())
+                self._installer.review_runtime()
+                self._tell_runtime()
                 return
             refused = self._installer.follow(self._store, offer)
         except StoppedError:
@@ -215,6 +218,7 @@ class Agent:
         log.info("version %d is active, %d bytes fetched", version, received)
         self._active_name = self._models.active_name
         self._activate(offer)
+        self._tell_runtime()
         status.not_installed = ""
         status.publishes.append({"version": version, "bytes_down": received})
         self._file.set_state("idle")
@@ -227,6 +231,13 @@ class Agent:
             self._file.status.trial = trial
             self._file.write()
 
+    def _tell_runtime(self) -> None:
+        choice = read_choice(self._models.current)
+        runtime = choice.model_dump() if choice else None
+        if runtime != self._file.status.runtime:
+            self._file.status.runtime = runtime
+            self._file.write()
+
     def _until_done(self, action: Callable[[], None]) -> None:
         """Do it until it works or the agent stops; wait longer each time, with jitter.
 
@@ -234,7 +245,7 @@ class Agent:
         lost connection while that is here, half done or waiting to be sent.
         """
         while not self._stop.is_set():
-            self.pulse.expect(3 * self._settings.install.timeout_s)  # a model on trial, three times
+            self.pulse.expect(6 * self._settings.install.timeout_s)  # most tries of one model
             try:
                 action()
             except RefusedError as error:

@@ -41,6 +41,7 @@ class Status:
     active_version: int | None = None
     not_installed: str = ""  # why the newest model is not the active one
     trial: dict[str, Any] | None = None  # TrialOutcome of the model that was tried last
+    runtime: dict[str, Any] | None = None  # RuntimeChoice of the active model
     framework_loaded: bool = False  # in the agent or its training process, ever
     idle_mb: float = 0.0  # summed PSS of the process tree
     peak_mb: float = 0.0

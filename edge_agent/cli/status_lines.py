@@ -7,7 +7,6 @@ from typing import Any
 def status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     """Say in plain words what an agent wrote; one of an earlier version wrote less."""
     from edge_agent.robot.pause import WITHOUT_REASON
-    from fleet_model.protocol.trial import TrialOutcome
 
     name = answer["name"]  # known since the server's first answer after the start
     if name:
@@ -23,14 +22,7 @@ def status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     if reason := answer["paused"]:
         given = "" if reason == WITHOUT_REASON else f"{reason}; "
         yield f"paused   {given}no training until `edge-agent resume`"
-    version = answer["active_version"]
-    yield f"version  {'none yet' if version is None else version}"
-    words = ""
-    if trial := answer.get("trial"):
-        words = TrialOutcome.model_validate(trial).words
-        yield f"trial    {words}"
-    if (reason := answer.get("not_installed")) and reason != words:
-        yield f"newest   not installed: {reason}"
+    yield from _model(answer)
     yield f"memory   {answer['idle_mb']:.0f} MB idle, {answer['peak_mb']:.0f} MB peak"
     if ingest := answer.get("ingest"):
         yield from _store(ingest)
@@ -45,6 +37,22 @@ def _warnings(answer: Mapping[str, Any]) -> Iterator[str]:
     moved = tell_moved(answer["site"], answer.get("models_site", ""))
     for warning in filter(None, (answer.get("warning"), moved)):
         yield f"WARNING  {warning}"
+
+
+def _model(answer: Mapping[str, Any]) -> Iterator[str]:
+    from fleet_model.litert.runtime import RuntimeChoice
+    from fleet_model.protocol.trial import TrialOutcome
+
+    version = answer["active_version"]
+    yield f"version  {'none yet' if version is None else version}"
+    if runtime := answer.get("runtime"):
+        yield f"runs by  {RuntimeChoice.model_validate(runtime).words}"
+    words = ""
+    if trial := answer.get("trial"):
+        words = TrialOutcome.model_validate(trial).words
+        yield f"trial    {words}"
+    if (reason := answer.get("not_installed")) and reason != words:
+        yield f"newest   not installed: {reason}"
 
 
 def _store(ingest: Mapping[str, Any]) -> Iterator[str]:

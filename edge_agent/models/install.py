@@ -3,8 +3,9 @@
     follow: stage -> try in a child process -> switch -> probation -> try again -> confirm
                           '-> refuse                         '-> give back
 
-docs/decisions/0022-models-on-trial.md has the rules. The active version is what the disk says:
-`edge-agent rollback` may change it at any time.
+docs/decisions/0022-models-on-trial.md has the rules. Before the switch the
+runtime is chosen. The active version is what the disk says: `edge-agent rollback` may change it at
+any time.
 """
 
 import logging
@@ -14,11 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 
-from edge_agent.examples.source import source_of
 from edge_agent.models.deploy import Models, name_of
-from edge_agent.models.trial_process import TrialJob, run_trial
+from edge_agent.models.runtime_choice import RuntimeChooser
+from edge_agent.models.trial_process import TrialJob, run_trial, source_fields
 from edge_agent.models.trials import Probation, TrialFile, Trials, Tried
 from edge_agent.models.verdict import Findings, judge
 from edge_agent.robot.settings import AgentSettings
@@ -30,6 +31,7 @@ from fleet_model.store import ModelStore
 MOST_TRIES = 3  # that end with what may be this machine's fault; starts during one probation
 PASSING = ("crashed", "hung", "memory", "slower")  # what may be this machine's fault
 CHECK_S = 10.0
+UNKNOWN = Findings()
 AGAIN_S = 30.0  # after a disk that could not be written
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,8 @@ class Installer:
         self._models, self._file = models, TrialFile(settings.state / "models")
         self._ended, self._make_room = ended, make_room
         self._timer: threading.Timer | None = None
+        self._runtime = RuntimeChooser(settings, ended, make_room)
+        self._reviewed = ""  # name of the version whose runtime is known
 
     @property
     def last(self) -> TrialOutcome | None:
@@ -104,6 +108,7 @@ class Installer:
         name = name_of(offer)
         if name == self._models.active_name:  # damaged, or another precision is wanted
             self._models.install(store, offer, self._precision)
+            self._keep_runtime(name)
             return ""
         tried = self._file.read().of(name)
         if tried and tried.refused and tried.outcome:
@@ -122,12 +127,23 @@ class Installer:
         version = offer.manifest.version
         if why:
             return self._refuse(name, version, found, why)
+        self._keep_runtime(name, found)  # before the switch: whoever follows reads both at once
         self._switch(name, version, found, forced=forced)
         return ""
 
+    def review_runtime(self) -> None:
+        """Choose again, once for each start, where the settings or LiteRT are others than then."""
+        name = self._models.active_name
+        if name and name != self._reviewed:
+            self._keep_runtime(name)
+
+    def _keep_runtime(self, name: str, found: Findings = UNKNOWN) -> None:
+        self._runtime.keep(self._models.folder(name), found.compiled)
+        self._reviewed = name
+
     def _try(self, name: str, running: str, tried: Tried) -> Findings:
         try:
-            return self._run(name, running)
+            return self._run(name, running, compiled=self._runtime.tries_compiled)
         except StoppedError:
             with self._changing() as trials:
                 tried.tries -= 1
@@ -265,16 +281,15 @@ class Installer:
         with self._models.disk(), self._file.locked():
             yield self._file.read()
 
-    def _run(self, name: str, running: str) -> Findings:
+    def _run(self, name: str, running: str, *, compiled: bool = False) -> Findings:
         folder = self._models.folder(running) if running else self._models.current.resolve()
-        wanted = self._settings.examples.wanted
-        source = asdict(source_of(self._settings, trains=False)) if wanted else None
         job = TrialJob(
             candidate=str(self._models.folder(name)),
             running=str(folder) if folder.exists() else "",
             precision=self._precision,
-            source=source,
+            source=source_fields(self._settings),
             examples=self._limits.examples,
+            compiled=compiled,
         )
         self._make_room()
         found = run_trial(job, self._limits, self._ended)

@@ -38,7 +38,7 @@ from fleet_model.command_line.output_file import (
     require_output,
     write_output,
 )
-from fleet_model.engine import Engine, TFLiteEngine
+from fleet_model.engine import Engine, open_engine
 from fleet_model.errors import FleetError, FrameError, SettingsError
 from fleet_model.types import Example, Metrics, Target, Tensors
 from fleet_model.workload import Workload
@@ -107,7 +107,7 @@ def predict(engine: Engine, examples: Iterable[Example], damage: DamageLog) -> I
 
 def open_bundle(bundle: Path, precision: str) -> Engine:
     """Return the LiteRT engine of a bundle; raises BundleError."""
-    return TFLiteEngine(bundle, precision)
+    return open_engine(bundle, precision)
 
 
 def run_predict(

@@ -3,7 +3,7 @@
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +32,12 @@ class Answered(NamedTuple):
     target: Tensors | None  # None: the truth is not known to this engine
 
 
-def try_model(job: TrialJob, turn: Callable[[str], None]) -> Findings:
-    """Return what a trial shows; `turn` is told whose turn it is, for this process may die.
+def try_model(
+    job: TrialJob, turn: Callable[[str], None]
+) -> tuple[Findings, TFLiteEngine, Sequence[Example]]:
+    """Return what a trial shows, the new model, and what it was tried on.
+
+    `turn` is told whose turn it is, for this process may die.
 
     Raises:
         FleetError: the new model cannot be loaded.
@@ -45,7 +49,7 @@ def try_model(job: TrialJob, turn: Callable[[str], None]) -> Findings:
     candidate = TFLiteEngine(Path(job.candidate), job.precision)
     candidate.warm_up()
     turn(EXAMPLES)
-    examples, labelled = _examples(job, candidate.workload)
+    examples, labelled = examples_for(candidate.workload, job.source, job.examples)
     pairs: list[tuple[Answered, Answered | None]] = []
     for example in examples:
         turn(CANDIDATE)
@@ -62,7 +66,8 @@ def try_model(job: TrialJob, turn: Callable[[str], None]) -> Findings:
     if running and len(labels) == 1 and len(candidate.workload.task.learned) > 1:
         turn(EXAMPLES)
         found |= _kept(candidate, running, labels.pop(), turn)
-    return Findings(running=running.manifest.version if running else None, **found)
+    version = running.manifest.version if running else None
+    return Findings(running=version, **found), candidate, examples
 
 
 def _open_running(job: TrialJob) -> TFLiteEngine | None:
@@ -78,12 +83,20 @@ def _open_running(job: TrialJob) -> TFLiteEngine | None:
     return running
 
 
-def _examples(job: TrialJob, workload: Workload) -> tuple[list[Example], bool]:
-    """Return held-out examples with a truth and True; else any frames, and False."""
-    if job.source is None or not job.examples:
+def examples_for(
+    workload: Workload, spec: Mapping[str, Any] | None, most: int
+) -> tuple[list[Example], bool]:
+    """Return held-out examples with a truth and True; else any frames, and False.
+
+    Args:
+        workload: whose truth.
+        spec: fields of SourceSpec; None: no examples.
+        most: so many, drawn with a fixed seed.
+    """
+    if spec is None or not most:
         return [], False
     task = workload.task
-    source, labels = SourceSpec(**job.source).renamed(task.former), task.learned
+    source, labels = SourceSpec(**spec).renamed(task.former), task.learned
     try:
         found = list(source.examples(labels))
         if not found and labels:
@@ -96,8 +109,8 @@ def _examples(job: TrialJob, workload: Workload) -> tuple[list[Example], bool]:
         return [], False
     truths = [one for one in found if one.held_out and _target(workload, one) is not None]
     chosen = truths or found
-    if len(chosen) > job.examples:
-        some = random.Random(0).sample(range(len(chosen)), job.examples)  # noqa: S311
+    if len(chosen) > most:
+        some = random.Random(0).sample(range(len(chosen)), most)  # noqa: S311
         chosen = [chosen[index] for index in sorted(some)]
     return chosen, bool(truths)
 
@@ -140,7 +153,10 @@ def _compared(
         found["before_ms"] = min(before.milliseconds for _, before in both)
     if not labelled or not pairs:
         if both:
-            found |= {"examples": len(both), "agreeing": sum(_best(a) == _best(b) for a, b in both)}
+            found |= {
+                "examples": len(both),
+                "agreeing": sum(best_of(a.predictions) == best_of(b.predictions) for a, b in both),
+            }
         return found
     name, better = next(iter(candidate.workload.task.measures.items()))
     found |= {"measure": name, "better": better}
@@ -212,9 +228,9 @@ def _label(engine: TFLiteEngine, sample: Sample) -> str:
     return found[0].label if found else ""
 
 
-def _best(answer: Answered) -> tuple[str, str] | None:
+def best_of(predictions: Sequence[Prediction]) -> tuple[str, str] | None:
     """Return what an answer says first; None for nothing."""
-    return next(((one.label, one.text) for one in answer.predictions), None)
+    return next(((one.label, one.text) for one in predictions), None)
 
 
 def _empty_times(candidate: TFLiteEngine, running: TFLiteEngine) -> dict[str, float]:

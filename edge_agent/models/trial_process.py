@@ -1,36 +1,20 @@
-"""Try a model in a child process that may crash, hang or grow without harm to the agent.
+"""Try a model in a child process that may crash, hang or grow without harm to the agent."""
 
-    agent: run_trial(job) --stdin: job--> child: try_model(job) --stdout: turns, findings--> agent
-
-The child ends with the agent, however that ends. Logs go to stderr.
-"""
-
-import json
 import logging
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
-import psutil
-
+from edge_agent.examples.source import source_of
 from edge_agent.models.verdict import Findings
-from edge_agent.robot.child_process import (
-    import_paths,
-    signal_at_parents_end,
-    step_aside,
-    take_pipes,
-)
-from edge_agent.robot.logs import log_to_stderr
-from edge_agent.robot.settings import InstallSettings
-from fleet_model.errors import FleetError, StoppedError
+from edge_agent.models.watched_child import Say, answer, ask
+from edge_agent.robot.model_settings import InstallSettings
+from edge_agent.robot.settings import AgentSettings
+from fleet_model.errors import FleetError
+from fleet_model.protocol.trial import WHY
 
-LOOK_S = 0.05  # between two looks at the child
+COMPILED = "compiled"  # whose turn it is
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +27,12 @@ class TrialJob:
     precision: str
     source: Mapping[str, Any] | None  # of SourceSpec; None: no examples
     examples: int  # at most
+    compiled: bool = False  # whether CompiledModel is tried, too, on the CPU
+
+
+def source_fields(settings: AgentSettings) -> dict[str, Any] | None:
+    """Return SourceSpec's fields of what this robot has to measure with; None if it has nothing."""
+    return asdict(source_of(settings, trains=False)) if settings.examples.wanted else None
 
 
 def run_trial(job: TrialJob, limits: InstallSettings, ended: threading.Event) -> Findings:
@@ -68,105 +58,42 @@ def run_trial(job: TrialJob, limits: InstallSettings, ended: threading.Event) ->
 
 def _run(job: TrialJob, limits: InstallSettings, ended: threading.Event) -> tuple[str, Findings]:
     """Return whose turn it was at the end, and what was found."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", __name__, str(os.getpid())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **import_paths()},
-        start_new_session=True,
-    )
-    answers: list[bytes] = []
-    reader = threading.Thread(target=_exchange, args=(child, job, answers), daemon=True)
-    reader.start()
-    why = _watch(child, limits, ended)
-    reader.join()
-    if why == "stopped":
-        raise StoppedError("the trial of the new model was given up")
-    turn, found = "", Findings(failed="")
-    told = False
-    for line in answers:
-        answer = json.loads(line) if line.endswith(b"\n") else {}
-        turn = answer.get("turn", turn)
-        if "found" in answer:
-            found, told = Findings(**answer["found"]), True
-    if not told:
-        found = Findings(
-            failed=why or ("memory" if child.returncode == -signal.SIGKILL else "crashed")
-        )
+    said, failed = ask(__name__, asdict(job), limits, ended)
+    turn = next((line["turn"] for line in reversed(said) if "turn" in line), "")
+    found = next((Findings(**line["found"]) for line in reversed(said) if "found" in line), None)
+    if found and turn == COMPILED and not found.compiled:
+        why = WHY[failed or "crashed"]
+        return turn, replace(found, compiled={"accelerator": "cpu", "why": why})
+    if found is None:
+        found = Findings(failed=failed or "crashed")
         log.warning("the process that tried the new model: %s", found.failed)
     return turn, found
 
 
-def _exchange(child: "subprocess.Popen[bytes]", job: TrialJob, answers: list[bytes]) -> None:
-    assert child.stdin is not None
-    assert child.stdout is not None
+def _work(asked: Mapping[str, Any], say: Say) -> None:
+    job = TrialJob(**asked)
     try:
-        child.stdin.write(json.dumps(asdict(job)).encode())
-        child.stdin.close()
-    except BrokenPipeError:
-        pass
-    answers.extend(child.stdout)
-    child.stdout.close()
+        from edge_agent.models.trial import try_model
 
-
-def _watch(
-    child: "subprocess.Popen[bytes]", limits: InstallSettings, ended: threading.Event
-) -> str:
-    """Wait for the end of the child, and kill it where it must be; return why, or ""."""
-    deadline = time.monotonic() + limits.timeout_s
-    process, most = psutil.Process(child.pid), limits.memory_mb * 1e6
-    while True:
-        try:
-            child.wait(LOOK_S)
-        except subprocess.TimeoutExpired:
-            pass
-        else:
-            return ""
-        if ended.is_set():
-            why = "stopped"
-        elif time.monotonic() > deadline:
-            why = "hung"
-        elif process.memory_info().rss > most:
-            why = "memory"
-        else:
-            continue
-        child.kill()
-        child.wait()
-        return why
-
-
-def main() -> NoReturn:
-    """Answer one job; `python -m edge_agent.models.trial_process PARENT`."""
-    signal_at_parents_end(signal.SIGKILL)
-    if os.getppid() != int(sys.argv[1]):
-        os._exit(1)  # it has ended already
-    inbound, outbound = take_pipes()
-    step_aside()
-    log_to_stderr()
-
-    def say(**answer: object) -> None:
-        try:
-            outbound.write(json.dumps(answer).encode() + b"\n")
-            outbound.flush()
-        except BrokenPipeError:
-            os._exit(1)  # the agent was killed: nobody waits for an answer
-
-    from edge_agent.models.trial import try_model
-
-    job = TrialJob(**json.loads(inbound.read()))
-    try:
-        found = try_model(job, lambda turn: say(turn=turn))
+        found, engine, examples = try_model(job, lambda turn: say(turn=turn))
     except MemoryError:
-        found = Findings(failed="memory")
+        say(found=asdict(Findings(failed="memory")))
+        return
     except FleetError as error:
         log.warning("the new model cannot be used: %s", error)
-        found = Findings(failed="unloadable")
+        say(found=asdict(Findings(failed="unloadable")))
+        return
     except Exception:
         log.exception("the new model cannot be used")
-        found = Findings(failed="crashed")
+        say(found=asdict(Findings(failed="crashed")))
+        return
     say(found=asdict(found))
-    os._exit(0)
+    if job.compiled:  # what was found stands, whatever this does
+        from edge_agent.models.runtime_trial import compare
+
+        say(turn=COMPILED)
+        say(found=asdict(replace(found, compiled=compare(engine, examples, "cpu").model_dump())))
 
 
 if __name__ == "__main__":
-    main()
+    answer(_work)

@@ -4,9 +4,11 @@ Pure functions of numbers: docs/decisions/0022-models-on-trial.md has the reason
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from edge_agent.robot.settings import InstallSettings
+from edge_agent.robot.model_settings import InstallSettings
 from fleet_model.measures import is_share, loss, noise
 
 CHANCE = 0.01  # a robot refuses one of a hundred models that are no worse, at most
@@ -35,6 +37,8 @@ class Findings:
     kept: int = 0
     before_ms: float | None = None  # shortest time of an answer
     after_ms: float | None = None
+    # Of fleet_model.litert.runtime.Measured: CompiledModel beside the Interpreter, where asked for.
+    compiled: Mapping[str, Any] | None = None
 
 
 def judge(found: Findings, limits: InstallSettings, *, by_operator: bool = False) -> str:

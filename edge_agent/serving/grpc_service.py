@@ -114,7 +114,8 @@ def _model_metadata(inference: Inference, asked: Any) -> dict[str, Any]:
     told = inference.served().metadata(asked.name, asked.version)
     parameter = message("InferParameter")
     parameters = {"labels": parameter(string_param=",".join(told["parameters"]["labels"]))}
-    parameters["precision"] = parameter(string_param=told["parameters"]["precision"])
+    for name in ("precision", "runtime"):
+        parameters[name] = parameter(string_param=told["parameters"][name])
     return {**told, "parameters": parameters}
 
 

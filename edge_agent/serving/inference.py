@@ -66,6 +66,7 @@ class Inference:
     def metrics(self) -> str:
         """Return the counts in the text format of Prometheus."""
         version = self.current.version if self.current else "none"
+        runtime = self.current.runtime if self.current else "none"
         lines = [
             "# TYPE fleetlearn_serve_requests_total counter",
             *(
@@ -75,6 +76,6 @@ class Inference:
             "# TYPE fleetlearn_serve_waiting gauge",
             f"fleetlearn_serve_waiting {self.turns.waiting}",
             "# TYPE fleetlearn_serve_model_info gauge",
-            f'fleetlearn_serve_model_info{{version="{version}"}} 1',
+            f'fleetlearn_serve_model_info{{version="{version}",runtime="{runtime}"}} 1',
         ]
         return "\n".join([*lines, ""])

@@ -44,6 +44,12 @@ class Served:
     version: str
     labels: Sequence[str]
     precision: str
+    engine: TFLiteEngine
+
+    @property
+    def runtime(self) -> str:
+        """Return what of LiteRT answers now."""
+        return self.engine.runtime.words
 
     def model(self, name: str, version: str) -> ServedModel:
         """Return a model; "" is the version of now. Raises RequestError if there is no such one."""
@@ -69,6 +75,7 @@ class Served:
             "outputs": [port.as_json() for port in model.outputs],
             "parameters": {
                 "labels": list(self.labels), "precision": self.precision, "ranges": ranges,
+                "runtime": self.runtime,
             },
         }  # fmt: skip
 
@@ -134,7 +141,7 @@ def served_models(engine: TFLiteEngine, name: str, precision: str) -> Served:
         port = Port(raw.name, raw.datatype, (-1, *raw.shape))
         raw_name = f"{name}-{raw.name}"
         models[raw_name] = ServedModel(raw_name, [port], [*outputs, *said], _reader(engine, raw))
-    return Served(models, str(engine.manifest.version), task.classes, precision)
+    return Served(models, str(engine.manifest.version), task.classes, precision, engine)
 
 
 def _port(name: str, spec: TensorSpec, low: float | None = None, high: float | None = None) -> Port:

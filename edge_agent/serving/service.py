@@ -77,7 +77,8 @@ async def _serve(settings: ServeSettings, current: Path, precision: str) -> None
 
     def answers(engine: TFLiteEngine) -> None:
         inference.current = served_models(engine, settings.name, precision)
-        log.info("serving version %s", inference.current.version)
+        served = inference.current
+        log.info("serving version %s by LiteRT's %s", served.version, served.runtime)
 
     addresses: list[Address] = []
     with _removed(addresses):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from fleet_model.bundle import MANIFEST, entry_of
-from fleet_model.engine import Stage, TFLiteEngine, open_interpreter
+from fleet_model.engine import TFLiteEngine
 from fleet_model.errors import BundleError
+from fleet_model.litert.stage import Stage, open_interpreter
 from fleet_model.types import Frame
 
 pytestmark = pytest.mark.base

@@ -10,7 +10,15 @@ from unittest import mock
 from power_cuts import Scenario
 from publishing_scenarios import LOADED, typed
 from recorder import mark
-from robot_scenarios import WORSE, make_installer, meet_servers, no_timers, offer_of, server_of
+from robot_scenarios import (
+    FINE,
+    WORSE,
+    make_installer,
+    meet_servers,
+    no_timers,
+    offer_of,
+    server_of,
+)
 
 from edge_agent.models import install
 from edge_agent.models.deploy import Models
@@ -53,7 +61,7 @@ def _end_probation(installer: Installer) -> None:
 def _begin_with_two(root: Path) -> None:
     """Be a robot that has confirmed version 2, and can go back to version 1."""
     meet_servers()
-    with _finding(Findings()):
+    with _finding(FINE):
         installer = _start(root)
         for version in (1, 2):
             _follow(installer, version)
@@ -62,7 +70,7 @@ def _begin_with_two(root: Path) -> None:
 
 def _install(root: Path) -> None:
     """Install version 3 and confirm it, from wherever an end has left it."""
-    with _finding(Findings()):
+    with _finding(FINE):
         installer = _start(root)
         if Models(root / "models").version_in_use() != 3:
             _follow(installer, 3)
@@ -79,7 +87,7 @@ def _install_worse(root: Path) -> None:
 
 def _on_probation(root: Path) -> None:
     _begin_with_two(root)
-    with _finding(Findings()):
+    with _finding(FINE):
         _follow(_start(root), 3)
 
 

@@ -117,6 +117,7 @@ def test_a_bag_of_jpegs_is_answered_while_the_model_is_switched(
     assert (level, message) == (0, "answers images")
     assert infos[1].classes == ["circle", "square", "star"]
     assert values["model version"] == "2"
+    assert values["model runs by"] == "Interpreter"
     assert values["listening to"] == "sensor_msgs/CompressedImage, reliable"
     lost = ("images without a model", "images that cannot be read", "failures")
     assert [values[name] for name in (*lost, "images lost in transport")] == ["0"] * 4

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fleet_model.bundle import Task, TensorSpec
-from fleet_model.engine import StagedModel, open_interpreter
+from fleet_model.engine import StagedModel
 from fleet_model.errors import ExportError
 from fleet_model.keras.model import KerasModel
 from fleet_model.keras.stages import Part
+from fleet_model.litert.stage import open_interpreter
 from fleet_model.signatures import (
     FEATURES,
     GRADIENT,

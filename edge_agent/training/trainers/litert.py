@@ -9,8 +9,9 @@ import numpy as np
 from edge_agent.training.feature_cache import FeatureCache, cache_of
 from edge_agent.training.trainer import Learner, evaluate, fit, threads_from_environment
 from fleet_model.bundle import TRAINER, Task, TrainerSpec
-from fleet_model.engine import StagedModel, open_interpreter
+from fleet_model.engine import StagedModel
 from fleet_model.errors import TrainingError
+from fleet_model.litert.stage import open_interpreter
 from fleet_model.signatures import (
     FEATURES,
     GRADIENT,

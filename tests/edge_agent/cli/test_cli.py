@@ -24,6 +24,7 @@ from fleet_model import __version__
 from fleet_model.durable import point_durably
 from fleet_model.errors import LossError
 from fleet_model.following import FollowingEngine
+from fleet_model.litert.runtime import Measured, RuntimeChoice
 from fleet_model.protocol.proof import fingerprint
 from fleet_model.protocol.trial import TrialOutcome
 
@@ -304,6 +305,22 @@ def test_the_status_shows_what_became_of_the_last_model_once(config):
     assert out.count("version 4 is refused: it did not answer in time\n") == 1
     assert "trial    version 4" in out
     assert json.loads(type_("status", "-c", config, "--json")[0])["trial"]["why"] == "hung"
+
+
+def test_the_status_shows_what_runs_the_model_and_what_was_measured(config):
+    gpu = Measured(accelerator="gpu", why="cannot run a.tflite: it finds no GPU")
+    cpu = Measured(accelerator="cpu", why="it is not faster", compiled_ms=4.2, interpreter_ms=4.1)
+    choice = RuntimeChoice(
+        asked="auto", accelerator="gpu", precision="fp32", litert="2.3.0", measured=[gpu, cpu]
+    )
+    write_status(config.parent / "state", Status(active_version=3, runtime=choice.model_dump()))
+    out, _ = type_("status", "-c", config)
+    assert (
+        "runs by  LiteRT Interpreter (CompiledModel on the GPU: cannot run a.tflite: it finds no "
+        "GPU; CompiledModel on the CPU: it is not faster, 4.2 ms, the Interpreter 4.1 ms)\n"
+    ) in out
+    told = json.loads(type_("status", "-c", config, "--json")[0])["runtime"]
+    assert told["chosen"] == {"name": "interpreter", "accelerator": "cpu"}
 
 
 @pytest.mark.parametrize(("path", "follows"), [("/dev/video0", True), (str(TINY), False)])

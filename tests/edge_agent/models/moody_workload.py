@@ -17,6 +17,7 @@ from fleet_model.weights import read_weights
 from fleet_model.workloads.image_classifier import ImageClassifier
 
 TINY = Path(__file__).parents[2] / "data" / "tiny_bundle"
+NOT_FASTER = {"accelerator": "cpu", "why": "it is not faster"}
 ANSWER_S = 0.02  # a slow one takes five times as long
 
 

@@ -19,14 +19,16 @@ import moody_workload
 from moody_workload import TINY, bundle, labelled_frames
 
 from cloud_server.state.model_store import DirectoryStore
-from edge_agent.models import install
+from edge_agent.models import install, runtime_choice
 from edge_agent.models.deploy import Models
 from edge_agent.models.install import Installer
 from edge_agent.models.trials import KEPT, TrialFile
 from edge_agent.models.verdict import Findings
-from edge_agent.robot.settings import AgentSettings, ExampleSettings, InstallSettings, ServerLink
+from edge_agent.robot.model_settings import EngineSettings, InstallSettings
+from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink
 from fleet_model.bundle import entry_of, read_offer
 from fleet_model.errors import BundleError, StoppedError
+from fleet_model.litert.runtime import read_choice
 
 PICTURES = 24  # half of them held out
 
@@ -95,6 +97,26 @@ def test_a_first_model_that_runs_is_confirmed_at_once(tmp_path):
     robot = Robot(tmp_path)
     assert robot.try_(1) == ""
     assert (robot.active, robot.installer.last.words) == (1, "version 1 is confirmed")
+
+
+def test_what_runs_a_model_is_measured_in_its_trial_and_again_for_other_settings(
+    tmp_path, monkeypatch
+):
+    robot = Robot(tmp_path)
+    assert robot.try_(1) == ""
+    kept = read_choice(robot.models.current)
+    (found,) = kept.measured
+    assert found.compiled_ms > 0
+    assert found.interpreter_ms > 0
+    assert kept.asked == "auto"
+
+    monkeypatch.setattr(runtime_choice, "ask", None)
+    robot.restart().installer.review_runtime()  # nothing is other than then
+    assert read_choice(robot.models.current) == kept
+    engine = EngineSettings(runtime="interpreter")
+    robot.settings = robot.settings.model_copy(update={"engine": engine})
+    robot.restart().installer.review_runtime()
+    assert read_choice(robot.models.current).asked == "interpreter"
 
 
 def test_an_equal_model_is_tried_on_held_out_examples_then_on_probation_then_confirmed(
@@ -197,7 +219,8 @@ def finds(monkeypatch):
     """Return what makes trials find something without a child process."""
 
     def find(**found):
-        monkeypatch.setattr(install, "run_trial", lambda *_: Findings(**found))
+        findings = Findings(compiled=moody_workload.NOT_FASTER, **found)
+        monkeypatch.setattr(install, "run_trial", lambda *_: findings)
 
     find()
     return find

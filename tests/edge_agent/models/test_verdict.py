@@ -5,7 +5,7 @@ import math
 import pytest
 
 from edge_agent.models.verdict import Findings, at_most, judge
-from edge_agent.robot.settings import InstallSettings
+from edge_agent.robot.model_settings import InstallSettings
 
 LIMITS = InstallSettings()  # worse by .03, agreement .3, three times slower
 

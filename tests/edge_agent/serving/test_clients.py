@@ -58,6 +58,7 @@ def test_metadata_of_rest_have_the_labels(served):
     assert served.until("/v2/models/model").json()["parameters"] == {
         "labels": ["circle", "square", "star"],
         "precision": "fp32",
+        "runtime": "Interpreter",
         "ranges": {"image": [0.0, 255.0]},
     }
     assert served.until("/v2/models").json() == {

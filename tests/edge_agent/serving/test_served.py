@@ -11,6 +11,7 @@ from edge_agent.serving.served import served_models
 from fleet_model.bundle import Task, TensorSpec
 from fleet_model.engine import Answer
 from fleet_model.errors import FrameError, SettingsError
+from fleet_model.litert.runtime import INTERPRETER
 from fleet_model.types import Encoded, Prediction
 
 pytestmark = pytest.mark.base
@@ -46,7 +47,7 @@ class Engine:
 
     def __init__(self, workload, gives=2.0):
         self.workload, self.manifest = workload, SimpleNamespace(version=4)
-        self._gives = gives
+        self._gives, self.runtime = gives, INTERPRETER
 
     def run(self, inputs):
         return {"length": np.float32([self._gives * inputs["tokens"][0]])}
@@ -79,6 +80,7 @@ def test_a_workload_without_images_is_served_by_its_tensors_and_by_what_it_reads
     ]
     assert served.metadata("words", "4")["parameters"] == {
         "labels": [], "precision": "int8", "ranges": {"tokens": [0, 9]},
+        "runtime": "Interpreter",
     }  # fmt: skip
 
 

@@ -13,10 +13,33 @@ import httpx
 import numpy as np
 import pytest
 from service_manager import ServiceManager
+from tiny_versions import write_versions
+
+from fleet_model.litert.runtime import Runtime, RuntimeChoice, litert_version, write_choice
 
 IMAGE = {"name": "image", "shape": [1, 32, 32, 3], "datatype": "FP32", "data": [0.0] * 3072}
 BODY = {"inputs": [IMAGE]}
 INFER = "/v2/models/model/infer"
+
+
+def test_what_runs_the_model_is_what_was_measured_and_is_told(serve):
+    choice = RuntimeChoice(
+        asked="compiled", accelerator="cpu", precision="fp32", litert=litert_version(),
+        chosen=Runtime("compiled"),
+    )  # fmt: skip
+    with serve() as server:
+        plain = server.until("/v2/models/model").json()
+        answer = server.client().post(INFER, json=BODY).json()
+        write_versions(server.models, 2)
+        write_choice(server.models / "versions" / "2", choice)
+        server.install(2)
+        until = lambda told: told.json()["versions"] == ["2"]  # noqa: E731
+        told = server.until("/v2/models/model", until).json()["parameters"]["runtime"]
+        assert (plain["parameters"]["runtime"], told) == ("Interpreter", "CompiledModel on the CPU")
+        info = 'model_info{version="2",runtime="CompiledModel on the CPU"} 1'
+        assert info in server.until("/metrics").text
+        again = server.client().post(INFER, json=BODY).json()
+        assert again["outputs"] == answer["outputs"]
 
 
 @pytest.mark.client

@@ -12,6 +12,7 @@ from edge_agent.training.trainers.keras import KerasTrainer
 from edge_agent.training.trainers.litert import LiteRTTrainer
 from fleet_model.bundle import WorkloadSpec, parse_trainer
 from fleet_model.engine import TFLiteEngine
+from fleet_model.litert.runtime import INTERPRETER, Runtime
 from fleet_model.types import Checkpoint, TrainConfig
 from fleet_model.weights import read_weights
 
@@ -83,13 +84,14 @@ def test_keras_and_litert_send_the_same_update(export, scope, part):
         assert litert.metrics[measure] == pytest.approx(keras.metrics[measure], abs=1e-4)
 
 
+@pytest.mark.parametrize("runtime", [INTERPRETER, Runtime("compiled")], ids=lambda one: one.name)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_an_engine_answers_all_outputs_by_name(export, precision):
+def test_an_engine_answers_all_outputs_by_name(export, precision, runtime):
     from gripper.keras_model import GripperModel
     from gripper.source import recorded
 
     _, bundle, metrics = export("grip")
-    engine = TFLiteEngine(bundle, precision)
+    engine = TFLiteEngine(bundle, precision, runtime=runtime)
     model = GripperModel(engine.workload).build()
     for grip in recorded(seed=3, count=5):
         rows = {name: row[None] for name, row in engine.workload.encode(grip).inputs.items()}

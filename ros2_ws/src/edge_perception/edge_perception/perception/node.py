@@ -94,6 +94,7 @@ class PerceptionNode(ManagedNode):
         engine = self._model.engine
         values: dict[str, object] = {
             "model version": engine.manifest.version if engine else "none",
+            "model runs by": engine.runtime.words if engine else "none",
             "enabled": self._enabled,
         }
         if self._images:

@@ -49,7 +49,7 @@ class Publications:
         )
         info.header.stamp = self._node.get_clock().now().to_msg()
         self._model_info.publish(info)
-        name = f"{manifest.workload.name}, {self._precision}"
+        name = f"{manifest.workload.name}, {self._precision}, {engine.runtime.words}"
         self._node.get_logger().info(f"model version {manifest.version} answers ({name})")
 
     def send(self, result: Result) -> None:
