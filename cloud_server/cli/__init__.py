@@ -9,6 +9,7 @@ from cloud_server.cli import (
     robot_commands,
     simulate_commands,
     status_commands,
+    sync_command,
     token_commands,
 )
 from cloud_server.cli.runs import evaluate_command, run_commands
@@ -40,6 +41,7 @@ robot_commands.app.add_typer(token_commands.app, name="token")
 model_commands.app.command()(channel_commands.promote)
 model_commands.app.command()(channel_commands.assign)
 model_commands.app.command()(channel_commands.unassign)
+model_commands.app.command("sync")(sync_command.models_sync)
 app.add_typer(model_commands.app, name="models")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(label_commands.app, name="labels")

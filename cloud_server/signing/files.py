@@ -93,6 +93,16 @@ class SignedFiles:
             if not file.exists() or file.read_bytes() != manifest:
                 write_durably(file, manifest)
 
+    def everything(self) -> dict[str, bytes]:
+        """Return every file that robots may ask for, by its name below the store."""
+        found = {}
+        with self.changing():
+            for folder in (self._metadata, self._targets):
+                for file in folder.rglob("*.json"):
+                    if file.name[0] != ".":
+                        found[str(file.relative_to(self._store))] = file.read_bytes()
+        return found
+
     def tidy(self) -> None:
         """Remove what no robot asks for any more."""
         roles = {name.split(".")[1] for name in self._names("*.*.json")} - {"root"}

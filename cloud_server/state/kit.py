@@ -24,6 +24,7 @@ def write_kit(server_dir: ServerDirectory, settings: ServerSettings) -> None:
         "# fleetlearn robot kit: nothing here is secret",
         f"address = {toml_value(address_of(settings.network))}",
         f"channel = {toml_value(channel_of_kit(server_dir, settings))}",
+        *([f"models = {toml_value(settings.network.models)}"] if settings.network.models else []),
         *([f"labels = {toml_value(labels)}"] if labels else []),
     ]
     make_directory(server_dir.kit)
@@ -105,6 +106,8 @@ def faults_of_kit(server_dir: ServerDirectory, settings: ServerSettings) -> list
     expected = channel_of_kit(server_dir, settings)
     if channel != expected:
         faults.append(f"kit.toml follows channel {channel}, robots are to follow {expected}")
+    if values.get("models", "") != network.models:
+        faults.append("kit.toml names another place for models than network.models")
     own = list(learned_labels(server_dir.of(settings.publish.channel)))
     if values.get("labels", own) != own:
         faults.append("kit.toml lists other labels than the newest model learns")

@@ -218,7 +218,7 @@ class DirectoryStore:
                 for version in published:
                     stays = version in kept or (version, lineage) in offers
                     (stay if stays else gone).append(self._manifest(version, lineage))
-            needed = self._objects_of(stay)
+            needed = self.objects_of(stay)
             for manifest in gone:
                 manifest.unlink()
             for folder in {manifest.parent for manifest in gone}:
@@ -303,7 +303,7 @@ class DirectoryStore:
     def _manifest(self, version: int, lineage: str) -> Path:
         return self._versions(lineage) / f"{version:06d}.json"
 
-    def _objects_of(self, manifests: Iterable[Path]) -> set[str]:
+    def objects_of(self, manifests: Iterable[Path]) -> set[str]:
         """Return the sha256 of every file that these versions and their trainers need."""
         needed = set()
         for path in manifests:

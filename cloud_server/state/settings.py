@@ -15,6 +15,7 @@ from cloud_server.state.learning_settings import (
     TrainingSettings,
 )
 from fleet_model.errors import SettingsError
+from fleet_model.protocol.routes import store_address
 from fleet_model.settings import (
     Expected,
     Former,
@@ -29,6 +30,7 @@ ENVIRONMENT = "FLEETLEARN_"  # FLEETLEARN_TRAINING__LEARNING_RATE=0.05 overrides
 
 
 def _split(value: Any) -> Any:
+    """Return the parts of a variable of the environment, with commas between; a list as it is."""
     if not isinstance(value, str):
         return value
     return [part.strip() for part in value.split(",") if part.strip()]  # "": nobody is named
@@ -50,6 +52,13 @@ HostName = Annotated[
     AfterValidator(_no_port),
     Expected("a host name or an IP address, without a port"),
 ]
+HostNames = Annotated[tuple[HostName, ...], BeforeValidator(_split)]
+
+Address = Annotated[
+    str,
+    Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"),
+    Expected("host:port, e.g. robots.example:9443"),
+]
 Channel = Annotated[
     str,
     Field(pattern=r"^[a-z][a-z0-9-]{0,30}$"),
@@ -57,14 +66,6 @@ Channel = Annotated[
 ]
 # A variable of the environment holds a list with commas between.
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-HostNames = Annotated[tuple[HostName, ...], BeforeValidator(_split)]
-
-
-Address = Annotated[
-    str,
-    Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"),
-    Expected("host:port, e.g. robots.example:9443"),
-]
 
 
 class NetworkSettings(Section):
@@ -85,6 +86,15 @@ class NetworkSettings(Section):
         description="Where the server will be: robots learn it while this address still answers, "
         "and go there when only that one does.",
         examples=["robots.example:9443"],
+    )
+    models: Annotated[
+        str,
+        AfterValidator(store_address),
+        Expected("https://host/folder, or a bucket as s3://bucket/folder"),
+    ] = Field(
+        default="",
+        description="Where robots of new kits fetch models, if not here; `cloud-server models "
+        "sync` brings them there.",
     )
 
 
@@ -238,11 +248,6 @@ class ServerSettings(Section):
         )
 
 
-def url_host(name: str) -> str:
-    """Return a host name or address as it stands in a URL: IPv6 addresses in brackets."""
-    return f"[{name}]" if ":" in name else name
-
-
 def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> ServerSettings:
     """Read server.toml and the environment over it.
 
@@ -278,3 +283,8 @@ def server_toml(
         "Settings of this server. Unknown keys are refused at start.\n"
         f"A variable of the environment overrides a key, e.g. {ENVIRONMENT}TRAINING__EPOCHS=3",
     )
+
+
+def url_host(name: str) -> str:
+    """Return a host name or address as it stands in a URL: IPv6 addresses in brackets."""
+    return f"[{name}]" if ":" in name else name

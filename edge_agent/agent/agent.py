@@ -16,6 +16,7 @@ from edge_agent.agent.pulse import Pulse
 from edge_agent.agent.report import Reporter
 from edge_agent.agent.status import StatusFile
 from edge_agent.link.addresses import Addresses
+from edge_agent.link.elsewhere import open_elsewhere
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.link.signed_models import SignedModels
 from edge_agent.models.deploy import Models
@@ -53,7 +54,10 @@ class Agent:
         """
         self._settings = settings
         signed = SignedModels(settings.state / "trust", settings.server.root)
-        self._store, self._site = HttpsStore(settings.server, signed=signed), signed.site
+        self._store = HttpsStore(
+            settings.server, signed=signed, elsewhere=open_elsewhere(settings.server)
+        )
+        self._site = signed.site
         self._addresses = Addresses(settings.server.address, settings.state)
         self._store.use(self._addresses.current)
         self._models = Models(settings.state / "models", settings.server.channel)
@@ -204,9 +208,7 @@ class Agent:
             return
         except (BundleError, StorageError, TrustError) as error:
             self._fetched += self._store.bytes_down - before
-            log.error("the newest model is not installed: %s", error)
-            self._file.set_not_installed(str(error))
-            self._look_at = time.monotonic() + self._install_backoff.next_s()
+            self._put_off(error)
             return
         received, self._fetched = self._fetched + self._store.bytes_down - before, 0
         self._install_backoff.reset()
@@ -223,6 +225,12 @@ class Agent:
         status.publishes.append({"version": version, "bytes_down": received})
         self._file.set_state("idle")
         give_back()
+
+    def _put_off(self, error: FleetError) -> None:
+        log.error("the newest model is not installed: %s", error)
+        self._file.update_standing(self._store.standing)  # the server has answered all the same
+        self._file.set_not_installed(str(error))
+        self._look_at = time.monotonic() + self._install_backoff.next_s()
 
     def _tell_trial(self) -> None:
         last = self._installer.last

@@ -15,7 +15,7 @@ from edge_agent.cli.serve_command import serve
 from edge_agent.cli.status_lines import status_lines
 from edge_agent.data.frames.source import is_live, source_path
 from fleet_model.command_line.app import make_app, run_app, show_findings
-from fleet_model.errors import BundleError, LossError
+from fleet_model.errors import BundleError, LossError, SettingsError
 
 if TYPE_CHECKING:
     from edge_agent.models.install import Installer
@@ -51,6 +51,10 @@ def enroll(
     name: Annotated[
         str, typer.Option(help="name for the robot, if the kit has a token; default: host name")
     ] = "",
+    models: Annotated[
+        str,
+        typer.Option(help="https://host/folder or s3://bucket/folder, if the server has no models"),
+    ] = "",
     json_output: Json = False,
 ) -> None:
     """Make this robot's key and settings; print the public key that the server must admit.
@@ -64,10 +68,15 @@ def enroll(
     from edge_agent.robot.join_token import has_token, machine_name
     from edge_agent.robot.settings import ExampleSettings, load_settings
     from fleet_model.protocol.proof import fingerprint
+    from fleet_model.protocol.routes import store_address
 
     require_label_file(label_topic)
     if label_topic and Path(label_topic).exists():
         label_topic = str(Path(label_topic).absolute())
+    try:
+        place = store_address(models)
+    except ValueError as error:
+        raise SettingsError(f"--models {models}: {error}") from None
     kit = kit.parent if kit.name == "kit.toml" else kit
     paths = tuple(path if is_live(path) else path.absolute() for path in examples or ())
     settings = ExampleSettings(
@@ -76,7 +85,7 @@ def enroll(
         label_topic=label_topic,
         spool=spool and spool.absolute(),
     )
-    line = make(kit, directory, settings, train=train, name=name)
+    line = make(kit, directory, settings, train=train, name=name, models=place)
     config = load_settings(directory / "agent.toml", {})
     found = look_at_examples(config, labels_of_kit(kit)) if train else []
     if json_output:

@@ -3,16 +3,19 @@
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from edge_agent.agent.status import read_status
 from edge_agent.examples.look import look_at_examples
 from edge_agent.link.addresses import Addresses
+from edge_agent.link.elsewhere import open_elsewhere
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import AgentSettings
 from fleet_model.command_line.app import Finding
 from fleet_model.errors import FleetError
+from fleet_model.protocol.routes import METADATA, path_of
 from fleet_model.workload import rebuild
 
 ENROLL = "run `edge-agent enroll` in an empty folder, or copy the file from a backup"
@@ -25,7 +28,7 @@ def examine(settings: AgentSettings, labels: Sequence[str] = ()) -> list[Finding
         settings: of this robot; the agent may run.
         labels: that the fleet learns; without them those of the installed model.
     """
-    found = [*_server(settings)]
+    found = [*_server(settings), *_models_elsewhere(settings)]
     model, known = _model(settings)
     found.append(model)
     if not settings.training.enabled:
@@ -54,6 +57,23 @@ def _server(settings: AgentSettings) -> Iterator[Finding]:
     else:
         reason = standing.reason or "no reason given"
         yield Finding("server", "warn", f"{known}: {standing.state}", reason)
+
+
+def _models_elsewhere(settings: AgentSettings) -> Iterator[Finding]:
+    try:
+        elsewhere = open_elsewhere(settings.server)
+        if elsewhere is None:
+            return
+        with closing(elsewhere):
+            found = elsewhere.small(path_of("", METADATA, name="timestamp.json"))
+    except FleetError as error:
+        yield Finding("models", "fail", str(error), "see server.models in agent.toml")
+        return
+    if found is None:
+        text = f"{elsewhere.name} has no metadata/timestamp.json below the folder of server.models"
+        yield Finding("models", "fail", text, "on the server: `cloud-server models sync`")
+    else:
+        yield Finding("models", "ok", f"are fetched from {elsewhere.name}, which answers")
 
 
 def _model(settings: AgentSettings) -> tuple[Finding, Sequence[str]]:

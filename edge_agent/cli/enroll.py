@@ -5,7 +5,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edge_agent.robot.join_token import JoinToken
-from edge_agent.robot.settings import ExampleSettings, ServerLink, agent_toml
+from edge_agent.robot.server_settings import ServerLink
+from edge_agent.robot.settings import ExampleSettings, agent_toml
 from fleet_model.durable import make_directory, write_durably
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import make_key, public_line, read_key
@@ -13,13 +14,20 @@ from fleet_model.settings import explain, read_toml
 
 
 def enroll(
-    kit: Path, directory: Path, examples: ExampleSettings, *, train: bool, name: str = ""
+    kit: Path,
+    directory: Path,
+    examples: ExampleSettings,
+    *,
+    train: bool,
+    name: str = "",
+    models: str = "",
 ) -> str:
     """Write robot.key, ca.crt, root.json, agent.toml into `directory`; return the public key line.
 
     The token of a kit comes along, with a `name` for the robot (default: of this machine).
-    Running it again keeps the key, so that a robot the server knows stays known. Where only the key
-    is gone, it is made anew, and agent.toml stays.
+    `models` is where they are fetched, in the place of what the kit says. Running it again keeps
+    the key, so that a robot the server knows stays known. Where only the key is gone, it is made
+    anew, and agent.toml stays.
 
     Raises:
         SettingsError: the kit is not one, the directory has other settings already, or cannot be
@@ -42,7 +50,8 @@ def enroll(
             write_durably(directory / "root.json", root)
         JoinToken(directory).take(kit, name)
         if not has_settings:  # else only the key was lost: the settings stay
-            toml = agent_toml(link.address, link.channel, examples, train=train)
+            place = models or link.models
+            toml = agent_toml(link.address, link.channel, examples, train=train, models=place)
             write_durably(settings, toml)
     except OSError as error:
         raise SettingsError(f"{directory}: cannot be written ({error.strerror})") from None
@@ -50,10 +59,10 @@ def enroll(
 
 
 def _read_kit(kit: Path) -> tuple[ServerLink, bytes, bytes | None]:
-    """Return address and channel, checked, the CA certificate, and the root if there is one."""
+    """Return what kit.toml says, checked, the CA certificate, and the root if there is one."""
     try:
         values = read_toml(kit / "kit.toml")
-        given = {name: values[name] for name in ("address", "channel") if name in values}
+        given = {name: values[name] for name in ("address", "channel", "models") if name in values}
         link = ServerLink.model_validate(given)
         root = kit / "root.json"  # kits of servers that do not sign have none
         return link, (kit / "ca.crt").read_bytes(), root.read_bytes() if root.exists() else None

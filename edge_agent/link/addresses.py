@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from edge_agent.robot.settings import Address
+from edge_agent.robot.server_settings import Address
 from fleet_model.durable import write_durably
 
 FILE = "server-address.json"  # in the state directory

@@ -4,13 +4,16 @@ A robot on a bad link would never get a file of gigabytes if each break began at
 verified as a whole at its end, so it does not matter which connection, process or year it is from.
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fleet_model.bundle import FileEntry, sha256_of_file
 from fleet_model.durable import name_durably
-from fleet_model.errors import BundleError
+from fleet_model.errors import BundleError, ConnectionFailed
 from fleet_model.store import PART
+
+log = logging.getLogger(__name__)
 
 
 class Download:
@@ -86,3 +89,41 @@ class Download:
     def discard(self) -> None:
         """Forget what has arrived."""
         self._part.unlink(missing_ok=True)
+
+
+def fetch_whole(download: Download, rest: Callable[[Download], None], who: str) -> None:
+    """Fetch what is missing of a file, and give it its name.
+
+    If what came in pieces is not the file, it is fetched once more from its start.
+
+    Args:
+        download: of the file.
+        rest: fetches once what is missing; its errors pass.
+        who: sends it, for words.
+
+    Raises:
+        BundleError: it was changed on the way; the part is removed.
+        ConnectionFailed: it broke off; the part stays.
+    """
+    sha256, in_pieces = download.entry.sha256, download.size > 0
+    digest = _once(download, rest, who)
+    if digest != sha256 and in_pieces:
+        log.warning("object %s: its pieces do not fit; fetching it from the start", sha256[:12])
+        digest = _once(download, rest, who)
+    if digest != sha256:
+        raise BundleError(
+            f"object {sha256[:12]}: arrived with sha256 {digest[:12]}; it was changed or damaged "
+            "on the way, the active model stays"
+        )
+
+
+def _once(download: Download, rest: Callable[[Download], None], who: str) -> str:
+    """Fetch what is missing of a file, if anything is; return the sha256 of all that came."""
+    if not download.has_all:
+        rest(download)
+        if not download.has_all:
+            raise ConnectionFailed(
+                f"{who} sent {download.size} of the {download.entry.size_bytes} bytes of object "
+                f"{download.entry.sha256[:12]}"
+            )
+    return download.finish()

@@ -13,11 +13,13 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_agent.link.download import Download
+from edge_agent.link import answers
+from edge_agent.link.download import Download, fetch_whole
+from edge_agent.link.elsewhere import Elsewhere
 from edge_agent.link.signed_models import SignedModels
 from edge_agent.robot.join_token import JoinToken
-from edge_agent.robot.settings import ServerLink
-from fleet_model.bundle import MAX_JSON_BYTES, FileEntry, Offer, read_offer
+from edge_agent.robot.server_settings import ServerLink
+from fleet_model.bundle import FileEntry, Offer, read_offer
 from fleet_model.errors import (
     BundleError,
     ConnectionFailed,
@@ -49,12 +51,11 @@ if TYPE_CHECKING:
 
     import httpx
 
-SILENCE_S = 30.0  # a server that says nothing for so long is gone
-PATIENCE_S, SLOWEST_BYTES_S = 60.0, 1000  # an answer that trickles in more slowly is given up
 MAX_DETAIL = 1000  # characters of the server's own words; a refusal with the key is about 450
 REPORT_AGAIN_S = 600.0  # after a server did not take a report
 WHOLE, PARTS = (200, 304, 404), (200, 206, 404, 416)  # statuses that are answers
 SAME_TIME_S = 2.0  # an answer's date is of whole seconds, and may be one old
+DOUBT = "; is it a fleetlearn server, and of this version?"
 log = logging.getLogger(__name__)
 
 
@@ -73,6 +74,7 @@ class HttpsStore:
         link: ServerLink,
         now: Callable[[], datetime] = utc_now,
         signed: SignedModels | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         """Read key and trust; nothing is sent yet.
 
@@ -80,6 +82,7 @@ class HttpsStore:
             link: the robot's settings.
             now: the robot's clock; the server refuses proofs of another time.
             signed: verifies what a channel offers; None is for those that look at no channel.
+            elsewhere: has models and their signatures, in the place of the server.
 
         Raises:
             SettingsError: no key, no readable CA certificate, or an address that is none.
@@ -99,18 +102,23 @@ class HttpsStore:
         self._token = JoinToken(link.key.parent)
         try:
             self._client = httpx.Client(
-                base_url=f"https://{link.address}", verify=context, timeout=SILENCE_S
+                base_url=f"https://{link.address}", verify=context, timeout=answers.SILENCE_S
             )
         except (httpx.InvalidURL, ValueError) as error:
             raise SettingsError(f"server.address {link.address}: {error}") from None
-        self._signed = signed
+        self._signed, self._elsewhere = signed, elsewhere
         self._tag, self._newest = "", None  # type: str, Offer | None
         self._report_after = 0.0  # monotonic: no report before
         self.active_version: int | None = None  # sent to the server with every look
         self.standing = Standing()  # what the server thinks of this robot, of its last answer
         self.server_ahead_s = 0.0  # of this robot's clock; 0 also for what is too little to tell
-        self.bytes_down = 0
+        self._received = 0
         self._agent = secrets.token_hex(8)  # tells this process from another one with the same key
+
+    @property
+    def bytes_down(self) -> int:
+        """Return how many bytes have come, from the server and from elsewhere."""
+        return self._received + (self._elsewhere.bytes_down if self._elsewhere else 0)
 
     def use(self, address: str) -> None:
         """Send further requests there; the same server is trusted as before."""
@@ -151,13 +159,13 @@ class HttpsStore:
             log.warning("the server does not take this robot's report: %s", error)
             self._report_after = time.monotonic() + REPORT_AGAIN_S
             answer = self._look(channel, "")
-        self.bytes_down += len(answer.content)
+        self._received += len(answer.content)
         offer = self._newest if answer.status == 304 else None
         if answer.status == 200:
             offer = read_offer(answer.content)
         if self._signed is not None:
-            signs = self.standing.signs
-            offer = self._signed.check(channel, offer, self._small, signs=signs)
+            signs, away = self.standing.signs, self._elsewhere
+            offer = self._signed.check(channel, offer, self._small, signs=signs, elsewhere=away)
         self._newest = offer
         if answer.status != 304:  # what is not trusted, or not signed yet, is asked for again
             self._tag = answer.tag if offer and offer.content == answer.content else ""
@@ -173,34 +181,16 @@ class HttpsStore:
             BundleError: it is no longer published, or was changed on the way; the part is removed.
             ConnectionFailed: it broke off; the part stays.
         """
-        download = Download(FileEntry(sha256=sha256, size_bytes=size_bytes), into)
-        before = self.bytes_down
-        in_pieces = download.size > 0
-        digest = self._whole(download)
-        if digest != sha256 and in_pieces:
-            log.warning("object %s: its pieces do not fit; fetching it from the start", sha256[:12])
-            digest = self._whole(download)
-        if digest != sha256:
-            raise BundleError(
-                f"object {sha256[:12]}: arrived with sha256 {digest[:12]}; it was changed or "
-                "damaged on the way, the active model stays"
-            )
+        entry, before = FileEntry(sha256=sha256, size_bytes=size_bytes), self.bytes_down
+        if self._elsewhere is None or not self._elsewhere.fetch(entry, into):
+            fetch_whole(Download(entry, into), self._rest, self.address)
         return self.bytes_down - before
 
-    def _whole(self, download: Download) -> str:
-        """Fetch what is missing of a file, if anything is; return the sha256 of all that came."""
-        if not download.has_all:
-            entry = download.entry
-            path = path_of(ROBOT, OBJECT, sha256=entry.sha256)
-            with self._open("GET", path, download.headers()) as response:
-                self._require_expected(response, download)
-                download.append(self._counted(response, entry.size_bytes))
-            if not download.has_all:
-                raise ConnectionFailed(
-                    f"{self.address} sent {download.size} of the {entry.size_bytes} bytes of "
-                    f"object {entry.sha256[:12]}"
-                )
-        return download.finish()
+    def _rest(self, download: Download) -> None:
+        path = path_of(ROBOT, OBJECT, sha256=download.entry.sha256)
+        with self._open("GET", path, download.headers()) as response:
+            self._require_expected(response, download)
+            download.append(self._counted(response, download.entry.size_bytes))
 
     def _require_expected(self, response: "httpx.Response", download: Download) -> None:
         """Raise unless the answer continues what has arrived, or is the whole file."""
@@ -217,13 +207,15 @@ class HttpsStore:
             raise self._stranger(f"status {status} for a part of a file")
 
     def _counted(self, response: "httpx.Response", size_bytes: int) -> "Iterator[bytes]":
-        for block in self._blocks(response, size_bytes):
-            self.bytes_down += len(block)
+        for block in answers.blocks(response, size_bytes, self.address):
+            self._received += len(block)
             yield block
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         self._client.close()
+        if self._elsewhere is not None:
+            self._elsewhere.close()
 
     def _look(self, channel: str, report: str) -> _Answer:
         about = {
@@ -238,9 +230,9 @@ class HttpsStore:
         return self._request("GET", f"{path}?{query}" if query else path, headers)
 
     def _small(self, path: str) -> bytes | None:
-        """Return a small file of the server; None if it is not there."""
-        answer = self._request("GET", path)
-        self.bytes_down += len(answer.content)
+        """Return a small file of the server's store; None if it is not there."""
+        answer = self._request("GET", ROBOT + path)
+        self._received += len(answer.content)
         return answer.content if answer.status == 200 else None
 
     def _identity(
@@ -259,20 +251,7 @@ class HttpsStore:
             return _Answer(response.status_code, content, response.headers.get("etag", ""))
 
     def _read(self, response: "httpx.Response") -> bytes:
-        content = b""
-        for block in self._blocks(response, MAX_JSON_BYTES):
-            content += block
-            if len(content) > MAX_JSON_BYTES:
-                raise self._stranger(f"more than {MAX_JSON_BYTES} bytes")
-        return content
-
-    def _blocks(self, response: "httpx.Response", size_bytes: int) -> "Iterator[bytes]":
-        """Yield the body as it is sent: nothing is unpacked, and its time is limited."""
-        end = time.monotonic() + PATIENCE_S + size_bytes / SLOWEST_BYTES_S
-        for block in response.iter_raw():
-            yield block
-            if time.monotonic() > end:
-                raise ConnectionFailed(f"{self.address} answers too slowly")
+        return answers.small(response, self.address, DOUBT)
 
     @contextmanager
     def _open(
@@ -332,9 +311,7 @@ class HttpsStore:
         return ConnectionFailed(f"no answer from {self.address} ({text})")
 
     def _stranger(self, what: str) -> ConnectionFailed:
-        return ConnectionFailed(
-            f"{self.address} answers {what}; is it a fleetlearn server, and of this version?"
-        )
+        return ConnectionFailed(f"{self.address} answers {what}{DOUBT}")
 
     def _reason(self, status: int, content: bytes) -> str:
         mine = fingerprint(public_line(self.key.public_key()))

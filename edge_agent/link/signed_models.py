@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from edge_agent.link.elsewhere import Elsewhere
 from edge_agent.link.kept_site import KeptSite
 from edge_agent.link.tuf_process import Get, refresh, require_root
 from fleet_model.bundle import Offer, read_offer, sha256_of
@@ -24,7 +25,6 @@ from fleet_model.durable import write_durably
 from fleet_model.errors import StorageError, TrustError
 from fleet_model.protocol.routes import (
     METADATA,
-    ROBOT,
     TARGETS,
     path_of,
     site_offer,
@@ -37,6 +37,7 @@ ROOT, FIRST = "root.json", "first.json"
 # back is found out by the timestamp, which counts for a day.
 REFRESH_S = 600.0
 AGAIN_S = 1.0  # the first time, where the server says something else; then longer and longer
+BEHIND_S = 60.0  # the longest, where another place than the server lags behind it
 log = logging.getLogger(__name__)
 
 
@@ -58,7 +59,15 @@ class SignedModels:
         self._answer: Offer | None = None  # of the last check
         self._told = False
 
-    def check(self, channel: str, offer: Offer | None, get: Get, *, signs: bool) -> Offer | None:
+    def check(
+        self,
+        channel: str,
+        offer: Offer | None,
+        get: Get,
+        *,
+        signs: bool,
+        elsewhere: Elsewhere | None = None,
+    ) -> Offer | None:
         """Return the model that is signed for this robot on a channel; None if none is.
 
         Args:
@@ -66,6 +75,7 @@ class SignedModels:
             offer: what the server says it is; the signed one is fetched where it is another.
             get: asks the server.
             signs: whether the server says that it signs.
+            elsewhere: is asked in the place of the server, but for the first root.
 
         Raises:
             TrustError: what is signed does not fit, is too old, or does not allow `offer`.
@@ -87,7 +97,19 @@ class SignedModels:
                 "the server does not sign its models any more, as it did: a person has put it back "
                 "to an older version, or it is not the same; the active model stays"
             )
-        said, site = asked
+        try:
+            found = self._signed_for(channel, offer, held, elsewhere.small if elsewhere else get)
+        except TrustError as error:
+            raise (TrustError(f"{elsewhere.name}: {error}") if elsewhere else error) from None
+        self._wait(asked, BEHIND_S if elsewhere else REFRESH_S, agree=found == offer)
+        self._answer = found
+        return found
+
+    def _signed_for(
+        self, channel: str, offer: Offer | None, held: dict[str, bytes], get: Get
+    ) -> Offer | None:
+        """Return what is signed for this robot: `offer`, or what is fetched in its place."""
+        site = self.site.get()
         names = [site_offer(channel, site), channel] if site else [channel]
         signed = self._signed(held, [target_of(name) for name in names], get)
         name = next((name for name in names if target_of(name) in signed), "")
@@ -97,13 +119,11 @@ class SignedModels:
                 "model is signed for this channel; the active model stays"
             )
         digest = signed[target_of(name)] if name else ""
-        if digest != said:
-            offer = _fetched(name, digest, get)
-        self._wait(asked, agree=digest == said)
-        self._answer = offer
-        return offer
+        if not digest or (offer is not None and sha256_of(offer.content) == digest):
+            return offer
+        return _fetched(name, digest, get)
 
-    def _wait(self, asked: tuple[str, str], *, agree: bool) -> None:
+    def _wait(self, asked: tuple[str, str], most_s: float, *, agree: bool) -> None:
         """Set the next look at the signatures.
 
         Where the server says something else than is signed, it may sign that in a moment.
@@ -112,12 +132,12 @@ class SignedModels:
             self._again_s = AGAIN_S
         self._asked = asked
         self._look_at = time.monotonic() + (REFRESH_S if agree else self._again_s)
-        self._again_s = min(2 * self._again_s, REFRESH_S)
+        self._again_s = min(2 * self._again_s, most_s)
 
     def _signed(self, held: dict[str, bytes], names: Sequence[str], get: Get) -> dict[str, str]:
         before = self._read_folder()
         try:
-            base = path_of(ROBOT, METADATA, name="")
+            base = path_of("", METADATA, name="")
             with _disk():
                 return refresh(held, names, base, get)
         finally:  # also of a refresh that has failed: what was verified until then
@@ -133,7 +153,7 @@ class SignedModels:
             return held
         root = pinned
         if root is None and signs:
-            root = get(path_of(ROBOT, METADATA, name="1.root.json"))
+            root = get(path_of("", METADATA, name="1.root.json"))
         if root is None:
             return {}
         if pinned is None:
@@ -181,7 +201,7 @@ def _disk() -> Iterator[None]:
 def _fetched(offer: str, sha256: str, get: Get) -> Offer:
     """Return the signed manifest of an offer."""
     channel = offer.partition("/")[0]
-    content = get(ROBOT + TARGETS + stored_target(target_of(offer), sha256))
+    content = get(TARGETS + stored_target(target_of(offer), sha256))
     if content is None:
         raise TrustError(
             f"the model that is signed for channel {channel} is not on the server; the active "

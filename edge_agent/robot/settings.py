@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from edge_agent.data.frames.source import is_live
 from edge_agent.robot.model_settings import EngineSettings, InstallSettings
 from edge_agent.robot.serve_settings import ServeSettings
+from edge_agent.robot.server_settings import OptionalPath, ServerLink
 from edge_agent.robot.train_when import TrainWhen
 from fleet_model.settings import (
-    Expected,
     Options,
     Section,
     Words,
@@ -26,60 +26,12 @@ FRAMES = "frames"  # the source of examples that is built in
 ENVIRONMENT = "EDGE_AGENT_"  # EDGE_AGENT_TRAINING__TRAINER=keras overrides [training]
 
 
-def _address(text: str) -> str:
-    if not 0 < int(text.rpartition(":")[2]) < 65536:
-        raise ValueError("expected a port from 1 to 65535")
-    return text
-
-
 def _paths(value: Any) -> Any:
     return [path for path in value.split(os.pathsep) if path] if isinstance(value, str) else value
 
 
-def _no_path(value: Any) -> Any:
-    return None if value == "" else value
-
-
-Address = Annotated[
-    str,
-    Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"),
-    AfterValidator(_address),
-    Expected("host:port, e.g. robots.example:8443 or [fe80::1]:8443"),
-]
-Channel = Annotated[
-    str,
-    Field(pattern=r"^[a-z][a-z0-9-]{0,30}$"),
-    Expected("lower-case letters, digits and -, at most 31, a letter first"),
-]
 # An environment variable holds a list as PATH does: /bags/monday:/bags/tuesday
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_paths)]
-OptionalPath = Annotated[Path | None, BeforeValidator(_no_path)]  # "" is none: TOML has no null
-
-
-class ServerLink(Section):
-    """Where the server is and how it is trusted."""
-
-    address: Address = Field(description="Where the server listens.")
-    ca: Path = Field(
-        default=Path("ca.crt"), description="The server's own authority, from the kit."
-    )
-    root: Path = Field(
-        default=Path("root.json"),
-        description="The keys that sign models, from the kit; without it, those that the server "
-        "shows first.",
-    )
-    key: Path = Field(
-        default=Path("robot.key"),
-        description="This robot's private key; it never leaves this machine.",
-    )
-    channel: Channel = Field(
-        default="stable", description="The published models that this robot runs."
-    )
-    superlink: Address | None = Field(
-        default=None,
-        description="Where rounds are asked for, if the server has a SuperLink apart.",
-        examples=["localhost:9092"],
-    )
 
 
 class ExampleSettings(Section):
@@ -244,6 +196,7 @@ def _absolute(settings: AgentSettings, folder: Path) -> AgentSettings:
                     "ca": folder / server.ca,
                     "root": folder / server.root,
                     "key": folder / server.key,
+                    "models_ca": server.models_ca and folder / server.models_ca,
                 }
             ),
             "examples": examples.model_copy(
@@ -265,10 +218,12 @@ def _topic_or_path(label_topic: str, folder: Path) -> str:
     return str(folder / label_topic) if named else label_topic
 
 
-def agent_toml(address: str, channel: str, examples: ExampleSettings, *, train: bool) -> str:
+def agent_toml(
+    address: str, channel: str, examples: ExampleSettings, *, train: bool, models: str = ""
+) -> str:
     """Return the commented agent.toml that `enroll` writes."""
     settings = AgentSettings(
-        server=ServerLink(address=address, channel=channel),
+        server=ServerLink(address=address, channel=channel, models=models),
         examples=examples,
         training=TrainSettings(enabled=train),
     )

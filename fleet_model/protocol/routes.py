@@ -3,7 +3,7 @@
 Flower's fleet API lies beside them (cloud_server/web/guard.py lists its paths).
 """
 
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 ROBOT = "/fleetlearn/v1/robot"  # needs the proof of a robot's key
 HELLO, WHOAMI = "/hello", "/whoami"
@@ -47,3 +47,23 @@ def stored_target(target: str, sha256: str) -> str:
     """Return where a target lies below targets/, as every client of TUF asks for it."""
     folder, _, name = target.rpartition("/")
     return f"{folder}/{sha256}.{name}"
+
+
+def store_address(text: str) -> str:
+    """Return the address of a store of models elsewhere, without / at its end; "" is none.
+
+    Raises:
+        ValueError: it is none that robots may ask.
+    """
+    text = text.rstrip("/") if not text.endswith("://") else text
+    parts = urlsplit(text)
+    if text and (not parts.scheme or "://" not in text or set(text) & set(" \t\n?#")):
+        raise ValueError("expected https://host/folder, or a bucket as s3://bucket/folder")
+    if parts.scheme == "http":
+        raise ValueError("expected https://: over http everybody on the way sees the models")
+    if "@" in parts.netloc:
+        raise ValueError(
+            "expected no name and password in it: a bucket takes them from its own variables, as "
+            "AWS_ACCESS_KEY_ID"
+        )
+    return text

@@ -41,6 +41,7 @@ cloud-server renew-certificate DIR
 cloud-server backup DIR PLACE/fleet.tar
 cloud-server restore PLACE/fleet.tar PLACE/restored
 cloud-server start DIR
+cloud-server models sync DIR PLACE/served
 cloud-server runs list DIR
 cloud-server runs show DIR 20260101-120000
 cloud-server runs stop DIR 20260101-120000

@@ -39,6 +39,7 @@ COVERED = {
     ),
     "cloud-server init DIR --channel": ("tests/cloud_server/cli/test_cli.py", '"--channel"'),
     "cloud-server init fleet --workload": ("tests/end_to_end/test_foreign_workload.py", "--set"),
+    "cloud-server models sync": ("tests/cloud_server/signing/test_sync.py", '"models", "sync"'),
     "cloud-server labels add": ("tests/end_to_end/test_added_labels.py", '"labels", "add"'),
     "cloud-server labels rename": ("tests/cloud_server/cli/test_cli.py", '"labels", "rename"'),
     "cloud-server robots add fleet --from": ("tests/cloud_server/cli/test_cli.py", "--from"),

@@ -21,7 +21,7 @@ from cloud_server.robots.register import Register
 from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
 from edge_agent.cli.enroll import enroll
-from edge_agent.link import server_link
+from edge_agent.link import answers
 from edge_agent.link.download import Download
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.robot.settings import ExampleSettings, ServerLink, load_settings
@@ -402,9 +402,9 @@ def test_a_bad_server_gets_nothing_but_our_own_errors(
     hostile, link_to, tmp_path, monkeypatch, answer, call
 ):
     if answer in ENDLESS:
-        monkeypatch.setattr(server_link, "SILENCE_S", 0.3)
-        monkeypatch.setattr(server_link, "PATIENCE_S", 0.3)
-        monkeypatch.setattr(server_link, "SLOWEST_BYTES_S", 1e7)
+        monkeypatch.setattr(answers, "SILENCE_S", 0.3)
+        monkeypatch.setattr(answers, "PATIENCE_S", 0.3)
+        monkeypatch.setattr(answers, "SLOWEST_BYTES_S", 1e7)
     hostile.answer = ANSWERS[answer]
     store = HttpsStore(link_to(hostile))
     if (answer, call) in QUIET:

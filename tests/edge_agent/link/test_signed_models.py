@@ -27,7 +27,7 @@ from cloud_server.signing.signing import (
 )
 from cloud_server.state.model_store import DirectoryStore
 from edge_agent.cli.enroll import enroll
-from edge_agent.link import server_link, signed_models
+from edge_agent.link import answers, signed_models
 from edge_agent.link.kept_site import KeptSite
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.link.signed_models import SignedModels
@@ -298,7 +298,7 @@ def test_endless_metadata(robots, server):
 
 def test_slow_metadata(robots, monkeypatch):
     robot = robots()
-    monkeypatch.setattr(server_link, "PATIENCE_S", -1000.0)
+    monkeypatch.setattr(answers, "PATIENCE_S", -1000.0)
     with pytest.raises(ConnectionFailed, match="too slowly"):
         robot.look()
 
