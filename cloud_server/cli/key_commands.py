@@ -123,9 +123,16 @@ def keys_status(directory: Directory, json_output: Json = False) -> None:
         typer.echo(json.dumps({"roles": roles, "wrong": wrong}))
         return
     if roles:
-        columns = ("role", "signed with", "key is in", "number", "counts until (UTC)")
+        columns = ("role", "signed with", "key is in", "number", "counts until (UTC)", "offers")
         rows = [
-            (one["role"], ", ".join(one["keys"]), one["place"], str(one["version"]), one["until"])
+            (
+                one["role"],
+                ", ".join(one["keys"]),
+                one["place"],
+                str(one["version"]),
+                one["until"],
+                ", ".join(f"{name}: {version}" for name, version in one["offers"].items()),
+            )
             for one in roles
         ]
         table(columns, rows)
@@ -140,6 +147,7 @@ def _roles(server_dir: "ServerDirectory") -> list[dict[str, Any]]:
     from cloud_server.signing.signing import signed_store
 
     here = {keyid[:SHOWN] for keyid in OnlineKeys(server_dir.secrets).load()}
+    files = signed_store(server_dir).files
     return [
         {
             "role": role,
@@ -147,8 +155,9 @@ def _roles(server_dir: "ServerDirectory") -> list[dict[str, Any]]:
             "place": _place({keyid[:SHOWN] for keyid in one.signatures}, here),
             "version": one.signed.version,
             "until": f"{one.signed.expires:%Y-%m-%d %H:%M}",
+            "offers": files.offers_of(one.signed),
         }
-        for role, one in signed_store(server_dir).files.current().items()
+        for role, one in files.current().items()
     ]
 
 
@@ -202,7 +211,9 @@ def _passphrase(*, confirm: bool = False) -> str:
         "passphrase of the offline keys", hide_input=True, confirmation_prompt=confirm, err=True
     )
     if confirm and len(word) < SHORTEST:
-        raise SettingsError(f"the passphrase has {len(word)} characters, expected {SHORTEST}")
+        raise SettingsError(
+            f"the passphrase has {len(word)} characters, expected at least {SHORTEST}"
+        )
     return str(word)
 
 

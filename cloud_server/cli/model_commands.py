@@ -19,9 +19,10 @@ from cloud_server.cli.terminal import (
 from fleet_model.errors import BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cloud_server.models.release_log import Release
+    from cloud_server.signing.signed_by import Signature
     from cloud_server.state.directory import ServerDirectory
     from cloud_server.state.model_store import DirectoryStore
     from cloud_server.state.settings import PublishSettings, ServerSettings
@@ -50,6 +51,7 @@ def models_list(directory: Directory, json_output: Json = False) -> None:
     """List the published versions, and those that are withheld."""
     store = _store(directory)
     known = {name: _known(directory, name) for name in store.lineages()}
+    signed = {name: _signed(directory, name) for name in store.lineages()}
     versions = [(name, one) for name in store.lineages() for one in store.versions(name)]
     withheld = [
         (name, release)
@@ -59,7 +61,10 @@ def models_list(directory: Directory, json_output: Json = False) -> None:
     ]
     if json_output:
         values = [
-            m.model_dump(mode="json") | _lineage_json(name) | _release_json(known[name], m.version)
+            m.model_dump(mode="json")
+            | _lineage_json(name)
+            | _release_json(known[name], m.version)
+            | {"signatures": [one.model_dump() for one in signed[name].get(m.version, ())]}
             for name, m in versions
         ]
         answer = {
@@ -79,6 +84,7 @@ def models_list(directory: Directory, json_output: Json = False) -> None:
             ", ".join(name for name, one in offers.items() if one == (m.version, lineage)),
             "yes" if m.version in pins[lineage] else "",
             _published_by(known[lineage].get(m.version)),
+            _signed_by(signed[lineage].get(m.version, ())),
             _held_out(known[lineage].get(m.version)),
             m.workload.name,
             f"{sum(entry.size_bytes for entry in m.files.values()) / 1e6:.1f} MB",
@@ -86,8 +92,8 @@ def models_list(directory: Directory, json_output: Json = False) -> None:
         for lineage, m in versions
     ]
     columns = (
-        "version", "created (UTC)", "channel", "pinned", "published by", "held-out", "workload",
-        "files",
+        "version", "created (UTC)", "channel", "pinned", "published by", "signed by", "held-out",
+        "workload", "files",
     )  # fmt: skip
     table(columns, rows)
     for _, release in withheld:
@@ -247,6 +253,19 @@ def _known(directory: Path, lineage: str) -> "Mapping[int, Release]":
     return ReleaseLog(ServerDirectory(directory, lineage).releases).by_version()
 
 
+def _signed(directory: Path, lineage: str) -> "Mapping[int, list[Signature]]":
+    from cloud_server.signing.signed_by import signatures
+    from cloud_server.state.directory import ServerDirectory
+
+    return signatures(ServerDirectory(directory, lineage))
+
+
+def _signed_by(signed: "Sequence[Signature]") -> str:
+    """Return the keys, the last one of each channel, in few words."""
+    newest = {one.channel: one for one in signed}
+    return ", ".join(dict.fromkeys(f"{one.key} ({one.role})" for one in newest.values()))
+
+
 def _lineage_json(lineage: str) -> dict[str, Any]:
     return {"lineage": lineage} if lineage else {}
 
@@ -287,6 +306,7 @@ def _about(directory: Path, version: int, channel: str) -> dict[str, Any]:
         "after": {} if release is None else release.after,
         "reasons": [] if release is None else [one.words for one in release.reasons],
         "warnings": [] if release is None else [one.words for one in release.warnings],
+        "signed": [one.words for one in _signed(directory, lineage).get(version, ())],
         "created_at": None if manifest is None else manifest.created_at,
         "classes": [] if manifest is None else list(manifest.described_task.classes),
         "files": {} if manifest is None else {n: e.sha256 for n, e in manifest.files.items()},

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cloud_server.report import charts
 from cloud_server.report.markup import Html, el, in_words, section, size, whole
-from cloud_server.report.results import Reply, Results, Robot, Round, Summary, mean
+from cloud_server.report.results import Reply, Results, Robot, Round, SignedBy, Summary, mean
 from cloud_server.report.sections import (
     about_section,
     by_site,
@@ -15,10 +15,12 @@ from cloud_server.report.sections import (
     measured,
     page,
     running,
+    signatures_section,
     trials_section,
 )
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register
+from cloud_server.signing.signed_by import Signature, signatures
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.history_file import newest_lines
 from cloud_server.state.model_store import DirectoryStore
@@ -30,6 +32,7 @@ from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import utc_now
 
 ROUNDS = 200  # the newest: a page of thousands is drawn by no browser
+SIGNATURES = 50  # the newest
 ROBOTS = 24  # lines in a chart that one can still tell apart; the fleet's mean is of all
 
 
@@ -68,6 +71,7 @@ def write_fleet_report(server_dir: ServerDirectory, path: Path) -> int:
             trials_section(results),
             curves_section(results, ROBOTS),
             costs_section(results),
+            signatures_section(results),
             about_section(results),
         ),
     )
@@ -139,10 +143,18 @@ def _results(server_dir: ServerDirectory, records: list[RoundRecord]) -> Results
             rounds=len(records),
             robots=tuple(robots),
             published_version=None if manifest is None else manifest.manifest.version,
+            signatures=tuple(
+                SignedBy.model_validate(one.model_dump())
+                for one in sorted(_signed(server_dir), key=lambda one: one.at)[-SIGNATURES:]
+            ),
         ),
         history=rounds,
         about=about,
     )
+
+
+def _signed(server_dir: ServerDirectory) -> list[Signature]:
+    return [one for of in signatures(server_dir).values() for one in of]
 
 
 def _hero(results: Results) -> Html:

@@ -44,6 +44,16 @@ class Unseen(Part):
     single_robot_mean: float | None = None
 
 
+class SignedBy(Part):
+    """Who signed a version for a channel."""
+
+    version: int
+    channel: str
+    role: str
+    key: str
+    at: float  # Unix time
+
+
 class Summary(Part):
     """The run as a whole."""
 
@@ -53,6 +63,7 @@ class Summary(Part):
     unseen: Unseen = Unseen()
     published_version: int | None = None
     planted_version: int | None = None  # a bad one that was published on purpose
+    signatures: tuple[SignedBy, ...] = ()
 
 
 class Reply(Part):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 
 from cloud_server.report import charts
 from cloud_server.report.markup import (
@@ -181,6 +182,31 @@ def trials_section(results: Results, about: Mapping[int, str] | None = None) -> 
         "switch, and again after it. What is worse is refused or given back, and the robot keeps "
         "what it had. Robots send kinds and numbers, never examples.",
         el("div", *figures, class_="stack words"),
+    )
+
+
+def signatures_section(results: Results) -> Html:
+    """Show which version is signed by whom; nothing where nothing is signed."""
+    signed = results.summary.signatures
+    if not signed:
+        return Html("")
+    rows = [
+        (
+            str(one.version),
+            one.channel,
+            one.key,
+            one.role,
+            f"{datetime.fromtimestamp(one.at, timezone.utc):%Y-%m-%d %H:%M:%S}",
+        )
+        for one in signed
+    ]
+    grid = table(("Version", "Channel", "Key", "Role", "Signed (UTC)"), rows)
+    return section(
+        "Who signed what",
+        "Robots install only what is signed for their channel, by the keys of their kit or those "
+        "that followed them. The role online is the server's own key; a role with the name of a "
+        "channel is a key that a person keeps.",
+        el("div", grid, class_="card"),
     )
 
 

@@ -19,9 +19,9 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
 from cloud_server.signing.roles import manifest_names
-from fleet_model.bundle import sha256_of
+from fleet_model.bundle import parse_manifest, sha256_of
 from fleet_model.durable import remove_asides, write_durably
-from fleet_model.errors import SettingsError
+from fleet_model.errors import BundleError, SettingsError
 from fleet_model.protocol.routes import stored_target, target_of
 
 KEPT = 3  # files of one role: a robot may be between timestamp and snapshot
@@ -102,6 +102,21 @@ class SignedFiles:
                     if file.name[0] != ".":
                         found[str(file.relative_to(self._store))] = file.read_bytes()
         return found
+
+    def _version_of(self, target: str, sha256: str) -> int | None:
+        """Return the version in a signed manifest; None if it is lost or damaged."""
+        with suppress(OSError, BundleError):
+            content = (self._targets / stored_target(target, sha256)).read_bytes()
+            return parse_manifest(content).version
+        return None
+
+    def offers_of(self, role: Any) -> dict[str, int | None]:
+        """Return channel, or site of one -> version that a role names; none but of Targets."""
+        targets = role.targets if isinstance(role, Targets) else {}
+        return {
+            path.rpartition("/")[0]: self._version_of(path, target.hashes["sha256"])
+            for path, target in targets.items()
+        }
 
     def tidy(self) -> None:
         """Remove what no robot asks for any more."""

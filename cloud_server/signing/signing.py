@@ -12,6 +12,7 @@ from securesystemslib.signer import CryptoSigner
 from cloud_server.signing.keys import OnlineKeys
 from cloud_server.signing.repository import Offline, SignedStore
 from cloud_server.signing.roles import LIFETIME, channel_of, lifetime
+from cloud_server.signing.signed_by import record
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.kit import write_root
 from cloud_server.state.model_store import DirectoryStore
@@ -56,6 +57,7 @@ def sign(server_dir: ServerDirectory, now: datetime | None = None, *, anew: bool
     write_root(server_dir)
     for channel, promised in store.promised().items():
         _follow(DirectoryStore(server_dir.store), channel, promised)
+    record(server_dir, store.files, now or utc_now())
 
 
 def _follow(store: DirectoryStore, channel: str, promised: Mapping[str, str]) -> None:
@@ -95,8 +97,10 @@ def rotate(
 
     Robots follow by themselves, also those that were away for several changes.
     """
-    changed = signed_store(server_dir).rotate(offered(server_dir), now, offline)
+    store = signed_store(server_dir)
+    changed = store.rotate(offered(server_dir), now, offline)
     write_root(server_dir)
+    record(server_dir, store.files, now)
     return changed
 
 
@@ -144,8 +148,10 @@ def promote(server_dir: ServerDirectory, channel: str, version: int, release: Cr
             f"`cloud-server models rollback DIR {version}` makes a new number of it to promote"
         )
     put = {channel: store.require(version, lineage)}
-    signed_store(server_dir).change(offered(server_dir), utc_now(), put, release)
+    signed = signed_store(server_dir)
+    signed.change(offered(server_dir), utc_now(), put, release)
     store.offer(channel, version, lineage)
+    record(server_dir, signed.files, utc_now())
 
 
 def signed_store(server_dir: ServerDirectory) -> SignedStore:

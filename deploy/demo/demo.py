@@ -204,7 +204,11 @@ def run(demo: Demo) -> Measured:
     for robot, tried in trials.items():
         tried.append(read_status(demo.out, robot)["trial"])
     demo.type("cloud-server", "status", demo.server)
-    return Measured(trained, before, after, alone, trials, planted)
+    listed = json.loads(
+        demo.type("cloud-server", "models", "list", demo.server, "--json", show=False)
+    )
+    signatures = [one for version in listed["versions"] for one in version["signatures"]]
+    return Measured(trained, before, after, alone, trials, planted, signatures)
 
 
 def generate(demo: Demo) -> None:

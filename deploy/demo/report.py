@@ -29,6 +29,7 @@ from cloud_server.report.sections import (
     curves_section,
     page,
     running,
+    signatures_section,
     trials_section,
 )
 from fleet_model.durable import write_durably
@@ -52,6 +53,7 @@ def write_report(data: Mapping[str, Any], frames_dir: Path, path: Path) -> None:
         accuracy_section(results),
         frames_section(results, frames_dir),
         costs_section(results),
+        signatures_section(results),
         _commands(results),
         about_section(results),
     )

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +31,7 @@ class Measured:
     alone: dict[str, Any]  # single_robot.py
     trials: dict[str, list[dict[str, Any]]]  # robot -> of the published and of the planted version
     planted: int  # version of bad_model.py
+    signatures: list[dict[str, Any]] = field(default_factory=list)  # of models list --json
 
 
 def name_of(robot: str) -> str:
@@ -66,6 +67,7 @@ def collect(out: Path, measured: Measured, commands: list[str], seconds: float) 
         },
         "published_version": measured.run["published_version"],
         "planted_version": measured.planted,
+        "signatures": measured.signatures,
     }
     return {
         "summary": summary,

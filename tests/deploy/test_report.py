@@ -145,6 +145,15 @@ def test_every_command_and_version_is_there(page_of, data):
     assert all(str(value) in page.said("dl") for value in data["about"].values())
 
 
+def test_the_page_says_which_version_is_signed_by_whom(page_of, data):
+    assert "Who signed what" not in page_of(data).said()
+    one = {"version": 5, "channel": "stable", "role": "online", "key": "1a2b3c4d", "at": 1.8e9}
+    data["summary"]["signatures"] = [one]
+    page = page_of(data).said()
+    for words in ("Who signed what", "1a2b3c4d", "2027-01-15 08:00:00"):
+        assert words in page
+
+
 def test_the_page_says_which_robots_confirmed_and_which_refused_the_planted_model(page_of, data):
     data["summary"]["robots"][2]["trials"].pop()
     page = page_of(data)
