@@ -10,6 +10,7 @@ Each prints a table and ratios (peer / ours: above 1, ours is better); --json en
     simulate.py      what a round costs per virtual robot, 100 to 10,000 of them
     aging.py         what age and size cost: this tree against an older commit
     extract.py       camera bags to images, pictures and training batches; rosbags, mcap
+    heads.py         accuracy after five exchanges, and under attack, beside Flower's FedAvg
 
     measure.py       medians, memory of a process tree, tables, JSON
     services.py      processes with a log each: started, watched, killed
@@ -20,6 +21,7 @@ Each prints a table and ratios (peer / ours: above 1, ours is better); --json en
     aging_data.py    the files that aging.py measures with, written by the older commit's code
     aging_arms.py    what aging.py does in a process of its own
     bag_readers.py   one arm of extract.py
+    camera_fleet.py, digit_fleet.py  the two fleets of heads.py
     environments.py  throw-away virtual environments, one per arm
     step_stamps/     put on an agent's path, it writes down when each optimizer step ends
     camera_app/      stock Flower's side of agent_cost: a Flower app

@@ -23,10 +23,12 @@ TENSORFLOW = "tensorflow-cpu" if sys.platform == "linux" else "tensorflow"
 STOCK = ("flwr>=1.41,<1.43", TENSORFLOW, "keras", "opencv-python-headless", "rosbags")
 BAGS = (".", "rosbags", "mcap>=1.6", "mcap-ros2-support>=0.6")
 KSERVE = ("kserve>=0.21", "ai-edge-litert", "numpy")
+DIGITS = ("scikit-learn>=1.5",)  # for its pictures
 REQUIREMENTS = {
     "agent": (".[agent]",), "keras": (".[keras]",), "stock": STOCK, "bags": BAGS, "kserve": KSERVE,
+    "digits": DIGITS,
 }  # fmt: skip
-PEERS = (STOCK, KSERVE)  # nothing of ours is in there
+PEERS = (STOCK, KSERVE, DIGITS)  # nothing of ours is in there
 SOURCES = ("fleet_model", "edge_agent", "cloud_server")
 
 

@@ -1,5 +1,6 @@
 """The round loop's fleet over Flower: robots are nodes, requests and updates are messages."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 
 from cloud_server.flower.flower_link import FlowerRun, LinkGrid
@@ -8,8 +9,11 @@ from cloud_server.flower.replies import reply_of
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register, Robot
 from cloud_server.rounds.fleet import Participant, Reply
+from cloud_server.state.words import names
 from fleet_model.protocol.proof import parse_public
-from fleet_model.protocol.wire import RobotRequest, message_type, pack_request
+from fleet_model.protocol.wire import RobotRequest, message_type, not_told, pack_request
+
+log = logging.getLogger(__name__)
 
 
 class FlowerFleet:
@@ -20,6 +24,7 @@ class FlowerFleet:
         self._register, self._seen = register, seen
         self._robots: Mapping[int, Robot] = {}
         self._approved = Approved(register, self._admit)
+        self._told_old: set[str] = set()
 
     def sync(self) -> Mapping[int, Robot]:
         """Admit robots that are newly approved, forget the others; return node id -> robot.
@@ -63,8 +68,22 @@ class FlowerFleet:
         kind, sent = message_type(request.kind), dict[str, int]()
         for protocol in {robot.common_protocol for robot in participants}:
             nodes = [node for node, robot in by_node.items() if robot.common_protocol == protocol]
+            self._tell_of_old_agents([by_node[node].name for node in nodes], request, protocol)
             sent |= self._grid.push(pack_request(request, protocol), nodes, ttl_s, kind)
         return {ticket: by_node[node_id] for ticket, node_id in sent.items()}
+
+    def _tell_of_old_agents(
+        self, robots: Sequence[str], request: RobotRequest, protocol: int
+    ) -> None:
+        """Say once of each robot what its agent is too old for."""
+        new = set(robots) - self._told_old
+        if new and (options := not_told(request, protocol)):
+            log.warning(
+                "%s: an agent of an earlier release, which trains without training.%s: update it",
+                names(new),
+                ", training.".join(options),
+            )
+            self._told_old |= new
 
     def replies(self, tickets: Collection[str]) -> Sequence[Reply]:
         """Return the replies that have arrived, a few at a time; see Fleet."""

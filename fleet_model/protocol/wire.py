@@ -42,6 +42,9 @@ NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")  # of kinds and groups
 FIRST_OPTIONS = (
     "epochs", "batch_size", "learning_rate", "momentum", "proximal_mu", "clip_norm", "seed",
 )  # fmt: skip
+# Later options without which what a robot learns is right all the same, only less good: agents of
+# protocol 1 take part without them.
+HELPFUL_OPTIONS = ("logit_adjustment",)
 # What np.save writes for float32 tensors. np.load would believe any header: it reserves memory for
 # whatever shape it is told, and opens zip archives.
 _NPY = re.compile(
@@ -72,8 +75,14 @@ class RobotRequest:
     @property
     def lowest_protocol(self) -> int:
         """Return the lowest protocol of an agent that understands this request."""
-        known = self.kind == TRAIN and not self.groups and not _new_options(self.config)
+        needed = _new_options(self.config).keys() - HELPFUL_OPTIONS
+        known = self.kind == TRAIN and not self.groups and not needed
         return max(self.trainer_protocol, FIRST_PROTOCOL if known else PROTOCOL)
+
+
+def not_told(request: RobotRequest, protocol: int) -> list[str]:
+    """Return the training options that an agent of this protocol does its work without."""
+    return sorted(_new_options(request.config)) if protocol == FIRST_PROTOCOL else []
 
 
 def message_type(kind: str) -> str:

@@ -93,7 +93,8 @@ class ImageClassifier:
     @property
     def training(self) -> TrainConfig:
         """Return how a head on this backbone trains well."""
-        return TrainConfig(learning_rate=BACKBONES[self.backbone].learning_rate)
+        rate = BACKBONES[self.backbone].learning_rate
+        return TrainConfig(learning_rate=rate, logit_adjustment=1.0)
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """The fleet over a real link state; what robots send is made by hand at the end of it."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,7 @@ from cloud_server.rounds.fleet import Participant
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.outcome import Outcome
 from fleet_model.protocol.proof import public_line
-from fleet_model.protocol.wire import METRICS, RobotRequest, pack_update
+from fleet_model.protocol.wire import METRICS, RobotRequest, pack_update, unpack_request
 from fleet_model.types import Checkpoint, TrainConfig, Update
 
 pytestmark = pytest.mark.flower
@@ -239,6 +240,30 @@ def test_robots_that_announce_any_higher_number_get_one_and_the_same_message(
     ]
     assert len(fleet.send(robots, REQUEST, 60.0)) == 4
     assert sorted(pushed) == [[1], [2, 3, 900_000]]
+
+
+def test_an_old_agent_trains_without_an_option_that_only_helps_and_the_log_says_so_once(
+    fleet, grid, monkeypatch, caplog
+):
+    sent = {}
+    monkeypatch.setattr(
+        grid, "push", lambda content, nodes, *_: sent.update(dict.fromkeys(nodes, content)) or {}
+    )
+    robots = [
+        Participant(node_id=number, name=f"r{number}", site="hall", protocol=number)
+        for number in (1, 2)
+    ]
+    request = replace(REQUEST, config=replace(REQUEST.config, logit_adjustment=1.0))
+
+    for _ in range(2):
+        fleet.send(robots, request, 60.0)
+
+    assert unpack_request(sent[1]).config == REQUEST.config
+    assert unpack_request(sent[2]).config == request.config
+    assert caplog.messages == [
+        "r1: an agent of an earlier release, which trains without training.logit_adjustment: "
+        "update it"
+    ]
 
 
 def test_every_robot_has_a_ticket_and_nothing_has_arrived_at_once(asked, fleet):

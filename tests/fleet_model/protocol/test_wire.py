@@ -30,6 +30,7 @@ from fleet_model.protocol.wire import (
     OPTIONS,
     VERSION,
     RobotRequest,
+    not_told,
     pack_request,
     pack_update,
     pack_weights,
@@ -290,6 +291,16 @@ def test_what_protocol_an_agent_needs_follows_from_the_request():
     assert FIRST_REQUEST.lowest_protocol == FIRST_PROTOCOL
     for needs in ({"kind": "evaluate"}, {"groups": GROUPS}, {"trainer_protocol": 2}):
         assert replace(FIRST_REQUEST, **needs).lowest_protocol == PROTOCOL
+
+
+def test_an_agent_does_without_an_option_that_only_helps():
+    helped = replace(FIRST_REQUEST, config=replace(FIRST_REQUEST.config, logit_adjustment=1.0))
+
+    assert helped.lowest_protocol == FIRST_PROTOCOL
+    assert unpack_request(pack_request(helped, FIRST_PROTOCOL)).config == FIRST_REQUEST.config
+    assert unpack_request(pack_request(helped)).config == helped.config
+    assert not_told(helped, FIRST_PROTOCOL) == ["logit_adjustment"]
+    assert not_told(helped, PROTOCOL) == not_told(FIRST_REQUEST, FIRST_PROTOCOL) == []
 
 
 @pytest.mark.parametrize("name", [ARRAYS, CONFIG, OPTIONS])
