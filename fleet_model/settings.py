@@ -147,7 +147,9 @@ def explain(
         model: its fields tell what is expected.
         show: whether the wrong value may be shown.
     """
-    first = error.errors()[0]
+    found = error.errors()
+    # A key that is spelled wrongly is often missing, too: its own name says more.
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     inside, keys, field = _walk(model, first["loc"])
     got = f" (got {_shortened(first['input'])})" if show else ""
     if first["type"] == "extra_forbidden":

@@ -38,8 +38,14 @@ def test_help_loads_nothing_heavy(module, words):
 
 @pytest.mark.parametrize(
     ("module", "command"),
-    [("edge_agent.cli", c) for c in ("enroll", "run", "status", "predict", "extract", "inspect")]
-    + [("cloud_server.cli", c) for c in ("init", "start", "train", "status", "robots", "models")]
+    [
+        ("edge_agent.cli", c)
+        for c in ("enroll", "run", "status", "predict", "extract", "inspect", "k8s-controller")
+    ]
+    + [
+        ("cloud_server.cli", c)
+        for c in ("init", "start", "train", "status", "robots", "models", "k8s")
+    ]
     + [("cloud_server.cli", c) for c in ("history", "simulate")],
 )
 def test_help_of_a_command_loads_nothing_heavy(module, command):

@@ -3,6 +3,7 @@
 from cloud_server.cli import (
     channel_commands,
     init_command,
+    k8s_commands,
     key_commands,
     label_commands,
     model_commands,
@@ -19,9 +20,10 @@ from fleet_model.command_line.app import make_app, run_app
 
 app = make_app(
     "Federated learning for fleets of robots: the server side.",
-    "0 done, 2 wrong settings or flags, 3 damaged bundle or backup, 6 refused, 7 no connection, "
-    "8 checkpoint does not fit, 9 export failed, 10 round failed, 12 disk full or damaged, "
-    "14 run stopped, 16 trained, but not published",
+    "0 done, 2 wrong settings or flags, 3 damaged bundle or backup, 4 request does not fit, "
+    "6 refused, 7 no connection, 8 checkpoint does not fit, 9 export failed, 10 round failed, "
+    "12 disk full or damaged, 13 done, but not for all robots, 14 run stopped, 16 trained, but not "
+    "published",
 )
 app.command(context_settings={"allow_extra_args": True})(init_command.init)
 app.command()(run_commands.train)
@@ -45,6 +47,7 @@ model_commands.app.command("sync")(sync_command.models_sync)
 app.add_typer(model_commands.app, name="models")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(label_commands.app, name="labels")
+app.add_typer(k8s_commands.app, name="k8s")
 
 
 @app.command()

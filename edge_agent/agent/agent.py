@@ -63,7 +63,7 @@ class Agent:
         self._models = Models(settings.state / "models", settings.server.channel)
         self._active: Offer | None = None
         self._active_name = ""
-        self._file = StatusFile(settings.state, settings.training.trainer)
+        self._file = StatusFile(settings.state, settings.training.trainer, settings.server.channel)
         self._reporter = Reporter(settings)
         self._participation: Participation | None = None
         self._stop = threading.Event()

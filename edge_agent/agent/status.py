@@ -36,6 +36,7 @@ class Status:
     standing_reason: str = ""
     last_notice: str = ""  # the server's last verdict on an update that it did not accept
     last_notice_id: str = ""
+    channel: str = ""  # whose models it follows
     trainer: str = ""
     examples: int | None = None  # to learn from, as far as is known
     active_version: int | None = None
@@ -79,9 +80,9 @@ class StatusFile:
     and `memory.close()`.
     """
 
-    def __init__(self, folder: Path, trainer: str) -> None:
+    def __init__(self, folder: Path, trainer: str, channel: str = "") -> None:
         """Start empty, but for what must last: notices and errors that were told, examples."""
-        self.status = Status(trainer=trainer, started_at=time.time())
+        self.status = Status(trainer=trainer, channel=channel, started_at=time.time())
         self.memory = MemoryWatch()
         self._folder, self._writing = folder, threading.Lock()
         try:

@@ -10,6 +10,7 @@ import typer
 
 from edge_agent.cli.frame_commands import LABELS, Json, extract
 from edge_agent.cli.inspect_command import inspect
+from edge_agent.cli.k8s_command import k8s_controller
 from edge_agent.cli.options import CONFIG, Config
 from edge_agent.cli.serve_command import serve
 from edge_agent.cli.status_lines import status_lines
@@ -28,6 +29,7 @@ app = make_app(
 app.command()(extract)
 app.command()(inspect)
 app.command()(serve)
+app.command()(k8s_controller)
 
 
 @app.command()

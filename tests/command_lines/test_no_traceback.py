@@ -79,6 +79,8 @@ cloud-server keys renew DIR --keys PLACE/keys
 cloud-server models promote DIR 1 --keys PLACE/keys
 cloud-server models assign DIR 1 --site hall
 cloud-server models unassign DIR --site hall
+cloud-server k8s apply PLACE/models.yaml --kubeconfig PLACE/kubeconfig --context robot-*
+cloud-server k8s status --kubeconfig PLACE/kubeconfig --context robot-*
 cloud-server labels list DIR
 cloud-server labels add DIR cone
 cloud-server labels rename DIR circle disc
@@ -88,6 +90,7 @@ edge-agent enroll DIR/kit --dir PLACE/robot --no-train
 edge-agent doctor --config ROBOT/agent.toml
 edge-agent run --config ROBOT/agent.toml
 edge-agent serve --config ROBOT/agent.toml --rest unix:PLACE/rest --grpc unix:PLACE/grpc
+edge-agent k8s-controller --state ROBOT/state
 edge-agent pause --config ROBOT/agent.toml
 edge-agent resume --config ROBOT/agent.toml
 edge-agent status --config ROBOT/agent.toml

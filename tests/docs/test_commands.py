@@ -28,6 +28,8 @@ COVERED = {
     "python -m benchmarks.": ("tests/benchmarks/test_benchmarks.py", "benchmarks"),
     "python tests/fuzz/": ("tests/fuzz/test_fuzz_messages.py", "fuzz_messages.py"),
     "edge-agent serve": ("tests/edge_agent/serving/conftest.py", '"serve"'),
+    "cloud-server k8s apply": ("tests/cloud_server/cli/test_k8s_commands.py", '"apply"'),
+    "cloud-server k8s status": ("tests/cloud_server/cli/test_k8s_commands.py", '"status"'),
     "pip install": ("pyproject.toml", "scikit-image"),
     "ros2 bag record": ("tests/edge_agent/data/frames/publish_camera.py", "rclpy"),
     "flower-superlink": ("tests/end_to_end/test_separate_superlink.py", "flower-superlink"),

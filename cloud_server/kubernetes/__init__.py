@@ -1,0 +1,1 @@
+"""Robots that are Kubernetes clusters of their own: manifests to all, and what became of them."""

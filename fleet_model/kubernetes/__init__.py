@@ -1,0 +1,1 @@
+"""What the operator's machine and a robot's controller both know of Kubernetes."""
