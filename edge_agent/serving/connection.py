@@ -41,11 +41,15 @@ class PatientProtocol(HttpToolsProtocol):
         self._stop()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:  # noqa: D102
+        if self.is_idle():
+            self._start()  # the parser says nothing of empty lines before a request
+        super().data_received(data)
+
     def on_message_begin(self) -> None:  # noqa: D102
         if self.pipeline or (self.cycle is not None and not self.cycle.response_complete):
             raise ValueError("more requests before the first was answered")
         self._arrived = 0
-        self._start()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:  # noqa: D102

@@ -1,11 +1,11 @@
 """The protocol over gRPC: bytes in and out are read and made in the model's thread."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
 
+from edge_agent.serving.arrivals import Arrivals
 from edge_agent.serving.datatypes import BYTES, packed
 from edge_agent.serving.grpc_messages import SERVICE, message
 from edge_agent.serving.inference import Bounds, Inference
@@ -44,14 +44,15 @@ def grpc_server(inference: Inference, bounds: Bounds) -> grpc.aio.Server:
             ("grpc.max_metadata_size", 16 << 10),
             ("grpc.max_concurrent_streams", MAX_CALLS // 4),  # of one connection
             ("grpc.max_connection_idle_ms", IDLE_MS),
+            ("grpc.server_handshake_timeout_ms", int(bounds.slow_s * 1e3)),  # else two minutes
             ("grpc.so_reuseport", 0),  # else a second server would take half of the requests
         ],
     )
-    server.add_generic_rpc_handlers((_handlers(inference, bounds.slow_s),))
+    server.add_generic_rpc_handlers((_handlers(inference, bounds),))
     return server
 
 
-def _handlers(inference: Inference, slow_s: float) -> Any:
+def _handlers(inference: Inference, bounds: Bounds) -> Any:
     async def infer(content: bytes, context: Any) -> bytes:
         def job() -> bytes:
             return _infer(inference, content)
@@ -67,38 +68,22 @@ def _handlers(inference: Inference, slow_s: float) -> Any:
         return tell
 
     answers = {"ModelInfer": infer, **{name: told(name) for name in _TELL}}
-    methods = {name: _method(answer, slow_s) for name, answer in answers.items()}
+    arrivals = Arrivals(bounds)
+    methods = {name: _method(answer, inference, arrivals) for name, answer in answers.items()}
     return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 
-def _method(answer: Answer, slow_s: float) -> Any:
-    """Return a method whose one message must arrive in time.
-
-    On the wire it is as any other. gRPC itself would wait for ever, and count the call meanwhile.
-    """
+def _method(answer: Answer, inference: Inference, arrivals: Arrivals) -> Any:
+    """Return a method whose one message must arrive in time; on the wire it is as any other."""
 
     async def method(_: Any, context: Any) -> bytes:
-        task = asyncio.current_task()
-        assert task is not None
-        is_late = False
-
-        def cut() -> None:
-            nonlocal is_late
-            is_late = True
-            task.cancel()
-
-        timer = asyncio.get_running_loop().call_later(slow_s, cut)
         try:
-            content = await context.read()
-        except asyncio.CancelledError:
-            if not is_late:
-                raise  # the client has gone
-            late = RequestError("invalid", f"no whole message in serve.slow_s = {slow_s:g} s")
-            return await _refuse(context, late)
-        finally:
-            timer.cancel()
+            content = await arrivals.read(context)
+        except RequestError as error:
+            inference.counts["grpc", error.kind] += 1
+            return await _refuse(context, error)
         try:
-            return await answer(b"" if content is grpc.aio.EOF else content, context)
+            return await answer(content, context)
         except RequestError as error:
             return await _refuse(context, error)
 

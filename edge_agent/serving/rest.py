@@ -54,14 +54,16 @@ class RestApp:
         length = (b"content-length", str(len(body.content)).encode())
         leaving = asyncio.get_running_loop().call_later(self._slow_s, scope[ABORT])
         headers = [*body.headers, length, *more]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
         content = b"" if scope["method"] == "HEAD" else body.content
         ends = CLOSE in more
-        await send({"type": "http.response.body", "body": content, "more_body": ends})
-        if ends:
-            await self._pass_over(receive)
-            await send({"type": "http.response.body", "body": b""})
-        leaving.cancel()
+        try:
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": content, "more_body": ends})
+            if ends:
+                await self._pass_over(receive)
+                await send({"type": "http.response.body", "body": b""})
+        finally:
+            leaving.cancel()
 
     async def _answered(self, scope: Scope, receive: Receive) -> tuple[int, Body]:
         headers = dict(scope["headers"])

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from itertools import count
 from pathlib import Path
 
@@ -224,11 +225,60 @@ def test_each_slow_call_of_grpc_is_cut(serve):
             infer.future(iter(lambda: never.wait(240) or b"", None), timeout=240) for _ in range(40)
         ]
         cut = [call.exception() for call in calls]
+        told = server.until("/metrics").text
         never.set()
     # Not one is left without an answer: where a timer of uvloop 0.23 fires, its when() may lie one
     # rounding after the loop's time(). Who compares the two takes one call in six for left.
-    assert [one.code() for one in cut] == [grpc.StatusCode.INVALID_ARGUMENT] * 40
-    assert all("serve.slow_s" in one.details() for one in cut)
+    late = [one for one in cut if one.code() == grpc.StatusCode.INVALID_ARGUMENT]
+    full = [one for one in cut if one.code() == grpc.StatusCode.RESOURCE_EXHAUSTED]
+    assert (len(late), len(full)) == (8, 32)  # each may hold a body of the longest size
+    assert all("serve.slow_s" in one.details() for one in late)
+    assert {one.details() for one in full} == {"too many requests arrive slowly; ask again later"}
+    assert 'requests_total{wire="grpc",outcome="full"} 32' in told
+    assert 'requests_total{wire="grpc",outcome="invalid"} 8' in told
+
+
+def test_slow_calls_of_grpc_leave_room_for_quick_ones_and_their_place_is_free_again(serve):
+    grpc = pytest.importorskip("grpc")
+    never = threading.Event()
+    with serve("slow_s = 200.0\n") as server, grpc.insecure_channel(server.grpc) as channel:
+        infer = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
+        live = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+
+        def slow():
+            return infer.future(iter(lambda: never.wait(240) or b"", None), timeout=240)
+
+        for _ in range(2):
+            calls = [slow() for _ in range(9)]
+            waiting = set(calls)
+            while len(waiting) == 9:  # one too many is refused, though slow_s is long
+                time.sleep(0.01)
+                waiting = {call for call in calls if not call.done()}
+            (refused,) = set(calls) - waiting
+            assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert live(b"") == b"\x08\x01"
+            for call in waiting:
+                call.cancel()
+        assert 'outcome="full"} 2' in server.until("/metrics").text
+        never.set()
+
+
+def test_a_connection_of_grpc_that_never_speaks_is_ended(serve):
+    with serve("slow_s = 1.0\n") as server:
+        host, port = server.grpc.split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as link:
+            while link.recv(65536):  # its settings, then the end
+                continue
+
+
+def test_a_connection_that_sends_empty_lines_after_its_answer_is_ended(serve):
+    with serve("slow_s = 1.0\n") as server, connect(server) as link:
+        link.settimeout(30)
+        link.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert link.recv(65536).startswith(b"HTTP/1.1 200 ")
+        link.sendall(b"\r\n")
+        while link.recv(65536):
+            continue
 
 
 def test_a_second_request_before_the_first_is_answered_is_refused(served):
