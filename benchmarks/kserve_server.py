@@ -50,6 +50,7 @@ class PlainModel(Model):
 
 def listen_on_loopback() -> None:
     """Bind both servers to 127.0.0.1."""
+    patched: Any = uvicorn.Config
     configure, add_port = uvicorn.Config.__init__, grpc.aio._server.Server.add_insecure_port
 
     def configured(self: Any, app: Any, host: str = "", **options: Any) -> None:
@@ -58,7 +59,7 @@ def listen_on_loopback() -> None:
     def added(self: Any, address: str) -> int:
         return int(add_port(self, address.replace("[::]", "127.0.0.1")))
 
-    uvicorn.Config.__init__ = configured  # type: ignore[method-assign]
+    patched.__init__ = configured
     grpc.aio._server.Server.add_insecure_port = added
 
 

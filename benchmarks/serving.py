@@ -22,6 +22,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -155,7 +156,7 @@ def start(services: Services) -> None:
     peer = [environment("kserve").bin / "python", ROOT / "benchmarks" / "kserve_server.py"]
     services.start("kserve", [*peer, *PORTS["kserve"], *stage_files(BUNDLE)])
     for arm in ARMS:
-        services.wait(f"{arm} answers", lambda arm=arm: answers(arm))  # type: ignore[misc]
+        services.wait(f"{arm} answers", partial(answers, arm))
 
 
 def answers(arm: str) -> bool:

@@ -14,6 +14,7 @@ from fleet_model.errors import SettingsError
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
 
+    from cloud_server.signing.keys import OfflineKeys
     from cloud_server.signing.repository import Offline
     from cloud_server.state.directory import ServerDirectory
 
@@ -180,28 +181,25 @@ def _who_controls(roles: list[dict[str, Any]]) -> str:
 
 
 def _offline(folder: Path) -> "Offline":
-    from cloud_server.signing.keys import OfflineKeys
     from cloud_server.signing.repository import Offline
 
-    _require_keys(folder)
-    word = _passphrase()
-    keys = OfflineKeys(folder, lambda _: word)
+    keys = _opened(folder)
     roots = sorted(file.stem for file in folder.glob("root-*.key"))
     return Offline([keys.load(name) for name in roots], keys.load("release"))
 
 
 def release_key(folder: Path) -> "CryptoSigner":
     """Return the key that signs what a channel offers; asks for its passphrase."""
+    return _opened(folder).load("release")
+
+
+def _opened(folder: Path) -> "OfflineKeys":
     from cloud_server.signing.keys import OfflineKeys
 
-    _require_keys(folder)
-    word = _passphrase()
-    return OfflineKeys(folder, lambda _: word).load("release")
-
-
-def _require_keys(folder: Path) -> None:
     if not (folder / "release.key").is_file():
         raise SettingsError(f"--keys {folder}: has no release.key; name the folder of offline keys")
+    word = _passphrase()
+    return OfflineKeys(folder, lambda _: word)
 
 
 def _passphrase(*, confirm: bool = False) -> str:

@@ -82,8 +82,12 @@ async def _serve(settings: ServeSettings, current: Path, precision: str) -> None
 
     addresses: list[Address] = []
     with _removed(addresses):
-        rest = await _start_rest(settings, inference, bounds, addresses)
-        grpc_server = await _start_grpc(settings, inference, bounds, addresses)
+        rest = grpc_server = None
+        if settings.rest:
+            rest = await _start_rest(parse_address(settings.rest), inference, bounds, addresses)
+        if settings.grpc:
+            address = parse_address(settings.grpc)
+            grpc_server = await _start_grpc(address, inference, bounds, addresses)
         watching = asyncio.create_task(_feed_watchdog())
         following = asyncio.create_task(_follow(current, precision, settings.threads, answers))
         for task in filter(None, (following, watching, rest and rest[1])):
@@ -131,21 +135,18 @@ async def _follow(current: Path, precision: str, threads: int, answers: Any) -> 
 
 
 async def _start_rest(
-    settings: ServeSettings, inference: Inference, bounds: Bounds, addresses: list[Address]
-) -> "tuple[uvicorn.Server, asyncio.Task[None]] | None":
-    if not settings.rest:
-        return None
+    address: Address, inference: Inference, bounds: Bounds, addresses: list[Address]
+) -> "tuple[uvicorn.Server, asyncio.Task[None]]":
     import uvicorn
 
     from edge_agent.serving.connection import PatientProtocol
     from edge_agent.serving.rest import RestApp
 
-    address = parse_address(settings.rest)
     listener = listen(address)
     addresses.append(address)
     config = uvicorn.Config(
         RestApp(inference, bounds),
-        http=type("_Protocol", (PatientProtocol,), {"slow_s": settings.slow_s}),
+        http=type("_Protocol", (PatientProtocol,), {"slow_s": bounds.slow_s}),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -166,13 +167,10 @@ async def _start_rest(
 
 
 async def _start_grpc(
-    settings: ServeSettings, inference: Inference, bounds: Bounds, addresses: list[Address]
-) -> "grpc.aio.Server | None":
-    if not settings.grpc:
-        return None
+    address: Address, inference: Inference, bounds: Bounds, addresses: list[Address]
+) -> "grpc.aio.Server":
     from edge_agent.serving.grpc_service import grpc_server
 
-    address = parse_address(settings.grpc)
     if address.path:
         make_room(address)
     server = grpc_server(inference, bounds)

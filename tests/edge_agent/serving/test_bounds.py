@@ -39,6 +39,15 @@ def test_a_head_that_is_too_long_is_refused(served, head):
         assert whole(link).startswith(b"HTTP/1.1 400 ")
 
 
+def test_a_head_that_is_just_short_enough_is_answered_each_time(served):
+    head = HEALTH.replace(b"\r\n\r\n", b"\r\nX: " + b"x" * 16_200 + b"\r\n\r\n")
+    with connect(served) as link:
+        for _ in range(2):  # a head is counted by itself
+            link.sendall(head)
+            assert link.recv(12) == b"HTTP/1.1 200"
+            assert link.recv(65536).endswith(b'{"live":true}')
+
+
 def test_for_one_more_connection_the_longest_idle_one_ends(serve):
     with serve("slow_s = 200.0\n") as server:
         first = connect(server)

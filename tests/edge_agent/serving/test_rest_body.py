@@ -54,6 +54,8 @@ def test_bytes_behind_the_json_belong_to_the_inputs_in_their_order():
         ({"inputs": [BINARY]}, b"\1\2\3", None, "1 bytes follow"),
         ({"inputs": [ONE]}, b"", b"x", "Inference-Header-Content-Length"),
         ({"inputs": [ONE]}, b"", b"9999", "Inference-Header-Content-Length"),
+        ({"inputs": [ONE]}, b"", b"00000000001", "Inference-Header-Content-Length"),
+        ({"inputs": [ONE]}, b"", b"0" * 5000, "Inference-Header-Content-Length"),
         ({"inputs": [ONE], "id": 7}, b"", None, "'id' is 7"),
         ({"inputs": [ONE], "id": "7" * 201}, b"", None, "'id' is"),
         ({"inputs": [ONE], "outputs": 3}, b"", None, "'outputs' is no list"),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_perception.newest import NewestWorker
+from edge_perception.queue_of_one import QueueOfOne
 from edge_perception.recorder.limits import at_rate
 from edge_perception.recorder.message import Message
 from edge_perception.recorder.uncertainty import disagree, entropy, margin
@@ -60,7 +60,7 @@ class ModelQuestions:
         self._engines: tuple[FollowingEngine, ...] = ()
         self._counts = Counter[str]()
         self.error = ""  # why nothing can be asked; "" if all is well
-        self._worker = NewestWorker(self._ask, "model-questions")
+        self._worker = QueueOfOne(self._ask, "model-questions")
 
     @property
     def counts(self) -> Counter[str]:

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from edge_perception.newest import NewestWorker
+from edge_perception.queue_of_one import QueueOfOne
 
 
 def test_while_it_is_busy_the_newest_item_takes_the_place_of_one_that_waits():
@@ -14,7 +14,7 @@ def test_while_it_is_busy_the_newest_item_takes_the_place_of_one_that_waits():
         assert go.wait(240)
         done.append(item)
 
-    worker = NewestWorker(work, "tested")
+    worker = QueueOfOne(work, "tested")
     worker.put(1)
     assert begun.wait(240)
     for item in (2, 3, 4):
@@ -34,7 +34,7 @@ def test_one_failure_ends_nothing_and_is_logged_once(caplog):
         finally:
             worked.release()
 
-    worker = NewestWorker(work, "tested")
+    worker = QueueOfOne(work, "tested")
     for item in (0, 0, 2):
         worker.put(item)
         assert worked.acquire(timeout=240)
@@ -46,7 +46,7 @@ def test_one_failure_ends_nothing_and_is_logged_once(caplog):
 @pytest.mark.parametrize("items", [[], [1]])
 def test_closing_works_on_what_was_handed_over(items):
     done = []
-    worker = NewestWorker(done.append, "tested")
+    worker = QueueOfOne(done.append, "tested")
     for item in items:
         worker.put(item)
     worker.close()

@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 log = logging.getLogger(__name__)
 
 
-class NewestWorker(Generic[Item]):
+class QueueOfOne(Generic[Item]):
     """One worker with a queue of one."""
 
     def __init__(self, work: Callable[[Item], None], name: str) -> None:
