@@ -53,11 +53,11 @@ class Agent:
             SettingsError: as HttpsStore.
         """
         self._settings = settings
-        signed = SignedModels(settings.state / "trust", settings.server.root)
+        self._signed = SignedModels(settings.state / "trust", settings.server.root)
         self._store = HttpsStore(
-            settings.server, signed=signed, elsewhere=open_elsewhere(settings.server)
+            settings.server, signed=self._signed, elsewhere=open_elsewhere(settings.server)
         )
-        self._site = signed.site
+        self._site = self._signed.site
         self._addresses = Addresses(settings.server.address, settings.state)
         self._store.use(self._addresses.current)
         self._models = Models(settings.state / "models", settings.server.channel)
@@ -195,6 +195,7 @@ class Agent:
             status.models_site = self._site.get()
             report = self._reporter.packed(status, self._store.standing.protocol)
             offer = self._store.latest(self._settings.server.channel, report)
+            self._tell_signatures()
             self._file.update_standing(self._store.standing)
             if self._addresses.announce(self._store.standing.moves_to) and self._has_moved():
                 self._hello()
@@ -228,9 +229,19 @@ class Agent:
 
     def _put_off(self, error: FleetError) -> None:
         log.error("the newest model is not installed: %s", error)
+        self._tell_signatures()
         self._file.update_standing(self._store.standing)  # the server has answered all the same
         self._file.set_not_installed(str(error))
         self._look_at = time.monotonic() + self._install_backoff.next_s()
+
+    def _tell_signatures(self) -> None:
+        """Keep what is trusted; what an earlier process has verified or refused stays, too."""
+        before = self._file.status.signatures
+        where = {"channel": self._settings.server.channel, "site": self._signed.site.get()}
+        now = {**before, **self._signed.state(), **where, "from": self._store.models_from}
+        if now != before:
+            self._file.status.signatures = now
+            self._file.write()
 
     def _tell_trial(self) -> None:
         last = self._installer.last

@@ -43,6 +43,7 @@ class Status:
     not_installed: str = ""  # why the newest model is not the active one
     trial: dict[str, Any] | None = None  # TrialOutcome of the model that was tried last
     runtime: dict[str, Any] | None = None  # RuntimeChoice of the active model
+    signatures: dict[str, Any] = field(default_factory=dict)  # Agent._tell_signatures has it
     framework_loaded: bool = False  # in the agent or its training process, ever
     idle_mb: float = 0.0  # summed PSS of the process tree
     peak_mb: float = 0.0
@@ -91,6 +92,8 @@ class StatusFile:
             before = {}
         for name in ("last_notice", "last_notice_id", *LAST_ERROR):
             setattr(self.status, name, str(before.get(name, "")))
+        if isinstance(kept := before.get("signatures"), dict):
+            self.status.signatures = kept
         if isinstance(examples := before.get("examples"), int):
             self.status.examples = examples
 

@@ -23,6 +23,7 @@ def status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
         given = "" if reason == WITHOUT_REASON else f"{reason}; "
         yield f"paused   {given}no training until `edge-agent resume`"
     yield from _model(answer)
+    yield from _signatures(answer.get("signatures") or {})
     yield f"memory   {answer['idle_mb']:.0f} MB idle, {answer['peak_mb']:.0f} MB peak"
     if ingest := answer.get("ingest"):
         yield from _store(ingest)
@@ -53,6 +54,31 @@ def _model(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"trial    {words}"
     if (reason := answer.get("not_installed")) and reason != words:
         yield f"newest   not installed: {reason}"
+
+
+def _signatures(signed: Mapping[str, Any]) -> Iterator[str]:
+    """Say by which keys models are verified; an agent of an earlier version told nothing."""
+    if not signed:
+        return
+    site = f", site {signed['site']}" if signed.get("site") else ""
+    where = f"channel {signed.get('channel', '')}{site}, models from {signed.get('from', '')}"
+    if "root" not in signed:
+        yield f"signed   {where}: no key is trusted yet, what the server offers is not verified"
+    else:
+        keys = f"{signed['needed']} of {len(signed['keys'])} keys ({', '.join(signed['keys'])})"
+        yield f"signed   {where}"
+        since = _when(signed.get("since"))
+        yield f"trust    root {signed['root']}, signed by {keys}, since {since}"
+        yield (
+            f"verified {_when(signed.get('verified_at'))}; counts until "
+            f"{_when(signed.get('until'))}, then no new model is taken before a new signature"
+        )
+    if refused := signed.get("refused"):
+        yield f"refused  the last one, {_when(signed.get('refused_at'))}: {refused}"
+
+
+def _when(time: Any) -> str:
+    return str(time)[:16].replace("T", " ") + " UTC" if time else "never"
 
 
 def _store(ingest: Mapping[str, Any]) -> Iterator[str]:

@@ -120,6 +120,11 @@ class HttpsStore:
         """Return how many bytes have come, from the server and from elsewhere."""
         return self._received + (self._elsewhere.bytes_down if self._elsewhere else 0)
 
+    @property
+    def models_from(self) -> str:
+        """Return where models come from: the server's address, or another place's name."""
+        return self.address if self._elsewhere is None else self._elsewhere.name
+
     def use(self, address: str) -> None:
         """Send further requests there; the same server is trusted as before."""
         self.address = address

@@ -16,13 +16,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from edge_agent.link.elsewhere import Elsewhere
 from edge_agent.link.kept_site import KeptSite
+from edge_agent.link.trust_state import trust_state
 from edge_agent.link.tuf_process import Get, refresh, require_root
 from fleet_model.bundle import Offer, read_offer, sha256_of
 from fleet_model.durable import write_durably
 from fleet_model.errors import StorageError, TrustError
+from fleet_model.protocol.proof import utc_now
 from fleet_model.protocol.routes import (
     METADATA,
     TARGETS,
@@ -58,6 +61,16 @@ class SignedModels:
         self._asked: tuple[str, str] | None = None  # what the server said, and this robot's site
         self._answer: Offer | None = None  # of the last check
         self._told = False
+        self._verified_at = self._refused = self._refused_at = ""
+
+    def state(self) -> dict[str, Any]:
+        """Return what is trusted, and what this process has verified and refused; times in UTC."""
+        said = {
+            "verified_at": self._verified_at,
+            "refused": self._refused,
+            "refused_at": self._refused_at,
+        }
+        return trust_state(self._folder) | {name: one for name, one in said.items() if one}
 
     def check(
         self,
@@ -86,6 +99,23 @@ class SignedModels:
         asked = "" if offer is None else sha256_of(offer.content), self.site.get()
         if asked == self._asked and time.monotonic() < self._look_at:
             return self._answer
+        try:
+            return self._look(channel, offer, get, elsewhere, signs=signs)
+        except TrustError as error:
+            self._refused, self._refused_at = str(error), _now()
+            raise
+
+    def _look(
+        self,
+        channel: str,
+        offer: Offer | None,
+        get: Get,
+        elsewhere: Elsewhere | None,
+        *,
+        signs: bool,
+    ) -> Offer | None:
+        """Ask for what is signed; see `check`."""
+        asked = "" if offer is None else sha256_of(offer.content), self.site.get()
         held = self._held(get, signs=signs)
         if not held:
             if not self._told:
@@ -102,7 +132,7 @@ class SignedModels:
         except TrustError as error:
             raise (TrustError(f"{elsewhere.name}: {error}") if elsewhere else error) from None
         self._wait(asked, BEHIND_S if elsewhere else REFRESH_S, agree=found == offer)
-        self._answer = found
+        self._answer, self._verified_at = found, _now()
         return found
 
     def _signed_for(
@@ -213,6 +243,10 @@ def _fetched(offer: str, sha256: str, get: Get) -> Offer:
             "changed; the active model stays"
         )
     return read_offer(content)
+
+
+def _now() -> str:
+    return utc_now().isoformat(timespec="seconds")
 
 
 def _is_json(content: bytes) -> bool:

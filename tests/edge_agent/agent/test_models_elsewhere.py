@@ -154,6 +154,15 @@ def test_a_robot_takes_models_from_nginx_and_refuses_what_was_changed_there(
     until(lambda now: "older than what this robot has seen" in now["not_installed"])
     assert status()["active_version"] == 2
     assert status()["state"] == "idle"
+    signed = status()["signatures"]
+    assert "older than what this robot has seen" in signed["refused"]
+    assert (signed["channel"], signed["site"], signed["root"]) == ("stable", "hall", 1)
+    assert signed["from"] == url.removeprefix("https://").removesuffix("/fleet")
+    assert signed["verified_at"] < signed["until"]
+    command = [sys.executable, "-m", "edge_agent.cli", "status", "--config", str(config)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "trust    root 1, signed by 1 of 1 keys (" in said
+    assert "refused  the last one, 20" in said
     sync(server, home)
     until(lambda now: now["active_version"] == 3)
 

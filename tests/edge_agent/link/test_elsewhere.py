@@ -234,6 +234,10 @@ def test_metadata_that_was_valid_once_is_refused(robot, server, files):
     (files.folder / TIMESTAMP).write_bytes(old)
     with pytest.raises(TrustError, match=r"^127\.0\.0\.1:\d+: .*older than what this robot has"):
         robot.look()
+    state = robot.stores[-1]._signed.state()
+    assert "older than what this robot has" in state["refused"]
+    assert "verified_at" not in state
+    assert robot.stores[-2]._signed.state()["verified_at"] >= state["since"]
 
 
 def test_metadata_that_was_changed_or_is_gone_is_refused(robot, files):
