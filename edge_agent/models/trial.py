@@ -148,9 +148,7 @@ def _compared(
     found: dict[str, Any] = {"examples": len(pairs)}
     both = [(after, before) for after, before in pairs if before is not None]
     if both:
-        # The shortest: on a busy robot most answers wait for other processes, of either model.
-        found["after_ms"] = min(after.milliseconds for after, _ in both)
-        found["before_ms"] = min(before.milliseconds for _, before in both)
+        found |= _times([(a.milliseconds, b.milliseconds) for a, b in both])
     if not labelled or not pairs:
         if both:
             found |= {
@@ -235,10 +233,21 @@ def best_of(predictions: Sequence[Prediction]) -> tuple[str, str] | None:
 
 def _empty_times(candidate: TFLiteEngine, running: TFLiteEngine) -> dict[str, float]:
     """Return the times of both on zeros, in turns."""
-    times: dict[str, list[float]] = {"before_ms": [], "after_ms": []}
-    for _ in range(EMPTY_RUNS):
-        for name, engine in (("before_ms", running), ("after_ms", candidate)):
-            begin = time.perf_counter()
-            engine.warm_up()
-            times[name].append((time.perf_counter() - begin) * 1e3)
-    return {name: min(values) for name, values in times.items()}
+
+    def milliseconds(engine: TFLiteEngine) -> float:
+        begin = time.perf_counter()
+        engine.warm_up()
+        return (time.perf_counter() - begin) * 1e3
+
+    return _times([(milliseconds(candidate), milliseconds(running)) for _ in range(EMPTY_RUNS)])
+
+
+def _times(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Return the fields of Findings about time; `pairs` are milliseconds (after, before)."""
+    return {
+        # The shortest: on a busy robot most answers wait for other processes, of either model.
+        "after_ms": min(after for after, _ in pairs),
+        "before_ms": min(before for _, before in pairs),
+        "timed": len(pairs),
+        "longer": sum(after > before for after, before in pairs),
+    }

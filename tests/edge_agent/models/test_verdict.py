@@ -95,6 +95,20 @@ def test_a_model_that_answers_too_slowly_is_refused(before_ms, after_ms, expecte
     assert verdict(before_ms=before_ms, after_ms=after_ms) == expected
 
 
+@pytest.mark.parametrize(
+    ("timed", "longer", "expected"),
+    [
+        (41, 24, ""),  # the shortest of the running model was luck: 24 or more of 41 is no wonder
+        (41, 31, "slower"),  # 31 or more by chance: 0.0007
+        (41, 41, "slower"),
+        (7, 6, ""),  # 6 or more of 7 by chance: 0.06
+        (6, 1, "slower"),  # six pairs cannot tell: the shortest decide
+    ],
+)
+def test_on_a_busy_robot_most_answers_must_have_taken_longer(timed, longer, expected):
+    assert verdict(before_ms=3.0, after_ms=23.9, timed=timed, longer=longer) == expected
+
+
 def test_what_a_person_has_decided_for_is_only_asked_to_run():
     bad = {"before": 0.9, "after": 0.1, "chance": 0.001, "before_ms": 1.0, "after_ms": 9.0}
     assert verdict(**bad) == "worse"
