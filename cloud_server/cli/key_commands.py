@@ -89,6 +89,38 @@ def _take_offline(
     )
 
 
+@app.command("online")
+def keys_online(
+    directory: Directory,
+    keys: Annotated[Path, typer.Option("--keys", help="folder of the offline keys")],
+) -> None:
+    """Let the server's own key sign everything again; robots follow by themselves.
+
+    It takes enough root keys. The release key is used if it is there: it may be lost.
+    """
+    from cloud_server.signing.keys import OfflineKeys
+    from cloud_server.signing.signing import take_online
+    from cloud_server.state.kit import write_kit
+    from cloud_server.state.settings import load_settings
+
+    server_dir = _server_dir(directory)
+    names = sorted(file.stem for file in keys.glob("*.key"))
+    if not [name for name in names if name.startswith("root-")]:
+        raise SettingsError(f"--keys {keys}: has no root-*.key; name the folder of offline keys")
+    word = _passphrase()
+    offline = OfflineKeys(keys, lambda _: word)
+    roots = [offline.load(name) for name in names if name.startswith("root-")]
+    take_online(server_dir, roots, offline.load("release") if "release" in names else None)
+    settings = load_settings(server_dir.settings)
+    write_kit(server_dir, settings)
+    _say(
+        "the server's key signs everything: who takes the server controls which models robots run. "
+        f"New kits follow channel {settings.publish.channel}, on which runs publish; to let them "
+        f'publish on stable again, set publish.channel = "stable" in server.toml, restart the '
+        f"server, and run `cloud-server repair {directory}`"
+    )
+
+
 @app.command("renew")
 def keys_renew(
     directory: Directory,

@@ -61,6 +61,8 @@ class SignedFiles:
     def current(self) -> dict[str, Metadata[Any]]:
         """Return role -> what robots can get of it now; what is not there or damaged is left out.
 
+        Nor is there a role that nobody delegates to any more: the snapshot names it for ever.
+
         Raises SettingsError as `newest_root` does.
         """
         found: dict[str, Metadata[Any] | None] = {"root": self.newest_root()}
@@ -71,6 +73,11 @@ class SignedFiles:
             for file, meta in snapshot.signed.meta.items() if snapshot else ():
                 name = file.removesuffix(".json")
                 found[name] = self._read(Targets, name, meta.version)
+        targets = found.get("targets")
+        if targets is not None and targets.signed.delegations is not None:
+            others = {"root", "timestamp", "snapshot", "targets"}
+            for name in found.keys() - others - set(targets.signed.delegations.roles or ()):
+                del found[name]
         return {name: one for name, one in found.items() if one is not None}
 
     def numbers(self, role: str) -> list[int]:
@@ -109,6 +116,11 @@ class SignedFiles:
             content = (self._targets / stored_target(target, sha256)).read_bytes()
             return parse_manifest(content).version
         return None
+
+    def named(self) -> set[str]:
+        """Return the files of manifests, below targets/, that are signed now."""
+        current = (one.signed for one in self.current().values())
+        return manifest_names(one for one in current if isinstance(one, Targets))
 
     def offers_of(self, role: Any) -> dict[str, int | None]:
         """Return channel, or site of one -> version that a role names; none but of Targets."""

@@ -33,7 +33,9 @@ from cloud_server.signing.roles import (
     with_changes,
     with_key,
     with_offline_keys,
+    with_online_key,
 )
+from cloud_server.signing.signers import key_of, of_root
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.routes import target_of
 
@@ -84,8 +86,8 @@ class SignedStore:
             if offline is None:
                 self._sign(offers, now)  # first: what was cut short before
             root = self._root()
-            old = _key_of(root, self._keys.load())
-            roots = _of_root(root, [old, *(offline.roots if offline else ())])
+            old = key_of(root, self._keys.load())
+            roots = of_root(root, [old, *(offline.roots if offline else ())])
             new = self._keys.make()
             payload = with_key(root, old.public_key.keyid, new.public_key)
             by = [*roots, *([new] if old in roots else [])]
@@ -103,8 +105,8 @@ class SignedStore:
         """
         with self.files.changing():
             root = self._root()
-            roots = _of_root(root, offline.roots)
-            signers = [_key_of(root, self._keys.load()), offline.release]
+            roots = of_root(root, offline.roots)
+            signers = [key_of(root, self._keys.load()), offline.release]
             if offline.release.public_key.keyid not in root.roles["targets"].keyids:
                 raise SettingsError("the release key is not the one that signs here")
             self._write_root(root, root.version, roots, now)
@@ -130,7 +132,7 @@ class SignedStore:
         with self.files.changing():
             self._sign(offers, now)
             root = self._root()
-            online = _key_of(root, self._keys.load())
+            online = key_of(root, self._keys.load())
             if root.roles["root"].keyids != [online.public_key.keyid]:
                 raise SettingsError("offline keys sign already")
             if missing := [one for one in channels if one not in offers or one in TAKEN]:
@@ -143,6 +145,37 @@ class SignedStore:
             keys = [one.public_key for one in offline.roots]
             payload = with_offline_keys(root, keys, threshold, offline.release.public_key)
             self._write_root(payload, root.version, [online, *offline.roots], now)
+            self._sign(offers, now)
+
+    def take_online(
+        self,
+        offers: Mapping[str, bytes],
+        now: datetime,
+        roots: Sequence[CryptoSigner],
+        release: CryptoSigner | None,
+    ) -> None:
+        """Let the online key sign everything again.
+
+        The new targets have both signatures before the root changes. Without the release key, which
+        may be lost, the root changes first: robots that look in between keep what they have, and
+        look again. Killed in between, the same call ends it.
+
+        Raises:
+            SettingsError: no offline keys sign here, or these are too few of them, or others.
+        """
+        with self.files.changing():
+            root = self._root()
+            online = key_of(root, self._keys.load())
+            if root.roles["root"].keyids == [online.public_key.keyid]:
+                raise SettingsError("no offline keys sign here: the server's key signs everything")
+            signers = of_root(root, roots)
+            if release is not None:
+                if release.public_key.keyid not in root.roles["targets"].keyids:
+                    raise SettingsError("the release key is not the one that signs here")
+                self._sign_others(root, [online, release], offers, now, free=True)
+            payload = with_online_key(root, online.public_key)
+            self._write_root(payload, root.version, [online, *signers], now)
+            self._sign_others(payload, [online], offers, now, free=True)
             self._sign(offers, now)
 
     def change(
@@ -171,7 +204,7 @@ class SignedStore:
             key = self.protected().get(channel)
             if key is None or key.keyid != release.public_key.keyid:
                 raise SettingsError(f"this key does not sign for channel {channel}")
-            signers = [_key_of(root, self._keys.load()), release]
+            signers = [key_of(root, self._keys.load()), release]
             signed = with_changes(self.files.current()[channel].signed, put, dropped)
             self.files.write_manifests(put)
             self._sign_others(root, signers, offers, now, offline={channel: signed})
@@ -181,7 +214,7 @@ class SignedStore:
         """Raise SettingsError unless the key that signs is here, or nothing is signed yet."""
         root = self.files.newest_root()
         if root is not None:
-            _key_of(root.signed, self._keys.load())
+            key_of(root.signed, self._keys.load())
 
     def protected(self) -> Mapping[str, Key]:
         """Return channel -> the offline key that signs for it."""
@@ -212,7 +245,7 @@ class SignedStore:
             signer = next(iter(signers.values()), None) or self._keys.make()
             root = self._write_root(first_root(signer.public_key), 0, [signer], now)
             signers = {signer.public_key.keyid: signer}
-        signer = _key_of(root.signed, signers)
+        signer = key_of(root.signed, signers)
         may_renew = root.signed.roles["root"].keyids == [signer.public_key.keyid]
         if may_renew and not is_fresh(root.signed, "root", now):
             root = self._write_root(root.signed, root.signed.version, [signer], now)
@@ -236,6 +269,7 @@ class SignedStore:
         *,
         anew: bool = False,
         offline: Mapping[str, Targets] = _NOTHING,
+        free: bool = False,
     ) -> None:
         """Sign all but the root.
 
@@ -246,10 +280,11 @@ class SignedStore:
             now: UTC.
             anew: as of `sign`.
             offline: channel -> what the offline key is to sign for it.
+            free: no channel is signed by offline keys any more.
         """
         current = self.files.current()
         before = current.get("targets")
-        protected = protected_by(before.signed if before else None)
+        protected = {} if free else protected_by(before.signed if before else None)
         protected |= dict.fromkeys(offline, signers[-1].public_key)
 
         def signed(role: str, wanted: Payload, by: Any) -> Payload:
@@ -285,36 +320,9 @@ class SignedStore:
             parts[channel] = signed(channel, wanted, parts["targets"])
         others = {name: one for name, one in offers.items() if channel_of(name) not in protected}
         parts[ONLINE] = signed(ONLINE, offering(others), parts["targets"])
-        snapshot = signed("snapshot", snapshot_for(parts), root)
+        snapshot = signed("snapshot", snapshot_for(parts, current.get("snapshot")), root)
         signed("timestamp", timestamp_for(snapshot), root)
 
 
 def _is_older(signed: Any, wanted: Any) -> bool:
     return isinstance(wanted, Targets) and lacks_only_paths(signed, wanted)
-
-
-def online_key(root: Root) -> str:
-    """Return the id of the key that the server signs with."""
-    return root.roles["timestamp"].keyids[0]
-
-
-def _of_root(root: Root, signers: Sequence[CryptoSigner]) -> list[CryptoSigner]:
-    """Return those that sign roots; SettingsError if they are too few."""
-    role = root.roles["root"]
-    found = [one for one in signers if one.public_key.keyid in role.keyids]
-    if len(found) < role.threshold:
-        raise SettingsError(
-            f"a root needs {role.threshold} of its {len(role.keyids)} offline keys, {len(found)} "
-            "are here; name the folder that has them: --keys KEYS"
-        )
-    return found
-
-
-def _key_of(root: Root, signers: Mapping[str, CryptoSigner]) -> CryptoSigner:
-    keyid = online_key(root)
-    if keyid not in signers:
-        raise SettingsError(
-            f"the key {keyid[:SHOWN]} that signs models is not in secrets/ any more; restore "
-            f"signing-{keyid[:SHOWN]}.key from a backup"
-        )
-    return signers[keyid]

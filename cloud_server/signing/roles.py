@@ -22,6 +22,7 @@ from tuf.api.metadata import (
     TOP_LEVEL_ROLE_NAMES,
     DelegatedRole,
     Delegations,
+    Metadata,
     MetaFile,
     Root,
     Snapshot,
@@ -77,6 +78,17 @@ def with_offline_keys(root: Root, roots: Sequence[Key], threshold: int, release:
         for key in keys:
             root.add_key(key, name)
     root.roles["root"].threshold = threshold
+    return root
+
+
+def with_online_key(root: Root, key: Key) -> Root:
+    """Return a root by which the online key signs everything again."""
+    root = copy.deepcopy(root)
+    for name in ("root", "targets"):
+        for keyid in list(root.roles[name].keyids):
+            root.revoke_key(keyid, name)
+        root.add_key(key, name)
+    root.roles["root"].threshold = 1
     return root
 
 
@@ -150,9 +162,14 @@ def with_changes(before: Targets, put: Mapping[str, bytes], dropped: Iterable[st
     return Targets(targets=dict(sorted((kept | offering(put).targets).items())))
 
 
-def snapshot_for(parts: Mapping[str, Targets]) -> Snapshot:
-    """Return which versions of roles belong together."""
-    return Snapshot(meta={f"{name}.json": MetaFile(one.version) for name, one in parts.items()})
+def snapshot_for(parts: Mapping[str, Targets], before: Metadata[Snapshot] | None) -> Snapshot:
+    """Return which versions of roles belong together.
+
+    What stood in it `before` stays, also of a role that is no more: no client takes a snapshot
+    that names fewer.
+    """
+    meta = {f"{name}.json": MetaFile(one.version) for name, one in parts.items()}
+    return Snapshot(meta={**(before.signed.meta if before else {}), **meta})
 
 
 def timestamp_for(snapshot: Snapshot) -> Timestamp:

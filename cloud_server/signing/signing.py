@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -127,6 +127,16 @@ def take_offline(
     if publishes not in store.channels():  # until a run publishes, robots there get the same
         store.offer(publishes, *store.offers()[channel])
     sign(server_dir, now)
+
+
+def take_online(
+    server_dir: ServerDirectory, roots: Sequence[CryptoSigner], release: CryptoSigner | None
+) -> None:
+    """Let the server's key sign everything again; raises as SignedStore.take_online."""
+    with suppress(SettingsError):  # of what offline keys have signed, and is lost
+        sign(server_dir)  # first: channels' files name what offline keys have signed
+    signed_store(server_dir).take_online(offered(server_dir), utc_now(), roots, release)
+    sign(server_dir)
 
 
 def promote(server_dir: ServerDirectory, channel: str, version: int, release: CryptoSigner) -> None:

@@ -7,8 +7,8 @@ after that. Killed anywhere, the next call does what is left.
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,9 +67,7 @@ def sync(server_dir: ServerDirectory, destination: Destination) -> Synced:
     sign(server_dir)
     store, files = DirectoryStore(server_dir.store), signed_store(server_dir).files
     small = files.everything()
-    manifests = [server_dir.store / name for name in small if name.startswith("targets/")]
-    objects = {f"objects/{sha256}": server_dir.store / "objects" / sha256 for sha256 in
-               store.objects_of(manifests)}  # fmt: skip
+    objects = _objects(store, small, {f"targets/{name}" for name in files.named()})
     there, done = destination.sizes(), Synced()
     timestamp = small.pop(LAST)
     is_same = LAST in there and destination.read(LAST) == timestamp
@@ -100,6 +98,27 @@ def sync(server_dir: ServerDirectory, destination: Destination) -> Synced:
             done.removed += 1
     done.until = f"{files.current()['timestamp'].signed.expires:%Y-%m-%d %H:%M}"
     return done
+
+
+def _objects(
+    store: DirectoryStore, small: Mapping[str, bytes], named: Collection[str]
+) -> dict[str, Path]:
+    """Return name -> file of the objects that `named` manifests need, and of others if here.
+
+    The others are those of the last few states: a robot may be between two of them.
+    """
+
+    def needed(names: Iterable[str]) -> dict[str, Path]:
+        found = store.objects_of([store.root / name for name in names])
+        return {f"objects/{one}": store.root / "objects" / one for one in found}
+
+    objects = needed(name for name in small if name in named)
+    for name in small.keys() - set(named):
+        if name.startswith("targets/"):
+            with suppress(BundleError):
+                others = needed([name])
+                objects |= {one: file for one, file in others.items() if file.exists()}
+    return objects
 
 
 def _rank(name: str) -> tuple[int, str]:

@@ -42,6 +42,7 @@ cloud-server backup DIR PLACE/fleet.tar
 cloud-server restore PLACE/fleet.tar PLACE/restored
 cloud-server start DIR
 cloud-server models sync DIR PLACE/served
+cloud-server keys online DIR --keys PLACE
 cloud-server runs list DIR
 cloud-server runs show DIR 20260101-120000
 cloud-server runs stop DIR 20260101-120000

@@ -163,3 +163,96 @@ def test_offline_keys_renew_what_they_signed_and_let_a_new_online_key_sign(store
     assert old != new
     store.sign({"canary": b"five"}, utc_now())
     assert (client.look(), client.look("canary")) == (b"one", b"five")
+
+
+# ------------------------------------------------------------------------------- the way back
+
+
+@pytest.mark.parametrize("has_release", [True, False])
+def test_clients_follow_back_to_one_key_and_away_again(store, keys, client, tmp_path, has_release):
+    offline = take_offline(store, keys)
+    seen = Client(tmp_path / "store", tmp_path / "seen")
+    away = Client(tmp_path / "store", tmp_path / "away")  # looks never in between
+    assert seen.look() == b"one"
+    release = offline.release if has_release else None
+    store.take_online(OFFERS, utc_now(), offline.roots[:2], release)
+    assert store.protected() == {}
+    assert set(store.files.current()) == {"root", "targets", "online", "snapshot", "timestamp"}
+    for one in (client, seen, away):
+        assert (one.look(), one.look("canary")) == (b"one", b"two")
+    store.sign({"stable": b"five", "canary": b"two"}, utc_now())  # the server alone, from now on
+    for one in (client, seen, away):
+        assert one.look() == b"five"
+    with pytest.raises(SettingsError, match="no offline keys sign here"):
+        store.take_online(OFFERS, utc_now(), offline.roots, release)
+    other = OfflineKeys(tmp_path / "other", lambda _: "another word of some length")
+    take_offline(store, other, {"stable": b"five", "canary": b"two"})  # other keys, for lost ones
+    store.change(OFFERS, utc_now(), {"stable": b"six"}, other.load("release"))
+    for one in (client, seen, away):
+        assert one.look() == b"six"
+
+
+def test_the_way_back_needs_enough_of_the_right_keys(store, keys, client, tmp_path):
+    offline = take_offline(store, keys)
+    with pytest.raises(SettingsError, match="a root needs 2 of its 3 offline keys, 1 are here"):
+        store.take_online(OFFERS, utc_now(), offline.roots[:1], offline.release)
+    stranger = CryptoSigner.generate_ed25519()
+    with pytest.raises(SettingsError, match="the release key is not the one"):
+        store.take_online(OFFERS, utc_now(), offline.roots, stranger)
+    with pytest.raises(SettingsError, match="a root needs 2"):
+        store.take_online(OFFERS, utc_now(), [stranger, stranger], offline.release)
+    assert client.look() == b"one"
+    assert set(store.protected()) == {"stable"}
+
+
+def test_whoever_finds_the_old_keys_afterwards_changes_nothing(store, keys, client, tmp_path):
+    offline = take_offline(store, keys)
+    assert client.look() == b"one"
+    store.take_online(OFFERS, utc_now(), offline.roots, offline.release)
+    assert client.look() == b"one"
+    (online,) = OnlineKeys(tmp_path / "secrets").load().values()
+    forged = newest(store, "targets")
+    forged.signed.version += 1
+    forged.sign(offline.release)
+    folder = tmp_path / "store/metadata"
+    forged.to_file(str(folder / f"{forged.signed.version}.targets.json"))
+    snapshot, timestamp = newest(store, "snapshot"), newest(store, "timestamp")
+    snapshot.signed.meta["targets.json"] = MetaFile(forged.signed.version)
+    snapshot.signed.version += 1
+    snapshot.sign(online)
+    snapshot.to_file(str(folder / f"{snapshot.signed.version}.snapshot.json"))
+    timestamp.signed.snapshot_meta.version = snapshot.signed.version
+    timestamp.signed.version += 1
+    timestamp.sign(online)
+    timestamp.to_file(str(folder / "timestamp.json"))
+    with pytest.raises(UnsignedMetadataError):
+        client.look()
+
+
+def test_a_way_back_that_was_cut_is_ended_by_the_same_call(store, keys, client, monkeypatch):
+    offline = take_offline(store, keys)
+    written, write, most = [], type(store.files).write, 0
+
+    def cut(self, role, payload, signers):
+        if len(written) == most:
+            raise KeyboardInterrupt
+        written.append(role)
+        return write(self, role, payload, signers)
+
+    monkeypatch.setattr(type(store.files), "write", cut)
+    while True:
+        written.clear()
+        try:
+            store.take_online(OFFERS, utc_now(), offline.roots, offline.release)
+            break
+        except KeyboardInterrupt:
+            assert client.look() == b"one"
+            most += 1
+        except SettingsError:  # the root was written: the next signing does what is left
+            store.sign(OFFERS, utc_now())
+            break
+    assert most >= 1
+    monkeypatch.undo()
+    assert client.look() == b"one"
+    store.sign({"stable": b"five"}, utc_now())
+    assert client.look() == b"five"

@@ -138,6 +138,20 @@ def test_an_object_that_is_lost_here_is_told_before_anything_is_changed(server_d
     assert not (tmp_path / "served" / LAST).exists()
 
 
+def test_of_a_state_before_nothing_needs_to_be_here_any_more(server_dir, tmp_path):
+    sign(server_dir)
+    publish(server_dir, 2)
+    before = next(
+        file for file in (server_dir.store / "targets/stable").iterdir()
+        if json.loads(file.read_bytes())["version"] == 1
+    )  # fmt: skip
+    about = json.loads(before.read_bytes())
+    about["files"]["head.tflite"]["sha256"] = "0" * 64  # pruned since
+    before.write_text(json.dumps(about))
+    sync(server_dir, Folder(tmp_path / "served"))
+    assert seen(tmp_path / "served") == 2
+
+
 def test_places_that_are_none(server_dir, tmp_path, monkeypatch):
     def of(where):
         return destination_of(where, {}, server_dir.store)

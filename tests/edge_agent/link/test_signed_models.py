@@ -5,7 +5,10 @@ The server is a real one; what an attacker would do to it is done to its files.
 
 import fcntl
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from datetime import timedelta
@@ -478,6 +481,38 @@ def test_who_steals_the_server_assigns_no_site_on_a_channel_of_offline_keys(
 
     forged(server, "online", assigned, stolen)
     assert robot.look().content == manifest  # what the online role says of `stable` is not asked
+
+
+def test_a_robot_follows_back_from_offline_keys_by_command(robot, server, tmp_path, monkeypatch):
+    word = "a word of some length"
+    keys = OfflineKeys(tmp_path / "usb", lambda name: word)
+    offline = Offline([keys.make("root-1")], keys.make("release"))
+    take_offline(server, offline, 1, "stable", "canary")
+    assert robot.look().manifest.version == 1
+    command = [sys.executable, "-m", "cloud_server.cli", "keys", "online", str(server.root)]
+
+    def typed(*words, passphrase=word):
+        done = subprocess.run(
+            [*command, *words],
+            env={**os.environ, "CLOUD_SERVER_PASSPHRASE": passphrase},
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+    assert typed("--keys", str(tmp_path / "usb"), passphrase="another of some length")[0] == 2
+    code, said = typed("--keys", str(tmp_path))
+    assert (code, "has no root-*.key" in said) == (2, True)
+    assert robot.look().manifest.version == 1
+    code, said = typed("--keys", str(tmp_path / "usb"))
+    assert (code, "the server's key signs everything" in said) == (0, True)
+    assert robot.look().manifest.version == 1
+    publish(server, 40)
+    assert robot.look().manifest.version == 40
+    state = json.loads((robot.trust / "root.json").read_bytes())["signed"]["roles"]["root"]
+    assert state["threshold"] == 1
+    code, said = typed("--keys", str(tmp_path / "usb"))
+    assert (code, "no offline keys sign here" in said) == (2, True)
 
 
 def test_a_robot_that_is_enrolled_anew_keeps_the_site_that_it_is_told_now(robot, server, tmp_path):
