@@ -13,7 +13,7 @@ from cloud_server.cli import (
     sync_command,
     token_commands,
 )
-from cloud_server.cli.runs import evaluate_command, run_commands
+from cloud_server.cli.runs import compare_command, evaluate_command, run_commands
 from cloud_server.cli.terminal import Directory, console, with_given_directory
 from cloud_server.cli.upkeep import backup_commands, doctor_commands
 from fleet_model.command_line.app import make_app, run_app
@@ -36,6 +36,7 @@ app.command()(doctor_commands.doctor)
 app.command()(doctor_commands.repair)
 app.command()(backup_commands.backup)
 app.command()(backup_commands.restore)
+run_commands.runs.command("compare")(compare_command.runs_compare)
 app.add_typer(run_commands.runs, name="runs")
 app.add_typer(run_commands.schedule, name="schedule")
 app.add_typer(robot_commands.app, name="robots")

@@ -19,12 +19,13 @@ from cloud_server.rounds.fleet import Clock, Fleet
 from cloud_server.rounds.progress import RoundProgress
 from cloud_server.rounds.round_journal import DiskJournal
 from cloud_server.rounds.round_loop import run_round
+from cloud_server.runs import conditions
 from cloud_server.state.checkpoints import Checkpoints, since
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import RoundSettings, ServerSettings
-from fleet_model.bundle import TRAINER, entry_of, parse_trainer
+from fleet_model.bundle import TRAINER, entry_of, parse_trainer, sha256_of
 from fleet_model.errors import StorageError
 from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL
 from fleet_model.protocol.wire import RobotRequest
@@ -87,6 +88,8 @@ def close_rounds(
     if newest is not None and newest.run == span.run and newest.version == checkpoint.version:
         with _on_disk(server_dir):
             finish(newest)
+    with _on_disk(server_dir):
+        _note_conditions(server_dir, settings, span, checkpoint)
     while (number := checkpoint.version - span.first_version + 1) <= span.rounds:
         request = request_of(server_dir, settings, span.run, number, checkpoint)
         checkpoint, record = run_round(
@@ -108,6 +111,15 @@ def close_rounds(
             extra={"run": span.run, "round": number},
         )  # fmt: skip
     return checkpoint
+
+
+def _note_conditions(
+    server_dir: ServerDirectory, settings: ServerSettings, span: RunSpan, checkpoint: Checkpoint
+) -> None:
+    number = checkpoint.version - span.first_version + 1
+    if number <= span.rounds:
+        content = (server_dir.model_of(checkpoint.version) / TRAINER).read_bytes()
+        conditions.note(span.journal, number, settings, sha256_of(content))
 
 
 @contextmanager

@@ -32,6 +32,7 @@ class Lines:
     top: float  # of the y axis, which begins at 0
     shown: Callable[[float], str]  # writes a y value
     log_x: bool = False  # then the ticks stand at the points
+    values: bool = True  # few points are written with their values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,7 @@ def _draw_lines(area: _Area, panel: Lines) -> None:
             for dot in path:
                 cv2.circle(area.canvas, dot, 8, PAGE, -1, cv2.LINE_AA)
                 cv2.circle(area.canvas, dot, 6, legend[name], -1, cv2.LINE_AA)
-        if len(path) <= 5:  # few measured points: each with its value
+        if panel.values and len(path) <= 5:
             for (x, y), (_, value) in zip(path, points, strict=True):
                 _text(area.canvas, panel.shown(value), (x, y - 26), 0.75, legend[name], align=0.5)
     _legend(area, legend if len(legend) > 1 else {})

@@ -45,6 +45,7 @@ cloud-server models sync DIR PLACE/served
 cloud-server keys online DIR --keys PLACE
 cloud-server runs list DIR
 cloud-server runs show DIR 20260101-120000
+cloud-server runs compare DIR 20260101-120000 20260102-120000 --plot PLACE/runs.png
 cloud-server runs stop DIR 20260101-120000
 cloud-server runs resume DIR 20260101-120000
 cloud-server schedule show DIR
