@@ -57,6 +57,10 @@ COVERED = {
         "tests/cloud_server/cli/runs/test_run_commands.py",
         "--continuous",
     ),
+    "cloud-server runs compare": (
+        "tests/cloud_server/cli/runs/test_compare_command.py",
+        '"runs", "compare"',
+    ),
     "cloud-server status fleet --watch": (
         "tests/cloud_server/cli/test_status_commands.py",
         "--watch",
