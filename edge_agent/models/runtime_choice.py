@@ -33,6 +33,7 @@ from fleet_model.protocol.trial import WHY
 FASTER = 0.95
 # Outputs may differ by this share of the largest value: one step of int8 is 0.004 of all.
 TOLERANCE = 0.01
+UNKNOWN = "it could not be measured"
 log = logging.getLogger(__name__)
 
 
@@ -108,9 +109,11 @@ class RuntimeChooser:
         return choice
 
     def _is_known(self, choice: RuntimeChoice | None) -> bool:
-        """Return whether it was chosen for the same settings and LiteRT."""
+        """Return whether it was measured, for the same settings and LiteRT."""
         asked = self._asked
-        return choice is not None and (
+        if choice is None or any(one.why == UNKNOWN for one in choice.measured):
+            return False  # a busy robot may have had no time for it: the next start tries again
+        return (
             choice.asked,
             choice.accelerator,
             choice.precision,
@@ -143,7 +146,7 @@ class RuntimeChooser:
 def judge(found: Measured, *, must_be_faster: bool) -> str:
     """Return why CompiledModel is not used; "" if it is."""
     if found.interpreter_ms is None or found.compiled_ms is None or found.difference is None:
-        return "it could not be measured"
+        return UNKNOWN
     if found.difference > TOLERANCE:
         return f"its answers differ by {found.difference:.1%}"
     is_faster = found.compiled_ms < FASTER * found.interpreter_ms

@@ -134,6 +134,8 @@ def test_a_robot_joins_installs_stays_lean_and_ends_on_sigterm(
     config = shared_server.admit(tmp_path / "r1", "r1", train=True, examples=(labelled,))
     robot = robots(config).start()
     status = robot.wait(active_version=1, state="idle")
+    assert status["runtime"]["asked"] == "auto"
+    assert [one["accelerator"] for one in status["runtime"]["measured"]] == ["cpu"]
     assert (status["name"], status["site"], status["trainer"]) == ("r1", "hall", "litert")
     assert status["publishes"][0]["version"] == 1
     assert status["framework_loaded"] is False

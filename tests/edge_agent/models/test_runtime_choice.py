@@ -58,7 +58,7 @@ def settings(folder, **engine):
         server=ServerLink(address="localhost:1"),
         state=folder,
         engine=EngineSettings(**engine),
-        install=InstallSettings(timeout_s=10.0),
+        install=InstallSettings(timeout_s=240.0),
     )
 
 
@@ -107,21 +107,25 @@ def test_a_model_is_measured_by_both_and_the_figures_are_kept(tmp_path):
 CRASH, HANG = "os.kill(os.getpid(), signal.SIGSEGV)", "time.sleep(10_000)"
 
 
+HANG_S = 30.0  # longer than a child needs to begin, on a busy machine
+
+
 @pytest.mark.parametrize(
-    ("statement", "why"),
+    ("accelerator", "statement", "why"),
     [
-        (CRASH, "it ended the process that tried it"),
-        (HANG, "it did not answer in time"),
-        ("raise ImportError", "cannot run trunk.tflite: this LiteRT has none"),
+        ("cpu", CRASH, "it ended the process that tried it"),
+        ("gpu", CRASH, "it ended the process that tried it"),
+        ("gpu", "raise ImportError", "cannot run trunk.tflite: this LiteRT has none"),
+        pytest.param("cpu", HANG, "it did not answer in time", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("accelerator", ["cpu", "gpu"])
 def test_one_that_crashes_or_hangs_leaves_the_interpreter(
-    tmp_path, misbehaves, caplog, statement, why, accelerator
+    tmp_path, misbehaves, caplog, accelerator, statement, why
 ):
     misbehaves(statement)
     asked = settings(tmp_path, accelerator=accelerator)
-    asked = asked.model_copy(update={"install": InstallSettings(timeout_s=4.0)})
+    limits = InstallSettings(timeout_s=HANG_S if statement == HANG else 240.0)
+    asked = asked.model_copy(update={"install": limits})
 
     choice = RuntimeChooser(asked, threading.Event(), lambda: None).choose(TINY)
 
@@ -135,8 +139,8 @@ def test_one_that_crashes_or_hangs_leaves_the_interpreter(
     ("statement", "why"),
     [
         (CRASH, "it ended the process that tried it"),
-        (HANG, "it did not answer in time"),
         ("raise MemoryError", "it fails: MemoryError"),
+        pytest.param(HANG, "it did not answer in time", marks=pytest.mark.slow),
     ],
 )
 def test_a_trial_stands_whatever_compiled_model_does_in_it(misbehaves, statement, why):
@@ -146,7 +150,8 @@ def test_a_trial_stands_whatever_compiled_model_does_in_it(misbehaves, statement
         compiled=True,
     )  # fmt: skip
 
-    found = run_trial(job, InstallSettings(timeout_s=6.0), threading.Event())
+    limits = InstallSettings(timeout_s=HANG_S if statement == HANG else 240.0)
+    found = run_trial(job, limits, threading.Event())
 
     assert found.failed == ""
     assert found.after_ms > 0
@@ -183,3 +188,15 @@ def test_nothing_is_measured_for_an_operator_who_wants_the_interpreter_or_twice(
     assert read_choice(bundle).words == (
         "LiteRT Interpreter (CompiledModel on the CPU: it is not faster)"
     )
+
+
+def test_what_a_busy_robot_had_no_time_for_is_measured_at_the_next_start(tmp_path, monkeypatch):
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    monkeypatch.setattr(runtime_choice, "ask", lambda *_: ([], "hung"))
+    chooser(tmp_path).keep(bundle)
+    assert "it could not be measured" in read_choice(bundle).words
+    slow = {"found": {"accelerator": "cpu", "why": "it is not faster"}}
+    monkeypatch.setattr(runtime_choice, "ask", lambda *_: ([slow], ""))
+    chooser(tmp_path).keep(bundle)
+    assert "it is not faster" in read_choice(bundle).words
