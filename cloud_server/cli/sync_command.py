@@ -21,8 +21,6 @@ def models_sync(
     """Bring models and signatures to where robots fetch them (server.models in agent.toml).
 
     Call it after each publication, and a few times a day: what is there counts for one day.
-
-    Example: cloud-server models sync fleet /srv/models/fleet
     """
     from cloud_server.signing.sync import destination_of, sync
     from cloud_server.state.directory import ServerDirectory

@@ -220,10 +220,10 @@ class Agent:
         version = offer.manifest.version
         log.info("version %d is active, %d bytes fetched", version, received)
         self._active_name = self._models.active_name
-        self._activate(offer)
-        self._tell_runtime()
-        status.not_installed = ""
         status.publishes.append({"version": version, "bytes_down": received})
+        self._activate(offer)  # after it: whoever reads that it is active also reads what it cost
+        status.not_installed = ""
+        self._tell_runtime()
         self._file.set_state("idle")
         give_back()
 
