@@ -8,6 +8,9 @@ from recorder import mark
 
 from cloud_server.signing.keys import OfflineKeys, OnlineKeys
 from cloud_server.signing.repository import Offline, SignedStore
+from cloud_server.signing.sync import LAST, Folder, sync
+from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.model_store import DirectoryStore
 from edge_agent.link.signed_models import SignedModels
 from edge_agent.link.tuf_client import refresh
 from fleet_model.bundle import Manifest, Offer, parse_manifest, sha256_of, to_json
@@ -31,26 +34,30 @@ def _sign(root: Path, version: int) -> None:
     _store(root).sign({"stable": _manifest(version)}, utc_now())
 
 
-def _get(root: Path, path: str) -> bytes | None:
+def _get(root: Path, path: str, store: str = "store") -> bytes | None:
     """Answer as a web server before the store would."""
-    file = root / "store" / path.partition("/robot/")[2]
+    file = root / store / path.lstrip("/")
     return file.read_bytes() if file.is_file() else None
 
 
-def _signed(root: Path, offer: str = "stable") -> Any:
+def _signed(root: Path, offer: str = "stable", store: str = "store") -> Any:
     """Return what a robot that was never here is given."""
-    first = _get(root, "/robot/metadata/1.root.json")
-    if first is None or _get(root, "/robot/metadata/timestamp.json") is None:
+
+    def get(path: str) -> bytes | None:
+        return _get(root, path, store)
+
+    first = get("/metadata/1.root.json")
+    if first is None or get("/metadata/timestamp.json") is None:
         return "nothing is signed"  # the server tells robots so
     held = {"root.json": first}
     target = target_of(offer)
     try:
-        signed = refresh(held, [target], "/robot/metadata/", lambda path: _get(root, path))
+        signed = refresh(held, [target], "/metadata/", get)
     except TrustError as error:
         return "refused" if "not signed by the keys" in str(error) else str(error)
     if not signed:
         return "nothing of its own"
-    content = _get(root, f"/robot/targets/{stored_target(target, signed[target])}")
+    content = get(f"/targets/{stored_target(target, signed[target])}")
     assert content is not None
     assert sha256_of(content) == signed[target]
     return parse_manifest(content).version
@@ -158,13 +165,68 @@ PROMOTE = Scenario(prepare=_offline_before, act=_promote, observe=_signed, resum
 ASSIGN = Scenario(prepare=_offline_before, act=_assign, observe=_signed_at_site, resume=_assign)
 
 
+def _take_online(root: Path) -> None:
+    """Let the server's key sign everything again; after a kill, too."""
+    offers, keys = {"stable": _manifest(1)}, _offline(root)
+    if _is_offline(root):
+        _store(root).take_online(offers, utc_now(), keys.roots, keys.release)
+    else:
+        _store(root).sign(offers, utc_now())
+    mark()
+
+
+TAKE_ONLINE = Scenario(
+    prepare=_offline_before,
+    act=_take_online,
+    observe=_signed,
+    resume=_take_online,
+    settled=lambda root: (_is_offline(root), sorted(_store(root).files.current())),
+)
+
+
+# ------------------------------------------------------------------------------- another place
+
+
+def _two_places(root: Path) -> None:
+    """Be a server whose version 1 has been brought to another place, and that has version 2."""
+    store = DirectoryStore(root / "store")
+    store.publish(TINY, "stable", TINY)
+    _bring(root)
+    store.reissue(1, 2, "2026-01-01T00:00:00")
+    store.offer("stable", 2)
+
+
+def _bring(root: Path) -> None:
+    sync(ServerDirectory(root), Folder(root / "served"))
+    mark()
+
+
+def _served(root: Path) -> Any:
+    """Return the version that a robot gets there, if all of its files are there, too."""
+    version = _signed(root, store="served")
+    for name, entry in _MANIFEST.files.items():
+        content = _get(root, f"/objects/{entry.sha256}", "served")
+        assert content is not None, name
+        assert sha256_of(content) == entry.sha256
+    return version
+
+
+SYNC = Scenario(prepare=_two_places, act=_bring, observe=_served, resume=_bring)
+FIRST_SYNC = Scenario(
+    prepare=lambda root: DirectoryStore(root / "store").publish(TINY, "stable", TINY),
+    act=_bring,
+    observe=lambda root: _served(root) if (root / "served" / LAST).exists() else "nothing",
+    resume=_bring,
+)
+
+
 # ------------------------------------------------------------------------------------- the robot
 
 
 def _robot(root: Path) -> None:
     """Be a robot that has seen version 1; the server has changed its key and signed version 2."""
     _first(root)
-    (root / "root.json").write_bytes(_get(root, "/robot/metadata/1.root.json") or b"")
+    (root / "root.json").write_bytes(_get(root, "/metadata/1.root.json") or b"")
     _look(root)
     _store(root).rotate({"stable": _manifest(1)}, utc_now())
     _sign(root, 2)
