@@ -20,12 +20,17 @@ from fleet_model.durable import remove_asides
 from fleet_model.errors import SettingsError
 
 GRACE_S = 1.2  # from SIGTERM to the end, whatever the network does
+ALIVE_S = 30.0  # between two signs of life in a file
 LOCK = ".run.lock"  # in the state directory
 log = logging.getLogger(__name__)
 
 
-def serve(settings: AgentSettings) -> None:
+def serve(settings: AgentSettings, alive: Path | None = None) -> None:
     """Run an agent until SIGINT or SIGTERM.
+
+    Args:
+        settings: its own.
+        alive: while the loop turns, this file's time is less than `ALIVE_S` ago: for a probe.
 
     Raises:
         SettingsError: there is no such trainer, another agent has this state directory, or as
@@ -37,7 +42,7 @@ def serve(settings: AgentSettings) -> None:
     with _held(settings.state):
         with suppress(OSError):  # of a disk that cannot be written others tell
             remove_asides(settings.state)  # of models Installer.begin removes them
-        _run_until_signal(agent)
+        _run_until_signal(agent, alive)
 
 
 def _require_trainer(training: TrainSettings) -> None:
@@ -70,7 +75,7 @@ def _held(state: Path) -> Iterator[None]:
         yield
 
 
-def _run_until_signal(agent: Agent) -> None:
+def _run_until_signal(agent: Agent, alive: Path | None = None) -> None:
     """Run the agent until SIGINT or SIGTERM; raises as `Agent.run` does.
 
     The agent has a thread of its own: Python handles a signal only between two steps of the main
@@ -82,7 +87,7 @@ def _run_until_signal(agent: Agent) -> None:
         signal.signal(number, lambda *_: wake.put(None))
     ended.add_done_callback(lambda _: wake.put(None))
     threading.Thread(target=_run_into, args=(ended, agent), name="agent", daemon=True).start()
-    _wait_and_feed(wake, agent)
+    _wait_and_feed(wake, agent, alive)
     agent.stop()
     notify("STOPPING=1")
     if wait([ended], GRACE_S).done:
@@ -93,19 +98,31 @@ def _run_until_signal(agent: Agent) -> None:
         os._exit(0)  # Python's own end may wait for what the hanging thread holds
 
 
-def _wait_and_feed(wake: "queue.SimpleQueue[None]", agent: Agent) -> None:
-    """Wait for the end; feed systemd's watchdog while the loop turns, and starve it when not."""
-    is_stalled = False
+def _wait_and_feed(wake: "queue.SimpleQueue[None]", agent: Agent, alive: Path | None) -> None:
+    """Wait for the end; feed who watches while the loop turns, and starve them when not."""
+    is_stalled, due_s = False, watchdog_s()
+    if alive is not None:
+        due_s = ALIVE_S if due_s is None else min(due_s, ALIVE_S)
+        _touch(alive)
     while True:
         try:
-            return wake.get(timeout=watchdog_s())
+            return wake.get(timeout=due_s)
         except queue.Empty:
             pass
         if agent.pulse.is_alive():
             notify("WATCHDOG=1")
+            if alive is not None:
+                _touch(alive)
         elif not is_stalled:
-            log.critical("the agent's loop hangs; systemd's watchdog ends this process")
+            log.critical("the agent's loop hangs; a watchdog or a probe ends this process")
         is_stalled = not agent.pulse.is_alive()
+
+
+def _touch(alive: Path) -> None:
+    try:
+        alive.touch()
+    except OSError as error:  # a probe may end this process; a full disk is no reason to
+        log.warning("%s: %s; no sign of life", alive, error.strerror)
 
 
 def _run_into(ended: "Future[None]", agent: Agent) -> None:

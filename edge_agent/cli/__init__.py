@@ -130,7 +130,13 @@ def doctor(
 
 
 @app.command()
-def run(config: Config = CONFIG) -> None:
+def run(
+    config: Config = CONFIG,
+    alive: Annotated[
+        Path | None,
+        typer.Option(help="touch this file while the agent's loop turns, for a container's probe"),
+    ] = None,
+) -> None:
     """Run the agent: join the fleet, train when asked, install published models, until SIGTERM.
 
     If the server is away or does not know this robot yet, the agent waits: see `edge-agent status`.
@@ -140,7 +146,7 @@ def run(config: Config = CONFIG) -> None:
     from edge_agent.robot.settings import load_settings
 
     log_to_stderr()
-    serve(load_settings(config))
+    serve(load_settings(config), alive)
 
 
 @app.command()

@@ -239,6 +239,8 @@ class Cluster:
             words = f"does not take a connection in {patience.connect_s:g} s; is the robot on?"
         elif isinstance(error, httpx.TimeoutException):
             words = f"is silent for {silence_s:g} s"
+        elif "ALERT" in str(error).upper():  # what the other side of TLS says
+            words = f"does not take the kubeconfig's client certificate ({_tls_words(error)})"
         elif _is_tls(error):
             words = f"is not trusted ({_tls_words(error)}); check the cluster's authority"
         else:

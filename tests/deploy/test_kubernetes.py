@@ -14,6 +14,7 @@ import yaml
 
 from cloud_server.state.settings import NetworkSettings, load_settings
 from cloud_server.web.guard import FLEET, HEALTH, OWN
+from edge_agent.agent.service import ALIVE_S
 from edge_agent.robot.settings import load_settings as load_agent_settings
 from fleet_model.protocol.routes import ADMIN, CHANNEL, HELLO, OBJECT, ROBOT, WHOAMI, path_of
 
@@ -200,6 +201,15 @@ def test_the_server_keeps_its_directory_on_a_claim(rendered, overlay):
     assert (
         workload["template"]["spec"]["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
     )
+
+
+def test_the_probes_of_an_agent_ask_for_the_sign_of_life_that_it_gives(rendered):
+    (agent,) = pod(rendered("k3s-robots"))["containers"]
+    file = agent["args"][agent["args"].index("--alive") + 1]
+    for probe in ("startupProbe", "livenessProbe"):
+        *_, words = agent[probe]["exec"]["command"]
+        found = re.fullmatch(rf'test -n "\$\(find {file} -mmin -(\d+)\)"', words)
+        assert int(found[1]) * 60 > 3 * ALIVE_S
 
 
 def test_an_agent_enrolls_once_by_its_nodes_name_and_its_settings_are_settings(

@@ -1,6 +1,9 @@
 """`cloud-server k8s`: five robots, of which some hang, refuse or are away; nothing is lost."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -200,3 +203,20 @@ def test_a_robot_without_the_kind_and_one_without_a_model(k8s, fleet, files):
     assert code == 4
     assert "has no RobotModel; apply one with" in out
     assert "knows no RobotModel; apply deploy/kubernetes/robot-model" in out
+
+
+def test_ctrl_c_does_not_wait_for_a_robot_that_hangs(fleet, files):
+    over, asked = threading.Event(), threading.Event()
+    fleet["r1"].fault = lambda http: asked.set() or over.wait(600)
+    program = Path(sys.executable).with_name("cloud-server")
+    words = ["--kubeconfig", fleet["file"], "--context", "r1", "--connect-timeout", "600"]
+    command = [program, "k8s", "apply", *files, *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert asked.wait(240)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(240) == 130
+            assert "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
+            over.set()

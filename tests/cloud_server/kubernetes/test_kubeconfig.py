@@ -122,6 +122,13 @@ def test_a_cluster_of_another_authority_or_name_is_not_trusted(write, tmp_path):
     assert version(write({"token": "admin-token"}, **insecure))
 
 
+def test_a_certificate_that_the_cluster_does_not_know(write):
+    certificate, key = Authority().pair("admin")
+    user = {"client-certificate-data": encoded(certificate), "client-key-data": encoded(key)}
+    with pytest.raises(ConnectionFailed, match=r"does not take .* client certificate \(.*alert"):
+        version(write(user))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -165,3 +165,56 @@ def test_the_main_thread_feeds_the_watchdog_while_the_loop_waits_and_not_when_it
     assert seen[1][-1] == "STATUS=offline: away"
     assert seen[2] is True
     assert "STOPPING=1" in seen[3]
+
+
+def test_a_file_tells_that_the_loop_turns_and_no_more_when_it_hangs(
+    enrolled, tmp_path, monkeypatch, signals, caplog
+):
+    alive, now_s, left = tmp_path / "alive", [0.0], []
+
+    def until(done):
+        end = time.monotonic() + 240
+        while not done() and time.monotonic() < end:
+            time.sleep(0.01)
+        return done()
+
+    def probe():  # the main thread is the service's
+        try:
+            left.append(until(alive.exists))
+            alive.unlink()
+            left.append(until(alive.exists))  # again, while the server is away
+            now_s[0] = 10 * pulse.STALL_S
+            left.append(until(lambda: "loop hangs" in caplog.text))
+            alive.unlink()
+            time.sleep(0.2)
+            left.append(alive.exists())
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def hello(_):
+        raise ConnectionFailed("away")
+
+    monkeypatch.setattr(service, "ALIVE_S", 0.02)
+    monkeypatch.setattr(HttpsStore, "hello", hello)
+    agent = Agent(enrolled)
+    agent.pulse = Hanging(now_s)
+    driver = threading.Thread(target=probe)
+    driver.start()
+    service._run_until_signal(agent, alive)
+    driver.join()
+    assert left == [True, True, True, False]
+
+
+class Hanging(pulse.Pulse):
+    """A loop that is back in time by its own word, until the clock goes on."""
+
+    def __init__(self, now_s):
+        super().__init__(lambda: 0, lambda: now_s[0])
+
+    def expect(self, within_s=0.0):
+        pass
+
+
+def test_a_sign_of_life_that_cannot_be_given_is_told(tmp_path, caplog):
+    service._touch(tmp_path / "none" / "alive")
+    assert "no sign of life" in caplog.text
