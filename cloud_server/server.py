@@ -76,6 +76,7 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
     from cloud_server.robots.offenses import Offenses
     from cloud_server.robots.refused_answers import RefusedAnswers
     from cloud_server.robots.register import Register
+    from cloud_server.rollout.watch import RolloutWatch
     from cloud_server.runs.runs import Runs
     from cloud_server.state.certificates import server_names
     from cloud_server.state.model_store import DirectoryStore
@@ -116,9 +117,13 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
     )
     missing = _missing(server_dir, settings.publish.channel)
     overview = Overview(fleet, register, seen, offenses, runs, store, ledger, refused, missing)
-    app.include_router(robot_routes(authenticator, store, _older(server_dir), fleet.restarted))
-    app.include_router(admin_routes(runs, lambda: answer_of(overview.status())))
-    app.include_router(metrics_routes(make_registry(server_dir, overview.status)))
+    for routes in (
+        RolloutWatch(server_dir, register, seen).router(),
+        robot_routes(authenticator, store, _older(server_dir), fleet.restarted),
+        admin_routes(runs, lambda: answer_of(overview.status())),
+        metrics_routes(make_registry(server_dir, overview.status)),
+    ):
+        app.include_router(routes)
     _bound_replies(app, grid, server_dir, settings, refused)
     bounds = Bounds(
         limits=settings.limits,

@@ -10,6 +10,7 @@ See docs/decisions/0025-backup.md.
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
@@ -21,12 +22,14 @@ from cloud_server.backup.backup import Progress, require_room, telling
 from cloud_server.models.release_log import BY_RESTORE, ReleaseLog
 from cloud_server.rollback import give_again
 from cloud_server.runs.run_rounds import remember
-from cloud_server.signing.signing import sign_again
+from cloud_server.signing.signing import sign_again, signed_store
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory, vacant
 from cloud_server.state.model_store import DirectoryStore
+from cloud_server.state.offers.rollout_files import RolloutFiles
 from fleet_model.durable import making_folder
 from fleet_model.errors import BundleError, CheckpointError, SettingsError
+from fleet_model.protocol.routes import FALLBACK, NEXT, part_of_rollout
 
 # A round takes a second or more: robots poll, train and send. And clocks of machines differ.
 NUMBERS_PER_S, NUMBERS_AT_LEAST, NUMBERS_UNIT = 10, 1000, 1000
@@ -75,6 +78,7 @@ def restore(stream: BinaryIO, name: str, root: Path, now: datetime, progress: Pr
         server_dir, numbers, warnings = ServerDirectory(aside), {}, list[str]()
         if not server_dir.settings.is_file():
             raise BundleError(f"{name}: holds no server.toml: it is not of a server directory")
+        _end_rollouts(server_dir, warnings)
         for one in server_dir.lineages():
             numbers[one.lineage] = _go_on_above(one, since_s, warnings)
         try:
@@ -82,6 +86,31 @@ def restore(stream: BinaryIO, name: str, root: Path, now: datetime, progress: Pr
         except (BundleError, SettingsError) as error:
             warnings.append(f"models are not signed, robots that verify keep theirs: {error}")
     return Restored(contents, numbers, [one.replace(str(aside), str(root)) for one in warnings])
+
+
+def _end_rollouts(server_dir: ServerDirectory, warnings: list[str]) -> None:
+    """Leave rollouts behind that the server signs: what they name gets other numbers here.
+
+    Where offline keys have signed the plan, it goes on as it was.
+    """
+    store, files = DirectoryStore(server_dir.store), RolloutFiles(server_dir.store)
+    try:
+        protected = signed_store(server_dir).protected()
+        rollouts = {c: one for c, one in files.all().items() if c not in protected and not one.over}
+    except (BundleError, SettingsError) as error:
+        warnings.append(f"rollouts stay as they are: {error}")
+        return
+    for channel, rollout in rollouts.items():
+        for part in (NEXT, FALLBACK):
+            with suppress(FileNotFoundError):
+                store.withdraw(part_of_rollout(channel, part))
+        files.remove(channel)
+        version = rollout.plan.next.version
+        warnings.append(
+            f"the rollout of version {version} on channel {channel} is ended, its robots get what "
+            "the channel offers; `cloud-server models promote DIR VERSION --groups 10%,100%` "
+            "begins another one"
+        )
 
 
 def _unpack(archive: Archive, folder: Path, progress: Progress) -> None:

@@ -8,6 +8,7 @@ from cloud_server.cli import (
     label_commands,
     model_commands,
     robot_commands,
+    rollout_commands,
     simulate_commands,
     status_commands,
     sync_command,
@@ -46,6 +47,7 @@ model_commands.app.command()(channel_commands.assign)
 model_commands.app.command()(channel_commands.unassign)
 model_commands.app.command("sync")(sync_command.models_sync)
 app.add_typer(model_commands.app, name="models")
+app.add_typer(rollout_commands.app, name="rollout")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(label_commands.app, name="labels")
 app.add_typer(k8s_commands.app, name="k8s")

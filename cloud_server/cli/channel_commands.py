@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloud_server.cli.terminal import Directory, trained_of
+from fleet_model.errors import SettingsError
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
@@ -23,16 +24,62 @@ Channel = Annotated[str | None, typer.Option(help="whose robots  [what new kits 
 def promote(
     directory: Directory,
     version: Version,
-    keys: Annotated[Path, typer.Option("--keys", help="folder of the offline keys")],
-    channel: Annotated[str, typer.Option(help="that the offline keys sign")] = "stable",
+    channel: Annotated[str, typer.Option(help="whose robots")] = "stable",
+    keys: Keys = None,
+    groups: Annotated[
+        str, typer.Option(help="robots that get it one group after the other: 10%,site:a,100%")
+    ] = "",
+    threshold: Annotated[
+        float, typer.Option(min=0, max=0.99, help="share of robots that may fail in a rollout")
+    ] = 0.2,
+    wait: Annotated[
+        float, typer.Option(min=0, max=100_000, help="minutes, at least, before the next group")
+    ] = 10.0,
 ) -> None:
-    """Let a channel that offline keys sign offer a published version; asks for the passphrase."""
-    from cloud_server.cli.key_commands import release_key
-    from cloud_server.signing.signing import promote as sign_and_offer
-
+    """Give a published version to a channel: to all robots, or to one group after the other."""
     server_dir = trained_of(directory, "")
-    sign_and_offer(server_dir, channel, version, release_key(keys))
+    wanted = groups_of(groups) if groups else ()
+    channel, release = _signer(server_dir, channel, keys)
+    if wanted:
+        _roll_out(server_dir, channel, version, (wanted, threshold, 60 * wait), release)
+        return
+    if release is None:
+        from cloud_server.signing.signing import offer_newer
+
+        offer_newer(server_dir, channel, version)
+    else:
+        from cloud_server.signing.signing import promote as sign_and_offer
+
+        sign_and_offer(server_dir, channel, version, release)
     typer.echo(f"channel {channel} offers version {version}")
+
+
+def _roll_out(
+    server_dir: "ServerDirectory",
+    channel: str,
+    version: int,
+    wish: tuple[tuple[str, ...], float, float],
+    release: "CryptoSigner | None",
+) -> None:
+    from cloud_server.rollout.changes import Wish, begin
+
+    plan = begin(server_dir, channel, version, Wish(*wish), release).plan
+    typer.echo(
+        f"version {version} goes to {plan.groups[0]} of the robots on channel {channel} first; "
+        f"the running server opens the next groups ({', '.join(plan.groups[1:]) or 'none'}). "
+        f"`cloud-server rollout status {server_dir.root}` shows how far it is; taken back, "
+        f"version {plan.present.version} becomes version {plan.fallback.version}"
+    )
+
+
+def groups_of(text: str) -> tuple[str, ...]:
+    """Return the groups of a rollout as they are typed; raises SettingsError."""
+    from fleet_model.protocol.rollout import group_word, groups_that_follow
+
+    try:
+        return groups_that_follow(tuple(group_word(one.strip()) for one in text.split(",")))
+    except ValueError as error:
+        raise SettingsError(f"--groups {text[:80]}: {error}") from None
 
 
 def assign(

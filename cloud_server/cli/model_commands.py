@@ -17,6 +17,7 @@ from cloud_server.cli.terminal import (
     with_steps,
 )
 from fleet_model.errors import BundleError
+from fleet_model.protocol.routes import channel_and_site
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +70,7 @@ def models_list(directory: Directory, json_output: Json = False) -> None:
         ]
         answer = {
             "channels": store.channels(),
-            "assigned": {n: one for n, (one, _) in store.offers().items() if "/" in n},
+            "assigned": {n: v for n, (v, _) in store.offers().items() if channel_and_site(n)[1]},
             "pins": sorted(store.pins()),
             "versions": values,
             "withheld": [release.model_dump() | _lineage_json(name) for name, release in withheld],

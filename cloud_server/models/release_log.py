@@ -18,9 +18,11 @@ ReleaseKind = Literal[
     "published",  # robots get it
     "withheld",  # the gate holds it back; a command publishes it all the same
     "rolled_back",  # robots get the weights of an older version again, under this number
+    "rollout",  # robots get it in groups, one after the other: a step of that
     "returned",  # not published: what the next run begins with, under a number of its own
 ]
 BY_PUBLISH, BY_ROLLBACK, BY_RESTORE = "models publish", "models rollback", "restore"
+BY_PROMOTE, BY_ABORT = "models promote", "rollout abort"
 
 
 class Told(BaseModel):
@@ -45,6 +47,7 @@ class Release(BaseModel):
     after: dict[str, float] = {}  # of this version, by the same robots
     reasons: tuple[Told, ...] = ()  # withheld: why
     warnings: tuple[Told, ...] = ()
+    step: str = ""  # of a rollout: what was done, and why
 
     @property
     def published(self) -> bool:
@@ -86,12 +89,13 @@ class ReleaseLog:
         return list(_read(all_lines(self._file)))
 
     def newest(self) -> Release | None:
-        """Return the last line; the file is read from its end."""
-        return next(_read(newest_lines(self._file)), None)
+        """Return the last line that is no step of a rollout; the file is read from its end."""
+        lines = _read(newest_lines(self._file))
+        return next((one for one in lines if one.kind != "rollout"), None)
 
     def by_version(self) -> Mapping[int, Release]:
-        """Return version -> what was told last of it."""
-        return {release.version: release for release in self.all()}
+        """Return version -> what was told last of it, steps of a rollout apart."""
+        return {one.version: one for one in self.all() if one.kind != "rollout"}
 
     def add(self, version: int, kind: ReleaseKind, by: str, **about: Any) -> Release:
         """Tell what has become of a version; told again, as after a crash, it is one line."""
@@ -100,6 +104,13 @@ class ReleaseLog:
         if last is None or (last.kind, last.by) != (kind, by):
             append_line(self._file, json.dumps(release.model_dump(exclude_defaults=True)).encode())
         return release
+
+    def add_step(self, version: int, words: str) -> None:
+        """Tell of a step of a rollout; told again, as after a crash, it is one line."""
+        step = Release(version=version, kind="rollout", by="rollout", at=time.time(), step=words)
+        last = next(_read(newest_lines(self._file)), None)
+        if last is None or (last.kind, last.step) != ("rollout", words):
+            append_line(self._file, json.dumps(step.model_dump(exclude_defaults=True)).encode())
 
 
 def _read(lines: Iterable[Line]) -> Iterator[Release]:

@@ -13,10 +13,12 @@ from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.refused_answers import RefusedAnswers
 from cloud_server.robots.register import Register
+from cloud_server.rollout.progress import RolloutStatus, rollout_statuses
 from cloud_server.rounds.progress import OpenRoundStatus
 from cloud_server.runs.runs import Run, Runs
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.round_record import RoundRecord
+from fleet_model.protocol.routes import channel_and_site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,7 @@ class FleetStatus:
     waiting: list[RobotStatus]  # unknown keys that asked lately
     runs: list[Run]  # oldest first
     channels: Mapping[str, int]  # channel -> version
+    rollouts: Sequence[RolloutStatus] = ()
     assigned: Mapping[str, int] = field(default_factory=dict)  # site's offer -> version
     open_round: OpenRoundStatus | None
     totals: HistoryTotals  # over all closed rounds
@@ -56,6 +59,7 @@ class FleetStatus:
             "runs": [run.as_json(robots=False) for run in self.runs],
             "channels": dict(self.channels),
             "assigned": dict(self.assigned),
+            "rollouts": [one.as_json() for one in self.rollouts],
             "open_round": None if self.open_round is None else self.open_round.as_json(),
             "last_round": None if last is None else last.as_json(),
             "answered_again": dict(self.answered_again),
@@ -93,7 +97,8 @@ class Overview:
             waiting=waiting_keys(self.register, self.seen),
             runs=self.runs.all(),
             channels={name: one for name, one in offers.items() if "/" not in name},
-            assigned={name: one for name, one in offers.items() if "/" in name},
+            assigned={name: one for name, one in offers.items() if channel_and_site(name)[1]},
+            rollouts=rollout_statuses(self.store, self.register, self.seen),
             open_round=None if now is None else now.at(time.monotonic(), online),
             totals=self.ledger.totals(),
             answered_again=self.refused.counts("again"),

@@ -25,6 +25,7 @@ from cloud_server.runs.run_store import RunState
 from cloud_server.state.directory import ServerDirectory
 from fleet_model import __version__
 from fleet_model.protocol.outcome import KINDS
+from fleet_model.protocol.rollout import State as RolloutState
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 P = "fleetlearn_"
 ROBOT_STATES = get_args(State)
 RUN_STATES = get_args(RunState)
-RELEASE_KINDS = get_args(ReleaseKind)
+RELEASE_KINDS = tuple(kind for kind in get_args(ReleaseKind) if kind != "rollout")
+ROLLOUT_STATES = get_args(RolloutState)
 
 
 def make_registry(
@@ -67,6 +69,7 @@ class _Fleet(Collector):
         yield from _refused(status)
         yield from _open_round(status)
         yield from _runs(status)
+        yield from _rollouts(status)
         yield from _server(self._server_dir)
 
 
@@ -153,6 +156,30 @@ def _runs(status: FleetStatus) -> Iterator[Metric]:
         )
     about = "The newest version of each channel."
     yield _gauge("published_version", about, "channel", status.channels)
+
+
+def _rollouts(status: FleetStatus) -> Iterator[Metric]:
+    states = GaugeMetricFamily(
+        f"{P}rollout_state", "1 for the state of a rollout.", labels=("state", "channel")
+    )
+    robots = GaugeMetricFamily(
+        f"{P}rollout_robots",
+        "Robots of a rollout, by what became of the new version on them.",
+        labels=("outcome", "channel"),
+    )
+    for one in status.rollouts:
+        for state in ROLLOUT_STATES:
+            states.add_metric((state, one.channel), float(state == one.state))
+        for outcome, count in one.counts.items():
+            robots.add_metric((outcome, one.channel), count)
+    yield states
+    yield robots
+    open_groups = {one.channel: one.open for one in status.rollouts}
+    yield _gauge("rollout_groups_open", "Groups that may take it.", "channel", open_groups)
+    groups = {one.channel: len(one.groups) for one in status.rollouts}
+    yield _gauge("rollout_groups", "Groups of its plan.", "channel", groups)
+    versions = {one.channel: one.next for one in status.rollouts}
+    yield _gauge("rollout_version", "The version that is rolled out.", "channel", versions)
 
 
 def _server(server_dir: ServerDirectory) -> Iterator[Metric]:

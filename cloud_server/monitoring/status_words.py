@@ -53,6 +53,7 @@ def tell(status: FleetStatus) -> list[str]:
     lines += _answers("replies whose objects had false names, which are refused", status.misnamed)
     lines += _robots(status.robots)
     lines += _trials(status.robots)
+    lines += [line for rollout in status.rollouts for line in rollout.sentences()]
     lines += _sites(status)
     lines += _of_another_server(status)
     lines += name_no_server(
@@ -211,7 +212,9 @@ def _sites(status: FleetStatus) -> list[str]:
 
 def _of_another_server(status: FleetStatus) -> list[str]:
     """Tell of robots that run higher versions than any channel has: numbers here only grow."""
-    newest = max([*status.channels.values(), *status.assigned.values()], default=None)
+    staged = [one.newest for one in status.rollouts]
+    known = [*status.channels.values(), *status.assigned.values(), *staged]
+    newest = max(known, default=None)
     if newest is None:
         return []
     told = [(r.name, v) for r in status.robots if (v := r.active_version or 0) > newest]

@@ -35,6 +35,7 @@ class Seen(BaseModel):
     report: RobotReport | None = None  # None: an agent that sends none, or not yet
     active_version: int | None = None  # that it predicts with
     protocol: int | None = None  # None: an agent that announces none
+    channel: str = ""  # that it asked for
     # The key and the approval under which its proofs named this server; "": never.
     named_server: str = ""
 
@@ -96,12 +97,18 @@ class LastSeen:
         report: RobotReport | None,
         protocol: int | None = None,
         agent: str = "",
+        channel: str = "",
     ) -> None:
         """Remember what a robot reported with its look at a channel; `agent` is as in Twins."""
         self.twins.saw(name, agent)
         if report is not None and report.model_version is not None:
             active_version = report.model_version
-        told = {"active_version": active_version, "report": report, "protocol": protocol}
+        told = {
+            "active_version": active_version,
+            "report": report,
+            "protocol": protocol,
+            "channel": channel,
+        }
         self._put(name, told)
         self._write_if_urgent()
 

@@ -23,6 +23,7 @@ from cloud_server.runs.evidence import Measurement, evidence_of
 from cloud_server.runs.gate import Verdict, judge
 from cloud_server.runs.run_rounds import RunSpan, close_rounds
 from cloud_server.runs.run_store import Run, RunStore
+from cloud_server.signing.rollouts import open_rollout
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.round_record import RoundRecord
@@ -177,6 +178,9 @@ class Lifecycle:
         checkpoint = Checkpoints(server_dir.checkpoints).latest()
         releases, by = ReleaseLog(server_dir.releases), f"run {run.id}"
         about = self._judged(run, server_dir, checkpoint.version)
+        if why := open_rollout(server_dir.store, run.channel):
+            reasons = [*about.get("reasons", ()), {"kind": "rollout", "words": why}]
+            about = {**about, "reasons": reasons}
         if about.get("reasons"):
             release = releases.add(checkpoint.version, "withheld", by, **about)
             for line in release.sentences():

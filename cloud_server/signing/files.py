@@ -22,7 +22,7 @@ from cloud_server.signing.roles import manifest_names
 from fleet_model.bundle import parse_manifest, sha256_of
 from fleet_model.durable import remove_asides, write_durably
 from fleet_model.errors import BundleError, SettingsError
-from fleet_model.protocol.routes import stored_target, target_of
+from fleet_model.protocol.routes import name_of, stored_target, target_of
 
 KEPT = 3  # files of one role: a robot may be between timestamp and snapshot
 
@@ -123,11 +123,12 @@ class SignedFiles:
         return manifest_names(one for one in current if isinstance(one, Targets))
 
     def offers_of(self, role: Any) -> dict[str, int | None]:
-        """Return channel, or site of one -> version that a role names; none but of Targets."""
+        """Return channel, or part of one -> version that a role names; none but of Targets."""
         targets = role.targets if isinstance(role, Targets) else {}
         return {
-            path.rpartition("/")[0]: self._version_of(path, target.hashes["sha256"])
+            name_of(path): self._version_of(path, target.hashes["sha256"])
             for path, target in targets.items()
+            if name_of(path) != path  # else it is no manifest: the plan or the stage of a rollout
         }
 
     def tidy(self) -> None:

@@ -26,6 +26,7 @@ from cloud_server.signing.roles import (
     numbered,
     offering,
     protected_by,
+    signs_online,
     snapshot_for,
     still_says,
     targets_for,
@@ -37,7 +38,7 @@ from cloud_server.signing.roles import (
 )
 from cloud_server.signing.signers import key_of, of_root
 from fleet_model.errors import SettingsError
-from fleet_model.protocol.routes import target_of
+from fleet_model.protocol.routes import name_of
 
 _NOTHING: Mapping[str, Targets] = MappingProxyType({})
 Payload = TypeVar("Payload", Targets, Snapshot, Timestamp)
@@ -138,7 +139,9 @@ class SignedStore:
             if missing := [one for one in channels if one not in offers or one in TAKEN]:
                 raise SettingsError(f"channel {missing[0]} offers nothing that could be signed")
             signed = {
-                channel: offering({n: one for n, one in offers.items() if channel_of(n) == channel})
+                channel: offering(
+                    {n: one for n, one in offers.items() if not signs_online(n, [channel])}
+                )
                 for channel in channels
             }
             self._sign_others(root, [online, offline.release], offers, now, offline=signed)
@@ -185,6 +188,7 @@ class SignedStore:
         put: Mapping[str, bytes],
         release: CryptoSigner,
         dropped: Sequence[str] = (),
+        after: Mapping[str, bytes] | None = None,
     ) -> None:
         """Sign with the offline key what a channel, or a site on it, offers from now on.
 
@@ -194,6 +198,7 @@ class SignedStore:
             put: name -> manifest, all of one channel.
             release: the offline key.
             dropped: names that are offered nothing of their own any more.
+            after: what `offers` are together with this change, if others.
 
         Raises:
             SettingsError: this is not the key that signs for the channel.
@@ -207,6 +212,7 @@ class SignedStore:
             signers = [key_of(root, self._keys.load()), release]
             signed = with_changes(self.files.current()[channel].signed, put, dropped)
             self.files.write_manifests(put)
+            offers = offers if after is None else after
             self._sign_others(root, signers, offers, now, offline={channel: signed})
             self.files.tidy()
 
@@ -226,7 +232,7 @@ class SignedStore:
         current = self.files.current()
         return {
             channel: {
-                path.removesuffix(target_of("")): target.hashes["sha256"]
+                name_of(path): target.hashes["sha256"]
                 for path, target in current[channel].signed.targets.items()
             }
             for channel in self.protected()
@@ -318,7 +324,7 @@ class SignedStore:
             else:
                 raise SettingsError(f"what is signed of channel {channel} is lost or damaged")
             parts[channel] = signed(channel, wanted, parts["targets"])
-        others = {name: one for name, one in offers.items() if channel_of(name) not in protected}
+        others = {name: one for name, one in offers.items() if signs_online(name, protected)}
         parts[ONLINE] = signed(ONLINE, offering(others), parts["targets"])
         snapshot = signed("snapshot", snapshot_for(parts, current.get("snapshot")), root)
         signed("timestamp", timestamp_for(snapshot), root)

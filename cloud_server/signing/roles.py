@@ -13,7 +13,7 @@ backup is then above whatever robots have seen. See docs/decisions/0027-signed-m
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -31,7 +31,17 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from fleet_model.protocol.routes import channel_and_site, site_offer, stored_target, target_of
+from fleet_model.protocol.routes import (
+    FALLBACK,
+    NEXT,
+    PLAN,
+    STAGE,
+    channel_and_site,
+    part_of_rollout,
+    site_offer,
+    stored_target,
+    target_of,
+)
 
 ONLINE = "online"
 # Until when a signature counts. The server signs again when half of it has passed. A robot whose
@@ -102,19 +112,26 @@ def targets_for(key: Key, protected: Mapping[str, Key]) -> Targets:
     """
     keys = {one.keyid: one for one in (key, *protected.values())}
     roles = {
-        channel: _delegated(channel, one, channel) for channel, one in sorted(protected.items())
+        channel: _delegated(channel, one, _paths(channel))
+        for channel, one in sorted(protected.items())
     }
-    return Targets(delegations=Delegations(keys, {**roles, ONLINE: _delegated(ONLINE, key, "*")}))
+    # How far a rollout is, the online key says for every channel.
+    roles[ONLINE] = _delegated(ONLINE, key, [*_paths("*"), *_stages("*")])
+    return Targets(delegations=Delegations(keys, roles))
 
 
-def _delegated(name: str, key: Key, channel: str) -> DelegatedRole:
-    paths = _paths(channel)
+def _stages(channel: str) -> list[str]:
+    return [target_of(part_of_rollout(channel, STAGE))]
+
+
+def _delegated(name: str, key: Key, paths: list[str]) -> DelegatedRole:
     return DelegatedRole(name, [key.keyid], threshold=1, terminating=True, paths=paths)
 
 
 def _paths(channel: str) -> list[str]:
     """Return which names are a channel's; "*" stands for what has no slash."""
-    return [target_of(channel), target_of(site_offer(channel, "*"))]
+    rollout = (part_of_rollout(channel, part) for part in (PLAN, NEXT, FALLBACK))
+    return [target_of(name) for name in (channel, site_offer(channel, "*"), *rollout)]
 
 
 def lacks_only_paths(signed: Targets, wanted: Targets) -> bool:
@@ -136,6 +153,11 @@ def lacks_only_paths(signed: Targets, wanted: Targets) -> bool:
 def channel_of(offer: str) -> str:
     """Return the channel of an offer."""
     return channel_and_site(offer)[0]
+
+
+def signs_online(name: str, protected: Collection[str]) -> bool:
+    """Return whether the online key signs what is offered under a name."""
+    return channel_of(name) not in protected or name.endswith(f"/{STAGE}")
 
 
 def protected_by(targets: Targets | None) -> dict[str, Key]:

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -11,14 +11,15 @@ from securesystemslib.signer import CryptoSigner
 
 from cloud_server.signing.keys import OnlineKeys
 from cloud_server.signing.repository import Offline, SignedStore
-from cloud_server.signing.roles import LIFETIME, channel_of, lifetime
+from cloud_server.signing.roles import LIFETIME, lifetime
+from cloud_server.signing.rollouts import follow, require_no_rollout, signed_parts, take_over
 from cloud_server.signing.signed_by import record
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.kit import write_root
 from cloud_server.state.model_store import DirectoryStore
-from fleet_model.bundle import sha256_of
 from fleet_model.errors import BundleError, FleetError, SettingsError
 from fleet_model.protocol.proof import utc_now
+from fleet_model.protocol.routes import FALLBACK, NEXT, PLAN, STAGE, part_of_rollout
 
 LOOK_S, GLANCE_S = 60.0, 1.0  # a glance sees whether a channel's file is another one
 log = logging.getLogger(__name__)
@@ -31,10 +32,11 @@ def offer(server_dir: ServerDirectory, channel: str, version: int) -> None:
 
     Raises:
         BundleError: it is not published.
-        SettingsError: a key is missing or damaged; no channel was changed.
+        SettingsError: a key is missing or damaged, or a rollout goes on; no channel was changed.
     """
     store = signed_store(server_dir)
     store.require_key()
+    require_no_rollout(server_dir.store, channel)
     if channel in store.protected():
         raise SettingsError(
             f"channel {channel} is signed by offline keys: set publish.channel in server.toml to "
@@ -45,6 +47,25 @@ def offer(server_dir: ServerDirectory, channel: str, version: int) -> None:
     sign(server_dir)
 
 
+def offer_newer(server_dir: ServerDirectory, channel: str, version: int) -> None:
+    """Let a channel that the server signs offer a published version; raises as `offer`.
+
+    Raises:
+        BundleError: it is older than what the channel offers.
+    """
+    before = DirectoryStore(server_dir.store).channels().get(channel, -1)
+    if version < before:
+        raise _goes_back(channel, before, version)
+    offer(server_dir, channel, version)
+
+
+def _goes_back(channel: str, before: int, version: int) -> BundleError:
+    return BundleError(
+        f"channel {channel} offers version {before}, and numbers never go back; "
+        f"`cloud-server models rollback DIR {version}` makes a new number of it to promote"
+    )
+
+
 def sign(server_dir: ServerDirectory, now: datetime | None = None, *, anew: bool = False) -> None:
     """Sign what channels offer, where that is not done; makes the key of a server without one.
 
@@ -53,26 +74,13 @@ def sign(server_dir: ServerDirectory, now: datetime | None = None, *, anew: bool
         SettingsError: as SignedStore.sign.
     """
     store = signed_store(server_dir)
+    for channel, promised in store.promised().items():
+        take_over(server_dir.store, channel, promised)
     store.sign(offered(server_dir), now or utc_now(), anew=anew)
     write_root(server_dir)
     for channel, promised in store.promised().items():
-        _follow(DirectoryStore(server_dir.store), channel, promised)
+        follow(DirectoryStore(server_dir.store), channel, promised)
     record(server_dir, store.files, now or utc_now())
-
-
-def _follow(store: DirectoryStore, channel: str, promised: Mapping[str, str]) -> None:
-    """Let a channel's files name what offline keys have signed, if a promotion was cut short."""
-    offers = store.offers()
-    lineage = offers.get(channel, (0, ""))[1]
-    for name, digest in promised.items():
-        content = store.latest_bytes(name)
-        if content is None or sha256_of(content) != digest:
-            for version in store.published(lineage):
-                if sha256_of(store.require(version, lineage)) == digest:
-                    store.offer(name, version, lineage)
-    for name in offers:
-        if channel_of(name) == channel and name not in promised:
-            store.withdraw(name)
 
 
 def renew(server_dir: ServerDirectory, offline: Offline) -> None:
@@ -119,9 +127,11 @@ def take_offline(
     """Let offline keys sign roots, and what a channel offers; `publishes` is what runs offer.
 
     Raises:
-        SettingsError: runs publish on this channel, or offline keys sign already.
+        SettingsError: runs publish on this channel, offline keys sign already, or a rollout on
+            the channel goes on.
     """
     require_other(channel, publishes)
+    require_no_rollout(server_dir.store, channel)
     now, store = utc_now(), DirectoryStore(server_dir.store)
     signed_store(server_dir).take_offline(offered(server_dir), now, offline, threshold, [channel])
     if publishes not in store.channels():  # until a run publishes, robots there get the same
@@ -147,21 +157,20 @@ def promote(server_dir: ServerDirectory, channel: str, version: int, release: Cr
 
     Raises:
         BundleError: it is not published, or older than what the channel offers.
-        SettingsError: this key does not sign for the channel.
+        SettingsError: this key does not sign for the channel, or a rollout goes on.
     """
+    require_no_rollout(server_dir.store, channel)
     store = DirectoryStore(server_dir.store)
     offers = store.offers()
     before, lineage = offers.get(channel, (-1, server_dir.lineage))
     if version < before:
-        raise BundleError(
-            f"channel {channel} offers version {before}, and numbers never go back; "
-            f"`cloud-server models rollback DIR {version}` makes a new number of it to promote"
-        )
-    put = {channel: store.require(version, lineage)}
-    signed = signed_store(server_dir)
-    signed.change(offered(server_dir), utc_now(), put, release)
+        raise _goes_back(channel, before, version)
+    put, offers_now = {channel: store.require(version, lineage)}, offered(server_dir)
+    ended = [part_of_rollout(channel, part) for part in (PLAN, STAGE, NEXT, FALLBACK)]
+    after = {name: one for name, one in offers_now.items() if name not in ended}
+    signed_store(server_dir).change(offers_now, utc_now(), put, release, ended, after)
     store.offer(channel, version, lineage)
-    record(server_dir, signed.files, utc_now())
+    sign(server_dir)
 
 
 def signed_store(server_dir: ServerDirectory) -> SignedStore:
@@ -170,7 +179,7 @@ def signed_store(server_dir: ServerDirectory) -> SignedStore:
 
 
 def offered(server_dir: ServerDirectory) -> dict[str, bytes]:
-    """Return name of a channel, or of a site on it -> manifest.
+    """Return name of a channel, of a site or of a rollout on it -> manifest, plan or stage.
 
     One whose manifest is lost is left out, `status` says so.
 
@@ -183,7 +192,7 @@ def offered(server_dir: ServerDirectory) -> dict[str, bytes]:
             content = store.latest_bytes(name)
             if content is not None:
                 found[name] = content
-    return found
+    return found | signed_parts(server_dir.store)
 
 
 def unsigned(server_dir: ServerDirectory, now: datetime) -> list[str]:

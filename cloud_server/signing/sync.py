@@ -112,9 +112,10 @@ def _objects(
         found = store.objects_of([store.root / name for name in names])
         return {f"objects/{one}": store.root / "objects" / one for one in found}
 
-    objects = needed(name for name in small if name in named)
-    for name in small.keys() - set(named):
-        if name.startswith("targets/"):
+    manifests = [name for name in small if name.endswith(".manifest.json")]
+    objects = needed(name for name in manifests if name in named)
+    for name in manifests:
+        if name not in named:
             with suppress(BundleError):
                 others = needed([name])
                 objects |= {one: file for one, file in others.items() if file.exists()}

@@ -38,7 +38,8 @@ class ServerDirectory:
     tokens.json      hashes of the tokens by which robots admit themselves
     offenses.json    refused updates in a row, last verdicts
     seen.json        when robots were last seen, unknown keys that asked
-    store/           published models: objects by sha256, versions, channels, what is signed of them
+    store/           published models: objects by sha256, versions, channels, rollouts, what is
+                     signed of them
     runs/            one folder a run: how far it is, and its open round
     runs-apart/      the same of a ServerApp beside a SuperLink of its own
     schedule.json    when runs begin by themselves

@@ -22,6 +22,7 @@ from cloud_server.robots.register import Register, Robot
 from cloud_server.robots.tokens import Tokens
 from cloud_server.state.logs import Seldom
 from cloud_server.state.model_store import DirectoryStore
+from cloud_server.state.offers.rollout_files import RolloutFiles
 from fleet_model.errors import BundleError, RefusedError, SettingsError, UpdateError
 from fleet_model.protocol.proof import (
     MAX_TOKEN,
@@ -276,10 +277,17 @@ def _site(robot: Robot, told: RobotReport | None) -> str:
     return told.models_site if told and re.fullmatch(SITE, told.models_site) else robot.site
 
 
-def _offered(store: DirectoryStore, channel: str, site: str) -> bytes | None:
+def _offered(
+    store: DirectoryStore, channel: str, robot: Robot, site: str, active: int | None
+) -> bytes | None:
     """Return the manifest for a robot; one that verifies finds the same by itself."""
     own = store.latest_bytes(site_offer(channel, site))
-    return store.latest_bytes(channel) if own is None else own
+    if own is not None:
+        return own
+    rollout = RolloutFiles(store.root).read(channel)
+    if rollout is None or rollout.over:
+        return store.latest_bytes(channel)
+    return store.latest_bytes(rollout.offer_for(robot.key, site, active))
 
 
 def _add_model_routes(
@@ -302,10 +310,11 @@ def _add_model_routes(
             told = None if report is None else unpack_report(report)
         except UpdateError as error:
             raise HTTPException(400, str(error)) from None
-        authenticator.seen.looked(robot.name, active, told, protocol, agent or "")
+        known = channel if NAME.fullmatch(channel) else ""
+        authenticator.seen.looked(robot.name, active, told, protocol, agent or "", known)
         try:
             site = _site(robot, told)
-            content = _offered(store, channel, site) if NAME.fullmatch(channel) else None
+            content = _offered(store, known, robot, site, active) if known else None
             if content is not None and (protocol or FIRST_PROTOCOL) == FIRST_PROTOCOL:
                 content = older.manifest(content)
         except (BundleError, OSError, ValueError) as error:

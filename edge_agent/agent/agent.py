@@ -53,10 +53,9 @@ class Agent:
             SettingsError: as HttpsStore.
         """
         self._settings = settings
-        self._signed = SignedModels(settings.state / "trust", settings.server.root)
-        self._store = HttpsStore(
-            settings.server, signed=self._signed, elsewhere=open_elsewhere(settings.server)
-        )
+        server = settings.server
+        self._signed = SignedModels(settings.state / "trust", server.root, server.key)
+        self._store = HttpsStore(server, signed=self._signed, elsewhere=open_elsewhere(server))
         self._site = self._signed.site
         self._addresses = Addresses(settings.server.address, settings.state)
         self._store.use(self._addresses.current)

@@ -29,7 +29,7 @@ class Status:
 
     name: str = ""
     site: str = ""
-    models_site: str = ""  # by which this robot chooses models; see link/kept_site.py
+    models_site: str = ""  # by which this robot chooses models; see link/choosing/kept_site.py
     state: str = "starting"  # then "idle", "training", "offline", "refused", "stopped"
     reason: str = ""  # why it is offline or refused, or has stopped by itself
     standing: str = ""  # what the server thinks of it: "approved", "pending", "suspended"

@@ -227,7 +227,7 @@ def site(
     config: Config = CONFIG,
 ) -> None:
     """Choose models by another site: a robot keeps the one that it was told first."""
-    from edge_agent.link.kept_site import KeptSite
+    from edge_agent.link.choosing.kept_site import KeptSite
     from edge_agent.robot.settings import load_settings
 
     KeptSite(load_settings(config).state / "trust").change(site)

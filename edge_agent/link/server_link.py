@@ -169,8 +169,14 @@ class HttpsStore:
         if answer.status == 200:
             offer = read_offer(answer.content)
         if self._signed is not None:
-            signs, away = self.standing.signs, self._elsewhere
-            offer = self._signed.check(channel, offer, self._small, signs=signs, elsewhere=away)
+            offer = self._signed.check(
+                channel,
+                offer,
+                self._small,
+                signs=self.standing.signs,
+                elsewhere=self._elsewhere,
+                active=self.active_version,
+            )
         self._newest = offer
         if answer.status != 304:  # what is not trusted, or not signed yet, is asked for again
             self._tag = answer.tag if offer and offer.content == answer.content else ""

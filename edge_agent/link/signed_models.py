@@ -3,7 +3,7 @@
   <state>/trust/first.json   the root that this robot began with: from the kit, else the first seen
   <state>/trust/root.json    the newest root that follows from it
   <state>/trust/*.json       timestamp, snapshot and roles as last verified: nothing older counts
-  <state>/trust/site         the site by which models are chosen: see kept_site.py
+  <state>/trust/site         the site by which models are chosen: see choosing/kept_site.py
 
 A robot that was enrolled before models were signed takes the root that its server shows it first,
 over TLS with the authority of its kit. From then on it takes nothing unsigned any more.
@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edge_agent.link.choosing.kept_site import KeptSite
+from edge_agent.link.choosing.rollouts import Rollouts, parts_of, signed_file
 from edge_agent.link.elsewhere import Elsewhere
-from edge_agent.link.kept_site import KeptSite
 from edge_agent.link.trust_state import trust_state
 from edge_agent.link.tuf_process import Get, refresh, require_root
 from fleet_model.bundle import Offer, read_offer, sha256_of
@@ -28,10 +29,8 @@ from fleet_model.errors import StorageError, TrustError
 from fleet_model.protocol.proof import utc_now
 from fleet_model.protocol.routes import (
     METADATA,
-    TARGETS,
     path_of,
     site_offer,
-    stored_target,
     target_of,
 )
 
@@ -47,18 +46,20 @@ log = logging.getLogger(__name__)
 class SignedModels:
     """Verifies what a channel offers; for one thread."""
 
-    def __init__(self, folder: Path, pinned: Path) -> None:
+    def __init__(self, folder: Path, pinned: Path, key: Path | None = None) -> None:
         """Read nothing yet.
 
         Args:
             folder: where is kept what was verified.
             pinned: the root from the kit; there may be none.
+            key: this robot's, by which it has its place in a rollout.
         """
         self._folder, self._pinned = folder, pinned
-        self.site = KeptSite(folder)
+        self.site, self._rollouts = KeptSite(folder), Rollouts(key)
         self._look_at = 0.0  # monotonic
         self._again_s = AGAIN_S
-        self._asked: tuple[str, str] | None = None  # what the server said, and this robot's site
+        # What the server said, this robot's site, and the version that it runs.
+        self._asked: tuple[str, str, int | None] | None = None
         self._answer: Offer | None = None  # of the last check
         self._told = False
         self._verified_at = self._refused = self._refused_at = ""
@@ -80,6 +81,7 @@ class SignedModels:
         *,
         signs: bool,
         elsewhere: Elsewhere | None = None,
+        active: int | None = None,
     ) -> Offer | None:
         """Return the model that is signed for this robot on a channel; None if none is.
 
@@ -89,6 +91,7 @@ class SignedModels:
             get: asks the server.
             signs: whether the server says that it signs.
             elsewhere: is asked in the place of the server, but for the first root.
+            active: the version that this robot runs.
 
         Raises:
             TrustError: what is signed does not fit, is too old, or does not allow `offer`.
@@ -96,11 +99,11 @@ class SignedModels:
             ConnectionFailed: the server went away, or is too slow.
             StorageError: the disk cannot be written.
         """
-        asked = "" if offer is None else sha256_of(offer.content), self.site.get()
+        asked = "" if offer is None else sha256_of(offer.content), self.site.get(), active
         if asked == self._asked and time.monotonic() < self._look_at:
             return self._answer
         try:
-            return self._look(channel, offer, get, elsewhere, signs=signs)
+            return self._look(channel, offer, get, elsewhere, asked, signs=signs)
         except TrustError as error:
             self._refused, self._refused_at = str(error), _now()
             raise
@@ -111,11 +114,11 @@ class SignedModels:
         offer: Offer | None,
         get: Get,
         elsewhere: Elsewhere | None,
+        asked: tuple[str, str, int | None],
         *,
         signs: bool,
     ) -> Offer | None:
         """Ask for what is signed; see `check`."""
-        asked = "" if offer is None else sha256_of(offer.content), self.site.get()
         held = self._held(get, signs=signs)
         if not held:
             if not self._told:
@@ -127,8 +130,9 @@ class SignedModels:
                 "the server does not sign its models any more, as it did: a person has put it back "
                 "to an older version, or it is not the same; the active model stays"
             )
+        ask = elsewhere.small if elsewhere else get
         try:
-            found = self._signed_for(channel, offer, held, elsewhere.small if elsewhere else get)
+            found = self._signed_for(channel, offer, held, ask, asked)
         except TrustError as error:
             raise (TrustError(f"{elsewhere.name}: {error}") if elsewhere else error) from None
         self._wait(asked, BEHIND_S if elsewhere else REFRESH_S, agree=found == offer)
@@ -136,24 +140,33 @@ class SignedModels:
         return found
 
     def _signed_for(
-        self, channel: str, offer: Offer | None, held: dict[str, bytes], get: Get
+        self,
+        channel: str,
+        offer: Offer | None,
+        held: dict[str, bytes],
+        get: Get,
+        asked: tuple[str, str, int | None],
     ) -> Offer | None:
         """Return what is signed for this robot: `offer`, or what is fetched in its place."""
-        site = self.site.get()
-        names = [site_offer(channel, site), channel] if site else [channel]
-        signed = self._signed(held, [target_of(name) for name in names], get)
-        name = next((name for name in names if target_of(name) in signed), "")
+        _, site, active = asked
+        own = site_offer(channel, site) if site else channel
+        names = {own, channel, *parts_of(channel)}
+        targets = self._signed(held, sorted(target_of(name) for name in names), get)
+        signed = {name: targets[target_of(name)] for name in names if target_of(name) in targets}
+        name = own if own in signed else channel if channel in signed else ""
+        if name == channel:
+            name = self._rollouts.choose(channel, signed, get, site=site, active=active)
         if not name and offer is not None:
             raise TrustError(
                 f"the server offers version {offer.manifest.version} on channel {channel}, and no "
                 "model is signed for this channel; the active model stays"
             )
-        digest = signed[target_of(name)] if name else ""
+        digest = signed[name] if name else ""
         if not digest or (offer is not None and sha256_of(offer.content) == digest):
             return offer
         return _fetched(name, digest, get)
 
-    def _wait(self, asked: tuple[str, str], most_s: float, *, agree: bool) -> None:
+    def _wait(self, asked: tuple[str, str, int | None], most_s: float, *, agree: bool) -> None:
         """Set the next look at the signatures.
 
         Where the server says something else than is signed, it may sign that in a moment.
@@ -231,7 +244,7 @@ def _disk() -> Iterator[None]:
 def _fetched(offer: str, sha256: str, get: Get) -> Offer:
     """Return the signed manifest of an offer."""
     channel = offer.partition("/")[0]
-    content = get(TARGETS + stored_target(target_of(offer), sha256))
+    content = signed_file(offer, sha256, get)
     if content is None:
         raise TrustError(
             f"the model that is signed for channel {channel} is not on the server; the active "

@@ -10,6 +10,7 @@ HELLO, WHOAMI = "/hello", "/whoami"
 CHANNEL, OBJECT = "/channels/{channel}", "/objects/{sha256}"
 # The same names as in the store's folder: signed metadata, and what it names.
 METADATA, TARGETS = "/metadata/{name}", "/targets/"
+MANIFEST = "/manifest.json"
 SITE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"  # the name of a site, whole
 
 ADMIN = "/fleetlearn/v1/admin"  # needs the admin credential
@@ -28,19 +29,34 @@ def site_offer(channel: str, site: str) -> str:
     return f"{channel}/sites/{site}"
 
 
+# Of a rollout on a channel: see rollout.py. The first two are manifests, the others small files.
+NEXT, FALLBACK, PLAN, STAGE = "next", "fallback", "plan.json", "stage.json"
+
+
+def part_of_rollout(channel: str, part: str) -> str:
+    """Return the name of what belongs to a rollout on a channel."""
+    return f"{channel}/{part}"
+
+
 def channel_and_site(offer: str) -> tuple[str, str]:
-    """Return what a `site_offer` is of."""
-    channel, _, site = offer.partition("/sites/")
-    return channel, site
+    """Return what a `site_offer` is of; "" is the site of every other name."""
+    channel, _, rest = offer.partition("/")
+    return channel, rest.removeprefix("sites/") if rest.startswith("sites/") else ""
 
 
-def target_of(offer: str) -> str:
-    """Return the name under which the signed metadata has a manifest.
+def target_of(name: str) -> str:
+    """Return the name under which the signed metadata has something.
 
     Args:
-        offer: a channel, or a `site_offer`.
+        name: a channel, a `site_offer`, or a `part_of_rollout`.
     """
-    return f"{offer}/manifest.json"
+    is_file = name.count("/") == 1 and name.endswith((f"/{PLAN}", f"/{STAGE}"))
+    return name if is_file else f"{name}{MANIFEST}"
+
+
+def name_of(target: str) -> str:
+    """Return what `target_of` was given."""
+    return target.removesuffix(MANIFEST)
 
 
 def stored_target(target: str, sha256: str) -> str:

@@ -79,6 +79,12 @@ cloud-server keys init DIR
 cloud-server keys init DIR --offline PLACE/keys
 cloud-server keys renew DIR --keys PLACE/keys
 cloud-server models promote DIR 1 --keys PLACE/keys
+cloud-server models promote DIR 2 --groups 50%,100%
+cloud-server rollout status DIR
+cloud-server rollout advance DIR
+cloud-server rollout halt DIR
+cloud-server rollout resume DIR
+cloud-server rollout abort DIR
 cloud-server models assign DIR 1 --site hall
 cloud-server models unassign DIR --site hall
 cloud-server k8s apply PLACE/models.yaml --kubeconfig PLACE/kubeconfig --context robot-*

@@ -65,6 +65,8 @@ COVERED = {
         "tests/cloud_server/cli/test_status_commands.py",
         "--watch",
     ),
+    "cloud-server models promote": ("tests/end_to_end/test_staged_rollout.py", '"--groups"'),
+    "cloud-server rollout": ("tests/end_to_end/test_staged_rollout.py", '"rollout", "abort"'),
     "cloud-server status DIR --watch": (
         "tests/cloud_server/cli/test_status_commands.py",
         "--watch",

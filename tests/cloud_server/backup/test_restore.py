@@ -14,6 +14,7 @@ from cloud_server.cli.upkeep.doctor import examine
 from cloud_server.models.publish import leave_withheld
 from cloud_server.models.release_log import ReleaseLog
 from cloud_server.rollback import roll_back
+from cloud_server.rollout.changes import Wish, begin
 from cloud_server.signing.signing import sign, signed_store, unsigned
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
@@ -316,6 +317,22 @@ def test_every_channel_offers_the_same_model_as_before(server_dir, backup_of, re
     assert DirectoryStore(at.store).channels() == {"stable": 2000, "canary": 2001, "test": 2001}
     assert (same_weights(at, 1, 2000), same_weights(at, 2, 2001)) == (True, True)
     assert Checkpoints(at.checkpoints).newest() == 2001
+
+
+def test_a_rollout_that_the_server_signs_is_left_behind(server_dir, backup_of, restored, at):
+    store = DirectoryStore(server_dir.store)
+    store.reissue(1, 2, "2026-01-01")
+    save(server_dir, 2, 2.0)
+    sign(server_dir)
+    begin(server_dir, "stable", 2, Wish(("10%", "100%"), 0.2, 60.0))
+    made = restored(backup_of(server_dir))
+    assert made.warnings == [
+        "the rollout of version 2 on channel stable is ended, its robots get what the channel "
+        "offers; `cloud-server models promote DIR VERSION --groups 10%,100%` begins another one"
+    ]
+    assert DirectoryStore(at.store).offers() == {"stable": (2000, "")}
+    targets = signed_store(at).files.current()["online"].signed.targets
+    assert list(targets) == ["stable/manifest.json"]
 
 
 def test_a_directory_without_checkpoints_is_restored_as_it_was(server_dir, backup_of, restored, at):

@@ -10,6 +10,8 @@ from cloud_server.monitoring.fleet_status import FleetStatus
 from cloud_server.monitoring.metrics import make_registry
 from cloud_server.monitoring.robot_status import RobotStatus
 from cloud_server.monitoring.totals import HistoryTotals
+from cloud_server.rollout.decide import Member
+from cloud_server.rollout.progress import RolloutStatus
 from cloud_server.rounds.progress import OpenRoundStatus
 from cloud_server.runs.run_store import Run
 from cloud_server.state.round_record import RobotRecord, RoundRecord
@@ -168,6 +170,24 @@ def test_the_process_and_its_disk_are_told(scraped):
     assert values["fleetlearn_disk_free_bytes",] > 0
     assert 0 < values["process_resident_memory_bytes",] < psutil.virtual_memory().total
     assert values["fleetlearn_certificate_expiry_timestamp_seconds",] > 1.79e9
+
+
+def test_a_rollout_is_told_by_state_and_by_robots(server_dir):
+    members = [Member("r1", 0, True, True, "confirmed"), Member("r2", 0, True, False, "failed")]
+    rollout = RolloutStatus(
+        channel="stable", state="halted", why="", since_s=1.0, open=1, groups=("10%", "100%"),
+        threshold=0.2, wait_s=0.0, present=5, next=7, fallback=8, members=members, wants={},
+    )  # fmt: skip
+    status = replace(busy_status(), rollouts=[rollout])
+    lines = generate_latest(make_registry(server_dir, lambda: status)).decode().splitlines()
+    assert {
+        'fleetlearn_rollout_state{channel="stable",state="halted"} 1.0',
+        'fleetlearn_rollout_state{channel="stable",state="advancing"} 0.0',
+        'fleetlearn_rollout_robots{channel="stable",outcome="failed"} 1.0',
+        'fleetlearn_rollout_groups_open{channel="stable"} 1.0',
+        'fleetlearn_rollout_groups{channel="stable"} 2.0',
+        'fleetlearn_rollout_version{channel="stable"} 7.0',
+    } <= set(lines)
 
 
 def test_a_server_on_which_nothing_happened_can_be_scraped(scraped):

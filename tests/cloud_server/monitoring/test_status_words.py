@@ -6,6 +6,8 @@ from cloud_server.monitoring.fleet_status import FleetStatus
 from cloud_server.monitoring.robot_status import RobotStatus
 from cloud_server.monitoring.status_words import names, tell
 from cloud_server.monitoring.totals import HistoryTotals
+from cloud_server.rollout.decide import Member
+from cloud_server.rollout.progress import RolloutStatus
 from cloud_server.rounds.progress import OpenRoundStatus
 from cloud_server.runs.run_store import Run
 from cloud_server.state.round_record import RobotRecord, RoundRecord
@@ -49,6 +51,43 @@ def last_round(late=0, **outcomes):
 
 def test_a_server_on_which_nothing_happened_has_nothing_to_tell():
     assert told(robots=[robot()]) == []
+
+
+def staged(state="advancing", members=(), **more):
+    fields = {
+        "channel": "stable", "state": state, "why": "the reason", "since_s": 5.0, "open": 1,
+        "groups": ("10%", "100%"), "threshold": 0.2, "wait_s": 0.0, "present": 5, "next": 7,
+        "fallback": 8, "members": members, "wants": {one.name: 5 for one in members},
+    }  # fmt: skip
+    return RolloutStatus(**{**fields, **more})
+
+
+def test_a_rollout_is_told_with_what_it_waits_for():
+    members = [
+        Member("r1", 0, True, True, "confirmed"), Member("r2", 0, True, True, "trying"),
+        Member("r3", 0, False, False, "waiting"), Member("r4", 1, True, False, "waiting"),
+    ]  # fmt: skip
+    assert told(rollouts=[staged(members=members)]) == [
+        "rollout of version 7 on channel stable goes on, 1 of 2 groups (10%, 100%) open since 5 s "
+        "(2 waiting, 1 trying, 1 confirmed, 0 failed): the reason",
+        "rollout of version 7 on channel stable waits for r2, r3 (away)",
+    ]
+
+
+def test_a_halted_rollout_says_why_and_how_it_ends():
+    (line,) = told(rollouts=[staged("halted")])
+    assert line.startswith("WARNING: rollout of version 7 on channel stable is HALTED since 5 s")
+    assert "the reason. To take it back: `cloud-server rollout abort DIR --channel stable`" in line
+
+
+def test_what_came_of_a_rollout_is_told():
+    (line,) = told(rollouts=[staged("complete")])
+    assert line == "rollout of version 7 on channel stable is complete since 5 s: the reason"
+    (line,) = told(rollouts=[staged("aborted")])
+    assert line.endswith("(the reason): all robots get version 5 again, as version 8")
+    robots = [robot(active_version=8)]
+    assert len(told(rollouts=[staged("aborted")], channels={"stable": 5}, robots=robots)) == 1
+    assert len(told(rollouts=[staged()], channels={"stable": 5}, robots=robots)) == 2
 
 
 def test_sites_with_a_version_of_their_own_and_robots_that_keep_another_site_are_told():

@@ -18,6 +18,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, TargetFile
 
 from cloud_server.robots.register import Register
+from cloud_server.rollout.changes import Wish, abort, advance, begin, halt
 from cloud_server.signing.keys import OfflineKeys, OnlineKeys
 from cloud_server.signing.repository import Offline
 from cloud_server.signing.signing import (
@@ -31,7 +32,7 @@ from cloud_server.signing.signing import (
 from cloud_server.state.model_store import DirectoryStore
 from edge_agent.cli.enroll import enroll
 from edge_agent.link import answers, signed_models
-from edge_agent.link.kept_site import KeptSite
+from edge_agent.link.choosing.kept_site import KeptSite
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.link.signed_models import SignedModels
 from edge_agent.robot.settings import ExampleSettings, load_settings
@@ -39,6 +40,7 @@ from fleet_model.bundle import sha256_of
 from fleet_model.errors import ConnectionFailed, StorageError, TrustError
 from fleet_model.protocol.proof import utc_now
 from fleet_model.protocol.report import RobotReport, pack_report
+from fleet_model.protocol.rollout import Stage, content_of
 from fleet_model.protocol.routes import site_offer, target_of
 
 MANIFEST = "manifest.json"
@@ -88,7 +90,8 @@ class Robot:
         self.trust = self.settings.state / "trust"
 
     def look(self, channel="stable"):
-        signed = SignedModels(self.trust, self.settings.server.root)
+        link = self.settings.server
+        signed = SignedModels(self.trust, link.root, link.key)
         self.store = HttpsStore(self.settings.server, signed=signed)
         try:
             return self.store.latest(channel)
@@ -549,3 +552,197 @@ def test_what_the_robots_disk_has_lost_is_fetched_again(robot, name, damage):
     file.unlink() if damage is None else file.write_bytes(damage)
     assert robot.look().manifest.version == 1
     assert file.read_bytes() not in (b"", b"{")
+
+
+# ------------------------------------------------------------------------------ a staged rollout
+
+WISH = Wish(("50%", "site:yard", "100%"), 0.2, 3600.0)  # the running server takes no step of it
+
+
+class InRollout:
+    """Robots by the group that they are in, and a channel whose present version is 50."""
+
+    def __init__(self, server, robots, key=None):
+        let = DirectoryStore(server.store)
+        for version in (50, 51):
+            let.reissue(1, version, "2026-01-01T00:00:00")
+        if key is None:
+            let_offer(server, "stable", 50)
+        else:
+            promote(server, "stable", 50, key)
+        self.server, self.key = server, key
+        self.rollout = begin(server, "stable", 51, WISH, key)
+        self.fallback = self.rollout.plan.fallback.version
+        self.first, self.last = self.member(robots, 0), self.member(robots, 2)
+
+    def member(self, robots, group):
+        while True:
+            robot = robots()
+            line = (robot.folder / "robot.pub").read_text().strip()
+            if self.rollout.group(line, "hall") == group:
+                robot.line = line
+                return robot
+
+    def look(self, robot, active=50, site="hall"):
+        """Return the version that a robot finds, and what one that verifies nothing is told."""
+        KeptSite(robot.trust).change(site)
+        link = robot.settings.server
+        versions = []
+        for signed in (SignedModels(robot.trust, link.root, link.key), None):
+            store = HttpsStore(link, signed=signed)
+            store.active_version = active
+            report = pack_report(RobotReport(models_site=site))
+            versions.append(store.latest("stable", report).manifest.version)
+            store.close()
+        assert versions[0] == versions[1]
+        return versions[0]
+
+    def sign_stage(self, stage, signer):
+        """Sign a stage as somebody with the server's key would; all else stays."""
+        freeze(self.server)
+        folder, path = self.server.store / "metadata", "stable/stage.json"
+        content = content_of(stage)
+        file = self.server.store / "targets/stable" / f"{sha256_of(content)}.stage.json"
+        file.write_bytes(content)
+        online = Metadata.from_file(str(metadata(self.server, "online")))
+        snapshot = Metadata.from_file(str(metadata(self.server, "snapshot")))
+        timestamp = Metadata.from_file(str(metadata(self.server, "timestamp")))
+        online.signed.targets[path] = TargetFile.from_data(path, content, ["sha256"])
+        for one in (online, snapshot, timestamp):
+            one.signed.version += 1
+        snapshot.signed.meta["online.json"].version = online.signed.version
+        timestamp.signed.snapshot_meta.version = snapshot.signed.version
+        for role, one in (("online", online), ("snapshot", snapshot)):
+            one.sign(signer)
+            one.to_file(str(folder / f"{one.signed.version}.{role}.json"))
+        timestamp.sign(signer)
+        timestamp.to_file(str(folder / "timestamp.json"))
+
+
+@pytest.fixture
+def release(server, tmp_path):
+    """The offline key of channel stable."""
+    keys = OfflineKeys(tmp_path / "usb", lambda name: "a word of some length")
+    key = keys.make("release")
+    take_offline(server, Offline([keys.make("root-1")], key), 1, "stable", "canary")
+    return key
+
+
+@pytest.fixture(params=["online", "offline"])
+def rollout(request, server, robots):
+    key = None if request.param == "online" else request.getfixturevalue("release")
+    return InRollout(server, robots, key)
+
+
+def test_each_group_finds_the_version_when_it_is_open_and_not_before(rollout, server):
+    first, last = rollout.first, rollout.last
+    assert (rollout.look(first), rollout.look(last), rollout.look(last, site="yard")) == (
+        51,
+        50,
+        50,
+    )
+    advance(server, "stable")
+    assert (rollout.look(first), rollout.look(last), rollout.look(last, site="yard")) == (
+        51,
+        50,
+        51,
+    )
+    advance(server, "stable")
+    assert rollout.look(last) == 51
+    advance(server, "stable")
+    assert (rollout.look(first), rollout.look(last)) == (51, 51)
+    assert DirectoryStore(server.store).channels()["stable"] == 51
+
+
+def test_halted_who_has_it_keeps_it_and_nobody_else_takes_it(rollout, server):
+    halt(server, "stable")
+    assert rollout.look(rollout.first, active=51) == 51
+    assert rollout.look(rollout.first, active=50) == 50
+    assert rollout.look(rollout.last) == 50
+
+
+def test_aborted_all_find_the_fallback(rollout, server):
+    abort(server, "stable")
+    assert rollout.look(rollout.first, active=51) == rollout.fallback
+    assert rollout.look(rollout.last) == rollout.fallback
+
+
+def test_a_site_with_a_version_of_its_own_takes_no_part(robots, server):
+    rollout = InRollout(server, robots)
+    let_offer(server, HALL, 50)
+    assert rollout.look(rollout.first) == 50
+
+
+def test_who_steals_the_server_can_halt_advance_and_go_back_and_nothing_else(
+    server, robots, release
+):
+    """With offline keys the plan is theirs; the stage is what the server may say."""
+    rollout = InRollout(server, robots, release)
+    plan, (stolen,) = rollout.rollout.plan, OnlineKeys(server.secrets).load().values()
+    digest = rollout.rollout.digest
+    rollout.sign_stage(Stage(plan=digest, open=3, state="advancing"), stolen)
+    assert rollout.last.look().manifest.version == 51  # earlier than planned, and as planned
+    rollout.sign_stage(Stage(plan=digest, open=4, state="advancing"), stolen)
+    refused(rollout.last, "opens 4 groups, and the plan has 3")
+    rollout.sign_stage(Stage(plan="0" * 64, open=3, state="complete"), stolen)
+    refused(rollout.last, "is of another plan than the one that is signed")
+    rollout.sign_stage(Stage(plan=digest, open=0, state="halted"), stolen)
+    assert rollout.last.look().manifest.version == 50
+    other = content_of(plan.model_copy(update={"groups": ("100%",)}))
+    path = "stable/plan.json"
+
+    def planned(signed):
+        signed.version += 1
+        signed.targets[path] = TargetFile.from_data(path, other, ["sha256"])
+
+    folder = server.store / "targets/stable"
+    (folder / f"{sha256_of(other)}.plan.json").write_bytes(other)
+    forged(server, "online", planned, stolen)
+    rollout.sign_stage(Stage(plan=sha256_of(other), open=1, state="advancing"), stolen)
+    refused(rollout.last, "is of another plan than the one that is signed")
+
+
+def test_a_plan_that_the_online_key_forges_in_the_role_of_the_channel(server, robots, release):
+    rollout = InRollout(server, robots, release)
+    (stolen,) = OnlineKeys(server.secrets).load().values()
+    other = content_of(rollout.rollout.plan.model_copy(update={"groups": ("100%",)}))
+
+    def planned(signed):
+        path = "stable/plan.json"
+        signed.targets[path] = TargetFile.from_data(path, other, ["sha256"])
+
+    forged(server, "stable", planned, stolen)
+    refused(rollout.last, r"stable\.json is not signed by the keys that this robot trusts")
+
+
+def test_an_older_stage_shown_again(rollout, server):
+    kept = (server.store / "metadata/timestamp.json").read_bytes()
+    advance(server, "stable")
+    assert rollout.look(rollout.first) == 51
+    freeze(server)
+    (server.store / "metadata/timestamp.json").write_bytes(kept)
+    refused(rollout.first, r"timestamp\.json is older than what this robot has seen")
+
+
+@pytest.mark.parametrize("name", ["plan", "stage"])
+def test_a_plan_or_stage_that_was_changed_or_is_gone(rollout, server, name):
+    freeze(server)
+    (file,) = (server.store / "targets/stable").glob(f"*.{name}.json")
+    file.write_bytes(file.read_bytes() + b" ")
+    refused(rollout.first, rf"{name}\.json of the rollout on channel stable was changed")
+    file.unlink()
+    refused(rollout.first, rf"{name}\.json of the rollout on channel stable is not on the server")
+
+
+def test_another_model_in_the_place_of_the_plans(robots, server):
+    """By somebody with the key of the role: the plan still names its own."""
+    rollout = InRollout(server, robots)
+    freeze(server)
+    (signer,) = OnlineKeys(server.secrets).load().values()
+    store, path = DirectoryStore(server.store), "stable/next/manifest.json"
+    online = metadata(server, "online")
+    made = Metadata.from_file(str(online))
+    made.signed.targets[path] = TargetFile.from_data(path, store.require(50), ["sha256"])
+    made.to_file(str(online))
+    rollout.sign_stage(rollout.rollout.stage, signer)
+    refused(rollout.first, "to end with version 51, and another model is signed for it")

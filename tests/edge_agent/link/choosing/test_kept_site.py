@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.link.kept_site import KeptSite
+from edge_agent.link.choosing.kept_site import KeptSite
 from fleet_model.errors import SettingsError, StorageError
 
 
