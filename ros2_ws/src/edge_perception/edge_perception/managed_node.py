@@ -100,7 +100,8 @@ class ManagedNode(LifecycleNode):
             self.get_logger().error(self._failure)
         except Exception as error:  # noqa: BLE001  (rclpy would hide it)
             self._failure = f"{type(error).__name__}: {error}"
-            self.get_logger().error(traceback.format_exc())
+            if self.context.ok():  # else a signal came in the middle of it
+                self.get_logger().error(traceback.format_exc())
         else:
             return TransitionCallbackReturn.SUCCESS
         undo()
