@@ -73,6 +73,9 @@ def begin(
         finish(server_dir, channel)
         require_no_rollout(server_dir.store, channel)
         present, lineage = _present(store, channel, version)
+        if release is None:
+            sign(server_dir)
+            signed_store(server_dir).require_delegated(part_of_rollout(channel, PLAN))
         home = replace(server_dir, lineage=lineage)
         leave_withheld(home, load_settings(server_dir.settings).publish.channel, BY_PROMOTE)
         fallback = _reserve(home, present)

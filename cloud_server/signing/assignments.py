@@ -43,6 +43,9 @@ def assign(
     if release is not None:
         put = {name: manifest}
         signed_store(server_dir).change(offered(server_dir), utc_now(), put, release)
+    else:
+        sign(server_dir)
+        signed_store(server_dir).require_delegated(name)
     store.offer(name, version, lineage)
     sign(server_dir)
 

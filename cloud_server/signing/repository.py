@@ -38,7 +38,7 @@ from cloud_server.signing.roles import (
 )
 from cloud_server.signing.signers import key_of, of_root
 from fleet_model.errors import SettingsError
-from fleet_model.protocol.routes import name_of
+from fleet_model.protocol.routes import name_of, target_of
 
 _NOTHING: Mapping[str, Targets] = MappingProxyType({})
 Payload = TypeVar("Payload", Targets, Snapshot, Timestamp)
@@ -215,6 +215,22 @@ class SignedStore:
             offers = offers if after is None else after
             self._sign_others(root, signers, offers, now, offline={channel: signed})
             self.files.tidy()
+
+    def require_delegated(self, name: str) -> None:
+        """Raise SettingsError if nobody may sign what is offered under a name.
+
+        Offline keys say who may, and have signed that before this version had such names.
+        """
+        targets = self.files.current().get("targets")
+        delegations = None if targets is None else targets.signed.delegations
+        roles = (delegations.roles or {}).values() if delegations else ()
+        if targets is not None and not any(
+            role.is_delegated_path(target_of(name)) for role in roles
+        ):
+            raise SettingsError(
+                f"robots would not find {name}: the offline keys have signed by an older version "
+                "who may sign what; first `cloud-server keys renew DIR --keys KEYS`"
+            )
 
     def require_key(self) -> None:
         """Raise SettingsError unless the key that signs is here, or nothing is signed yet."""

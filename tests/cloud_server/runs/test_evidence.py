@@ -13,7 +13,9 @@ from cloud_server.runs import lifecycle
 from cloud_server.runs.runs import Runs
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.model_store import DirectoryStore
+from cloud_server.state.offers.rollout_files import RolloutFiles, begun
 from cloud_server.state.settings import RoundSettings, ServerSettings
+from fleet_model.protocol.rollout import Named, Plan
 from fleet_model.protocol.version import PROTOCOL
 from fleet_model.types import EVALUATE, TRAIN, Update
 
@@ -76,6 +78,9 @@ class Fleet:
             kind=request.kind, robot="", base_version=version, weights=weights,
             num_examples=self.examples, num_steps=0, metrics=metrics,
         )  # fmt: skip
+
+
+VERSIONS = ("present", "next", "fallback")
 
 
 @pytest.fixture
@@ -156,6 +161,17 @@ def test_a_run_that_makes_it_worse_is_withheld_and_says_why_and_the_command(
     assert "version 3 is NOT PUBLISHED" in line
     assert "accuracy 0.900 -> 0.800" in line
     assert line.endswith("`cloud-server models publish DIR 3`")
+
+
+def test_what_a_run_makes_while_a_rollout_goes_on_there_is_withheld(train, server_dir, fleet):
+    """It would take the place of what robots get in groups."""
+    named = {n: Named(version=v, sha256="a" * 64) for n, v in zip(VERSIONS, (1, 7, 8), strict=True)}
+    plan = Plan(channel="stable", groups=("100%",), threshold=0.2, wait_s=0.0, **named)
+    RolloutFiles(server_dir.store).write("stable", begun(plan, 0.0))
+    run = train(1, {2: 0.9})
+    assert (run.published_version, offered(server_dir)) == (None, 1)
+    (reason,) = run.release.reasons
+    assert reason.words == "a rollout of version 7 on channel stable is advancing"
 
 
 def test_the_run_after_a_withheld_one_begins_with_what_robots_run(train, server_dir, fleet):

@@ -4,6 +4,7 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from stock_client import Client
 
+from cloud_server.rollout.changes import Wish, begin
 from cloud_server.signing import roles
 from cloud_server.signing.assignments import assign, require_keys, unassign
 from cloud_server.signing.keys import OfflineKeys
@@ -139,5 +140,13 @@ def test_a_store_from_before_sites_goes_on_and_the_release_key_adds_them(
     sign(server_dir)  # as by a server of this version, without the release key
     assert signed_store(server_dir).files.current()["targets"].signed.version == number
     assert (look("stable"), look("canary")) == (1, 4)
+    told = r"robots would not find canary/sites/yard: the offline keys .* `cloud-server keys renew"
+    with pytest.raises(SettingsError, match=told):
+        assign(server_dir, "canary", "yard", 4)
+    with pytest.raises(SettingsError, match=r"robots would not find canary/plan\.json: "):
+        begin(server_dir, "canary", 5, Wish(("100%",), 0.2, 0.0))
+    assert set(store.offers()) == {"stable", "canary"}
     assign(server_dir, "stable", "hall-1", 3, release)
     assert (look("stable"), look(HALL)) == (1, 3)
+    assign(server_dir, "canary", "yard", 4)
+    assert look(site_offer("canary", "yard")) == 4

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from cloud_server.rollout.changes import Wish, advance, begin
 from cloud_server.signing.signing import offer, sign
 from cloud_server.signing.sync import LAST, Folder, destination_of, sync
 from cloud_server.state.model_store import DirectoryStore
@@ -184,3 +185,18 @@ def test_the_command_says_what_it_did_and_until_when_it_counts(server_dir, tmp_p
         [*command, "s3://x/y", "--option", "anon"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr.count("expected KEY=VALUE")) == (2, 1)
+
+
+def test_a_rollout_comes_along_with_all_that_its_robots_need(server_dir, tmp_path):
+    store, there = DirectoryStore(server_dir.store), tmp_path / "there"
+    store.reissue(1, 2, "2026-01-01T00:00:00")
+    sign(server_dir)
+    begin(server_dir, "stable", 2, Wish(("10%", "100%"), 0.2, 60.0))
+    sync(server_dir, Folder(there))
+    targets = there / "targets/stable"
+    for name in ("*.plan.json", "*.stage.json", "next/*.manifest.json", "fallback/*.manifest.json"):
+        assert len(list(targets.glob(name))) == 1
+    advance(server_dir, "stable")
+    sync(server_dir, Folder(there))  # the stage of before stays for robots between two states
+    stages = [json.loads(file.read_bytes())["open"] for file in targets.glob("*.stage.json")]
+    assert sorted(stages) == [1, 2]
