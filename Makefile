@@ -19,7 +19,7 @@ OLDEST_FLWR := $(shell sed -n 's/^agent = .*flwr>=\([0-9.]*\),.*/\1/p' pyproject
 FLWR_VENV := .venv-flwr-$(OLDEST_FLWR)
 UV := $(TOOLS_VENV)/bin/uv
 SYSTEMD := $(TOOLS_VENV)/systemd
-NGINX := $(TOOLS_VENV)/nginx
+SERVERS := $(TOOLS_VENV)/servers
 EXTRAS := agent keras server serve video bucket tensorboard onnx kubernetes simulation ros demo ros-dev test dev
 
 # One thread per process: a demo runs many processes on few cores. No program here phones home.
@@ -67,7 +67,7 @@ demo: $(VENV)/.installed ## a server and several robots on this machine, camera 
 
 # The other environments' tests fill the moments in which the main ones wait; their output comes at the end.
 BESIDE := test-base test-ros test-flwr
-test: static $(foreach venv,$(OLD_VENV) $(SYSTEMD) $(NGINX) $(DEPLOY_VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV),$(venv)/.installed) ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr
+test: static $(foreach venv,$(OLD_VENV) $(SYSTEMD) $(SERVERS) $(DEPLOY_VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV),$(venv)/.installed) ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr
 	@mkdir -p build; nice -n 5 $(MAKE) --no-print-directory PROCESSES=2 $(BESIDE) > build/beside.log 2>&1 & beside=$$!; \
 	trap "kill $$beside; exit 130" INT TERM; code=0; without=; \
 	test -x $(UV) || { without=--ignore=tests/packaging/test_resolution.py; \
@@ -158,15 +158,14 @@ $(SYSTEMD)/.installed: | $(UV)
 	else echo "make: systemd-analyze was not found and could not be fetched; install the package systemd" >&2; exit 1; fi; fi
 	@touch $@
 
-# A web server for the files of models, unpacked from its distribution's package, without root. Where it
-# cannot be had, the test that needs it is skipped and says so.
-$(NGINX)/.installed: | $(UV)
-	@mkdir -p $(NGINX); \
-	if ! command -v nginx >/dev/null; then \
-	cd $(NGINX); \
-	if apt-get download --quiet=2 nginx || { apt-get update --quiet=2 && apt-get download --quiet=2 nginx; }; \
+# A web server for the files of models, and a clock that is wrong: unpacked from the distribution's packages,
+# without root. Where they cannot be had, the tests that need them are skipped and say so.
+$(SERVERS)/.installed: | $(UV)
+	@mkdir -p $(SERVERS); cd $(SERVERS); \
+	if apt-get download --quiet=2 nginx libfaketime || \
+	{ apt-get update --quiet=2 && apt-get download --quiet=2 nginx libfaketime; }; \
 	then for package in *.deb; do dpkg -x $$package root; done; rm -f *.deb; \
-	else echo "left out: the test with nginx, it was not found and could not be fetched"; fi; fi
+	else echo "left out: tests with nginx or libfaketime, which could not be fetched"; fi
 	@touch $@
 
 # What runs and judges deploy/ansible, deploy/docker and deploy/kubernetes; all of it from one index.

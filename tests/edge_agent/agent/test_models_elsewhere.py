@@ -18,7 +18,7 @@ from cloud_server.signing.signing import offer
 from cloud_server.state.model_store import DirectoryStore
 
 ROOT = Path(__file__).parents[3]
-UNPACKED = ROOT / ".venv-tools" / "nginx" / "root" / "usr" / "sbin" / "nginx"
+UNPACKED = ROOT / ".venv-tools" / "servers" / "root" / "usr" / "sbin" / "nginx"
 TIMESTAMP = "metadata/timestamp.json"
 PATIENCE_S = 240.0
 
