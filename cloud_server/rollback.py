@@ -15,6 +15,7 @@ from cloud_server.models.release_log import (
     ReleaseLog,
 )
 from cloud_server.runs.run_store import require_no_run
+from cloud_server.signing.rollouts import require_no_rollout
 from cloud_server.signing.signing import offer
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
@@ -35,7 +36,7 @@ def publish_checkpoint(
 
     Raises:
         BundleError: it is published already.
-        SettingsError: a run goes on.
+        SettingsError: a run or a rollout on the channel goes on.
         CheckpointError: it is damaged or gone.
         ExportError: what was exported does not compute what the model computes.
     """
@@ -43,6 +44,7 @@ def publish_checkpoint(
     releases = ReleaseLog(server_dir.releases)
     with server_dir.locked("train"):
         require_no_run(server_dir)
+        require_no_rollout(server_dir.store, settings.channel)
         known = releases.by_version()
         number = _half_done(server_dir, settings.channel, "published", version)
         if (
@@ -85,12 +87,13 @@ def roll_back(
 
     Raises:
         BundleError: it is not published, lacks files, or there is none before.
-        SettingsError: a run goes on.
+        SettingsError: a run or a rollout on the channel goes on.
         CheckpointError: its checkpoint is damaged or gone.
     """
     checkpoints, releases = Checkpoints(server_dir.checkpoints), ReleaseLog(server_dir.releases)
     with server_dir.locked("train"):
         require_no_run(server_dir)
+        require_no_rollout(server_dir.store, settings.channel)
         known = releases.by_version()
         version = _before(server_dir, settings.channel) if version is None else version
         root = known[version].root if version in known else version

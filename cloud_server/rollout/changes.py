@@ -262,7 +262,14 @@ def finish(server_dir: ServerDirectory, channel: str) -> None:
         if channel in signed_store(server_dir).protected():
             return
         if not rollout.over:
-            store.offer(channel, *store.offers()[offer_of(channel, rollout.outcome)])
+            offers, name = store.offers(), offer_of(channel, rollout.outcome)
+            if name not in offers:
+                raise BundleError(
+                    f"the rollout on channel {channel} cannot be ended: store/channels/{name}.json "
+                    f"is gone; restore it from a backup, or remove store/rollouts/{channel}.json: "
+                    "then the channel offers what it does now"
+                )
+            store.offer(channel, *offers[name])
             files.write(channel, rollout.model_copy(update={"over": True}))
         for part in (NEXT, FALLBACK):
             with suppress(FileNotFoundError):

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from cloud_server.labels import relabel
 from cloud_server.models.release_log import ReleaseLog
+from cloud_server.rollback import publish_checkpoint, roll_back
 from cloud_server.rollout import changes
 from cloud_server.rollout.changes import Wish, abort, advance, begin, finish, halt, resume
 from cloud_server.runs.run_store import Run, RunStore
@@ -13,6 +15,7 @@ from cloud_server.signing.signing import offer, promote, sign, signed_store, tak
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.offers.rollout_files import RolloutFiles
+from cloud_server.state.settings import PublishSettings
 from fleet_model.bundle import parse_manifest, sha256_of
 from fleet_model.errors import BundleError, SettingsError
 from fleet_model.protocol.rollout import read_plan, read_stage
@@ -222,6 +225,29 @@ def test_nothing_else_is_offered_while_one_goes_on(server, tmp_path):
         with pytest.raises(SettingsError, match=told):
             attempt()
     assert signed(server) == staged(("advancing", 1))
+
+
+def test_no_number_is_used_up_by_a_rollback_or_new_labels_while_one_goes_on(server):
+    begin(server, "stable", 3, WISH)
+    settings = PublishSettings(channel="stable")
+    before = Checkpoints(server.checkpoints).saved()
+    for attempt in (
+        lambda: roll_back(server, settings, 1),
+        lambda: publish_checkpoint(server, settings, 2, print),
+        lambda: relabel(server, settings, lambda labels: labels, print),
+    ):
+        with pytest.raises(SettingsError, match="a rollout of version 3 on channel stable is adv"):
+            attempt()
+    assert Checkpoints(server.checkpoints).saved() == before
+    assert DirectoryStore(server.store).published() == [1, 2, 3, 4]
+
+
+def test_a_version_that_the_store_has_lost_is_named(server):
+    begin(server, "stable", 3, WISH)
+    (server.store / "channels/stable/fallback.json").unlink()
+    with pytest.raises(BundleError, match=r"store/channels/stable/fallback\.json is gone"):
+        abort(server, "stable")
+    assert channels(server)["stable"] == 1
 
 
 def test_what_a_rollout_needs_is_not_pruned(server):
