@@ -10,6 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 16 << 10
+ENDING_S = 2.0  # less than uvicorn waits: it cancels what is left, with a traceback each
 MAX_CONNECTIONS = 512  # for one more, the one that has been idle for longest ends
 # In the scope of a request: who asks, and what ends the connection.
 CONNECTION, ABORT = "fleetlearn.connection", "fleetlearn.abort"
@@ -69,6 +70,13 @@ class PatientProtocol(HttpToolsProtocol):
         self._stop()
         self.idle_since = self.loop.time()
         super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """End with the server; what arrives or leaves has a little time left."""
+        super().shutdown()
+        if self._timer is not None or self.transport.is_closing():
+            self._stop()
+            self._timer = self.loop.call_later(ENDING_S, self.transport.abort)
 
     def is_idle(self) -> bool:
         """Return whether nobody waits for an answer here."""

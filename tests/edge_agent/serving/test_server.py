@@ -313,6 +313,25 @@ def test_more_requests_than_may_wait_are_refused_and_counted(serve):
     assert f'requests_total{{wire="rest",outcome="full"}} {codes.count(503)}' in told
 
 
+def test_the_end_waits_for_no_request_that_does_not_come(serve):
+    grpc = pytest.importorskip("grpc")
+    never = threading.Event()
+    head = b"POST " + INFER.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+    with serve("slow_s = 200.0\n") as server, grpc.insecure_channel(server.grpc) as channel:
+        infer = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
+        slow = infer.future(iter(lambda: never.wait(240) or b"", None), timeout=240)
+        links = [connect(server) for _ in range(3)]
+        for link, begun in zip(links, (b"", head[:9], head + b"x"), strict=True):
+            link.sendall(begun)
+        with server.client() as client:  # by now all have arrived
+            assert client.post(INFER, json=BODY).status_code == 200
+        assert server.end() == 0
+        never.set()
+        assert slow.exception() is not None
+        log = server.log.read_text()
+    assert not {"Traceback", "ERROR"} & set(log.replace("(", " ").split()), log
+
+
 def test_systemd_is_told_of_the_beginning_and_the_end(serve, tmp_path):
     with serve(version=None) as server:
         server.end()
