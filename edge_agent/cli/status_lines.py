@@ -73,6 +73,8 @@ def _signatures(signed: Mapping[str, Any]) -> Iterator[str]:
             f"verified {_when(signed.get('verified_at'))}; counts until "
             f"{_when(signed.get('until'))}, then no new model is taken before a new signature"
         )
+    if rollout := signed.get("rollout"):
+        yield f"rollout  {rollout}"
     if refused := signed.get("refused"):
         yield f"refused  the last one, {_when(signed.get('refused_at'))}: {refused}"
 

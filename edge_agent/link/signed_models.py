@@ -71,7 +71,8 @@ class SignedModels:
             "refused": self._refused,
             "refused_at": self._refused_at,
         }
-        return trust_state(self._folder) | {name: one for name, one in said.items() if one}
+        found = trust_state(self._folder) | {name: one for name, one in said.items() if one}
+        return {**found, "rollout": self._rollouts.words}
 
     def check(
         self,

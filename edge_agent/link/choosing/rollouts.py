@@ -44,6 +44,7 @@ class Rollouts:
         """Read nothing yet; `key` is this robot's."""
         self._key, self._line = key, ""
         self._files: dict[str, bytes] = {}  # sha256 -> content
+        self.words = ""  # of the rollout that is signed now
 
     def choose(
         self, channel: str, signed: Mapping[str, str], get: Get, *, site: str, active: int | None
@@ -62,7 +63,7 @@ class Rollouts:
         """
         plan_name, stage_name, *_ = parts_of(channel)
         if plan_name not in signed:
-            self._files = {}
+            self._files, self.words = {}, ""
             return channel
         digest, stage = signed[plan_name], None
         plan = read_plan(self._file(plan_name, digest, get), channel)
@@ -71,7 +72,9 @@ class Rollouts:
             stage = read_stage(content, plan, digest)
         kept = (digest, signed.get(stage_name))
         self._files = {one: content for one, content in self._files.items() if one in kept}
-        return _offer(plan, stage, signed, self._group(plan, digest, site), active)
+        group = self._group(plan, digest, site)
+        self.words = _words(plan, stage, group)
+        return _offer(plan, stage, signed, group, active)
 
     def _group(self, plan: Plan, digest: str, site: str) -> int:
         if self._key is not None and not self._line:
@@ -89,6 +92,14 @@ class Rollouts:
                 )
             self._files[sha256] = content
         return self._files[sha256]
+
+
+def _words(plan: Plan, stage: Stage | None, group: int) -> str:
+    state, groups = ("not begun", 0) if stage is None else (stage.state, stage.open)
+    return (
+        f"version {plan.next.version} in groups: {state}, {groups} of {len(plan.groups)} open, "
+        f"this robot is in group {group + 1} ({plan.groups[group]})"
+    )
 
 
 def _offer(

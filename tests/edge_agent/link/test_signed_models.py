@@ -702,6 +702,22 @@ def test_who_steals_the_server_can_halt_advance_and_go_back_and_nothing_else(
     refused(rollout.last, "is of another plan than the one that is signed")
 
 
+def test_a_robot_tells_how_far_the_rollout_is_and_which_group_it_is_in(robots, server):
+    rollout = InRollout(server, robots)
+    link, trust = rollout.last.settings.server, rollout.last.trust
+    signed = SignedModels(trust, link.root, link.key)
+    store = HttpsStore(link, signed=signed)
+    store.latest("stable")
+    assert signed.state()["rollout"] == (
+        "version 51 in groups: advancing, 1 of 3 open, this robot is in group 3 (100%)"
+    )
+    for _ in range(3):
+        advance(server, "stable")
+    store.latest("stable")
+    assert signed.state()["rollout"] == ""
+    store.close()
+
+
 def test_a_plan_that_the_online_key_forges_in_the_role_of_the_channel(server, robots, release):
     rollout = InRollout(server, robots, release)
     (stolen,) = OnlineKeys(server.secrets).load().values()

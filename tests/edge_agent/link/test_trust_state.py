@@ -66,6 +66,7 @@ def test_status_says_it_in_words(trust):
                 **trust_state(folder),
                 verified_at="2026-11-30T12:00:00+00:00",
                 refused="timestamp.json is older",
+                rollout="version 7 in groups: halted",
                 refused_at="2026-11-30T11:00:00+00:00",
             )
         )
@@ -74,6 +75,7 @@ def test_status_says_it_in_words(trust):
     assert f"trust    root 2, signed by 2 of 3 keys ({', '.join(keys)}), since 20" in said
     assert "verified 2026-11-30 12:00 UTC; counts until 20" in said
     assert "refused  the last one, 2026-11-30 11:00 UTC: timestamp.json is older" in said
+    assert "rollout  version 7 in groups: halted" in said
     said = "\n".join(status_lines(answer(**where)))
     assert "no key is trusted yet" in said
     said = "\n".join(status_lines(answer()))
