@@ -18,7 +18,7 @@ from cloud_server.signing.signing import unsigned
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore
-from fleet_model.bundle import require_file
+from fleet_model.bundle import require_file, sha256_of
 from fleet_model.errors import SettingsError
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -67,8 +67,11 @@ def _restored(root: Path) -> str:
         return "absent"
     with _file(root).open("rb") as stream:
         for name, entry in Archive(stream, "fleet.tar").contents.files.items():
-            # Channels offer the new number, and that is signed.
-            if not name.startswith(("store/channels/", "store/metadata/")):
+            # Channels offer the new number, and that is signed, which the log tells in new lines.
+            if name == "releases.jsonl":
+                begin = (again / name).read_bytes()[: entry.size_bytes]
+                assert sha256_of(begin) == entry.sha256
+            elif not name.startswith(("store/channels/", "store/metadata/")):
                 require_file(again / name, entry)
     server_dir = ServerDirectory(again)
     assert Checkpoints(server_dir.checkpoints).latest().version == 1000

@@ -113,7 +113,7 @@ def _unaccounted(root: Path) -> list[Path]:
     store = DirectoryStore(root / "store")
     hidden = [path for path in root.rglob(".*") if path.suffix != ".lock" and path.name != ".lock"]
     manifests = [root / "store" / "versions" / f"{one:06d}.json" for one in store.published()]
-    needed = store._objects_of(manifests)
+    needed = store.objects_of(manifests)
     return hidden + [one for one in (root / "store/objects").iterdir() if one.name not in needed]
 
 
