@@ -109,11 +109,11 @@ def test_an_agent_that_is_not_there_or_not_one(robot, look):
 
 def test_of_two_robot_models_the_older_counts(robot, look):
     robot.deploys()
+    robot.wants("canary", name="another")
     robot.wants("stable")
     robot.cluster.objects["robotmodels", "fleetlearn-robots", "front"]["metadata"][
         "creationTimestamp"
     ] = "2020-01-01T00:00:00Z"
-    robot.wants("canary", name="another")
     look()
     assert robot.variables() == {"EDGE_AGENT_SERVER__CHANNEL": "stable"}
     assert robot.said(name="another")[:2] == ("False", "AnotherModel")
@@ -219,6 +219,9 @@ def test_a_change_is_seen_at_once_also_after_the_watch_was_cut_and_compacted(
     robot.cluster.stopping = False
     robot.wants("canary")
     until("the change", lambda: channel(robot) == "canary")
+    until("its status", lambda: "status" in robot.model())
+    robot.wants("beta")
+    until("what the new watch tells", lambda: channel(robot) == "beta")
 
 
 def test_a_cluster_that_is_away_is_asked_again(robot, running):
