@@ -26,6 +26,7 @@ UNKNOWN_FIELD = (
     "field not declared in schema"  # a 500 of server-side apply, though it is no fault of it
 )
 LONGEST_WAIT_S = 10.0  # that a server may ask for
+NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH")
 APPLY = "application/apply-patch+yaml"
 
 Json = dict[str, Any]
@@ -239,6 +240,8 @@ class Cluster:
             words = f"does not take a connection in {patience.connect_s:g} s; is the robot on?"
         elif isinstance(error, httpx.TimeoutException):
             words = f"is silent for {silence_s:g} s"
+        elif any(one in str(error) for one in NO_TLS):
+            words = "does not speak TLS; check the cluster's address"
         elif "ALERT" in str(error).upper():  # what the other side of TLS says
             words = f"does not take the kubeconfig's client certificate ({_tls_words(error)})"
         elif _is_tls(error):
@@ -324,7 +327,8 @@ def _no_status(code: int) -> str:
 
 
 def _is_tls(error: httpx.HTTPError) -> bool:
-    return "CERTIFICATE_VERIFY_FAILED" in str(error) or "SSL" in str(error)
+    """Return whether TLS refuses the other side; a connection that was cut may come back."""
+    return "SSL" in str(error) and "EOF" not in str(error)
 
 
 def _tls_words(error: httpx.HTTPError) -> str:

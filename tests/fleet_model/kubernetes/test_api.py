@@ -170,6 +170,33 @@ def test_nobody_there():
 
 
 @pytest.mark.parametrize(
+    ("answer", "words", "times"),
+    [(b"", "cannot be reached", 3), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak TLS", 1)],
+)
+def test_a_peer_that_hangs_up_or_speaks_something_else(answer, words, times):
+    came = []
+
+    def serve():
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            came.append(peer.recv(100))
+            peer.sendall(answer)
+            peer.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        server = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        there = Connection(name="r1", server=server, tls=ssl.create_default_context())
+        with Cluster(there) as asking, pytest.raises(ConnectionFailed, match=words):
+            asking.version()
+        listener.shutdown(socket.SHUT_RDWR)
+    assert len(came) == times
+
+
+@pytest.mark.parametrize(
     ("code", "content", "words"),
     [
         (200, b"<html>", "does not answer as a Kubernetes API"),

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from loopback_cluster import closed
 
-from cloud_server.state.settings import Channel as ServersChannel
-from edge_agent.robot.settings import Channel as AgentsChannel
+from cloud_server.state.settings import ServerSettings
+from edge_agent.robot.settings import AgentSettings
 from fleet_model.kubernetes import robot_model
 from fleet_model.kubernetes.robot_model import RobotModelSpec, RobotModelStatus
 
@@ -28,8 +28,11 @@ def test_the_names_are_the_same():
     assert example["apiVersion"] == robot_model.API_VERSION
     assert example["metadata"]["namespace"] == robot_model.NAMESPACE
     assert RobotModelSpec.model_validate(example["spec"])
-    channels = (ServersChannel, AgentsChannel, robot_model.Channel)
-    assert len({repr(one.__metadata__) for one in channels}) == 1
+    servers = ServerSettings.model_fields["publish"].annotation.model_fields
+    agents = AgentSettings.model_fields["server"].annotation.model_fields
+    said = [one["channel"].metadata for one in (servers, agents, RobotModelSpec.model_fields)]
+    assert said[0] == said[1] == said[2]
+    assert said[0]
 
 
 def fields(schema):
