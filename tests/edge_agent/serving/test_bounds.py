@@ -68,8 +68,8 @@ def test_bodies_that_do_not_end_may_fill_so_much_and_others_are_answered(serve):
     with serve("slow_s = 200.0\nmax_body_mb = 1.0\n") as server:
         links = [connect(server) for _ in range(12)]
         for link in links:
-            link.settimeout(0.5)
             link.sendall(head + b" " * 990_000)
+            link.settimeout(0.5)
         answers = []
         while not answers:
             for link in links:
