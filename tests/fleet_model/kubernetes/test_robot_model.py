@@ -30,9 +30,9 @@ def test_the_names_are_the_same():
     assert RobotModelSpec.model_validate(example["spec"])
     servers = ServerSettings.model_fields["publish"].annotation.model_fields
     agents = AgentSettings.model_fields["server"].annotation.model_fields
-    said = [one["channel"].metadata for one in (servers, agents, RobotModelSpec.model_fields)]
-    assert said[0] == said[1] == said[2]
-    assert said[0]
+    said = {repr(one["channel"].metadata) for one in (servers, agents, RobotModelSpec.model_fields)}
+    assert len(said) == 1
+    assert "a-z0-9" in said.pop()
 
 
 def fields(schema):
