@@ -60,3 +60,13 @@ def test_reading_the_history_of_a_server_loads_no_numpy():
     code = "import sys, cloud_server.state.history; print('numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_an_idle_agent_holds_nothing_that_signatures_and_buckets_need():
+    """Both are read by child processes that end."""
+    code = (
+        "import sys, edge_agent.agent.agent, edge_agent.link.bucket, edge_agent.link.file_server\n"
+        "print([name for name in ('tuf', 'fsspec', 's3fs', 'aiohttp') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

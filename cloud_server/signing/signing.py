@@ -142,7 +142,13 @@ def take_offline(
 def take_online(
     server_dir: ServerDirectory, roots: Sequence[CryptoSigner], release: CryptoSigner | None
 ) -> None:
-    """Let the server's key sign everything again; raises as SignedStore.take_online."""
+    """Let the server's key sign everything again.
+
+    Raises:
+        SettingsError: as SignedStore.take_online, or a rollout goes on.
+    """
+    for channel in signed_store(server_dir).protected():
+        require_no_rollout(server_dir.store, channel)
     with suppress(SettingsError):  # of what offline keys have signed, and is lost
         sign(server_dir)  # first: channels' files name what offline keys have signed
     signed_store(server_dir).take_online(offered(server_dir), utc_now(), roots, release)

@@ -451,6 +451,24 @@ def test_the_child_ends_with_its_parent_and_is_started_again(bucket_robot):
     assert child.poll() is not None
 
 
+def test_the_agent_itself_never_loads_what_a_bucket_needs(bucket_robot, s3, server):
+    """In a process of its own: this one has loaded it for the server's half."""
+    code = f"""
+import sys
+from pathlib import Path
+from edge_agent.link.elsewhere import open_elsewhere
+from edge_agent.robot.server_settings import ServerLink
+link = ServerLink(address="s:1", models={bucket_robot.link.models!r},
+                  models_options={{"endpoint_url": {s3!r}}})
+place = open_elsewhere(link)
+assert place.small("/metadata/timestamp.json")
+place.close()
+print([name for name in ("fsspec", "s3fs", "aiohttp") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_a_bucket_that_does_not_answer_is_given_up(bucket_robot, monkeypatch):
     monkeypatch.setattr(bucket, "_COMMAND", ("-c", "import time; time.sleep(600)"))
     monkeypatch.setattr(bucket, "MOST_S", 0.3)
