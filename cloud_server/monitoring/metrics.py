@@ -167,13 +167,21 @@ def _rollouts(status: FleetStatus) -> Iterator[Metric]:
         "Robots of a rollout, by what became of the new version on them.",
         labels=("outcome", "channel"),
     )
+    wanted = GaugeMetricFamily(
+        f"{P}robot_wanted_version",
+        "The version that it is to run by a rollout.",
+        labels=("channel", "robot"),
+    )
     for one in status.rollouts:
         for state in ROLLOUT_STATES:
             states.add_metric((state, one.channel), float(state == one.state))
         for outcome, count in one.counts.items():
             robots.add_metric((outcome, one.channel), count)
+        for name, version in one.wants.items():
+            wanted.add_metric((one.channel, name), version)
     yield states
     yield robots
+    yield wanted
     open_groups = {one.channel: one.open for one in status.rollouts}
     yield _gauge("rollout_groups_open", "Groups that may take it.", "channel", open_groups)
     groups = {one.channel: len(one.groups) for one in status.rollouts}

@@ -176,7 +176,8 @@ def test_a_rollout_is_told_by_state_and_by_robots(server_dir):
     members = [Member("r1", 0, True, True, "confirmed"), Member("r2", 0, True, False, "failed")]
     rollout = RolloutStatus(
         channel="stable", state="halted", why="", since_s=1.0, open=1, groups=("10%", "100%"),
-        threshold=0.2, wait_s=0.0, present=5, next=7, fallback=8, members=members, wants={},
+        threshold=0.2, wait_s=0.0, present=5, next=7, fallback=8, members=members,
+        wants={"r1": 7, "r2": 5},
     )  # fmt: skip
     status = replace(busy_status(), rollouts=[rollout])
     lines = generate_latest(make_registry(server_dir, lambda: status)).decode().splitlines()
@@ -184,6 +185,8 @@ def test_a_rollout_is_told_by_state_and_by_robots(server_dir):
         'fleetlearn_rollout_state{channel="stable",state="halted"} 1.0',
         'fleetlearn_rollout_state{channel="stable",state="advancing"} 0.0',
         'fleetlearn_rollout_robots{channel="stable",outcome="failed"} 1.0',
+        'fleetlearn_robot_wanted_version{channel="stable",robot="r1"} 7.0',
+        'fleetlearn_robot_wanted_version{channel="stable",robot="r2"} 5.0',
         'fleetlearn_rollout_groups_open{channel="stable"} 1.0',
         'fleetlearn_rollout_groups{channel="stable"} 2.0',
         'fleetlearn_rollout_version{channel="stable"} 7.0',
