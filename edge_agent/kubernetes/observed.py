@@ -13,6 +13,7 @@ from edge_agent.models.trials import TrialFile
 from edge_agent.robot.reasons import without_paths
 from fleet_model.errors import FleetError, one_line
 from fleet_model.kubernetes.robot_model import TriedVersion, VerifiedBy
+from fleet_model.litert.runtime import RuntimeChoice
 from fleet_model.protocol.routes import site_offer, target_of
 from fleet_model.protocol.trial import TrialOutcome
 
@@ -29,6 +30,7 @@ class Observed:
     reason: str = ""
     channel: str = ""  # "": an agent of an earlier version
     active_version: int | None = None
+    engine: str = ""
     tried: TriedVersion | None = None
     not_installed: str = ""
     verified_by: VerifiedBy | None = None
@@ -53,6 +55,7 @@ def observe(state: Path) -> Observed:
         reason=_words(status.get("reason")),
         channel=channel,
         active_version=version if isinstance(version, int) else None,
+        engine=_engine(status.get("runtime")),
         tried=_tried(trial),
         not_installed=_words(status.get("not_installed")),
         verified_by=verified_by(state / "trust", channel, _words(status.get("models_site")))
@@ -102,6 +105,13 @@ def _matches(target: str, pattern: str) -> bool:
 
 def _signed(file: Path) -> Any:
     return json.loads(file.read_bytes())["signed"]
+
+
+def _engine(value: object) -> str:
+    try:
+        return _words(RuntimeChoice.model_validate(value).words) if value else ""
+    except ValidationError:
+        return ""
 
 
 def _tried(trial: TrialOutcome | None) -> TriedVersion | None:

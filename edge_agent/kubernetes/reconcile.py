@@ -22,7 +22,7 @@ from fleet_model.kubernetes.robot_model import (
 Json = dict[str, Any]
 APPLIED, READY = CONDITIONS
 ANNOTATION = f"{GROUP}/settings"  # on the DaemonSet: which variables are the controller's
-CHANNEL, PRECISION = "EDGE_AGENT_SERVER__CHANNEL", "EDGE_AGENT_ENGINE__PRECISION"
+CHANNEL, ENGINE = "EDGE_AGENT_SERVER__CHANNEL", "EDGE_AGENT_ENGINE__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,10 @@ def plan(models: Sequence[Json], sets: Mapping[str, Json]) -> Plan:
         if (said := _not_an_agent(sets.get(spec.agent), spec.agent)) is not None:
             made.refused[name] = said
             continue
-        made.variables[spec.agent] = {CHANNEL: spec.channel} | (
-            {PRECISION: spec.precision} if spec.precision else {}
-        )
+        engine = spec.engine.model_dump(exclude_none=True)
+        made.variables[spec.agent] = {CHANNEL: spec.channel} | {
+            f"{ENGINE}{key.upper()}": value for key, value in engine.items()
+        }
     return made
 
 
@@ -128,6 +129,7 @@ def status_of(
         agent_state=seen.state,
         channel=seen.channel,
         active_version=seen.active_version,
+        engine=seen.engine,
         tried=seen.tried,
         not_installed=seen.not_installed,
         verified_by=seen.verified_by,

@@ -5,7 +5,7 @@ deploy/kubernetes/robot-model/crd.yaml says the same to a cluster; a test holds 
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from fleet_model.settings import Expected
@@ -36,6 +36,20 @@ class _Strict(BaseModel):
     )
 
 
+class Engine(_Strict):
+    """What runs the model; without a value as in agent.toml ([engine])."""
+
+    precision: Literal["fp32", "int8"] | None = None
+    runtime: Literal["auto", "interpreter", "compiled"] | None = None
+    accelerator: Literal["cpu", "gpu"] | None = None
+
+    @model_validator(mode="after")
+    def _require_one_that_has_it(self) -> "Engine":
+        if self.runtime == "interpreter" and self.accelerator == "gpu":
+            raise ValueError("spec.engine: the Interpreter runs on no GPU: leave runtime out")
+        return self
+
+
 class RobotModelSpec(_Strict):
     """What the operator wants."""
 
@@ -43,9 +57,7 @@ class RobotModelSpec(_Strict):
     agent: ObjectName = Field(
         default=AGENT, description="DaemonSet of the agent, in the same namespace."
     )
-    precision: Literal["fp32", "int8"] | None = Field(
-        default=None, description="Of the graph that it runs; without it as in agent.toml."
-    )
+    engine: Engine = Field(default=Engine(), description="What runs the model.")
 
 
 class _Lenient(BaseModel):
@@ -97,6 +109,7 @@ class RobotModelStatus(_Lenient):
     agent_state: _Text = ""
     channel: _Text = ""  # that the agent follows now
     active_version: int | None = None
+    engine: _Text = ""  # what runs it, and why
     tried: TriedVersion | None = None
     not_installed: _Text = ""  # why the newest model is not the active one
     verified_by: VerifiedBy | None = None

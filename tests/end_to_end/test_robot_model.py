@@ -124,6 +124,7 @@ def test_an_agent_changes_its_channel_and_the_cluster_knows_who_signed(running_s
     status = until_said(cluster, "True", "Following", "runs version 1 of channel stable")
     assert (status["robot"], status["site"]) == ("r1", "hall")
     assert (status["verifiedBy"]["role"], status["verifiedBy"]["rootVersion"]) == ("online", 1)
+    assert status["engine"].startswith("LiteRT ")
     first = cluster.kubelet.process.pid
 
     wants(cluster, "canary")

@@ -37,7 +37,8 @@ def mistakes(files, *texts):
 
 def test_what_is_right_has_no_mistake(files):
     whole = GOOD.replace("front}", "front, namespace: robots, labels: {a: b}}").replace(
-        "channel: stable", "channel: canary, agent: rear-agent, precision: int8"
+        "channel: stable",
+        "channel: canary, agent: rear-agent, engine: {precision: int8, accelerator: gpu}",
     )
     assert mistakes(files, f"---\n{GOOD}---\n---\n{SET}", whole) == []
 
@@ -50,7 +51,12 @@ def test_what_is_right_has_no_mistake(files):
         ("stable", "Stable", "spec.channel", "a letter first (got 'Stable')"),
         ("stable", "7", "spec.channel", "lower-case letters, digits and -, at most 31"),
         ("stable", "on", "spec.channel", "(got True)"),
-        ("stable", "stable, precision: fp16", "spec.precision", '"fp32" or "int8" (got \'fp16\')'),
+        ("stable", "stable, engine: {precision: fp16}", "spec.engine.precision",
+         '"fp32" or "int8" (got \'fp16\')'),
+        ("stable", "stable, engine: {runtimes: auto}", "spec.engine.runtimes",
+         'did you mean "runtime"'),
+        ("stable", "stable, engine: {runtime: interpreter, accelerator: gpu}", "spec.engine",
+         "the Interpreter runs on no GPU"),
         ("stable", "stable, agent: Edge_Agent", "spec.agent", "a letter or digit at both ends"),
         ("spec: {channel: stable}", "spec: stable", "spec", "a section with keys (got 'stable')"),
         ("spec: {channel: stable}", "", "spec", "is missing"),

@@ -28,11 +28,12 @@ def writes_of(robot):
 
 def test_the_channel_reaches_the_agent_and_its_words_the_cluster(robot, look):
     robot.deploys()
-    robot.wants("canary", precision="int8")
+    robot.wants("canary", engine={"precision": "int8", "runtime": "auto"})
     robot.writes(channel="stable", active_version=3)
     look()
     assert robot.variables() == {
         "EDGE_AGENT_SERVER__CHANNEL": "canary", "EDGE_AGENT_ENGINE__PRECISION": "int8",
+        "EDGE_AGENT_ENGINE__RUNTIME": "auto",
     }  # fmt: skip
     assert robot.said("Applied")[:2] == ("True", "Applied")
     assert robot.said() == ("False", "RollingOut", "the agent is about to be restarted")
@@ -66,7 +67,7 @@ def test_what_is_as_it_should_be_is_not_written_again(robot, look, monkeypatch):
 
 def test_without_its_robot_model_the_agent_goes_back_to_its_file(robot, look):
     robot.deploys()
-    robot.wants("canary", precision="int8")
+    robot.wants("canary", engine={"precision": "int8", "runtime": "auto"})
     look()
     robot.wants("canary")
     look()

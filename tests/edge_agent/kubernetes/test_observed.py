@@ -85,6 +85,14 @@ def test_an_agent_that_never_ran_and_a_damaged_file(robot):
     assert str(robot.state) not in seen.reason
 
 
+def test_what_runs_the_model_is_told(robot):
+    asked = {"asked": "auto", "accelerator": "cpu", "precision": "fp32", "litert": "2.3.0"}
+    robot.writes(runtime=asked)
+    assert observe(robot.state).engine == "LiteRT Interpreter"
+    robot.writes(runtime={"asked": "other"})
+    assert observe(robot.state).engine == ""
+
+
 def test_the_last_trial_is_told(robot):
     robot.writes(trial={"version": 8, "state": "refused", "why": "hung"}, active_version=7)
     tried = observe(robot.state).tried
