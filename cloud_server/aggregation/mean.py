@@ -17,6 +17,14 @@ def examples_of(one: Contribution) -> float:
     return one.examples
 
 
+def examples_in(contributions: Contributions) -> int:
+    """Return the examples that count, of all; raises RoundError if there is no update."""
+    examples = sum(one.examples for one in contributions)
+    if not examples:
+        raise RoundError("no update to average")
+    return examples
+
+
 def average(
     contributions: Contributions, like: Weights, factor: Factor = examples_of, total: float = 0.0
 ) -> Weights:

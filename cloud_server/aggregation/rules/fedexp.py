@@ -4,7 +4,7 @@ import numpy as np
 
 from cloud_server.aggregation.aggregator import next_checkpoint
 from cloud_server.aggregation.contributions import Contributions
-from cloud_server.aggregation.mean import average
+from cloud_server.aggregation.mean import average, examples_in
 from cloud_server.aggregation.options import require_between
 from fleet_model.types import Checkpoint
 
@@ -36,7 +36,7 @@ class FedExP:
             RoundError: there is nothing to average.
         """
         mean = average(contributions, checkpoint.weights)
-        examples = sum(one.examples for one in contributions)
+        examples = examples_in(contributions)
         squares = sum(one.examples * (one.discount * one.norm) ** 2 for one in contributions)
         of_mean = sum(float(np.sum(np.square(d, dtype=np.float64))) for d in mean.values())
         step = np.float32(max(1.0, squares / examples / (2 * (of_mean + self._epsilon))))

@@ -5,9 +5,8 @@ from statistics import median_low
 
 from cloud_server.aggregation.aggregator import next_checkpoint
 from cloud_server.aggregation.contributions import Contribution, Contributions
-from cloud_server.aggregation.mean import average
+from cloud_server.aggregation.mean import average, examples_in
 from cloud_server.aggregation.options import require_between
-from fleet_model.errors import RoundError
 from fleet_model.types import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -43,9 +42,7 @@ class FedNova:
         Raises:
             RoundError: there is nothing to average.
         """
-        examples = sum(one.examples for one in contributions)
-        if not examples:
-            raise RoundError("no update to average")
+        examples = examples_in(contributions)
         most = int(self._most * median_low([max(1, one.steps) for one in contributions]))
         for one in contributions:
             if one.steps > most:

@@ -4,9 +4,8 @@ from statistics import median_low  # of two: the longer one cannot vouch for its
 
 from cloud_server.aggregation.aggregator import next_checkpoint
 from cloud_server.aggregation.contributions import Contribution, Contributions
-from cloud_server.aggregation.mean import average
+from cloud_server.aggregation.mean import average, examples_in
 from cloud_server.aggregation.options import require_between
-from fleet_model.errors import RoundError
 from fleet_model.types import Checkpoint
 
 
@@ -34,9 +33,7 @@ class NormBounded:
         Raises:
             RoundError: there is nothing to average.
         """
-        examples = sum(one.examples for one in contributions)
-        if not examples:
-            raise RoundError("no update to average")
+        examples = examples_in(contributions)
         bound = self._max_norm or median_low([one.norm for one in contributions])
 
         def factor(one: Contribution) -> float:
