@@ -1,5 +1,7 @@
 """Averaging with momentum on the server (Hsu et al. 2019, arXiv:1909.06335, section 4.3)."""
 
+import numpy as np
+
 from cloud_server.aggregation.aggregator import next_checkpoint
 from cloud_server.aggregation.contributions import Contributions
 from cloud_server.aggregation.mean import average
@@ -25,8 +27,8 @@ class FedAvgM:
         Raises:
             SettingsError: one of them is out of range.
         """
-        self._momentum = require_between("momentum", momentum, 0, 1)
-        self._rate = require_between("learning_rate", learning_rate, 0, above=True)
+        self._momentum = np.float32(require_between("momentum", momentum, 0, 1))
+        self._rate = np.float32(require_between("learning_rate", learning_rate, 0, above=True))
 
     def fold(self, checkpoint: Checkpoint, contributions: Contributions) -> Checkpoint:
         """Return the next checkpoint. Holds one update, and a float64 and two float32 copies.

@@ -10,6 +10,9 @@ from cloud_server.aggregation.mean import average
 from cloud_server.aggregation.options import require_between
 from fleet_model.types import Checkpoint, Tensor
 
+# Numbers are float32: of a tensor without axes and a Python number NumPy 1 makes float64.
+_ONE = np.float32(1)
+
 
 class _FedOpt:
     """m <- b1 * m + (1 - b1) * d;  v <- as the rule says;  w <- w + rate * m / (sqrt(v) + tau).
@@ -39,9 +42,9 @@ class _FedOpt:
             SettingsError: one of them is out of range.
         """
         self._rate = require_between("learning_rate", learning_rate, 0, above=True)
-        self._beta_1 = require_between("beta_1", beta_1, 0, 1)
-        self._beta_2 = require_between("beta_2", beta_2, 0, 1)
-        self._tau = require_between("tau", tau, 0, above=True)
+        self._beta_1 = np.float32(require_between("beta_1", beta_1, 0, 1))
+        self._beta_2 = np.float32(require_between("beta_2", beta_2, 0, 1))
+        self._tau = np.float32(require_between("tau", tau, 0, above=True))
 
     def fold(self, checkpoint: Checkpoint, contributions: Contributions) -> Checkpoint:
         """Return the next checkpoint. Holds one update, and a float64 and four float32 copies.
@@ -53,11 +56,11 @@ class _FedOpt:
         state: dict[str, Tensor] = {}
         change: dict[str, Tensor] = {}
         step = int(before.get(f"{self.prefix}/step", np.zeros(1))[0]) + 1
-        rate = self._rate * self._correction(step)
+        rate = np.float32(self._rate * self._correction(step))
         for name, mean in average(contributions, checkpoint.weights).items():
             first, second = f"{self.prefix}/m/{name}", f"{self.prefix}/v/{name}"
             m, v = (before.get(one, np.zeros_like(mean)) for one in (first, second))
-            m = self._beta_1 * m + (1 - self._beta_1) * mean
+            m = self._beta_1 * m + (_ONE - self._beta_1) * mean
             v = self._squares(v, mean * mean)
             change[name] = rate * m / (np.sqrt(v) + self._tau)
             state |= {first: m, second: v}
@@ -88,7 +91,7 @@ class FedYogi(_FedOpt):
 
     def _squares(self, v: Tensor, square: Tensor) -> Tensor:
         towards: Tensor = np.sign(v - square)
-        return v - (1 - self._beta_2) * square * towards
+        return v - (_ONE - self._beta_2) * square * towards
 
 
 class FedAdam(_FedOpt):
@@ -101,7 +104,8 @@ class FedAdam(_FedOpt):
     prefix = "fedadam"
 
     def _squares(self, v: Tensor, square: Tensor) -> Tensor:
-        return self._beta_2 * v + (1 - self._beta_2) * square
+        return self._beta_2 * v + (_ONE - self._beta_2) * square
 
     def _correction(self, step: int) -> float:
-        return float(np.sqrt(1 - self._beta_2**step) / (1 - self._beta_1**step))
+        b1, b2 = float(self._beta_1), float(self._beta_2)
+        return float(np.sqrt(1 - b2**step) / (1 - b1**step))
