@@ -21,6 +21,7 @@ from edge_agent.cli.enroll import enroll
 from edge_agent.examples.held_out import Moment
 from edge_agent.examples.trained_moments import TrainedMoments
 from edge_agent.link.addresses import Addresses
+from edge_agent.link.choosing.kept_site import KeptSite
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.models import install
 from edge_agent.models.channels import Channels, named
@@ -324,6 +325,23 @@ TRAINER = Scenario(
     act=_trainer,
     observe=lambda root: Channels(root / "models", "stable").trainers(),
     resume=_trainer,
+)
+
+
+def _site(root: Path) -> None:
+    """Be told a site, then another one by a person."""
+    kept = KeptSite(root / "trust")
+    kept.told("hall-1")
+    mark()
+    kept.change("yard")
+    mark()
+
+
+KEPT_SITE = Scenario(
+    prepare=lambda root: None,
+    act=_site,
+    observe=lambda root: KeptSite(root / "trust").get(),
+    resume=_site,
 )
 
 

@@ -11,9 +11,10 @@ from server_scenarios import TINY
 
 from cloud_server.models.release_log import ReleaseLog
 from cloud_server.rollout.changes import Wish, abort, advance, begin, finish
+from cloud_server.signing.assignments import assign, unassign
 from cloud_server.signing.keys import OfflineKeys
 from cloud_server.signing.repository import Offline
-from cloud_server.signing.signing import sign, take_offline
+from cloud_server.signing.signing import sign, signed_store, take_offline
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore
@@ -22,10 +23,11 @@ from edge_agent.link.choosing.rollouts import parts_of
 from edge_agent.link.tuf_client import refresh
 from fleet_model.bundle import parse_manifest, sha256_of
 from fleet_model.protocol.rollout import choice, offer_of, read_plan, read_stage
-from fleet_model.protocol.routes import stored_target, target_of
+from fleet_model.protocol.routes import site_offer, stored_target, target_of
 from fleet_model.types import Checkpoint
 from fleet_model.weights import read_weights
 
+HALL = site_offer("stable", "hall-1")
 _WISH = Wish(("50%", "100%"), 0.2, 0.0)
 _WEIGHTS = read_weights(TINY / "weights.safetensors")
 
@@ -128,6 +130,29 @@ def _settled(root: Path) -> Any:
     return min(first, 3), min(last, 3), min(channels["stable"], 3), sorted(channels)
 
 
+def _assigned(root: Path) -> tuple[bool, bool]:
+    """Return whether a site has a version of its own, by its file and by what is signed."""
+    server_dir = ServerDirectory(root)
+    role = signed_store(server_dir).files.current()["online"].signed
+    return HALL in DirectoryStore(server_dir.store).offers(), target_of(HALL) in role.targets
+
+
+def _assign_and_back(root: Path) -> None:
+    """Also after a kill: what is assigned is taken away at the end."""
+    server_dir = ServerDirectory(root)
+    assign(server_dir, "stable", "hall-1", 2)
+    mark()
+    unassign(server_dir, "stable", "hall-1")
+    mark()
+
+
+ASSIGN = Scenario(
+    prepare=_two_versions,
+    act=_assign_and_back,
+    observe=_assigned,
+    resume=_assign_and_back,
+    between=lambda states, step: [[(True, False)], [(False, True)], []][step],  # signed last
+)
 BEGIN, BEGIN_OFFLINE = (
     Scenario(prepare=prepare, act=_begin, observe=_found, resume=_begin, settled=_settled)
     for prepare in (_two_versions, _offline)

@@ -76,6 +76,8 @@ SCENARIOS = {
     "first-sync": "signing_scenarios:FIRST_SYNC",
     "sync": "signing_scenarios:SYNC",
     "assign": "signing_scenarios:ASSIGN",
+    "assign-online": "rollout_scenarios:ASSIGN",
+    "kept-site": "robot_scenarios:KEPT_SITE",
     "begin-rollout": "rollout_scenarios:BEGIN",
     "begin-rollout-offline": "rollout_scenarios:BEGIN_OFFLINE",
     "advance-rollout": "rollout_scenarios:ADVANCE",

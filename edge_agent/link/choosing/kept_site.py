@@ -9,7 +9,7 @@ import logging
 import re
 from pathlib import Path
 
-from fleet_model.durable import make_directory, remove_durably, write_durably
+from fleet_model.durable import write_durably
 from fleet_model.errors import SettingsError, StorageError
 from fleet_model.protocol.routes import SITE
 
@@ -47,9 +47,7 @@ class KeptSite:
     def begin_again(self) -> None:
         """Keep what the server said last: this robot is enrolled anew; raises StorageError."""
         try:
-            remove_durably(self._file)
-        except FileNotFoundError:
-            pass
+            self._file.unlink(missing_ok=True)  # durable with what the caller writes next
         except OSError as error:
             raise _not_kept(error) from None
         self._first = ""
@@ -66,7 +64,6 @@ class KeptSite:
 
     def _write(self, site: str) -> None:
         try:
-            make_directory(self._file.parent)
             write_durably(self._file, f"{site}\n")
         except OSError as error:
             raise _not_kept(error) from None
