@@ -21,7 +21,8 @@ class FollowingEngine:
 
     A thread looks at the link. It loads a new model beside the running one and warms it up; then
     the next input is answered by the new one. What cannot be loaded is logged once, and the model
-    that ran goes on. `answer` is for one thread at a time, as of every engine.
+    that ran goes on; where a disk is what fails it is tried again. `answer` is for one thread at a
+    time, as of every engine.
     """
 
     def __init__(
@@ -88,20 +89,30 @@ class FollowingEngine:
             pass
 
     def _follow(self) -> None:
+        told = ""
         while not self._ended.wait(self._every_s):
-            named = pointed(self._current).resolve()
-            if named == self._seen:
-                continue
-            before = self._engine.manifest.version
             try:
-                self._switch_to(named)
-            except (FleetError, OSError) as error:
-                log.warning("version %d goes on, the new model does not load: %s", before, error)
+                named = pointed(self._current).resolve()
+                if named != self._seen:
+                    self._switch_to(named)
+                    told = ""
+            except Exception as error:  # noqa: BLE001  (of a disk, a bundle, others' workload)
+                words = f"{error}" if isinstance(error, (FleetError, OSError)) else repr(error)
+                if words != told:
+                    before = self._engine.manifest.version
+                    log.warning(
+                        "version %d goes on, the new model does not load: %s", before, words
+                    )
+                told = words
 
     def _switch_to(self, named: Path) -> None:
         with self._loading:
-            self._seen = named
-            self._engine = self._load(named)  # in one step: who answers now keeps the old one
+            seen, self._seen = self._seen, named
+            try:
+                self._engine = self._load(named)  # in one step: who answers now keeps the old one
+            except OSError:  # it may pass: no file can be opened, say
+                self._seen = seen
+                raise
             log.info("version %d answers now", self._engine.manifest.version)
             if not self._ended.is_set():
                 self._switched(self._engine)

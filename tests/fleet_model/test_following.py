@@ -1,6 +1,7 @@
 """A program that runs the model of a robot while the agent switches it."""
 
 import logging
+import shutil
 import threading
 from pathlib import Path
 from time import monotonic, sleep
@@ -112,6 +113,44 @@ def test_a_model_that_does_not_load_is_told_once_and_the_running_one_goes_on(rob
     assert told.startswith("version 1 goes on, the new model does not load: head.tflite: 8 bytes")
     assert str(robot) not in told
     assert back == "version 1 answers now"
+    engine.close()
+
+
+def test_what_a_disk_does_not_give_for_a_moment_is_told_once_and_tried_again(robot, caplog):
+    caplog.set_level(logging.INFO)
+    tries = []
+
+    def failing(bundle, precision):
+        if bundle.name == "2":
+            tries.append(bundle)
+            if len(tries) < 4:
+                raise OSError(24, "Too many open files")
+        return TFLiteEngine(bundle, precision)
+
+    engine = FollowingEngine(robot / "current", every_s=0.001, open_engine=failing)
+    point_durably(robot / "current", "versions/2")
+    until(lambda: engine.manifest.version == 2)
+    engine.close()
+    failed, answers = caplog.messages
+    assert failed.endswith("does not load: [Errno 24] Too many open files")
+    assert answers == "version 2 answers now"
+
+
+def test_a_workload_that_raises_what_nobody_expected_does_not_end_the_following(robot, caplog):
+    def failing(bundle, precision):
+        if bundle.name == "2":
+            raise ZeroDivisionError
+        return TFLiteEngine(bundle, precision)
+
+    engine = FollowingEngine(robot / "current", every_s=0.001, open_engine=failing)
+    point_durably(robot / "current", "versions/2")
+    until(lambda: caplog.messages)
+    assert caplog.messages == [
+        "version 1 goes on, the new model does not load: ZeroDivisionError()"
+    ]
+    shutil.copytree(robot / "versions" / "1", robot / "versions" / "3")
+    point_durably(robot / "current", "versions/3")
+    until(lambda: engine._seen.name == "3")
     engine.close()
 
 
