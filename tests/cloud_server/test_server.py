@@ -54,7 +54,7 @@ def test_a_wrong_query_is_found_at_start_with_its_position(server_dir, monkeypat
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("RULE", "fedavgg", r"aggregation\.rule: unknown plug-in 'fedavgg'; choose fedavg, median"),
+        ("RULE", "fedavgg", r"aggregation\.rule: unknown plug-in 'fedavgg'; choose fedadagrad, "),
         ("OPTIONS", "{beta = 1}", r"rule fedavg has no option beta, it has no options"),
     ],
 )
