@@ -90,6 +90,11 @@ def console() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
+def say(line: str) -> None:
+    """Tell a person something while stdout is for data."""
+    console().print(line, markup=False, soft_wrap=True)
+
+
 def tell_alike(labels: Sequence[str]) -> None:
     """Tell of labels that differ in case alone: mostly one of them is a typing error."""
     alike: dict[str, list[str]] = {}

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cloud_server.cli.runs.following import follow
-from cloud_server.cli.terminal import Directory, Json, show_evaluation
+from cloud_server.cli.terminal import Directory, Json, say, show_evaluation
 from fleet_model.errors import RoundError
 
 
@@ -31,7 +31,8 @@ def evaluate(
     from cloud_server.state.directory import ServerDirectory
 
     client = AdminClient(ServerDirectory(directory))
-    run = follow(client, client.evaluate(version, robot or ()))
+    asked = client.evaluate(version, robot or ())
+    run = follow(client, asked, say if json_output else typer.echo)
     if json_output:
         typer.echo(json.dumps(run))
     if run["state"] != "finished":

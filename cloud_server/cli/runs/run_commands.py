@@ -17,6 +17,7 @@ from cloud_server.cli.terminal import (
     doubts,
     outcome_of_run,
     release_lines,
+    say,
     show_evaluation,
     table,
     tell_release,
@@ -111,7 +112,7 @@ def runs_stop(directory: Directory, run_id: RunId = "") -> None:
     run_id = run_id or _newest(directory)
     _require_of_server(directory, run_id)
     run = _client(directory).stop_run(run_id)
-    _say(
+    say(
         f"run {run['id']} ends after {run['rounds_closed']} closed rounds; to go on later: "
         f"cloud-server runs resume {directory} {run['id']}"
     )
@@ -259,11 +260,11 @@ def _see_to_the_end(
     json_output: bool,
 ) -> None:
     if not detach:
-        _say(f"run {run['id']} has begun; it goes on without this command")
+        say(f"run {run['id']} has begun; it goes on without this command")
         try:
-            run = follow(client, run, _say if json_output else typer.echo)
+            run = follow(client, run, say if json_output else typer.echo)
         except KeyboardInterrupt:
-            _say(
+            say(
                 f"run {run['id']} goes on on the server; "
                 f"`cloud-server runs stop {directory} {run['id']}` ends it"
             )
@@ -271,7 +272,7 @@ def _see_to_the_end(
     if json_output:
         typer.echo(json.dumps(_with_robots(directory, run)))
     if detach:
-        _say(f"run {run['id']} has begun; see `cloud-server status {directory} --watch`")
+        say(f"run {run['id']} has begun; see `cloud-server status {directory} --watch`")
         return
     if run["state"] != "finished":
         error = RoundError(f"run {run['id']}: {run['error']}")
@@ -280,7 +281,3 @@ def _see_to_the_end(
     tell_release(directory, run)
     if not json_output:
         typer.echo(f"version {run['published_version']} is published after {run['seconds']:.1f} s")
-
-
-def _say(line: str) -> None:
-    console().print(line, markup=False, soft_wrap=True)
