@@ -100,7 +100,22 @@ class Robot:
 
 
 @pytest.fixture
-def robots(server, tmp_path):
+def keys(request, server, tmp_path, restored):
+    """Let offline keys sign channel stable where a test asks for it; return the release key."""
+    if getattr(request, "param", "online") == "online":
+        return None
+    made = OfflineKeys(tmp_path / "offline", lambda name: "a word of some length")
+    take_offline(
+        server, Offline([made.make("root-1")], made.make("release")), 1, "stable", "canary"
+    )
+    return made.load("release")
+
+
+by_both = pytest.mark.parametrize("keys", ["online", "offline"], indirect=True)
+
+
+@pytest.fixture
+def robots(server, tmp_path, keys):
     made = []
 
     def make():
@@ -124,14 +139,22 @@ def metadata(server, role):
     return max(files, key=lambda file: int(file.name.partition(".")[0]) if "." in file.stem else 0)
 
 
-def publish(server, version):
-    """Let channel stable offer the same files under another number."""
+def publish(server, version, release=None):
+    """Let channel stable offer the same files under another number; `release` signs, if given."""
     from cloud_server.signing.signing import offer
 
     store = DirectoryStore(server.store)
     if version not in store.published():
         store.reissue(1, version, "2026-01-01T00:00:00")
-    offer(server, "stable", version)
+    if release is None:
+        offer(server, "stable", version)
+    else:
+        promote(server, "stable", version, release)
+
+
+def role_of(role, keys):
+    """Return the role that says what channel stable offers in the place of `online`."""
+    return "stable" if keys and role == "online" else role
 
 
 def forged(server, role, change, signer=None):
@@ -255,8 +278,9 @@ def test_what_the_channel_says_besides_counts_for_nothing(robot, server):
 # -------------------------------------------------------------------------------------- the attacks
 
 
-def test_a_manifest_that_was_changed(robot, server):
-    publish(server, 10)
+@by_both
+def test_a_manifest_that_was_changed(robot, server, keys):
+    publish(server, 10, keys)
     freeze(server)
     (server.store / "channels/stable.json").write_text('{"version": 1}')
     digest = sha256_of((server.store / "versions/000010.json").read_bytes())
@@ -267,8 +291,11 @@ def test_a_manifest_that_was_changed(robot, server):
     refused(robot, "signed for channel stable is not on the server")
 
 
+@by_both
 @pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets", "online"])
-def test_metadata_that_was_changed(robots, server, role):
+def test_metadata_that_was_changed(robots, server, keys, role):
+    role = role_of(role, keys)
+
     def later(signed):
         signed.expires += timedelta(days=300)
 
@@ -276,24 +303,28 @@ def test_metadata_that_was_changed(robots, server, role):
     refused(robots(), rf"{role}\.json is not signed by the keys that this robot trusts")
 
 
+@by_both
 @pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets", "online"])
 @pytest.mark.parametrize("damage", [b"", b"[]", b'{"signed": 1}', b"\xff" * 99])
-def test_metadata_that_is_none(robots, server, role, damage):
+def test_metadata_that_is_none(robots, server, keys, role, damage):
+    role = role_of(role, keys)
     freeze(server)
     metadata(server, role).write_bytes(damage)
     refused(robots(), rf"{role}\.json is damaged")
 
 
-@pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets", "online"])
-def test_metadata_that_is_gone(robots, server, role):
-    if role == "timestamp":
-        return  # the server then says that it does not sign: see above
+@by_both
+@pytest.mark.parametrize("role", ["snapshot", "targets", "online"])
+def test_metadata_that_is_gone(robots, server, keys, role):
+    """Without a timestamp the server says that it does not sign: see above."""
+    role = role_of(role, keys)
     freeze(server)
     metadata(server, role).unlink()
     refused(robots(), rf"{role}\.json, by which models are signed, is not on the server")
 
 
-def test_endless_metadata(robots, server):
+@by_both
+def test_endless_metadata(robots, server, keys):
     freeze(server)
     metadata(server, "snapshot").write_bytes(b" " * 300_000)
     refused(robots(), r"snapshot\.json is longer than 200000 bytes")
@@ -302,16 +333,18 @@ def test_endless_metadata(robots, server):
         robots().look()
 
 
-def test_slow_metadata(robots, monkeypatch):
+@by_both
+def test_slow_metadata(robots, keys, monkeypatch):
     robot = robots()
     monkeypatch.setattr(answers, "PATIENCE_S", -1000.0)
     with pytest.raises(ConnectionFailed, match="too slowly"):
         robot.look()
 
 
-def test_a_rollback_to_what_was_signed_before(robot, server):
+@by_both
+def test_a_rollback_to_what_was_signed_before(robot, server, keys):
     old = (server.store / "metadata/timestamp.json").read_bytes()
-    publish(server, 12)
+    publish(server, 12, keys)
     assert robot.look().manifest.version == 12
     freeze(server)
     (server.store / "metadata/timestamp.json").write_bytes(old)
@@ -319,17 +352,20 @@ def test_a_rollback_to_what_was_signed_before(robot, server):
     refused(robot, r"timestamp\.json is older than what this robot has seen")
 
 
-def test_an_older_role_in_a_newer_state_is_mixed_and_matched(robot, server):
-    old = metadata(server, "online")
-    publish(server, 13)
-    new = metadata(server, "online")
+@by_both
+def test_an_older_role_in_a_newer_state_is_mixed_and_matched(robot, server, keys):
+    role = role_of("online", keys)
+    old = metadata(server, role)
+    publish(server, 13, keys)
+    new = metadata(server, role)
     assert new != old
     freeze(server)
     new.write_bytes(old.read_bytes())
-    refused(robot, r"online\.json is older than what this robot has seen, or of another state")
+    refused(robot, rf"{role}\.json is older than what this robot has seen, or of another state")
 
 
-def test_newer_models_held_back_until_the_timestamp_is_out_of_date(robot, server):
+@by_both
+def test_newer_models_held_back_until_the_timestamp_is_out_of_date(robot, server, keys):
     sign(server, utc_now() - timedelta(days=3), anew=True)
     freeze(server)
     # its number is above: this is what the robot would see three days from now
@@ -337,10 +373,11 @@ def test_newer_models_held_back_until_the_timestamp_is_out_of_date(robot, server
     assert "its clock is wrong, the server has not signed since, or somebody holds" in said
 
 
-def test_a_model_of_another_channel(robot, server):
+@by_both
+def test_a_model_of_another_channel(robot, server, keys):
     freeze(server)
-    shutil.copy(server.store / "channels/stable.json", server.store / "channels/canary.json")
-    refused(robot, "on channel canary, and no model is signed for this channel", "canary")
+    shutil.copy(server.store / "channels/stable.json", server.store / "channels/beta.json")
+    refused(robot, "on channel beta, and no model is signed for this channel", "beta")
 
 
 def test_a_role_that_says_more_than_it_may(robots, server):
