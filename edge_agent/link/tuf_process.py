@@ -82,16 +82,23 @@ def _ask(job: dict[str, Any], held: dict[str, bytes], get: Get) -> dict[str, str
 
 
 def main() -> None:
-    """Do one job."""
+    """Do one job, and end at once where the agent was killed meanwhile: nobody waits for it."""
     signal_at_parents_end(signal.SIGKILL)
     inbound, outbound = take_pipes()
-    job = json.loads(inbound.readline())
+    try:
+        _work(inbound, outbound)
+    except (BrokenPipeError, EOFError):
+        os._exit(1)
+
+
+def _work(inbound: Any, outbound: Any) -> None:
+    job = _heard(inbound)
     held = {name: b64decode(content) for name, content in job.get("held", {}).items()}
     from edge_agent.link import tuf_client
 
     def get(path: str) -> bytes | None:
         _say(outbound, {"get": path})
-        answer = json.loads(inbound.readline())
+        answer = _heard(inbound)
         if "failed" in answer:
             raise _GetError
         content = answer["content"]
@@ -112,6 +119,14 @@ def main() -> None:
 
 class _GetError(Exception):
     """The parent could not get a file, and knows why."""
+
+
+def _heard(stream: Any) -> dict[str, Any]:
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    said: dict[str, Any] = json.loads(line)
+    return said
 
 
 def _say(stream: Any, words: dict[str, Any]) -> None:

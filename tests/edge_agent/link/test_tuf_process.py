@@ -1,5 +1,7 @@
 """The child process between a robot's link and the client of python-tuf; the rest is by attack."""
 
+import base64
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +75,23 @@ def test_a_child_that_dies_is_told(files, monkeypatch):
     with pytest.raises(TrustError, match=r"ended before it answered \(code -9\); the active model"):
         refresh(held, [target_of("stable")], "/m/", files.get)
     assert held == {"root.json": files["1.root.json"]}
+
+
+@pytest.mark.parametrize("sent", ["nothing", "half of a job", "a job"])
+def test_a_child_whose_agent_was_killed_ends_without_a_word(files, sent):
+    """Whether it waits for the job, for an answer, or writes where nobody reads any more."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "edge_agent.link.tuf_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    held = {"root.json": base64.b64encode(files["1.root.json"]).decode()}
+    job = json.dumps({"held": held, "targets": ["stable/manifest.json"], "base": "/m/"}).encode()
+    child.stdin.write({"nothing": b"", "half of a job": job, "a job": job + b"\n"}[sent])
+    child.stdout.close()
+    child.stdin.close()
+
+    assert child.wait(240) == 1
+    assert child.stderr.read() == b""
+    child.stderr.close()
