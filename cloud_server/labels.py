@@ -14,8 +14,7 @@ from cloud_server.models.backend import NOTE
 from cloud_server.models.export import InitJob, Progress, run_export
 from cloud_server.models.publish import exported, leave_withheld, prune
 from cloud_server.runs.run_store import require_no_run
-from cloud_server.signing.rollouts import require_no_rollout
-from cloud_server.signing.signing import offer
+from cloud_server.signing.signing import offer, require_may_offer
 from cloud_server.state.checkpoints import MODEL, Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.kit import faults_of_kit, write_kit
@@ -98,7 +97,7 @@ def relabel(
     """
     with server_dir.locked("train"):
         require_no_run(server_dir)
-        require_no_rollout(server_dir.store, settings.channel)
+        require_may_offer(server_dir, settings.channel)
         leave_withheld(server_dir, settings.channel, "labels")
         newest = Checkpoints(server_dir.checkpoints).latest()
         if _is_left(server_dir, settings, newest.version, change):

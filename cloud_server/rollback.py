@@ -15,8 +15,7 @@ from cloud_server.models.release_log import (
     ReleaseLog,
 )
 from cloud_server.runs.run_store import require_no_run
-from cloud_server.signing.rollouts import require_no_rollout
-from cloud_server.signing.signing import offer
+from cloud_server.signing.signing import offer, require_may_offer
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.kit import write_kit
@@ -44,7 +43,7 @@ def publish_checkpoint(
     releases = ReleaseLog(server_dir.releases)
     with server_dir.locked("train"):
         require_no_run(server_dir)
-        require_no_rollout(server_dir.store, settings.channel)
+        require_may_offer(server_dir, settings.channel)
         known = releases.by_version()
         number = _half_done(server_dir, settings.channel, "published", version)
         if (
@@ -93,10 +92,9 @@ def roll_back(
     checkpoints, releases = Checkpoints(server_dir.checkpoints), ReleaseLog(server_dir.releases)
     with server_dir.locked("train"):
         require_no_run(server_dir)
-        require_no_rollout(server_dir.store, settings.channel)
-        known = releases.by_version()
+        require_may_offer(server_dir, settings.channel)
         version = _before(server_dir, settings.channel) if version is None else version
-        root = known[version].root if version in known else version
+        root = releases.root_of(version)
         number = _half_done(server_dir, settings.channel, "rolled_back", root)
         if number is None:
             number = _next(server_dir)
@@ -146,9 +144,8 @@ def _previous(checkpoints: Checkpoints, number: int) -> int:
 
 def _before(server_dir: ServerDirectory, channel: str) -> int:
     """Return the newest published version that is older than the weights that robots run."""
-    known = ReleaseLog(server_dir.releases).by_version()
     offered = released_version(server_dir, channel)
-    root = -1 if offered is None else known[offered].root if offered in known else offered
+    root = -1 if offered is None else ReleaseLog(server_dir.releases).root_of(offered)
     older = [v for v in DirectoryStore(server_dir.store).published(server_dir.lineage) if v < root]
     if not older:
         raise BundleError(

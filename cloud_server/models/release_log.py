@@ -97,6 +97,11 @@ class ReleaseLog:
         """Return version -> what was told last of it, steps of a rollout apart."""
         return {one.version: one for one in self.all() if one.kind != "rollout"}
 
+    def root_of(self, version: int) -> int:
+        """Return the version that first had these weights; of one that it does not know, itself."""
+        known = self.by_version().get(version)
+        return version if known is None else known.root
+
     def add(self, version: int, kind: ReleaseKind, by: str, **about: Any) -> Release:
         """Tell what has become of a version; told again, as after a crash, it is one line."""
         release = Release(version=version, kind=kind, by=by, at=time.time(), **about)

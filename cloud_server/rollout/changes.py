@@ -140,26 +140,17 @@ def _reserve(server_dir: ServerDirectory, present: int) -> int:
     the number after it.
     """
     checkpoints, releases = Checkpoints(server_dir.checkpoints), ReleaseLog(server_dir.releases)
-    store, known, head = (
-        DirectoryStore(server_dir.store),
-        releases.by_version(),
-        checkpoints.newest(),
-    )
+    store, head = DirectoryStore(server_dir.store), checkpoints.newest()
     number = max([*checkpoints.saved(), *store.published(server_dir.lineage)]) + 1
     now = utc_now().isoformat(timespec="seconds")
-    root = known[present].root if present in known else present
-    store.reissue(present, number, now, server_dir.lineage, back_to=root)
+    back_to = releases.root_of(present)
+    store.reissue(present, number, now, server_dir.lineage, back_to=back_to)
     with suppress(CheckpointError):  # an old one is gone: all that robots need is in the store
         checkpoints.copy(present, number)
     if head is not None:
-        releases.add(number + 1, "returned", BY_PROMOTE, of=_root(releases, head))
+        releases.add(number + 1, "returned", BY_PROMOTE, of=releases.root_of(head))
         checkpoints.copy(head, number + 1)
     return number
-
-
-def _root(releases: ReleaseLog, version: int) -> int:
-    known = releases.by_version()
-    return known[version].root if version in known else version
 
 
 def advance(server_dir: ServerDirectory, channel: str) -> Rollout:
@@ -204,7 +195,7 @@ def abort(server_dir: ServerDirectory, channel: str) -> Rollout:
     def back(now: Rollout) -> Rollout:
         fallback = now.plan.fallback.version
         releases = ReleaseLog(replace(server_dir, lineage=_lineage(server_dir, channel)).releases)
-        root = _root(releases, now.plan.present.version)
+        root = releases.root_of(now.plan.present.version)
         releases.add(fallback, "rolled_back", BY_ABORT, of=root)
         return now.step(time.time(), "by `cloud-server rollout abort`", state=ABORTED)
 
@@ -220,7 +211,7 @@ def _return_to(server_dir: ServerDirectory, plan: Plan) -> None:
     with suppress(SettingsError, CheckpointError), server_dir.locked("train"):
         require_no_run(server_dir)
         number = (checkpoints.newest() or 0) + 1
-        root = _root(releases, plan.present.version)
+        root = releases.root_of(plan.present.version)
         checkpoints.copy(plan.fallback.version, number)
         releases.add(number, "returned", BY_ABORT, of=root)
 

@@ -34,6 +34,17 @@ def offer(server_dir: ServerDirectory, channel: str, version: int) -> None:
         BundleError: it is not published.
         SettingsError: a key is missing or damaged, or a rollout goes on; no channel was changed.
     """
+    require_may_offer(server_dir, channel, str(version))
+    DirectoryStore(server_dir.store).offer(channel, version, server_dir.lineage)
+    sign(server_dir)
+
+
+def require_may_offer(server_dir: ServerDirectory, channel: str, version: str = "VERSION") -> None:
+    """Raise SettingsError if the server cannot let a channel offer something else now.
+
+    Who makes a new number, a checkpoint or an export for it asks this first. `version` is for
+    words.
+    """
     store = signed_store(server_dir)
     store.require_key()
     require_no_rollout(server_dir.store, channel)
@@ -43,8 +54,6 @@ def offer(server_dir: ServerDirectory, channel: str, version: int) -> None:
             f'another one, as "canary", and restart the server; `cloud-server models promote DIR '
             f"{version} --keys KEYS` gives a version to {channel}"
         )
-    DirectoryStore(server_dir.store).offer(channel, version, server_dir.lineage)
-    sign(server_dir)
 
 
 def offer_newer(server_dir: ServerDirectory, channel: str, version: int) -> None:

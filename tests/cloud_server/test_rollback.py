@@ -7,6 +7,9 @@ from cloud_server import rollback
 from cloud_server.models.release_log import ReleaseLog
 from cloud_server.rollback import publish_checkpoint, roll_back
 from cloud_server.runs.run_store import Run, RunStore
+from cloud_server.signing.keys import OfflineKeys
+from cloud_server.signing.repository import Offline
+from cloud_server.signing.signing import sign, take_offline
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import PublishSettings
@@ -142,6 +145,24 @@ def test_nothing_is_changed_while_a_run_goes_on(trained):
         with pytest.raises(SettingsError, match="run a goes on"):
             command()
     assert (offered(trained), bias(trained)) == (3, (4, 4))
+
+
+def test_on_a_channel_that_offline_keys_sign_nothing_is_made_before_it_is_refused(
+    trained, tmp_path
+):
+    sign(trained)
+    keys = OfflineKeys(tmp_path / "usb", lambda name: "a word of some length")
+    offline = Offline([keys.make("root-1")], keys.make("release"))
+    take_offline(trained, offline, 1, "stable", "canary")
+    published = DirectoryStore(trained.store).published()
+    for command in (
+        lambda: roll_back(trained, SETTINGS, 2),
+        lambda: publish_checkpoint(trained, SETTINGS, 4, print),
+    ):
+        with pytest.raises(SettingsError, match="channel stable is signed by offline keys"):
+            command()
+    assert (offered(trained), bias(trained)) == (3, (4, 4))
+    assert DirectoryStore(trained.store).published() == published
 
 
 def test_a_withheld_checkpoint_is_published_by_command_under_its_own_number(trained):
