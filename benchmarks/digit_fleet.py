@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from benchmarks.environments import environment
 from cloud_server.aggregation.aggregator import build_aggregator
 from cloud_server.aggregation.contributions import Contribution, UpdatesInMemory
+from cloud_server.simulation.learning import Examples, descend
 from fleet_model.bundle import TRAINER, parse_trainer
 from fleet_model.engine import StagedModel
-from fleet_model.optimizer import log_shares, step, still
 from fleet_model.signatures import FEATURES, TRUNK
 from fleet_model.types import Checkpoint, TrainConfig, Update, Weights
 from fleet_model.weights import difference, l2_norm
@@ -115,29 +115,19 @@ def _part(digits: Digits, indices: Any) -> Digits:
 
 
 def fit(own: Digits, start: Checkpoint, config: TrainConfig) -> Update:
-    """Train one robot's head, as `edge_agent.training.trainer.fit` does with LiteRT's gradient."""
-    rng = np.random.default_rng(config.seed)
-    weights, velocity, steps = start.weights, still(start.weights), 0
-    counts = np.bincount(own.classes, minlength=CLASSES)
-    shift = log_shares(counts, config.logit_adjustment)
-    truth = np.eye(CLASSES, dtype=np.float32)[own.classes]
-    for _ in range(config.epochs):
-        order = rng.permutation(len(truth))
-        for begin in range(0, len(order), config.batch_size):
-            rows = order[begin : begin + config.batch_size]
-            x = own.features[rows]
-            logits = x @ weights["kernel"] + weights["bias"] + shift
-            chances = np.exp(logits - logits.max(1, keepdims=True))
-            chances /= chances.sum(1, keepdims=True)
-            wrong = (chances - truth[rows]) / np.float32(len(rows))
-            gradients = {"kernel": x.T @ wrong, "bias": wrong.sum(0)}
-            weights, velocity = step(weights, velocity, gradients, start.weights, config)
-            steps += 1
+    """Train one robot's head as the virtual robots of `cloud-server simulate` do."""
+    kernel, bias, steps = descend(
+        Examples(own.features, own.classes),
+        start.weights["kernel"],
+        start.weights["bias"],
+        config,
+        np.random.default_rng(config.seed),
+    )
     return Update(
         robot="",
         base_version=start.version,
-        weights=difference(weights, start.weights),
-        num_examples=len(truth),
+        weights=difference({"kernel": kernel, "bias": bias}, start.weights),
+        num_examples=len(own.classes),
         num_steps=steps,
     )
 

@@ -29,7 +29,7 @@ HELD_OUT = 5  # one example in so many is measured with and never trained on
 class Examples:
     """Latent features with their labels."""
 
-    latent: Tensor  # (n, LATENT) float32
+    latent: Tensor  # (n, LATENT) float32, or features of another width
     label: Tensor  # (n,) int
 
 
@@ -74,7 +74,7 @@ class HeadTask:
         bias = checkpoint.weights[BIAS]
         before = _score(kernel, bias, kept)
         order = np.random.default_rng([self._seed, 2, robot, checkpoint.version, config.seed])
-        trained, trained_bias, steps = _descend(own, kernel, bias, config, order)
+        trained, trained_bias, steps = descend(own, kernel, bias, config, order)
         after = _score(trained, trained_bias, kept)
         names = ("loss_before", "accuracy_before", "loss_after", "accuracy_after")
         return Update(
@@ -98,24 +98,30 @@ class HeadTask:
         return Examples((self._middles[label] + noise) * SPREAD, label)
 
 
-def _descend(
+def descend(
     examples: Examples, kernel: Tensor, bias: Tensor, config: TrainConfig, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, int]:
-    """Return kernel, bias and the number of steps, taken by the robots' own optimizer."""
-    # The bias is a feature that is 1, so both are one tensor: (LATENT + 1, LABELS).
+    """Return kernel, bias and the number of steps, taken by the robots' own optimizer.
+
+    Args:
+        examples: features of any width.
+        kernel: (width, labels) float32, where it begins.
+        bias: (labels,) float32.
+        config: how it trains; its seed is not used.
+        rng: shuffles.
+    """
+    # The bias is a feature that is 1, so both are one tensor: (width + 1, labels).
     start: Weights = {KERNEL: np.vstack([kernel, bias])}
     weights, velocity, steps = start, still(start), 0
-    shift = np.zeros(LABELS, np.float32)
-    if config.logit_adjustment:
-        counts = np.bincount(examples.label, minlength=LABELS)
-        shift = log_shares(counts, config.logit_adjustment)
+    counts = np.bincount(examples.label, minlength=len(bias))
+    shift = log_shares(counts, config.logit_adjustment)  # zeros where it is off
     inputs = np.hstack([examples.latent, np.ones((len(examples.label), 1), np.float32)])
-    truth = np.eye(LABELS, dtype=np.float32)[examples.label]
+    truth = np.eye(len(bias), dtype=np.float32)[examples.label]
     for _ in range(config.epochs):
         order = rng.permutation(len(truth))
         for begin in range(0, len(order), config.batch_size):
             rows = order[begin : begin + config.batch_size]
-            x = inputs[rows]  # (batch, LATENT + 1)
+            x = inputs[rows]  # (batch, width + 1)
             wrong = _softmax(x @ weights[KERNEL] + shift) - truth[rows]
             gradient = {KERNEL: x.T @ wrong / np.float32(len(rows))}
             weights, velocity = step(weights, velocity, gradient, start, config)

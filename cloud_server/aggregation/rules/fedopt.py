@@ -1,5 +1,6 @@
 """Adaptive steps on the server (Reddi et al. 2021, arXiv:2003.00295, Algorithm 2)."""
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from fleet_model.types import Checkpoint, Tensor
 _ONE = np.float32(1)
 
 
-class _FedOpt:
+class _FedOpt(ABC):
     """m <- b1 * m + (1 - b1) * d;  v <- as the rule says;  w <- w + rate * m / (sqrt(v) + tau).
 
     d is the mean update of FedAvg. Each number has a step of its own, about the learning rate long,
@@ -67,8 +68,9 @@ class _FedOpt:
         state[f"{self.prefix}/step"] = np.array([step], np.int64)
         return next_checkpoint(checkpoint, change, state)
 
+    @abstractmethod
     def _squares(self, v: Tensor, square: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Return the next v; `square` is d^2."""
 
     def _correction(self, step: int) -> float:
         """Return the factor of the rate in a round, from 1."""
