@@ -11,6 +11,8 @@ Each prints a table and ratios (peer / ours: above 1, ours is better); --json en
     aging.py         what age and size cost: this tree against an older commit
     extract.py       camera bags to images, pictures and training batches; rosbags, mcap
     heads.py         accuracy after five exchanges, and under attack, beside Flower's FedAvg
+    non_iid.py       rules where robots see different classes, beside Flower's and central training
+    bytes.py         what a robot sends and receives a round, against the whole model in float32
 
     measure.py       medians, memory of a process tree, tables, JSON
     services.py      processes with a log each: started, watched, killed
@@ -21,7 +23,11 @@ Each prints a table and ratios (peer / ours: above 1, ours is better); --json en
     aging_data.py    the files that aging.py measures with, written by the older commit's code
     aging_arms.py    what aging.py does in a process of its own
     bag_readers.py   one arm of extract.py
-    camera_fleet.py, digit_fleet.py  the two fleets of heads.py
+    camera_fleet.py, digit_fleet.py  the two fleets of heads.py and bytes.py
+    tune_non_iid.py  chooses the settings of non_iid.py: non_iid_settings.toml
+    fashion.py, small_cnn.py, fashion_fleet.py, non_iid_tables.py  the parts of non_iid.py
+    rendered_scenes.py, composites.py  frames with boxes for one robot; scenes/ has their parts
+    debian.py        files of a Debian package, without root
     environments.py  throw-away virtual environments, one per arm
     step_stamps/     put on an agent's path, it writes down when each optimizer step ends
     camera_app/      stock Flower's side of agent_cost: a Flower app

@@ -59,6 +59,7 @@ class Fleet:
     classes: NDArray[np.int64]
     first: Checkpoint
     config: TrainConfig
+    labels: Sequence[str]
 
     def accuracy(self, weights: Weights) -> float:
         """Return the share of frames whose best logit is the true label's."""
@@ -66,8 +67,8 @@ class Fleet:
         return float((logits.argmax(1) == self.classes).mean())
 
 
-def camera_fleet(work: Path, seed: int, frames: int) -> Fleet:
-    """Record the bags of one seed unless they are there, and read them as robots do."""
+def record(work: Path, seed: int, frames: int) -> Path:
+    """Return the folder of the bags of one seed, recorded unless they are there."""
     bags = work / f"bags-{frames}" / str(seed)
     for robots, prior in ((TRAINING, "dirichlet"), (UNSEEN, "uniform")):
         if missing := [robot for robot in robots if not (bags / robot).exists()]:
@@ -79,6 +80,12 @@ def camera_fleet(work: Path, seed: int, frames: int) -> Fleet:
                 ],
                 check=True, stderr=subprocess.DEVNULL,
             )  # fmt: skip
+    return bags
+
+
+def camera_fleet(work: Path, seed: int, frames: int) -> Fleet:
+    """Record the bags of one seed unless they are there, and read them as robots do."""
+    bags = record(work, seed, frames)
     server = ServerDirectory(work / "lite0" / "server")
     spec = parse_trainer((server.model / TRAINER).read_bytes())
     workload = rebuild(spec.workload)
@@ -97,17 +104,24 @@ def camera_fleet(work: Path, seed: int, frames: int) -> Fleet:
         classes=np.array([workload.target(e).tensors["class"] for e in seen]),
         first=Checkpoints(server.checkpoints).load(0),
         config=TrainConfig(**load_settings(server.settings).training.model_dump()),
+        labels=labels,
     )
 
 
-def run(arm: str, fleet: Fleet, shuffle: int) -> Weights:
+def run(
+    arm: str,
+    fleet: Fleet,
+    shuffle: int,
+    start: Checkpoint | None = None,
+    exchanges: int = EXCHANGES,
+) -> Weights:
     """Return what an arm has learned after the exchanges."""
     config = replace(fleet.config, logit_adjustment=1.0 if arm == "adjusted" else 0.0)
     if arm == "flower":
         return flower(fleet, lambda robot, start: fit(robot, start, config, shuffle))
     robots = [fleet.everything] if arm == "central" else fleet.robots
-    checkpoint = fleet.first
-    for _ in range(EXCHANGES):
+    checkpoint = start or fleet.first
+    for _ in range(exchanges):
         pairs = []
         for robot in robots:
             update = fit(robot, checkpoint, config, shuffle)

@@ -90,7 +90,8 @@ def main() -> None:
     say(f"deploy: {swaps}")
     for name, trains, turns in (("follows", "false", 1), ("trains", "true", 2)):
         training = {"EDGE_AGENT_TRAINING__ENABLED": trains}
-        with our_side(inputs, {"EDGE_AGENT_POLL__IDLE_S": str(FAST_POLL_S), **training}) as side:
+        polling = {"EDGE_AGENT_POLL__IDLE_S": str(FAST_POLL_S), "FLEETLEARN_LIMITS__HOLD_S": "0"}
+        with our_side(inputs, {**polling, **training}) as side:
             polled[name] = polls_of(side, polls, turns)
     with plain_side(inputs, FAST_POLL_S) as side:
         polled["plain"] = polls_of(side, polls // 3, 2)

@@ -92,7 +92,8 @@ def our_side(inputs: Inputs, settings: Mapping[str, str]) -> Iterator[Side]:
         return int(current.resolve().name.partition("-")[0]) if current.exists() else -1
 
     with Services(work / "logs") as services:
-        fleet = OurFleet.start(services, work / "server", {})
+        # Where polls are counted the server holds no requests: `settings` are of both.
+        fleet = OurFleet.start(services, work / "server", settings)
         fleet.enroll("r1", work / "robot", inputs.bag)
         with Relay(fleet.port) as relay:
             command = [BIN / "edge-agent", "run", "--config", work / "robot/agent.toml"]

@@ -24,11 +24,12 @@ STOCK = ("flwr>=1.41,<1.43", TENSORFLOW, "keras", "opencv-python-headless", "ros
 BAGS = (".", "rosbags", "mcap>=1.6", "mcap-ros2-support>=0.6")
 KSERVE = ("kserve>=0.21", "ai-edge-litert", "numpy")
 DIGITS = ("scikit-learn>=1.5",)  # for its pictures
+SCENES = ("pybullet>=3.2.7", "numpy", "opencv-python-headless", "scikit-image")
 REQUIREMENTS = {
     "agent": (".[agent]",), "keras": (".[keras]",), "stock": STOCK, "bags": BAGS, "kserve": KSERVE,
-    "digits": DIGITS,
+    "digits": DIGITS, "scenes": SCENES,
 }  # fmt: skip
-PEERS = (STOCK, KSERVE, DIGITS)  # nothing of ours is in there
+PEERS = (STOCK, KSERVE, DIGITS, SCENES)  # nothing of ours is in there
 SOURCES = ("fleet_model", "edge_agent", "cloud_server")
 
 

@@ -21,6 +21,8 @@ from pathlib import Path
 from benchmarks.measure import boot_time_s
 from benchmarks.services import ROOT, Services, base_environment
 from cloud_server.cli.admin_client import AdminClient
+from cloud_server.flower.flower_link import LinkGrid
+from cloud_server.flower.flower_superlink import create_superlink
 from cloud_server.robots.register import Register
 from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
@@ -29,7 +31,7 @@ from cloud_server.state.settings import load_settings
 from edge_agent.agent.status import read_status
 from edge_agent.cli.enroll import enroll
 from edge_agent.robot.settings import ExampleSettings
-from fleet_model.protocol.proof import make_key
+from fleet_model.protocol.proof import make_key, parse_public
 
 BIN = Path(sys.executable).parent
 
@@ -119,9 +121,18 @@ class StockFleet:
 
     @classmethod
     def start(
-        cls, services: Services, work: Path, port: int, *, separate: bool = False
+        cls,
+        services: Services,
+        work: Path,
+        port: int,
+        keys: Sequence[Path] = (),
+        *,
+        separate: bool = False,
     ) -> "StockFleet":
-        """Start a SuperLink with TLS and node authentication."""
+        """Start a SuperLink with TLS and node authentication; it knows the robots of public `keys`.
+
+        One `flwr supernode register` takes a second: see `register` for a few robots.
+        """
         server_dir = ServerDirectory(work)
         make_secrets(server_dir, ("localhost", "127.0.0.1"), datetime.now(timezone.utc))
         fleet = cls(services=services, work=work, port=port, separate=separate)
@@ -131,6 +142,10 @@ class StockFleet:
             f'address = "127.0.0.1:{port}"\nroot-certificates = "{fleet._ca}"\n'
         )
         fleet._secret.write_text(secrets.token_hex(32))
+        if keys:
+            grid = LinkGrid(create_superlink(str(fleet._database), "127.0.0.1", port))
+            for key in keys:
+                grid.register(parse_public(key.read_text()), key.stem)
         fleet.serve()
         if separate:
             command = [

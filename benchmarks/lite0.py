@@ -7,13 +7,13 @@ from benchmarks.measure import say
 from benchmarks.services import run_python
 
 
-def lite0_bundle(work: Path) -> Path:
+def lite0_bundle(work: Path, *options: str) -> Path:
     """Return a bundle directory below `work`, made by `cloud-server init` if it is not there."""
     if not (work / "bundle").exists():
         say(f"{work.name}: making server directory and bundle")
         shutil.rmtree(work, ignore_errors=True)
         labels = ("--labels", "circle,square,star,triangle")
-        run_python("-m", "cloud_server.cli", "init", work / "server", *labels)
+        run_python("-m", "cloud_server.cli", "init", work / "server", *labels, *options)
         unpack(work / "server" / "store", work / "bundle")
     return work / "bundle"
 
