@@ -13,6 +13,7 @@ BASE_VENV := .venv-3.10
 ROS_VENV := .venv-ros
 OLD_VENV := .venv-old
 DEPLOY_VENV := .venv-deploy
+BROWSER_VENV := .venv-browser
 TOOLS_VENV := .venv-tools
 # The oldest flwr that the extra `agent` allows; VENV has the newest, by constraints.txt.
 OLDEST_FLWR := $(shell sed -n 's/^agent = .*flwr>=\([0-9.]*\),.*/\1/p' pyproject.toml)
@@ -20,7 +21,7 @@ FLWR_VENV := .venv-flwr-$(OLDEST_FLWR)
 UV := $(TOOLS_VENV)/bin/uv
 SYSTEMD := $(TOOLS_VENV)/systemd
 SERVERS := $(TOOLS_VENV)/servers
-EXTRAS := agent keras server serve video bucket tensorboard onnx kubernetes simulation ros demo ros-dev test dev
+EXTRAS := agent keras server serve video bucket tensorboard onnx kubernetes privacy simulation ros demo ros-dev test dev
 
 # One thread per process: a demo runs many processes on few cores. No program here phones home.
 export OMP_NUM_THREADS := 1
@@ -67,7 +68,7 @@ demo: $(VENV)/.installed ## a server and several robots on this machine, camera 
 
 # The other environments' tests fill the moments in which the main ones wait; their output comes at the end.
 BESIDE := test-base test-ros test-flwr
-test: static $(foreach venv,$(OLD_VENV) $(SYSTEMD) $(SERVERS) $(DEPLOY_VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV),$(venv)/.installed) ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr
+test: static $(foreach venv,$(OLD_VENV) $(SYSTEMD) $(SERVERS) $(DEPLOY_VENV) $(BROWSER_VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV),$(venv)/.installed) ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr
 	@mkdir -p build; nice -n 5 $(MAKE) --no-print-directory PROCESSES=2 $(BESIDE) > build/beside.log 2>&1 & beside=$$!; \
 	trap "kill $$beside; exit 130" INT TERM; code=0; without=; \
 	test -x $(UV) || { without=--ignore=tests/packaging/test_resolution.py; \
@@ -121,7 +122,7 @@ soak: $(VENV)/.installed fuzz ## the long suites whole: hours rather than minute
 	@HYPOTHESIS_PROFILE=soak $(MAKE) --no-print-directory test-ros ARGS=
 
 bench: $(VENV)/.installed $(ROS_VENV)/.installed ## measure this project beside its peers and print the ratios
-	@for name in startup agent_cost round_time extract server_memory recovery simulate aging deploy heads serving ros_latency; do \
+	@for name in startup agent_cost round_time extract server_memory recovery simulate aging deploy heads bytes non_iid sites serving ros_latency many_robots; do \
 	echo "== $$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
 constraints: | $(UV) ## resolve pyproject.toml again into constraints.txt (needs uv)
@@ -177,8 +178,27 @@ $(DEPLOY_VENV)/.installed: deploy/tools.txt | $(UV)
 	else $(DEPLOY_VENV)/bin/python -m pip install --quiet --requirement deploy/tools.txt; fi
 	@touch $@
 
+# A browser without windows, unpacked from the distribution's packages without root, and what drives it. Not
+# unpacked: what every machine has, and what draws in 3D. Where it cannot be had, the tests that need it are
+# skipped and say so.
+BROWSER_PACKAGES = apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+	--no-replaces --no-enhances chromium-headless-shell fonts-dejavu-core | grep -E '^(lib|zlib|chromium|font)' | \
+	grep -vE '^(libc6|libcrypt1|libgcc-s1)$$|^lib(llvm|z3|gl1|icu)|^fonts-[^d]' | sort -u
+$(BROWSER_VENV)/.installed: tests/edge_agent/labeling/browser.txt | $(UV)
+	@python="$$($(call find_python,3.11))"; \
+	test -x $(BROWSER_VENV)/bin/python || "$$python" -m venv $(BROWSER_VENV); \
+	if test -x $(UV); \
+	then $(UV) pip install --quiet --python $(BROWSER_VENV)/bin/python --requirement $<; \
+	else $(BROWSER_VENV)/bin/python -m pip install --quiet --requirement $<; fi; \
+	mkdir -p $(BROWSER_VENV)/packages; cd $(BROWSER_VENV)/packages; \
+	if apt-get download --quiet=2 $$($(BROWSER_PACKAGES)) || \
+	{ apt-get update --quiet=2 && apt-get download --quiet=2 $$($(BROWSER_PACKAGES)); }; \
+	then for package in *.deb; do dpkg -x $$package ../chromium; done; \
+	else echo "left out: the tests with a browser, which could not be fetched"; fi; cd ..; rm -rf packages
+	@touch $@
+
 clean: ## remove environments, builds and caches; data stays
-	@rm -rf $(VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(OLD_VENV) $(DEPLOY_VENV) $(TOOLS_VENV) build dist *.egg-info \
+	@rm -rf $(VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(OLD_VENV) $(DEPLOY_VENV) $(BROWSER_VENV) $(TOOLS_VENV) build dist *.egg-info \
 	.mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
@@ -220,5 +240,5 @@ $(FLWR_VENV)/.installed: pyproject.toml constraints.txt | $(UV)
 	@python="$$($(call find_python,3.11))"; \
 	test -x $(FLWR_VENV)/bin/python || "$$python" -m venv $(FLWR_VENV); \
 	grep -vE '^(flwr|greenlet|ml-dtypes)==' constraints.txt > $(FLWR_VENV)/constraints.txt; \
-	$(call install,$(FLWR_VENV),agent$(comma)test,$(FLWR_VENV)/constraints.txt,"flwr==$(OLDEST_FLWR).*" "tritonclient[grpc$(comma)http]>=2.60")
+	$(call install,$(FLWR_VENV),agent$(comma)test,$(FLWR_VENV)/constraints.txt,"flwr==$(OLDEST_FLWR).*" "tritonclient[grpc$(comma)http]>=2.60" prometheus-client)
 	@touch $@

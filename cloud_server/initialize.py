@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cloud_server.models.adapters import AdapterPlan
 from cloud_server.models.export import InitJob, Progress, run_export
 from cloud_server.models.own_weights import require_kind
 from cloud_server.models.publish import publish
@@ -49,6 +50,7 @@ class InitPlan:
     names: Sequence[str]  # extra names in the certificate; robots connect to the first one
     checkpoint: Path | None
     calibration: Path | None = None  # own pictures for int8; None = the shipped ones
+    adapter: AdapterPlan | None = None  # None: the trained tensors travel as they are
 
 
 def initialize(root: Path, plan: InitPlan, progress: Progress) -> Manifest:
@@ -123,14 +125,14 @@ def renew_certificate(server_dir: ServerDirectory) -> Sequence[str]:
         The names in it.
     """
     server_dir.require()
-    names = _with_loopback(load_settings(server_dir.settings).network.names)
+    names = with_loopback(load_settings(server_dir.settings).network.names)
     make_server_certificate(server_dir, names, utc_now())
     return names
 
 
 def _network(plan: InitPlan) -> NetworkSettings:
     try:
-        settings = NetworkSettings(host=plan.host, port=plan.port, names=_with_loopback(plan.names))
+        settings = NetworkSettings(host=plan.host, port=plan.port, names=with_loopback(plan.names))
     except ValidationError as error:
         keys, words = explain(error, NetworkSettings)
         raise SettingsError(f"{'.'.join(keys)}: {words}; see `init --help`") from None
@@ -144,7 +146,8 @@ def _network(plan: InitPlan) -> NetworkSettings:
     return settings
 
 
-def _with_loopback(names: Sequence[str]) -> tuple[str, ...]:
+def with_loopback(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a certificate: the operator's own commands come by the loopback."""
     return tuple(dict.fromkeys((*names, *LOOPBACK)))
 
 
@@ -180,6 +183,7 @@ def _make_model(
         directory=server_dir.model,
         checkpoint=plan.checkpoint,
         calibration=plan.calibration,
+        adapter=plan.adapter,
     )
     server_dir.model.mkdir()
     run_export(job, progress)

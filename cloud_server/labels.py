@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cloud_server.models.adapters import plan_of
 from cloud_server.models.backend import NOTE
 from cloud_server.models.export import InitJob, Progress, run_export
 from cloud_server.models.publish import exported, leave_withheld, prune
@@ -20,6 +21,7 @@ from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.kit import faults_of_kit, write_kit
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import PublishSettings, load_settings
+from fleet_model.adapters.spec import adapted_in
 from fleet_model.bundle import TRAINER, TrainerSpec, parse_trainer
 from fleet_model.durable import making_folder
 from fleet_model.errors import CheckpointError, SettingsError
@@ -149,10 +151,12 @@ def _make_version(
     weights = read_weights(model / WEIGHTS)
     with exported(server_dir, settings, model, model / WEIGHTS, version, progress) as bundle:
         DirectoryStore(server_dir.store).add(bundle, model, server_dir.lineage)
-    # A rule's own tensors may have a row for each label, too: it begins anew.
+    # A rule's own tensors may have a row for each label, too: it begins anew. So do adapters: what
+    # they had learned is in the tensors that they now add to.
     same = weights.keys() == before.weights.keys() and all(
         weights[name].shape == before.weights[name].shape for name in weights
     )
+    same = same and not adapted_in(weights)
     after = Checkpoint(
         version=version,
         weights=weights,
@@ -181,6 +185,7 @@ def _make_model(
         checkpoint=checkpoints.path(before.version),
         frozen=old,
         former=dict(labels.former),
+        adapter=plan_of(spec),
     )
     with making_folder(model, aside):
         run_export(job, progress)

@@ -10,7 +10,7 @@ from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.kit import faults_of_kit, write_kit
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import ServerSettings
-from fleet_model.errors import CheckpointError
+from fleet_model.errors import CheckpointError, SettingsError
 from fleet_model.signatures import WEIGHTS
 from fleet_model.types import Checkpoint
 from fleet_model.weights import read_weights
@@ -36,7 +36,13 @@ def repair(
     Raises:
         CheckpointError: checkpoints are lost, and `start_again` is not set.
         ExportError: a version cannot be exported.
+        SettingsError: it is a site relay, which has nothing to repair.
     """
+    if server_dir.is_relay:
+        raise SettingsError(
+            f"{server_dir.root}: a site relay fetches what it lacks by itself; to begin again, "
+            "remove its store folder and start it"
+        )
     for one in server_dir.lineages():
         if Checkpoints(one.checkpoints).newest() is None:
             yield _first_checkpoint(one, start_again=start_again)

@@ -5,24 +5,38 @@ played to a robot again, is never newer than what it has. The checkpoint goes wi
 next run begins with the weights that robots run. See docs/decisions/0024-gate.md.
 """
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 from cloud_server.models.export import Progress
-from cloud_server.models.publish import prune, publish, released_version
+from cloud_server.models.publish import (
+    ASIDE,
+    exported,
+    leave_withheld,
+    prune,
+    publish,
+    released_version,
+)
 from cloud_server.models.release_log import (
     BY_PUBLISH,
     BY_ROLLBACK,
     Release,
     ReleaseKind,
     ReleaseLog,
+    SiteMeasures,
 )
 from cloud_server.runs.run_store import require_no_run
 from cloud_server.signing.signing import offer, require_may_offer
-from cloud_server.state.checkpoints import Checkpoints
+from cloud_server.sites.site_models import site_models
+from cloud_server.state.checkpoints import WEIGHTS, Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.kit import write_kit
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import PublishSettings, load_settings
-from fleet_model.errors import BundleError
+from cloud_server.state.words import names
+from fleet_model.errors import BundleError, SettingsError, WithheldError
 from fleet_model.protocol.proof import utc_now
+from fleet_model.weights import write_weights
 
 
 def publish_checkpoint(
@@ -69,6 +83,74 @@ def publish_checkpoint(
             tell=lambda: releases.add(checkpoint.version, "published", BY_PUBLISH, **about),
         )
     return checkpoint.version
+
+
+def publish_site(
+    server_dir: ServerDirectory,
+    settings: PublishSettings,
+    version: int,
+    site: str,
+    progress: Progress,
+    force: bool = False,
+) -> int:
+    """Publish the model that a checkpoint has for one site; nobody gets it before it is assigned.
+
+    It takes a number, so that rounds go on behind it: the newest checkpoint gets the next one.
+
+    Args:
+        server_dir: its server may run, but for a run.
+        settings: of the channel.
+        version: of the checkpoint.
+        site: whose model it is.
+        progress: is told of each step.
+        force: also what the gate holds back from the site.
+
+    Returns:
+        The number of the site's model.
+
+    Raises:
+        SettingsError: the checkpoint has no model for the site, or a run or a rollout goes on.
+        WithheldError: the site's robots have measured that it is worse than what they run.
+        CheckpointError: it is damaged or gone.
+        ExportError: what was exported does not compute what the model computes.
+    """
+    checkpoints = Checkpoints(server_dir.checkpoints)
+    with server_dir.locked("train"):
+        require_no_run(server_dir)
+        require_may_offer(server_dir, settings.channel)
+        starts = site_models(checkpoints.load(version)).starts()
+        if site not in starts:
+            raise SettingsError(
+                f"--site {site}: checkpoint {version} has models for these sites: {names(starts)}; "
+                "robots of other sites get the fleet's"
+            )
+        measured = site_measures(server_dir, version, site)
+        if measured is not None and measured.reasons and not force:
+            raise WithheldError(
+                f"the model of site {site} at version {version} is held back from it: "
+                f"{measured.words}. To publish it all the same: `cloud-server models publish DIR "
+                f"{version} --site {site} --force`"
+            )
+        leave_withheld(server_dir, settings.channel, BY_PUBLISH)
+        number, newest = _next(server_dir), checkpoints.newest()
+        assert newest is not None
+        # First: killed after it, the number is lost, and given to nothing else.
+        checkpoints.copy(newest, number + 1)
+        server_dir.store.mkdir(parents=True, exist_ok=True)
+        model = server_dir.home / checkpoints.model(version)
+        with TemporaryDirectory(prefix=ASIDE, dir=server_dir.store) as aside:
+            weights = Path(aside) / WEIGHTS
+            write_weights(weights, starts[site])
+            with exported(server_dir, settings, model, weights, number, progress) as made:
+                DirectoryStore(server_dir.store).add(made, model, server_dir.lineage)
+    prune(server_dir, settings)
+    return number
+
+
+def site_measures(server_dir: ServerDirectory, version: int, site: str) -> SiteMeasures | None:
+    """Return what the gate has said of a site's model; None where robots have not measured it."""
+    release = ReleaseLog(server_dir.releases).by_version().get(version)
+    return None if release is None else release.sites.get(site)
 
 
 def roll_back(
@@ -171,4 +253,4 @@ def _measures(release: Release | None) -> dict[str, object]:
     """Return what was measured of a version, for another release of it."""
     if release is None:
         return {}
-    return {name: getattr(release, name) for name in ("examples", "before", "after")}
+    return {name: getattr(release, name) for name in ("examples", "before", "after", "sites")}

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import ServerSettings, load_settings
@@ -16,20 +16,41 @@ from fleet_model.errors import BundleError, SettingsError
 from fleet_model.protocol.proof import utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    import uvicorn
-    from fastapi import FastAPI
+    from fastapi import APIRouter, FastAPI
 
+    from cloud_server.flower.flower_fleet import FlowerFleet
     from cloud_server.flower.flower_link import LinkGrid
+    from cloud_server.flower.whole_messages import WholeMessages
     from cloud_server.models.older_agents import OlderAgents
     from cloud_server.robots.refused_answers import RefusedAnswers
+    from cloud_server.robots.register import Register
+    from cloud_server.runs.lifecycle import RunFleet, Tell
     from cloud_server.state.round_record import RoundRecord
+    from cloud_server.web.api import Authenticator
+    from cloud_server.web.at_once import AtOnce
+    from cloud_server.web.limits import BoundedServer
+    from cloud_server.web.news import News
 
 log = logging.getLogger(__name__)
 
 
-def serve(server_dir: ServerDirectory) -> None:
+class Beside(Protocol):
+    """What goes on in the server's process beside it: a site relay."""
+
+    def begin(
+        self, settings: ServerSettings, fleet: "RunFleet", told: "Sequence[Tell]"
+    ) -> "APIRouter":
+        """Return routes that live as long as the server; `told` are told of closed rounds."""
+        ...
+
+    def problems(self) -> list[str]:
+        """Return sentences for `status`, in the place of what is missing in the directory."""
+        ...
+
+
+def serve(server_dir: ServerDirectory, beside: Beside | None = None) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Raises:
@@ -44,7 +65,7 @@ def serve(server_dir: ServerDirectory) -> None:
     with server_dir.locked("start"):
         _require_free_port(settings)
         _tidy(server_dir)
-        server = build(server_dir, settings)
+        server = build(server_dir, settings, beside)
         log.info(
             "listening on https://%s:%d for robots and operators (pid %d)",
             settings.network.host, settings.network.port, os.getpid(),
@@ -64,7 +85,9 @@ def serve(server_dir: ServerDirectory) -> None:
         log.info("stopped")
 
 
-def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Server":
+def build(
+    server_dir: ServerDirectory, settings: ServerSettings, beside: Beside | None = None
+) -> "BoundedServer":
     """Put the pieces together: register -> fleet -> runs -> routes behind the guard -> TLS."""
     from cloud_server.flower.flower_fleet import FlowerFleet
     from cloud_server.flower.flower_link import LinkGrid
@@ -82,22 +105,22 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
     from cloud_server.state.model_store import DirectoryStore
     from cloud_server.web.admin_api import admin_routes
     from cloud_server.web.api import Authenticator, robot_routes
-    from cloud_server.web.fleet_keys import FleetKeys
-    from cloud_server.web.guard import Bounds, Guard
+    from cloud_server.web.at_once import AtOnce
+    from cloud_server.web.exchange import add_own_routes
     from cloud_server.web.limits import bounded_server
     from cloud_server.web.metrics_api import metrics_routes
 
-    require_sound(settings)
+    require_sound(server_dir, settings)
     server_dir = server_dir.of(settings.publish.channel)
     token = _admin_token(server_dir)
     app = _superlink(server_dir, settings)
     grid, register, seen = LinkGrid(app), Register(server_dir.robots), LastSeen(server_dir.seen)
+    _require_relays_suit(register, settings)
     fleet = FlowerFleet(grid, register, seen)
     fleet.sync()
     offenses = Offenses(server_dir.offenses, register, settings.checks.suspend_after)
-    runs = Runs(
-        server_dir, settings, fleet, told=[offenses.record, *_tensorboard(server_dir, settings)]
-    )
+    told = [offenses.record, *_tensorboard(server_dir, settings)]
+    runs = Runs(server_dir, settings, fleet, told=told)
     store, authenticator = (
         DirectoryStore(server_dir.store),
         Authenticator(
@@ -109,36 +132,86 @@ def build(server_dir: ServerDirectory, settings: ServerSettings) -> "uvicorn.Ser
             server_names(server_dir),
             settings.network.moves_to or "",
             (server_dir.store / "metadata" / "timestamp.json").exists,
+            settings.limits.hold_s,
         ),
     )
-    ledger, refused = (
+    ledger, refused, at_once = (
         RunningTotals(server_dir.history, server_dir.totals),
         RefusedAnswers(fleet.sync),
+        AtOnce(),
     )
-    missing = _missing(server_dir, settings.publish.channel)
-    overview = Overview(fleet, register, seen, offenses, runs, store, ledger, refused, missing)
-    for routes in (
+    missing = beside.problems if beside else _missing(server_dir, settings.publish.channel)
+    overview = Overview(
+        fleet, register, seen, offenses, runs, store, ledger, refused,
+        lambda: [*missing(), *at_once.words()],
+    )  # fmt: skip
+    own = (
         RolloutWatch(server_dir, register, seen).router(),
         robot_routes(authenticator, store, _older(server_dir), fleet.restarted),
         admin_routes(runs, lambda: answer_of(overview.status())),
         metrics_routes(make_registry(server_dir, overview.status)),
-    ):
-        app.include_router(routes)
-    _bound_replies(app, grid, server_dir, settings, refused)
-    bounds = Bounds(
-        limits=settings.limits,
-        keys=FleetKeys(register),
-        spool=server_dir.flower,
-        busy=lambda: grid.is_unpacking,
+        *([beside.begin(settings, fleet, told)] if beside else []),
     )
-    app.add_middleware(Guard, token=token, bounds=bounds)  # outermost: last added
+    add_own_routes(app, own)
+    news = _add_exchange(
+        app,
+        fleet,
+        authenticator,
+        _bound_replies(app, grid, server_dir, settings, refused),
+        server_dir,
+        lambda: at_once.is_busy,
+    )
+    _add_guard(app, token, register, server_dir, settings, at_once, lambda: grid.is_unpacking)
     return bounded_server(
         app,
         settings.network,
         settings.limits,
         certificate=server_dir.certificates / "server.crt",
         key=server_dir.secrets / "server.key",
+        leaving=news.close,
     )
+
+
+def _add_exchange(
+    app: "FastAPI",
+    fleet: "FlowerFleet",
+    authenticator: "Authenticator",
+    whole: "WholeMessages",
+    server_dir: ServerDirectory,
+    busy: "Callable[[], bool]",
+) -> "News":
+    """Let robots wait for news, and move small messages whole."""
+    from cloud_server.web.exchange import Exchange
+    from cloud_server.web.news import News
+
+    register, seen = authenticator.register, authenticator.seen
+    news = News(whole, fleet.sync, register.by_key, seen.see, server_dir.store, busy)
+    fleet.asked = news.wake
+    app.add_middleware(Exchange, authenticator=authenticator, news=news, whole=whole)
+    return news
+
+
+def _add_guard(
+    app: "FastAPI",
+    token: str,
+    register: "Register",
+    server_dir: ServerDirectory,
+    settings: ServerSettings,
+    at_once: "AtOnce",
+    busy: "Callable[[], bool]",
+) -> None:
+    """Let nothing in that is not allowed: outermost, so added last."""
+    from cloud_server.web.fleet_keys import FleetKeys
+    from cloud_server.web.guard import Bounds, Guard
+
+    bounds = Bounds(
+        limits=settings.limits,
+        keys=FleetKeys(register),
+        spool=server_dir.flower,
+        busy=busy,
+        at_once=at_once,
+    )
+    app.add_middleware(Guard, token=token, bounds=bounds)
 
 
 def _missing(server_dir: ServerDirectory, channel: str) -> "Callable[[], list[str]]":
@@ -160,15 +233,20 @@ def _bound_replies(
     server_dir: ServerDirectory,
     settings: ServerSettings,
     refused: "RefusedAnswers",
-) -> None:
+) -> "WholeMessages":
     """Let nobody send more than a reply can be, and remove what a server before has let in."""
+    from cloud_server.flower.whole_messages import WholeMessages
     from cloud_server.web.ownership import add_ownership
     from cloud_server.web.reply_bound import model_bound
 
     # What is a little too long is taken, and then refused with words for its robot.
-    bound = model_bound(server_dir, int(2e6 * settings.checks.max_update_mb))
+    most, exact = int(2e6 * settings.checks.max_update_mb), settings.start.directions == 0
+    exact |= server_dir.is_relay  # its robots are asked for what the fleet's server asks for
+    bound = model_bound(server_dir, most, exact_sums=exact)
     grid.heal(bound().objects)
-    add_ownership(app, bound, refused.add)
+    records = add_ownership(app, bound, refused.add)
+    state = app.state.linkstate_factory.state()
+    return WholeMessages(state, records.require_own_whole, lambda: bound().content_bytes)
 
 
 def _older(server_dir: ServerDirectory) -> "OlderAgents":
@@ -177,13 +255,21 @@ def _older(server_dir: ServerDirectory) -> "OlderAgents":
     return OlderAgents(*(one.model for one in server_dir.lineages()))
 
 
-def require_sound(settings: ServerSettings) -> None:
+def require_sound(server_dir: ServerDirectory, settings: ServerSettings) -> None:
     """Raise SettingsError for what is wrong though it reads well: now, not in the first round."""
-    from cloud_server.aggregation.aggregator import build_aggregator
     from cloud_server.robots.query import parse_query
+    from cloud_server.runs.suited import rule_of
 
     parse_query(settings.rounds.query)
-    build_aggregator(settings.aggregation.rule, settings.aggregation.options)
+    rule_of(server_dir.of(settings.publish.channel), settings)
+
+
+def _require_relays_suit(register: "Register", settings: ServerSettings) -> None:
+    """Refuse site relays where each robot's update must be seen."""
+    from cloud_server.aggregation.suited import suited_rule
+    from cloud_server.robots.register import relays_of
+
+    suited_rule(settings, relays_of(register))
 
 
 def _admin_token(server_dir: ServerDirectory) -> str:

@@ -30,6 +30,7 @@ from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.offenses import Offenses
 from cloud_server.robots.register import Register, Robot
 from cloud_server.rounds.fleet import Participant, Reply
+from cloud_server.runs.first_sums import method_of
 from cloud_server.runs.lifecycle import Lifecycle, Tell
 from cloud_server.runs.run_store import KEPT_RUNS, Run, RunStore
 from cloud_server.state.checkpoints import Checkpoints
@@ -65,17 +66,26 @@ def main(grid: Grid, context: Context) -> None:
         raise SettingsError(f"run config {ROUNDS} is {rounds!r}, expected a number of rounds")
     with server_dir.locked("train"):
         store = RunStore(server_dir.runs_apart)
-        run = take_up(store, Checkpoints(server_dir.checkpoints), rounds, time.time())
+        method = method_of(settings, server_dir, None)
+        run = take_up(store, Checkpoints(server_dir.checkpoints), rounds, time.time(), method)
         work(run, store, grid, server_dir, settings)
 
 
-def take_up(store: RunStore, checkpoints: Checkpoints, rounds: int, now: float) -> Run:
+def take_up(
+    store: RunStore, checkpoints: Checkpoints, rounds: int, now: float, closed_form: str = ""
+) -> Run:
     """Return the newest run if it has not finished, with what it has closed, else a new one."""
     runs = store.load()
     last = runs[-1] if runs else None
     if last is None or last.state == "finished":
         first = checkpoints.latest().version
-        run = Run(id=store.new_id(now), rounds=rounds, first_version=first, started_at=now)
+        run = Run(
+            id=store.new_id(now),
+            rounds=rounds,
+            first_version=first,
+            closed_form=closed_form,
+            started_at=now,
+        )
         store.save(run)
         store.forget([*runs, run][:-KEPT_RUNS])
         return run

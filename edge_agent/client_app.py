@@ -53,5 +53,7 @@ def _work(request: RobotRequest, context: Context) -> Update:
     with closing(HttpsStore(settings.server)) as store, TrainingProcess(environment) as process:
         name, _ = store.whoami()
         models = Models(settings.state / "models", settings.server.channel)
-        local = LocalTraining(settings, models, store, process.fit)
+        standing = store.standing
+        counted = standing.counted_run, standing.counted_version
+        local = LocalTraining(settings, models, store, process.fit, lambda: counted)
         return local.answer(request, name)

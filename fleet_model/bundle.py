@@ -20,6 +20,7 @@ from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fleet_model import __version__
+from fleet_model.adapters.spec import LoraSpec
 from fleet_model.errors import BundleError
 from fleet_model.protocol.version import FIRST_PROTOCOL, MAX_PROTOCOL, PROTOCOL, too_new
 
@@ -97,7 +98,7 @@ class WorkloadSpec(_Published):
 class TrainerSpec(_File):
     """How robots train: named in every train message by the sha256 of its JSON.
 
-    The part "litert" is missing where the gradient cannot be exported (last block, whole model).
+    The part "litert" is missing where the gradient cannot be exported (whole model).
     """
 
     workload: WorkloadSpec
@@ -107,6 +108,20 @@ class TrainerSpec(_File):
     files: dict[FileName, FileEntry]
     parts: dict[str, tuple[FileName, ...]]  # "litert" or "keras" -> the files that one needs
     task: Task | None = None  # None: written before tasks were described
+    # Critical where it is set: without it a robot would look for layers named as A and B are.
+    adapter: LoraSpec | None = None
+
+    @property
+    def variables(self) -> Mapping[str, TensorSpec]:
+        """The model's own tensors that are trained: of `tensors`, W in the place of A and B."""
+        if self.adapter is None:
+            return self.tensors
+        whole = {path: TensorSpec(shape=s) for path, s in self.adapter.targets.items()}
+        return self.adapter.replaced(self.tensors, whole)
+
+    def without_adapter(self) -> "TrainerSpec":
+        """Return the specification of the same model as if its tensors were trained whole."""
+        return self.model_copy(update={"tensors": dict(self.variables), "adapter": None})
 
 
 class Manifest(_File):
@@ -188,6 +203,9 @@ def parse_trainer(content: bytes) -> TrainerSpec:
     for part, names in spec.parts.items():
         if missing := [name for name in names if name not in spec.files]:
             raise BundleError(f"{TRAINER}: part {part} names {missing[0]}, which is not in files")
+    for name, shape in (spec.adapter.factors if spec.adapter else {}).items():
+        if name not in spec.tensors or spec.tensors[name].shape != shape:
+            raise BundleError(f"{TRAINER}: adapter has {name} of shape {shape}, tensors have not")
     return spec
 
 

@@ -198,6 +198,15 @@ def sync_file_system(path: Path) -> None:
         os.close(descriptor)
 
 
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Return what changes whenever `path` is replaced; zeros where it cannot be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_ino
+
+
 def fsync_directory(path: Path) -> None:
     """Make the names in `path` durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -12,11 +12,22 @@ from fleet_model.bundle import Manifest, TensorSpec, read_bundle
 from fleet_model.errors import BundleError
 from fleet_model.litert.runtime import INTERPRETER, Runtime, chosen_runtime
 from fleet_model.litert.stage import Shapes, Stage
-from fleet_model.signatures import FEATURES, INPUTS, OUTPUTS, only, tensor_names
+from fleet_model.personal.choice import (
+    OWN_SHARES,
+    OWN_TENSORS,
+    SHARED,
+    PersonalChoice,
+    personal_for,
+)
+from fleet_model.personal.shares import with_shares
+from fleet_model.personal.tensors import OwnTensorsModel
+from fleet_model.signatures import ANSWER, FEATURES, INPUTS, OUTPUTS, only, tensor_names
 from fleet_model.types import Prediction, Tensor, Tensors
 from fleet_model.workload import Workload, rebuild, require_same_task
 
 log = logging.getLogger(__name__)
+OpenStage: TypeAlias = Callable[[Path, int], Stage]
+Model: TypeAlias = Callable[[Tensors], dict[str, Tensor]]  # one encoded input -> its outputs
 
 
 class Answer(NamedTuple):
@@ -52,7 +63,9 @@ class TFLiteEngine:
 
     workload: Workload
     manifest: Manifest
+    precision: str
     runtime: Runtime  # what answers now
+    personal: PersonalChoice | None  # what of this robot's own does; None: never asked for
 
     def __init__(
         self,
@@ -60,6 +73,7 @@ class TFLiteEngine:
         precision: str = "fp32",
         num_threads: int = 2,
         runtime: Runtime = INTERPRETER,
+        personal: PersonalChoice | None = None,
     ) -> None:
         """Verify the files that `precision` needs, then load them.
 
@@ -68,6 +82,7 @@ class TFLiteEngine:
             precision: "fp32" or "int8".
             num_threads: of an answer.
             runtime: what answers; `open_engine` takes what was measured to be best here.
+            personal: what of this robot's own does; `open_engine` takes what is kept beside it.
 
         Raises:
             BundleError: a file is missing, damaged or does not fit the workload, or `runtime`
@@ -78,15 +93,18 @@ class TFLiteEngine:
         self.manifest = manifest
         self.workload = rebuild(manifest.workload)
         require_same_task(self.workload, manifest.described_task, f"version {manifest.version}")
-        task = self.workload.task
         self._opened = bundle, precision, num_threads
-        files = [bundle / name for name in manifest.engines[precision]]
-        self._load = partial(StagedModel, files, task.inputs, task.outputs, num_threads)
+        self.precision, self.personal = precision, personal
         self._model, self.runtime = self._load(opener(runtime)), runtime
+
+    @property
+    def runs(self) -> str:
+        """Return whether the shared model answers, or with what of this robot's own."""
+        return self.personal.runs if self.personal else SHARED
 
     def reopened(self, runtime: Runtime) -> "TFLiteEngine":
         """Return another engine of the same model; raises BundleError."""
-        return TFLiteEngine(*self._opened, runtime)
+        return TFLiteEngine(*self._opened, runtime, self.personal)
 
     def answer(self, raw: Any) -> Answer:
         """Return the outputs for one raw input, and what they say."""
@@ -105,6 +123,24 @@ class TFLiteEngine:
             log.warning("%s fails (%s): the Interpreter goes on", self.runtime.words, why)
             self._model, self.runtime = self._load(Stage), INTERPRETER
             return self._model(inputs)
+
+    def _load(self, open_stage: OpenStage) -> Model:
+        """Return what answers encoded inputs; raises BundleError."""
+        bundle, precision, num_threads = self._opened
+        task = self.workload.task
+        files = [bundle / name for name in self.manifest.engines[precision]]
+        own = self.personal
+        model: Model
+        if own is None or OWN_TENSORS not in own.uses:
+            model = StagedModel(files, task.inputs, task.outputs, num_threads, open_stage)
+        else:
+            before = files[: -2 if files[-1].name == ANSWER else -1]
+            trunk = StagedModel(before, task.inputs, None, num_threads, open_stage)
+            given = self.manifest, self.workload, own.tensors, trunk, trunk.shapes
+            model = OwnTensorsModel(bundle, *given, num_threads)
+        if own and OWN_SHARES in own.uses:
+            return with_shares(model, self.workload, own)
+        return model
 
     def warm_up(self) -> None:
         """Run once on zeros: the first run is slower than all others.
@@ -128,22 +164,37 @@ class TFLiteEngine:
 def open_engine(bundle: Path, precision: str = "fp32", num_threads: int = 2) -> TFLiteEngine:
     """Return the engine that was measured to be best for a bundle where the agent installed it.
 
+    With what of this robot's own was better there, too. What cannot be used is logged.
+
     Raises:
-        BundleError: as TFLiteEngine, with the Interpreter.
+        BundleError: as TFLiteEngine, with the Interpreter and the shared model.
     """
+    personal = personal_for(bundle, precision)
+    if personal and personal.uses:
+        try:
+            return _open(bundle, precision, num_threads, personal)
+        except BundleError as error:
+            log.warning("the shared model answers, without this robot's own part: %s", error)
+            personal = None
+    return _open(bundle, precision, num_threads, personal)
+
+
+def _open(
+    bundle: Path, precision: str, num_threads: int, personal: PersonalChoice | None
+) -> TFLiteEngine:
     runtime = chosen_runtime(bundle, precision)
     if runtime != INTERPRETER:
         try:
-            engine = TFLiteEngine(bundle, precision, num_threads, runtime)
+            engine = TFLiteEngine(bundle, precision, num_threads, runtime, personal)
             engine.warm_up()
         except (BundleError, RuntimeError) as error:
             log.warning("%s %s: the Interpreter answers", runtime.words, error)
         else:
             return engine
-    return TFLiteEngine(bundle, precision, num_threads)
+    return TFLiteEngine(bundle, precision, num_threads, personal=personal)
 
 
-def opener(runtime: Runtime) -> Callable[[Path, int], Stage]:
+def opener(runtime: Runtime) -> OpenStage:
     """Return what opens a file for a runtime."""
     if runtime == INTERPRETER:
         return Stage
@@ -161,7 +212,7 @@ class StagedModel:
         inputs: Mapping[str, TensorSpec],
         outputs: Mapping[str, TensorSpec] | None,
         num_threads: int = 2,
-        open_stage: Callable[[Path, int], Stage] = Stage,
+        open_stage: OpenStage = Stage,
     ) -> None:
         """Load the stages.
 

@@ -5,12 +5,13 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fleet_model.bundle import Manifest
 from fleet_model.durable import pointed
 from fleet_model.engine import Answer, TFLiteEngine, open_engine
 from fleet_model.errors import FleetError
+from fleet_model.personal.choice import PersonalChoice, stamp
 from fleet_model.workload import Workload
 
 log = logging.getLogger(__name__)
@@ -19,10 +20,10 @@ log = logging.getLogger(__name__)
 class FollowingEngine:
     """An Engine that follows `state/models/current` of a robot.
 
-    A thread looks at the link. It loads a new model beside the running one and warms it up; then
-    the next input is answered by the new one. What cannot be loaded is logged once, and the model
-    that ran goes on; where a disk is what fails it is tried again. `answer` is for one thread at a
-    time, as of every engine.
+    A thread looks at the link, and at what of the robot's own is chosen for its model. It loads a
+    new model beside the running one and warms it up; then the next input is answered by the new
+    one. What cannot be loaded is logged once, and the model that ran goes on; where a disk is what
+    fails it is tried again. `answer` is for one thread at a time, as of every engine.
     """
 
     def __init__(
@@ -49,8 +50,8 @@ class FollowingEngine:
         self._current, self._precision, self._open = current, precision, open_engine
         self._switched = switched
         self._loading = threading.Lock()
-        self._seen = pointed(current).resolve()
-        self._engine = self._load(self._seen)
+        self._seen = self._named()
+        self._engine = self._load(self._seen.bundle)
         self._ended = threading.Event()
         self._every_s = every_s
         threading.Thread(target=self._follow, name="following-engine", daemon=True).start()
@@ -70,6 +71,11 @@ class FollowingEngine:
         """What was published, of the model that answers now."""
         return self._engine.manifest
 
+    @property
+    def personal(self) -> PersonalChoice | None:
+        """What of this robot's own answers now; None: nothing was asked for."""
+        return self._engine.personal
+
     def answer(self, raw: Any) -> Answer:
         """Return the outputs for one raw input, and what they say; FrameError if it is damaged."""
         return self._engine.answer(raw)
@@ -80,7 +86,7 @@ class FollowingEngine:
         Raises:
             BundleError: it is no whole model; the one that ran goes on.
         """
-        self._switch_to(pointed(self._current).resolve())
+        self._switch_to(self._named())
 
     def close(self) -> None:
         """Look no more; the model of now goes on to answer. `switched` is not called after this."""
@@ -92,7 +98,7 @@ class FollowingEngine:
         told = ""
         while not self._ended.wait(self._every_s):
             try:
-                named = pointed(self._current).resolve()
+                named = self._named()
                 if named != self._seen:
                     self._switch_to(named)
                     told = ""
@@ -105,15 +111,22 @@ class FollowingEngine:
                     )
                 told = words
 
-    def _switch_to(self, named: Path) -> None:
+    def _named(self) -> "_Named":
+        bundle = pointed(self._current).resolve()
+        return _Named(bundle, stamp(bundle))
+
+    def _switch_to(self, named: "_Named") -> None:
         with self._loading:
             seen, self._seen = self._seen, named
             try:
-                self._engine = self._load(named)  # in one step: who answers now keeps the old one
+                # In one step: who answers now keeps the old one.
+                self._engine = self._load(named.bundle)
             except OSError:  # it may pass: no file can be opened, say
                 self._seen = seen
                 raise
-            log.info("version %d answers now", self._engine.manifest.version)
+            engine = self._engine
+            own = f": {engine.runs}" if engine.personal else ""
+            log.info("version %d answers now%s", engine.manifest.version, own)
             if not self._ended.is_set():
                 self._switched(self._engine)
 
@@ -121,6 +134,13 @@ class FollowingEngine:
         engine = self._open(bundle, self._precision)
         engine.warm_up()
         return engine
+
+
+class _Named(NamedTuple):
+    """What the link names now."""
+
+    bundle: Path
+    stamp: tuple[int, int]  # of what of the robot's own runs it
 
 
 class FollowedModel:

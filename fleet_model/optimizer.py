@@ -5,6 +5,7 @@ because NumPy 1 (ROS 2 Humble) turns tensor * 1e39 into float64. One step of a r
 
     g = gradient + mu * (w - w_global)      FedProx, the gradient of arXiv:1812.06127, equation 2
     g = g * min(1, clip_norm / |g|)         over all tensors taken as one vector
+    g = g + c - c_i                         SCAFFOLD's correction, where the server asks for it
     v = momentum * v - learning_rate * g    heavy ball
     w = w + v
 """
@@ -66,13 +67,23 @@ def momentum_step(
 
 
 def step(
-    weights: Weights, velocity: Weights, gradients: Weights, origin: Weights, config: TrainConfig
+    weights: Weights,
+    velocity: Weights,
+    gradients: Weights,
+    origin: Weights,
+    config: TrainConfig,
+    correction: Weights | None = None,
 ) -> tuple[Weights, Weights]:
     """Return (weights, velocity) after one whole step of a robot.
 
     Clipping comes after the proximal term: what is bounded is the gradient of everything the robot
     minimizes. Without momentum a step moves the weights by learning_rate * clip_norm at most.
+
+    A correction (SCAFFOLD's c - c_i) comes last: what is left without it is then the robot's own
+    step, which c_i is the mean of, and the corrections of all robots add up to nothing.
     """
-    pulled = add_proximal(gradients, weights, origin, config.proximal_mu)
-    clipped = clip_by_global_norm(pulled, config.clip_norm)
-    return momentum_step(weights, velocity, clipped, config.learning_rate, config.momentum)
+    own = add_proximal(gradients, weights, origin, config.proximal_mu)
+    own = clip_by_global_norm(own, config.clip_norm)
+    if correction is not None:
+        own = {name: g + correction[name] for name, g in own.items()}
+    return momentum_step(weights, velocity, own, config.learning_rate, config.momentum)

@@ -9,10 +9,13 @@ Numbers have zeros in front because LiteRT returns outputs in string order.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 WEIGHTS, FROZEN = "weights.safetensors", "frozen.safetensors"
+BASE = "base.safetensors"  # what adapters add to
 TRUNK, TRUNK_INT8, TRAINER_GRAPH = "trunk.tflite", "trunk_int8.tflite", "trainer.tflite"
+ANSWER = "answer.tflite"  # the stage that reads answers from maps, in float32 at every precision
 
 SERVE, GRADIENT, INFER = "serving_default", "gradient", "infer"  # signatures
 INPUTS, OUTPUTS, TARGETS = "inputs", "outputs", "targets"  # roles
+MAPS = "maps"  # the role of what answers are read from
 FEATURES = "features"  # a role, and the name of what passes from one stage to the next
 SAMPLE_WEIGHT, LOSS = "sample_weight", "loss"
 
@@ -36,7 +39,7 @@ def signature_names(role: str, names: Iterable[str], default: str) -> dict[str, 
     """Return tensor name -> name in the signature.
 
     Args:
-        role: INPUTS, OUTPUTS, FEATURES or TARGETS.
+        role: INPUTS, OUTPUTS, FEATURES, MAPS or TARGETS.
         names: of the tensors.
         default: the tensor that the role alone names, "" for none.
     """

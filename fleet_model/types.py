@@ -16,7 +16,8 @@ Tensors: TypeAlias = Mapping[str, Tensor]  # by name, of one example or with a b
 Weights: TypeAlias = Mapping[str, Tensor]  # variable path, e.g. "head/kernel" -> tensor
 Metrics: TypeAlias = Mapping[str, float]
 NS_PER_S = 1_000_000_000  # stamps are whole nanoseconds
-TRAIN, EVALUATE = "train", "evaluate"  # kinds of requests and of their replies
+TRAIN, EVALUATE, SUMS = "train", "evaluate", "sums"  # kinds of requests and of their replies
+FLOAT32 = "float32"  # the codec of tensors that travel as they are
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -70,6 +71,7 @@ class Example:
     held_out: bool = False  # True: measured with, never trained on
     label: str | None = None  # of the whole input; with boxes, the largest one's; None: not known
     boxes: tuple[Box, ...] = ()  # for detection
+    seen: bool = True  # somebody has said which things are there: without boxes none, a negative
     targets: Mapping[str, Any] = field(default_factory=dict)  # by name: whatever else is known
 
 
@@ -101,6 +103,11 @@ class TrainConfig:
     clip_norm: float = 0.0  # gradients longer than this (L2) are scaled down; 0 = off
     seed: int = 0  # shuffling; the robot mixes in its own name
     logit_adjustment: float = 0.0  # tau of arXiv:2007.07314, by own class shares; 0 = off
+    private_clip: float = 0.0  # above 0: updates are cut to it, and get noise, before they are sent
+    private_noise: float = 0.0  # deviation of the noise, in units of private_clip
+    control_variates: int = 0  # 1: the request has SCAFFOLD's groups (protocol/control.py)
+    # Of requests for sums: leading directions of the scatter within classes; 0 = all of it, exactly
+    sums_directions: int = 16
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -129,6 +136,7 @@ class Update:
     metrics: Metrics = field(default_factory=dict)
     groups: Mapping[str, Weights] = field(default_factory=dict)  # further float32 tensors, by group
     label_counts: tuple[int, ...] = ()  # examples with each label of the fleet; (): not told
+    codec: str = FLOAT32  # else `weights` holds bytes that compression/coding.py reads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

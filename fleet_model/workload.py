@@ -19,12 +19,14 @@ from fleet_model.types import (
     Metrics,
     Prediction,
     Target,
+    Tensor,
     Tensors,
     TrainConfig,
 )
 
 WORKLOADS = {
     "image-classifier": "fleet_model.workloads.image_classifier:ImageClassifier",
+    "object-detector": "fleet_model.workloads.object_detector:ObjectDetector",
 }
 
 
@@ -33,6 +35,22 @@ class Sample(NamedTuple):
 
     encoded: Encoded
     target: Target | None = None
+
+
+class Curves(NamedTuple):
+    """Lines of one plot; both axes are shares, 0 to 1."""
+
+    title: str
+    x_name: str
+    y_name: str
+    lines: Mapping[str, tuple[Tensor, Tensor]]  # name -> x and y, (points,) each, in order of x
+
+
+class Details(NamedTuple):
+    """What a workload can tell of a measured set beside its measures."""
+
+    table: Mapping[str, Mapping[str, float]]  # row, e.g. a class -> column -> value; NaN: not known
+    curves: Curves | None = None
 
 
 class Workload(Protocol):
@@ -46,9 +64,20 @@ class Workload(Protocol):
     One whose answer is a class also has `class_bias` if its model adds a trained tensor to the
     logits: the tensor's name, shape (classes,). Its task then has one target: the class's index.
 
+    One whose features are large may have `features_dtype = "float16"`: what robots keep of them
+    between steps and rounds. It must be enough for the values that occur (65,504 at most).
+
     For `edge-agent serve` one may also have `input_ranges`: name of an input -> the least and the
     largest value that makes sense; and `raw_kind = "frame"` if `encode` takes Frames, or
     `from_bytes(content) -> raw`, which raises FrameError, if it takes something else.
+
+    One whose first measure is of many rows at once, as an average precision is, may also have
+    `measure_each(outputs, targets) -> (rows,)`: how good each row is by itself, in the direction of
+    that measure; NaN: it tells nothing. A robot's trial of a new model compares rows by it.
+
+    For `edge-agent predict` one may also have `details(outputs, targets) -> Details`, with the
+    arguments of `measure`; and `sure_score`: predictions with a lower score are for measures that
+    rank them, and are not shown to a person.
     """
 
     @property

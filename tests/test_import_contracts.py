@@ -51,6 +51,11 @@ OFFENCES = [
         "import cloud_server.robots.register",
     ),
     Offence(
+        "site_relay reads top to bottom",
+        "site_relay/mirror.py",
+        "import site_relay.relay",
+    ),
+    Offence(
         "Inference and deployment load no training or federation stack",
         "edge_agent/models/deploy.py",
         "import tensorflow",

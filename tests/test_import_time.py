@@ -40,7 +40,10 @@ def test_help_loads_nothing_heavy(module, words):
     ("module", "command"),
     [
         ("edge_agent.cli", c)
-        for c in ("enroll", "run", "status", "predict", "extract", "inspect", "k8s-controller")
+        for c in (
+            *("enroll", "run", "status", "predict", "extract", "inspect", "label", "serve"),
+            "k8s-controller",
+        )
     ]
     + [
         ("cloud_server.cli", c)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("fleet_model", "edge_agent", "cloud_server")
+PACKAGES = ("fleet_model", "edge_agent", "cloud_server", "site_relay")
 MAX_FILES, MAX_LINES = 16, 350
 ROS_PACKAGE = "ros2_ws/src/edge_perception/edge_perception"  # colcon runs its tests, beside it
 FILES = [

@@ -1,7 +1,7 @@
 """The one interface every aggregation rule has, and how one is built from the settings."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from cloud_server.aggregation.contributions import Contributions
 from cloud_server.aggregation.options import checked_options
@@ -19,12 +19,18 @@ AGGREGATORS = {
     "fedyogi": f"{_RULES}.fedopt:FedYogi",
     "fednova": f"{_RULES}.fednova:FedNova",
     "fedexp": f"{_RULES}.fedexp:FedExP",
+    "scaffold": f"{_RULES}.scaffold:Scaffold",
     "median": f"{_RULES}.median:Median",
     "trimmed_mean": f"{_RULES}.trimmed_mean:TrimmedMean",
     "krum": f"{_RULES}.krum:Krum",
     "multi_krum": f"{_RULES}.krum:MultiKrum",
     "norm_bounded": f"{_RULES}.norm_bounded:NormBounded",
+    "fedex_lora": f"{_RULES}.fedex_lora:FedExLora",
+    "lora_fair": f"{_RULES}.lora_fair:LoraFair",
+    "flora_stacking": f"{_RULES}.flora_stacking:FloraStacking",
+    "flora_residual": f"{_RULES}.flora_residual:FloraResidual",
 }
+Trait = Literal["asks", "fresh_only", "keeps_residual", "needs_adapter", "takes_means"]
 _OF_EARLIER_RELEASES = ("begin", "add", "finish")
 
 
@@ -34,6 +40,15 @@ class Aggregator(Protocol):
     Built as Rule(**options) when the server starts, to check the options, and again for every run.
     Nothing of it survives a restart: what a rule must remember from round to round belongs into
     Checkpoint.server_state, under names that begin with the rule's own and a slash.
+
+    What else its class may have, each of which goes with some settings only (suited.py):
+
+        asks(checkpoint) -> Asked   further tensors travel beside the weights; see asked.py
+        takes_means = True          weighted means, with the sums of their weights, give the same as
+                                    each robot's update: a site relay sends such ones
+        needs_adapter = True        it is for models with adapters
+        keeps_residual = True       what it makes is partly the whole fleet's, never one site's
+        fresh_only = True           it uses no update of an earlier version
     """
 
     def fold(self, checkpoint: Checkpoint, contributions: Contributions) -> Checkpoint:
@@ -47,6 +62,11 @@ class Aggregator(Protocol):
             RoundError: these updates give no checkpoint; the round fails, and is tried again.
         """
         ...
+
+
+def has(rule: Aggregator, trait: Trait) -> bool:
+    """Return whether a rule has what not every rule has."""
+    return bool(getattr(rule, trait, False))
 
 
 def next_checkpoint(

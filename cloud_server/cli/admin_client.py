@@ -50,10 +50,17 @@ class AdminClient:
         self._server_dir = server_dir
 
     def start_run(
-        self, rounds: int, *, every_s: float | None = None, continuous: bool = False
+        self,
+        rounds: int,
+        *,
+        every_s: float | None = None,
+        continuous: bool = False,
+        closed_form: str | None = None,
     ) -> dict[str, Any]:
         """Start a run; with `every_s` or `continuous` also set the schedule of the next ones."""
-        asked = {"rounds": rounds, "every_s": every_s, "continuous": continuous}
+        asked: dict[str, Any] = {"rounds": rounds, "every_s": every_s, "continuous": continuous}
+        if closed_form is not None:  # a server of an earlier release does not know it
+            asked["closed_form"] = closed_form
         return self._call("POST", RUNS, asked)
 
     def evaluate(self, version: int | None = None, robots: Sequence[str] = ()) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""Commands that give a published version to a channel, or to one site on it."""
+"""Commands that publish a version, and give it to a channel or to one site on it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloud_server.cli.terminal import Directory, trained_of
+from cloud_server.cli.terminal import Directory, trained_of, with_steps
 from fleet_model.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -19,6 +19,44 @@ Keys = Annotated[
     Path | None, typer.Option(help="folder of the offline keys, if they sign for the channel")
 ]
 Channel = Annotated[str | None, typer.Option(help="whose robots  [what new kits follow]")]
+
+
+def publish(
+    directory: Directory,
+    version: Version,
+    channel: Annotated[
+        str, typer.Option(help="whose version it is, if that channel is trained by itself")
+    ] = "",
+    site: Annotated[
+        str, typer.Option(help="only the model of this site, for `models assign`")
+    ] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="with --site: also one that is worse for its robots")
+    ] = False,
+) -> None:
+    """Publish a checkpoint that the gate has withheld; the next run goes on from it."""
+    from cloud_server.rollback import publish_checkpoint, publish_site, site_measures
+    from cloud_server.state.directory import ServerDirectory
+    from cloud_server.state.settings import load_settings
+
+    server_dir = trained_of(directory, channel)
+    settings = load_settings(ServerDirectory(directory).settings).publish
+    settings = settings.model_copy(update={"channel": channel or settings.channel})
+    with with_steps("publish") as tell:
+        if site:
+            number = publish_site(server_dir, settings, version, site, tell, force)
+        else:
+            number = publish_checkpoint(server_dir, settings, version, tell)
+    if site:
+        if site_measures(server_dir, version, site) is None:
+            typer.echo(f"WARNING: no robot of site {site} has measured it", err=True)
+        typer.echo(
+            f"version {number} is the model of site {site} at version {version}; nobody gets it "
+            f"before `cloud-server models assign {directory} {number} --site {site}`"
+        )
+        return
+    same = "" if number == version else f", with the weights of version {version}"
+    typer.echo(f"version {number} is published{same}; the next run goes on from it")
 
 
 def promote(

@@ -1,16 +1,26 @@
 """Command that makes a server directory: init."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cloud_server.cli.terminal import Directory, console, tell_alike, with_steps
 from fleet_model.errors import SettingsError
 
+if TYPE_CHECKING:
+    from cloud_server.models.adapters import AdapterPlan
+
 _IMAGES = "Image classifier"  # its settings have options of their own, as shortcuts of --set
+_ADAPTERS = "Adapters"
+_FLAGS = {
+    "rank": "--rank",
+    "alpha": "--alpha",
+    "dropout": "--adapter-dropout",
+    "patterns": "--adapter-targets",
+}
 
 
 def init(
@@ -50,9 +60,42 @@ def init(
         str,
         typer.Option(
             help="what robots train; the image classifier has head (light enough for every robot), "
-            "last-block and all"
+            "last-block, and all (for robots with TensorFlow)"
         ),
     ] = "head",
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            help="lora: robots train and send low-rank adapters of the kernels",
+            rich_help_panel=_ADAPTERS,
+        ),
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="of the adapters; default 8", rich_help_panel=_ADAPTERS)
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            help="the adapters count alpha / rank; default: twice the rank",
+            rich_help_panel=_ADAPTERS,
+        ),
+    ] = None,
+    adapter_dropout: Annotated[
+        float | None,
+        typer.Option(
+            help="share of an adapter's inputs that a step leaves out; default 0",
+            rich_help_panel=_ADAPTERS,
+        ),
+    ] = None,
+    adapter_targets: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="of trained tensors that get one, e.g. 'Conv_1/*'; repeatable; default: all "
+            "kernels of dense layers and convolutions",
+            rich_help_panel=_ADAPTERS,
+        ),
+    ] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="start from your own model file, or an old round-N-weights.npz"),
@@ -103,6 +146,15 @@ def init(
         names=name or [host],
         checkpoint=checkpoint,
         calibration=None if calibration is None else calibration.absolute(),
+        adapter=_adapter_plan(
+            adapter,
+            {
+                "rank": rank,
+                "alpha": alpha,
+                "dropout": adapter_dropout,
+                "patterns": tuple(adapter_targets) if adapter_targets else None,
+            },
+        ),
     )
     screen = console()
     tell_alike(plan.config.get("labels", ()))
@@ -118,6 +170,29 @@ def init(
     screen.print(f"[green]ready[/]: {directory}, version {manifest.version} is published")
     screen.print(f"next:  cloud-server start {directory}")
     screen.print(f"robot: edge-agent enroll {directory}/kit --dir ROBOT_DIR")
+
+
+def _adapter_plan(kind: str | None, given: Mapping[str, Any]) -> "AdapterPlan | None":
+    """Return what --adapter and its options say; None where there is to be no adapter."""
+    from pydantic import ValidationError
+
+    from cloud_server.models.adapters import AdapterPlan
+
+    options = {key: value for key, value in given.items() if value is not None}
+    if kind is None:
+        if options:
+            raise SettingsError(f"{_FLAGS[next(iter(options))]} goes with --adapter lora: add it")
+        return None
+    if kind != "lora":
+        raise SettingsError(f"--adapter {kind}: no such adapter, expected lora")
+    if "rank" in options:  # a larger ratio lets A learn in steps that may be too long
+        options.setdefault("alpha", 2.0 * options["rank"])
+    try:
+        return AdapterPlan(**options)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        flag = _FLAGS[str(wrong["loc"][0])]
+        raise SettingsError(f"{flag} {wrong['input']}: {wrong['msg'].lower()}") from None
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:

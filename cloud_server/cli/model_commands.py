@@ -135,18 +135,6 @@ def models_compare(
     table(("of", f"version {first}", f"version {second}"), rows)
 
 
-@app.command("publish")
-def models_publish(directory: Directory, version: Version, channel: Lineage = "") -> None:
-    """Publish a checkpoint that the gate has withheld; the next run goes on from it."""
-    from cloud_server.rollback import publish_checkpoint
-
-    server_dir, settings = _own(directory, channel)
-    with with_steps("publish") as tell:
-        number = publish_checkpoint(server_dir, settings, version, tell)
-    same = "" if number == version else f", with the weights of version {version}"
-    typer.echo(f"version {number} is published{same}; the next run goes on from it")
-
-
 @app.command("rollback")
 def models_rollback(
     directory: Directory,

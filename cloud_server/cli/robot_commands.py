@@ -142,9 +142,31 @@ def robots_revoke(
 
 
 @app.command("forget")
-def robots_forget(directory: Directory, name: Name) -> None:
-    """Take a robot out of the register: name and key are free again."""
-    _report("forgotten", _register(directory).forget(name))
+def robots_forget(
+    directory: Directory,
+    name: Name,
+    unlearn: Annotated[
+        bool,
+        typer.Option("--unlearn", help="make a head of the other robots' sums, without this one's"),
+    ] = False,
+) -> None:
+    """Take a robot out of the register: name and key are free again.
+
+    Example: cloud-server robots forget fleet r1 --unlearn
+    """
+    if unlearn:
+        _unlearn(directory, name)
+    else:
+        _report("forgotten", _register(directory).forget(name))
+
+
+def _unlearn(directory: Path, name: str) -> None:
+    from cloud_server.cli.terminal import trained_of
+    from cloud_server.unlearning import unlearn
+
+    register = _register(directory)
+    for line in unlearn(trained_of(directory, ""), register, name):
+        typer.echo(line)
 
 
 @app.command("label")
@@ -168,6 +190,20 @@ def robots_site(
     """Move a robot to another site; `rounds.sites` and `rounds.query` choose robots by it."""
     robot = _register(directory).move(name, site)
     typer.echo(f"site of {robot.name}: {robot.site}")
+
+
+@app.command("relay")
+def robots_relay(
+    directory: Directory,
+    name: Name,
+    robots: Annotated[
+        int, typer.Argument(metavar="ROBOTS", help="that are behind it; 1: it is no relay")
+    ],
+) -> None:
+    """Let a site relay answer for the robots of its building; see `site-relay --help`."""
+    robot = _register(directory).relay(name, robots)
+    behind = f"{robot.speaks_for} robots" if robot.speaks_for > 1 else "itself alone"
+    typer.echo(f"{robot.name} answers for {behind}")
 
 
 @app.command("list")
@@ -197,7 +233,8 @@ def robots_list(directory: Directory, json_output: Json = False) -> None:
         model = shown_model(agent["model_version"], agent["trial"])
         told = [model, agent["software"] or "-", str(agent["protocol"] or "-")]
         labels, added = ", ".join(r.labels), r.added_at[:19]
-        rows.append((r.name, r.site, r.state, labels, *told, r.fingerprint, added, r.reason))
+        state = r.state if r.speaks_for == 1 else f"{r.state}, for {r.speaks_for} robots"
+        rows.append((r.name, r.site, state, labels, *told, r.fingerprint, added, r.reason))
     columns = ("version", "software", "protocol", "key", "added (UTC)", "reason")
     table(("robot", "site", "state", "labels", *columns), rows)
     for line in name_no_server(older):

@@ -60,7 +60,7 @@ def simulate(
 ) -> None:
     """Let virtual robots learn under the real round loop: what would a fleet take?"""
     from cloud_server.simulation.population import Traits
-    from cloud_server.simulation.simulate import Simulation, SimulationPlan
+    from cloud_server.simulation.simulate import Simulation, SimulationPlan, left_out
     from fleet_model.command_line.output_file import STDOUT, require_output
 
     if plot == STDOUT:
@@ -83,6 +83,8 @@ def simulate(
         model_mb=model_mb,
     )
     simulation = Simulation(plan)
+    for one in (without := left_out(plan.settings)):
+        typer.echo(f"WARNING: not simulated: {one}", err=True)
     if not json_output:
         typer.echo(_HEAD)
     lines = []
@@ -96,7 +98,8 @@ def simulate(
 
         write_picture(plot, plan, lines, summary)
     if json_output:
-        typer.echo(json.dumps({"rounds": [asdict(x) for x in lines], "summary": asdict(summary)}))
+        told = {"rounds": [asdict(x) for x in lines], "summary": asdict(summary)}
+        typer.echo(json.dumps({**told, "not_simulated": without}))
     else:
         typer.echo(_closing(summary))
 
@@ -128,7 +131,9 @@ def _settings(
     before = settings.aggregation
     kept = before.options if rule in (None, before.rule) else {}
     aggregation = AggregationSettings(
-        rule=rule or before.rule, options={**kept, **dict(map(_option, options))}
+        rule=rule or before.rule,
+        options={**kept, **dict(map(_option, options))},
+        personal=before.personal,
     )
     return settings.model_copy(update={"rounds": rounds, "aggregation": aggregation})
 

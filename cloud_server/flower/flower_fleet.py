@@ -1,7 +1,7 @@
 """The round loop's fleet over Flower: robots are nodes, requests and updates are messages."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cloud_server.flower.flower_link import FlowerRun, LinkGrid
 from cloud_server.flower.participants import Approved, participant_of, shut_out
@@ -25,6 +25,7 @@ class FlowerFleet:
         self._robots: Mapping[int, Robot] = {}
         self._approved = Approved(register, self._admit)
         self._told_old: set[str] = set()
+        self.asked: Callable[[], object] = lambda: None  # called when there are new questions
 
     def sync(self) -> Mapping[int, Robot]:
         """Admit robots that are newly approved, forget the others; return node id -> robot.
@@ -70,6 +71,7 @@ class FlowerFleet:
             nodes = [node for node, robot in by_node.items() if robot.common_protocol == protocol]
             self._tell_of_old_agents([by_node[node].name for node in nodes], request, protocol)
             sent |= self._grid.push(pack_request(request, protocol), nodes, ttl_s, kind)
+            self.asked()
         return {ticket: by_node[node_id] for ticket, node_id in sent.items()}
 
     def _tell_of_old_agents(
@@ -79,9 +81,9 @@ class FlowerFleet:
         new = set(robots) - self._told_old
         if new and (options := not_told(request, protocol)):
             log.warning(
-                "%s: an agent of an earlier release, which trains without training.%s: update it",
+                "%s: an agent of an earlier release, which trains without %s: update it",
                 names(new),
-                ", training.".join(options),
+                ", ".join(options),
             )
             self._told_old |= new
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from cloud_server.flower.flower_state import FlowerState, Question
 from cloud_server.flower.flower_superlink import stock_fab
+from cloud_server.flower.questions import ask
+from cloud_server.flower.whole_messages import contents_of
 from fleet_model.errors import RoundError
 from fleet_model.memory import give_back
 from fleet_model.protocol.outcome import NO_REPLY, NOT_ADMITTED, Outcome, unpack_failure
@@ -27,6 +29,7 @@ GONE_S = 120.0
 # Replies of one look are in memory together; one is always taken.
 MAX_PULL_BYTES = 16 << 20
 LARGE_BYTES = 1 << 20
+HOPELESS_S = 1.0  # between looks at all questions: thousands are open while few have an answer
 JUMP_S = 2.0  # a clock that is kept right by small steps needs nothing
 
 
@@ -68,6 +71,7 @@ class LinkGrid:
         self._began_at = now()
         self.is_unpacking = False  # a reply, which is in memory twice over while it is
         self._run = FlowerRun(run_id=0, task_id=0)
+        self._all_looked_at = float("-inf")  # steady: for questions that nobody will answer
         self._handed: set[str] = set()  # messages whose replies were returned last
         self._unknown: set[str] = set()  # messages of a process before, that none has spoken of
 
@@ -169,38 +173,12 @@ class LinkGrid:
 
         What a process that was killed has sent and did not write down is withdrawn first.
         """
-        from flwr.app import Message
-        from flwr.app.message import remove_content_from_message
-        from flwr.supercore.inflatable.inflatable_object import (
-            get_all_nested_objects,
-            get_object_tree,
-            no_object_id_recompute,
-        )
-
         self._follow_clock()
         run_id = self._run.run_id
         self._messages.settle(run_id, self._unknown)
         self._unknown.clear()
         self._messages.sweep(run_id, self._now())
-        session = self._state.start_session(run_id)
-        sent: dict[str, int] = {}
-        objects: dict[str, Any] = {}
-        missing: set[str] = set()
-        with no_object_id_recompute():
-            for node_id in node_ids:
-                message = Message(content, node_id, message_type, ttl=ttl_s)
-                message.metadata.__dict__["_message_id"] = message.object_id
-                bare = remove_content_from_message(message)  # content travels as objects
-                stored, absent = self._messages.store(bare, get_object_tree(message), session)
-                if stored:
-                    sent[message.metadata.message_id] = node_id
-                    objects |= get_all_nested_objects(message)  # equal content: stored once
-                    missing.update(absent)
-            self._messages.keep_whole(sent)
-            for object_id in missing:  # the session ends with its last object: objects come last
-                content_bytes = objects[object_id].deflate()
-                self._state.store_object(run_id, session, object_id, content_bytes)
-        return sent
+        return ask(self._state, self._messages, run_id, content, node_ids, ttl_s, message_type)
 
     def pull(self, message_ids: Collection[str]) -> list[Arrived]:
         """Return replies that are complete, each one once; never waits for a robot.
@@ -212,9 +190,14 @@ class LinkGrid:
         self._messages.settle(self._run.run_id, self._handed)
         self._handed.clear()
         replies = self._messages.arrived(self._run.run_id)
-        questions = self._messages.questions(self._run.run_id)
+        looked_at = set(message_ids)
+        if self._steady() - self._all_looked_at < HOPELESS_S:
+            looked_at &= replies.keys()
+        else:
+            self._all_looked_at = self._steady()
+        questions = self._messages.questions(self._run.run_id, looked_at) if looked_at else {}
         complete, total = [], 0
-        for message_id in sorted(message_ids):
+        for message_id in sorted(looked_at):
             arrived, size_bytes = self._look(
                 message_id, questions.get(message_id), replies.get(message_id)
             )
@@ -304,6 +287,10 @@ class LinkGrid:
         from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
         from flwr.supercore.object_store import NoObjectInStoreError
 
+        if (
+            whole := contents_of(self._state.get_object(self._run.run_id, root) or b"")
+        ) is not None:
+            return whole
         contents: dict[str, bytes] = {}
         try:
             tree = self._state.object_store.get_object_tree(root)

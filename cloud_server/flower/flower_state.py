@@ -11,12 +11,14 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from cloud_server.flower.object_trees import question_tree
+from cloud_server.flower.questions import drop_trees
 
 if TYPE_CHECKING:
     from flwr.app import Message
     from flwr.proto.message_pb2 import ObjectTree
 
 ONLINE_S = 90.0  # a heartbeat keeps a robot online for 60 s
+FEW = 500  # ids in one query
 FAR = datetime(2200, 1, 1, tzinfo=timezone.utc)
 
 
@@ -82,8 +84,10 @@ class FlowerState:
                 if children and children != set(session.scalars(below)):
                     self._drop([item.object_id])
 
-    def questions(self, run_id: int) -> dict[str, Question]:
-        """Return message id -> question of a run."""
+    def questions(
+        self, run_id: int, message_ids: Collection[str] | None = None
+    ) -> dict[str, Question]:
+        """Return message id -> question of a run; of a few ids only these are looked at."""
         from flwr.supercore.constant import NodeStatus
         from flwr.supercore.state.schema.linkstate_models import MessageIns, Node
         from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
@@ -100,6 +104,8 @@ class FlowerState:
             .outerjoin(Node, Node.node_id == MessageIns.dst_node_id)
             .where(MessageIns.run_id == uint64_to_int64(run_id))
         )
+        if message_ids is not None and len(message_ids) <= FEW:
+            query = query.where(MessageIns.message_id.in_(message_ids))
         with self._state.session() as session:
             return {
                 str(message_id): Question(
@@ -318,11 +324,4 @@ class FlowerState:
 
     def _drop(self, roots: Collection[str]) -> None:
         """Delete trees of objects, also those that are kept whole."""
-        from flwr.supercore.state.schema.objectstore_models import StoredObject
-        from sqlalchemy import update
-
-        mine = StoredObject.object_id.in_(roots)
-        with self._state.session() as session:
-            session.execute(update(StoredObject).where(mine).values(ref_count=0))
-            for root in roots:
-                self._state.object_store.delete(root)
+        drop_trees(self._state, list(roots))

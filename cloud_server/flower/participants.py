@@ -57,4 +57,5 @@ def participant_of(node_id: int, robot: Robot, seen: LastSeen) -> Participant:
         report=seen.report(robot.name),
         last_seen_s=seen.last_seen_s(robot.name),
         protocol=seen.protocol(robot.name) or FIRST_PROTOCOL,
+        speaks_for=robot.speaks_for,
     )

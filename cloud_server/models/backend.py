@@ -3,7 +3,7 @@
 Runs in the export process. Nothing else on the server knows which framework a workload has.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -38,6 +38,8 @@ class TrainerFiles:
 
     weights: Weights  # what travels: the trained tensors, where learning starts
     parts: Mapping[str, tuple[str, ...]]  # as in TrainerSpec: kind of trainer -> its files
+    # Kernels whose outputs see a part of the inputs only (depthwise): they get no adapter.
+    grouped: Collection[str] = ()
     metrics: Metrics = field(default_factory=dict)  # what the gate measured
 
 

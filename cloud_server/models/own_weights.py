@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from cloud_server.models.adapters import merged_weights
 from cloud_server.state.checkpoints import ABOUT, WEIGHTS, Checkpoints
 from fleet_model.bundle import TRAINER, parse_trainer, require_file
 from fleet_model.errors import BundleError, CheckpointError
-from fleet_model.signatures import FROZEN
+from fleet_model.signatures import BASE, FROZEN
 from fleet_model.types import Tensor, Weights
 from fleet_model.weights import read_metadata, read_weights
 from fleet_model.workload import rebuild
@@ -138,11 +139,12 @@ def _folder(path: Path) -> Path | None:
 def _of_server(folder: Path) -> Named:
     checkpoints, home = Checkpoints(folder.absolute().parent), folder.absolute().parents[1]
     model = home / checkpoints.model(int(folder.name))
-    weights = checkpoints.load(int(folder.name)).weights
+    checkpoints.load(int(folder.name))  # whole?
     try:
         spec = parse_trainer((model / TRAINER).read_bytes())
-        if FROZEN in spec.files:
-            require_file(model / FROZEN, spec.files[FROZEN])
+        for name in (FROZEN, BASE):
+            if name in spec.files:
+                require_file(model / name, spec.files[name])
     except (OSError, BundleError):
         raise CheckpointError(
             f"checkpoint {folder.name}: what is not trained, and the labels, are in the folder "
@@ -150,4 +152,5 @@ def _of_server(folder: Path) -> Named:
             "directory, or take an export: cloud-server models export DIR --format safetensors"
         ) from None
     frozen = read_weights(model / FROZEN) if FROZEN in spec.files else {}
+    weights = merged_weights(spec, model, checkpoints.path(int(folder.name)))
     return Named({**frozen, **weights}, rebuild(spec.workload).task.classes)

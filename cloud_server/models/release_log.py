@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cloud_server.state.history_file import Line, all_lines, append_line, newest_lines
+from cloud_server.state.words import few
 
 ReleaseKind = Literal[
     "published",  # robots get it
@@ -33,6 +34,22 @@ class Told(BaseModel):
     words: str
 
 
+class SiteMeasures(BaseModel):
+    """What the gate says of the model that a version has for one site."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    examples: int = 0  # held-out ones of its robots that count
+    before: dict[str, float] = {}  # means of what its robots ran; empty: not measured
+    after: dict[str, float] = {}
+    reasons: tuple[Told, ...] = ()  # why its robots should not get it
+    warnings: tuple[Told, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """Return the reasons as one sentence."""
+        return "; ".join(one.words for one in self.reasons)
+
+
 class Release(BaseModel):
     """One line."""
 
@@ -47,6 +64,7 @@ class Release(BaseModel):
     after: dict[str, float] = {}  # of this version, by the same robots
     reasons: tuple[Told, ...] = ()  # withheld: why
     warnings: tuple[Told, ...] = ()
+    sites: dict[str, SiteMeasures] = {}  # of the models of sites; none: not measured
     step: str = ""  # of a rollout: what was done, and why
 
     @property
@@ -75,7 +93,12 @@ class Release(BaseModel):
                 f"robots get version {self.of} again, as version {self.version} (by "
                 f"`cloud-server {self.by}`)"
             )
-        return told
+        held = [
+            f"version {self.version}: the model of site {site} is held back from it: {one.words}"
+            for site, one in self.sites.items()
+            if one.reasons
+        ]
+        return [*told, *few(held)]
 
 
 class ReleaseLog:

@@ -18,6 +18,7 @@ from cloud_server.rounds.progress import OpenRoundStatus
 from cloud_server.runs.runs import Run, Runs
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.round_record import RoundRecord
+from cloud_server.state.sums.sums_store import ClosedForm
 from fleet_model.protocol.routes import channel_and_site
 
 
@@ -43,6 +44,7 @@ class FleetStatus:
     taken_up: Mapping[str, int] = field(default_factory=dict)
 
     release: Release | None = None  # what became of a version, last
+    closed_form: ClosedForm | None = None  # what was made of sums last
     missing: Sequence[str] = ()  # sentences about parts of the directory that are gone
 
     @property
@@ -69,6 +71,7 @@ class FleetStatus:
             "misnamed": dict(self.misnamed),
             "taken_up": dict(self.taken_up),
             "release": None if self.release is None else self.release.model_dump(),
+            "closed_form": None if self.closed_form is None else self.closed_form.model_dump(),
             "missing": list(self.missing),
         }
 
@@ -108,5 +111,6 @@ class Overview:
             misnamed=self.refused.counts("misnamed"),
             taken_up=self.runs.taken_up(),
             release=self.runs.release(),
+            closed_form=self.runs.closed_form(),
             missing=self.missing(),
         )

@@ -10,12 +10,13 @@ from cloud_server.runs.runs import Run
 from cloud_server.state.clock import age
 from cloud_server.state.round_record import RobotRecord, RoundRecord
 from cloud_server.state.verdict_log import not_counted
-from cloud_server.state.words import NAMED, names
+from cloud_server.state.words import NAMED, clusters_in_words, names, privacy_in_words
 from fleet_model.errors import one_line
-from fleet_model.protocol.example_counts import tell_labels, tell_left_out
+from fleet_model.protocol.example_counts import is_count, tell_labels, tell_left_out
 from fleet_model.protocol.outcome import OutcomeKind
 from fleet_model.protocol.routes import channel_and_site
 from fleet_model.protocol.trial import BACK, CONFIRMED, PROBATION, REFUSED, TrialOutcome
+from fleet_model.types import Metrics
 
 MAX_IN_COMMAND = 100  # robots
 MAX_WAITING = 5  # unknown keys: strangers must not push everything else off the screen
@@ -44,6 +45,8 @@ def tell(status: FleetStatus) -> list[str]:
         lines += _last_round(status.last_round)
     if status.runs:
         lines += _run(status.runs[-1], status.taken_up)
+    if status.closed_form is not None:
+        lines += status.closed_form.sentences()
     if status.release is not None:
         lines += status.release.sentences()
     lines += _answers("second answers, which are not counted", status.answered_again)
@@ -92,7 +95,8 @@ def _last_round(record: RoundRecord) -> list[str]:
         f"run {record.run} round {record.round} closed in {record.seconds:.1f} s with version "
         f"{record.version}: {told or 'nobody took part'}{late}"
     ]
-    if record.metrics:
+    lines += _traffic(record)
+    if _measures(record.metrics):
         lines.append(f"held-out, mean and range over robots: {_measured(record)}")
     if capped := not_counted(record):
         told = names(f"{name} ({words})" for name, words in capped)
@@ -101,9 +105,29 @@ def _last_round(record: RoundRecord) -> list[str]:
         lines.append(f"left out by robots: {left_out}")
     if record.label_counts:
         lines.append(f"examples of robots, by label: {tell_labels(record.label_counts)}")
+    if record.privacy:
+        lines.append(privacy_in_words(record.privacy))
+    if record.clusters:
+        lines.append(f"models of sites, in {clusters_in_words(record.clusters)}")
+    lines += record.site_notes
     lines += [f"WARNING: {warning}" for warning in record.warnings]
     others = [robot for robot in robots if robot.outcome.kind not in GROUPS]
     return lines + _one_by_one(others)
+
+
+def _traffic(record: RoundRecord) -> list[str]:
+    """Say what tensors weighed on their way, by how they travelled."""
+    sent: dict[str, list[int]] = {}
+    for robot in record.robots:
+        if robot.update_bytes:
+            sent.setdefault(robot.codec, []).append(robot.update_bytes)
+    told = [
+        f"{sum(sizes) / len(sizes) / 1e3:.1f} kB from each of {len(sizes)} in {codec}"
+        for codec, sizes in sorted(sent.items())
+    ]
+    if not told:
+        return []
+    return [f"tensors: {', '.join(told)}; {record.request_bytes / 1e3:.1f} kB to each robot"]
 
 
 def _measured(record: RoundRecord) -> str:
@@ -113,7 +137,12 @@ def _measured(record: RoundRecord) -> str:
         low, high = record.spread.get(name, (mean, mean))
         return f"{name} {mean:.3f}" + (f" ({low:.3f} to {high:.3f})" if low < high else "")
 
-    return ", ".join(one(name, mean) for name, mean in record.metrics.items())
+    return ", ".join(one(name, mean) for name, mean in _measures(record.metrics).items())
+
+
+def _measures(metrics: Metrics) -> Metrics:
+    """Return what was measured, without what is counted."""
+    return {name: value for name, value in metrics.items() if not is_count(name)}
 
 
 def _one_by_one(robots: Sequence[RobotRecord]) -> list[str]:

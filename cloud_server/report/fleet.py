@@ -5,7 +5,16 @@ from pathlib import Path
 
 from cloud_server.report import charts
 from cloud_server.report.markup import Html, el, in_words, section, size, whole
-from cloud_server.report.results import Reply, Results, Robot, Round, SignedBy, Summary, mean
+from cloud_server.report.results import (
+    Reply,
+    Results,
+    Robot,
+    Round,
+    SignedBy,
+    Summary,
+    mean,
+    measures_of,
+)
 from cloud_server.report.sections import (
     about_section,
     by_site,
@@ -99,6 +108,7 @@ def _results(server_dir: ServerDirectory, records: list[RoundRecord]) -> Results
         )
         for record in records
     )
+    first = measures_of(rounds)[0]
     robots = []
     for one in Register(server_dir.robots).robots():
         if one.state == "revoked":
@@ -113,8 +123,8 @@ def _results(server_dir: ServerDirectory, records: list[RoundRecord]) -> Results
                 site=one.site,
                 trains=bool(mine),
                 examples=mine[-1].num_examples if mine else None,
-                accuracy_before=mine[0].metrics.get("accuracy_before") if mine else None,
-                accuracy_after=last.get("accuracy_after"),
+                accuracy_before=mine[0].metrics.get(f"{first}_before") if mine else None,
+                accuracy_after=last.get(f"{first}_after"),
                 active_version=now.active_version if now else None,
                 peak_rss_mb=last.get("peak_child_mb"),
                 bytes_up_per_round=mean(float(r.update_bytes) for r in mine),

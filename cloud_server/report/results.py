@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -24,7 +24,7 @@ class Robot(Part):
     site: str = ""
     trains: bool = False
     examples: int | None = None
-    accuracy_before: float | None = None
+    accuracy_before: float | None = None  # of the fleet's first measure, whatever it is
     accuracy_after: float | None = None
     active_version: int | None = None
     idle_mb: float | None = None
@@ -133,6 +133,14 @@ class Comparison(Part):
     after: Predicted = Predicted()
 
 
+def measures_of(history: Sequence[Round]) -> tuple[str, ...]:
+    """Return what robots measured before and after their training, accuracy first."""
+    names = {name for closed in history for name in closed.metrics}
+    found = {n.removesuffix("_before") for n in names if n.endswith("_before")}
+    found = {name for name in found if f"{name}_after" in names}
+    return tuple(sorted(found, key=lambda n: (n != "accuracy", n))) or ("accuracy", "loss")
+
+
 class Results(Part):
     """Everything the page shows."""
 
@@ -149,10 +157,7 @@ class Results(Part):
     @property
     def measures(self) -> tuple[str, ...]:
         """What robots measured before and after their training, accuracy first."""
-        names = {name for closed in self.history for name in closed.metrics}
-        found = {n.removesuffix("_before") for n in names if n.endswith("_before")}
-        found = {name for name in found if f"{name}_after" in names}
-        return tuple(sorted(found, key=lambda n: (n != "accuracy", n))) or ("accuracy", "loss")
+        return measures_of(self.history)
 
     @property
     def training(self) -> list[Robot]:

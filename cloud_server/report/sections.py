@@ -52,9 +52,9 @@ def card(name: str, value: str, about: str) -> Html:
     )  # fmt: skip
 
 
-def measured(name: str, value: float | None) -> str:
-    """Return a measure as people read it."""
-    return percent(value) if name.startswith("accuracy") else decimal(value, 2)
+def measured(name: str, value: float | None, digits: int = 0) -> str:
+    """Return a measure as people read it; an accuracy in percent with so many digits."""
+    return percent(value, digits) if name.startswith("accuracy") else decimal(value, 2)
 
 
 def curves_section(results: Results, most: int = 100) -> Html:
@@ -117,8 +117,9 @@ def _curve(results: Results, field: str, names: Sequence[str]) -> Html:
 
 def costs_section(results: Results) -> Html:
     """Show what each robot reports of itself."""
+    measure = results.measures[0]
     head = (
-        "Robot", "Examples", "Accuracy before", "after", "Bytes up per round",
+        "Robot", "Examples", f"{measure.capitalize()} before", "after", "Bytes up per round",
         "Bytes down per publish", "Seconds, first round", "later rounds", "Memory idle, MB",
         "peak, MB", "Active version", "TensorFlow loaded",
     )  # fmt: skip
@@ -130,8 +131,8 @@ def costs_section(results: Results) -> Html:
             (
                 robot.name,
                 whole(robot.examples),
-                percent(robot.accuracy_before, 1),
-                percent(robot.accuracy_after, 1),
+                measured(measure, robot.accuracy_before, 1),
+                measured(measure, robot.accuracy_after, 1),
                 size(robot.bytes_up_per_round),
                 size(robot.bytes_down_per_publish),
                 decimal(next(iter(seconds), None), 1),
@@ -144,9 +145,9 @@ def costs_section(results: Results) -> Html:
         )
     return section(
         "What it cost a robot",
-        "As the robots report it. Accuracy is that of the first and the published model on the "
-        "robot's own examples, held-out ones where it trains. Seconds are those of reading them "
-        "and training.",
+        f"As the robots report it. {measure.capitalize()} is that of the first and the published "
+        "model on the robot's own examples, held-out ones where it trains. Seconds are those of "
+        "reading them and training.",
         el("div", table(head, rows), class_="card"),
     )
 

@@ -37,6 +37,8 @@ class OffenseCount(BaseModel):
     run: str
     round: int
     verdict: Annotated[Outcome, BeforeValidator(parse_outcome)]
+    counted_run: str = ""  # of the last update of it that was folded in
+    counted_version: int = 0
 
     @property
     def text(self) -> str:
@@ -116,11 +118,14 @@ class Offenses:
         if state == "revoked":  # such a robot is refused before it is told anything
             raise SettingsError(f"robot {robot.name} is revoked; it has no standing")
         told = entry is not None and entry.is_told
+        last = self._newest().robots.get(robot.name)  # an approval does not undo what was folded in
         return Standing(
             state=state,
             reason=robot.reason or _WAYS_BACK[state].format(name=robot.name),
             notice=entry.text if told and entry else "",
             notice_id=f"{entry.run}/{entry.round}" if told and entry else "",
+            counted_run=last.counted_run if last else "",
+            counted_version=last.counted_version if last else 0,
         )
 
     def _entry(self, robot: Robot) -> OffenseCount | None:
@@ -138,12 +143,17 @@ class Offenses:
             offenses = 0
         elif one.refused:
             offenses += 1
+        counted = (before.counted_run, before.counted_version) if before is not None else ("", 0)
+        if one.accepted:
+            counted = (record.run, record.version)
         return OffenseCount(
             counted_from=robot.counted_from,
             offenses=offenses,
             run=record.run,
             round=record.round,
             verdict=one.outcome,
+            counted_run=counted[0],
+            counted_version=counted[1],
         )
 
     def _judge(self, robot: Robot, entry: OffenseCount) -> None:

@@ -29,6 +29,7 @@ Name = Annotated[
 ]
 LINE = r"^\P{C}*$"  # one line without control characters: it is shown in terminals
 MAX_REASON = 300
+MAX_BEHIND = 10_000  # robots behind one relay
 # pending: not yet approved; suspended: for now; both follow models and take no part in training.
 # revoked: the key is refused everywhere, for good.
 State: TypeAlias = Literal["pending", "approved", "suspended", "revoked"]
@@ -66,6 +67,7 @@ class Robot(BaseModel):
     reason: Annotated[str, Field(max_length=MAX_REASON, pattern=LINE)] = ""  # why not approved
     labels: tuple[Name, ...] = ()  # the operator's words, sorted
     approved_at: str = ""  # when an operator approved it again: its offenses begin anew
+    speaks_for: int = Field(default=1, ge=1, le=MAX_BEHIND)  # a site relay: robots behind it
 
     @property
     def counted_from(self) -> str:
@@ -228,6 +230,11 @@ class Register:
         with self._changing():
             return self._replace(self._require(name), site=site)
 
+    def relay(self, name: str, robots: int) -> Robot:
+        """Let it answer for so many robots; raises SettingsError if it is unknown, or no number."""
+        with self._changing():
+            return self._replace(self._require(name), speaks_for=robots)
+
     def forget(self, name: str) -> Robot:
         """Take a robot out; its key is unknown then. Raises SettingsError if there is none."""
         with self._changing():
@@ -275,3 +282,8 @@ class Register:
     def _write(self, robots: tuple[Robot, ...]) -> None:
         ordered = tuple(sorted(robots, key=lambda robot: robot.name))
         write_durably(self._path, _File(robots=ordered).model_dump_json(indent=1) + "\n")
+
+
+def relays_of(register: Register) -> list[str]:
+    """Return the names of those that may answer for several robots."""
+    return [robot.name for robot in register.robots() if robot.speaks_for > 1]

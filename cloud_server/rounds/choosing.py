@@ -10,6 +10,14 @@ from cloud_server.rounds.fleet import Participant
 from cloud_server.state.settings import RoundSettings
 from fleet_model.protocol.version import FIRST_PROTOCOL
 
+FOLDS = (
+    "it is a site relay, which sends the mean of its robots, and aggregation.rule must see each of "
+    "them"
+)
+ADDS_UP = (
+    "it is a site relay, which adds up what its robots tell, and leading directions do not add up: "
+    "set start.directions = 0"
+)
 NOT_DRAWN = "not drawn this time (rounds.target)"
 
 
@@ -19,6 +27,8 @@ def choose(
     target: int,
     rng_seed: Sequence[int],
     protocol: int = FIRST_PROTOCOL,
+    *,
+    single: str = "",
 ) -> tuple[Sequence[Participant], Mapping[str, str]]:
     """Return the robots to ask, by name, and name -> reason of those that are left out.
 
@@ -31,12 +41,14 @@ def choose(
         target: how many are wanted.
         rng_seed: of the draw.
         protocol: the lowest number of an agent that understands the request.
+        single: why no site relay can answer; "": it can.
 
     Raises:
         SettingsError: the query is wrong.
     """
     robots = sorted(online, key=lambda robot: robot.name)
     left_out = {r.name: why for r in robots if (why := unfit(r, rules, protocol))}
+    left_out |= {r.name: single for r in robots if single and r.speaks_for > 1}
     fits = [robot for robot in robots if robot.name not in left_out]
     if not 0 < target < len(fits):
         return fits, left_out

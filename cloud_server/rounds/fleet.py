@@ -22,6 +22,7 @@ class Participant:
     report: RobotReport | None = None  # what it last told about itself
     last_seen_s: float | None = None  # seconds since its last look at the server
     protocol: int = FIRST_PROTOCOL  # that its agent says it speaks: any number from 1
+    speaks_for: int = 1  # robots that it may answer for: more than 1 of a site relay
 
     @property
     def busy(self) -> str:

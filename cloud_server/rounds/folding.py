@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from cloud_server.aggregation.aggregator import Aggregator
 from cloud_server.aggregation.contributions import Contribution
 from cloud_server.rounds.reply_spool import Kept
@@ -11,8 +13,10 @@ from cloud_server.rounds.round_journal import RoundJournal
 from cloud_server.rounds.shares import NORMS, Share, recent_norms, remember_norms, shares
 from cloud_server.state.learning_settings import CheckSettings
 from cloud_server.state.round_record import RobotRecord
+from fleet_model.adapters.spec import is_residual, residual_shapes
 from fleet_model.errors import RoundError
 from fleet_model.protocol.outcome import ACCEPTED, Outcome
+from fleet_model.protocol.relayed import LOW
 from fleet_model.types import Checkpoint, Tensor, Update
 from fleet_model.weights import require_same_tensors
 
@@ -29,7 +33,10 @@ class Judged:
 
 
 class KeptContributions:
-    """The accepted replies of a journal as a rule sees them. No update is held in here."""
+    """The accepted replies of a journal as a rule sees them. No update is held in here.
+
+    Of what robots are sent and do not train (residuals of adapters) every update is zero.
+    """
 
     def __init__(
         self, journal: RoundJournal, accepted: Iterable[Share], checkpoint: Checkpoint
@@ -60,7 +67,12 @@ class KeptContributions:
         share = self._shares[one]
         update = self._journal.read(share.kept)
         weights = {name: share.cut(tensor) for name, tensor in update.weights.items()}
-        return replace(update, weights=weights, num_examples=one.examples)
+        for name in filter(is_residual, self._shapes):
+            weights[name] = _zeros(self._shapes[name])
+        # The last bits that a relay sends beside a mean count only where all of it counts.
+        counts = not share.is_cut and one.examples == share.kept.num_examples
+        groups = {name: g for name, g in update.groups.items() if counts or name != LOW}
+        return replace(update, weights=weights, groups=groups, num_examples=one.examples)
 
     def tensor(self, one: Contribution, name: str) -> Tensor:  # noqa: D102
         shape = self._shapes[name]
@@ -68,6 +80,8 @@ class KeptContributions:
 
     def numbers(self, one: Contribution, name: str, start: int, stop: int) -> Tensor:  # noqa: D102
         start, stop, _ = slice(start, stop).indices(math.prod(self._shapes[name]))
+        if is_residual(name):
+            return _zeros((max(0, stop - start),))
         share = self._shares[one]
         return share.cut(self._journal.numbers(share.kept, name, start, stop))
 
@@ -96,11 +110,21 @@ def fold(
     """
     contributions = KeptContributions(journal, accepted, checkpoint)
     result = aggregator.fold(checkpoint, contributions)
+    expected = dict(checkpoint.weights)
+    for name, shape in residual_shapes(expected).items():  # a rule may begin one
+        if name in result.weights and name not in expected:
+            expected[name] = _zeros(shape)
     require_same_tensors(  # finite updates may add up to infinity; the rule may be the user's own
-        checkpoint.weights, result.weights, sender="aggregator", error=RoundError
+        expected, result.weights, sender="aggregator", error=RoundError
     )
     norms = remember_norms(recent_norms(checkpoint), [one.norm for one in accepted])
     return replace(result, server_state={**result.server_state, NORMS: norms})
+
+
+def _zeros(shape: tuple[int, ...]) -> Tensor:
+    """Return zeros that take no memory; they cannot be written to."""
+    zeros: Tensor = np.broadcast_to(np.float32(0), shape)
+    return zeros
 
 
 def robot_records(
@@ -131,9 +155,11 @@ def _record(kept: Kept) -> RobotRecord:
         num_examples=kept.num_examples,
         num_steps=kept.num_steps,
         update_bytes=kept.update_bytes,
+        codec=kept.codec,
         metrics=kept.metrics,
         norm=kept.norm,
         label_counts=kept.label_counts,
+        speaks_for=kept.speaks_for,
     )
 
 

@@ -22,7 +22,7 @@ from pydantic import BeforeValidator, TypeAdapter
 from fleet_model.durable import appending
 from fleet_model.errors import StorageError
 from fleet_model.protocol.outcome import Outcome, parse_outcome
-from fleet_model.types import TRAIN, Metrics, Tensor, Update
+from fleet_model.types import FLOAT32, TRAIN, Metrics, Tensor, Update
 from fleet_model.weights import (
     TensorEntry,
     join_groups,
@@ -54,10 +54,12 @@ class Kept:
     base_version: int = 0
     num_examples: int = 0
     num_steps: int = 0
-    update_bytes: int = 0
+    update_bytes: int = 0  # of its tensors, as they travelled
+    codec: str = FLOAT32  # in which they travelled: here they are as they were meant
     metrics: Metrics = field(default_factory=dict)
     norm: float = 0.0
     label_counts: Mapping[str, int] = field(default_factory=dict)  # see RobotRecord
+    speaks_for: int = 1  # see RobotRecord
 
 
 _KEPT = TypeAdapter(Kept)

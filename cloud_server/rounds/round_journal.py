@@ -7,6 +7,7 @@ was.
 
 import logging
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -47,11 +48,15 @@ class OpenRound:
     tickets: tuple[Ticket, ...] = ()  # unanswered, also of earlier rounds
     closed: bool = False  # it has its checkpoint, or failed: only the tickets live on
     attempt: int = 0  # how often it has failed before
+    personal: tuple[str, ...] = ()  # tensors that no reply of it has
 
     @property
-    def key(self) -> tuple[str, int, int]:
-        """Return what names the round: the same number from another checkpoint is another one."""
-        return self.run, self.round, self.base_version
+    def key(self) -> tuple[str, int, int, tuple[str, ...]]:
+        """Return what names the round: the same number from another checkpoint is another one.
+
+        With other tensors that stay on the robots its replies cannot be folded together, either.
+        """
+        return self.run, self.round, self.base_version, self.personal
 
 
 class RoundJournal(Protocol):
@@ -130,6 +135,12 @@ class MemoryJournal:
         self._kept, self._updates = {}, {}
 
 
+def _kept_at_home(open_round: OpenRound) -> str:
+    """Return what tells replies apart that lack other tensors; "" where they have all."""
+    names = "\n".join(open_round.personal)
+    return f"-{zlib.crc32(names.encode()):08x}" if names else ""
+
+
 class DiskJournal:
     """<directory>/round.json, and beside it a file with the replies of the open round.
 
@@ -190,8 +201,10 @@ class DiskJournal:
         live = None
         if self._open is not None and not self._open.closed:
             run = re.sub(r"[^A-Za-z0-9_-]", "_", self._open.run)
-            _, number, version = self._open.key
-            live = self._directory / f"replies-{run}-{number:06d}-{version:06d}.spool"
+            number, version = self._open.round, self._open.base_version
+            live = self._directory / (
+                f"replies-{run}-{number:06d}-{version:06d}{_kept_at_home(self._open)}.spool"
+            )
         for file in self._directory.glob("replies-*.spool"):
             if file != live:
                 file.unlink()

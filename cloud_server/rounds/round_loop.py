@@ -15,12 +15,15 @@ from dataclasses import dataclass, replace
 from heapq import nsmallest
 from itertools import islice
 
-from cloud_server.aggregation.aggregator import Aggregator
+from cloud_server.aggregation.aggregator import Aggregator, has
+from cloud_server.aggregation.personal import with_personal
+from cloud_server.rounds.choosing import ADDS_UP, FOLDS
 from cloud_server.rounds.fleet import Clock, Fleet, Participant, Reply
 from cloud_server.rounds.progress import RoundProgress
 from cloud_server.rounds.reply_kinds import KINDS, ReplyKind, RoundEnd
 from cloud_server.rounds.round_journal import RoundJournal
 from cloud_server.rounds.round_state import RoundState
+from cloud_server.rounds.starts import by_start
 from cloud_server.state.learning_settings import CheckSettings
 from cloud_server.state.round_record import RobotRecord, RoundRecord, mean_metrics
 from cloud_server.state.settings import RoundSettings
@@ -29,7 +32,8 @@ from cloud_server.state.words import NAMED, few, names
 from fleet_model.errors import RoundError, StoppedError
 from fleet_model.protocol.outcome import ACCEPTED, NO_REPLY
 from fleet_model.protocol.wire import RobotRequest
-from fleet_model.types import Checkpoint
+from fleet_model.types import SUMS, Checkpoint
+from fleet_model.weights import size_bytes
 
 __all__ = [  # all that users of the loop need, from one place
     "CheckSettings", "Clock", "Fleet", "Participant", "QuorumError", "Reply", "RobotRecord",
@@ -38,6 +42,7 @@ __all__ = [  # all that users of the loop need, from one place
 
 POLL_S = 0.05  # between looks at the replies: small against the seconds that training takes
 LOOK_S = 1.0  # between looks for robots that are still to be asked
+MAX_READ_BYTES = 16 << 20  # of updates that are in memory together
 TELL_S = 60.0  # between words on whom a round waits for: robots may come and go all the time
 CHECK_S = 10.0  # between looks for questions that can no longer be answered
 log = logging.getLogger(__name__)
@@ -80,7 +85,7 @@ def run_round(
     """
     begin = clock.now()
     kind = kinds[request.kind]
-    state = RoundState(request, rules, checks, kind)
+    state = RoundState(request, rules, checks, kind, single=_no_relays(rule, request))
     _Loop(fleet, state, clock, journal, stop, watch).run()
     judged = state.judged()
     record = state.record(judged, clock.now() - begin)
@@ -94,7 +99,7 @@ def run_round(
             )
         checkpoint = kind.use(
             RoundEnd(
-                checkpoint=request.checkpoint,
+                checkpoint=state.start,
                 accepted=judged.accepted,
                 journal=journal,
                 rule=rule,
@@ -103,6 +108,7 @@ def run_round(
     except RoundError:
         journal.close(request.round)
         raise
+    checkpoint = with_personal(checkpoint, request.checkpoint, request.personal)
     return checkpoint, replace(record, version=checkpoint.version, seconds=clock.now() - begin)
 
 
@@ -229,7 +235,10 @@ class _Loop:
         if not able:
             return
         request = replace(state.request, deadline_s=min(ttl_s, state.request.deadline_s))
-        sent = self.fleet.send(sorted(able, key=lambda robot: robot.name), request, ttl_s)
+        able.sort(key=lambda robot: robot.name)
+        sent: dict[str, Participant] = {}
+        for one, robots in by_start(request, able, state.robots):
+            sent |= self.fleet.send(robots, one, ttl_s)
         state.sent(sent)
         self.journal.write(state.as_open_round())
         asked = names(robot.name for robot in sent.values())
@@ -237,6 +246,14 @@ class _Loop:
 
     def _keep(self, replies: Sequence[Reply]) -> bool:
         """Make replies durable; return whether there were any. No update is held after it."""
+        # Coded updates are many times as large once they are read: then a few at a time.
+        model_bytes = size_bytes(self.state.request.checkpoint.weights)
+        at_once = max(1, MAX_READ_BYTES // max(1, model_bytes))
+        for start in range(0, len(replies), at_once):
+            self._keep_some(replies[start : start + at_once])
+        return bool(replies)
+
+    def _keep_some(self, replies: Sequence[Reply]) -> None:
         taken = self.state.take(replies)
         if taken:
             self.journal.keep(taken)
@@ -245,7 +262,6 @@ class _Loop:
             words = "update received" if good else kept.verdict.text
             about = self._about(robot=kept.robot)
             log.info("round %d: robot %s: %s", about["round"], kept.robot, words, extra=about)
-        return bool(replies)
 
     def _lost(self) -> list[Reply]:
         """Answer for questions that can no longer be answered."""
@@ -286,6 +302,14 @@ class _Loop:
     def _about(self, **fields: object) -> dict[str, object]:
         """Return the fields of a log line."""
         return {"run": self.state.request.run, "round": self.state.request.round, **fields}
+
+
+def _no_relays(rule: Aggregator | None, request: RobotRequest) -> str:
+    """Return why no site relay can answer, "" if it can: the server may have begun without any."""
+    if rule is not None and not has(rule, "takes_means"):
+        return FOLDS
+    low_rank = request.kind == SUMS and request.config.sums_directions > 0
+    return ADDS_UP if low_rank else ""
 
 
 def _too_few(

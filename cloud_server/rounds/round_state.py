@@ -7,29 +7,34 @@ whether the round can close, comes out.
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
+from cloud_server.aggregation.personal import shared_part
 from cloud_server.rounds.choosing import choose
 from cloud_server.rounds.fleet import Participant, Reply
 from cloud_server.rounds.folding import Judged, judge, robot_records
 from cloud_server.rounds.reply_kinds import KINDS, ReplyKind
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import OpenRound, Ticket
-from cloud_server.rounds.update_checks import label_counts, reply_bytes
+from cloud_server.rounds.update_checks import label_counts, reply_bytes, without_asked_groups
 from cloud_server.state.learning_settings import CheckSettings
 from cloud_server.state.round_record import RobotRecord, RoundRecord, label_totals, spread
 from cloud_server.state.settings import RoundSettings
+from fleet_model.adapters.spec import sent_back
+from fleet_model.compression.coding import decoded
 from fleet_model.errors import UpdateError
 from fleet_model.measures import finite
 from fleet_model.protocol.outcome import ACCEPTED, FAILED, NO_REPLY, NOT_REACHED, Outcome
+from fleet_model.protocol.relayed import speaks_for
 from fleet_model.protocol.wire import RobotRequest
-from fleet_model.types import TRAIN, Update
+from fleet_model.types import TRAIN, Checkpoint, Update
+from fleet_model.weights import size_bytes
 
 # What only the round itself may say of a robot, never a fleet.
 _OF_ROUNDS = ("accepted", "late", "not_reached")
 
 
-@dataclass(slots=True)
+@dataclass
 class RoundState:
     """Robots and tickets of one round; see OpenRound for what of it is durable."""
 
@@ -37,6 +42,7 @@ class RoundState:
     rules: RoundSettings
     checks: CheckSettings
     kind: ReplyKind = KINDS[TRAIN]
+    single: str = ""  # why no site relay can answer; "": it can
     robots: dict[str, Participant] = field(default_factory=dict)  # to be asked in this round
     unasked: set[str] = field(default_factory=set)  # those of them without a ticket, by name
     awaited: dict[str, Ticket] = field(default_factory=dict)  # by id; also of earlier rounds
@@ -53,7 +59,14 @@ class RoundState:
     ) -> tuple[Sequence[Participant], Mapping[str, str]]:
         """Return whom to ask of those that are idle and understand the request; see choosing.py."""
         lowest = self.request.lowest_protocol
-        return choose(self.idle(online), self.rules, slots, seed, lowest)
+        return choose(self.idle(online), self.rules, slots, seed, lowest, single=self.single)
+
+    @cached_property
+    def start(self) -> Checkpoint:
+        """What replies are held against: of updates, what does not stay on the robots."""
+        request = self.request
+        personal = request.personal if request.kind == TRAIN else ()
+        return shared_part(request.checkpoint, personal)
 
     @property
     def buffered(self) -> bool:
@@ -116,8 +129,8 @@ class RoundState:
             if ticket.id in self.inherited and reply.outcome.kind == "no_reply":
                 self.unasked.add(ticket.robot.name)  # there is time to ask it once more
                 continue
-            kept = self._check(ticket, reply)
-            taken.append((kept, reply.update if kept.verdict == ACCEPTED else None))
+            kept, update = self._check(ticket, reply)
+            taken.append((kept, update))
             self._note(kept)
         return taken
 
@@ -130,7 +143,7 @@ class RoundState:
     def judged(self) -> Judged:
         """Return the replies that belong to this round, and what of each counts."""
         mine = (kept for kept in self.kept if self._counts(kept))
-        return judge(mine, self.request.checkpoint, self.checks)
+        return judge(mine, self.start, self.checks)
 
     def record(self, judged: Judged, seconds: float) -> RoundRecord:
         """Return what the history says."""
@@ -153,6 +166,7 @@ class RoundState:
             label_counts=label_totals(robots, self.request.labels),
             spread=spread(robots, means),
             asked=self.asked(),
+            request_bytes=size_bytes(self.request.checkpoint.weights),
             late=sum(one.verdict.kind == "late" for one in self.kept),
             mode=self.rules.mode,
         )
@@ -173,15 +187,17 @@ class RoundState:
             robots=tuple(self.robots.values()),
             tickets=tuple(self.awaited.values()),
             attempt=self.attempt,
+            personal=self.request.personal,
         )
 
-    def _check(self, ticket: Ticket, reply: Reply) -> Kept:
+    def _check(self, ticket: Ticket, reply: Reply) -> tuple[Kept, Update | None]:
+        """Return what is kept of a reply, and the update if it may be folded in."""
         robot = ticket.robot
         taken = partial(
             Kept, ticket=ticket.id, robot=robot.name, site=robot.site, round=ticket.round
         )
         if (update := reply.update) is None:
-            return taken(verdict=_of_fleet(reply.outcome))
+            return taken(verdict=_of_fleet(reply.outcome)), None
         kept = taken(
             verdict=ACCEPTED,
             kind=update.kind,
@@ -190,19 +206,23 @@ class RoundState:
             num_examples=update.num_examples,
             num_steps=update.num_steps,
             update_bytes=reply_bytes(update),
+            codec=update.codec,
             metrics=finite(update.metrics),
+            speaks_for=speaks_for(update, robot.speaks_for),
         )
         if late := self._why_late(kept, ticket):
-            return replace(kept, verdict=Outcome("late", late))
+            return replace(kept, verdict=Outcome("late", late)), None
         try:
             if update.kind != self.request.kind:
                 raise UpdateError(f"it is of kind {update.kind}, expected {self.request.kind}")
-            start, update = self.request.checkpoint, replace(update, robot=kept.robot)
-            self.kind.check(update, start, ticket.version, self.checks)
+            like = sent_back(self.start.weights)
+            update = decoded(replace(update, robot=kept.robot), like)
+            bare = without_asked_groups(update, self.request.reply_groups)
+            self.kind.check(bare, self.start, ticket.version, self.checks)
             counts = label_counts(update, self.request.labels)
         except UpdateError as error:
-            return replace(kept, verdict=Outcome("refused", str(error)))
-        return replace(kept, norm=self.kind.length(update), label_counts=counts)
+            return replace(kept, verdict=Outcome("refused", str(error))), None
+        return replace(kept, norm=self.kind.length(update), label_counts=counts), update
 
     def _why_late(self, kept: Kept, ticket: Ticket) -> str:
         """Return why an update is too old to be of use, "" if it is not; a lie is not late."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.state.learning_settings import CheckSettings
+from fleet_model.adapters.spec import sent_back
 from fleet_model.types import Checkpoint, Tensor, Weights
 
 NORMS = "checks/norms"  # in Checkpoint.server_state: so that a resumed run judges the same
@@ -49,12 +50,14 @@ class Share:
 
 def shares(kept: Sequence[Kept], checkpoint: Checkpoint, checks: CheckSettings) -> list[Share]:
     """Return what of a round's accepted replies counts; their order does not matter."""
-    most, of_examples = _most([one.num_examples for one in kept], checks)
+    most, of_examples = _most(
+        [n for k in kept for n in claims(k.num_examples, k.speaks_for)], checks
+    )
     longest, of_lengths = _longest([one.norm for one in kept], checkpoint, checks)
     return [
         Share(
             kept=one,
-            weight=min(one.num_examples, most),
+            weight=min(one.num_examples, most * one.speaks_for),
             norm=min(one.norm, longest),
             most=of_examples,
             longest=of_lengths,
@@ -63,14 +66,28 @@ def shares(kept: Sequence[Kept], checkpoint: Checkpoint, checks: CheckSettings) 
     ]
 
 
-def counted(examples: Sequence[int], checks: CheckSettings) -> list[int]:
+def claims(examples: int, robots: int) -> list[int]:
+    """Return the examples of each robot that a reply stands for: a relay tells their sum."""
+    return [max(1, examples // robots)] * robots
+
+
+def counted(
+    examples: Sequence[int], checks: CheckSettings, robots: Sequence[int] = ()
+) -> list[int]:
     """Return the examples of each robot that count: a larger claim is capped, never refused.
 
     The bound is max_examples_ratio times the lower median of the round, so that a claim gives no
     robot more than its share, and max_examples_per_robot.
+
+    Args:
+        examples: that each reply tells.
+        checks: with the two bounds.
+        robots: for how many robots each reply stands; empty: each for one.
     """
-    most, _ = _most(examples, checks)
-    return [min(one, most) for one in examples]
+    behind = robots or [1] * len(examples)
+    told = list(zip(examples, behind, strict=True))
+    most, _ = _most([n for many, of in told for n in claims(many, of)], checks)
+    return [min(many, most * of) for many, of in told]
 
 
 def _most(examples: Sequence[int], checks: CheckSettings) -> tuple[int, str]:
@@ -108,7 +125,7 @@ def _longest(
         return float("inf"), ""
     known = [*recent_norms(checkpoint).tolist(), *norms]
     usual = checks.max_norm_ratio * median_low(known) if known else 0.0
-    least = checks.max_norm_of_model * model_norm(checkpoint.weights)
+    least = checks.max_norm_of_model * model_norm(sent_back(checkpoint.weights))
     if usual > least:
         times = f"{checks.max_norm_ratio:g} times"
         return usual, f"at most {times} the median of recent updates (checks.max_norm_ratio)"

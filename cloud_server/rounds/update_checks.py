@@ -1,12 +1,15 @@
 """What an update must hold to be folded in: pure functions over one update."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cloud_server.state.learning_settings import CheckSettings
 from cloud_server.state.round_record import RESERVED
+from fleet_model.adapters.spec import sent_back
 from fleet_model.errors import UpdateError
 from fleet_model.measures import range_of
-from fleet_model.types import Checkpoint, Update
+from fleet_model.protocol.relayed import LOW, require_low
+from fleet_model.types import Checkpoint, Update, Weights
 from fleet_model.weights import require_same_tensors, size_bytes
 
 
@@ -20,12 +23,32 @@ def check_update(
     (shares.py), and is decided when the round closes, so that arrival order cannot matter.
     """
     check_reply(update, asked_version, checks)
-    if update.groups:  # no rule reads them: they would only fill the disk
+    if strange := [name for name in update.groups if name != LOW]:  # they would only fill the disk
         raise UpdateError(
-            f"the update has further tensors, the group {next(iter(update.groups))!r}, which "
-            "nobody asked for"
+            f"the update has further tensors, the group {strange[0]!r}, which nobody asked for"
         )
-    require_same_tensors(checkpoint.weights, update.weights, sender="the update")
+    require_same_tensors(sent_back(checkpoint.weights), update.weights, sender="the update")
+    if LOW in update.groups:
+        require_low(update)
+
+
+def without_asked_groups(update: Update, asked: Mapping[str, Weights]) -> Update:
+    """Return an update without the groups that the rule has asked for.
+
+    Args:
+        update: of a robot.
+        asked: by name, tensors of the names and shapes that each has.
+
+    Raises:
+        UpdateError: one is missing, or it has other tensors, or they are not finite.
+    """
+    for name, like in asked.items():
+        if name not in update.groups:
+            raise UpdateError(
+                f"it lacks the group of tensors {name!r}, which the server's rule asks for"
+            )
+        require_same_tensors(like, update.groups[name], sender=f"the group {name}")
+    return replace(update, groups={n: g for n, g in update.groups.items() if n not in asked})
 
 
 def check_reply(update: Update, asked_version: int, checks: CheckSettings) -> None:

@@ -17,7 +17,7 @@ from cloud_server.state.settings import ServerSettings
 from fleet_model.durable import write_durably
 
 FILE = "conditions.json"
-SECTIONS = ("training", "rounds", "aggregation", "checks")
+SECTIONS = ("training", "start", "rounds", "aggregation", "privacy", "checks")
 PACKAGES = ("fleetlearn", "flwr", "numpy")
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ An evaluation is a run of its own kind: no other run goes on beside it, it survi
 it can be stopped and resumed. Its result is kept in run.json for as long as the run is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from cloud_server.rounds.fleet import Clock, Fleet
@@ -16,7 +16,7 @@ from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import RoundSettings, ServerSettings
-from fleet_model.types import EVALUATE
+from fleet_model.types import EVALUATE, Weights
 
 WAIT_S = 5.0  # for a first robot: an operator is waiting, too
 
@@ -27,6 +27,7 @@ def measure(
     settings: ServerSettings,
     span: RunSpan,
     robots: tuple[str, ...] = (),
+    starts: Mapping[str, Weights] | None = None,
     *,
     closed: Callable[[RoundRecord], None],
     stop: Callable[[], bool] = lambda: False,
@@ -41,6 +42,7 @@ def measure(
         settings: who may take part, and how long a round may take.
         span: the run; its first_version is what is measured.
         robots: ask only these; all that the settings allow if empty.
+        starts: site -> weights that its robots measure in place of the checkpoint's.
         closed: is told of the result, which it makes durable.
         stop: asked several times a second; StoppedError is raised soon after it returns true.
         watch: is told how it goes.
@@ -52,11 +54,13 @@ def measure(
     """
     checkpoint = Checkpoints(server_dir.checkpoints).load(span.first_version)
     request = request_of(server_dir, settings, span.run, 1, checkpoint)
+    # Of what stays on the robots a site has no state.
+    whole = {site: {**checkpoint.weights, **own} for site, own in (starts or {}).items()}
     journal = DiskJournal(span.journal)
     _, record = run_round(
         fleet,
         None,
-        replace(request, kind=EVALUATE),
+        replace(request, kind=EVALUATE, starts=whole),
         _rules(settings.rounds, robots),
         settings.checks,
         clock,

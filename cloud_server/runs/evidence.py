@@ -21,7 +21,7 @@ from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import ServerSettings
 from fleet_model.errors import RoundError
 from fleet_model.measures import AFTER, BEFORE
-from fleet_model.types import Metrics
+from fleet_model.types import Metrics, Weights
 
 HURRY_S = 60.0  # for the measurement of a run that was stopped, or failed
 log = logging.getLogger(__name__)
@@ -38,8 +38,20 @@ class Measurement:
     journal: Path  # directory for the open questions
     stop: Callable[[], bool]
 
-    def of(self, version: int, robots: tuple[str, ...]) -> Mapping[str, tuple[str, int, Metrics]]:
+    def of(
+        self,
+        version: int,
+        robots: tuple[str, ...],
+        starts: Mapping[str, Weights] | None = None,
+        about: str = "",
+    ) -> Mapping[str, tuple[str, int, Metrics]]:
         """Return robot -> site, examples that count, measures, of those that answered.
+
+        Args:
+            version: of the checkpoint that is measured.
+            robots: who is asked; all if empty.
+            starts: site -> weights that its robots measure in place of the checkpoint's.
+            about: tells the measurements of one version apart.
 
         Raises:
             RoundError: nobody did; the message says why.
@@ -50,15 +62,19 @@ class Measurement:
         if self.run.ending != "finished":
             rounds = rounds.model_copy(update={"deadline_s": min(rounds.deadline_s, HURRY_S)})
         span = RunSpan(
-            run=self.run.id, rounds=1, first_version=version, journal=self.journal / str(version)
+            run=self.run.id,
+            rounds=1,
+            first_version=version,
+            journal=self.journal / f"{version}{about}",
         )
-        log.info("run %s: robots measure version %d", self.run.id, version)
+        log.info("run %s: robots measure version %d%s", self.run.id, version, about)
         measure(
             self.fleet,
             self.server_dir,
             self.settings.model_copy(update={"rounds": rounds}),
             span,
             robots,
+            starts,
             closed=closed.append,
             stop=self.stop,
         )
@@ -79,6 +95,8 @@ def evidence_of(ask: Measurement, version: int) -> Evidence:
     alone = {} if last is None else _metrics(last, AFTER)
     labels = [] if last is None else [r.counts.labels for r in last.robots if r.accepted]
     before = _first(server_dir, run, released, known)
+    if ask.settings.sites.enabled and released is not None:
+        before = {}  # rounds begin with the models of sites, which robots do not run
     robots: list[Measured] = []
     why = ""
     try:

@@ -23,6 +23,7 @@ from cloud_server.runs.evidence import Measurement, evidence_of
 from cloud_server.runs.gate import Verdict, judge
 from cloud_server.runs.run_rounds import RunSpan, close_rounds
 from cloud_server.runs.run_store import Run, RunStore
+from cloud_server.runs.site_gate import judged_sites
 from cloud_server.signing.rollouts import open_rollout
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
@@ -146,6 +147,7 @@ class Lifecycle:
                 rounds=run.rounds,
                 first_version=run.first_version,
                 journal=self._store.directory(run.id),
+                closed_form=run.closed_form,
             )
             if run.kind == TRAIN:
                 close_rounds(
@@ -216,13 +218,16 @@ class Lifecycle:
             stop=self._leaving.is_set,
         )
         try:
-            verdict = judge(evidence_of(ask, version), self._settings.gate)
+            evidence = evidence_of(ask, version)
+            verdict = judge(evidence, self._settings.gate)
+            sites = judged_sites(ask, version, evidence)
         finally:
             if not self._leaving.is_set():
                 self._fleet.close_run(completed=True)
         with self._store.changing():
             run.flower = None
-        return _fields(verdict)
+        told = {site: _fields(one) for site, one in sites.items()}
+        return _fields(verdict) | ({"sites": told} if told else {})
 
     def _trying(self, run: Run, step: Callable[[], None]) -> Exception | None:
         """Do a step of a run; return how it failed, which becomes the run's ending."""

@@ -10,16 +10,30 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloud_server.aggregation.aggregator import build_aggregator
+from cloud_server.aggregation.asked import asking
+from cloud_server.aggregation.personal import personal_tensors
 from cloud_server.models.older_agents import OlderAgents
+from cloud_server.privacy.in_rounds import (
+    PrivateRun,
+    private_checks,
+    private_request,
+)
 from cloud_server.rounds.fleet import Clock, Fleet
 from cloud_server.rounds.progress import RoundProgress
 from cloud_server.rounds.round_journal import DiskJournal
 from cloud_server.rounds.round_loop import run_round
 from cloud_server.runs import conditions
+from cloud_server.runs.first_sums import exchange_sums
+from cloud_server.runs.suited import rule_of
+from cloud_server.sites.in_rounds import (
+    clusters_of,
+    notes_of,
+    with_starts,
+)
+from cloud_server.sites.report import write_report
 from cloud_server.state.checkpoints import Checkpoints, since
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore
@@ -33,6 +47,7 @@ from fleet_model.types import Checkpoint, TrainConfig
 from fleet_model.workload import rebuild
 
 CLOCK = Clock(now=time.monotonic, sleep=time.sleep)
+SITES = "sites"  # folder of a run: how its sites were clustered, a round each
 log = logging.getLogger(__name__)
 
 
@@ -44,6 +59,7 @@ class RunSpan:
     rounds: int
     first_version: int  # of the checkpoint that its first round starts from
     journal: Path  # directory of the run's open round
+    closed_form: str = ""  # the first round makes such a head of sums; "": it trains
 
 
 def close_rounds(
@@ -75,11 +91,13 @@ def close_rounds(
         SettingsError: a wrong setting of rounds or aggregation.
     """
     checkpoints, journal = Checkpoints(server_dir.checkpoints), DiskJournal(span.journal)
-    aggregator = build_aggregator(settings.aggregation.rule, settings.aggregation.options)
+    aggregator = rule_of(server_dir, settings)
+    private = PrivateRun(server_dir.home, settings.privacy, span.run)
 
-    def finish(record: RoundRecord) -> None:
+    def finish(record: RoundRecord, made: Checkpoint) -> None:
         remember(server_dir, record)
         journal.close(record.round)
+        write_report(span.journal / SITES, record, made)
         closed(record)
         checkpoints.prune(settings.rounds.keep_checkpoints, _published(server_dir))
 
@@ -87,25 +105,39 @@ def close_rounds(
     newest = checkpoints.record(checkpoint.version)
     if newest is not None and newest.run == span.run and newest.version == checkpoint.version:
         with _on_disk(server_dir):
-            finish(newest)
+            finish(newest, checkpoint)
     with _on_disk(server_dir):
         _note_conditions(server_dir, settings, span, checkpoint)
     while (number := checkpoint.version - span.first_version + 1) <= span.rounds:
         request = request_of(server_dir, settings, span.run, number, checkpoint)
-        checkpoint, record = run_round(
-            fleet,
-            aggregator,
-            request,
-            _with_its_labels(settings.rounds, checkpoints, checkpoint.version),
-            settings.checks,
-            clock,
-            journal,
-            stop=stop,
-            watch=watch,
+        if number == 1 and span.closed_form:
+            checkpoint, record = exchange_sums(
+                fleet, server_dir, settings, request, span.closed_form, clock, journal,
+                stop=stop, watch=watch,
+            )  # fmt: skip
+        else:
+            request = asking(with_starts(request, settings.sites), aggregator)
+            checkpoint, record = run_round(
+                private.fleet(fleet),
+                aggregator,
+                private_request(request, settings.privacy),
+                _with_its_labels(settings.rounds, checkpoints, checkpoint.version),
+                private_checks(settings.checks, settings.privacy),
+                clock,
+                journal,
+                stop=stop,
+                watch=watch,
+            )
+        spent = private.settle(one.name for one in record.robots if one.accepted)
+        record = replace(
+            record,
+            clusters=clusters_of(checkpoint),
+            site_notes=notes_of(checkpoint),
+            privacy=spent,
         )
         with _on_disk(server_dir):
             checkpoints.save(checkpoint, record)
-            finish(record)
+            finish(record, checkpoint)
         log.info(
             "round %d closed in %.1f s: %s", number, record.seconds, dict(record.metrics),
             extra={"run": span.run, "round": number},
@@ -155,7 +187,9 @@ def request_of(
         deadline_s=settings.rounds.deadline_s,
         first_trainer=None if first is None else (first.sha256, first.size_bytes),
         labels=(spec.task or rebuild(spec.workload).task).learned,
+        reply_codec=str(settings.rounds.codec),
         trainer_protocol=PROTOCOL if first is None else FIRST_PROTOCOL,
+        personal=personal_tensors(settings.aggregation.personal, spec.tensors),
     )
 
 

@@ -43,6 +43,7 @@ class Run(BaseModel):
     channel: str = ""  # what it trains for; "": of an older server, the channel in the settings
     kind: Literal["train", "evaluate"] = "train"  # evaluate: one round that only measures
     rounds: int = Field(ge=1)
+    closed_form: str = ""  # train: what its first round makes of sums; "": it trains
     state: RunState = "waiting"  # until its thread begins
     ending: Ending = "finished"  # what it will be once it has published
     rounds_closed: int = 0

@@ -12,12 +12,14 @@ from typing import Any
 
 from cloud_server.models.release_log import Release, ReleaseLog
 from cloud_server.rounds.progress import RoundProgress
+from cloud_server.runs.first_sums import method_of
 from cloud_server.runs.lifecycle import LeavingError, Lifecycle, RunFleet, Tell
 from cloud_server.runs.run_store import KEPT_RUNS, MAX_CLOSED, Run, RunStore, recall
 from cloud_server.runs.schedule import Schedule, ScheduleFile, follow
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import ServerSettings
+from cloud_server.state.sums.sums_store import ClosedForm, SumsStore
 from fleet_model.errors import RoundError
 from fleet_model.types import EVALUATE
 
@@ -46,7 +48,7 @@ class Runs:
             fleet: used by one run at a time.
             told: see Lifecycle.
         """
-        self._fleet = fleet
+        self._fleet, self._settings = fleet, settings
         self._server_dir, self._channel = server_dir, settings.publish.channel
         self._store = RunStore(server_dir.runs)
         self._schedule = ScheduleFile(server_dir.schedule)
@@ -88,10 +90,23 @@ class Runs:
         for thread in self._threads:
             thread.join(JOIN_S)
 
-    def start(self, rounds: int, *, scheduled: bool = False) -> Run:
-        """Start a run in the background; raises RoundError while another goes on."""
+    def start(self, rounds: int, *, scheduled: bool = False, closed_form: str | None = None) -> Run:
+        """Start a run in the background.
+
+        Args:
+            rounds: how many.
+            scheduled: whether the schedule begins it.
+            closed_form: what its first round makes of sums; None: what the settings say.
+
+        Raises:
+            RoundError: another run goes on.
+            SettingsError: this trainer has no head that sums can make.
+        """
         first = Checkpoints(self._own.checkpoints).newest() or 0
-        return self._start(rounds=rounds, first_version=first, scheduled=scheduled)
+        method = method_of(self._settings, self._own, closed_form)
+        return self._start(
+            rounds=rounds, first_version=first, scheduled=scheduled, closed_form=method
+        )
 
     def evaluate(self, version: int | None, robots: Sequence[str] = ()) -> Run:
         """Start an evaluation in the background.
@@ -103,6 +118,7 @@ class Runs:
         Raises:
             RoundError: a run goes on, or there is no such checkpoint.
         """
+        self._require_own_runs()
         known = Checkpoints(self._own.checkpoints).saved()
         version = known[-1] if version is None and known else version
         if version is None or version not in known:
@@ -206,6 +222,10 @@ class Runs:
         """Return what became of a version last, by a run or by a command."""
         return ReleaseLog(self._own.releases).newest()
 
+    def closed_form(self) -> ClosedForm | None:
+        """Return what was made of sums last, None if nothing was."""
+        return SumsStore(self._own.sums).head()
+
     def progress(self) -> RoundProgress | None:
         """Return how the open round goes, None between rounds; its deadline is monotonic time."""
         return self._lifecycle.progress
@@ -254,7 +274,15 @@ class Runs:
             raise RoundError(f"there is no run {run_id}; see `cloud-server runs list DIR`")
         return run
 
+    def _require_own_runs(self) -> None:
+        if self._server_dir.is_relay:
+            raise RoundError(
+                "a site relay works on the runs of the fleet's server: begin them there, with "
+                "`cloud-server train` or `cloud-server evaluate`"
+            )
+
     def _require_none_active(self) -> None:
+        self._require_own_runs()
         for run in self._runs:
             if run.active:
                 raise RoundError(

@@ -55,8 +55,22 @@ class HeadTask:
         """Return loss and accuracy on test examples of evenly mixed labels, which nobody trains."""
         return _score(self._basis @ weights[KERNEL], weights[BIAS], self._test)
 
+    def narrow(self, weights: Weights) -> Weights:
+        """Return a head, or a change of one, in LATENT axes: those in which it learns."""
+        return {KERNEL: self._basis @ weights[KERNEL], BIAS: weights[BIAS]}
+
+    def wide(self, weights: Weights) -> Weights:
+        """Return what `narrow` was given."""
+        return {KERNEL: self._basis.T @ weights[KERNEL], BIAS: weights[BIAS]}
+
     def fit(
-        self, robot: int, examples: int, mix: Tensor, checkpoint: Checkpoint, config: TrainConfig
+        self,
+        robot: int,
+        examples: int,
+        mix: Tensor,
+        checkpoint: Checkpoint,
+        config: TrainConfig,
+        correction: Weights | None = None,
     ) -> Update:
         """Train the head on one robot's own examples.
 
@@ -66,6 +80,7 @@ class HeadTask:
             mix: share of each label on this robot, shape (LABELS,).
             checkpoint: where it starts.
             config: how it trains; `seed` is mixed in.
+            correction: added to the gradient of each step, as `narrow` gives it.
         """
         rng = np.random.default_rng([self._seed, 1, robot])
         own = self._draw(rng, examples, mix)
@@ -74,7 +89,7 @@ class HeadTask:
         bias = checkpoint.weights[BIAS]
         before = _score(kernel, bias, kept)
         order = np.random.default_rng([self._seed, 2, robot, checkpoint.version, config.seed])
-        trained, trained_bias, steps = descend(own, kernel, bias, config, order)
+        trained, trained_bias, steps = descend(own, kernel, bias, config, order, correction)
         after = _score(trained, trained_bias, kept)
         names = ("loss_before", "accuracy_before", "loss_after", "accuracy_after")
         return Update(
@@ -99,7 +114,12 @@ class HeadTask:
 
 
 def descend(
-    examples: Examples, kernel: Tensor, bias: Tensor, config: TrainConfig, rng: np.random.Generator
+    examples: Examples,
+    kernel: Tensor,
+    bias: Tensor,
+    config: TrainConfig,
+    rng: np.random.Generator,
+    correction: Weights | None = None,
 ) -> tuple[Tensor, Tensor, int]:
     """Return kernel, bias and the number of steps, taken by the robots' own optimizer.
 
@@ -109,10 +129,13 @@ def descend(
         bias: (labels,) float32.
         config: how it trains; its seed is not used.
         rng: shuffles.
+        correction: of kernel and bias, added to the gradient of each step.
     """
     # The bias is a feature that is 1, so both are one tensor: (width + 1, labels).
     start: Weights = {KERNEL: np.vstack([kernel, bias])}
     weights, velocity, steps = start, still(start), 0
+    if correction is not None:
+        correction = {KERNEL: np.vstack([correction[KERNEL], correction[BIAS]])}
     counts = np.bincount(examples.label, minlength=len(bias))
     shift = log_shares(counts, config.logit_adjustment)  # zeros where it is off
     inputs = np.hstack([examples.latent, np.ones((len(examples.label), 1), np.float32)])
@@ -124,7 +147,7 @@ def descend(
             x = inputs[rows]  # (batch, width + 1)
             wrong = _softmax(x @ weights[KERNEL] + shift) - truth[rows]
             gradient = {KERNEL: x.T @ wrong / np.float32(len(rows))}
-            weights, velocity = step(weights, velocity, gradient, start, config)
+            weights, velocity = step(weights, velocity, gradient, start, config, correction)
             steps += 1
     return weights[KERNEL][:-1], weights[KERNEL][-1], steps
 

@@ -4,19 +4,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
-from cloud_server.aggregation.aggregator import build_aggregator
+import numpy as np
+
+from cloud_server.aggregation.aggregator import Aggregator, has
+from cloud_server.aggregation.asked import asking
+from cloud_server.aggregation.suited import suited_rule
+from cloud_server.privacy.in_rounds import private_checks, private_request, with_privacy
 from cloud_server.rounds.fleet import Clock, Fleet
 from cloud_server.rounds.round_journal import MemoryJournal
 from cloud_server.rounds.round_loop import QuorumError, run_round
+from cloud_server.simulation.control import VirtualControls
 from cloud_server.simulation.learning import LABELS, HeadTask
 from cloud_server.simulation.population import Population, Traits
 from cloud_server.simulation.virtual_fleet import VirtualFleet
 from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import ServerSettings
 from fleet_model.errors import RoundError, SettingsError
+from fleet_model.protocol.private import privately
 from fleet_model.protocol.wire import RobotRequest
-from fleet_model.types import Checkpoint, TrainConfig, Update
+from fleet_model.types import Checkpoint, TrainConfig, Update, Weights
 from fleet_model.weights import size_bytes
 
 RUN = "simulation"
@@ -66,6 +74,30 @@ class SimulationSummary:
     wall_s: float  # what the simulation itself took
 
 
+def left_out(settings: ServerSettings) -> list[str]:
+    """Return a sentence for each setting of a server that a simulation does without."""
+    found, rounds = [], settings.rounds
+    if settings.sites.enabled:
+        found.append(
+            "sites.enabled: all virtual robots are of one site and learn one model; no cluster is "
+            "looked for"
+        )
+    if rounds.compression != "none":
+        found.append(
+            f'rounds.compression = "{rounds.compression}": updates are sent whole, so fewer bytes '
+            "and less time go back in your fleet"
+        )
+    if settings.aggregation.personal:
+        found.append("aggregation.personal: virtual robots share every tensor")
+    if chosen := [
+        f"rounds.{name}" for name, none in EVERY_ROBOT.items() if getattr(rounds, name) != none
+    ]:
+        found.append(
+            f"{', '.join(chosen)}: no virtual robot has such a name, site, label or report"
+        )
+    return found
+
+
 class Simulation:
     """One plan on its way: iterate over `rounds`, then read `summary`.
 
@@ -80,7 +112,7 @@ class Simulation:
 
         Args:
             plan: what is simulated. Settings that tell robots apart (rounds.robots, sites, labels,
-                query) are left out: virtual robots are nobody's.
+                query) are left out: virtual robots are nobody's. `left_out` says what else is.
             work: how a robot trains; None: the head of learning.py on its own examples.
 
         Raises:
@@ -93,6 +125,7 @@ class Simulation:
                 "rounds.quorum or simulate more robots"
             )
         self._task = HeadTask(plan.traits.seed)
+        self._controls = VirtualControls(self._task.narrow, self._task.wide)
         self._population = Population(plan.traits, LABELS)
         self._fleet = VirtualFleet(self._population, work or self._train, self._message_bytes)
         self._lines: list[RoundLine] = []
@@ -120,16 +153,34 @@ class Simulation:
         )
 
     def _train(self, robot: int, request: RobotRequest) -> Update:
-        return train(self._task, self._population, robot, request)
+        config, seed = request.config, self._plan.traits.seed
+        fit = partial(train, self._task, self._population, robot, request)
+        if config.control_variates:
+            update = self._controls.train(robot, request.groups, config, fit)
+        else:
+            update = fit()
+        if config.private_clip:
+            noise = np.random.default_rng([seed, 4, robot, request.checkpoint.version])
+            clip = config.private_clip
+            weights = privately(update.weights, clip, config.private_noise, noise)
+            update = replace(update, weights=weights)
+        return update
 
     def _message_bytes(self, request: RobotRequest) -> float:
-        return self._plan.model_mb * 1e6 or size_bytes(request.checkpoint.weights)
+        sent = (request.checkpoint.weights, *request.groups.values())
+        return self._plan.model_mb * 1e6 or sum(map(size_bytes, sent))
 
 
-def train(task: HeadTask, population: Population, robot: int, request: RobotRequest) -> Update:
-    """Do what robot is asked, on its own examples."""
+def train(
+    task: HeadTask,
+    population: Population,
+    robot: int,
+    request: RobotRequest,
+    correction: Weights | None = None,
+) -> Update:
+    """Do what robot is asked, on its own examples; `correction` as in HeadTask.fit."""
     examples, mix = int(population.examples[robot]), population.mix[robot]
-    return task.fit(robot, examples, mix, request.checkpoint, request.config)
+    return task.fit(robot, examples, mix, request.checkpoint, request.config, correction)
 
 
 def course(fleet: Fleet, clock: Clock, task: HeadTask, plan: SimulationPlan) -> Iterator[RoundLine]:
@@ -141,11 +192,18 @@ def course(fleet: Fleet, clock: Clock, task: HeadTask, plan: SimulationPlan) -> 
         SettingsError: the settings contradict each other.
     """
     settings = plan.settings
-    aggregator = build_aggregator(settings.aggregation.rule, settings.aggregation.options)
+    rule = suited_rule(settings)
+    if has(rule, "needs_adapter"):
+        raise SettingsError(
+            f"rule {settings.aggregation.rule} is for adapters, and the model of a simulation has "
+            "none: choose another rule"
+        )
+    noise = np.random.default_rng([plan.traits.seed, 3])
+    aggregator = with_privacy(rule, settings.privacy, lambda: noise)
     rules, journal = settings.rounds.model_copy(update=EVERY_ROBOT), MemoryJournal()
     checkpoint, begin_s = task.start(), clock.now()
     for number in range(1, plan.rounds + 1):
-        request, round_begin_s = _request(number, checkpoint, settings), clock.now()
+        request, round_begin_s = _request(number, checkpoint, settings, aggregator), clock.now()
         record, error = None, ""
         try:
             checkpoint, record = run_round(
@@ -153,7 +211,7 @@ def course(fleet: Fleet, clock: Clock, task: HeadTask, plan: SimulationPlan) -> 
                 aggregator,
                 request,
                 rules,
-                settings.checks,
+                private_checks(settings.checks, settings.privacy),
                 clock,
                 journal,
                 stop=lambda: False,
@@ -175,8 +233,10 @@ def course(fleet: Fleet, clock: Clock, task: HeadTask, plan: SimulationPlan) -> 
         yield line if record is None else _counted(line, record)
 
 
-def _request(number: int, checkpoint: Checkpoint, settings: ServerSettings) -> RobotRequest:
-    return RobotRequest(
+def _request(
+    number: int, checkpoint: Checkpoint, settings: ServerSettings, rule: Aggregator
+) -> RobotRequest:
+    request = RobotRequest(
         run=RUN,
         round=number,
         checkpoint=checkpoint,
@@ -185,6 +245,7 @@ def _request(number: int, checkpoint: Checkpoint, settings: ServerSettings) -> R
         trainer_bytes=0,
         deadline_s=settings.rounds.deadline_s,
     )
+    return private_request(asking(request, rule), settings.privacy)
 
 
 def _counted(line: RoundLine, record: RoundRecord) -> RoundLine:

@@ -15,6 +15,7 @@ import numpy as np
 from cloud_server.rounds.fleet import Clock, Fleet, Participant, Reply
 from cloud_server.simulation.population import Population
 from fleet_model.protocol.outcome import Outcome
+from fleet_model.protocol.version import PROTOCOL
 from fleet_model.protocol.wire import RobotRequest
 from fleet_model.types import Update
 
@@ -63,7 +64,12 @@ class VirtualFleet(Fleet):
         self._now_s = 0.0
         digits = len(str(len(population)))
         self._participants = [
-            Participant(node_id=number + 1, name=f"robot-{number + 1:0{digits}}", site=SITE)
+            Participant(
+                node_id=number + 1,
+                name=f"robot-{number + 1:0{digits}}",
+                site=SITE,
+                protocol=PROTOCOL,
+            )
             for number in range(len(population))
         ]
         self._ends: list[tuple[float, int]] = []  # heap: when a question ends, its number

@@ -11,8 +11,9 @@ from cloud_server.state.history_file import append_line, newest_lines
 from fleet_model.errors import SettingsError
 
 HOLDERS = {  # of a lock that more than one command takes
-    "train": "training or a change of labels goes on here: stop `cloud-server start {root}` first, "
-    "or wait until `flwr run` or `cloud-server labels` has ended",
+    "train": "training, a relay or a change of labels goes on here: stop "
+    "`cloud-server start {root}` first, or `site-relay start {root}`, or wait until `flwr run` or "
+    "`cloud-server labels` has ended",
 }
 
 
@@ -45,6 +46,7 @@ class ServerDirectory:
     schedule.json    when runs begin by themselves
     tensorboard/     event files of runs, with log.tensorboard = true
     flower/          Flower's SQLite state
+    upstream/        of a site relay: what it is to the fleet's server, as a robot's folder
 
     What is trained for a channel, its lineage, is in DIR itself for the channel that init made and
     for every channel without a folder of its own, else in DIR/channels/NAME:
@@ -53,7 +55,9 @@ class ServerDirectory:
     model-000041/    the same from version 41 on: its labels are others
     checkpoints/     one folder per closed round
     history.jsonl    one line per closed round
+    sums/            what robots have told of their features, for heads in closed form
     releases.jsonl   what became of every version: published by whom, withheld why, rolled back
+    privacy.json     what [privacy] has spent of each robot: see docs/security.md
     totals.json      sums over the history, made again if it is removed
 
     See docs/decisions/0014-state-per-channel.md.
@@ -146,6 +150,10 @@ class ServerDirectory:
         return self.home / "releases.jsonl"
 
     @property
+    def sums(self) -> Path:  # noqa: D102
+        return self.home / "sums"
+
+    @property
     def totals(self) -> Path:  # noqa: D102
         return self.home / "totals.json"
 
@@ -156,6 +164,20 @@ class ServerDirectory:
     @property
     def flower(self) -> Path:  # noqa: D102
         return self.root / "flower"
+
+    @property
+    def upstream(self) -> Path:  # noqa: D102
+        return self.root / "upstream"
+
+    @property
+    def relayed(self) -> Path:
+        """Where a site relay keeps its open round, and its last answer as KIND-*.answer."""
+        return self.runs / "relay"
+
+    @property
+    def is_relay(self) -> bool:
+        """Whether it is of a site relay, which has no checkpoints and no runs of its own."""
+        return (self.upstream / "agent.toml").exists()
 
     def of(self, channel: str) -> "ServerDirectory":
         """Return the same directory with what is trained for `channel`."""

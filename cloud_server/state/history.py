@@ -86,7 +86,7 @@ def write_csv(records: Iterable[RoundRecord], stream: IO[str]) -> None:
 def _round_cells(record: RoundRecord) -> Iterable[object]:
     return (
         _text(record.run), record.round, record.version, record.mode, round(record.seconds, 3),
-        record.asked, record.late,
+        record.asked, record.late, record.request_bytes,
     )  # fmt: skip
 
 
@@ -96,6 +96,7 @@ def _robot_cells(robot: RobotRecord, metrics: Sequence[str]) -> Iterable[object]
         robot.num_examples, robot.weight, str(robot.capped).lower(), robot.num_steps,
         robot.staleness, robot.norm, robot.update_bytes, robot.cut_to,
         json.dumps(robot.label_counts, ensure_ascii=False) if robot.label_counts else "",
+        _text(robot.codec),
         *(robot.metrics.get(name, "") for name in metrics),
     )  # fmt: skip
 

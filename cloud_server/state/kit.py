@@ -19,13 +19,21 @@ CA, KIT, ROOT = "ca.crt", "kit.toml", "root.json"
 
 def write_kit(server_dir: ServerDirectory, settings: ServerSettings) -> None:
     """Write the kit as server.toml and the newest checkpoint have it; raises OSError."""
-    labels = learned_labels(server_dir.of(settings.publish.channel))
+    labels, boxes = learned_labels(server_dir.of(settings.publish.channel))
+    write_kit_with(server_dir, settings, labels, boxes=boxes)
+
+
+def write_kit_with(
+    server_dir: ServerDirectory, settings: ServerSettings, labels: Sequence[str], *, boxes: bool
+) -> None:
+    """Write the kit with the labels that examples, or their boxes, must have; raises OSError."""
     lines = [
         "# fleetlearn robot kit: nothing here is secret",
         f"address = {toml_value(address_of(settings.network))}",
         f"channel = {toml_value(channel_of_kit(server_dir, settings))}",
         *([f"models = {toml_value(settings.network.models)}"] if settings.network.models else []),
         *([f"labels = {toml_value(labels)}"] if labels else []),
+        *(["boxes = true  # in frames have these labels"] if boxes else []),
     ]
     make_directory(server_dir.kit)
     write_durably(server_dir.kit / CA, (server_dir.certificates / CA).read_bytes())
@@ -68,14 +76,15 @@ def _kit_root(server_dir: ServerDirectory) -> bytes | None:
         return None
 
 
-def learned_labels(server_dir: ServerDirectory) -> Sequence[str]:
-    """Return the labels of the newest checkpoint; none where boxes or texts are learned.
+def learned_labels(server_dir: ServerDirectory) -> tuple[Sequence[str], bool]:
+    """Return the labels of the newest checkpoint, and whether boxes have them; none of a text.
 
     Raises CheckpointError.
     """
     version = Checkpoints(server_dir.checkpoints).newest() or 0
     spec = parse_trainer((server_dir.model_of(version) / TRAINER).read_bytes())
-    return rebuild(spec.workload).task.learned
+    task = rebuild(spec.workload).task
+    return task.classes, task.answer == "boxes"
 
 
 def faults_of_kit(server_dir: ServerDirectory, settings: ServerSettings) -> list[str]:
@@ -108,7 +117,12 @@ def faults_of_kit(server_dir: ServerDirectory, settings: ServerSettings) -> list
         faults.append(f"kit.toml follows channel {channel}, robots are to follow {expected}")
     if values.get("models", "") != network.models:
         faults.append("kit.toml names another place for models than network.models")
-    own = list(learned_labels(server_dir.of(settings.publish.channel)))
-    if values.get("labels", own) != own:
+    if server_dir.is_relay:  # its labels are those of the fleet's kit
+        return faults
+    labels, boxes = learned_labels(server_dir.of(settings.publish.channel))
+    if "labels" in values and (values["labels"], values.get("boxes", False)) != (
+        list(labels),
+        boxes,
+    ):
         faults.append("kit.toml lists other labels than the newest model learns")
     return faults

@@ -1,11 +1,24 @@
 """What an operator may set of learning: how robots train, and what counts of their updates."""
 
-from pydantic import Field
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
 
 from fleet_model.settings import Options, Section
 from fleet_model.types import TrainConfig
 
 _DEFAULT = TrainConfig()
+
+
+def split_names(value: Any) -> Any:
+    """Return the parts of a variable of the environment, with commas between; a list as it is."""
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]  # "": nobody is named
+
+
+# A variable of the environment holds a list with commas between.
+Names = Annotated[tuple[str, ...], BeforeValidator(split_names)]
 
 
 class TrainingSettings(Section):
@@ -42,6 +55,23 @@ class TrainingSettings(Section):
     )
 
 
+class StartSettings(Section):
+    """What a new fleet's first run begins with."""
+
+    closed_form: Literal["off", "ridge", "lda", "ncm"] = Field(
+        default="off",
+        description="The first round asks robots for sums of features and makes the head of them; "
+        "gradient rounds go on from it: see docs/closed-form.md. It needs a frozen trunk.",
+    )
+    directions: int = Field(
+        default=16,
+        ge=0,
+        le=64,
+        description="Directions of the scatter that a robot sends, 2.6 kB each; 0: all of it, "
+        "exactly, 6.6 MB.",
+    )
+
+
 class AggregationSettings(Section):
     """How the updates of a round become the next model."""
 
@@ -51,6 +81,68 @@ class AggregationSettings(Section):
     )
     options: Options = Field(
         default={}, description='Options of the rule, e.g. {memory_mb = 32} of "median".'
+    )
+    personal: Names = Field(
+        default=(),
+        description="Trained tensors that stay on each robot, by name; * is any text. The rule "
+        "sees the others. Robots need an agent that knows it.",
+        examples=[("head/bias",)],
+    )
+
+
+class SiteSettings(Section):
+    """A model for each site, where robots of different sites cannot agree on one."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Robots of each site train a model of their own; sites that learn alike are "
+        "found in every round, and learn from each other.",
+    )
+    cluster_mixing: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="How far a site's model moves towards its cluster's in every round.",
+    )
+    global_mix: float = Field(
+        default=0.2, ge=0, le=1, description="How far it then moves towards the whole fleet's."
+    )
+    choose: Literal["elbow", "silhouette"] = Field(
+        default="elbow", description="What decides how many clusters there are."
+    )
+    on: str = Field(
+        default="*",
+        min_length=1,
+        description='Tensors that sites are compared by, as a pattern, e.g. "head/*".',
+    )
+    num_clusters: int = Field(
+        default=1,
+        ge=1,
+        le=5,
+        description="So many clusters of robots inside a site at most, each with a model of its "
+        "own; 1: none. Needs four robots of the site that answer in a round.",
+    )
+
+
+class PrivacySettings(Section):
+    """Noise that hides what any one robot has taught; see docs/security.md."""
+
+    mode: Literal["off", "central", "local"] = Field(
+        default="off",
+        description="central: the server clips each update and adds noise to their sum. local: "
+        "each robot does so before it sends. Needs pip install 'fleetlearn[privacy]'.",
+    )
+    clip: float = Field(
+        default=1.0, gt=0, description="Length (L2) of an update that counts; longer ones are cut."
+    )
+    noise_multiplier: float = Field(
+        default=1.0, gt=0, description="Deviation of the noise, in units of `clip`."
+    )
+    delta: float = Field(
+        default=1e-5,
+        gt=0,
+        lt=1,
+        description="For which epsilon is told: well below 1 / number of robots.",
     )
 
 

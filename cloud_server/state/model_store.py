@@ -105,6 +105,11 @@ class DirectoryStore:
         with self._changing():
             self._offers.remove(name)
 
+    def keep(self, file: Path, entry: FileEntry) -> None:
+        """Keep a file that no version names yet, until the next pruning; raises BundleError."""
+        with self._changing():
+            self._add(file, entry)
+
     def _add_version(self, bundle: Path, trainer_files: Path, lineage: str) -> Manifest:
         manifest = read_bundle(bundle)
         for name, entry in manifest.files.items():

@@ -19,7 +19,7 @@ def missing_parts(
         read: whether files are also read, to find damaged ones.
     """
     checkpoints = []
-    for one in server_dir.lineages():
+    for one in [] if server_dir.is_relay else server_dir.lineages():
         of = f" of channel {one.lineage}" if one.lineage else ""
         if Checkpoints(one.checkpoints).newest() is None:
             checkpoints.append(f"no checkpoint{of} is left: nothing can be trained; {REBUILD}")

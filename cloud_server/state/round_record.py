@@ -14,14 +14,16 @@ from fleet_model.errors import one_line
 from fleet_model.measures import AFTER, BEFORE
 from fleet_model.protocol.example_counts import CONCERNS, ExampleCounts, counts_of
 from fleet_model.protocol.outcome import KINDS, Outcome, outcome_of, parse_outcome
-from fleet_model.types import Metrics
+from fleet_model.types import FLOAT32, Metrics
 
 Mode = Literal["sync", "buffered"]
 # Columns of the history as CSV, which no metric of a robot may be called.
-ROUND_COLUMNS = ("run", "round", "version", "mode", "seconds", "asked", "late")
+ROUND_COLUMNS = (
+    "run", "round", "version", "mode", "seconds", "asked", "late", "request_bytes",
+)  # fmt: skip
 ROBOT_COLUMNS = (
     "robot", "site", "verdict", "outcome", "num_examples", "weight", "capped", "num_steps",
-    "staleness", "norm", "update_bytes", "cut_to", "label_counts",
+    "staleness", "norm", "update_bytes", "cut_to", "label_counts", "codec",
 )  # fmt: skip
 RESERVED = frozenset({*ROUND_COLUMNS, *ROBOT_COLUMNS, "name", "metrics", "other_metrics"})
 
@@ -35,7 +37,8 @@ class RobotRecord:
     outcome: Annotated[Outcome, BeforeValidator(parse_outcome)]
     num_examples: int = 0  # as the robot counts them
     num_steps: int = 0
-    update_bytes: int = 0
+    update_bytes: int = 0  # of its tensors, as they travelled
+    codec: str = FLOAT32  # in which they travelled
     metrics: Metrics = field(default_factory=dict)
     norm: float = 0.0  # L2 over all tensors of the update
     weight: int = 0  # examples that counted; 0 unless accepted
@@ -44,6 +47,7 @@ class RobotRecord:
     cut_to: float = 0.0  # length (L2) of its update that counted; 0: all of it
     # Label of the fleet -> examples of it, over 0 each, as the robot counts; none: not told.
     label_counts: Mapping[str, int] = field(default_factory=dict)
+    speaks_for: int = 1  # robots whose mean it sends: more than 1 of a site relay
 
     @property
     def counts(self) -> ExampleCounts:
@@ -89,9 +93,14 @@ class RoundRecord:
     metrics: Metrics  # means over accepted robots, weighted by held-out examples
     asked: int = 0  # robots that had a ticket in this round
     late: int = 0  # updates for a round that had closed: dropped
+    request_bytes: int = 0  # of the tensors that each robot was sent
     mode: Mode = "sync"
     spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # see `spread`
     label_counts: Mapping[str, int] = field(default_factory=dict)  # see `label_totals`
+    clusters: Mapping[str, int] = field(default_factory=dict)  # site -> its cluster, from 1
+    site_notes: tuple[str, ...] = ()  # sentences: sites that kept their model, came late, are gone
+    # mode, epsilon (of the run so far, of all runs), delta; none where robots are not protected
+    privacy: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
     def held_out(self) -> int:
@@ -132,6 +141,7 @@ class RoundRecord:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         told = {name: getattr(self, name) for name in ("held_out", "left_out", "warnings")}
         told["spread"] = {name: list(bounds) for name, bounds in self.spread.items()}
+        told["site_notes"] = list(self.site_notes)
         return {**values, **told, "robots": [robot.as_json() for robot in self.robots]}
 
 
@@ -152,13 +162,13 @@ def mean_metrics(records: Sequence[RobotRecord], ratio: float = 0.0) -> Metrics:
             the round: they are what it says they are. 0: they count as it says.
     """
     measured = [
-        (measures, max(one.metrics.get("held_out", 0.0), 0.0))
+        (measures, max(one.metrics.get("held_out", 0.0), 0.0), one.speaks_for)
         for one in records
         if one.accepted and (measures := _measures(one))
     ]
-    known = [held_out for _, held_out in measured if held_out]
+    known = [n / robots for _, n, robots in measured if n for _ in range(robots)]
     most = ratio * median_low(known) if ratio and known else math.inf
-    return weighted_means([(measures, min(held_out, most)) for measures, held_out in measured])
+    return weighted_means([(measures, min(n, most * robots)) for measures, n, robots in measured])
 
 
 def spread(records: Sequence[RobotRecord], means: Metrics) -> Mapping[str, tuple[float, float]]:

@@ -12,8 +12,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from cloud_server.state.learning_settings import (
     AggregationSettings,
     CheckSettings,
+    Names,
+    PrivacySettings,
+    SiteSettings,
+    StartSettings,
     TrainingSettings,
+    split_names,
 )
+from fleet_model.compression.codec import TOPK, Codec
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.routes import store_address
 from fleet_model.settings import (
@@ -25,15 +31,9 @@ from fleet_model.settings import (
     read_toml,
     validate,
 )
+from fleet_model.types import FLOAT32
 
 ENVIRONMENT = "FLEETLEARN_"  # FLEETLEARN_TRAINING__LEARNING_RATE=0.05 overrides [training]
-
-
-def _split(value: Any) -> Any:
-    """Return the parts of a variable of the environment, with commas between; a list as it is."""
-    if not isinstance(value, str):
-        return value
-    return [part.strip() for part in value.split(",") if part.strip()]  # "": nobody is named
 
 
 def _no_port(name: str) -> str:
@@ -52,7 +52,7 @@ HostName = Annotated[
     AfterValidator(_no_port),
     Expected("a host name or an IP address, without a port"),
 ]
-HostNames = Annotated[tuple[HostName, ...], BeforeValidator(_split)]
+HostNames = Annotated[tuple[HostName, ...], BeforeValidator(split_names)]
 
 Address = Annotated[
     str,
@@ -64,8 +64,6 @@ Channel = Annotated[
     Field(pattern=r"^[a-z][a-z0-9-]{0,30}$"),
     Expected("lower-case letters, digits and -, at most 31, a letter first"),
 ]
-# A variable of the environment holds a list with commas between.
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class NetworkSettings(Section):
@@ -141,6 +139,20 @@ class RoundSettings(Section):
         ge=2,
         description="How many of the newest are kept; those of published versions stay, too.",
     )
+    compression: Literal["none", "fp16", "int8", "topk"] = Field(
+        default="none",
+        description="How robots send updates. fp16: half the bytes. int8: a quarter. topk: the "
+        "largest numbers only. What is left out is sent with the next update.",
+    )
+    topk_share: float = Field(
+        default=0.05, gt=0, le=1, description="topk: the share of a tensor's numbers that is sent."
+    )
+
+    @property
+    def codec(self) -> Codec:
+        """Return what robots are asked to send updates in."""
+        name = FLOAT32 if self.compression == "none" else self.compression
+        return Codec(name, self.topk_share if name == TOPK else 0.0)
 
     @model_validator(mode="after")
     def _can_close(self) -> "RoundSettings":
@@ -170,6 +182,12 @@ class LimitSettings(Section):
     )
     slow_s: float = Field(
         default=15.0, gt=0, description="A request head that takes longer is cut off."
+    )
+    hold_s: float = Field(
+        default=25.0,
+        ge=0,
+        le=55,
+        description="How long an idle robot's request waits for news; 0: robots ask every few s.",
     )
 
 
@@ -229,8 +247,11 @@ class ServerSettings(Section):
 
     network: NetworkSettings = NetworkSettings()
     training: TrainingSettings = TrainingSettings()
+    start: StartSettings = StartSettings()
     rounds: RoundSettings = RoundSettings()
     aggregation: AggregationSettings = AggregationSettings()
+    sites: SiteSettings = SiteSettings()
+    privacy: PrivacySettings = PrivacySettings()
     checks: CheckSettings = CheckSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
@@ -282,6 +303,17 @@ def server_toml(
         settings,
         "Settings of this server. Unknown keys are refused at start.\n"
         f"A variable of the environment overrides a key, e.g. {ENVIRONMENT}TRAINING__EPOCHS=3",
+    )
+
+
+def relay_toml(network: NetworkSettings, publishing: PublishSettings) -> str:
+    """Return the commented server.toml of a site relay: one robot of the building is enough."""
+    rounds = RoundSettings(quorum=1)
+    return initial_toml(
+        ServerSettings(network=network, publish=publishing, rounds=rounds),
+        "Settings of this relay towards the robots of its building. [training], [aggregation] and "
+        "[gate] are the fleet server's, and not used here.\n"
+        f"A variable of the environment overrides a key, e.g. {ENVIRONMENT}LOG__LEVEL=debug",
     )
 
 

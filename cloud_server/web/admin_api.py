@@ -2,14 +2,14 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloud_server.runs.runs import Runs
 from cloud_server.runs.schedule import MIN_EVERY_S
-from fleet_model.errors import FleetError, RoundError
+from fleet_model.errors import FleetError, RoundError, SettingsError
 from fleet_model.protocol.routes import (
     ADMIN,
     EVALUATIONS,
@@ -28,6 +28,7 @@ class RunRequest(BaseModel):
     rounds: int = Field(ge=1, le=10_000)
     every_s: float | None = Field(default=None, ge=MIN_EVERY_S)  # again and again from now on
     continuous: bool = False  # the next run begins when the last has ended
+    closed_form: Literal["off", "ridge", "lda", "ncm"] | None = None  # None: as the settings say
 
 
 class EvaluationRequest(BaseModel):
@@ -70,12 +71,11 @@ def _add_run_routes(router: APIRouter, runs: Runs) -> None:
     @router.post(RUNS)
     def start_run(body: RunRequest) -> dict[str, Any]:
         """Start a run, and the schedule of the next ones."""
-        if body.continuous and body.every_s is not None:
-            raise HTTPException(422, "every_s and continuous: give one of them")
         with _told():
-            if body.continuous or body.every_s is not None:
-                return runs.repeat(body.rounds, body.every_s).as_json()
-            return runs.start(body.rounds).as_json()
+            try:
+                return _started(runs, body)
+            except SettingsError as error:  # what was asked for does not suit this fleet
+                raise HTTPException(409, str(error)) from None
 
     @router.get(RUNS)
     def list_runs() -> dict[str, Any]:
@@ -103,6 +103,16 @@ def _add_run_routes(router: APIRouter, runs: Runs) -> None:
         """Go on with a run that failed or was stopped."""
         with _told():
             return runs.resume(run_id).as_json()
+
+
+def _started(runs: Runs, body: RunRequest) -> dict[str, Any]:
+    if body.continuous and body.every_s is not None:
+        raise HTTPException(422, "every_s and continuous: give one of them")
+    if not (body.continuous or body.every_s is not None):
+        return runs.start(body.rounds, closed_form=body.closed_form).as_json()
+    if body.closed_form is not None:
+        raise HTTPException(422, "closed_form is of one run: no every_s, not continuous")
+    return runs.repeat(body.rounds, body.every_s).as_json()
 
 
 @contextmanager

@@ -71,6 +71,7 @@ class Authenticator:
     servers: frozenset[str]  # the names of this server in proofs
     moves_to: str = ""  # network.moves_to
     signs: Callable[[], bool] = lambda: False  # whether models are signed
+    hold_s: float = 0.0  # limits.hold_s
     _robots: tuple[Robot, ...] | None = None
     _refused: Seldom = field(default_factory=Seldom)
     _sessions: Seldom = field(default_factory=Seldom)
@@ -82,13 +83,7 @@ class Authenticator:
             proof = self._proven(request, path)
             self._admit_by_token(proof, request.headers)
             robot = self._admitted(proof)
-            more = {
-                "warning": self.seen.twins.words(robot.name),
-                "moves_to": self.moves_to,
-                "signs": self.signs(),
-            }
-            standing = self.offenses.standing(robot).model_copy(update=more)
-            request.state.standing = pack_standing(standing)
+            request.state.standing = self.standing(robot)
         except RefusedError as error:
             self.log_refusal(str(error))
             raise HTTPException(403, str(error)) from None
@@ -97,6 +92,16 @@ class Authenticator:
             raise HTTPException(503, "the server cannot read its register of robots") from None
         self.seen.see(robot.name)
         return robot
+
+    def standing(self, robot: Robot) -> str:
+        """Return what a robot is told of its standing now, packed."""
+        more = {
+            "warning": self.seen.twins.words(robot.name),
+            "moves_to": self.moves_to,
+            "signs": self.signs(),
+            "hold_s": self.hold_s,
+        }
+        return pack_standing(self.offenses.standing(robot).model_copy(update=more))
 
     def _proven(self, request: Request, path: str) -> Proof:
         """Return what a request proves; of a robot whose clock is off, tell its name."""
@@ -138,6 +143,12 @@ class Authenticator:
         if robots is not self._robots:  # revoked robots lose Flower's paths, too, and at once
             self.changed()
             self._robots = robots
+        robot = self.registered(line)
+        self._require_no_downgrade(robot, proof)
+        return robot
+
+    def registered(self, line: str) -> Robot:
+        """Return the robot with a key, as it is now; raises RefusedError, SettingsError."""
         robot = self.register.by_key(line)
         if robot is None:
             self.seen.wait(line)
@@ -149,7 +160,6 @@ class Authenticator:
             raise RefusedError(
                 f"robot {robot.name} is revoked ({robot.reason}); ask the operator of the server"
             )
-        self._require_no_downgrade(robot, proof)
         return robot
 
     def _require_no_downgrade(self, robot: Robot, proof: Proof) -> None:

@@ -7,11 +7,12 @@ import re
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cloud_server.state.settings import LimitSettings
+from cloud_server.web.at_once import AtOnce, TooManyError
 from cloud_server.web.buckets import Buckets, address_key
 from cloud_server.web.fleet_keys import KEY, FleetKeys
 from cloud_server.web.protocol import CUT
@@ -29,7 +30,8 @@ from cloud_server.web.transfers import (
 )
 from fleet_model.errors import RefusedError
 from fleet_model.protocol.proof import KEY_HEADER
-from fleet_model.protocol.routes import ROBOT
+from fleet_model.protocol.routes import HELLO, NEWS, REPLY, ROBOT
+from fleet_model.protocol.whole import MAX_WHOLE_REPLY_BYTES
 
 # Flower's fleet API as robots use it; robots are registered by the operator, never by themselves.
 FLEET = {
@@ -43,11 +45,14 @@ FLEET = {
 TRANSFERS = {"/v1/fleet/push-object", "/v1/fleet/pull-object"}
 # Our own routes check the robot's proof themselves, and say what is wrong with it.
 OWN = re.compile(re.escape(ROBOT) + r"(/[A-Za-z0-9][A-Za-z0-9_.-]*)+")
-ROBOT_BODY_BYTES = 0  # our own routes take no body
+# Our own routes take no body, but for one.
+ROBOT_BODY_BYTES = {ROBOT + REPLY: MAX_WHOLE_REPLY_BYTES}
 # How the names of headers begin that say who asks, for what, and how long the body is.
 DECIDING = (
     b"authorization", b"content-", b"flwr-", b"host", b"transfer-encoding", b"x-robot-",
 )  # fmt: skip
+FIRST = ROBOT + HELLO  # of a session
+HELD = ROBOT + NEWS  # it would have its turn for as long as it waits
 REFUSALS = {400, 401, 403, 405, 413, 415}  # answers that a robot with a good proof does not get
 # So many seconds' worth of refusals at once: a site whose robots are not yet admitted.
 BURST_S = 60.0
@@ -67,6 +72,7 @@ class Bounds:
     spool: Path  # a directory on disk, not in memory, for bodies of megabytes
     busy: Callable[[], bool] = lambda: False  # transfers wait while it is true
     clock: Callable[[], float] = time.monotonic
+    at_once: AtOnce = field(default_factory=AtOnce)
 
 
 class Guard:
@@ -92,6 +98,7 @@ class Guard:
         self._refusals = Buckets(limits.refusals_per_s, BURST_S * limits.refusals_per_s)
         self._trusted: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         self._turns = Turns(bounds.spool, bounds.busy)
+        self._at_once = bounds.at_once
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is allowed."""
@@ -121,8 +128,25 @@ class Guard:
             await receive_whole(receive, body, self._bounds.limits.slow_s)
             if scope["path"] in TRANSFERS or body.size > LARGE_BYTES:
                 await self._turns.run(self._app, scope, body, receive, send)
+                return
+            again = replay(await body.read(), receive)
+            if visit.operator or scope["path"] == HELD:
+                await self._app(scope, again, send)
             else:
-                await self._app(scope, replay(await body.read(), receive), send)
+                await self._in_turn(scope, again, send)
+
+    async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the app in a turn, which ends when the answer begins: its peer may read slowly."""
+        try:
+            async with self._at_once.turn(last=scope["path"] == FIRST) as end:
+
+                async def answered(message: Message) -> None:
+                    end()
+                    await send(message)
+
+                await self._app(scope, receive, answered)
+        except TooManyError:
+            await _refuse(send, BUSY)
 
     def _visit(self, scope: Scope) -> "_Visit":
         headers = dict(scope["headers"])
@@ -145,7 +169,7 @@ class Guard:
         size = _body_bytes(visit.headers)
         longest = self._max_body
         if OWN.fullmatch(scope["path"]) and not visit.operator:
-            longest = ROBOT_BODY_BYTES
+            longest = ROBOT_BODY_BYTES.get(scope["path"], 0)
         if size is None or size > longest:
             return _Refusal(413, f"send at most {longest} bytes, not chunked")
         if scope["path"] in FLEET:
@@ -208,6 +232,7 @@ class _Refusal:
 
 
 ALIVE = _Refusal(200, "alive")
+BUSY = _Refusal(503, "more robots begin at once than this server can answer; come again later", 5.0)
 
 
 def _malformed(headers: Iterable[tuple[bytes, bytes]]) -> _Refusal | None:

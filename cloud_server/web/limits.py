@@ -37,9 +37,14 @@ NOISE = ("Invalid HTTP request", "Unsupported upgrade", "No supported WebSocket"
 class BoundedServer(uvicorn.Server):
     """uvicorn on sockets that count their connections."""
 
-    def __init__(self, config: uvicorn.Config, bind: Callable[[], list[socket.socket]]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        bind: Callable[[], list[socket.socket]],
+        leaving: Callable[[], object] = lambda: None,
+    ) -> None:
         super().__init__(config)
-        self._bind = bind
+        self._bind, self._leaving = bind, leaving
         self._fed_s = 0.0  # monotonic
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -63,6 +68,7 @@ class BoundedServer(uvicorn.Server):
         """
         super().handle_exit(sig, frame)
         notify("STOPPING=1")
+        self._leaving()
         leaving = threading.Timer(LEAVE_S, _leave)
         leaving.daemon = True
         leaving.start()
@@ -79,9 +85,17 @@ def _leave() -> None:
 
 
 def bounded_server(
-    app: Any, network: NetworkSettings, limits: LimitSettings, certificate: Path, key: Path
+    app: Any,
+    network: NetworkSettings,
+    limits: LimitSettings,
+    certificate: Path,
+    key: Path,
+    leaving: Callable[[], object] = lambda: None,
 ) -> BoundedServer:
-    """Return the server of `app` over TLS; raises SettingsError if it cannot with these files."""
+    """Return the server of `app` over TLS; raises SettingsError if it cannot with these files.
+
+    `leaving` is called when its end begins: it lets go of requests that are held.
+    """
     _silence_noise()
     raise_file_limit(limits.max_connections)
     keep_memory_flat()
@@ -102,7 +116,7 @@ def bounded_server(
         timeout_keep_alive=75,  # longer than an idle robot's poll: no new TLS handshake each
     )
     config.load()  # here and not once it serves: nothing has been bound or announced yet
-    return BoundedServer(config, lambda: listen(network.host, network.port, limits))
+    return BoundedServer(config, lambda: listen(network.host, network.port, limits), leaving)
 
 
 def keep_memory_flat() -> None:

@@ -19,8 +19,9 @@ GOODBYE_S = 10.0  # for the last bytes of an answer and the peer's "close notify
 # The operator's commands come from this machine: strangers who use up max_connections must not lock
 # them out. "::/64" is where ::1 is.
 OPERATORS = ("127.0.0.1", "::/64")
-# A connection. asyncio takes 256 kB, which are most of what an idle robot costs.
-TLS_BUFFER_BYTES = 64 << 10
+# A connection: as much as one record of TLS holds. asyncio takes 256 kB and writes zeros to all of
+# them, which are most of what an idle robot costs.
+TLS_BUFFER_BYTES = 16 << 10
 MAX_REFUSED_AT_ONCE = 100  # then the event loop does something else first
 
 

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from cloud_server.flower.flower_state import FlowerState
 from cloud_server.flower.object_trees import listed, message_id
@@ -42,15 +42,9 @@ INTERNALS = (  # as in edge_agent/link/flower_connection.py, for the contract te
 class Ownership:
     """ASGI middleware directly around Flower's handlers: the signature has been checked."""
 
-    def __init__(
-        self,
-        app: Any,
-        state: Any,
-        bound: Callable[[], ReplyBound],
-        refused: Callable[[int, Why], None],
-    ) -> None:
+    def __init__(self, app: Any, records: "Records") -> None:
         self._app = app
-        self._records = Records(state, bound, refused)
+        self._records = records
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Refuse what belongs to another robot with 403."""
@@ -67,8 +61,8 @@ class Ownership:
 
 def add_ownership(
     app: Any, bound: Callable[[], ReplyBound], refused: Callable[[int, Why], None]
-) -> None:
-    """Put the check around Flower's handlers, inside everything that Flower does before.
+) -> "Records":
+    """Put the check around Flower's handlers, inside everything that Flower does before; return it.
 
     A reply beyond `bound`, in all its requests, is cut off: it would fill the database, the disk,
     and then memory, before anybody could judge it. `refused` is told the node id of whoever sends
@@ -76,8 +70,9 @@ def add_ownership(
     """
     from starlette.middleware import Middleware
 
-    state = app.state.linkstate_factory.state()
-    app.user_middleware.append(Middleware(Ownership, state=state, bound=bound, refused=refused))
+    records = Records(app.state.linkstate_factory.state(), bound, refused)
+    app.user_middleware.append(Middleware(Ownership, records=records))
+    return records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +118,12 @@ class Records:
         """Raise RefusedError if a request of the fleet API touches what is not its node's."""
         self._checks[type(request).__name__](request, request.node.node_id)
 
-    def _require_own_reply(self, request: Any, node_id: int) -> None:
+    def require_own_whole(self, request: Any) -> None:
+        """Raise RefusedError if a reply that came whole is not its node's; it registers nothing."""
+        self._require_own_message_id(request, request.node.node_id)
+        self._note_reply(request, request.node.node_id)
+
+    def _require_own_message_id(self, request: Any, node_id: int) -> None:
         replies, trees = request.messages_list, request.message_object_trees
         if len(replies) != 1 or len(trees) != 1:
             raise RefusedError("expected one reply with its objects")
@@ -135,10 +135,24 @@ class Records:
         metadata = replies[0].metadata
         if metadata.src_node_id != node_id or trees[0].object_id != metadata.message_id:
             raise RefusedError("a robot speaks for itself only")
-        tree = listed(trees[0])
-        if metadata.message_id != message_id(replies[0], trees[0]) or self._holds_a_message(tree):
-            self._refused(node_id, "misnamed")
-            raise RefusedError("an object of a reply is another's, or is not named by its content")
+        if metadata.message_id != message_id(replies[0], trees[0]):
+            self._refuse_name(node_id)
+
+    def _refuse_name(self, node_id: int) -> NoReturn:
+        self._refused(node_id, "misnamed")
+        raise RefusedError("an object of a reply is another's, or is not named by its content")
+
+    def _require_own_reply(self, request: Any, node_id: int) -> None:
+        self._require_own_message_id(request, node_id)
+        tree = listed(request.message_object_trees[0])
+        if self._holds_a_message(tree):
+            self._refuse_name(node_id)
+        self._note_reply(request, node_id)
+        self._messages.claim(tree)
+        request.message_object_trees[0].CopyFrom(tree)  # so Flower registers it
+
+    def _note_reply(self, request: Any, node_id: int) -> None:
+        metadata = request.messages_list[0].metadata
         asked, reply = metadata.reply_to_message_id, metadata.message_id
         question = self._question(asked, node_id)
         # Not known (any more): Flower says so itself, but stores nothing that is no reply.
@@ -148,8 +162,6 @@ class Records:
             why = self._why_refused(hash((node_id, asked)), reply, question or GONE)
         if why:
             self._refused(node_id, why)
-        self._messages.claim(tree)
-        trees[0].CopyFrom(tree)  # so Flower registers it
 
     def _holds_a_message(self, tree: Any) -> bool:
         """Whether a message is among the parts of a reply; what the server asks may be.

@@ -45,17 +45,31 @@ class ReplyBound:
             raise RefusedError(f"a reply whose objects are nested more than {DEPTH} deep")
 
 
-def bound_of(tensor_bytes: list[int], max_reply_bytes: int) -> ReplyBound:
-    """Return the bound for a model whose trained tensors have these bytes."""
-    objects = sum(2 + size // CHUNK_BYTES for size in tensor_bytes)
-    content_bytes = 2 * SLACK * sum(tensor_bytes) + SMALL_BYTES
+def bound_of(tensor_bytes: list[int], max_reply_bytes: int, sums_bytes: int = 0) -> ReplyBound:
+    """Return the bound for a model whose trained tensors have these bytes.
+
+    Args:
+        tensor_bytes: of each trained tensor.
+        max_reply_bytes: of any reply.
+        sums_bytes: of the largest tensor of sums of features, if they are asked for exactly.
+    """
+    objects = sum(2 + size // CHUNK_BYTES for size in tensor_bytes) + 2 * sums_bytes // CHUNK_BYTES
+    content_bytes = max(2 * SLACK * sum(tensor_bytes), 3 * sums_bytes) + SMALL_BYTES
     return ReplyBound(
         objects=SLACK * objects + FEW_OBJECTS, content_bytes=min(max_reply_bytes, content_bytes)
     )
 
 
-def model_bound(server_dir: ServerDirectory, max_reply_bytes: int) -> Callable[[], ReplyBound]:
-    """Return what tells the bound for the model that is trained now: it may gain labels."""
+def model_bound(
+    server_dir: ServerDirectory, max_reply_bytes: int, *, exact_sums: bool = False
+) -> Callable[[], ReplyBound]:
+    """Return what tells the bound for the model that is trained now: it may gain labels.
+
+    Args:
+        server_dir: of the model.
+        max_reply_bytes: of any reply.
+        exact_sums: whether robots may be asked for the whole scatter of their features.
+    """
     file, known = server_dir.model / TRAINER, dict[tuple[int, int], ReplyBound]()
 
     def bound() -> ReplyBound:
@@ -65,7 +79,9 @@ def model_bound(server_dir: ServerDirectory, max_reply_bytes: int) -> Callable[[
             spec = parse_trainer(file.read_bytes())
             sizes = [4 * math.prod(tensor.shape) for tensor in spec.tensors.values()]
             known.clear()
-            known[key] = bound_of(sizes, max_reply_bytes)
+            widths = [tensor.shape[0] for tensor in spec.tensors.values() if tensor.shape[1:]]
+            widest = max(widths, default=0) if exact_sums else 0
+            known[key] = bound_of(sizes, max_reply_bytes, 2 * widest * (widest + 1))
         return known[key]
 
     def last() -> ReplyBound:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from edge_agent.agent.participation import Participation
 from edge_agent.agent.pulse import Pulse
 from edge_agent.agent.report import Reporter
-from edge_agent.agent.status import StatusFile
+from edge_agent.agent.status import StatusFile, nothing_offered
 from edge_agent.link.addresses import Addresses
 from edge_agent.link.elsewhere import open_elsewhere
+from edge_agent.link.news import LOOK_S, News
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.link.signed_models import SignedModels
 from edge_agent.models.deploy import Models
@@ -33,7 +34,6 @@ from fleet_model.errors import (
     StorageError,
     TrustError,
 )
-from fleet_model.litert.runtime import read_choice
 from fleet_model.memory import give_back
 
 if TYPE_CHECKING:
@@ -66,10 +66,12 @@ class Agent:
         self._reporter = Reporter(settings)
         self._participation: Participation | None = None
         self._stop = threading.Event()
+        self._news = News(self._store, asks_here=server.superlink is None)
         self._installer = Installer(settings, self._models, self._stop, self._make_room)
         self._failures, self._refusals = Backoff(), Backoff(MOST_REFUSED_S)
         self._install_backoff = Backoff()
         self._look_at = 0.0  # monotonic: no look at the newest model before
+        self._told = self._store.standing.told  # at the last step
         self._fetched = 0  # bytes of tries that came to nothing
         self._is_waiting = False  # since a failure no step has worked
         self.pulse = Pulse(self._progress)
@@ -77,6 +79,7 @@ class Agent:
     def stop(self) -> None:
         """Ask `run` to return soon; a training that is under way is cancelled."""
         self._stop.set()
+        self._news.wake()
         if self._participation is not None:
             self._participation.cancel()
 
@@ -93,14 +96,14 @@ class Agent:
             self._look_at_models()
             if self._settings.training.enabled and self._settings.examples.wanted:
                 self._participation = Participation(
-                    self._settings, self._models, self._store, self._file, self.pulse
+                    self._settings, self._models, self._store, self._file, self.pulse, self._news
                 )
                 self._participation.start()
             notify("READY=1")  # without the network, too: what it waits for is no failure
             self._until_done(self._hello)
             while not self._stop.is_set():
                 self._until_done(self._step)
-                self._rest(self._pause_s())
+                self._rest_for_news()
         except FleetError as error:
             reason = str(error)
             raise
@@ -140,12 +143,7 @@ class Agent:
     def _of_another_channel(self) -> str:
         """Return what is in use while the followed channel has nothing, "" otherwise."""
         version = self._file.status.active_version
-        if self._active is not None:
-            return ""
-        channel = self._settings.server.channel
-        if version is None:
-            return f"nothing is published on channel {channel}: see server.channel in agent.toml"
-        return f"nothing from channel {channel} yet; version {version} of another one stays in use"
+        return nothing_offered(self._settings.server.channel, version) if not self._active else ""
 
     def _hello(self) -> None:
         """Begin a session; it ends what the server still holds of an older one of this robot.
@@ -158,6 +156,8 @@ class Agent:
         except RefusedError:
             self._leave_fleet()  # else its heartbeats would continue, to be refused, too
             raise
+        if self._participation is not None:
+            self._participation.session_ended()
         status.server = self._store.address
         status.models_site = self._site.get()
         log.info("the server knows this robot as %s, site %s", status.name, status.site)
@@ -168,6 +168,9 @@ class Agent:
 
     def _step(self) -> None:
         """Do what there is to do now."""
+        told, self._told = self._told, self._store.standing.told
+        if self._news.take() or told != self._told:
+            self._look_at = 0.0
         self._follow_models()
         if self._participation is not None:
             if self._store.standing.state == "approved":
@@ -185,23 +188,21 @@ class Agent:
         """Install what is new; what cannot be installed is tried again, less and less often."""
         if time.monotonic() < self._look_at:
             return
-        self._look_at = time.monotonic() + self._settings.poll.idle_s  # also during a run
+        self._look_at = time.monotonic() + self._news.look_s(self._settings.poll.idle_s)
         before, status = self._store.bytes_down, self._file.status
         try:
             if self._active_name != self._models.active_name:
                 self._find_active()
-            self._tell_trial()
+            self._file.tell_models(self._installer.last, self._models.current)
             status.models_site = self._site.get()
-            report = self._reporter.packed(status, self._store.standing.protocol)
-            offer = self._store.latest(self._settings.server.channel, report)
+            offer = self._store.latest(self._settings.server.channel, self._report())
             self._tell_signatures()
             self._file.update_standing(self._store.standing)
             if self._addresses.announce(self._store.standing.moves_to) and self._has_moved():
                 self._hello()
             if offer is None or offer == self._active:
                 self._file.set_not_installed(self._of_another_channel())
-                self._installer.review_runtime()
-                self._tell_runtime()
+                self._review()
                 return
             refused = self._installer.follow(self._store, offer)
         except StoppedError:
@@ -212,8 +213,8 @@ class Agent:
             return
         received, self._fetched = self._fetched + self._store.bytes_down - before, 0
         self._install_backoff.reset()
-        self._tell_trial()
         if refused:
+            self._file.tell_models(self._installer.last, self._models.current)
             self._file.set_not_installed(refused)
             return
         version = offer.manifest.version
@@ -222,13 +223,22 @@ class Agent:
         status.publishes.append({"version": version, "bytes_down": received})
         self._activate(offer)  # after it: whoever reads that it is active also reads what it cost
         status.not_installed = ""
-        self._tell_runtime()
+        self._file.tell_models(self._installer.last, self._models.current)
         self._file.set_state("idle")
         give_back()
+
+    def _review(self) -> None:
+        """Choose again what runs the active model, where that is due."""
+        trained = self._participation.trained_at if self._participation else None
+        self._installer.review_runtime()
+        if self._active is not None:
+            self._installer.review_personal(self._store, self._active, trained)
+        self._file.tell_models(self._installer.last, self._models.current)
 
     def _put_off(self, error: FleetError) -> None:
         log.error("the newest model is not installed: %s", error)
         self._tell_signatures()
+        self._file.tell_models(self._installer.last, self._models.current)
         self._file.update_standing(self._store.standing)  # the server has answered all the same
         self._file.set_not_installed(str(error))
         self._look_at = time.monotonic() + self._install_backoff.next_s()
@@ -238,23 +248,7 @@ class Agent:
         before = self._file.status.signatures
         where = {"channel": self._settings.server.channel, "site": self._signed.site.get()}
         now = {**before, **self._signed.state(), **where, "from": self._store.models_from}
-        if now != before:
-            self._file.status.signatures = now
-            self._file.write()
-
-    def _tell_trial(self) -> None:
-        last = self._installer.last
-        trial = last.model_dump(exclude_defaults=True) if last else None
-        if trial != self._file.status.trial:
-            self._file.status.trial = trial
-            self._file.write()
-
-    def _tell_runtime(self) -> None:
-        choice = read_choice(self._models.current)
-        runtime = choice.model_dump() if choice else None
-        if runtime != self._file.status.runtime:
-            self._file.status.runtime = runtime
-            self._file.write()
+        self._file.tell(signatures=now)
 
     def _until_done(self, action: Callable[[], None]) -> None:
         """Do it until it works or the agent stops; wait longer each time, with jitter.
@@ -314,6 +308,26 @@ class Agent:
         self.pulse.expect(seconds)
         self._stop.wait(seconds)
 
+    def _rest_for_news(self) -> None:
+        """Wait until there is something to do: for so long, or until the server has news."""
+        if not self._news.holds:
+            part = self._participation if self._store.standing.state == "approved" else None
+            self._rest(part.pause_s if part else self._settings.poll.idle_s)
+            return
+        self.pulse.expect(LOOK_S)
+        self._news.rest(self._report, self._settings.poll.idle_s, self._has_work)
+
+    def _report(self) -> str:
+        return self._reporter.packed(self._file.status, self._store.standing.protocol)
+
+    def _has_work(self) -> bool:
+        """Whether there is something to do that the server does not know of."""
+        if self._installer.has_news or self._reporter.has_news(self._file.status):
+            self._look_at = 0.0
+        if self._active_name != self._models.active_name:
+            self._look_at = 0.0
+        return time.monotonic() >= self._look_at or self._stop.is_set()
+
     def _progress(self) -> tuple[int, int]:
         objects = self._participation.objects if self._participation else 0
         return self._store.bytes_down, objects
@@ -326,13 +340,9 @@ class Agent:
         if self._participation is not None:
             self._participation.leave_fleet()
 
-    def _pause_s(self) -> float:
-        if self._participation is None or self._store.standing.state != "approved":
-            return self._settings.poll.idle_s
-        return self._participation.pause_s
-
     def _close(self, reason: str) -> None:
-        for part in (self._participation, self._installer, self._store, self._file.memory):
+        parts = (self._news, self._participation, self._installer, self._store, self._file.memory)
+        for part in parts:
             if part is not None:
                 part.close()
         self._file.set_state("stopped", reason)

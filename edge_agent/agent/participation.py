@@ -7,6 +7,7 @@ from edge_agent.agent.neighbor import yielding
 from edge_agent.agent.pulse import Pulse
 from edge_agent.agent.status import StatusFile
 from edge_agent.examples.spool.watch import SpoolWatch
+from edge_agent.link.news import News, WholeMessages
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.models.deploy import Models
 from edge_agent.robot.pause import pause_reason
@@ -14,7 +15,7 @@ from edge_agent.robot.settings import AgentSettings
 from edge_agent.robot.train_when import Gate
 from fleet_model.errors import BusyError, FrameError, SettingsError, one_line
 from fleet_model.memory import give_back
-from fleet_model.types import EVALUATE, TRAIN
+from fleet_model.types import EVALUATE, SUMS, TRAIN
 
 if TYPE_CHECKING:  # each loads Flower: only robots that train need it
     from edge_agent.link.flower_connection import FleetConnection
@@ -32,6 +33,7 @@ class Participation:
         store: HttpsStore,
         status: StatusFile,
         pulse: Pulse,
+        news: News,
     ) -> None:
         """Find out whether this robot can train; nothing is started yet.
 
@@ -54,9 +56,13 @@ class Participation:
         self._settings, self._store, self._file = settings, store, status
         self._pulse, self._gate = pulse, Gate(settings.train_when)
         self._cause = ""  # all that is known of a failure; the server is told less
+        self.trained_at: float | None = None  # monotonic, end of the last training
         self._process = TrainingProcess(environment, idle_s=training.idle_s)
-        self._training = LocalTraining(settings, models, store, self._process.fit)
-        self._client = FleetClient(self._connect, self._work, settings.poll, self._server_now)
+        self._training = LocalTraining(settings, models, store, self._process.fit, self._counted)
+        self._news = news
+        self._client = FleetClient(
+            self._connect, self._work, settings.poll, self._server_now, news.spares
+        )
         self._spool = SpoolWatch(settings, status.count_ingest) if settings.examples.spool else None
 
     def start(self) -> None:
@@ -81,8 +87,11 @@ class Participation:
 
     def step(self) -> None:
         """Answer one message if there is one; raises as FleetClient.step does."""
+        if not self._news.question and not self._client.goes_on:
+            return
         rounds = self._file.status.rounds
         if not self._client.step():
+            self._news.fetched()
             return
         failure = self._client.last_failure
         self._file.set_failure(failure and (self._cause or failure))
@@ -90,6 +99,10 @@ class Participation:
             rounds[-1]["bytes_up"], rounds[-1]["bytes_down"] = self._client.last_traffic
         self._file.set_state("idle")
         give_back()
+
+    def session_ended(self) -> None:
+        """The server has ended this robot's session: the next step comes online again."""
+        self._client.session_ended()
 
     def leave_fleet(self) -> None:
         """Leave the fleet; the next step joins it again."""
@@ -119,7 +132,13 @@ class Participation:
 
         link = self._settings.server
         address = link.superlink or self._store.address
-        return FleetConnection(address, link.ca.read_bytes(), self._store.key)
+        whole = None if link.superlink else WholeMessages(self._store)
+        return FleetConnection(address, link.ca.read_bytes(), self._store.key, whole)
+
+    def _counted(self) -> tuple[str, int]:
+        """Ask the server which update of this robot it has folded in last."""
+        self._store.whoami()
+        return self._store.standing.counted_run, self._store.standing.counted_version
 
     def _server_now(self) -> float:
         return time.time() + self._store.server_ahead_s
@@ -145,11 +164,14 @@ class Participation:
             memory.look(idle=False)
             memory.busy(False)
             self._file.set_state("idle")
+        version, count, metrics = update.base_version, update.num_examples, dict(update.metrics)
         if update.kind == EVALUATE:
-            version, metrics = update.base_version, dict(update.metrics)
-            status.evaluation = {"version": version, "num_examples": update.num_examples, **metrics}
+            status.evaluation = {"version": version, "num_examples": count, **metrics}
+        elif update.kind == SUMS:
+            status.sums = {"version": version, "num_examples": count, **metrics}
         elif update.kind == TRAIN:
             self._remember(request, update, time.monotonic() - begin, fetched)
+            self.trained_at = time.monotonic()
         return update
 
     def _remember(
@@ -166,6 +188,7 @@ class Participation:
                 "seconds": round(seconds, 3),
                 "trainer_bytes": self._store.bytes_down - fetched,
                 "metrics": dict(update.metrics),
+                "codec": update.codec,
             }
         )
         self._file.set_state("idle")

@@ -35,10 +35,16 @@ class Reporter:
         self._settings = settings
         self._gate = Gate(settings.train_when)
         self._complaint = ""
+        self._told = RobotReport()
+
+    def has_news(self, status: Status) -> bool:
+        """Whether a report would say something else than the last one; free disk is no news."""
+        return _without_disk(self._gather(status)) != self._told
 
     def packed(self, status: Status, server_protocol: int = FIRST_PROTOCOL) -> str:
         """Return the report of this moment as it travels to a server of that protocol."""
         report = self._gather(status)
+        self._told = _without_disk(report)
         if server_protocol == FIRST_PROTOCOL:  # it would refuse the whole report
             newer = {"not_installed": "", "trial": None, "models_site": ""}
             report = report.model_copy(update=newer)
@@ -89,6 +95,10 @@ class Reporter:
         if text != self._complaint:
             self._complaint = text
             log.warning("%s", text)
+
+
+def _without_disk(report: RobotReport) -> RobotReport:
+    return report.model_copy(update={"free_disk_mb": None})
 
 
 def _words(reason: str) -> str:

@@ -1,15 +1,18 @@
 """Run the agent as a service: until SIGTERM or Ctrl-C, and then end in time."""
 
+import faulthandler
 import fcntl
 import logging
 import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from edge_agent.agent.agent import Agent
 from edge_agent.examples.source import require_source
@@ -20,6 +23,7 @@ from fleet_model.durable import remove_asides
 from fleet_model.errors import SettingsError
 
 GRACE_S = 1.2  # from SIGTERM to the end, whatever the network does
+HANGS_S = 20.0  # after that not even the main thread has come to its end
 ALIVE_S = 30.0  # between two signs of life in a file
 LOCK = ".run.lock"  # in the state directory
 log = logging.getLogger(__name__)
@@ -88,14 +92,35 @@ def _run_until_signal(agent: Agent, alive: Path | None = None) -> None:
     ended.add_done_callback(lambda _: wake.put(None))
     threading.Thread(target=_run_into, args=(ended, agent), name="agent", daemon=True).start()
     _wait_and_feed(wake, agent, alive)
-    agent.stop()
-    notify("STOPPING=1")
-    if wait([ended], GRACE_S).done:
-        ended.result()
-    else:
-        agent.abandon()
-        logging.shutdown()
-        os._exit(0)  # Python's own end may wait for what the hanging thread holds
+    with _ending():
+        agent.stop()
+        notify("STOPPING=1")
+        if wait([ended], GRACE_S).done:
+            ended.result()
+        else:
+            agent.abandon()
+            leave()
+
+
+def leave() -> NoReturn:
+    """End the process at once: everything on disk is whole at any moment.
+
+    Python's own end may wait for what a hanging thread holds, and ends threads inside of libraries.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """Let a thread that needs nothing of Python end a process that hangs here, and say where."""
+    if sys.stderr is sys.__stderr__:  # else nobody could read it
+        faulthandler.dump_traceback_later(HANGS_S, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _wait_and_feed(wake: "queue.SimpleQueue[None]", agent: Agent, alive: Path | None) -> None:

@@ -13,9 +13,12 @@ from edge_agent.robot.memory import MemoryWatch
 from fleet_model.command_line.systemd import notify
 from fleet_model.durable import write_durably
 from fleet_model.errors import SettingsError, one_line
+from fleet_model.litert.runtime import read_choice
 from fleet_model.memory import framework_loaded
+from fleet_model.personal.choice import read_personal
 from fleet_model.protocol.proof import utc_now
 from fleet_model.protocol.report import Standing
+from fleet_model.protocol.trial import TrialOutcome
 
 FILE = "status.json"
 LAST_ERROR = ("last_error", "last_error_at", "last_error_state")
@@ -43,6 +46,7 @@ class Status:
     not_installed: str = ""  # why the newest model is not the active one
     trial: dict[str, Any] | None = None  # TrialOutcome of the model that was tried last
     runtime: dict[str, Any] | None = None  # RuntimeChoice of the active model
+    personal: dict[str, Any] | None = None  # PersonalChoice of the active model; never sent
     signatures: dict[str, Any] = field(default_factory=dict)  # Agent._tell_signatures has it
     framework_loaded: bool = False  # in the agent or its training process, ever
     idle_mb: float = 0.0  # summed PSS of the process tree
@@ -55,6 +59,7 @@ class Status:
     server: str = ""  # where it answered last; may be another address than in agent.toml
     warning: str = ""  # what the server says that a person has to mend here
     evaluation: dict[str, Any] = field(default_factory=dict)  # what the last one measured
+    sums: dict[str, Any] = field(default_factory=dict)  # what was told of features last
     rounds: list[dict[str, Any]] = field(default_factory=list)
     publishes: list[dict[str, Any]] = field(default_factory=list)
     ingest: dict[str, Any] = field(default_factory=dict)  # see examples/spool/ledger.py
@@ -62,6 +67,13 @@ class Status:
     def moved(self) -> str:
         """Return what to tell of a robot that the server has moved to another site; "" if not."""
         return tell_moved(self.site, self.models_site)
+
+
+def nothing_offered(channel: str, version: int | None) -> str:
+    """Return what to tell of a channel that offers nothing while a version is in use, or none."""
+    if version is None:
+        return f"nothing is published on channel {channel}: see server.channel in agent.toml"
+    return f"nothing from channel {channel} yet; version {version} of another one stays in use"
 
 
 def tell_moved(site: str, models_site: str) -> str:
@@ -139,6 +151,23 @@ class StatusFile:
         if reason != self.status.not_installed:
             self.status.not_installed = reason
             self._remember(reason)
+            self.write()
+
+    def tell_models(self, last: TrialOutcome | None, active: Path) -> None:
+        """Write what became of the model that was tried last, and what runs the active one."""
+        choice, own = read_choice(active), read_personal(active)
+        self.tell(
+            trial=last.model_dump(exclude_defaults=True) if last else None,
+            runtime=choice.model_dump() if choice else None,
+            personal=own.model_dump(mode="json") if own else None,
+        )
+
+    def tell(self, **values: Any) -> None:
+        """Write fields of the status, if one of them is another than before."""
+        changed = [name for name, value in values.items() if getattr(self.status, name) != value]
+        for name in changed:
+            setattr(self.status, name, values[name])
+        if changed:
             self.write()
 
     def set_failure(self, reason: str) -> None:

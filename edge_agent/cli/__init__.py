@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +10,14 @@ import typer
 from edge_agent.cli.frame_commands import LABELS, Json, extract
 from edge_agent.cli.inspect_command import inspect
 from edge_agent.cli.k8s_command import k8s_controller
+from edge_agent.cli.label_command import label
 from edge_agent.cli.options import CONFIG, Config
+from edge_agent.cli.predict_command import predict
 from edge_agent.cli.serve_command import serve
 from edge_agent.cli.status_lines import status_lines
-from edge_agent.data.frames.source import is_live, source_path
+from edge_agent.data.frames.source import is_live
 from fleet_model.command_line.app import make_app, run_app, show_findings
-from fleet_model.errors import BundleError, LossError, SettingsError
+from fleet_model.errors import SettingsError
 
 if TYPE_CHECKING:
     from edge_agent.models.install import Installer
@@ -28,7 +29,9 @@ app = make_app(
 )
 app.command()(extract)
 app.command()(inspect)
+app.command()(predict)
 app.command()(serve)
+app.command()(label)
 app.command()(k8s_controller)
 
 
@@ -89,7 +92,8 @@ def enroll(
     )
     line = make(kit, directory, settings, train=train, name=name, models=place)
     config = load_settings(directory / "agent.toml", {})
-    found = look_at_examples(config, labels_of_kit(kit)) if train else []
+    labels, boxes = labels_of_kit(kit)
+    found = look_at_examples(config, labels, boxes=boxes) if train else []
     if json_output:
         told = {"public_key": line, "fingerprint": fingerprint(line)}
         typer.echo(json.dumps({**told, "findings": [one.as_json() for one in found]}))
@@ -123,7 +127,8 @@ def doctor(
     from edge_agent.cli.doctor import examine, labels_of_kit
     from edge_agent.robot.settings import load_settings
 
-    found = examine(load_settings(config), labels_of_kit(kit) if kit else ())
+    labels, boxes = labels_of_kit(kit) if kit else ((), False)
+    found = examine(load_settings(config), labels, boxes=boxes)
     show_findings(found, json_output=json_output)
     if any(one.state == "fail" for one in found):
         raise typer.Exit(1)
@@ -141,12 +146,13 @@ def run(
 
     If the server is away or does not know this robot yet, the agent waits: see `edge-agent status`.
     """
-    from edge_agent.agent.service import serve
+    from edge_agent.agent.service import leave, serve
     from edge_agent.robot.logs import log_to_stderr
     from edge_agent.robot.settings import load_settings
 
     log_to_stderr()
     serve(load_settings(config), alive)
+    leave()
 
 
 @app.command()
@@ -176,6 +182,7 @@ def resume(config: Config = CONFIG) -> None:
 def status(config: Config = CONFIG, json_output: Json = False) -> None:
     """Show what the agent on this robot last did, and what the server thinks of it."""
     from edge_agent.agent.status import read_status
+    from edge_agent.labeling.answer import FOLDER, read_answers, told
     from edge_agent.models.trials import TrialFile
     from edge_agent.robot.pause import pause_reason
     from edge_agent.robot.settings import load_settings, settings_file
@@ -187,6 +194,7 @@ def status(config: Config = CONFIG, json_output: Json = False) -> None:
         answer["paused"] = paused
         tried = TrialFile(settings.state / "models").read().last  # also of a robot that stopped
         answer["trial"] = tried.model_dump(exclude_defaults=True) if tried else None
+        answer["labels"] = told(read_answers(settings.state / FOLDER))
     if json_output:
         typer.echo(json.dumps(answer))
         return
@@ -244,89 +252,6 @@ def _installer(config: Path) -> "Installer":
     settings = load_settings(config)
     models = Models(settings.state / "models", settings.server.channel)
     return Installer(settings, models, Event())
-
-
-@app.command()
-def predict(
-    path: Annotated[
-        Path | None,
-        typer.Argument(
-            parser=source_path,
-            metavar="[PATH]",
-            help="images, a data set, a bag, video, ros:/topic, rtsp://host/stream or /dev/video0; "
-            "default: this robot's own examples",
-        ),
-    ] = None,
-    config: Config = CONFIG,
-    bundle: Annotated[
-        Path | None, typer.Option(help="bundle directory; default: the active one")
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="fp32 or int8; default: the settings' own")
-    ] = None,
-    topic: Annotated[str, typer.Option(help="camera topic; empty: the only one")] = "",
-    label_topic: Annotated[
-        str,
-        typer.Option(
-            *LABELS,
-            help="true labels: a topic of the bag, a CSV, or a data set; default: as in agent.toml",
-        ),
-    ] = "",
-    csv: Annotated[Path | None, typer.Option(help="write the CSV here, not to stdout")] = None,
-    annotate: Annotated[
-        Path | None, typer.Option(help="write images with the prediction drawn in here")
-    ] = None,
-    confusion: Annotated[
-        Path | None, typer.Option(help="write the confusion matrix here (PNG; needs labels)")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="stop after this many frames")] = None,
-    json_output: Json = False,
-) -> None:
-    """Run the active model on your own images or bags: CSV, JSON, annotated images, metrics.
-
-    Example: edge-agent predict photos/ --config robot/agent.toml --annotate out/
-    """
-    from edge_agent.models.predict import PredictOptions, open_bundle, run_predict
-    from fleet_model.following import FollowingEngine
-
-    # What is live runs for long: a new model takes over. All else stays with one version.
-    follows = bundle is None and path is not None and is_live(path)
-    source, usual_labels = None, ""
-    if bundle is None or path is None:
-        from edge_agent.examples.source import source_of
-        from edge_agent.robot.settings import load_settings
-
-        settings = load_settings(config)
-        source, usual_labels = source_of(settings, read_only=True), settings.examples.label_topic
-    if bundle is None:
-        from edge_agent.models.deploy import Models
-
-        bundle = Models(settings.state / "models").current
-        if not bundle.exists():
-            raise BundleError(
-                "no model is installed yet: let `edge-agent run` fetch one, or --bundle"
-            )
-        bundle = settings.state / "models" / "current" if follows else bundle.resolve()
-        precision = precision or settings.engine.precision
-    options = PredictOptions(
-        path=path,
-        source=source,
-        bundle=bundle,
-        precision=precision or "fp32",
-        topic=topic,
-        label_topic=label_topic,
-        usual_labels=usual_labels,
-        json=json_output,
-        csv_file=csv,
-        annotate=annotate,
-        confusion=confusion,
-        limit=limit,
-    )
-    summary = run_predict(options, sys.stdout, FollowingEngine if follows else open_bundle)
-    if not json_output:
-        typer.echo(summary.sentence(), err=csv is None)  # stdout has the CSV
-    if summary.losses:
-        raise LossError(f"done, with losses: {summary.losses}")
 
 
 def main() -> None:

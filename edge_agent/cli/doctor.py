@@ -13,6 +13,7 @@ from edge_agent.link.elsewhere import open_elsewhere
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import AgentSettings
+from fleet_model.bundle import Task
 from fleet_model.command_line.app import Finding
 from fleet_model.errors import FleetError
 from fleet_model.protocol.routes import METADATA, path_of
@@ -21,19 +22,24 @@ from fleet_model.workload import rebuild
 ENROLL = "run `edge-agent enroll` in an empty folder, or copy the file from a backup"
 
 
-def examine(settings: AgentSettings, labels: Sequence[str] = ()) -> list[Finding]:
+def examine(
+    settings: AgentSettings, labels: Sequence[str] = (), *, boxes: bool = False
+) -> list[Finding]:
     """Look at server, model, training and examples; nothing is changed.
 
     Args:
         settings: of this robot; the agent may run.
         labels: that the fleet learns; without them those of the installed model.
+        boxes: whether boxes have these labels, and no whole frames.
     """
     found = [*_server(settings), *_models_elsewhere(settings)]
-    model, known = _model(settings)
+    model, task = _model(settings)
     found.append(model)
     if not settings.training.enabled:
         return [*found, Finding("training", "ok", "off: this robot follows published models only")]
-    return [*found, *_training(settings), *look_at_examples(settings, labels or known)]
+    if task and not labels:
+        labels, boxes = task.classes, task.answer == "boxes"
+    return [*found, *_training(settings), *look_at_examples(settings, labels, boxes=boxes)]
 
 
 def _server(settings: AgentSettings) -> Iterator[Finding]:
@@ -76,18 +82,18 @@ def _models_elsewhere(settings: AgentSettings) -> Iterator[Finding]:
         yield Finding("models", "ok", f"are fetched from {elsewhere.name}, which answers")
 
 
-def _model(settings: AgentSettings) -> tuple[Finding, Sequence[str]]:
-    """Return what is installed, and the labels that it was trained for."""
+def _model(settings: AgentSettings) -> tuple[Finding, Task | None]:
+    """Return what is installed, and what it was trained for."""
     try:
         models = Models(settings.state / "models", settings.server.channel)
         offer = models.active(settings.engine.precision)
     except (FleetError, OSError) as error:
-        return Finding("model", "warn", str(error), "the agent fetches it again"), ()
+        return Finding("model", "warn", str(error), "the agent fetches it again"), None
     if offer is None:
         reason = read_status(settings.state).get("not_installed") or "start the agent"
-        return Finding("model", "warn", "none is installed yet", str(reason)), ()
+        return Finding("model", "warn", "none is installed yet", str(reason)), None
     task = rebuild(offer.manifest.workload).task
-    return Finding("model", "ok", f"version {offer.manifest.version}"), task.learned
+    return Finding("model", "ok", f"version {offer.manifest.version}"), task
 
 
 def _training(settings: AgentSettings) -> Iterator[Finding]:
@@ -99,9 +105,11 @@ def _training(settings: AgentSettings) -> Iterator[Finding]:
         yield Finding("training", "fail", text, f"pip install 'fleetlearn[{extra}]'")
 
 
-def labels_of_kit(kit: Path) -> Sequence[str]:
-    """Return the labels that a kit names; kits of earlier versions name none."""
+def labels_of_kit(kit: Path) -> tuple[Sequence[str], bool]:
+    """Return the labels that a kit names, and whether boxes have them; earlier kits name none."""
     from fleet_model.settings import read_toml
 
-    labels = read_toml(kit / "kit.toml").get("labels", ())
-    return [str(label) for label in labels] if isinstance(labels, list) else ()
+    values = read_toml(kit / "kit.toml")
+    labels = values.get("labels", ())
+    named = [str(label) for label in labels] if isinstance(labels, list) else []
+    return named, values.get("boxes") is True

@@ -27,6 +27,7 @@ def status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     yield f"memory   {answer['idle_mb']:.0f} MB idle, {answer['peak_mb']:.0f} MB peak"
     if ingest := answer.get("ingest"):
         yield from _store(ingest)
+    yield from _labels(answer.get("labels") or {})
     yield from _rounds(answer)
     if error := answer.get("last_error"):
         yield f"error    the last one, {answer['last_error_at']}: {error}"
@@ -42,12 +43,15 @@ def _warnings(answer: Mapping[str, Any]) -> Iterator[str]:
 
 def _model(answer: Mapping[str, Any]) -> Iterator[str]:
     from fleet_model.litert.runtime import RuntimeChoice
+    from fleet_model.personal.choice import PersonalChoice
     from fleet_model.protocol.trial import TrialOutcome
 
     version = answer["active_version"]
     yield f"version  {'none yet' if version is None else version}"
     if runtime := answer.get("runtime"):
         yield f"runs by  {RuntimeChoice.model_validate(runtime).words}"
+    if personal := answer.get("personal"):
+        yield f"runs     {PersonalChoice.model_validate(personal).words}"
     words = ""
     if trial := answer.get("trial"):
         words = TrialOutcome.model_validate(trial).words
@@ -96,6 +100,14 @@ def _store(ingest: Mapping[str, Any]) -> Iterator[str]:
         yield f"bag      not added, the last one: {error}"
 
 
+def _labels(done: Mapping[str, Any]) -> Iterator[str]:
+    from edge_agent.labeling.answer import in_words
+
+    if done.get("last"):
+        who, last = ", ".join(done["by"]), _when(done["last"])
+        yield f"labels   {in_words(done)}; by {who}, the last {last}"
+
+
 def _rounds(answer: Mapping[str, Any]) -> Iterator[str]:
     from fleet_model.protocol.example_counts import is_count
 
@@ -113,6 +125,8 @@ def _rounds(answer: Mapping[str, Any]) -> Iterator[str]:
             f"measured version {measured['version']}: {scores} "
             f"({measured['num_examples']} held-out examples{_left_out(measured)})"
         )
+    if told := answer.get("sums"):
+        yield f"sums     of {told['num_examples']} examples were told{_left_out(told)}"
     if rounds:
         yield from _last_round(rounds[-1])
 
@@ -129,6 +143,10 @@ def _last_round(record: Mapping[str, Any]) -> Iterator[str]:
     from fleet_model.protocol.example_counts import CONCERNS, counts_of
 
     metrics = record["metrics"]
+    if "bytes_up" in record:
+        codec = record.get("codec", "float32")
+        up, down = record["bytes_up"] / 1e3, record["bytes_down"] / 1e3
+        yield f"traffic  {up:.1f} kB sent ({codec}), {down:.1f} kB received in the last round"
     counts = counts_of(record.get("num_examples", 0), metrics)
     held_out = "" if counts.held_out is None else f", {counts.held_out} held out"
     left_out = _left_out(metrics)

@@ -27,7 +27,7 @@ from edge_agent.data.label_formats.data_set import (
 )
 from edge_agent.data.label_formats.image_rows import sound_boxes
 from edge_agent.data.label_formats.label_topic import TopicMarks, has_topic
-from edge_agent.data.label_formats.marks import Mark, Marks, StampMarks
+from edge_agent.data.label_formats.marks import UNSEEN, Mark, Marks, StampMarks, is_seen
 from edge_agent.data.label_formats.table import (
     BY_FILE,
     BY_STAMP,
@@ -60,7 +60,7 @@ __all__ = [
     "open_format",
 ]
 
-Labelled: TypeAlias = tuple[FrameFacts, str, tuple[Box, ...]]
+Labelled: TypeAlias = tuple[FrameFacts, str, tuple[Box, ...], bool]
 TOLERANCE_S = 0.1  # an annotator answers within milliseconds; three periods of a 30 Hz camera
 
 
@@ -177,12 +177,12 @@ def _load(load: Callable[[], Frame], mark: Callable[[FrameFacts], Mark]) -> Labe
 
 
 def _no_mark(_: FrameFacts) -> Mark:
-    return Mark("")
+    return UNSEEN
 
 
 def _found_mark(marks: Marks, damage: DamageLog, time_ns: int, facts: FrameFacts) -> Mark:
     mark = marks.find(time_ns, facts)
-    return _sound(mark, facts, damage) if mark else Mark("")
+    return _sound(mark, facts, damage) if mark else UNSEEN
 
 
 def _topic_marks(bag: BagFrames, labels: LabelSettings, damage: DamageLog) -> Marks | None:
@@ -266,7 +266,7 @@ class Corrections:
             self._by_stamp = StampMarks(self._marks_of(file), settings.tolerance_s)
         elif _has_stamps(file, path):
             rows = labels_by_stamp(file, damage)
-            found = ((stamp, each.topic, Mark(each.label, each.boxes)) for stamp, each in rows)
+            found = ((stamp, each.topic, each.mark) for stamp, each in rows)
             self._by_stamp = StampMarks(found, settings.tolerance_s)
         else:
             told = told_by_table(file, file.name, damage)
@@ -297,11 +297,11 @@ class Corrections:
         if is_bag(path):
             raise FrameError(f"{path.name}: is a bag; labels of a bag come from its own topics")
         count = 0
-        for facts, label, boxes in self._listed(path, LabelSettings(), self._damage):
+        for facts, label, boxes, seen in self._listed(path, LabelSettings(), self._damage):
             if facts.topic.lower().endswith(IMAGE_SUFFIXES):  # a file's own name: no stamp
                 continue
             count += 1
-            yield facts.stamp_ns, facts.topic, Mark(label, boxes)
+            yield facts.stamp_ns, facts.topic, Mark(label, boxes, seen)
         if not count:
             expected = "expected a data set that was extracted from a bag, with its manifest.csv"
             raise FrameError(f"{path.name}: nothing says when its frames were taken; {expected}")
@@ -328,4 +328,5 @@ def _sound(mark: Mark, facts: FrameFacts, damage: DamageLog) -> Mark:
     if not mark.boxes:
         return mark
     where = f"{facts.source}/{facts.topic.lstrip('/')} at {facts.stamp_ns}"
-    return Mark(mark.label, sound_boxes(mark.boxes, facts.width, facts.height, where, damage))
+    sound = sound_boxes(mark.boxes, facts.width, facts.height, where, damage)
+    return Mark(mark.label, sound, is_seen(mark.boxes, sound, mark.seen))

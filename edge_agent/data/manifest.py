@@ -2,7 +2,8 @@
 
 It holds what an image file cannot: topic, stamp, source, label, boxes. Numbers are written as the
 shortest text that reads back to the same 64 bits, so a data set that was read and written again
-has the same rows.
+has the same rows. A frame that somebody has looked at and found empty has the boxes `[]`, one that
+nobody has looked at has none.
 """
 
 import csv
@@ -51,6 +52,11 @@ class ManifestRow:
     width: int = 0  # pixels; 0 is unknown
     height: int = 0
     boxes: tuple[Box, ...] = ()
+    seen: bool = False  # somebody has said which things are there: always, where there are boxes
+
+    def __post_init__(self) -> None:
+        if self.boxes and not self.seen:
+            object.__setattr__(self, "seen", True)
 
 
 class DataSetManifest:
@@ -107,13 +113,13 @@ def row_line(row: ManifestRow, file: str = "") -> str:
         "" if row.sharpness is None else repr(float(row.sharpness)),
         str(row.width),
         str(row.height),
-        boxes_text(row.boxes),
+        boxes_text(row.boxes) if row.seen else "",
     )
     return ",".join(map(_quoted, cells)) + "\n"
 
 
 def is_labelled(line: str) -> bool:
-    """Return whether a line of `row_line` has a label or boxes."""
+    """Return whether a line of `row_line` has a label, or says which things are there."""
     cells = next(csv.reader([line]))
     return bool(cells[4] or cells[8])
 
@@ -121,20 +127,20 @@ def is_labelled(line: str) -> bool:
 def has_label_alone(line: str) -> bool:
     """Return whether a line of `row_line` has a label and no box."""
     cells = next(csv.reader([line]))
-    return bool(cells[4]) and not cells[8]
+    return bool(cells[4]) and not boxes_of(cells[8])
 
 
 def boxes_text(boxes: Iterable[Box]) -> str:
-    """Return boxes as JSON; "" for none."""
+    """Return boxes as JSON."""
     listed = [
         {"label": box.label, "x0": box.x0, "y0": box.y0, "x1": box.x1, "y1": box.y1}
         for box in boxes
     ]
-    return json.dumps(listed, ensure_ascii=False) if listed else ""
+    return json.dumps(listed, ensure_ascii=False)
 
 
 def boxes_of(text: str) -> tuple[Box, ...]:
-    """Return what `boxes_text` wrote; raises ValueError, KeyError or TypeError."""
+    """Return what `boxes_text` wrote, none of ""; raises ValueError, KeyError or TypeError."""
     if not text:
         return ()
     listed = json.loads(text)
@@ -247,6 +253,7 @@ def _row(cells: dict[str, str]) -> ManifestRow:
         width=int(cells.get("width") or 0),
         height=int(cells.get("height") or 0),
         boxes=boxes_of(cells.get("boxes", "")),
+        seen=bool(cells.get("boxes")),
     )
 
 

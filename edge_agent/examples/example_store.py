@@ -10,13 +10,21 @@ from sys import intern
 from typing import NamedTuple
 
 from edge_agent.data.frames.damage import NO_LABEL_TOPIC, WRONG_LABEL_TOPIC, DamageLog
-from edge_agent.data.frames.source import IMAGE_SUFFIXES, find_bags, is_live, shown
+from edge_agent.data.frames.source import IMAGE_SUFFIXES, has_pictures, is_live, shown
+from edge_agent.data.label_formats.data_set import largest_label
 from edge_agent.data.labels import TOLERANCE_S, LabelSettings, count_frames
 from edge_agent.examples.frame_index import FrameIndex
 from edge_agent.examples.held_out import HeldOutSplit, Moment
-from edge_agent.examples.known_frames import KnownFrames, KnownLabelled
+from edge_agent.examples.known_frames import KnownFrames, KnownLabelled, recordings_in
 from edge_agent.examples.lazy_frame import LazyFrame
-from edge_agent.examples.left_out import COPY, TOO_NEAR, UNLABELLED, unknown_label
+from edge_agent.examples.left_out import (
+    ANSWERED,
+    COPY,
+    TOO_NEAR,
+    UNLABELLED,
+    UNSEEN,
+    unknown_label,
+)
 from edge_agent.examples.spool.kept_examples import KeptExamples
 from edge_agent.examples.trained_moments import TrainedMoments
 from fleet_model.errors import FrameError
@@ -45,6 +53,10 @@ class ExampleStore:
     skipped and counted, and so is whatever is damaged; `HeldOutSplit` decides which share is held
     out. The bytes of a frame are read once: later calls list what is known of it, see KnownFrames.
 
+    With `boxes`, frames in which nobody has said what is there are left out in place of those
+    without a label, and one with a box of another label is left out, too: nobody may learn that the
+    thing in it is nothing.
+
     `Example.key` is source, topic, stamp and a checksum of the frame's bytes: it stays the same
     wherever the recording lies and whatever is recorded beside it, and a picture that replaces
     another has a new one. A second copy of a frame has the same key and is skipped.
@@ -58,6 +70,7 @@ class ExampleStore:
         labels: Iterable[str],
         *,
         kept: Path | None = None,
+        answered: Path | None = None,
         trained: Path | None = None,
         index: Path | None = None,
         held_out: float = 0.2,
@@ -66,6 +79,7 @@ class ExampleStore:
         trains: bool = True,
         read_only: bool = False,
         aliases: Mapping[str, str] | None = None,
+        boxes: bool = False,
     ) -> None:
         """Keep what to read; nothing is opened yet.
 
@@ -76,6 +90,8 @@ class ExampleStore:
             label_topic: topic of the bags with labels, or a CSV file or data set that has them.
             labels: those of the workload; none takes every frame, with a label or without.
             kept: folder of KeptExamples, read as well; it may be empty or not there yet.
+            answered: data set of the frames that a person has labelled (edge_agent/labeling); their
+                labels count more than any other of the same frames. It may not be there yet.
             trained: file that remembers what was trained on, so that it is never held out.
             index: folder that remembers which frames were read; without it they are read in every
                 call.
@@ -85,13 +101,14 @@ class ExampleStore:
             trains: whether the training examples count as trained on once they are listed.
             read_only: `trained` and `index` are read and never written; nothing counts as trained.
             aliases: other word for a label -> the label.
+            boxes: whether boxes are learned, and no labels of whole frames.
 
         Raises:
             SettingsError: held_out or segment_s is out of its range.
         """
-        self._paths, self._kept = tuple(paths), kept
+        self._paths, self._kept, self._answered = tuple(paths), kept, answered
         self._settings = LabelSettings(topic, label_topic, tolerance_s)
-        self._labels = tuple(labels)
+        self._labels, self._boxes = tuple(labels), boxes
         self._known = KnownFrames(FrameIndex(index, read_only=read_only))
         self._skipped, self._renamed = Counter[str](), Counter[str]()
         self._aliases = dict(aliases or {})
@@ -113,15 +130,16 @@ class ExampleStore:
         if self._trains:
             moments = (each.moment for each in found if not split.holds_out(each.moment))
             self._trained.add(sorted(moments))
-        for frame, label, boxes, key, moment in found:
-            if split.between(moment):
+        for one in found:
+            if split.between(one.moment):
                 continue
             yield Example(
-                raw=frame,
-                label=label or None,
-                key=key,
-                held_out=split.holds_out(moment),
-                boxes=boxes,
+                raw=one.frame,
+                label=one.label or None,
+                key=one.key,
+                held_out=split.holds_out(one.moment),
+                boxes=one.boxes,
+                seen=one.seen,
             )
 
     @property
@@ -165,34 +183,58 @@ class ExampleStore:
     def _labelled(self, skipped: Counter[str]) -> "Iterator[_Found]":
         """Yield the frames that are examples with their keys; count the others by reason."""
         keys: set[str] = set()
-        for frame, word, boxes in self._frames(skipped):
-            label = self._aliases.get(word, word)
-            if self._labels and not label:
-                skipped[UNLABELLED] += 1
-                continue
-            if self._labels and label not in self._labels:
-                skipped[unknown_label(label, self._labels)] += 1
+        for frame, word, told, seen in self._frames(skipped):
+            boxes = tuple(map(self._named, told)) if self._aliases else told
+            words = {box.label for box in told} if self._boxes else {word}
+            label = largest_label(boxes) if self._boxes else self._name(word)
+            if reason := self._refusal(words, seen):
+                skipped[reason] += 1
                 continue
             key = _key(frame)
             if key in keys:
                 skipped[COPY] += 1
                 continue
             keys.add(key)
-            if label != word:
-                self._renamed[f"{word!r} as {label!r}"] += 1
-            boxes = tuple(map(self._named, boxes)) if self._aliases else boxes
-            yield _Found(frame, label, boxes, key, _moment(frame, label))
+            for other in words:
+                if (name := self._name(other)) != other:
+                    self._renamed[f"{other!r} as {name!r}"] += 1
+            yield _Found(frame, label, boxes, seen, key, _moment(frame, label))
+
+    def _refusal(self, words: set[str], seen: bool) -> str:
+        """Return why a frame is no example; "" where it is one.
+
+        Args:
+            words: of its label or, where boxes are learned, of its boxes.
+            seen: whether anybody has said which things are there.
+        """
+        if self._boxes and not seen:
+            return UNSEEN
+        strange = set(map(self._name, words)).difference(self._labels)
+        if not self._labels or not strange:
+            return ""
+        return UNLABELLED if strange == {""} else unknown_label(min(strange), self._labels)
+
+    def _name(self, word: str) -> str:
+        return self._aliases.get(word, word)
 
     def _named(self, box: Box) -> Box:
-        return replace(box, label=self._aliases.get(box.label, box.label))
+        return replace(box, label=self._name(box.label))
 
     def _frames(self, skipped: Counter[str]) -> Iterator[KnownLabelled]:
         """Yield every frame that can be read; damage is counted by its kind."""
         frames, failures, damage = 0, list[FrameError](), DamageLog()
+        answered = set[tuple[str, str, int]]()
         for recording, settings in self._recordings(failures):
             try:
                 for labelled in self._known.labelled(recording, settings, damage):
                     frames += 1
+                    place = labelled.frame.source, labelled.frame.topic, labelled.frame.stamp_ns
+                    if recording == self._answered:
+                        # A class that a person chose does not stand in for boxes.
+                        answered.update([place] if labelled.seen or not self._boxes else [])
+                    elif place in answered:
+                        skipped[ANSWERED] += 1
+                        continue
                     yield labelled
             except FrameError as error:
                 failures.append(error)
@@ -209,6 +251,8 @@ class ExampleStore:
             raise FrameError(words, *(reasons if len(reasons) == 1 else ()))
 
     def _recordings(self, failures: list[FrameError]) -> Iterator[tuple[Path, LabelSettings]]:
+        if self._answered and has_pictures(self._answered):
+            yield self._answered, LabelSettings()
         for path in self._paths:
             if is_live(path):
                 come_once = "is live: its frames come once and nobody labels them; record bags"
@@ -216,9 +260,7 @@ class ExampleStore:
                 self._skipped[_UNREADABLE] += 1
                 continue
             try:
-                found = find_bags(path)
-                if not found and not (path.is_dir() and not any(path.iterdir())):
-                    found = [path]  # an empty folder holds no recordings yet: no failure
+                found = recordings_in(path)
             except OSError as error:
                 failures.append(FrameError(f"{path.name}: {error.strerror}"))
                 self._skipped[_UNREADABLE] += 1
@@ -241,6 +283,7 @@ class _Found(NamedTuple):
     frame: LazyFrame
     label: str
     boxes: tuple[Box, ...]
+    seen: bool
     key: str
     moment: Moment
 

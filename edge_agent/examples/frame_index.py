@@ -2,9 +2,10 @@
 
 One file for each recording, of JSON lines:
 
-    {"format": 2, "version": ..., "recording": ..., "options": [...], "whole": ...}
+    {"format": 3, "version": ..., "recording": ..., "options": [...], "whole": ...}
     [path, size, mtime_ns, ctime_ns, inode]                 one line for each file, then its frames:
-    [at, time_ns, name, source, topic, stamp_ns, format, width, height, checksum, label, boxes]
+    [at, time_ns, name, source, topic, stamp_ns, format, width, height, checksum, label, boxes,
+     seen]
     "crc32 of all lines before"
 
 All of it can be made again from the recording, so it is written without fsync: after a power cut
@@ -28,7 +29,7 @@ from fleet_model import __version__
 from fleet_model.errors import FrameError
 from fleet_model.types import Box
 
-_FORMAT = 2  # 2: photos upright, so their sizes and boxes
+_FORMAT = 3  # 2: photos upright, so their sizes and boxes; 3: seen
 LIMIT_BYTES = 64_000_000  # of all files: about 300,000 frames
 _BLOCK = 1 << 20
 _CHECKSUM_BYTES = len('"00000000"\n')
@@ -51,6 +52,7 @@ class FrameRow(NamedTuple):
     checksum: int  # crc32 of the frame's bytes
     label: str  # that the recording itself gives
     boxes: tuple[Box, ...]
+    seen: bool  # see Mark
 
 
 class Whole(NamedTuple):
@@ -252,7 +254,8 @@ def _lines(
         if row.file != file:
             file = row.file
             yield [file, *signatures[file]]
-        yield [*row[1:-1], [(box.label, box.x0, box.y0, box.x1, box.y1) for box in row.boxes]]
+        boxes = [(box.label, box.x0, box.y0, box.x1, box.y1) for box in row.boxes]
+        yield [*row[1:-2], boxes, row.seen]
 
 
 def _write_lines(stream: BinaryIO, lines: Iterable[Any]) -> int:
@@ -272,7 +275,8 @@ def _listed(whole: Whole) -> list[Any]:
 
 
 def _row(path: str, values: list[Any]) -> FrameRow:
-    at, time_ns, name, source, topic, stamp_ns, kind, width, height, checksum, label, boxes = values
+    at, time_ns, name, source, topic, stamp_ns, kind, width, height, *rest = values
+    checksum, label, boxes, seen = rest
     return FrameRow(
         path,
         at,
@@ -287,4 +291,5 @@ def _row(path: str, values: list[Any]) -> FrameRow:
         checksum,
         intern(label),
         tuple(Box(label=intern(n), x0=a, y0=b, x1=c, y1=d) for n, a, b, c, d in boxes),
+        seen,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.data.frames.damage import Damage, DamageLog
-from edge_agent.data.frames.source import Place, storage_suffix
+from edge_agent.data.frames.source import Place, find_bags, storage_suffix
 from edge_agent.data.label_formats.data_set import LabelledEntry
 from edge_agent.data.label_formats.videos import is_of_videos, label_files
 from edge_agent.data.labels import (
@@ -27,12 +27,22 @@ from fleet_model.types import Box
 _TRANSIENT = "unreadable"  # damage that may be gone tomorrow: the disk or its rights, not the bytes
 
 
+def recordings_in(path: Path) -> list[Path]:
+    """Return the bags below a path, else the path itself; none in a folder that is empty yet.
+
+    May raise OSError.
+    """
+    is_empty = path.is_dir() and not any(path.iterdir())
+    return find_bags(path) or ([] if is_empty else [path])
+
+
 class KnownLabelled(NamedTuple):
     """A frame with its label; see LabelledFrame."""
 
     frame: LazyFrame
     label: str
     boxes: tuple[Box, ...]
+    seen: bool
 
 
 class KnownFrames:
@@ -67,8 +77,8 @@ class KnownFrames:
                 corrections = Corrections(path, settings, damage, self.labelled)
             for row in rows:
                 mark = corrections and corrections.find(row.name, row.time_ns, row)
-                label, boxes = mark or (row.label, row.boxes)
-                yield KnownLabelled(LazyFrame(row, None if row.name else finder), label, boxes)
+                told = mark or (row.label, row.boxes, row.seen)
+                yield KnownLabelled(LazyFrame(row, None if row.name else finder), *told)
         finally:
             _add(own.all(), damage)
         if reading:
@@ -125,13 +135,11 @@ class _Reading:
         signature = self._signature(file)
         known, row = self._earlier.get((file, place.at), (None, None))
         if row and entry.mark and signature and known == signature and _fits(row, entry, place):
-            label, boxes = entry.mark(row)
-            if (entry.time_ns, label, boxes) == (row.time_ns, row.label, row.boxes):
-                return row
-            self._differs = True
-            return row._replace(time_ns=entry.time_ns, label=label, boxes=boxes)
+            found = row._replace(time_ns=entry.time_ns, **entry.mark(row)._asdict())
+            self._differs = self._differs or found != row
+            return found
         self._differs = True
-        frame, label, boxes = entry.load()
+        frame, label, boxes, seen = entry.load()
         return FrameRow(
             file,
             place.at,
@@ -146,6 +154,7 @@ class _Reading:
             zlib.crc32(frame.data),
             label,
             boxes,
+            seen,
         )
 
     def _signature(self, file: str) -> Signature | None:

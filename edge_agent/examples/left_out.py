@@ -9,13 +9,17 @@ from functools import lru_cache
 from edge_agent.data.frames.damage import NO_LABEL_TOPIC
 
 UNLABELLED = "without a label"
+UNSEEN = "in which nobody has said what is there"
 TOO_NEAR = "between training and held out"
 COPY = "a copy of another frame"
+ANSWERED = "counted as a person labelled it"
 _KINDS = {
     UNLABELLED: "unlabelled",
+    UNSEEN: "unlabelled",
     NO_LABEL_TOPIC: "unlabelled",
     TOO_NEAR: "too_near",
     COPY: "copy",
+    ANSWERED: "copy",
 }
 _UNKNOWN, _NOT_LEARNED = "labelled ", ", which is not learned"
 MOST_TOLD = 20  # reasons: labels that are numbers would fill pages

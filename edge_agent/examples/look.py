@@ -9,9 +9,9 @@ from pathlib import Path
 
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import WRONG_LABEL_TOPIC
-from edge_agent.data.frames.source import find_bags, is_bag, is_live, shown
+from edge_agent.data.frames.source import find_bags, has_pictures, is_bag, is_live, shown
 from edge_agent.examples.left_out import by_kind, strange_labels, tell
-from edge_agent.examples.source import source_of
+from edge_agent.examples.source import ANSWERED, source_of
 from edge_agent.examples.spool.watch import FOLDER as KEPT
 from edge_agent.robot.settings import FRAMES, AgentSettings
 from fleet_model.command_line.app import Finding
@@ -19,15 +19,20 @@ from fleet_model.errors import FleetError, FrameError
 from fleet_model.protocol.example_counts import CONCERNS, ExampleCounts
 
 SUBJECT = "examples"
+_LARGEST = "the largest box's counts"
+_IF_LABELS = f"{_LARGEST} unless the fleet learns boxes"
 _MOST_ADDED = 10  # labels in a command that is proposed
 
 
-def look_at_examples(settings: AgentSettings, labels: Sequence[str]) -> list[Finding]:
+def look_at_examples(
+    settings: AgentSettings, labels: Sequence[str], *, boxes: bool = False
+) -> list[Finding]:
     """Read every example once, like a round; nothing is written.
 
     Args:
         settings: of this robot.
         labels: that the fleet learns; none if that is not known, or not what examples have.
+        boxes: whether boxes have these labels, and no whole frames.
     """
     examples = settings.examples
     if examples.source != FRAMES:
@@ -41,7 +46,7 @@ def look_at_examples(settings: AgentSettings, labels: Sequence[str]) -> list[Fin
     left_out, strange = Counter[str](), Counter[str]()
     lacking, has_topic = list[int](), False  # places of those without the label topic
     for path in paths:
-        finding, counts = _look(settings, path, labels)
+        finding, counts = _look(settings, path, labels, boxes=boxes)
         lacking += [len(found)] if counts.lacks_topic else []
         has_topic = has_topic or counts.has_topic
         found.append(finding)
@@ -57,7 +62,10 @@ def look_at_examples(settings: AgentSettings, labels: Sequence[str]) -> list[Fin
         found[place] = replace(found[place], state="warn", next_step=step)
     if not paths:
         return [Finding(SUBJECT, "ok", f"none yet: they come from {examples.spool}")]
-    return [*found, *_verdict(labels, labelled, training, held_out, left_out, strange)]
+    # One label of boxes differs from what is around them, so it is no concern.
+    different = None if boxes else sum(count > 0 for count in labelled.values())
+    total = ExampleCounts(training, held_out, different, dict(left_out))
+    return [*found, *_verdict(labels, labelled, total, strange)]
 
 
 class _Counts:
@@ -67,22 +75,29 @@ class _Counts:
         self.labels, self.left_out = Counter[str](), Counter[str]()
         self.strange = Counter[str]()  # label that is like no learned one -> frames
         self.training = self.held_out = 0
-        self.several = 0  # examples with boxes of several labels
+        self.several = 0  # examples with boxes of several labels, of which one counts
+        self.empty = 0  # examples that show nothing, where boxes are learned
         self.has_topic = self.lacks_topic = False  # the label topic: a bag of it, all of them
 
 
-def _look(settings: AgentSettings, path: Path, labels: Sequence[str]) -> tuple[Finding, _Counts]:
+def _look(
+    settings: AgentSettings, path: Path, labels: Sequence[str], *, boxes: bool
+) -> tuple[Finding, _Counts]:
     counts = _Counts()
     if unopened := _unopened(path):
         return unopened, counts
     one = settings.examples.model_copy(update={"paths": (path,), "spool": None})
-    source = source_of(settings.model_copy(update={"examples": one}), read_only=True).open(labels)
+    alone = settings.model_copy(update={"examples": one})
+    spec = source_of(alone, read_only=True, answered=False)
+    source = spec.open(labels, boxes=boxes)
     try:
         for example in source.examples():
-            counts.labels[example.label or ""] += 1
+            shown = {box.label for box in example.boxes}
+            counts.labels.update(shown if boxes else [example.label or ""])
             counts.held_out += example.held_out
             counts.training += not example.held_out
-            counts.several += len({box.label for box in example.boxes}) > 1
+            counts.several += len(shown) > 1 and not boxes
+            counts.empty += boxes and not shown
     except (FleetError, OSError) as error:
         counts.lacks_topic = isinstance(error, FrameError) and error.reason == WRONG_LABEL_TOPIC
         if counts.lacks_topic:
@@ -91,15 +106,17 @@ def _look(settings: AgentSettings, path: Path, labels: Sequence[str]) -> tuple[F
         return Finding(SUBJECT, "fail", f"{path}: {error}", step), counts
     counts.left_out.update(by_kind(source.left_out))
     counts.strange.update(strange_labels(source.left_out))
-    if not counts.labels and not source.left_out:
+    if not (counts.training or counts.held_out or source.left_out):
         return Finding(SUBJECT, "warn", f"{path}: no examples in it yet", "record there"), counts
     topics = _topics(settings, path)
     counts.has_topic = bool(topics)
     words = f"{path}: {counts.training + counts.held_out} examples{topics}"
     if source.left_out:
         words += f"; left out: {tell(source.left_out)}"
+    if counts.empty:
+        words += f"; {counts.empty} show nothing"
     if counts.several:
-        words += f"; {counts.several} show several labels, the largest box's counts"
+        words += f"; {counts.several} show several labels, {_LARGEST if labels else _IF_LABELS}"
     if renamed := getattr(source, "renamed", {}):
         words += f"; by aliases: {tell(renamed)}"
     return Finding(SUBJECT, "ok", words), counts
@@ -131,12 +148,11 @@ def _topics(settings: AgentSettings, path: Path) -> str:
 def _verdict(
     labels: Sequence[str],
     labelled: Counter[str],
-    training: int,
-    held_out: int,
-    left_out: Counter[str],
+    counts: ExampleCounts,
     strange: Counter[str],
 ) -> Iterator[Finding]:
-    counted = ", ".join(f"{labelled[name]} {name}" for name in labels or sorted(labelled))
+    names = labels or sorted(labelled)
+    counted = ", ".join(f"{labelled[name]} {name or 'without a label'}" for name in names)
     if not labels:
         text = (
             f"labels: {counted or 'none'}; not compared with the fleet's, which come with a model"
@@ -146,16 +162,15 @@ def _verdict(
     absent = [name for name in labels if not labelled[name]]
     add = " ".join(shlex.quote(label) for label, _ in strange.most_common(_MOST_ADDED))
     learn = f"to learn them, on the server run `cloud-server labels add DIR {add}`" if add else ""
-    none_of = f"; none of {', '.join(absent)}" if absent and training else ""
-    if not training:
+    none_of = f"; none of {', '.join(absent)}" if absent and counts.training else ""
+    if not counts.training:
         step = f"label frames with one of: {', '.join(labels)}"
         step += f"; or, {learn}" if learn else ""
         yield Finding(SUBJECT, "fail", "cannot train: no example has a label of the fleet", step)
         return
-    text = f"can train: {training} to learn from, {held_out} held out; {counted}{none_of}"
+    text = f"can train: {counts.training} to learn from, {counts.held_out} held out; "
+    text += f"{counted}{none_of}"
     yield Finding(SUBJECT, "ok", text)
-    different = sum(count > 0 for count in labelled.values())
-    counts = ExampleCounts(training, held_out, different, dict(left_out))
     for concern, numbers in counts.concerns.items():
         spell = learn or "correct the spelling"
         step = spell if concern == "unknown_labels" else "record or label more"
@@ -163,5 +178,7 @@ def _verdict(
 
 
 def _kept(settings: AgentSettings) -> list[Path]:
-    kept = settings.state / KEPT
-    return [kept] if settings.examples.spool and kept.is_dir() else []
+    """Return what the robot itself has kept: frames of the spool, frames that a person labelled."""
+    kept, answered = settings.state / KEPT, settings.state / ANSWERED
+    found = [kept] if settings.examples.spool and kept.is_dir() else []
+    return [*found, answered] if has_pictures(answered) else found

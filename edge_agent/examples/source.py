@@ -18,6 +18,7 @@ from fleet_model.workload import installed
 EXAMPLE_SOURCES = {FRAMES: "edge_agent.examples.source:open_frames"}
 GROUP = "fleetlearn.examples"  # of entry points: name -> "module:factory"
 TRAINED, INDEX = "trained.json", "known-frames"  # in the state directory
+ANSWERED = Path("labels", "frames")  # there, too: what `edge-agent label` keeps
 log = logging.getLogger(__name__)
 
 
@@ -62,14 +63,16 @@ class SourceSpec:
         own = {w: former.get(name, name) for w, name in self.options.get("aliases", {}).items()}
         return replace(self, options={**self.options, "aliases": {**former, **own}})
 
-    def open(self, labels: Sequence[str] = ()) -> ExampleSource:
+    def open(self, labels: Sequence[str] = (), *, boxes: bool = False) -> ExampleSource:
         """Return the source.
 
+        A source of your own gets no arguments: the workload leaves out what it cannot learn from.
+
         Args:
-            labels: those that the workload knows, if an input has one label: frames without one
-                of them are left out before a part is held out. Without them every frame is an
-                example. A source of your own does not get them: the workload leaves out what it
-                cannot learn from.
+            labels: those that the workload knows, of whole inputs or of boxes: frames without one
+                of them are left out before a part is held out. Without them every label is one.
+            boxes: whether boxes are learned: then frames are left out in which nobody has said
+                what is there.
 
         Raises:
             SettingsError: there is no such source, or it does not take these options.
@@ -77,7 +80,7 @@ class SourceSpec:
         factory = load_plugin(known_sources(), self.name)
         options = dict(self.options)
         if self.name in EXAMPLE_SOURCES:
-            options["labels"] = list(labels)
+            options |= {"labels": list(labels), "boxes": boxes}
         try:
             source = factory(**options)
         except TypeError as reason:
@@ -94,19 +97,24 @@ class SourceSpec:
         return cast("ExampleSource", source)
 
     def examples(
-        self, labels: Sequence[str] = (), counts: Counter[str] | None = None
+        self,
+        labels: Sequence[str] = (),
+        counts: Counter[str] | None = None,
+        *,
+        boxes: bool = False,
     ) -> Iterator[Example]:
         """Open the source and yield its examples; log at the end how many it left out, and why.
 
         Args:
             labels: as `open`.
             counts: gets kind -> examples left out, see fleet_model.protocol.example_counts.
+            boxes: as `open`.
 
         Raises:
             SettingsError: as `open`.
             FrameError: nothing at all can be read.
         """
-        source = self.open(labels)
+        source = self.open(labels, boxes=boxes)
         try:
             yield from source.examples()
         finally:
@@ -135,7 +143,7 @@ def require_source(name: str) -> None:
 
 
 def source_of(
-    settings: AgentSettings, *, trains: bool = True, read_only: bool = False
+    settings: AgentSettings, *, trains: bool = True, read_only: bool = False, answered: bool = True
 ) -> SourceSpec:
     """Return the source that the operator has chosen.
 
@@ -144,6 +152,8 @@ def source_of(
         trains: whether its examples are trained on, and not only measured.
         read_only: nothing is written to the state directory: the person who runs
             `edge-agent predict` may be another user than the agent's.
+        answered: whether the frames that a person has labelled at `edge-agent label` are among
+            them.
     """
     examples, state = settings.examples, settings.state
     if examples.source != FRAMES:
@@ -151,6 +161,7 @@ def source_of(
     options = {
         "paths": [str(path) for path in examples.paths],
         "kept": str(state / KEPT) if examples.spool else "",
+        "answered": str(state / ANSWERED) if answered else "",
         "trained": str(state / TRAINED),
         "index": str(state / INDEX),
         "topic": examples.topic,
@@ -165,7 +176,13 @@ def source_of(
 
 
 def open_frames(
-    paths: Sequence[str], *, kept: str = "", trained: str = "", index: str = "", **arguments: Any
+    paths: Sequence[str],
+    *,
+    kept: str = "",
+    answered: str = "",
+    trained: str = "",
+    index: str = "",
+    **arguments: Any,
 ) -> ExampleSource:
     """Open recordings of frames from JSON values; "" is no path. See ExampleStore."""
     from edge_agent.examples.example_store import ExampleStore  # not in the agent: it stays small
@@ -173,6 +190,7 @@ def open_frames(
     return ExampleStore(
         paths=[Path(path) for path in paths],
         kept=Path(kept) if kept else None,
+        answered=Path(answered) if answered else None,
         trained=Path(trained) if trained else None,
         index=Path(index) if index else None,
         **arguments,

@@ -84,6 +84,7 @@ class FleetClient:
         work: Work,
         poll: PollSettings,
         server_now: Callable[[], float] = time.time,
+        spares: Callable[[float], bool] = lambda _: False,
     ) -> None:
         """Open nothing yet.
 
@@ -92,11 +93,12 @@ class FleetClient:
             work: does what a request asks for.
             poll: how often to look.
             server_now: the server's clock, in seconds since 1970, as well as it is known here.
+            spares: whether the server needs no heartbeat now, given when the last one was.
         """
         self._connect = connect
         self._do = work
         self._poll = poll
-        self._server_now = server_now
+        self._server_now, self._spares = server_now, spares
         self._connection: FleetConnection | None = None
         self._broken = False  # the last call failed
         self._work: _Work | None = None
@@ -139,11 +141,20 @@ class FleetClient:
         self._pause_s = min(self._poll.busy_s, self._poll.idle_s)  # the next one is probably near
         return True
 
+    def session_ended(self) -> None:
+        """Come online again with the next step: the server has ended the session at a `hello`."""
+        self._broken = self._connection is not None
+
     @property
     def at_work(self) -> bool:
         """Whether there is a message that is not answered."""
         receiving = self._connection is not None and self._connection.is_receiving
         return receiving or self._work is not None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether `step` has something to do even if no message waits."""
+        return self._connection is None or self._broken or self.at_work
 
     @property
     def objects(self) -> int:
@@ -186,7 +197,10 @@ class FleetClient:
             raise
         self._beat_stop = threading.Event()
         self._beat = threading.Thread(
-            target=_beat, args=(connection, self._beat_stop), name="heartbeat", daemon=True
+            target=_beat,
+            args=(connection, self._beat_stop, self._spares),
+            name="heartbeat",
+            daemon=True,
         )
         self._beat.start()
         return connection
@@ -220,13 +234,17 @@ class FleetClient:
         self.last_traffic = (link.bytes_up - up, link.bytes_down - down)
 
 
-def _beat(connection: FleetConnection, stop: threading.Event) -> None:
+def _beat(
+    connection: FleetConnection, stop: threading.Event, spares: Callable[[float], bool]
+) -> None:
     """Keep the session alive while a long training runs."""
-    failed = False
+    failed, last_s = False, time.monotonic()
     while not stop.wait(HEARTBEAT_S):
+        if spares(last_s):
+            continue
         try:
             connection.heartbeat()
-            failed = False
+            failed, last_s = False, time.monotonic()
         except FleetError as error:
             if not failed:  # logged once; the main loop says more
                 log.warning("heartbeat: %s", error)

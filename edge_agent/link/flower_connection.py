@@ -6,23 +6,20 @@ that moved when flwr changes. Flower is imported when a connection is made. The 
 cloud_server/flower.
 """
 
-import logging
 import ssl
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from fleet_model.errors import (
-    ConnectionFailed,
-    FleetError,
-    RefusedError,
-    UpdateError,
-)
+from edge_agent.link.answers import RUN_ENDED, meaning
+from fleet_model.errors import ConnectionFailed, FleetError, RefusedError, UpdateError
 from fleet_model.flower import quiet
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
     from flwr.app import Message
+
+    from edge_agent.link.news import WholeMessages
 
 INTERNALS = (  # "module:name" of everything used here, for the contract test
     "flwr.app.message:remove_content_from_message",
@@ -31,6 +28,7 @@ INTERNALS = (  # "module:name" of everything used here, for the contract test
     "flwr.proto.fleet_pb2:ActivateNodeRequest",
     "flwr.proto.fleet_pb2:DeactivateNodeRequest",
     "flwr.proto.fleet_pb2:PullMessagesRequest",
+    "flwr.proto.fleet_pb2:PullMessagesResponse",
     "flwr.proto.fleet_pb2:PushMessagesRequest",
     "flwr.proto.heartbeat_pb2:SendNodeHeartbeatRequest",
     "flwr.proto.message_pb2:ConfirmMessageReceivedRequest",
@@ -40,6 +38,7 @@ INTERNALS = (  # "module:name" of everything used here, for the contract test
     "flwr.supercore.error:ApiErrorCode",
     "flwr.supercore.error:FlowerError",
     "flwr.supercore.inflatable.inflatable_object:get_all_nested_objects",
+    "flwr.supercore.inflatable.inflatable_object:get_object_id",
     "flwr.supercore.inflatable.inflatable_object:get_object_tree",
     "flwr.supercore.inflatable.inflatable_object:iterate_object_tree",
     "flwr.supercore.inflatable.inflatable_object:no_object_id_recompute",
@@ -50,9 +49,6 @@ INTERNALS = (  # "module:name" of everything used here, for the contract test
     "flwr.supernode.fleet_http_client:FleetHttpClient",
     "flwr.supernode.node_auth_http_interceptor:NodeAuthHttpInterceptor",
 )
-log = logging.getLogger(__name__)
-RUN_ENDED = "the run has ended on the server; this work is abandoned"
-NEXT = "install the same minor version of flwr on both sides"
 MAX_OBJECT_TRIES = 8  # in 16 s: an object that the server is still storing is asked for again
 
 
@@ -70,10 +66,7 @@ class _Traffic:
 
 
 class _Version:
-    """Send this Flower's version, as Flower's own interceptor does.
-
-    That one also ends the process when a server refuses the version: an agent waits instead.
-    """
+    """Send this Flower's version; Flower's own interceptor ends the process if it is refused."""
 
     def __init__(self) -> None:
         from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
@@ -103,8 +96,13 @@ class FleetConnection:
     """
 
     def __init__(
-        self, address: str, ca_pem: bytes, private_key: "ec.EllipticCurvePrivateKey"
+        self,
+        address: str,
+        ca_pem: bytes,
+        private_key: "ec.EllipticCurvePrivateKey",
+        whole: "WholeMessages | None" = None,
     ) -> None:
+        """Send nothing yet; `whole` moves small messages, where the server does."""
         quiet()
         from flwr.supercore.primitives.asymmetric import public_key_to_bytes
         from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -123,6 +121,7 @@ class FleetConnection:
                 NodeAuthHttpInterceptor(private_key, public_key),
             ],
         )
+        self._whole = whole
         self._node: Any = None
         self._incoming: _Incoming | None = None
         self.objects = 0  # parts of messages that came or went
@@ -187,8 +186,15 @@ class FleetConnection:
             UpdateError: the message is damaged or withdrawn; it is given up, the session continues.
             ConnectionFailed, RefusedError: call `resume`; the message is not lost.
         """
-        from flwr.proto.fleet_pb2 import PullMessagesRequest
+        from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+        from flwr.supercore.inflatable.inflatable_object import get_object_id
 
+        parts = self._whole.receive() if self._whole and self._incoming is None else None
+        if parts is not None:
+            self._traffic.down += sum(map(len, parts))
+            self.objects += len(parts)
+            (tree,) = PullMessagesResponse.FromString(parts[0]).message_object_trees
+            return self._inflated(tree.object_id, {get_object_id(one): one for one in parts[1:]})
         if self._incoming is None:
             response = self._call("PullMessages", PullMessagesRequest(node=self._node))
             if not response.messages_list:
@@ -210,7 +216,6 @@ class FleetConnection:
         """Get what is missing of a message."""
         from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
         from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-        from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
         run_id, root = incoming.run_id, incoming.tree.object_id
         if time.time() > incoming.expires_at:
@@ -225,8 +230,13 @@ class FleetConnection:
             node=self._node, run_id=run_id, message_object_id=root
         )
         self._call("ConfirmMessageReceived", confirm)
+        return self._inflated(root, incoming.contents)
+
+    def _inflated(self, root: str, contents: dict[str, bytes]) -> "Message":
+        from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
         try:
-            message: Any = inflate_object_from_contents(root, incoming.contents)
+            message: Any = inflate_object_from_contents(root, contents)
         except Exception as error:  # noqa: BLE001  (whatever Flower says of bytes that are not its)
             reason = f"the server's message is damaged ({type(error).__name__})"
             raise UpdateError(reason) from None
@@ -255,15 +265,19 @@ class FleetConnection:
         with no_object_id_recompute():
             objects = get_all_nested_objects(message)
             bare = remove_content_from_message(message) if message.has_content() else message
-            response = self._call(
-                "PushMessages",
-                PushMessagesRequest(
-                    node=self._node,
-                    messages_list=[message_to_proto(bare)],
-                    message_object_trees=[get_object_tree(message)],
-                    clientapp_runtime_list=[seconds],
-                ),
+            request = PushMessagesRequest(
+                node=self._node,
+                messages_list=[message_to_proto(bare)],
+                message_object_trees=[get_object_tree(message)],
+                clientapp_runtime_list=[seconds],
             )
+            if self._whole is not None:
+                parts = (request.SerializeToString(), *(one.deflate() for one in objects.values()))
+                if sent := self._whole.reply(parts):
+                    self._traffic.up += sent
+                    self.objects += len(parts)
+                    return
+            response = self._call("PushMessages", request)
             if response.objects_to_push:
                 self._announced = (message.object_id, response.session_id)
                 for object_id in response.objects_to_push:
@@ -323,28 +337,10 @@ class FleetConnection:
         try:
             return getattr(self._client, method)(request)
         except httpx.HTTPStatusError as error:
-            raise _meaning(method, error.response) from None
+            raise meaning(method, error.response) from None
         except RunNotRunningException:
             raise UpdateError(f"{method}: {RUN_ENDED}") from None
         except (httpx.TransportError, ssl.SSLError) as error:
             raise ConnectionFailed(f"{method}: {error or type(error).__name__}") from None
         except (ValueError, RuntimeError) as error:  # RuntimeError: closed while a heartbeat began
             raise ConnectionFailed(f"{method}: {error}") from None
-
-
-def _meaning(method: str, response: Any) -> FleetError:
-    """Translate Flower's error codes (flwr/supercore/error/base.py) into ours."""
-    from flwr.supercore.error import ApiErrorCode, FlowerError
-
-    error = FlowerError.from_json(response.text)
-    if error is not None and error.code == ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED:
-        return UpdateError(f"{method}: {RUN_ENDED}")
-    if response.status_code == 429:
-        return ConnectionFailed(f"{method}: the server has too much to do (429)")
-    text = f"the fleet API answers {response.status_code} to {method}: {response.text[:300]}"
-    if error is not None and error.code == ApiErrorCode.RUNTIME_VERSION_INCOMPATIBLE:
-        return RefusedError(f"{method}: the server runs another flwr and refuses this one; {NEXT}")
-    refused = error is not None and error.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED
-    if refused or response.status_code in (401, 403):
-        return RefusedError(text)
-    return ConnectionFailed(text)

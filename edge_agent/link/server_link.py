@@ -23,7 +23,6 @@ from fleet_model.bundle import FileEntry, Offer, read_offer
 from fleet_model.errors import (
     BundleError,
     ConnectionFailed,
-    FleetError,
     RefusedError,
     SettingsError,
     UpdateError,
@@ -51,10 +50,10 @@ if TYPE_CHECKING:
 
     import httpx
 
-MAX_DETAIL = 1000  # characters of the server's own words; a refusal with the key is about 450
 REPORT_AGAIN_S = 600.0  # after a server did not take a report
 WHOLE, PARTS = (200, 304, 404), (200, 206, 404, 416)  # statuses that are answers
 SAME_TIME_S = 2.0  # an answer's date is of whole seconds, and may be one old
+SLOW_S = 5.0  # an answer that took longer tells nothing of clocks
 DOUBT = "; is it a fleetlearn server, and of this version?"
 log = logging.getLogger(__name__)
 
@@ -228,14 +227,30 @@ class HttpsStore:
         if self._elsewhere is not None:
             self._elsewhere.close()
 
-    def _look(self, channel: str, report: str) -> _Answer:
+    def ask(
+        self, method: str, path: str, content: bytes = b"", wait_s: float = 0.0
+    ) -> bytes | None:
+        """Return a small answer of another route, None for 404; `wait_s` is how long it may take.
+
+        Raises:
+            UpdateError: the server takes no such request.
+        """
+        with self._open(method, path, content=content, wait_s=wait_s) as response:
+            answer = self._read(response)
+            return answer if response.status_code == 200 else None
+
+    def look_query(self, report: str) -> str:
+        """Return what the server is told with every look, as a query."""
         about = {
             "active": "" if self.active_version is None else str(self.active_version),
             PROTOCOL_PARAMETER: str(PROTOCOL),  # a server that knows no numbers ignores it
             REPORT_PARAMETER: report,
             AGENT_PARAMETER: self._agent,
         }
-        query = "&".join(f"{name}={value}" for name, value in about.items() if value)
+        return "&".join(f"{name}={value}" for name, value in about.items() if value)
+
+    def _look(self, channel: str, report: str) -> _Answer:
+        query = self.look_query(report)
         headers = {"if-none-match": self._tag} if self._tag else {}
         path = path_of(ROBOT, CHANNEL, channel=channel)
         return self._request("GET", f"{path}?{query}" if query else path, headers)
@@ -266,7 +281,12 @@ class HttpsStore:
 
     @contextmanager
     def _open(
-        self, method: str, path: str, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str] | None = None,
+        content: bytes = b"",
+        wait_s: float = 0.0,
     ) -> "Iterator[httpx.Response]":
         import httpx
 
@@ -274,24 +294,30 @@ class HttpsStore:
         proof = sign(self.key, method, path, begin, self._server)
         try:
             with self._client.stream(
-                method, path, headers={**(headers or {}), **proof, "accept-encoding": "identity"}
+                method,
+                path,
+                headers={**(headers or {}), **proof, "accept-encoding": "identity"},
+                content=content,
+                timeout=max(wait_s, answers.SILENCE_S),
             ) as response:
                 self._compare_clocks(begin, response)
                 if response.status_code in (401, 403):
                     raise RefusedError(self._reason(response.status_code, self._read(response)))
                 if response.status_code == 400:
-                    raise UpdateError(_detail(400, self._read(response)))
+                    raise UpdateError(answers.detail(400, self._read(response)))
                 if response.status_code == 429 or response.status_code >= 500:
-                    detail = _detail(response.status_code, self._read(response))
+                    detail = answers.detail(response.status_code, self._read(response))
                     raise ConnectionFailed(f"{self.address} cannot answer now: {detail}")
                 if response.status_code not in (PARTS if "range" in (headers or {}) else WHOLE):
                     raise self._stranger(f"status {response.status_code}")
                 self.standing = unpack_standing(response.headers.get(STANDING_HEADER, ""))
                 yield response
         except (httpx.HTTPError, ssl.SSLError, UnicodeError) as error:  # of a name with empty parts
-            raise self._unreachable(error) from None
+            raise answers.unreachable(error, self.address, self._now()) from None
 
     def _compare_clocks(self, begin: datetime, response: "httpx.Response") -> None:
+        if self._now() - begin > timedelta(seconds=SLOW_S):  # such as one that was held
+            return
         try:
             then = parsedate_to_datetime(response.headers["date"]) + timedelta(seconds=0.5)
             ahead_s = (then - (begin + (self._now() - begin) / 2)).total_seconds()
@@ -299,39 +325,9 @@ class HttpsStore:
             return
         self.server_ahead_s = ahead_s if abs(ahead_s) > SAME_TIME_S else 0.0
 
-    def _unreachable(self, error: Exception) -> FleetError:
-        text = str(error) or type(error).__name__
-        if "mismatch" in text or "not valid for" in text:  # of its name; the authority is right
-            host = self.address.rpartition(":")[0]
-            return ConnectionFailed(
-                f"{self.address}: the server's certificate does not name {host}; on the server add "
-                "it to network.names, run `cloud-server renew-certificate DIR` and restart, or use "
-                "a name that it has"
-            )
-        if "not yet valid" in text or "has expired" in text:
-            return ConnectionFailed(
-                f"the certificate of {self.address} is not valid at the time of this robot's "
-                f"clock, {self._now():%Y-%m-%d %H:%M} UTC; set the clock, or if it is right, renew "
-                "the certificate on the server: cloud-server renew-certificate DIR"
-            )
-        if "CERTIFICATE_VERIFY_FAILED" in text:
-            return ConnectionFailed(
-                f"{self.address} is not the server of this robot's kit ({text}); copy the kit "
-                "again if the server was set up again"
-            )
-        return ConnectionFailed(f"no answer from {self.address} ({text})")
-
     def _stranger(self, what: str) -> ConnectionFailed:
         return ConnectionFailed(f"{self.address} answers {what}{DOUBT}")
 
     def _reason(self, status: int, content: bytes) -> str:
         mine = fingerprint(public_line(self.key.public_key()))
-        return f"{self.address} refuses this robot (key {mine}): {_detail(status, content)}"
-
-
-def _detail(status: int, content: bytes) -> str:
-    """Return the server's own words."""
-    try:
-        return str(json.loads(content)["detail"])[:MAX_DETAIL]
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return f"status {status}"
+        return f"{self.address} refuses this robot (key {mine}): {answers.detail(status, content)}"

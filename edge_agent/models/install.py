@@ -18,9 +18,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from edge_agent.models.deploy import Models, name_of
+from edge_agent.models.personal.chooser import PersonalChooser
+from edge_agent.models.personal.measuring import Asked
 from edge_agent.models.runtime_choice import RuntimeChooser
 from edge_agent.models.trial_process import TrialJob, run_trial, source_fields
-from edge_agent.models.trials import Probation, TrialFile, Trials, Tried
+from edge_agent.models.trials import Probation, TrialFile, Trials, Tried, outcome_of
 from edge_agent.models.verdict import Findings, judge
 from edge_agent.robot.settings import AgentSettings
 from fleet_model.bundle import Offer
@@ -59,12 +61,20 @@ class Installer:
         self._ended, self._make_room = ended, make_room
         self._timer: threading.Timer | None = None
         self._runtime = RuntimeChooser(settings, ended, make_room)
+        self._told = self._file.stamp  # when `last` was asked for
         self._reviewed = ""  # name of the version whose runtime is known
+        self._personal = PersonalChooser(settings, models, ended, make_room)
 
     @property
     def last(self) -> TrialOutcome | None:
         """What became of the version that was tried last."""
+        self._told = self._file.stamp
         return self._file.read().last
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `last` may be another one now: a probation has ended, a person has decided."""
+        return self._told != self._file.stamp
 
     def begin(self) -> None:
         """Finish what an earlier process has left; raises FleetError where that cannot be."""
@@ -109,11 +119,13 @@ class Installer:
         if name == self._models.active_name:  # damaged, or another precision is wanted
             self._models.install(store, offer, self._precision)
             self._keep_runtime(name)
+            self._personal.review(name, offer.manifest, store)
             return ""
         tried = self._file.read().of(name)
         if tried and tried.refused and tried.outcome:
             return tried.outcome.words
         self._models.stage(store, offer, self._precision)
+        asked = self._personal.asked(name, offer.manifest, store)
         with self._changing() as trials:
             tried = trials.of(name) or Tried(name=name)
             tried.tries += 1
@@ -121,13 +133,15 @@ class Installer:
             self._file.write(trials)
         found = Findings(failed="interrupted")
         if tried.tries <= MOST_TRIES:
-            found = self._try(name, self._good(trials), tried)
+            found = self._try(name, self._good(trials), tried, asked)
         forced = trials.forced == name or offer.manifest.rolls_back_to is not None
         why = judge(found, self._limits, by_operator=forced)
         version = offer.manifest.version
         if why:
             return self._refuse(name, version, found, why)
-        self._keep_runtime(name, found)  # before the switch: whoever follows reads both at once
+        # Before the switch: whoever follows reads model and choices at once.
+        self._keep_runtime(name, found)
+        self._personal.keep(name, found.personal)
         self._switch(name, version, found, forced=forced)
         return ""
 
@@ -137,13 +151,20 @@ class Installer:
         if name and name != self._reviewed:
             self._keep_runtime(name)
 
+    def review_personal(
+        self, store: ModelStore, active: Offer, trained_at: float | None = None
+    ) -> None:
+        """Choose again what of this robot's own runs, where that is due; see PersonalChooser."""
+        if self._personal.is_due(trained_at):
+            self._personal.review(name_of(active), active.manifest, store)
+
     def _keep_runtime(self, name: str, found: Findings = UNKNOWN) -> None:
         self._runtime.keep(self._models.folder(name), found.compiled)
         self._reviewed = name
 
-    def _try(self, name: str, running: str, tried: Tried) -> Findings:
+    def _try(self, name: str, running: str, tried: Tried, asked: Asked | None) -> Findings:
         try:
-            return self._run(name, running, compiled=self._runtime.tries_compiled)
+            return self._run(name, running, asked, is_new=True)
         except StoppedError:
             with self._changing() as trials:
                 tried.tries -= 1
@@ -152,7 +173,7 @@ class Installer:
             raise
 
     def _refuse(self, name: str, version: int, found: Findings, why: str) -> str:
-        outcome = _outcome(version, REFUSED, why, found)
+        outcome = outcome_of(version, REFUSED, why, found)
         with self._changing() as trials:
             tried = trials.of(name) or Tried(name=name)
             tried.outcome = outcome
@@ -171,7 +192,7 @@ class Installer:
             good = self._good(trials)
             watch = Probation(name=name, before=good, since_s=time.time(), forced=forced)
             trials.probation = watch if good else None
-            outcome = _outcome(version, PROBATION if good else CONFIRMED, "", found)
+            outcome = outcome_of(version, PROBATION if good else CONFIRMED, "", found)
             trials.put(Tried(name=name, outcome=outcome))
             trials.forced = ""
             self._file.write(trials)
@@ -219,7 +240,7 @@ class Installer:
 
     def _confirm(self, trials: Trials, found: Findings) -> None:
         assert trials.probation is not None
-        outcome = _outcome(_version(trials.probation.name), CONFIRMED, "", found)
+        outcome = outcome_of(_version(trials.probation.name), CONFIRMED, "", found)
         trials.put(Tried(name=trials.probation.name, outcome=outcome))
         trials.probation = None
         self._file.write(trials)
@@ -229,7 +250,7 @@ class Installer:
         """Go back to the version before, which stays; the caller holds the lock."""
         name = self._models.active_name
         self._models.require_previous(self._precision)
-        outcome = _outcome(_version(name), BACK, why, found)
+        outcome = outcome_of(_version(name), BACK, why, found)
         trials.put(Tried(name=name, refused=True, outcome=outcome))
         trials.probation = None
         trials.forced = ""
@@ -281,7 +302,10 @@ class Installer:
         with self._models.disk(), self._file.locked():
             yield self._file.read()
 
-    def _run(self, name: str, running: str, *, compiled: bool = False) -> Findings:
+    def _run(
+        self, name: str, running: str, asked: Asked | None = None, *, is_new: bool = False
+    ) -> Findings:
+        """Try a version; `is_new`: what runs it, and what is `asked` for, is found out, too."""
         folder = self._models.folder(running) if running else self._models.current.resolve()
         job = TrialJob(
             candidate=str(self._models.folder(name)),
@@ -289,7 +313,8 @@ class Installer:
             precision=self._precision,
             source=source_fields(self._settings),
             examples=self._limits.examples,
-            compiled=compiled,
+            compiled=is_new and self._runtime.tries_compiled,
+            personal=asked,
         )
         self._make_room()
         found = run_trial(job, self._limits, self._ended)
@@ -312,27 +337,3 @@ class Installer:
 
 def _version(name: str) -> int:
     return int(name.partition("-")[0])
-
-
-def _outcome(version: int, state: str, why: str, found: Findings) -> TrialOutcome:
-    """Return what may leave the robot: kinds and numbers."""
-
-    def rounded(value: float | None, digits: int) -> float | None:
-        return None if value is None or value - value != 0 else round(value, digits)
-
-    return TrialOutcome(
-        version=version,
-        state=state,
-        why=why,
-        running=found.running,
-        measure=found.measure[:40] if found.measure.isprintable() else "",
-        before=rounded(found.before, 4),
-        after=rounded(found.after, 4),
-        confirmed=rounded(found.confirmed, 4),
-        agreeing=found.agreeing,
-        examples=found.examples,
-        samples=found.samples,
-        kept=found.kept,
-        before_ms=rounded(found.before_ms, 3),
-        after_ms=rounded(found.after_ms, 3),
-    )

@@ -1,6 +1,5 @@
 """Run a published model over a bag or a data set; write CSV or JSON, pictures, scores."""
 
-import csv
 import json
 import logging
 import sys
@@ -9,9 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from io import TextIOWrapper
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple, TextIO
 
@@ -21,6 +19,7 @@ from edge_agent.data.confusion import count_confusion
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import is_bag, is_live, shown
+from edge_agent.data.label_formats.coco.results import CocoResults, pictures_file
 from edge_agent.data.label_formats.label_topic import has_topic
 from edge_agent.data.label_words import require_label_source
 from edge_agent.data.labels import (
@@ -29,23 +28,24 @@ from edge_agent.data.labels import (
     labelled_frames,
 )
 from edge_agent.examples.source import EXAMPLE_SOURCES, SourceSpec
-from edge_agent.models.predictions import COLUMNS, FRAMES, PredictSummary, Row, rows_of
-from fleet_model.bundle import Task
-from fleet_model.command_line.output_file import (
-    STDOUT,
-    output_file,
-    require_folder,
-    require_output,
-    write_output,
+from edge_agent.models.prediction_files import (
+    PICTURES,
+    annotate,
+    draw_confusion,
+    draw_curves,
+    frame_of,
+    row_writer,
+    write_coco,
 )
+from edge_agent.models.predictions import PredictSummary, Row, rows_of
+from fleet_model.bundle import Task
+from fleet_model.command_line.output_file import STDOUT, require_folder, require_output
 from fleet_model.engine import Engine, open_engine
 from fleet_model.errors import FleetError, FrameError, SettingsError
-from fleet_model.types import Example, Metrics, Target, Tensors
-from fleet_model.workload import Workload
+from fleet_model.types import Example, Metrics, Prediction, Target, Tensors
+from fleet_model.workload import Details, Workload
 
 log = logging.getLogger(__name__)
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,9 @@ class PredictOptions:
     csv_file: Path | None = None  # CSV goes here, not to stdout
     annotate: Path | None = None  # directory for a picture of every frame
     confusion: Path | None = None  # PNG
+    curves: Path | None = None  # PNG
+    coco: Path | None = None  # results as JSON; a second file beside it says which picture is which
+    min_score: float | None = None  # of boxes that are listed and drawn; None: the workload's
     limit: int | None = None  # frames
 
 
@@ -71,23 +74,27 @@ class Predicted(NamedTuple):
     """An input, what the engine says and how long that took."""
 
     example: Example
-    rows: Sequence[Row]
+    found: Sequence[Prediction]
+    rows: Sequence[Row]  # of what is sure enough to be shown
     outputs: Tensors
     target: Target | None  # None: the truth is not known
     milliseconds: float  # decoding, encoding, model
-    unknown: str = ""  # the label that somebody gave and the model lacks
+    unknown: str = ""  # a label that somebody gave and the model lacks
 
 
-def predict(engine: Engine, examples: Iterable[Example], damage: DamageLog) -> Iterator[Predicted]:
+def predict(
+    engine: Engine, examples: Iterable[Example], damage: DamageLog, min_score: float | None = None
+) -> Iterator[Predicted]:
     """Yield what the engine says of every input that can be read.
 
     Args:
         engine: of any workload.
         examples: a truth that the workload does not know is taken as none.
         damage: gets the inputs that cannot be decoded.
+        min_score: boxes with a lower one have no row; None: as the workload says.
     """
     workload = engine.workload
-    labels = set(workload.task.learned)
+    least = getattr(workload, "sure_score", 0.0) if min_score is None else min_score
     for example in examples:
         start = time.perf_counter()
         try:
@@ -97,12 +104,24 @@ def predict(engine: Engine, examples: Iterable[Example], damage: DamageLog) -> I
             log.info("%s", error)
             continue
         milliseconds = (time.perf_counter() - start) * 1e3
-        label = example.label or ""
-        unknown = label if labels and label not in labels else ""
-        truth = label if label in labels else ""
-        rows = rows_of(example, answer.predictions, truth)
-        target = _target(workload, example)
-        yield Predicted(example, rows, answer.outputs, target, milliseconds, unknown)
+        truth = example.label if example.label in workload.task.learned else None
+        sure = [one for one in answer.predictions if one.box is None or one.score >= least]
+        yield Predicted(
+            example,
+            answer.predictions,
+            rows_of(example, sure, truth or ""),
+            answer.outputs,
+            _target(workload, example),
+            milliseconds,
+            _unknown(workload.task, example),
+        )
+
+
+def _unknown(task: Task, example: Example) -> str:
+    """Return a label that somebody gave and the model lacks; "" without one."""
+    given = [example.label] if task.learned else [box.label for box in example.boxes]
+    others = (label for label in given if label and label not in task.classes)
+    return next(others, "") if task.classes else ""
 
 
 def open_bundle(bundle: Path, precision: str) -> Engine:
@@ -118,10 +137,10 @@ def run_predict(
     """Do what `edge-agent predict` does: data to `stdout` or files, progress to a terminal.
 
     Raises:
-        FrameError: not one frame can be read, or a confusion matrix is wanted of unlabelled ones.
+        FrameError: not one frame can be read, or a chart is wanted of unlabelled ones.
         BundleError: the bundle is damaged or has no such precision.
         SettingsError: the labels named are neither a file nor a topic of a bag, or the workload
-            has no classes for a confusion matrix, or an output is named that cannot be.
+            does not have what an output is made of, or an output is named that cannot be.
         StorageError: an output cannot be written; found before the work where that can be known.
     """
     _require_outputs(options)
@@ -129,48 +148,83 @@ def run_predict(
         require_label_source((options.path,), options.label_topic)
     engine = open_engine(options.bundle, options.precision)
     task = engine.workload.task
-    if options.confusion and task.answer != "class":
-        raise SettingsError(
-            f"--confusion needs a model that answers classes; this one answers {task.answer}"
-        )
+    _require_suited(options, engine.workload)
+    coco = CocoResults(task.classes) if options.coco else None
     damage, found, left_out = DamageLog(), list[Predicted](), Counter[str]()
     task = task.model_copy(update={"former": engine.manifest.described_task.former})
     examples = _examples(_with_usual_labels(options), task, damage, left_out)
-    name = shown(options.path) if options.path else "the examples of this robot"
     with ExitStack() as files:
-        keep = _row_writer(options, task.answer, stdout, files)
-        each = _with_progress(islice(predict(engine, examples, damage), options.limit), options)
-        for index, one in enumerate(each):
+        rows_to = None if options.json else stdout
+        keep = row_writer(options.csv_file, rows_to, task.answer, files)
+        answers = predict(engine, examples, damage, options.min_score)
+        for index, one in enumerate(_with_progress(islice(answers, options.limit), options)):
             for row in one.rows:
                 keep(row)
             if options.annotate:
-                _annotate(options.annotate, index, one)
+                looked = task.answer == "boxes" and one.example.seen
+                truth = one.example.boxes if looked else None
+                annotate(options.annotate, index, one.example, one.rows, truth)
+            if coco:
+                frame, size = frame_of(one.example, "--coco")
+                example = one.example
+                coco.add(frame, size, one.found, example.boxes, seen=example.seen)
             found.append(_without_input(one))
-        if damage and not found:
-            raise FrameError(f"{name}: no frame can be read: {damage.sentence()}")
-        if not found and options.path and not is_live(options.path):
-            raise FrameError(f"{name}: holds no frame; `edge-agent inspect` shows what it holds")
+        _require_frames(options, found, damage)
     summary = _summary(engine, found, damage, left_out)
     if options.json:
-        answers = [row.cells(task.answer) for one in found for row in one.rows]
-        rows = ",\n".join(map(json.dumps, answers))  # one a line: as long as a CSV of them
+        cells = [row.cells(task.answer) for one in found for row in one.rows]
+        rows = ",\n".join(map(json.dumps, cells))  # one a line: as long as a CSV of them
         stdout.write(
             f'{{"predictions": [\n{rows}\n], "summary": {json.dumps(summary.as_json())}}}\n'
         )
-    if options.confusion:
-        _draw_confusion(options.confusion, summary)
+    if coco and options.coco:
+        write_coco(options.coco, coco)
+    for chart, draw in ((options.confusion, draw_confusion), (options.curves, draw_curves)):
+        if chart:
+            draw(chart, summary)
     return summary
+
+
+def _require_frames(options: PredictOptions, found: Sequence[Predicted], damage: DamageLog) -> None:
+    """Raise FrameError without a frame, unless nothing has come live or this robot has none."""
+    if found:
+        return
+    name = shown(options.path) if options.path else "the examples of this robot"
+    if damage:
+        raise FrameError(f"{name}: no frame can be read: {damage.sentence()}")
+    if options.path and not is_live(options.path):
+        raise FrameError(f"{name}: holds no frame; `edge-agent inspect` shows what it holds")
 
 
 def _require_outputs(options: PredictOptions) -> None:
     require_output(options.csv_file, "--csv")
-    require_output(options.confusion, "--confusion", PICTURES)
+    for picture, name in ((options.confusion, "--confusion"), (options.curves, "--curves")):
+        require_output(picture, name, PICTURES)
+        if picture == STDOUT and (options.json or options.csv_file in (None, STDOUT)):
+            raise SettingsError(f"{name} -: stdout has the predictions already; name a file")
+    if options.coco == STDOUT:
+        raise SettingsError("--coco -: there are two files; name the first, e.g. results.json")
+    require_output(options.coco, "--coco", (".json",))
+    require_output(options.coco and pictures_file(options.coco), "--coco")
     if options.annotate:
         require_folder(options.annotate, f"--annotate {options.annotate}")
-    if options.confusion == STDOUT and (options.json or options.csv_file in (None, STDOUT)):
-        raise SettingsError("--confusion -: stdout has the predictions already; name a file")
     if options.csv_file == STDOUT and options.json:
         raise SettingsError("--csv - and --json: both would go to stdout; choose one")
+
+
+def _require_suited(options: PredictOptions, workload: Workload) -> None:
+    """Raise SettingsError before the work for an output that such a model cannot have."""
+    answer = workload.task.answer
+    if options.confusion and answer != "class":
+        raise SettingsError(
+            f"--confusion needs a model that answers classes; this one answers {answer}"
+        )
+    if options.coco and answer != "boxes":
+        raise SettingsError(f"--coco needs a model that answers boxes; this one answers {answer}")
+    if options.curves and not hasattr(workload, "details"):
+        raise SettingsError(
+            f"--curves: a model that answers {answer} has none; leave the option out"
+        )
 
 
 def _with_usual_labels(options: PredictOptions) -> PredictOptions:
@@ -179,9 +233,10 @@ def _with_usual_labels(options: PredictOptions) -> PredictOptions:
         return options
     if options.usual_labels and has_topic(BagFrames(options.path), options.usual_labels):
         return replace(options, label_topic=options.usual_labels)
-    if options.confusion:  # before the whole bag has been read for nothing
+    if options.confusion or options.curves:  # before the whole bag has been read for nothing
+        name = "--confusion" if options.confusion else "--curves"
         raise SettingsError(
-            f"--confusion needs true labels: name the topic of {options.path.name} that has them "
+            f"{name} needs true labels: name the topic of {options.path.name} that has them "
             "with --label-topic (`edge-agent inspect` lists its topics), or a CSV file"
         )
     return options
@@ -194,20 +249,19 @@ def _examples(
     if options.path is None:
         if source is None:
             raise SettingsError("name a bag, a data set or images to predict")
-        yield from _own_examples(source, task.learned, left_out)
+        yield from _own_examples(source, task, left_out)
         return
     aliases = task.former if source is None else source.options.get("aliases", task.former)
     settings = LabelSettings(options.topic, options.label_topic, options.tolerance_s)
-    for frame, label, boxes in labelled_frames(options.path, settings, damage):
+    for frame, label, told, seen in labelled_frames(options.path, settings, damage):
         label = aliases.get(label, label)
-        yield Example(raw=frame, key="", label=label or None, boxes=boxes)
+        boxes = tuple(replace(box, label=aliases.get(box.label, box.label)) for box in told)
+        yield Example(raw=frame, key="", label=label or None, boxes=boxes, seen=seen)
 
 
-def _own_examples(
-    source: SourceSpec, labels: Sequence[str], left_out: Counter[str]
-) -> Iterator[Example]:
+def _own_examples(source: SourceSpec, task: Task, left_out: Counter[str]) -> Iterator[Example]:
     try:
-        yield from source.examples(labels, left_out)
+        yield from source.examples(task.classes, left_out, boxes=task.answer == "boxes")
     except FleetError:
         raise
     except Exception as error:
@@ -220,7 +274,7 @@ def _own_examples(
 def _without_input(one: Predicted) -> Predicted:
     """Keep what is written and scored at the end, nothing of the picture."""
     nothing = Example(raw=None, key="")
-    return one._replace(example=nothing, outputs=one.outputs if one.target else {})
+    return one._replace(example=nothing, found=(), outputs=one.outputs if one.target else {})
 
 
 def _target(workload: Workload, example: Example) -> Target | None:
@@ -236,10 +290,13 @@ def _summary(
     task, rows = engine.workload.task, [row for one in found for row in one.rows]
     pairs = ((r.truth, r.prediction.label) for r in rows if r.truth and r.prediction)
     times = [one.milliseconds for one in found]
+    own = getattr(engine, "personal", None)  # an engine of somebody else's has none
+    measures, details = _measured(engine.workload, found)
     return PredictSummary(
         frames=len(found),
         labelled=sum(one.target is not None for one in found),
-        measures=_measures(engine.workload, found),
+        measures=measures,
+        details=details,
         confusion=count_confusion(pairs, task.classes) if task.answer == "class" else None,
         model_version=engine.manifest.version,
         milliseconds_per_frame=round(median(times), 3) if times else None,
@@ -247,40 +304,21 @@ def _summary(
         losses=damage.sentence(),
         unknown_labels=dict(Counter(one.unknown for one in found if one.unknown).most_common()),
         left_out=dict(left_out),
+        runs=own.words if own else "",
     )
 
 
-def _measures(workload: Workload, found: Sequence[Predicted]) -> Metrics:
+def _measured(workload: Workload, found: Sequence[Predicted]) -> tuple[Metrics, Details | None]:
     labelled = [(one.outputs, one.target.tensors) for one in found if one.target]
     if not labelled:
-        return {}
+        return {}, None
     outputs, targets = (
         {name: np.stack([tensors[name] for tensors in rows]) for name in rows[0]}
         for rows in zip(*labelled, strict=True)
     )
-    return workload.measure(outputs, targets)
-
-
-def _row_writer(
-    options: PredictOptions, answer: str, stdout: TextIO, files: ExitStack
-) -> Callable[[Row], None]:
-    """Return what takes one row after the other; `files` closes the CSV file."""
-    if options.csv_file:
-        stream = files.enter_context(output_file(options.csv_file))
-        wrapper = TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
-        files.callback(wrapper.detach)  # `output_file` closes the stream itself
-        text: TextIO = wrapper
-    elif options.json:
-        return lambda _: None
-    else:
-        text = stdout
-    table = csv.writer(text, lineterminator="\n")
-    head = iter([("file", "topic", "stamp_ns", *COLUMNS[answer])])
-
-    def keep(row: Row) -> None:  # the head comes with the first one, not before an error
-        table.writerows([*head, row.cells(answer).values()])
-
-    return keep
+    details: Callable[[Tensors, Tensors], Details] | None = getattr(workload, "details", None)
+    measures = workload.measure(outputs, targets)
+    return measures, details(outputs, targets) if details else None
 
 
 def _with_progress(found: Iterator[Predicted], options: PredictOptions) -> Iterator[Predicted]:
@@ -294,34 +332,3 @@ def _with_progress(found: Iterator[Predicted], options: PredictOptions) -> Itera
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield from progress.track(found, total=options.limit, description="frames")
-
-
-def _annotate(folder: Path, index: int, one: Predicted) -> None:
-    from edge_agent.data.drawing import annotated, encoded, with_boxes
-
-    frame = one.example.raw
-    if not isinstance(frame, FRAMES):
-        raise SettingsError("--annotate draws on camera frames; these examples are none")
-    boxes = [row.prediction for row in one.rows if row.prediction and row.prediction.box]
-    picture = with_boxes(frame.decode(), boxes)
-    for row in one.rows:
-        if row.prediction and not row.prediction.box:
-            title = row.prediction.label or row.prediction.text
-            picture = annotated(picture, title, row.prediction.score, row.truth)
-    stem = f"{PurePosixPath(frame.topic).stem}_{frame.stamp_ns}"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_output(folder / f"{index:06d}_{stem}.jpg", encoded(picture, ".jpg"))
-
-
-def _draw_confusion(path: Path, summary: PredictSummary) -> None:
-    from edge_agent.data.drawing import confusion_picture, encoded
-
-    if not summary.confusion or not summary.confusion.count:
-        if unknown := ", ".join(summary.unknown_labels):
-            raise FrameError(f"{path.name}: the model knows no label of these frames: {unknown}")
-        raise FrameError(
-            f"{path.name}: no frame has a label; name a label topic, or sort images into folders "
-            "named by label"
-        )
-    picture = confusion_picture(summary.confusion, f"model {summary.model_version}")
-    write_output(path, encoded(picture, path.suffix if path.suffix in PICTURES else ".png"))

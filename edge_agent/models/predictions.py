@@ -9,6 +9,7 @@ from edge_agent.data.confusion import Confusion
 from edge_agent.examples.lazy_frame import LazyFrame
 from fleet_model.protocol.example_counts import tell_left_out
 from fleet_model.types import Example, Frame, Metrics, Prediction
+from fleet_model.workload import Details
 
 # Task.answer -> what a row has besides the input's own file, topic and stamp_ns.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -74,6 +75,8 @@ class PredictSummary:
         default_factory=dict
     )  # that the model lacks -> frames
     left_out: Mapping[str, int] = field(default_factory=dict)  # of this robot's examples, by kind
+    runs: str = ""  # whether the shared model answered, or with what of this robot's own
+    details: Details | None = None  # of the labelled frames, where the workload has some
 
     def sentence(self) -> str:
         """Return what a person wants to know."""
@@ -81,6 +84,8 @@ class PredictSummary:
         parts = [f"version {self.model_version}: {self.frames} frames"]
         if self.labelled:
             parts.append(f"{self._scores()} of {self.labelled} labelled frames")
+        if self.runs:
+            parts.append(f"by {self.runs}")
         if number := sum(self.unknown_labels.values()):
             listed = list(self.unknown_labels)
             more = f" and {len(listed) - MOST_TOLD} more" if len(listed) > MOST_TOLD else ""
@@ -89,6 +94,20 @@ class PredictSummary:
         if self.left_out:
             parts.append(f"left out: {tell_left_out(self.left_out)}")
         return "; ".join([*parts, f"skipped: {skipped}"] if skipped else parts)
+
+    def table(self) -> list[str]:
+        """Return the details as lines of a table, a row a line; none without any."""
+        rows = self.details.table if self.details else {}
+        columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+        cells = [["", *columns]] if columns else []
+        for name, row in rows.items():
+            values = (row.get(column, math.nan) for column in columns)
+            cells.append([name, *("-" if math.isnan(v) else f"{v:.4g}" for v in values)])
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        return [
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+            for row in cells
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that is stored under "summary"."""
@@ -111,6 +130,8 @@ class PredictSummary:
             "skipped": dict(self.skipped),
             "unknown_labels": dict(self.unknown_labels),
             "left_out": dict(self.left_out),
+            **({"runs": self.runs} if self.runs else {}),
+            **({"details": _numbers(self.details.table)} if self.details else {}),
         }
 
     def _scores(self) -> str:
@@ -118,3 +139,12 @@ class PredictSummary:
             accuracy, f1 = self.confusion.accuracy, self.confusion.macro_f1
             return f"accuracy {accuracy:.3f}, macro F1 {f1:.3f}"
         return ", ".join(f"{name} {value:.3f}" for name, value in self.measures.items())
+
+
+def _numbers(
+    table: Mapping[str, Mapping[str, float]],
+) -> Mapping[str, Mapping[str, float | None]]:
+    return {
+        name: {column: value if math.isfinite(value) else None for column, value in row.items()}
+        for name, row in table.items()
+    }

@@ -162,8 +162,8 @@ def _turn(said: Any) -> str:
 
 
 def _work(asked: Mapping[str, Any], say: Say) -> None:
+    from edge_agent.models.answers import examples_for
     from edge_agent.models.runtime_trial import INPUTS, compare
-    from edge_agent.models.trial import examples_for
     from fleet_model.engine import TFLiteEngine
 
     engine = TFLiteEngine(Path(asked["bundle"]), asked["precision"])

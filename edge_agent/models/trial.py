@@ -1,35 +1,34 @@
 """Try a new model beside the running one, in the child process of trial_process.py."""
 
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from edge_agent.examples.source import SourceSpec
+from edge_agent.models.answers import Answered, answer_of, examples_for
+from edge_agent.models.personal.candidates import (
+    answer_with,
+    answers_of,
+    chosen_with,
+    labels_of,
+    with_own_tensors,
+)
+from edge_agent.models.personal.measuring import Asked, Uses
 from edge_agent.models.trial_process import TrialJob
 from edge_agent.models.verdict import Findings
 from fleet_model.engine import TFLiteEngine
-from fleet_model.errors import BundleError, FleetError, FrameError
-from fleet_model.types import Encoded, Example, Prediction, Tensor, Tensors
-from fleet_model.workload import Sample, Workload
+from fleet_model.errors import FleetError
+from fleet_model.personal.choice import personal_for
+from fleet_model.types import Example, Prediction, Tensor, Tensors
+from fleet_model.workload import Sample
 
 EMPTY_RUNS = 20  # on zeros, where there are no examples
 SHUFFLES = 9999  # of the test against chance: a probability of 0.01 is known to 0.001
 RUNNING, CANDIDATE, EXAMPLES = "running", "candidate", "examples"  # whose turn it is
 log = logging.getLogger(__name__)
-
-
-class Answered(NamedTuple):
-    """What one engine makes of one example."""
-
-    predictions: Sequence[Prediction]
-    milliseconds: float  # without reading and encoding the input
-    outputs: Tensors
-    target: Tensors | None  # None: the truth is not known to this engine
 
 
 def try_model(
@@ -46,20 +45,29 @@ def try_model(
     turn(RUNNING)
     running = _open_running(job)
     turn(CANDIDATE)
-    candidate = TFLiteEngine(Path(job.candidate), job.precision)
-    candidate.warm_up()
+    asked = None if job.personal is None else Asked(*job.personal)
+    engines, asked = _open_candidate(job, asked)
+    candidate = engines[()]
     turn(EXAMPLES)
+    own = labels_of(candidate, job.source) if asked else None
     examples, labelled = examples_for(candidate.workload, job.source, job.examples)
-    pairs: list[tuple[Answered, Answered | None]] = []
+    answers: list[tuple[Mapping[Uses, Answered], Answered | None]] = []
     for example in examples:
         turn(CANDIDATE)
-        after = _answer(candidate, example)
+        after = answers_of(engines, example)
         turn(RUNNING)
-        before = _answer(running, example) if running and after else None
+        before = answer_of(running, example) if running and after else None
         if after:
-            pairs.append((after, before))
+            answers.append((after, before))
     turn(CANDIDATE)
-    found = _compared(candidate, running, pairs, labelled=labelled)
+    found: dict[str, Any] = {}
+    uses: Uses = ()
+    shift: Mapping[str, Tensor] = {}
+    if asked and own:
+        choice, shift = chosen_with(engines, asked, own, [after for after, _ in answers])
+        uses, found = choice.uses, {"personal": choice.model_dump()}
+    pairs = [(answer_with(candidate, after, uses, shift), before) for after, before in answers]
+    found |= _compared(candidate, running, pairs, labelled=labelled)
     if not pairs and running:
         found |= _empty_times(candidate, running)
     labels = {example.label for example in examples} if labelled else set()
@@ -70,71 +78,30 @@ def try_model(
     return Findings(running=version, **found), candidate, examples
 
 
+def _open_candidate(
+    job: TrialJob, asked: Asked | None
+) -> tuple[Mapping[Uses, TFLiteEngine], Asked | None]:
+    """Return the new model under (), and with own tensors where they are tried and can run."""
+    bundle = Path(job.candidate)
+    personal = personal_for(bundle, job.precision) if asked is None else None
+    candidate = TFLiteEngine(bundle, job.precision, personal=personal)
+    candidate.warm_up()
+    return with_own_tensors(candidate, bundle, asked) if asked else ({(): candidate}, None)
+
+
 def _open_running(job: TrialJob) -> TFLiteEngine | None:
     """Return the running model; one that is damaged is nothing to compare with."""
     if not job.running:
         return None
+    bundle = Path(job.running)
     try:
-        running = TFLiteEngine(Path(job.running), job.precision)
+        personal = personal_for(bundle, job.precision)
+        running = TFLiteEngine(bundle, job.precision, personal=personal)
         running.warm_up()
     except FleetError as error:
         log.warning("the running model is not compared with: %s", error)
         return None
     return running
-
-
-def examples_for(
-    workload: Workload, spec: Mapping[str, Any] | None, most: int
-) -> tuple[list[Example], bool]:
-    """Return held-out examples with a truth and True; else any frames, and False.
-
-    Args:
-        workload: whose truth.
-        spec: fields of SourceSpec; None: no examples.
-        most: so many, drawn with a fixed seed.
-    """
-    if spec is None or not most:
-        return [], False
-    task = workload.task
-    source, labels = SourceSpec(**spec).renamed(task.former), task.learned
-    try:
-        found = list(source.examples(labels))
-        if not found and labels:
-            found = list(source.examples())
-    except FleetError as error:  # it is not the model's fault
-        log.warning("the new model is tried without this robot's examples: %s", error)
-        return [], False
-    except Exception:
-        log.exception("the new model is tried without this robot's examples")
-        return [], False
-    truths = [one for one in found if one.held_out and _target(workload, one) is not None]
-    chosen = truths or found
-    if len(chosen) > most:
-        some = random.Random(0).sample(range(len(chosen)), most)  # noqa: S311
-        chosen = [chosen[index] for index in sorted(some)]
-    return chosen, bool(truths)
-
-
-def _target(workload: Workload, example: Example) -> Tensors | None:
-    try:
-        return workload.target(example).tensors
-    except FrameError:
-        return None
-
-
-def _answer(engine: TFLiteEngine, example: Example) -> Answered | None:
-    """Return the answer to an example; None for one that cannot be read."""
-    try:
-        encoded: Encoded = engine.workload.encode(example.raw)
-    except FrameError:
-        return None
-    begin = time.perf_counter()
-    outputs = engine.run(encoded.inputs)
-    if any(np.isnan(output).any() for output in outputs.values()):
-        raise BundleError(f"version {engine.manifest.version} answers what is no number")
-    predictions = engine.workload.decode(outputs, encoded.context)
-    milliseconds = (time.perf_counter() - begin) * 1e3
-    return Answered(predictions, milliseconds, outputs, _target(engine.workload, example))
 
 
 def _compared(
@@ -160,8 +127,8 @@ def _compared(
     found |= {"measure": name, "better": better}
     judged = [(a, b) for a, b in both if a.target is not None and b.target is not None]
     if running and judged and running.workload.task.measures.get(name) == better:
-        after = [_measured(candidate, name, a) for a, _ in judged]
-        before = [_measured(running, name, b) for _, b in judged]
+        after = _measured_each(candidate, name, [a for a, _ in judged])
+        before = _measured_each(running, name, [b for _, b in judged])
         found["chance"] = chance_of(np.subtract(after, before) * (1 if better == "higher" else -1))
         found["before"] = _measured(running, name, *(b for _, b in judged))
     measured = [a for a, _ in (judged if "before" in found else pairs)]
@@ -171,11 +138,24 @@ def _compared(
 
 def _measured(engine: TFLiteEngine, name: str, *answers: Answered) -> float:
     """Return one measure over a batch of answers whose truth is known."""
+    return float(engine.workload.measure(*_stacked(answers)).get(name, np.nan))
+
+
+def _measured_each(engine: TFLiteEngine, name: str, answers: Sequence[Answered]) -> Tensor:
+    """Return (answers,) how good each is by itself: by the measure, or by what stands for it."""
+    by_row: Callable[[Tensors, Tensors], Tensor] | None
+    by_row = getattr(engine.workload, "measure_each", None)
+    if by_row:
+        return np.asarray(by_row(*_stacked(answers)), np.float64)
+    return np.array([_measured(engine, name, one) for one in answers])
+
+
+def _stacked(answers: Sequence[Answered]) -> tuple[Tensors, Tensors]:
     outputs, targets = (
         {key: np.stack([row[key] for row in rows]) for key in rows[0]}
         for rows in zip(*((one.outputs, one.target or {}) for one in answers), strict=True)
     )
-    return float(engine.workload.measure(outputs, targets).get(name, np.nan))
+    return outputs, targets
 
 
 def chance_of(gains: Tensor) -> float:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -28,6 +28,9 @@ class TrialJob:
     source: Mapping[str, Any] | None  # of SourceSpec; None: no examples
     examples: int  # at most
     compiled: bool = False  # whether CompiledModel is tried, too, on the CPU
+    # Fields of personal_trial.Asked: what of the robot's own is tried with the new model. None:
+    # what was chosen for it before runs.
+    personal: Sequence[Any] | None = None
 
 
 def source_fields(settings: AgentSettings) -> dict[str, Any] | None:

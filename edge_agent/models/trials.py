@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fleet_model.durable import make_directory, write_durably
+from edge_agent.models.verdict import Findings
+from fleet_model.durable import make_directory, stamp_of, write_durably
 from fleet_model.protocol.trial import TrialOutcome
 
 FILE, LOCK = "trials.json", ".trials.lock"
@@ -104,6 +105,11 @@ class TrialFile:
         """Replace it in one step; raises OSError."""
         write_durably(self._folder / FILE, trials.model_dump_json(exclude_defaults=True) + "\n")
 
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """Return what changes with every `write`, of any process."""
+        return stamp_of(self._folder / FILE)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Let nobody else change trials or pointers; raises OSError."""
@@ -115,3 +121,27 @@ class TrialFile:
             yield
         finally:
             os.close(descriptor)
+
+
+def outcome_of(version: int, state: str, why: str, found: Findings) -> TrialOutcome:
+    """Return what may leave the robot: kinds and numbers."""
+
+    def rounded(value: float | None, digits: int) -> float | None:
+        return None if value is None or value - value != 0 else round(value, digits)
+
+    return TrialOutcome(
+        version=version,
+        state=state,
+        why=why,
+        running=found.running,
+        measure=found.measure[:40] if found.measure.isprintable() else "",
+        before=rounded(found.before, 4),
+        after=rounded(found.after, 4),
+        confirmed=rounded(found.confirmed, 4),
+        agreeing=found.agreeing,
+        examples=found.examples,
+        samples=found.samples,
+        kept=found.kept,
+        before_ms=rounded(found.before_ms, 3),
+        after_ms=rounded(found.after_ms, 3),
+    )

@@ -41,6 +41,8 @@ class Findings:
     longer: int = 0  # of them, in which the new one took longer
     # Of fleet_model.litert.runtime.Measured: CompiledModel beside the Interpreter, where asked for.
     compiled: Mapping[str, Any] | None = None
+    # Of fleet_model.personal.choice.PersonalChoice: what of the robot's own was `after` with it.
+    personal: Mapping[str, Any] | None = None
 
 
 def judge(found: Findings, limits: InstallSettings, *, by_operator: bool = False) -> str:

@@ -13,6 +13,7 @@ from fleet_model.errors import SettingsError
 UNIX = "unix:"
 LONGEST_PATH = 107  # bytes, of the kernel
 SOCKET_MODE = 0o660  # whoever may connect: the user and the group of this process
+OF_SERVE = "choose another address in [serve] of agent.toml, or with --rest and --grpc"
 
 
 class Address(NamedTuple):
@@ -54,14 +55,18 @@ def parse_address(text: str) -> Address:
     return Address(host="127.0.0.1" if host == "localhost" else host, port=int(port))
 
 
-def listen(address: Address) -> socket.socket:
+def listen(address: Address, step: str = OF_SERVE) -> socket.socket:
     """Return a bound socket.
+
+    Args:
+        address: where.
+        step: what to do if that cannot be.
 
     Raises:
         SettingsError: it is in use, or cannot be made.
     """
     if address.path:
-        make_room(address)
+        make_room(address, step)
         family: int = socket.AF_UNIX
         where: str | tuple[str, int] = address.path
     else:
@@ -78,19 +83,16 @@ def listen(address: Address) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise cannot_listen(address, error.strerror or str(error)) from None
+        raise cannot_listen(address, error.strerror or str(error), step) from None
     return listener
 
 
-def cannot_listen(address: Address, reason: str) -> SettingsError:
+def cannot_listen(address: Address, reason: str, step: str = OF_SERVE) -> SettingsError:
     """Return the error that says what to do."""
-    return SettingsError(
-        f"cannot serve on {address}: {reason}; choose another address in [serve] of agent.toml, or "
-        "with --rest and --grpc"
-    )
+    return SettingsError(f"cannot serve on {address}: {reason}; {step}")
 
 
-def make_room(address: Address) -> None:
+def make_room(address: Address, step: str = OF_SERVE) -> None:
     """Remove the socket of a process that was killed.
 
     Raises:
@@ -102,9 +104,9 @@ def make_room(address: Address) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise cannot_listen(address, error.strerror or str(error)) from None
+        raise cannot_listen(address, error.strerror or str(error), step) from None
     if not stat.S_ISSOCK(mode):
-        raise cannot_listen(address, "there is a file that is no socket")
+        raise cannot_listen(address, "there is a file that is no socket", step)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
@@ -113,9 +115,9 @@ def make_room(address: Address) -> None:
             with suppress(FileNotFoundError):
                 path.unlink()
         except OSError as error:
-            raise cannot_listen(address, error.strerror or str(error)) from None
+            raise cannot_listen(address, error.strerror or str(error), step) from None
         else:
-            raise cannot_listen(address, "another process listens there")
+            raise cannot_listen(address, "another process listens there", step)
 
 
 def open_to_group(address: Address) -> None:

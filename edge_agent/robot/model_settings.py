@@ -31,6 +31,17 @@ class EngineSettings(Section):
         return self
 
 
+class PersonalSettings(Section):
+    """What of this robot's own runs with the published model; it never leaves this robot."""
+
+    own_shares: bool = Field(
+        default=False,
+        description="true: how often each label was seen on this robot is added to the model's "
+        "logits, where that is better on the robot's own held-out examples. For robots whose "
+        "recordings have the labels as often as the robot will meet them.",
+    )
+
+
 class InstallSettings(Section):
     """What a published model must show on this robot before it stays."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from edge_agent.data.frames.source import is_live
-from edge_agent.robot.model_settings import EngineSettings, InstallSettings
+from edge_agent.robot.model_settings import EngineSettings, InstallSettings, PersonalSettings
 from edge_agent.robot.serve_settings import ServeSettings
 from edge_agent.robot.server_settings import OptionalPath, ServerLink
 from edge_agent.robot.train_when import TrainWhen
@@ -140,7 +140,11 @@ class ReportSettings(Section):
 class PollSettings(Section):
     """How often the server is asked; an idle robot costs about 1 kB each time."""
 
-    idle_s: float = Field(default=2.0, gt=0, description="Between polls for work and models.")
+    idle_s: float = Field(
+        default=2.0,
+        gt=0,
+        description="Between polls for work and models, where the server holds no requests.",
+    )
     busy_s: float = Field(
         default=0.1, gt=0, description="After a message; then longer and longer, up to idle_s."
     )
@@ -159,6 +163,7 @@ class AgentSettings(Section):
     training: TrainSettings = TrainSettings()
     train_when: TrainWhen = TrainWhen()
     engine: EngineSettings = EngineSettings()
+    personal: PersonalSettings = PersonalSettings()
     install: InstallSettings = InstallSettings()
     serve: ServeSettings = ServeSettings()
     report: ReportSettings = ReportSettings()

@@ -99,7 +99,7 @@ def _model_metadata(inference: Inference, asked: Any) -> dict[str, Any]:
     told = inference.served().metadata(asked.name, asked.version)
     parameter = message("InferParameter")
     parameters = {"labels": parameter(string_param=",".join(told["parameters"]["labels"]))}
-    for name in ("precision", "runtime"):
+    for name in ("precision", "runtime", "runs"):
         parameters[name] = parameter(string_param=told["parameters"][name])
     return {**told, "parameters": parameters}
 

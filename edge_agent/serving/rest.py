@@ -7,6 +7,7 @@ from typing import Any
 import pydantic_core
 
 from edge_agent.serving.connection import ABORT, CONNECTION
+from edge_agent.serving.http import names_this_machine
 from edge_agent.serving.inference import Bounds, Inference
 from edge_agent.serving.request import RequestError
 from edge_agent.serving.rest_body import JSON_BYTES, Body, json_body, read_request, write_answer
@@ -16,7 +17,6 @@ STATUS = {"invalid": 400, "unknown": 404, "full": 503, "not ready": 503,
 HEALTH = "/v2/health/"
 RETRY = (b"retry-after", b"1")
 CLOSE = (b"connection", b"close")  # the rest of a body may follow
-HOSTS = ("127.0.0.1", "localhost", "[::1]", "::1")
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -178,9 +178,7 @@ def _require_local(scope: Scope, headers: dict[bytes, bytes]) -> None:
     """Refuse what a web page of a stranger, shown on this machine, sends by a name of its own."""
     if not scope.get("client"):
         return  # a unix socket: no browser
-    host = headers.get(b"host", b"127.0.0.1").decode("latin-1")
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    if name.lower() not in HOSTS:
+    if not names_this_machine(headers):
         words = "only requests to localhost are answered: check the Host header"
         raise RefusalError(403, words, CLOSE)
 

@@ -75,7 +75,7 @@ class Served:
             "outputs": [port.as_json() for port in model.outputs],
             "parameters": {
                 "labels": list(self.labels), "precision": self.precision, "ranges": ranges,
-                "runtime": self.runtime,
+                "runtime": self.runtime, "runs": self.engine.runs,
             },
         }  # fmt: skip
 

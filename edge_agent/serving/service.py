@@ -19,6 +19,7 @@ from edge_agent.robot.local_address import (
     remove,
 )
 from edge_agent.robot.serve_settings import ServeSettings
+from edge_agent.serving.http import GRACE_S, start_http
 from edge_agent.serving.inference import Bounds, Inference
 from edge_agent.serving.served import served_models
 from edge_agent.serving.turns import Turns
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 NEEDED = ("grpc", "google.protobuf", "httptools", "uvicorn")
 LOOK_S = 1.0  # for the first model
 IDLE_S = 3600.0  # where there is no watchdog
-GRACE_S = 5.0  # for requests that wait when the end comes
 BODIES = 8  # of the longest size, in memory at once
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,9 @@ async def _serve(settings: ServeSettings, current: Path, precision: str) -> None
     def answers(engine: TFLiteEngine) -> None:
         inference.current = served_models(engine, settings.name, precision)
         served = inference.current
-        log.info("serving version %s by LiteRT's %s", served.version, served.runtime)
+        log.info(
+            "serving version %s by LiteRT's %s: %s", served.version, served.runtime, engine.runs
+        )
 
     addresses: list[Address] = []
     with _removed(addresses):
@@ -137,31 +139,11 @@ async def _follow(current: Path, precision: str, threads: int, answers: Any) -> 
 async def _start_rest(
     address: Address, inference: Inference, bounds: Bounds, addresses: list[Address]
 ) -> "tuple[uvicorn.Server, asyncio.Task[None]]":
-    import uvicorn
-
-    from edge_agent.serving.connection import PatientProtocol
     from edge_agent.serving.rest import RestApp
 
     listener = listen(address)
     addresses.append(address)
-    config = uvicorn.Config(
-        RestApp(inference, bounds),
-        http=type("_Protocol", (PatientProtocol,), {"slow_s": bounds.slow_s}),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=60,
-        timeout_graceful_shutdown=int(GRACE_S),
-    )
-    server = _server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started and not task.done():
-        await asyncio.sleep(0.005)
+    server, task = await start_http(RestApp(inference, bounds), listener, bounds.slow_s)
     log.info("REST on %s", _bound(address, listener.getsockname()))
     return server, task
 
@@ -183,18 +165,6 @@ async def _start_grpc(
     await server.start()
     log.info("gRPC on %s", address._replace(port=port) if address.host else address)
     return server
-
-
-def _server(config: "uvicorn.Config") -> "uvicorn.Server":
-    """Return uvicorn's server without its signal handlers: both wires end together."""
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
-
-    return Server(config)
 
 
 def _bound(address: Address, name: Any) -> Address:

@@ -12,7 +12,7 @@ import numpy as np
 from edge_agent.training.feature_file import FeatureFile
 from fleet_model import __version__
 from fleet_model.bundle import TrainerSpec
-from fleet_model.signatures import TRAINER_GRAPH
+from fleet_model.signatures import BASE, TRAINER_GRAPH
 from fleet_model.types import Tensors
 from fleet_model.weights import size_bytes
 from fleet_model.workload import Workload, config_without_classes
@@ -144,7 +144,8 @@ def cache_of(
     Rows are used if they come from the same trunk and the same encoding: another list of labels
     changes neither. Rows of another framework are not: the last bits of its trunk differ.
     """
-    files = {n: spec.files[n].sha256 for n in spec.parts.get(framework, ()) if n != TRAINER_GRAPH}
+    behind = (TRAINER_GRAPH, BASE)  # the trunk
+    files = {n: spec.files[n].sha256 for n in spec.parts.get(framework, ()) if n not in behind}
     owner = [framework, spec.workload.name, config_without_classes(workload), spec.trainable, files]
     return FeatureCache(directory / FOLDER, json.dumps(owner, sort_keys=True))
 

@@ -10,18 +10,25 @@ from pydantic import ValidationError
 
 from edge_agent.examples.source import source_of
 from edge_agent.models.deploy import Models
+from edge_agent.models.personal.tensors import FOLDER as OWN
+from edge_agent.models.personal.tensors import drop_own
 from edge_agent.robot.settings import AgentSettings
 from edge_agent.training.feature_cache import FOLDER
+from edge_agent.training.own_control import begin_control
+from edge_agent.training.protection import protected, require_protectable
+from edge_agent.training.residual import Residual
+from edge_agent.training.sent_sums import FOLDER as SENT
 from edge_agent.training.training_job import TrainingJob
 from edge_agent.training.work_kinds import work_of
 from fleet_model.bundle import FileEntry
 from fleet_model.errors import UpdateError
 from fleet_model.store import ModelStore
-from fleet_model.types import TRAIN
+from fleet_model.types import SUMS, TRAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edge_agent.training.residual import Counted
     from fleet_model.protocol.wire import RobotRequest
     from fleet_model.types import Update
 
@@ -35,11 +42,13 @@ class LocalTraining:
         models: Models,
         store: ModelStore,
         fit: "Callable[[TrainingJob, float], Update]",  # job, seconds that it may take
+        counted: "Callable[[], Counted]" = lambda: ("", 0),  # see Residual
     ) -> None:
         self._settings = settings
         self._models = models
         self._store = store
         self._fit = fit
+        self._residual = Residual(settings.state, counted)
 
     def answer(self, request: "RobotRequest", robot: str) -> "Update":
         """Return the reply: an update, or whatever the request's kind asks for.
@@ -49,9 +58,12 @@ class LocalTraining:
             UpdateError: the request names no trainer, or is of a kind that is not known here.
             ConnectionFailed: the trainer's files cannot be fetched now.
             TrainingError, FrameError: see Trainer.fit.
+            StorageError: what the update leaves out cannot be kept.
         """
         begin = time.monotonic()
         work_of(request.kind)
+        require_protectable(request.config)
+        control = begin_control(self._settings.state, request)
         training = self._settings.training
         try:
             entry = FileEntry(sha256=request.trainer, size_bytes=request.trainer_bytes)
@@ -63,15 +75,28 @@ class LocalTraining:
         spec, directory = self._models.trainer(self._store, entry, training.trainer)
         with suppress(OSError):  # a full disk: training continues without
             (directory / FOLDER).mkdir(exist_ok=True)  # the trainer keeps features between starts
+        # What updates without noise have left out must not be sent with one that has noise.
+        before = {} if request.config.private_clip > 0 else self._residual.before(request)
         # Robots with equal data must not shuffle alike; the name keeps a robot's order repeatable.
         seed = request.config.seed ^ zlib.crc32(robot.encode())
+        own = self._settings.state / OWN
+        if request.kind == TRAIN and not request.personal:
+            drop_own(own, "the server shares all tensors now")
         job = TrainingJob(
             trainer=training.trainer,
             spec=spec,
             directory=directory,
-            examples=source_of(self._settings, trains=request.kind == TRAIN),
+            examples=source_of(self._settings, trains=request.kind in (TRAIN, SUMS)),
             checkpoint=request.checkpoint,
             config=replace(request.config, seed=seed),
             kind=request.kind,
+            correction=None if control is None else control.correction,
+            sent=self._settings.state / SENT,
+            personal=request.personal,
+            own=own,
         )
-        return self._fit(job, request.deadline_s - (time.monotonic() - begin))
+        update = self._fit(job, request.deadline_s - (time.monotonic() - begin))
+        if request.kind == TRAIN and request.config.private_clip > 0:
+            update = protected(update, request.config)
+        update = update if control is None else control.finish(update)
+        return self._residual.send(request, before, update)

@@ -24,6 +24,7 @@ class Rows:
 
     features: Sequence[Tensors]
     targets: Sequence[Target]
+    keys: Sequence[str] = ()  # of the examples
 
     def weight(self, picked: Iterable[int]) -> float:
         """Return what these examples count together."""

@@ -11,16 +11,18 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from edge_agent.data.ahead import map_ahead
+from edge_agent.training.adapted_model import dropped, residuals, started
 from edge_agent.training.class_shares import class_shift
 from edge_agent.training.feature_cache import FeatureCache
 from edge_agent.training.rows import Rows, stacked
+from fleet_model.adapters.lora import masked
 from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import FrameError, TrainingError
 from fleet_model.measures import AFTER, BEFORE, at
@@ -66,13 +68,18 @@ class Trainer(Protocol):
     """Improve a checkpoint with examples that stay on the robot; kept between rounds.
 
     Built as `Trainer(spec, directory)`, where `directory` holds the verified files of its part. One
-    that can also measure a checkpoint has `evaluate(checkpoint, examples) -> Update`, too.
+    that can also measure a checkpoint has `evaluate(checkpoint, examples) -> Update`, too; one that
+    can tell sums of features has `sums(checkpoint, examples, config, sent) -> Update`.
     """
 
     def fit(
         self, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig
     ) -> Update:
-        """Return the update of one round; raises TrainingError, and then nothing is sent."""
+        """Return the update of one round; raises TrainingError, and then nothing is sent.
+
+        One that takes part in SCAFFOLD has a further argument, `correction: Weights | None = None`,
+        which it adds to the gradient of each step (fleet_model.optimizer.step).
+        """
         ...
 
 
@@ -112,7 +119,11 @@ class Learner:
 
 
 def fit(
-    learner: Learner, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig
+    learner: Learner,
+    checkpoint: Checkpoint,
+    examples: Iterable[Example],
+    config: TrainConfig,
+    correction: Weights | None = None,
 ) -> Update:
     """Train for one round; the same arguments give the same update, bit for bit.
 
@@ -129,16 +140,18 @@ def fit(
             f"the server asks for {config.epochs} epochs of batches of {config.batch_size}; "
             "expected at least 1 of each"
         )
-    origin = _origin(learner.spec, checkpoint)
+    learner, origin = _started(learner, checkpoint)
     begin = time.perf_counter()
-    training, held_out, unreadable = _encode(learner, examples)
+    training, held_out, unreadable = encoded_rows(learner, examples)
     learner.cache.end()
     if not len(training):
         raise NoExamplesError(f"no examples to train on ({len(held_out)} held out)", unreadable)
     encoded = time.perf_counter()
     shift = class_shift(learner.workload, learner.spec, training, config)
     with np.errstate(over="ignore", invalid="ignore"):  # not finite is an error of its own below
-        weights, num_steps, train_loss = _train(learner, origin, training, config, shift)
+        weights, num_steps, train_loss = _train(
+            learner, origin, training, config, shift, correction
+        )
     trained = time.perf_counter()
     metrics = {
         "train_loss": train_loss,
@@ -166,9 +179,9 @@ def evaluate(learner: Learner, checkpoint: Checkpoint, examples: Iterable[Exampl
         NoExamplesError: nothing is held out.
         TrainingError: a checkpoint for another trainer.
     """
-    origin = _origin(learner.spec, checkpoint)
+    learner, origin = _started(learner, checkpoint)
     # The round of the cache stays open: what was computed for training is not dropped.
-    _, held_out, unreadable = _encode(learner, (one for one in examples if one.held_out))
+    _, held_out, unreadable = encoded_rows(learner, (one for one in examples if one.held_out))
     if not len(held_out):
         raise NoExamplesError("no held-out examples to measure with", unreadable)
     return Update(
@@ -188,12 +201,20 @@ def threads_from_environment() -> int:
     return int(value) if value.isdigit() and int(value) > 0 else 2
 
 
-def _origin(spec: TrainerSpec, checkpoint: Checkpoint) -> Weights:
+def tensors_of(spec: TrainerSpec, checkpoint: Checkpoint) -> Weights:
     """Return the checkpoint's tensors as trainers take them; raises TrainingError."""
-    expected = {name: np.empty(tensor.shape, np.float32) for name, tensor in spec.tensors.items()}
+    shapes = {name: tensor.shape for name, tensor in spec.tensors.items()}
+    expected = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
+    known = {**expected, **residuals(spec, checkpoint.weights)}
     sender = f"the server's checkpoint {checkpoint.version}"
-    require_same_tensors(expected, checkpoint.weights, sender=sender, error=TrainingError)
+    require_same_tensors(known, checkpoint.weights, sender=sender, error=TrainingError)
     return {name: np.ascontiguousarray(checkpoint.weights[name], np.float32) for name in expected}
+
+
+def _started(learner: Learner, checkpoint: Checkpoint) -> tuple[Learner, Weights]:
+    """Return what trains from this checkpoint, and the tensors it trains; raises TrainingError."""
+    origin = tensors_of(learner.spec, checkpoint)
+    return replace(learner, model=started(learner.model, checkpoint.weights)), origin
 
 
 class _Prepared(NamedTuple):
@@ -205,7 +226,7 @@ class _Prepared(NamedTuple):
     refusal: str  # why it cannot be learned from; "" where it can
 
 
-def _encode(learner: Learner, examples: Iterable[Example]) -> tuple[Rows, Rows, int]:
+def encoded_rows(learner: Learner, examples: Iterable[Example]) -> tuple[Rows, Rows, int]:
     """Return (training rows, held-out rows, examples left out); only new keys are decoded."""
     seen: dict[str, tuple[bool, Tensors, Target]] = {}
     reasons: list[str] = []
@@ -227,10 +248,10 @@ def _encode(learner: Learner, examples: Iterable[Example]) -> tuple[Rows, Rows, 
             seen[example.key] = (example.held_out, row, target)
     if reasons:
         log.warning("%d examples left out; the first: %s", len(reasons), reasons[0])
-    rows = [seen[key] for key in sorted(seen)]
+    rows = [(*seen[key], key) for key in sorted(seen)]
     training, held_out = (
-        Rows([r[1] for r in rows if r[0] is held], [r[2] for r in rows if r[0] is held])
-        for held in (False, True)
+        Rows([r[1] for r in part], [r[2] for r in part], [r[3] for r in part])
+        for part in ([r for r in rows if r[0] is held] for held in (False, True))
     )
     return training, held_out, len(reasons)
 
@@ -253,11 +274,19 @@ def _features(learner: Learner, example: Example, encoded: Encoded | None) -> Te
     # Cached features are gone if the cache had to make room since `_prepare` looked.
     inputs = (encoded or learner.workload.encode(example.raw)).inputs
     require_tensors(learner.workload.task.inputs, inputs, "the inputs of an example")
-    return learner.model.features(inputs)
+    features = learner.model.features(inputs)
+    # Rounded when they are new, too: a round must not depend on what was kept of the last one.
+    kept = getattr(learner.workload, "features_dtype", None)
+    return {name: t.astype(kept or t.dtype, copy=False) for name, t in features.items()}
 
 
 def _train(
-    learner: Learner, origin: Weights, rows: Rows, config: TrainConfig, shift: Weights
+    learner: Learner,
+    origin: Weights,
+    rows: Rows,
+    config: TrainConfig,
+    shift: Weights,
+    correction: Weights | None,
 ) -> tuple[Weights, int, float]:
     """Return (weights, steps, mean loss of the last epoch)."""
     random = np.random.default_rng(config.seed % 2**64)  # the generator takes no negative seed
@@ -269,13 +298,15 @@ def _train(
             picked = order[start : start + config.batch_size]
             # A shifted tensor has the gradient of the tensor itself: no other graph is needed.
             moved = {**weights, **{name: weights[name] + by for name, by in shift.items()}}
-            loss, gradients = _gradient(learner, moved, rows, picked)
+            masks = dropped(learner.spec, config.seed, num_steps)
+            loss, gradients = _gradient(learner, masked(moved, masks), rows, picked)
+            gradients = masked(gradients, masks)
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} in epoch {epoch + 1}, step {num_steps + 1}; expected a "
                     f"finite number: is the learning rate {config.learning_rate} too high?"
                 )
-            weights, velocity = step(weights, velocity, gradients, origin, config)
+            weights, velocity = step(weights, velocity, gradients, origin, config, correction)
             num_steps, total = num_steps + 1, total + loss * rows.weight(picked)
     require_same_tensors(origin, weights, sender="the trained weights", error=TrainingError)
     return weights, num_steps, total / rows.weight(everything)

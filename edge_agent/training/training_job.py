@@ -14,10 +14,11 @@ from edge_agent.robot.reasons import is_ours
 from fleet_model import errors
 from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import FleetError, FrameError, TrainingError
-from fleet_model.types import TRAIN, Checkpoint, TrainConfig, Update
+from fleet_model.types import TRAIN, Checkpoint, TrainConfig, Update, Weights
 from fleet_model.weights import join_groups, safetensors_pieces, split_groups, view_safetensors
 
 Packet: TypeAlias = tuple[dict[str, Any], bytes]  # (JSON header, safetensors body)
+CORRECTION = "correction"  # group of tensors in a job
 LENGTHS = struct.Struct(">IQ")  # header bytes, body bytes
 
 
@@ -32,6 +33,10 @@ class TrainingJob:
     checkpoint: Checkpoint
     config: TrainConfig
     kind: str = TRAIN  # of the request
+    correction: Weights | None = None  # of the gradient of each step; see protocol/control.py
+    sent: Path = Path()  # folder in the robot's state: what it has told of its features before
+    personal: tuple[str, ...] = ()  # tensors that this robot keeps
+    own: Path = Path()  # folder where it does; only read where there are any
 
 
 def write_packet(stream: IO[bytes], packet: Packet) -> None:
@@ -64,21 +69,31 @@ def pack_job(job: TrainingJob) -> Packet:
         "version": job.checkpoint.version,
         "config": asdict(job.config),
         "kind": job.kind,
+        "groups": [] if job.correction is None else [CORRECTION],
+        "sent": str(job.sent),
+        "personal": job.personal,
+        "own": str(job.own),
     }
-    return header, b"".join(safetensors_pieces(job.checkpoint.weights))
+    groups = {} if job.correction is None else {CORRECTION: job.correction}
+    return header, b"".join(safetensors_pieces(join_groups(job.checkpoint.weights, groups)))
 
 
 def unpack_job(packet: Packet) -> TrainingJob:
     """Training process's side."""
     header, body = packet
+    weights, groups = split_groups(view_safetensors(body), header["groups"])
     return TrainingJob(
         trainer=header["trainer"],
         spec=TrainerSpec.model_validate(header["spec"]),
         directory=Path(header["directory"]),
         examples=SourceSpec(**header["examples"]),
-        checkpoint=Checkpoint(version=header["version"], weights=view_safetensors(body)),
+        checkpoint=Checkpoint(version=header["version"], weights=weights),
         config=TrainConfig(**header["config"]),
         kind=header["kind"],
+        correction=groups.get(CORRECTION),
+        sent=Path(header["sent"]),
+        personal=tuple(header["personal"]),
+        own=Path(header["own"]),
     )
 
 

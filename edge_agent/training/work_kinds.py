@@ -3,14 +3,18 @@
 The server's side of each kind is cloud_server/rounds/reply_kinds.py.
 """
 
+import inspect
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
+from edge_agent.models.personal.tensors import keep_own, with_own
 from edge_agent.training.trainer import NoExamplesError, Trainer
-from edge_agent.training.training_job import TrainingJob
+from edge_agent.training.training_job import CORRECTION, TrainingJob
+from fleet_model.durable import telling_of_the_disk
 from fleet_model.errors import TrainingError, UpdateError
 from fleet_model.protocol.example_counts import (
     CONCERNS,
@@ -20,7 +24,7 @@ from fleet_model.protocol.example_counts import (
     counts_of,
     tell_left_out,
 )
-from fleet_model.types import EVALUATE, TRAIN, Example, Update
+from fleet_model.types import EVALUATE, SUMS, TRAIN, Checkpoint, Example, Update
 from fleet_model.workload import rebuild
 
 log = logging.getLogger(__name__)
@@ -38,9 +42,38 @@ def work_of(kind: str) -> Callable[[Trainer, TrainingJob], Update]:
 
 def _train(trainer: Trainer, job: TrainingJob) -> Update:
     examples = _Examples(job)
+    start = _start(job)
     with examples.explained():
-        update = trainer.fit(job.checkpoint, iter(examples), job.config)
+        if job.config.control_variates:
+            update = _correcting(trainer, job).fit(
+                start, iter(examples), job.config, correction=job.correction
+            )
+        else:
+            update = trainer.fit(start, iter(examples), job.config)
+    if job.personal:
+        with telling_of_the_disk("own tensors cannot be kept", "give the robot's disk room"):
+            update = keep_own(job.own, job.spec, job.personal, start, update)
     return examples.told_with(update)
+
+
+def _start(job: TrainingJob) -> Checkpoint:
+    """Return what is trained or measured: the server's checkpoint, with what this robot keeps."""
+    if not job.personal:
+        return job.checkpoint
+    return with_own(job.own, job.spec, job.personal, job.checkpoint)
+
+
+def _correcting(trainer: Any, job: TrainingJob) -> Any:
+    """Return the trainer; raises TrainingError if it cannot correct its gradients.
+
+    One of the robot's owner may have been written before there were any to correct.
+    """
+    if CORRECTION not in inspect.signature(trainer.fit).parameters:
+        raise TrainingError(
+            f"the trainer {job.trainer} cannot correct its gradients, which the rule scaffold asks "
+            "for: its fit() has no argument correction (docs/extending.md)"
+        )
+    return trainer
 
 
 def _evaluate(trainer: Trainer, job: TrainingJob) -> Update:
@@ -49,22 +82,35 @@ def _evaluate(trainer: Trainer, job: TrainingJob) -> Update:
         raise TrainingError(f"the trainer {job.trainer} cannot measure: it has no evaluate()")
     examples = _Examples(job)
     with examples.explained():
-        update: Update = evaluate(job.checkpoint, iter(examples))
+        update: Update = evaluate(_start(job), iter(examples))
     measured = {**update.metrics, HELD_OUT: float(update.num_examples)}
     return examples.told_with(replace(update, metrics=measured))
+
+
+def _sums(trainer: Trainer, job: TrainingJob) -> Update:
+    sums = getattr(trainer, "sums", None)
+    if sums is None:  # a trainer of the robot's owner
+        raise TrainingError(f"the trainer {job.trainer} cannot tell sums: it has no sums()")
+    examples = _Examples(job)
+    with examples.explained():
+        update: Update = sums(job.checkpoint, iter(examples), job.config, job.sent)
+    return examples.told_with(update)
 
 
 class _Examples:
     """The examples of a job, to be gone over once; afterwards it knows what was left out."""
 
     def __init__(self, job: TrainingJob) -> None:
-        self.learned = rebuild(job.spec.workload).task.learned
+        task = rebuild(job.spec.workload).task
+        self.learned, self._classes = task.learned, task.classes
+        self._boxes = task.answer == "boxes"
         self.labels = Counter[str]()  # of examples; pictures that cannot be read are among them
         self.left_out = Counter[str]()  # by kind
         self._source = job.examples.renamed(job.spec.task.former if job.spec.task else {})
 
     def __iter__(self) -> Iterator[Example]:
-        for example in self._source.examples(self.learned, self.left_out):
+        found = self._source.examples(self._classes, self.left_out, boxes=self._boxes)
+        for example in found:
             if example.label:
                 self.labels[example.label] += 1
             yield example
@@ -101,4 +147,5 @@ class _Examples:
 WORK: Mapping[str, Callable[[Trainer, TrainingJob], Update]] = {
     TRAIN: _train,
     EVALUATE: _evaluate,
+    SUMS: _sums,
 }

@@ -6,7 +6,7 @@ Apart from the workload itself, so that a robot with LiteRT or `predict` imports
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fleet_model.bundle import WorkloadSpec
+from fleet_model.bundle import Task, WorkloadSpec
 from fleet_model.errors import SettingsError
 from fleet_model.loading import load_plugin
 from fleet_model.workload import Workload, installed
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 KERAS_MODELS = {
     "image-classifier": ("fleet_model.workloads.image_classifier.keras_model:ImageClassifierModel"),
+    "object-detector": ("fleet_model.workloads.object_detector.keras_model:ObjectDetectorModel"),
 }
 
 
@@ -24,6 +25,14 @@ class KerasModel(Protocol):
 
     One whose classes may change in a trained fleet also has `class_axes`: path of each variable
     with one row for every class -> the axis of the rows.
+
+    One whose answers are read from what it learns, as boxes are from maps, has `maps`, the names,
+    shapes and dtypes of what the model gives and the loss takes, and `answer(maps)`, which returns
+    the tensors of Task.outputs in keras.ops; both with a batch axis. It becomes a stage of its own
+    in float32, for int8 would round the boxes to 256 places.
+
+    One whose targets are no random numbers may have `drawn_targets(rng)`, which returns a few that
+    exports are checked with.
     """
 
     @property
@@ -56,6 +65,18 @@ class KerasModel(Protocol):
         A row of weight 0 changes nothing.
         """
         ...
+
+
+def learned_task(model: KerasModel, task: Task) -> Task:
+    """Return the task of what the model itself gives: its outputs are maps, where it has them."""
+    maps = getattr(model, "maps", None)
+    return task if maps is None else task.model_copy(update={"outputs": dict(maps)})
+
+
+def answered(model: KerasModel, outputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the tensors of Task.outputs for what the model itself gives, in keras.ops."""
+    answer = getattr(model, "answer", None)
+    return outputs if answer is None else answer(outputs)
 
 
 def known_keras_models() -> Mapping[str, str]:

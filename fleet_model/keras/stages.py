@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fleet_model.bundle import Task
 from fleet_model.errors import CheckpointError
+from fleet_model.keras.model import KerasModel, answered, learned_task
 from fleet_model.signatures import FEATURES, only
 
 if TYPE_CHECKING:
@@ -65,9 +66,34 @@ def cut(model: "keras.Model", trainable: Collection[str], task: Task) -> tuple[P
     return _part(first, features, "trunk"), _part({**features, **passing}, outputs, "head")
 
 
-def whole(model: "keras.Model", task: Task) -> Part:
+def uncut(model: "keras.Model", task: Task) -> Part:
     """Return the uncut model; raises CheckpointError as `cut` does."""
     return _part(*named_tensors(model, task), model.name, model)
+
+
+def whole(model: "keras.Model", task: Task, definition: KerasModel) -> Part:
+    """Return the uncut model with what reads its answers; raises CheckpointError as `cut` does."""
+    learned = learned_task(definition, task)
+    if learned is task:
+        return uncut(model, task)
+    inputs, outputs = named_tensors(model, learned)
+    answers = answered(definition, outputs)
+    return _part(inputs, {name: answers[name] for name in task.outputs}, model.name)
+
+
+def answer_part(task: Task, definition: KerasModel) -> Part | None:
+    """Return what reads answers from maps; None where the model itself gives them."""
+    import keras
+
+    learned = learned_task(definition, task)
+    if learned is task:
+        return None
+    maps = {
+        name: keras.Input(spec.shape, dtype=spec.dtype, name=name)
+        for name, spec in learned.outputs.items()
+    }
+    answers = answered(definition, maps)
+    return _part(maps, {name: answers[name] for name in task.outputs}, "answer")
 
 
 def named_tensors(model: "keras.Model", task: Task) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -91,6 +117,22 @@ def frozen_variables(
 ) -> "dict[str, keras.Variable]":
     """Return what `trainable` leaves out, by path: what a Keras robot is sent once."""
     return {v.path: v for v in model.weights if v.path not in trainable}
+
+
+def grouped_kernels(model: "keras.Model") -> frozenset[str]:
+    """Return the paths of kernels whose outputs see a part of the inputs only."""
+    import keras
+
+    layers = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+    separable = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+    return frozenset(
+        variable.path
+        for layer in model._flatten_layers()
+        for variable in getattr(layer, "variables", ())
+        if (isinstance(layer, layers) or getattr(layer, "groups", 1) > 1)
+        or (isinstance(layer, separable) and "depthwise" in variable.path)
+        if len(variable.shape) > 1
+    )
 
 
 class _Trace(NamedTuple):

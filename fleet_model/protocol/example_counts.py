@@ -18,10 +18,14 @@ KINDS: Mapping[str, str] = {  # of what is left out -> what it is, after its num
     "unreadable": "unreadable",
     "too_near": "too near to training examples to measure with",
     "copy": "copies of others",
+    "too_few": "of labels with too few frames or moments to tell sums of",
+    "waiting": "new ones that wait for more of their label before sums are told",
     "other": "for other reasons",
 }
 LEFT_OUT = "left_out_"  # before a kind: the metric's name
+SUMS = "sums_"  # before what a round tells of sums: of how many robots, and how they were solved
 LABELS, HELD_OUT, UNREADABLE = "labels", "held_out", "unreadable"  # further metrics
+SPEAKS_FOR = "relayed_robots"  # of a site relay: how many robots' mean it sends
 MOST_UNKNOWN = 0.2  # share of the labelled examples; above it labels are spelled differently
 LEAST_HELD_OUT = 20  # with fewer, one example more or less changes an accuracy by over 0.05
 CONCERNS: Mapping[str, str] = {  # what makes scores doubtful -> in words, before names of robots
@@ -79,7 +83,8 @@ def counts_of(
 
 def is_count(metric: str) -> bool:
     """Return whether a metric counts examples; any other measures, or tells what it cost."""
-    return metric in (LABELS, HELD_OUT, UNREADABLE) or metric.startswith(LEFT_OUT)
+    counted = metric in (LABELS, HELD_OUT, UNREADABLE, SPEAKS_FOR)
+    return counted or metric.startswith((LEFT_OUT, SUMS))
 
 
 def as_metrics(left_out: Mapping[str, int], labels: int | None) -> Metrics:

@@ -78,7 +78,19 @@ class Standing(BaseModel):
     protocol: int = FIRST_PROTOCOL  # of the server
     warning: str = ""  # what a person has to mend on this robot
     moves_to: str = ""  # host:port where the server will be, or is already
+    # The last update of it that was folded in; "" and 0: none. What an update lost on its way is
+    # sent with the next one, if that update counted: edge_agent/training/residual.py.
+    counted_run: str = ""
+    counted_version: int = 0
     signs: bool = False  # whether the models are signed; before that, robots ask for no signature
+    # How long the server holds a request for news, and whether it moves small messages whole; 0: a
+    # server of before, or one that shall not: robots look every few seconds.
+    hold_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
+
+    @property
+    def told(self) -> "Standing":
+        """Return what is for people or for a look: all but what changes with every round."""
+        return self.model_copy(update={"counted_run": "", "counted_version": 0})
 
 
 def pack_report(report: RobotReport) -> str:

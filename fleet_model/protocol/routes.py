@@ -7,6 +7,7 @@ from urllib.parse import quote, urlsplit
 
 ROBOT = "/fleetlearn/v1/robot"  # needs the proof of a robot's key
 HELLO, WHOAMI = "/hello", "/whoami"
+NEWS, MESSAGE, REPLY = "/news", "/message", "/reply"  # held; a question and a reply: whole.py
 CHANNEL, OBJECT = "/channels/{channel}", "/objects/{sha256}"
 # The same names as in the store's folder: signed metadata, and what it names.
 METADATA, TARGETS = "/metadata/{name}", "/targets/"

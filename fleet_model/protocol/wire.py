@@ -1,10 +1,11 @@
 """How requests and replies travel inside Flower messages, both directions side by side.
 
              request                                   reply
-  config     protocol, kind, codec, run, round, ...    protocol, kind, codec
+  config     protocol, kind, codec, reply-codec, run,  protocol, kind, codec
+             round, ...
   options    training options, one entry per option    -
   metrics    -                                         counts, label counts, the robot's metrics
-  arrays     the checkpoint                            the update
+  arrays     the checkpoint                            the update, or "coded", its bytes
   arrays.X   the group X of further tensors            the group X of further tensors
 
 Messages of protocol 1 have no number, no kind and no further groups: the options of a request lie
@@ -13,30 +14,45 @@ number.
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MessageType, MetricRecord, RecordDict
 
-from fleet_model.errors import UpdateError, one_line
+from fleet_model.compression.codec import CODED, parse_codec
+from fleet_model.errors import UpdateError
+from fleet_model.protocol.arrays import (
+    ARRAYS,
+    NAME,
+    pack_groups,
+    pack_weights,
+    unpack_coded,
+    unpack_groups,
+    unpack_weights,
+)
 from fleet_model.protocol.trial import MAX_INT
 from fleet_model.protocol.version import FIRST_PROTOCOL, PROTOCOL, too_new
-from fleet_model.types import EVALUATE, TRAIN, Checkpoint, Tensor, TrainConfig, Update, Weights
+from fleet_model.types import (
+    EVALUATE,
+    FLOAT32,
+    TRAIN,
+    Checkpoint,
+    TrainConfig,
+    Update,
+    Weights,
+)
 
 # Record names are those of flwr.serverapp.strategy.FedAvg, so that stock tools can read along.
-ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
-OPTIONS, GROUP = "options", "arrays."
+CONFIG, METRICS = "config", "metrics"
+OPTIONS = "options"
 NUMBER, KIND, CODEC = "protocol", "kind", "codec"
-FLOAT32 = "float32"  # the only codec so far: every tensor as it is
 VERSION, TRAINER, RUN, ROUND = "checkpoint-version", "trainer-sha256", "run", "server-round"
+REPLY_CODEC = "reply-codec"  # asked for; an agent that does not know it replies in float32
+PERSONAL = "personal_tensors"  # in OPTIONS
 NUM_EXAMPLES, NUM_STEPS = "num-examples", "num-steps"
 LABEL_COUNTS = "label-counts"  # a list: servers that do not know it read numbers only
 MAX_METRICS, MAX_METRIC_NAME = 100, 100  # a robot's metrics end in the server's history
-MAX_GROUPS = 8
 MAX_LABELS = 10_000
-NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")  # of kinds and groups
 # The options of protocol 1. A later one is sent only where it is not at its default, so that robots
 # which do not know it refuse only what they would do wrong. So a default never changes.
 FIRST_OPTIONS = (
@@ -45,13 +61,6 @@ FIRST_OPTIONS = (
 # Later options without which what a robot learns is right all the same, only less good: agents of
 # protocol 1 take part without them.
 HELPFUL_OPTIONS = ("logit_adjustment",)
-# What np.save writes for float32 tensors. np.load would believe any header: it reserves memory for
-# whatever shape it is told, and opens zip archives.
-_NPY = re.compile(
-    rb"\x93NUMPY\x01\x00.."
-    rb"\{'descr': '<f4', 'fortran_order': False, 'shape': \(([0-9, ]*)\), \} *\n",
-    re.DOTALL,
-)
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -67,37 +76,38 @@ class RobotRequest:
     trainer_bytes: int  # its size, so that a fetch is bounded
     deadline_s: float  # the round closes then: work that takes longer is given up
     groups: Mapping[str, Weights] = field(default_factory=dict)  # further tensors, by group
+    reply_codec: str = FLOAT32  # of the update that is sent back; see compression/codec.py
     # What agents of protocol 1 are sent in place of `trainer`: sha256, bytes. None: the same.
     first_trainer: tuple[str, int] | None = None
     trainer_protocol: int = FIRST_PROTOCOL  # the lowest of an agent that can use the trainer
     labels: tuple[str, ...] = ()  # that are learned, as the trainer has them; not sent
+    # Site -> weights that its robots start from in place of the checkpoint's; not sent.
+    starts: Mapping[str, Weights] = field(default_factory=dict)
+    # (site, robot) -> name in `starts` of its cluster's weights, in place of the site's; not sent.
+    cluster_starts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    # Groups that a reply must have, with tensors of these names and shapes; not sent.
+    reply_groups: Mapping[str, Weights] = field(default_factory=dict)
+    personal: tuple[str, ...] = ()  # tensors that a robot trains and keeps: they are not in replies
 
     @property
     def lowest_protocol(self) -> int:
         """Return the lowest protocol of an agent that understands this request."""
         needed = _new_options(self.config).keys() - HELPFUL_OPTIONS
-        known = self.kind == TRAIN and not self.groups and not needed
+        known = self.kind == TRAIN and not (self.groups or self.personal or needed)
         return max(self.trainer_protocol, FIRST_PROTOCOL if known else PROTOCOL)
 
 
 def not_told(request: RobotRequest, protocol: int) -> list[str]:
-    """Return the training options that an agent of this protocol does its work without."""
-    return sorted(_new_options(request.config)) if protocol == FIRST_PROTOCOL else []
+    """Return the settings that an agent of this protocol does its work without."""
+    if protocol != FIRST_PROTOCOL:
+        return []
+    options = [f"training.{name}" for name in sorted(_new_options(request.config))]
+    return options if request.reply_codec == FLOAT32 else [*options, "rounds.compression"]
 
 
 def message_type(kind: str) -> str:
     """Return Flower's type of a request, by which a stock ClientApp finds its handler."""
     return {TRAIN: MessageType.TRAIN, EVALUATE: MessageType.EVALUATE}.get(kind, MessageType.QUERY)
-
-
-def pack_weights(weights: Weights) -> ArrayRecord:
-    """Tensors by name -> Flower arrays by the same name."""
-    return ArrayRecord({name: Array(np.asarray(w, order="C")) for name, w in weights.items()})
-
-
-def unpack_weights(record: ArrayRecord) -> Weights:
-    """Flower arrays -> tensors by name; raises UpdateError unless they are whole and float32."""
-    return {name: _tensor(name, array.data) for name, array in record.items()}
 
 
 def pack_request(request: RobotRequest, protocol: int = PROTOCOL) -> RecordDict:
@@ -114,6 +124,7 @@ def pack_request(request: RobotRequest, protocol: int = PROTOCOL) -> RecordDict:
         "trainer-bytes": trainer_bytes,
         "deadline-s": request.deadline_s,
     }
+    asked = {} if request.reply_codec == FLOAT32 else {REPLY_CODEC: request.reply_codec}
     options = {name: getattr(request.config, name) for name in FIRST_OPTIONS}
     arrays = {ARRAYS: pack_weights(request.checkpoint.weights)}
     if first:
@@ -121,9 +132,11 @@ def pack_request(request: RobotRequest, protocol: int = PROTOCOL) -> RecordDict:
     return RecordDict(
         {
             **arrays,
-            **_pack_groups(request.groups),
-            CONFIG: ConfigRecord({**about, **_numbering(request.kind)}),
-            OPTIONS: ConfigRecord({**options, **_new_options(request.config)}),
+            **pack_groups(request.groups),
+            CONFIG: ConfigRecord({**about, **asked, **_numbering(request.kind)}),
+            OPTIONS: ConfigRecord(
+                {**options, **_new_options(request.config), **_personal(request)}
+            ),
         }
     )
 
@@ -139,12 +152,14 @@ def unpack_request(content: RecordDict) -> RobotRequest:
         options = content.config_records[OPTIONS] if NUMBER in record else None
     except KeyError as error:
         raise UpdateError(f"the server's message lacks the record {error}") from None
-    kind = _kind(record, "the server's message")
+    kind, codec = _kind(record, "the server's message")
+    _require_known(codec == FLOAT32, "the server's message", codec)
+    personal = _names(options or {}, PERSONAL)
     config = _first_config(record) if options is None else _config(options)
     version = int(_number(record, VERSION, int))
     return RobotRequest(
         kind=kind,
-        groups=_unpack_groups(content),
+        groups=unpack_groups(content),
         run=_text(record, RUN),
         round=int(_number(record, ROUND, int)),
         checkpoint=Checkpoint(version=version, weights=unpack_weights(arrays)),
@@ -152,6 +167,8 @@ def unpack_request(content: RecordDict) -> RobotRequest:
         trainer=_text(record, TRAINER),
         trainer_bytes=int(_number(record, "trainer-bytes", int)),
         deadline_s=float(_number(record, "deadline-s", float)),
+        reply_codec=_text(record, REPLY_CODEC) if REPLY_CODEC in record else FLOAT32,
+        personal=personal,
     )
 
 
@@ -168,9 +185,9 @@ def pack_update(update: Update) -> RecordDict:
     return RecordDict(
         {
             ARRAYS: pack_weights(update.weights),
-            **_pack_groups(update.groups),
+            **pack_groups(update.groups),
             METRICS: MetricRecord({**metrics, **counts}),
-            CONFIG: _numbering(update.kind),
+            CONFIG: _numbering(update.kind, update.codec),
         }
     )
 
@@ -178,7 +195,7 @@ def pack_update(update: Update) -> RecordDict:
 def unpack_update(content: RecordDict, robot: str) -> Update:
     """Server side: the reply of `robot`, a name from the register; raises UpdateError."""
     record = content.config_records.get(CONFIG)
-    kind = TRAIN if record is None else _kind(record, "the reply")
+    kind, codec = (TRAIN, FLOAT32) if record is None else _kind(record, "the reply")
     try:
         metrics, arrays = content.metric_records[METRICS], content.array_records[ARRAYS]
     except KeyError as error:
@@ -195,10 +212,11 @@ def unpack_update(content: RecordDict, robot: str) -> Update:
         raise UpdateError(f"the metric {strange[0]!a} has a name that is not printable")
     return Update(
         kind=kind,
-        groups=_unpack_groups(content),
+        groups=unpack_groups(content),
         robot=robot,
         base_version=counts[VERSION],
-        weights=unpack_weights(arrays),
+        weights=unpack_weights(arrays) if codec == FLOAT32 else {CODED: unpack_coded(arrays)},
+        codec=codec,
         num_examples=counts[NUM_EXAMPLES],
         num_steps=counts[NUM_STEPS],
         label_counts=_label_counts(metrics.get(LABEL_COUNTS, [])),
@@ -218,24 +236,32 @@ def _label_counts(value: object) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _numbering(kind: str) -> ConfigRecord:
-    return ConfigRecord({NUMBER: PROTOCOL, KIND: kind, CODEC: FLOAT32})
+def _numbering(kind: str, codec: str = FLOAT32) -> ConfigRecord:
+    return ConfigRecord({NUMBER: PROTOCOL, KIND: kind, CODEC: codec})
 
 
-def _kind(record: Mapping[str, object], what: str) -> str:
-    """Return what kind of message it is; refuse what only a newer version can read."""
+def _kind(record: Mapping[str, object], what: str) -> tuple[str, str]:
+    """Return a message's kind and codec; refuse what only a newer version can read."""
     if NUMBER not in record:
-        return TRAIN
+        return TRAIN, FLOAT32
     if (number := _number(record, NUMBER, int)) > PROTOCOL:
         raise UpdateError(too_new(what, number))
-    if (codec := _text(record, CODEC)) != FLOAT32:
-        raise UpdateError(
-            f"{what} has the codec {codec!r:.40}, expected {FLOAT32!r}: update the agent"
-        )
+    codec = _text(record, CODEC)
+    try:
+        codec = str(parse_codec(codec))
+    except UpdateError:
+        _require_known(False, what, codec)
     kind = _text(record, KIND)
     if not NAME.fullmatch(kind):
         raise UpdateError(f"{what} is of kind {kind!r:.40}, expected a short name such as {TRAIN}")
-    return kind
+    return kind, codec
+
+
+def _require_known(known: bool, what: str, codec: str) -> None:
+    if not known:
+        raise UpdateError(
+            f"{what} has the codec {codec!r:.40}, expected {FLOAT32!r}: update the agent"
+        )
 
 
 def _new_options(config: TrainConfig) -> dict[str, int | float]:
@@ -247,6 +273,11 @@ def _new_options(config: TrainConfig) -> dict[str, int | float]:
     }
 
 
+def _personal(request: RobotRequest) -> dict[str, list[str]]:
+    """Return the names as an option: an agent that does not know them refuses the request so."""
+    return {PERSONAL: list(request.personal)} if request.personal else {}
+
+
 def _first_config(record: Mapping[str, object]) -> TrainConfig:
     options = [f for f in fields(TrainConfig) if f.name in FIRST_OPTIONS]
     return TrainConfig(**{f.name: _number(record, f.name, type(f.default)) for f in options})  # type: ignore[arg-type]  # checked field by field
@@ -255,48 +286,12 @@ def _first_config(record: Mapping[str, object]) -> TrainConfig:
 def _config(options: Mapping[str, object]) -> TrainConfig:
     """Return how to train; an option that is not known is refused, never ignored."""
     known = {f.name: type(f.default) for f in fields(TrainConfig)}
-    if unknown := [name for name in options if name not in known]:
+    if unknown := [name for name in options if name not in known and name != PERSONAL]:
         raise UpdateError(
             f"this agent does not know the training option {unknown[0][:60]}; update the agent or "
             "remove the option from [training] in the server's server.toml"
         )
-    return TrainConfig(**{name: _number(options, name, known[name]) for name in options})  # type: ignore[arg-type]  # checked one by one
-
-
-def _pack_groups(groups: Mapping[str, Weights]) -> dict[str, ArrayRecord]:
-    return {GROUP + name: pack_weights(tensors) for name, tensors in groups.items()}
-
-
-def _unpack_groups(content: RecordDict) -> Mapping[str, Weights]:
-    found = {name: r for name, r in content.array_records.items() if name != ARRAYS}
-    if len(found) > MAX_GROUPS:
-        raise UpdateError(f"{len(found)} groups of tensors, expected at most {MAX_GROUPS}")
-    groups = {}
-    for name, record in found.items():
-        group = name.removeprefix(GROUP)
-        if group == name or not NAME.fullmatch(group):
-            raise UpdateError(f"{name!r:.60} is no name of a group of tensors")
-        groups[group] = unpack_weights(record)
-    return groups
-
-
-def _tensor(name: str, data: bytes) -> Tensor:
-    header = _NPY.match(data, 0, 1024)
-    if header is None:
-        raise UpdateError(f"{_named(name)} is not a float32 tensor as numpy.save writes it")
-    shape = tuple(int(length) for length in header[1].replace(b" ", b"").split(b",") if length)
-    if len(data) - header.end() != 4 * math.prod(shape):
-        raise UpdateError(f"{_named(name)}: the bytes do not fit its shape")
-    try:
-        # A view, read-only: a copy of a whole model is what a server has no memory for.
-        return np.frombuffer(data, np.float32, offset=header.end()).reshape(shape)
-    except ValueError:  # empty, but of more axes or longer ones than there can be
-        raise UpdateError(f"{_named(name)}: no tensor can have its shape") from None
-
-
-def _named(name: str) -> str:
-    """Return the other side's name for a tensor, as far as a message may quote it."""
-    return one_line(name[:100])
+    return TrainConfig(**{n: _number(options, n, known[n]) for n in options if n != PERSONAL})  # type: ignore[arg-type]  # checked one by one
 
 
 def _number(record: Mapping[str, object], key: str, kind: type) -> int | float:
@@ -307,6 +302,13 @@ def _number(record: Mapping[str, object], key: str, kind: type) -> int | float:
         f"the message has {key}={value!r:.60}, expected {kind.__name__}; do robot and server run "
         "the same version of fleetlearn?"
     )
+
+
+def _names(record: Mapping[str, object], key: str) -> tuple[str, ...]:
+    value = record.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise UpdateError(f"the message has {key}={value!r:.60}, expected names of tensors")
+    return tuple(value)
 
 
 def _text(record: Mapping[str, object], key: str) -> str:

@@ -1,21 +1,26 @@
 """A model by command: an older one again, or one that the gate has withheld; the store is real."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
 from cloud_server import rollback
 from cloud_server.models.release_log import ReleaseLog
-from cloud_server.rollback import publish_checkpoint, roll_back
+from cloud_server.rollback import publish_checkpoint, publish_site, roll_back
 from cloud_server.runs.run_store import Run, RunStore
+from cloud_server.signing.assignments import assign
 from cloud_server.signing.keys import OfflineKeys
 from cloud_server.signing.repository import Offline
 from cloud_server.signing.signing import sign, take_offline
+from cloud_server.sites.site_models import SiteEntry, SiteModels, site_models
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import PublishSettings
 from fleet_model.bundle import sha256_of_file
-from fleet_model.errors import BundleError, CheckpointError, SettingsError
+from fleet_model.errors import BundleError, CheckpointError, SettingsError, WithheldError
 from fleet_model.types import Checkpoint
+from fleet_model.weights import read_weights
 
 SETTINGS = PublishSettings()
 
@@ -184,3 +189,79 @@ def test_a_withheld_checkpoint_behind_others_is_published_under_a_new_number(tra
 def test_a_checkpoint_that_is_gone_is_named(trained):
     with pytest.raises(CheckpointError, match="checkpoint 8"):
         publish_checkpoint(trained, SETTINGS, 8, print)
+
+
+@pytest.fixture
+def with_sites(trained, monkeypatch):
+    """Version 5, which is published: the fleet's bias is 5, that of hall-1 is 7, of hall-2 3."""
+    checkpoints = Checkpoints(trained.checkpoints)
+    shape = checkpoints.load(1).weights["head/bias"].shape
+    weights = {"head/bias": np.full(shape, 5, np.float32)}
+    models = SiteModels(
+        entries=[SiteEntry(name="hall-1"), SiteEntry(name="hall-2")],
+        weights={"head/bias": np.stack([np.full(shape, b, np.float32) for b in (7, 3)])},
+    )
+    checkpoints.save(Checkpoint(version=5, weights=weights, server_state=models.as_state()))
+    exports = []
+
+    @contextmanager
+    def exported(server_dir, settings, model, file, version, progress):
+        exports.append((version, read_weights(file)["head/bias"][0], model))
+        DirectoryStore(server_dir.store).reissue(1, version, "2026-01-01")
+        yield None
+
+    monkeypatch.setattr(rollback, "exported", exported)
+    monkeypatch.setattr(DirectoryStore, "add", lambda *_: None)  # reissue has done it
+    return trained, exports
+
+
+def test_a_site_s_model_takes_a_number_of_its_own_and_the_fleet_goes_on_behind_it(with_sites):
+    server_dir, exports = with_sites
+
+    assert publish_site(server_dir, SETTINGS, 5, "hall-2", print) == 6
+
+    assert exports == [(6, 3, server_dir.model)]
+    assert offered(server_dir) == 3  # nobody gets it
+    assert bias(server_dir) == (7, 5)
+    newest = Checkpoints(server_dir.checkpoints).latest()
+    assert site_models(newest).names == ["hall-1", "hall-2"]
+    assign(server_dir, "stable", "hall-2", 6)
+    assert DirectoryStore(server_dir.store).offers()["stable/sites/hall-2"] == (6, "")
+    assert publish_site(server_dir, SETTINGS, 5, "hall-1", print) == 8
+
+
+def test_a_site_that_has_no_model_is_refused_and_nothing_is_made(with_sites):
+    server_dir, exports = with_sites
+
+    for version, known in ((5, "hall-1, hall-2"), (1, "none")):
+        with pytest.raises(SettingsError, match=f"--site x: checkpoint {version} .*: {known};"):
+            publish_site(server_dir, SETTINGS, version, "x", print)
+    assert exports == []
+    assert bias(server_dir) == (5, 5)
+
+
+def test_a_site_s_model_does_not_let_a_run_go_on_from_what_the_gate_withholds(with_sites):
+    server_dir, _ = with_sites
+    reasons = [{"kind": "fall", "words": "it fell"}]
+    ReleaseLog(server_dir.releases).add(5, "withheld", "run 5", reasons=reasons)
+
+    assert publish_site(server_dir, SETTINGS, 5, "hall-1", print) == 7
+
+    assert bias(server_dir) == (8, 3)  # the weights of version 3, which robots run
+
+
+def test_a_site_s_model_that_is_worse_for_its_robots_is_published_by_force_only(with_sites):
+    server_dir, exports = with_sites
+    fell = {"reasons": [{"kind": "fall", "words": "it fell"}], "after": {"accuracy": 0.1}}
+    ReleaseLog(server_dir.releases).add(
+        5, "published", "run 5", sites={"hall-1": {"after": {"accuracy": 0.9}}, "hall-2": fell}
+    )
+
+    with pytest.raises(WithheldError, match=r"site hall-2 at .* held back .*: it fell\. "):
+        publish_site(server_dir, SETTINGS, 5, "hall-2", print)
+    assert (exports, bias(server_dir)) == ([], (5, 5))
+    assert publish_site(server_dir, SETTINGS, 5, "hall-1", print) == 6
+    assert publish_site(server_dir, SETTINGS, 5, "hall-2", print, force=True) == 8
+    assert ReleaseLog(server_dir.releases).by_version()[5].sentences() == [
+        "version 5: the model of site hall-2 is held back from it: it fell"
+    ]

@@ -56,12 +56,57 @@ def test_a_wrong_query_is_found_at_start_with_its_position(server_dir, monkeypat
     [
         ("RULE", "fedavgg", r"aggregation\.rule: unknown plug-in 'fedavgg'; choose fedadagrad, "),
         ("OPTIONS", "{beta = 1}", r"rule fedavg has no option beta, it has no options"),
+        (
+            "RULE",
+            "fedex_lora",
+            r"rule fedex_lora is for adapters, and what is trained in .* has none: choose another "
+            r"rule, or make a fleet with `cloud-server init --adapter lora`",
+        ),
     ],
 )
 def test_a_wrong_rule_or_option_is_found_at_start(server_dir, monkeypatch, key, value, message):
     monkeypatch.setenv(f"FLEETLEARN_AGGREGATION__{key}", value)
 
     with pytest.raises(SettingsError, match=message):
+        serve(server_dir)
+
+
+def test_a_rule_that_uses_fresh_updates_only_is_refused_with_buffered_rounds(
+    server_dir, monkeypatch
+):
+    monkeypatch.setenv("FLEETLEARN_AGGREGATION__RULE", "flora_stacking")
+    monkeypatch.setenv("FLEETLEARN_ROUNDS__MODE", "buffered")
+
+    with pytest.raises(SettingsError, match=r'flora_stacking uses no update .* mode "sync"'):
+        serve(server_dir)
+
+
+def test_a_rule_that_keeps_a_residual_is_refused_where_sites_have_models(server_dir, monkeypatch):
+    monkeypatch.setenv("FLEETLEARN_AGGREGATION__RULE", "fedex_lora")
+    monkeypatch.setenv("FLEETLEARN_SITES__ENABLED", "true")
+
+    with pytest.raises(SettingsError, match=r"keeps what it adds .* such as lora_fair"):
+        serve(server_dir)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("PRIVACY__MODE", "central", r"accounts for single robots, and hall-2 sends the mean"),
+        ("AGGREGATION__RULE", "median", r"median must see each robot's update, and hall-2 sends"),
+    ],
+)
+def test_a_relay_is_refused_at_start_where_single_robots_must_be_seen(
+    server_dir, monkeypatch, key, value, message
+):
+    register = Register(server_dir.robots)
+    line = public_line(ec.generate_private_key(ec.SECP384R1()).public_key())
+    register.add("hall-2", "hall", line)
+    register.relay("hall-2", 3)
+    monkeypatch.setenv(f"FLEETLEARN_{key}", value)
+
+    step = "cloud-server robots relay DIR hall-2 1"
+    with pytest.raises(SettingsError, match=f"{message}.* `{step}`"):
         serve(server_dir)
 
 

@@ -43,6 +43,9 @@ def update(value=1.0, **changes):
     return replace(good, **changes)
 
 
+KNOWN = ("site", "labels", "report", "speaks_for")  # of a robot, for its Participant
+
+
 class Robots(Fleet):
     """A fleet: robot -> when it is online, how long it trains, what it answers.
 
@@ -76,7 +79,7 @@ class Robots(Fleet):
         return [self.participant(name) for name in reversed(names)]
 
     def participant(self, name):
-        known = {k: v for k, v in self.robots[name].items() if k in ("site", "labels", "report")}
+        known = {k: v for k, v in self.robots[name].items() if k in KNOWN}
         known = {"site": "hall", "protocol": PROTOCOL, **known}
         return Participant(node_id=hash(name), name=name, **known)
 

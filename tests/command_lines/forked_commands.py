@@ -19,6 +19,7 @@ from pathlib import Path
 import cloud_server.cli
 import edge_agent.cli
 import fleet_model
+import site_relay.cli
 
 
 def write():
@@ -27,7 +28,8 @@ def write():
 
 
 PROGRAMS = {
-    "cloud-server": cloud_server.cli.main, "edge-agent": edge_agent.cli.main, "write": write,
+    "cloud-server": cloud_server.cli.main, "edge-agent": edge_agent.cli.main,
+    "site-relay": site_relay.cli.main, "write": write,
 }  # fmt: skip
 LONGEST_S = 120
 

@@ -7,8 +7,13 @@ import typer
 
 import cloud_server.cli
 import edge_agent.cli
+import site_relay.cli
 
-PROGRAMS = {"cloud-server": cloud_server.cli.app, "edge-agent": edge_agent.cli.app}
+PROGRAMS = {
+    "cloud-server": cloud_server.cli.app,
+    "edge-agent": edge_agent.cli.app,
+    "site-relay": site_relay.cli.app,
+}
 
 
 def examples(command):
@@ -26,7 +31,8 @@ def test_the_commands_that_one_needs_first_have_one():
     begun = {" ".join(line.split()[:2]) for line in EXAMPLES}
     assert begun == {
         "cloud-server init", "cloud-server k8s", "cloud-server robots", "edge-agent enroll",
-        "edge-agent extract", "edge-agent inspect", "edge-agent predict", "edge-agent serve",
+        "edge-agent extract", "edge-agent inspect", "edge-agent label", "edge-agent predict",
+        "edge-agent serve", "site-relay init",
     }  # fmt: skip
 
 

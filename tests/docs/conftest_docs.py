@@ -8,7 +8,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")),
          ROOT / "datasets" / "README.md"]  # fmt: skip
-PROGRAMS = ("cloud-server", "edge-agent", "make", "python", "flower-", "flwr", "pip", "uv", "ros2 ")
+PROGRAMS = (
+    "cloud-server",
+    "edge-agent",
+    "site-relay",
+    "make",
+    "python",
+    "flower-",
+    "flwr",
+    "pip",
+    "uv",
+    "ros2 ",
+)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,22 @@ COVERED = {
     "make bench": ("Makefile", "bench:"),
     "python -m benchmarks.": ("tests/benchmarks/test_benchmarks.py", "benchmarks"),
     "python tests/fuzz/": ("tests/fuzz/test_fuzz_messages.py", "fuzz_messages.py"),
+    "site-relay init": ("tests/end_to_end/test_site_relay.py", '"init"'),
+    "site-relay start": ("tests/end_to_end/test_site_relay.py", '"start"'),
+    "cloud-server robots add fleet relay-1": ("tests/end_to_end/test_site_relay.py", '"add"'),
+    "cloud-server robots relay fleet": ("tests/end_to_end/test_site_relay.py", '"relay"'),
+    "edge-agent enroll hall-2/kit": ("tests/end_to_end/conftest.py", '"enroll"'),
+    "cloud-server robots add hall-2": ("tests/end_to_end/conftest.py", '"add"'),
     "edge-agent serve": ("tests/edge_agent/serving/conftest.py", '"serve"'),
+    "cloud-server init server --workload object-detector": (
+        "tests/end_to_end/test_detection.py",
+        '"--workload", "object-detector"',
+    ),
+    "edge-agent predict recording/ --config robot/agent.toml --annotate seen/": (
+        "tests/end_to_end/test_detection.py",
+        '"--curves"',
+    ),
+    "edge-agent label": ("tests/edge_agent/labeling/test_server.py", '"label"'),
     "cloud-server k8s apply": ("tests/cloud_server/cli/test_k8s_commands.py", '"apply"'),
     "cloud-server k8s status": ("tests/cloud_server/cli/test_k8s_commands.py", '"status"'),
     "pip install": ("pyproject.toml", "scikit-image"),
@@ -45,6 +60,19 @@ COVERED = {
     "cloud-server labels add": ("tests/end_to_end/test_added_labels.py", '"labels", "add"'),
     "cloud-server labels rename": ("tests/cloud_server/cli/test_cli.py", '"labels", "rename"'),
     "cloud-server robots add fleet --from": ("tests/cloud_server/cli/test_cli.py", "--from"),
+    "cloud-server train DIR --rounds 5 --closed-form": (
+        "tests/end_to_end/test_closed_form.py",
+        "--closed-form",
+    ),
+    "cloud-server robots forget DIR r1 --unlearn": (
+        "tests/end_to_end/test_closed_form.py",
+        "--unlearn",
+    ),
+    "cloud-server models publish fleet 6 --site": ("tests/cloud_server/test_rollback.py", "site"),
+    "cloud-server models assign fleet 7 --site": (
+        "tests/cloud_server/cli/test_channel_commands.py",
+        '"assign"',
+    ),
     "cloud-server train fleet --rounds 5": (
         "tests/cloud_server/cli/runs/test_run_commands.py",
         "train",

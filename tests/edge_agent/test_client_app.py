@@ -75,8 +75,8 @@ def test_what_a_newer_server_asks_is_declined_by_name(shared_server, ask, tmp_pa
     config = shared_server.admit(tmp_path / "r3", "r3", train=True, examples=(tmp_path,))
     reply = run_app(ask(60.0, "calibrate"), agent=str(config))
     assert reply.error.reason == (
-        "failed: this agent does not know requests of kind 'calibrate', only train, evaluate: "
-        "update the agent"
+        "failed: this agent does not know requests of kind 'calibrate', only train, evaluate, "
+        "sums: update the agent"
     )
 
 

@@ -69,9 +69,11 @@ class SmallFleet:
     def type(
         self, *command: object, exit_code: int = 0, patience_s: float = 900.0
     ) -> subprocess.CompletedProcess[str]:
-        module = {"edge-agent": "edge_agent.cli", "cloud-server": "cloud_server.cli"}[
-            str(command[0])
-        ]
+        module = {
+            "edge-agent": "edge_agent.cli",
+            "cloud-server": "cloud_server.cli",
+            "site-relay": "site_relay",
+        }[str(command[0])]
         done = subprocess.run(
             [sys.executable, "-m", module, *map(str, command[1:])],
             env={**ENVIRONMENT, **self.everywhere},
@@ -99,9 +101,10 @@ class SmallFleet:
             assert text.count(SHARED_PORT) == 1
             file.write_text(text.replace(SHARED_PORT, str(self.port)))
 
-    def start_server(self, *, exports: bool = True) -> None:
+    def start_server(self, *, exports: bool = True, dies: Sequence[object] = ()) -> None:
+        """Start it; `dies` says at which call of which step (without exports: killing_server)."""
         command = START if exports else WITHOUT_EXPORTS
-        self.start("server", *command, self.server, environment=self.environment)
+        self.start("server", *command, self.server, *dies, environment=self.environment)
         self.wait("the port", lambda: _listening(self.port))
 
     def add_robot(self, name: str, *options: object, site: str = "hall", run: bool = True) -> Path:
@@ -122,14 +125,16 @@ class SmallFleet:
         command = ("-m", "edge_agent.cli", "run", "--config", config)
         self.start(name, *command, environment=environment)
 
-    def start_scripted(self, process: str, behaviors: Mapping[str, str]) -> None:
+    def start_scripted(
+        self, process: str, behaviors: Mapping[str, str], sites: Mapping[str, str] | None = None
+    ) -> None:
         """Admit robots and run them in one process of scripted_robots.py."""
         server_dir = ServerDirectory(self.server)
         arguments = []
         for name, behavior in behaviors.items():
             directory = self.root / "robots" / name
             line = enroll(server_dir.kit, directory, ExampleSettings(), train=True)
-            Register(server_dir.robots).add(name, "hall", line)
+            Register(server_dir.robots).add(name, (sites or {}).get(name, "hall"), line)
             arguments.append(f"{name}={directory / 'robot.key'}={behavior}")
         script = Path(__file__).with_name("scripted_robots.py")
         address = f"127.0.0.1:{self.port}"
@@ -197,7 +202,12 @@ class SmallFleet:
     def stop(self, name: str) -> int:
         process = self.processes.pop(name)
         process.terminate()
-        return process.wait(240)
+        try:
+            return process.wait(240)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(
+                f"{name} does not end; its log:\n{self.log(name)[-4000:]}"
+            ) from None
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,13 @@
 
     python scripted_robots.py ADDRESS CA NAME=KEY_FILE=BEHAVIOR ...
 
-Honest updates depend on the robot's name and on the checkpoint's version alone, so that two runs
-can be compared bit for bit. What robots are told goes to stdout, a JSON object a line.
+Honest updates, and sums where they are asked for, depend on the robot's name and the checkpoint's
+version alone, so that two runs can be compared bit for bit. What robots are told goes to stdout, a
+JSON object a line.
 
 honest[:EXAMPLES]  slow:SECONDS       good updates, at once or later
 held:FILE                             good updates, from when that file exists
+towards:NUMBER                        half of the way from what it was sent to that number
 nan  shape  missing  empty  stale     what no checkpoint can take
 inflated  huge                        too many examples, a thousand times too long
 twice                                 answers every question again, with something else
@@ -27,7 +29,9 @@ from edge_agent.link.flower_connection import FleetConnection
 from fleet_model.errors import FleetError, UpdateError
 from fleet_model.protocol.proof import read_key
 from fleet_model.protocol.wire import RobotRequest, pack_update, unpack_request
-from fleet_model.types import Checkpoint, Update
+from fleet_model.sums.class_sums import ClassSums, class_sums
+from fleet_model.sums.packing import GROUP, pack_sums
+from fleet_model.types import SUMS, Checkpoint, Update
 
 PAUSE_S = 0.8
 HEARTBEAT_S = 15.0
@@ -42,6 +46,27 @@ def honest_weights(name: str, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     }
 
 
+def good_weights(name: str, behavior: str, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """Return what fits a checkpoint: half of the way to a number, or what an honest robot sends."""
+    kind, _, argument = behavior.partition(":")
+    if kind != "towards":
+        return honest_weights(name, checkpoint)
+    return {
+        tensor: ((float(argument) - value) / 2).astype(np.float32)
+        for tensor, value in checkpoint.weights.items()
+    }
+
+
+def honest_sums(name: str, checkpoint: Checkpoint, examples: int, directions: int) -> ClassSums:
+    """Return the sums of features that an honest robot of this name has, for the head trained."""
+    ((width, number),) = (w.shape for w in checkpoint.weights.values() if w.ndim == 2)
+    draw = np.random.default_rng((zlib.crc32(name.encode()), checkpoint.version))
+    classes = np.arange(examples) % number
+    middles = np.random.default_rng(0).normal(1, 0.5, (number, width))
+    features = middles[classes] + draw.normal(0, 1, (examples, width))
+    return class_sums(features.astype(np.float32), classes, number, directions)
+
+
 def wait_as_told(kind: str, argument: str) -> None:
     """Wait for seconds, or until a file exists."""
     if kind == "slow":
@@ -50,11 +75,29 @@ def wait_as_told(kind: str, argument: str) -> None:
         time.sleep(0.05)
 
 
+def sums_of(name: str, behavior: str, request: RobotRequest) -> Update:
+    """Return the sums that a behavior sends; what makes an update bad makes no bad sums."""
+    kind, _, argument = behavior.partition(":")
+    wait_as_told(kind, argument)
+    examples = int(argument) if kind == "honest" and argument else 20
+    sums = honest_sums(name, request.checkpoint, examples, request.config.sums_directions)
+    return Update(
+        kind=SUMS,
+        robot="",
+        base_version=request.checkpoint.version,
+        weights={},
+        groups={GROUP: pack_sums(sums)},
+        num_examples=examples,
+        num_steps=0,
+        label_counts=tuple(int(count) for count in sums.counts),
+    )
+
+
 def update_of(name: str, behavior: str, request: RobotRequest) -> Update:
     """Return the update that a behavior sends."""
     kind, _, argument = behavior.partition(":")
     weights, version, examples = (
-        honest_weights(name, request.checkpoint),
+        good_weights(name, behavior, request.checkpoint),
         request.checkpoint.version,
         20,
     )
@@ -116,7 +159,8 @@ class ScriptedRobot:
             return
         request = unpack_request(message.content)
         self.tell("asked", f"round {request.round} version {request.checkpoint.version}")
-        content = pack_update(update_of(self.name, self.behavior, request))
+        made = sums_of if request.kind == SUMS else update_of
+        content = pack_update(made(self.name, self.behavior, request))
         if self.behavior == "replay" and self.first is not None:
             self._try("replayed", self.first)
         self._try("answered", reply := Message(content, reply_to=message))

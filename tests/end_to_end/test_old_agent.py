@@ -32,6 +32,7 @@ def mixed(fleet):
         pytest.skip(reason)
     fleet.init()
     fleet.environment["FLEETLEARN_ROUNDS__WAIT_S"] = "300"
+    fleet.environment["FLEETLEARN_ROUNDS__COMPRESSION"] = "int8"
     fleet.start_server()
     fleet.add_robot("new", "--examples", fleet.bag("hall-1/r1"))
     _add_old_robot(fleet, fleet.bag("hall-2/r1"))
@@ -66,6 +67,8 @@ def test_an_old_agent_trains_every_round_beside_a_new_one(mixed):
     for record in mixed["closed"]:
         told = {robot["name"]: robot["label_counts"] for robot in record["robots"]}
         assert (told["old"], sum(told["new"].values()) > 0) == ({}, True)
+        codecs = {robot["name"]: robot["codec"] for robot in record["robots"]}
+        assert codecs == {"new": "int8", "old": "float32"}
 
 
 def test_the_old_agent_runs_what_is_published(fleet, mixed):

@@ -68,7 +68,9 @@ REFUSED_WITH = {
 # `edge-agent run` that notes each look which the server has answered: a byte in a file.
 NOTED = """
 import os, sys
+from edge_agent.link import news
 from edge_agent.link.server_link import HttpsStore
+news.LOOK_S = float(os.environ["EDGE_AGENT_POLL__IDLE_S"])  # beside the request that is held
 latest, looks = HttpsStore.latest, os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 def noted(*about):
     offer = latest(*about)

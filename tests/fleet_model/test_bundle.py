@@ -275,3 +275,13 @@ def test_a_file_is_described_as_its_content_is(tmp_path):
     (tmp_path / "file").write_bytes(b"x" * 3_000_000)
 
     assert entry_of_file(tmp_path / "file") == entry_of(b"x" * 3_000_000)
+
+
+def test_adapters_that_the_tensors_do_not_have_are_refused():
+    def adapt(values):
+        values["adapter"] = {"rank": 2, "alpha": 4, "targets": {"head/kernel": [8, 3]}}
+        values["tensors"]["head/kernel.lora_a"] = {"shape": [8, 2]}
+
+    content, parse = changed(TRAINER, adapt)
+    with pytest.raises(BundleError, match=r"has head/kernel.lora_b of shape \(2, 3\), tensors"):
+        parse(content)

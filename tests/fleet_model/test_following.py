@@ -14,6 +14,7 @@ from fleet_model.durable import point_durably
 from fleet_model.engine import TFLiteEngine
 from fleet_model.errors import BundleError
 from fleet_model.following import FollowedModel, FollowingEngine
+from fleet_model.personal.choice import FILE, OWN_SHARES, PersonalChoice, write_personal
 from fleet_model.types import Frame
 
 pytestmark = pytest.mark.base
@@ -150,7 +151,7 @@ def test_a_workload_that_raises_what_nobody_expected_does_not_end_the_following(
     ]
     shutil.copytree(robot / "versions" / "1", robot / "versions" / "3")
     point_durably(robot / "current", "versions/3")
-    until(lambda: engine._seen.name == "3")
+    until(lambda: engine._seen.bundle.name == "3")
     engine.close()
 
 
@@ -208,3 +209,22 @@ def test_a_model_that_this_user_may_not_read_says_what_to_do(robot, monkeypatch)
         "edge-agent`, and log in again"
     )
     assert model.engine is None
+
+
+def test_what_of_the_robots_own_is_chosen_takes_over_without_another_version(robot):
+    told = []
+    engine = FollowingEngine(robot / "current", every_s=0.001, switched=told.append)
+    before = engine.answer(FRAME).outputs["logits"]
+
+    own = PersonalChoice(precision="fp32", uses=(OWN_SHARES,), counts={"circle": 30.0})
+    write_personal(robot / "versions" / "1", own)
+
+    until(lambda: told)
+    assert [one.runs for one in told] == ["the model with own label shares"]
+    after = engine.answer(FRAME).outputs["logits"]
+    shares = np.array([30.5, 0.5, 0.5]) / 31.5
+    np.testing.assert_allclose(after - before, np.log(shares), atol=1e-5)
+    (robot / "versions" / "1" / FILE).unlink()
+    until(lambda: len(told) == 2)
+    assert engine.answer(FRAME).outputs["logits"].tobytes() == before.tobytes()
+    engine.close()

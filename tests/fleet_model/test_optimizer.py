@@ -29,6 +29,15 @@ def test_the_proximal_term_by_hand():
     assert pulled["w"] == pytest.approx([2.0, 0.5])  # g + 0.5 * (w - w_global)
 
 
+def test_a_correction_comes_after_pull_and_clipping():
+    """g = (3, 4) + .5 * (2, 0) = (4, 4) of length 4 sqrt(2), clipped to sqrt(2): (1, 1)."""
+    config = TrainConfig(learning_rate=1.0, momentum=0.0, proximal_mu=0.5, clip_norm=2**0.5)
+    weights, origin = tensors(w=[2.0, 0.0]), tensors(w=[0.0, 0.0])
+    by = tensors(w=[10.0, -10.0])
+    now, _ = step(weights, still(weights), tensors(w=[3.0, 4.0]), origin, config, by)
+    assert now["w"] == pytest.approx([2 - 11, 9])
+
+
 def test_clipping_uses_the_norm_over_all_tensors():
     clipped = clip_by_global_norm(tensors(a=[3.0], b=[[4.0]]), 1.0)  # |(3, 4)| = 5
     assert clipped["a"] == pytest.approx([0.6])

@@ -45,6 +45,9 @@ NEEDLESS = {
     "cloud_server/monitoring/totals.py:RunningTotals._save:write_durably": (
         "a damaged file is found, and the sums are made again from the history"
     ),
+    "cloud_server/sites/report.py:write_report:write_durably": (
+        "numbers and a picture for people, made again from the checkpoint by whoever takes it up"
+    ),
     "cloud_server/cli/token_commands.py:token_make:write_durably": (
         "a torn token of a kit admits nobody; another one is made"
     ),

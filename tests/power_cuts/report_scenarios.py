@@ -12,7 +12,7 @@ from recorder import mark
 from cloud_server.simulation.chart import write_chart
 from edge_agent.cli.inspect_command import _write_sheet
 from edge_agent.data.inspection.inspect import inspect
-from edge_agent.models.predict import PredictOptions, _row_writer
+from edge_agent.models.prediction_files import row_writer
 from edge_agent.models.predictions import Row
 from fleet_model.types import Prediction
 
@@ -29,8 +29,7 @@ def _write_reports(root: Path) -> None:
     write_chart(chart, "Rounds", "as simulated", [])
     mark()
     with ExitStack() as files:
-        options = PredictOptions(path=root, bundle=root, csv_file=table)
-        write = _row_writer(options, "class", io.StringIO(), files)
+        write = row_writer(table, io.StringIO(), "class", files)
         star = Prediction(label="star", score=0.9)
         write(Row(file="monday", topic="/camera", stamp_ns=1, prediction=star))
     mark()

@@ -77,7 +77,7 @@ def test_a_first_model_may_come_later_and_one_that_does_not_load_changes_nothing
     until_answered(camera, results, 1, node)
     assert results[-1].model_version == 1
     log = "".join(node.log)
-    assert "model version 1 answers (image-classifier, fp32, Interpreter)" in log
+    assert "model version 1 answers (image-classifier, fp32, Interpreter, the shared model)" in log
     assert f"listens to {CAMERA}/compressed: sensor_msgs/CompressedImage, best effort" in log
 
     (robot / "versions/2/head.tflite").write_bytes(b"no model")

@@ -13,6 +13,8 @@ class FedAvg:
     examples of all. An old update shortens the step: its robot's examples count in n undiscounted.
     """
 
+    takes_means = True
+
     def fold(self, checkpoint: Checkpoint, contributions: Contributions) -> Checkpoint:
         """Return the next checkpoint. Holds one update and one float64 copy of the weights.
 

@@ -17,6 +17,8 @@ class FedAvgM:
     What robots agree on for several rounds is learned faster; what they do not agree on evens out.
     """
 
+    takes_means = True
+
     def __init__(self, momentum: float = 0.9, learning_rate: float = 1.0) -> None:
         """Choose how much of the last steps goes on.
 

@@ -7,6 +7,7 @@ from cloud_server.aggregation.aggregator import next_checkpoint
 from cloud_server.aggregation.contributions import Contribution, Contributions
 from cloud_server.aggregation.mean import average, examples_in
 from cloud_server.aggregation.options import require_between
+from fleet_model.protocol.control import reach as reach_of
 from fleet_model.types import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class FedNova:
                 )
 
         def reach(one: Contribution) -> float:
-            return self._reach(min(max(1, one.steps), most))
+            return reach_of(min(max(1, one.steps), most), self._momentum)
 
         mean_reach = sum(one.examples * reach(one) for one in contributions) / examples
         change = average(
@@ -61,7 +62,3 @@ class FedNova:
             total=examples / mean_reach,
         )
         return next_checkpoint(checkpoint, change)
-
-    def _reach(self, steps: int) -> float:
-        r = self._momentum
-        return (steps - r * (1 - r**steps) / (1 - r)) / (1 - r)

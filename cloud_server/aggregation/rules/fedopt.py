@@ -22,6 +22,8 @@ class _FedOpt(ABC):
     so this rate is in units of the weights: smaller than that of robots. m and v begin with 0.
     """
 
+    takes_means = True
+
     prefix: ClassVar[str]  # of its tensors in Checkpoint.server_state
 
     def __init__(

@@ -63,6 +63,7 @@ def follow(
 def round_lines(record: Mapping[str, Any]) -> Iterator[str]:
     """Tell how a round has gone, and who is missing in it, equal reasons together."""
     from cloud_server.runs.run_store import brief
+    from cloud_server.state.words import clusters_in_words, privacy_in_words
 
     verdicts = brief(dict(record))["verdicts"]
     yield (
@@ -71,6 +72,11 @@ def round_lines(record: Mapping[str, Any]) -> Iterator[str]:
     )
     if missing := _missing(record, verdicts):
         yield f"without {missing}"
+    if record.get("privacy"):
+        yield privacy_in_words(record["privacy"])
+    if record.get("clusters"):
+        yield f"models of sites, in {clusters_in_words(record['clusters'])}"
+    yield from record.get("site_notes", ())
 
 
 def _missing(record: Mapping[str, Any], verdicts: Mapping[str, int]) -> str:

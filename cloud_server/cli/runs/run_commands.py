@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 runs = typer.Typer(no_args_is_help=True, help="Runs: several rounds, then a published model.")
 schedule = typer.Typer(no_args_is_help=True, help="When runs begin by themselves.")
+CLOSED_FORMS = ("ridge", "lda", "ncm", "off")
 RunId = Annotated[
     str, typer.Argument(metavar="[ID]", help="as `runs list` shows it; default: the newest run")
 ]
@@ -46,6 +47,14 @@ def train(
     continuous: Annotated[
         bool, typer.Option("--continuous", help="the next run begins when the last has ended")
     ] = False,
+    closed_form: Annotated[
+        str | None,
+        typer.Option(
+            "--closed-form",
+            metavar="ridge|lda|ncm|off",
+            help="make the head of sums in the first round  [start.closed_form, of a new fleet]",
+        ),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="do not wait for the run's end")] = False,
     json_output: Json = False,
 ) -> None:
@@ -54,9 +63,16 @@ def train(
 
     if every is not None and continuous:
         raise SettingsError("--every and --continuous: choose one")
+    if closed_form is not None and (every is not None or continuous):
+        raise SettingsError(
+            "--closed-form is of one run, and --every and --continuous begin more; start it by "
+            "itself, or set start.closed_form in server.toml"
+        )
+    if closed_form is not None and closed_form not in CLOSED_FORMS:
+        raise SettingsError(f"--closed-form {closed_form}: choose {', '.join(CLOSED_FORMS)}")
     every_s = None if every is None else parse_duration(every)
     client = _client(directory)
-    run = client.start_run(rounds, every_s=every_s, continuous=continuous)
+    run = client.start_run(rounds, every_s=every_s, continuous=continuous, closed_form=closed_form)
     _see_to_the_end(directory, client, run, detach=detach, json_output=json_output)
 
 

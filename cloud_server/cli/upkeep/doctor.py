@@ -47,7 +47,7 @@ def examine(server_dir: ServerDirectory, now: datetime) -> list[Finding]:
         wrong = Finding("settings", "fail", str(error), CORRECT)
         return [wrong, *_secrets(server_dir), *_clock(server_dir, now)]
     try:
-        require_sound(settings)
+        require_sound(server_dir, settings)
         found = [Finding("settings", "ok", f"{server_dir.settings} is readable")]
         if settings.moved:
             found = [Finding("settings", "warn", settings.moved, "correct server.toml")]
@@ -212,6 +212,9 @@ def _signing(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
 
 
 def _checkpoints(server_dir: ServerDirectory, *_: object) -> Iterator[Finding]:
+    if server_dir.is_relay:
+        yield Finding("checkpoints", "ok", "a site relay has none: the fleet's server keeps them")
+        return
     for one in server_dir.lineages():
         if Checkpoints(one.checkpoints).newest() is None:
             text = f"{one.checkpoints} has no checkpoint: nothing can be trained"

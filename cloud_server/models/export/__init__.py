@@ -25,6 +25,7 @@ from typing import IO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from cloud_server.models.adapters import AdapterPlan
 from cloud_server.models.backend import Progress
 from fleet_model import errors
 from fleet_model.bundle import WorkloadSpec
@@ -65,6 +66,7 @@ class InitJob(_Message):
     frozen: Path | None = None  # with a checkpoint: model directory whose frozen part stays
     former: dict[str, str] = {}  # see Task.former
     calibration: Path | None = None  # folder of samples for int8; None = the workload's own
+    adapter: AdapterPlan | None = None  # None: the trained tensors travel as they are
 
 
 class BundleJob(_Message):

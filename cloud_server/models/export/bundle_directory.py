@@ -1,7 +1,9 @@
 """Write what is published of one version: its engines and the manifest that describes them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from cloud_server.models.adapters import merged_file
 from cloud_server.models.backend import open_backend
 from cloud_server.models.export import BundleJob, ExportResult, Progress
 from fleet_model.bundle import (
@@ -18,6 +20,8 @@ from fleet_model.bundle import (
 )
 from fleet_model.errors import BundleError
 from fleet_model.measures import finite
+from fleet_model.signatures import WEIGHTS
+from fleet_model.weights import read_weights, write_weights
 from fleet_model.workload import rebuild
 
 
@@ -30,11 +34,13 @@ def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
     spec = _read_spec(job.model)
     workload = rebuild(spec.workload)
     samples = list(workload.samples(job.calibration))
-    made = open_backend(spec.workload, workload).write_engines(
-        spec, job.model, job.weights, samples, job.directory, progress
-    )
+    with merged_file(spec, job.model, job.weights) as weights:
+        made = open_backend(spec.workload, workload).write_engines(
+            spec.without_adapter(), job.model, weights, samples, job.directory, progress
+        )
     trainer = (job.model / TRAINER).read_bytes()
     (job.directory / TRAINER).write_bytes(trainer)
+    own = _weights_for_robots(spec, job)
     metrics = finite(made.metrics)
     names = sorted({name for stages in made.engines.values() for name in stages})
     former = spec.task.former if spec.task else {}
@@ -50,11 +56,22 @@ def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
         task=task,
         engines=dict(made.engines),
         trainer=entry_of(trainer),
-        files={name: entry_of_file(job.directory / name) for name in names},
+        files={name: entry_of_file(job.directory / name) for name in (*names, *own)},
         metrics=dict(metrics),
     )
     (job.directory / MANIFEST).write_bytes(to_json(manifest))
     return ExportResult(metrics=dict(metrics))
+
+
+def _weights_for_robots(spec: TrainerSpec, job: BundleJob) -> Sequence[str]:
+    """Write what a robot with tensors of its own needs, where it can run them; return the names.
+
+    Robots fetch only files that they need: others never ask for this one.
+    """
+    if "litert" not in spec.parts:
+        return ()
+    write_weights(job.directory / WEIGHTS, read_weights(job.weights))
+    return (WEIGHTS,)
 
 
 def _read_spec(directory: Path) -> TrainerSpec:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from cloud_server.models.backend import Origin, open_backend
+from cloud_server.models.adapters import adapt
+from cloud_server.models.backend import NOTE, Origin, TrainerFiles, open_backend
 from cloud_server.models.export import ExportResult, InitJob, Progress
 from fleet_model.bundle import (
     TRAINER,
@@ -14,7 +15,7 @@ from fleet_model.bundle import (
     to_json,
 )
 from fleet_model.measures import finite
-from fleet_model.signatures import WEIGHTS
+from fleet_model.signatures import BASE, WEIGHTS
 from fleet_model.types import Weights
 from fleet_model.weights import write_weights
 from fleet_model.workload import Workload, rebuild
@@ -38,10 +39,29 @@ def write_model_directory(job: InitJob, progress: Progress) -> ExportResult:
         job.directory,
         progress,
     )
-    write_weights(job.directory / WEIGHTS, made.weights)
-    spec = _spec(job, workload, made.weights, made.parts)
+    if job.adapter is None:
+        spec, weights = _spec(job, workload, made.weights, made.parts), made.weights
+    else:
+        spec, weights = _with_adapter(job, workload, made, progress)
+    write_weights(job.directory / WEIGHTS, weights)
     (job.directory / TRAINER).write_bytes(to_json(spec))
     return ExportResult(metrics=dict(finite(made.metrics)))
+
+
+def _with_adapter(
+    job: InitJob, workload: Workload, made: TrainerFiles, progress: Progress
+) -> tuple[TrainerSpec, Weights]:
+    """Write what adapters add to; return the trainer and the tensors that travel."""
+    assert job.adapter is not None
+    answer = getattr(workload, "class_bias", "")
+    adapted = adapt(job.adapter, made.weights, made.grouped, answer)
+    for note in adapted.notes:
+        progress(f"{NOTE}{note}")
+    write_weights(job.directory / BASE, adapted.base)
+    parts = {kind: (*files, BASE) for kind, files in made.parts.items()}
+    spec = _spec(job, workload, adapted.weights, parts)
+    critical = (*spec.critical, "adapter")
+    return spec.model_copy(update={"adapter": adapted.spec, "critical": critical}), adapted.weights
 
 
 def _spec(

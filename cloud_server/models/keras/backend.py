@@ -10,9 +10,10 @@ import numpy as np
 
 from cloud_server.models.backend import NOTE, EngineFiles, Origin, Progress, TrainerFiles
 from cloud_server.models.keras.checkpoint_import import import_checkpoint
-from cloud_server.models.keras.litert_graphs import stage_graphs, trainer_graph
+from cloud_server.models.keras.litert_graphs import float_graph, stage_graphs, trainer_graph
 from cloud_server.models.keras.model_files import KINDS, write_model_file
 from cloud_server.models.keras.parity_gate import (
+    CHECKED,
     Start,
     keras_graph,
     litert_graph,
@@ -26,10 +27,18 @@ from cloud_server.models.own_weights import Rows
 from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec
 from fleet_model.engine import StagedModel
 from fleet_model.errors import CheckpointError, SettingsError
-from fleet_model.keras.model import keras_model, known_keras_models
-from fleet_model.keras.stages import Part, cut, frozen_variables, whole
-from fleet_model.signatures import FROZEN, TRAINER_GRAPH, TRUNK, TRUNK_INT8
-from fleet_model.types import Metrics, Tensor, Tensors, Weights
+from fleet_model.keras.model import keras_model, known_keras_models, learned_task
+from fleet_model.keras.stages import (
+    Part,
+    answer_part,
+    cut,
+    frozen_variables,
+    grouped_kernels,
+    uncut,
+    whole,
+)
+from fleet_model.signatures import ANSWER, FROZEN, TRAINER_GRAPH, TRUNK, TRUNK_INT8
+from fleet_model.types import Metrics, Target, Tensor, Tensors, Weights
 from fleet_model.weights import read_weights, require_same_tensors, write_weights
 from fleet_model.workload import Sample, Workload
 
@@ -53,6 +62,7 @@ class KerasBackend:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         self._workload, self._task = workload, workload.task
         self._model = keras_model(spec, workload)
+        self._learned = learned_task(self._model, self._task)
 
     @classmethod
     def has(cls, workload: str) -> bool:
@@ -75,7 +85,7 @@ class KerasBackend:
                 f"{NOTE}{words}" if (words := self._imported(start, model)) else "weights read"
             )
         tensors = self._model.trainable(model, scope)
-        trunk, rest = cut(model, tensors, self._task)
+        trunk, rest = cut(model, tensors, self._learned)
         frozen = frozen_variables(model, tensors)
         values = {v.path: v.numpy() for v in model.weights if v.path not in frozen}
         weights = {path: values[path] for path in tensors}
@@ -97,10 +107,14 @@ class KerasBackend:
                 for name in (TRUNK, TRUNK_INT8):
                     _link(kept / name, into / name)
             stages = (TRUNK,)
+        if answer := answer_part(self._task, self._model):
+            metrics.update(self._write_answer(answer, into, progress))
         if scope in self._model.litert_scopes:
             metrics.update(self._write_gradient(rest, weights, batch_size, samples, into, progress))
             parts["litert"] = (*stages, TRAINER_GRAPH)
-        return TrainerFiles(weights=weights, parts=parts, metrics=metrics)
+        return TrainerFiles(
+            weights=weights, parts=parts, metrics=metrics, grouped=grouped_kernels(model)
+        )
 
     def write_engines(
         self,
@@ -115,20 +129,24 @@ class KerasBackend:
         built = self._model.build(initial_weights=False)
         _set_weights(built, spec, weights, model / FROZEN)
         progress(f"{len(spec.tensors)} trained tensors")
-        trunk, rest = cut(built, list(spec.tensors), self._task)
+        trunk, rest = cut(built, list(spec.tensors), self._learned)
         engines = WITHOUT_TRUNK if trunk is None else WITH_TRUNK
+        answers = self._learned is not self._task
         inputs: Sequence[Tensors] = [sample.encoded.inputs for sample in samples]
         if trunk is not None:
             frozen = StagedModel([model / TRUNK], self._task.inputs, None)
             inputs = [{**given, **frozen(given)} for given in inputs]
-        graphs = stage_graphs(rest, inputs, self._task, first=trunk is None, last=True)
+        graphs = stage_graphs(rest, inputs, self._task, first=trunk is None, last=not answers)
         for stages, content in zip(engines.values(), graphs, strict=True):
             for name in stages[:-1]:
                 _link(model / name, into / name)
             require_builtin_operators(content, stages[-1])
             (into / stages[-1]).write_bytes(content)
             progress(f"{stages[-1]}: {len(content)} bytes")
-        metrics = self._measured(whole(built, self._task), engines, samples, into)
+        if answers:
+            _link(model / ANSWER, into / ANSWER)
+            engines = {precision: (*stages, ANSWER) for precision, stages in engines.items()}
+        metrics = self._measured(uncut(built, self._learned), engines, samples, into)
         return EngineFiles(engines=engines, metrics=metrics)
 
     def write_file(
@@ -150,7 +168,8 @@ class KerasBackend:
         _set_weights(built, spec, weights, model / FROZEN)
         progress(f"{file.name}")
         inputs = [sample.encoded.inputs for sample in samples]
-        return write_model_file(kind, whole(built, self._task), self._task, inputs, file)
+        part = whole(built, self._task, self._model)
+        return write_model_file(kind, part, self._task, inputs, file)
 
     def _require_trained_classes(self, frozen: Collection[str], scope: str) -> None:
         axes = getattr(self._model, "class_axes", {})
@@ -191,14 +210,16 @@ class KerasBackend:
         into: Path,
         progress: Progress,
     ) -> Metrics:
-        task, tensors = self._task, list(weights)
-        content = trainer_graph(rest, self._model, task, tensors, batch_size)
+        task, tensors, definition = self._task, list(weights), self._model
+        content = trainer_graph(rest, definition, task, tensors, batch_size)
         require_builtin_operators(content, TRAINER_GRAPH)
         (into / TRAINER_GRAPH).write_bytes(content)
         progress(f"{TRAINER_GRAPH}: {len(content)} bytes")
         error = require_same_training(
-            litert_graph(into / TRAINER_GRAPH, rest, task, tensors),
-            keras_graph(rest, self._model, tensors),
+            litert_graph(
+                into / TRAINER_GRAPH, rest, task, tensors, getattr(definition, "maps", ())
+            ),
+            keras_graph(rest, definition, tensors),
             Start(
                 weights=weights,
                 features={
@@ -207,26 +228,64 @@ class KerasBackend:
                 },
                 task=task,
                 batch_size=batch_size,
-                truths=[sample.target for sample in samples if sample.target],
+                truths=[s.target for s in samples if s.target] or self._drawn_targets(),
+                answer=getattr(definition, "answer", None),
             ),
         )
         return {"gradient_error": error}
 
+    def _drawn_targets(self) -> Sequence[Target]:
+        """Return targets that a model has of its own for a check; none: random numbers will do."""
+        drawn = getattr(self._model, "drawn_targets", None)
+        return drawn(np.random.default_rng(0)) if drawn else ()
+
+    def _write_answer(self, answer: Part, into: Path, progress: Progress) -> Metrics:
+        """Write the stage that reads answers from maps; it is checked with random ones."""
+        content = float_graph(answer, self._task, first=False, last=True)
+        require_builtin_operators(content, ANSWER)
+        (into / ANSWER).write_bytes(content)
+        progress(f"{ANSWER}: {len(content)} bytes")
+        maps, rng = self._learned.outputs, np.random.default_rng(0)
+        drawn = [
+            {name: rng.normal(size=spec.shape).astype(spec.dtype) for name, spec in maps.items()}
+            for _ in range(CHECKED)
+        ]
+        stage = StagedModel([into / ANSWER], maps, self._task.outputs)
+        return {
+            "answer_error": require_same_outputs(
+                answer, drawn, litert_outputs(stage, drawn), ANSWER
+            )
+        }
+
     def _measured(
         self, model: Part, engines: Engines, samples: Sequence[Sample], directory: Path
     ) -> dict[str, float]:
-        """Pass fp32 through the gate; return how well it matches Keras, and int8 matches fp32."""
+        """Pass fp32 through the gate; return how well it matches Keras, and int8 matches fp32.
+
+        Args:
+            model: the uncut model, without what reads answers from its maps.
+            engines: precision -> stages.
+            samples: it is checked with.
+            directory: of the stages.
+        """
         task, inputs = self._task, [sample.encoded.inputs for sample in samples]
-        answers = {
+
+        # Maps, where there are any: where they differ by rounding, boxes may change places.
+        maps = {
             precision: litert_outputs(
-                StagedModel([directory / n for n in names], task.inputs, task.outputs), inputs
+                StagedModel(
+                    [directory / name for name in names if name != ANSWER],
+                    task.inputs,
+                    self._learned.outputs,
+                ),
+                inputs,
             )
             for precision, names in engines.items()
         }
-        fp32, int8 = answers["fp32"], answers["int8"]
+        fp32, int8 = maps["fp32"], maps["int8"]
         metrics = {
             "fp32_error": require_same_outputs(model, inputs, fp32, " + ".join(engines["fp32"])),
-            "int8_error": max(_distance(fp32[name], int8[name]) for name in task.outputs),
+            "int8_error": max(_distance(fp32[name], int8[name]) for name in fp32),
         }
         if task.answer == "class":
             pairs = zip(self._best(fp32, samples), self._best(int8, samples), strict=True)
@@ -234,10 +293,19 @@ class KerasBackend:
         targets = [sample.target.tensors for sample in samples if sample.target]
         if len(targets) == len(samples):
             truth = {name: np.stack([t[name] for t in targets]) for name in task.targets}
-            for precision, outputs in answers.items():
-                measures = self._workload.measure(outputs, truth)
+            for precision, learned in maps.items():
+                measures = self._workload.measure(self._answers(learned, directory), truth)
                 metrics.update((f"{name}_{precision}", value) for name, value in measures.items())
         return metrics
+
+    def _answers(self, learned: dict[str, Tensor], directory: Path) -> Tensors:
+        """Return what the answers' stage reads from the maps of all samples, if there is one."""
+        if self._learned is self._task:
+            return learned
+        stage = StagedModel([directory / ANSWER], self._learned.outputs, self._task.outputs)
+        rows = len(next(iter(learned.values())))
+        maps = [{name: tensor[row] for name, tensor in learned.items()} for row in range(rows)]
+        return litert_outputs(stage, maps)
 
     def _best(self, outputs: Mapping[str, Tensor], samples: Sequence[Sample]) -> Sequence[str]:
         """Return the label of the best prediction for every sample; "" where there is none."""

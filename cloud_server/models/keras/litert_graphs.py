@@ -5,13 +5,14 @@ weights give the same bytes in every process. TensorFlow is imported inside the 
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from cloud_server.models.keras.gradient_ops import written
 from fleet_model.bundle import Task
 from fleet_model.errors import ExportError
-from fleet_model.keras.model import KerasModel
+from fleet_model.keras.model import KerasModel, answered
 from fleet_model.keras.stages import Part
 from fleet_model.signatures import (
     FEATURES,
@@ -19,6 +20,7 @@ from fleet_model.signatures import (
     INFER,
     INPUTS,
     LOSS,
+    MAPS,
     OUTPUTS,
     SAMPLE_WEIGHT,
     SERVE,
@@ -29,6 +31,12 @@ from fleet_model.signatures import (
     weight_names,
 )
 from fleet_model.types import Tensors
+
+
+def float_graph(part: Part, task: Task, *, first: bool, last: bool) -> bytes:
+    """Return one stage in float32; batch 1. See `stage_graphs`."""
+    with _stage(part, task, first=first, last=last) as (folder, _):
+        return _converted(folder)
 
 
 def stage_graphs(
@@ -43,6 +51,29 @@ def stage_graphs(
         first: whether it takes the task's inputs.
         last: whether it answers the task's outputs.
     """
+    import tensorflow as tf
+
+    with _stage(part, task, first=first, last=last) as (folder, taken):
+
+        def representative() -> Iterator[dict[str, Any]]:
+            for sample in samples:
+                yield {signature: sample[name][None] for name, signature in taken.items()}
+
+        return _converted(folder), _converted(
+            folder,
+            tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+            optimizations=[tf.lite.Optimize.DEFAULT],
+            representative_dataset=representative,
+            inference_input_type=tf.int8,
+            inference_output_type=tf.int8,
+        )
+
+
+@contextmanager
+def _stage(
+    part: Part, task: Task, *, first: bool, last: bool
+) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Save a stage for conversion; yield the folder, and name -> signature of its inputs."""
     import tensorflow as tf
 
     module = tf.Module()
@@ -60,26 +91,18 @@ def stage_graphs(
         for name, tensor in zip(part.inputs, part.model.inputs, strict=True)
     }
 
-    def representative() -> Iterator[dict[str, Any]]:
-        for sample in samples:
-            yield {signature: sample[name][None] for name, signature in taken.items()}
-
     signatures = {SERVE: tf.function(serve).get_concrete_function(**specs)}
     with _saved(module, signatures) as folder:
-        return _converted(folder), _converted(
-            folder,
-            tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
-            optimizations=[tf.lite.Optimize.DEFAULT],
-            representative_dataset=representative,
-            inference_input_type=tf.int8,
-            inference_output_type=tf.int8,
-        )
+        yield folder, taken
 
 
 def trainer_graph(
     rest: Part, model: KerasModel, task: Task, tensors: Sequence[str], batch_size: int
 ) -> bytes:
     """Return the signatures "gradient" and "infer" of what is trained; the file holds no weights.
+
+    "infer" gives maps, too, where answers are read from them: the gate compares what does not
+    depend on the order of boxes.
 
     Weights and gradients are in the order of `tensors`; see `fleet_model.signatures`.
 
@@ -92,7 +115,10 @@ def trainer_graph(
     features = signature_names(FEATURES, rest.inputs, FEATURES)
     targets = signature_names(TARGETS, task.targets, only(task.targets))
     outputs = signature_names(OUTPUTS, task.outputs, only(task.outputs))
-    numbered, in_order = _numbered_inputs(rest, weight)
+    maps = signature_names(MAPS, getattr(model, "maps", ()), "")
+    answer_of = written(rest, weight.keys())
+    shapes = {variable.path: variable.shape for variable in rest.model.variables}
+    numbered = {n: tf.TensorSpec(shapes[path], tf.float32, n) for path, n in weight.items()}
 
     def spec(shape: Sequence[int], dtype: str, name: str) -> Any:
         return tf.TensorSpec([batch_size, *shape], dtype, name)
@@ -105,8 +131,8 @@ def trainer_graph(
     counted = {SAMPLE_WEIGHT: spec((), "float32", SAMPLE_WEIGHT)}
 
     def answer(given: Mapping[str, Any]) -> dict[str, Any]:
-        rows = rest.ordered({name: given[signature] for name, signature in features.items()})
-        return rest.named(rest.model.stateless_call(in_order(given), [], rows, training=False)[0])
+        values = {path: given[name] for path, name in weight.items()}
+        return answer_of(values, {name: given[one] for name, one in features.items()})
 
     def gradient(**given: Any) -> dict[str, Any]:
         watched = [given[name] for name in weight.values()]
@@ -117,33 +143,20 @@ def trainer_graph(
         return {LOSS: loss, **dict(zip(slope.values(), tape.gradient(loss, watched), strict=True))}
 
     def infer(**given: Any) -> dict[str, Any]:
-        answered = answer(given)
-        return {signature: answered[name] for name, signature in outputs.items()}
+        learned = answer(given)
+        answers = answered(model, learned)
+        return {signature: answers[name] for name, signature in outputs.items()} | {
+            signature: learned[name] for name, signature in maps.items()
+        }
 
     signatures = {
-        GRADIENT: tf.function(gradient).get_concrete_function(
+        GRADIENT: tf.function(gradient, autograph=False).get_concrete_function(
             **taken, **taught, **counted, **numbered
         ),
-        INFER: tf.function(infer).get_concrete_function(**taken, **numbered),
+        INFER: tf.function(infer, autograph=False).get_concrete_function(**taken, **numbered),
     }
     with _saved(tf.Module(), signatures) as folder:
         return _converted(folder)
-
-
-def _numbered_inputs(
-    rest: Part, weight: Mapping[str, str]
-) -> tuple[dict[str, Any], Callable[[Mapping[str, Any]], list[Any]]]:
-    """Return the specs of w000, ... and how to bring their values into Keras's own order."""
-    import tensorflow as tf
-
-    shapes = {v.path: v.shape for v in rest.model.trainable_variables}
-    if rest.model.non_trainable_variables or set(shapes) != weight.keys():
-        raise ExportError(
-            "the gradient is exported for heads whose variables are all trained; this one has "
-            f"{sorted({v.path for v in rest.model.variables} ^ weight.keys())} besides"
-        )
-    specs = {name: tf.TensorSpec(shapes[path], tf.float32, name) for path, name in weight.items()}
-    return specs, lambda values: [values[weight[path]] for path in shapes]
 
 
 @contextmanager

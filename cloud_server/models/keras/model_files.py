@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cloud_server.models.keras.litert_graphs import stage_graphs
+from cloud_server.models.keras.litert_graphs import float_graph
 from cloud_server.models.keras.parity_gate import (
     CHECKED,
     litert_outputs,
@@ -68,7 +68,7 @@ def _tflite(part: Part, task: Task, inputs: Sequence[Tensors], file: Path) -> fl
 
 
 def _litert(part: Part, task: Task, inputs: Sequence[Tensors], file: Path) -> Tensors:
-    content, _ = stage_graphs(part, inputs, task, first=True, last=True)
+    content = float_graph(part, task, first=True, last=True)
     require_builtin_operators(content, file.name)
     file.write_bytes(content)
     return litert_outputs(StagedModel([file], task.inputs, task.outputs), inputs[:CHECKED])

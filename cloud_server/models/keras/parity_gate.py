@@ -4,8 +4,9 @@ The converter can drop an activation, leave variables uninitialised or mix up ou
 error. So every file is run in LiteRT, as a robot runs it, beside Keras before it is used.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +22,7 @@ from fleet_model.signatures import (
     GRADIENT,
     INFER,
     LOSS,
+    MAPS,
     OUTPUTS,
     SAMPLE_WEIGHT,
     TARGETS,
@@ -36,6 +38,10 @@ STEPS = 10  # of plain SGD on random batches
 PADDED_STEP = 3  # the one whose last rows are padding
 # Relative (L2). Lite0 and MobileNetV2 measure 3e-6 (outputs) and 2e-6 (gradients after ten steps).
 TOLERANCE = 1e-3
+# Where the input of a ReLU is within rounding of its bend, one side lets a gradient pass and the
+# other does not. Lite0's last block: 2e-3 in one step of ten, by one ReLU, 7e-7 in the others. So
+# gradients may be off by this much in a few steps.
+BEND_TOLERANCE, BEND_STEPS = 1e-2, 2
 # Relative (L2) error of int8 features. Lite0 and MobileNetV2 measure 0.12 to 0.19.
 INT8_TOLERANCE = 0.5
 
@@ -53,7 +59,8 @@ class Step(NamedTuple):
 
     loss: float
     gradients: Weights
-    outputs: Tensors  # (batch, *output shape)
+    outputs: Tensors  # (batch, *output shape); maps, where answers are read from them
+    answers: Tensors = MappingProxyType({})  # what was read from these maps
 
 
 Graph: TypeAlias = Callable[[Weights, Batch], Step]
@@ -67,6 +74,9 @@ class Start(NamedTuple):
     task: Task
     batch_size: int
     truths: Sequence[Target] = ()  # drawn from; none: random numbers, class indices where integers
+    # Reads answers from maps in Keras. Two maps that differ by rounding may show the same boxes in
+    # another order, so both sides read LiteRT's.
+    answer: Callable[[Tensors], Mapping[str, Any]] | None = None
 
 
 def require_builtin_operators(content: bytes, name: str) -> None:
@@ -107,31 +117,47 @@ def require_usable_int8(fp32: Tensors, int8: Tensors, name: str) -> float:
 
 
 def require_same_training(litert: Graph, reference: Graph, start: Start) -> float:
-    """Train both graphs from the same weights on the same random batches, each on its own.
+    """Ask both graphs at the same weights for the same random batches, along steps of SGD.
+
+    The steps are those of the reference: on two ways of their own, masks of ReLUs that flip at
+    different steps would tell apart deep graphs that compute the same.
 
     Returns:
         The largest relative difference of a loss, a gradient or the last outputs.
 
     Raises:
-        ExportError: it is above TOLERANCE, or a gradient has another shape.
+        ExportError: it is above TOLERANCE (of gradients: BEND_TOLERANCE in BEND_STEPS of the
+            steps), or a gradient has another shape.
     """
     rng = np.random.default_rng(0)
-    ours, theirs = dict(start.weights), dict(start.weights)
-    worst = 0.0
+    weights, worst, bends = dict(start.weights), 0.0, 0
     for number in range(STEPS):
         padded, real = _random_batch(rng, start, padded=number == PADDED_STEP)
-        actual, expected = litert(ours, padded), reference(theirs, real)
+        actual, expected = litert(weights, padded), reference(weights, real)
         where = f"in step {number}{' (padded)' if number == PADDED_STEP else ''}"
-        for what, e, a in _pairs(expected, actual):
-            worst = max(worst, _require(e, a, f"trainer.tflite: {what} {where}", TOLERANCE))
+        bent = False
+        for what, e, a in _pairs(expected, actual, start.answer):
+            may_bend = what.startswith("gradient") and bends < BEND_STEPS
+            most = BEND_TOLERANCE if may_bend else TOLERANCE
+            error = _require(e, a, f"trainer.tflite: {what} {where}", most)
+            worst, bent = max(worst, error), bent or error > TOLERANCE
+        bends += bent
         rate = _stable_rate(real.features)
-        ours = {name: w - rate * actual.gradients[name] for name, w in ours.items()}
-        theirs = {name: w - rate * expected.gradients[name] for name, w in theirs.items()}
+        weights = {name: w - rate * expected.gradients[name] for name, w in weights.items()}
     return worst
 
 
-def litert_graph(file: Path, rest: Part, task: Task, tensors: Sequence[str]) -> Graph:
+def litert_graph(
+    file: Path, rest: Part, task: Task, tensors: Sequence[str], maps: Collection[str] = ()
+) -> Graph:
     """Return the signatures of a trainer.tflite as one graph.
+
+    Args:
+        file: of the graph.
+        rest: what is trained, in Keras.
+        task: of the whole model.
+        tensors: paths of what is trained.
+        maps: names of what answers are read from, where they are.
 
     Raises:
         ExportError: it has other signatures, inputs or outputs than `tensors` ask for.
@@ -141,13 +167,14 @@ def litert_graph(file: Path, rest: Part, task: Task, tensors: Sequence[str]) -> 
     features = signature_names(FEATURES, rest.inputs, FEATURES)
     targets = signature_names(TARGETS, task.targets, only(task.targets))
     outputs = signature_names(OUTPUTS, task.outputs, only(task.outputs))
+    drawn = signature_names(MAPS, maps, "")
     taken = [*features.values(), *weight.values()]
     expected = {
         GRADIENT: (
             sorted([*taken, *targets.values(), SAMPLE_WEIGHT]),
             sorted([LOSS, *slope.values()]),
         ),
-        INFER: (sorted(taken), sorted(outputs.values())),
+        INFER: (sorted(taken), sorted([*outputs.values(), *drawn.values()])),
     }
     found = interpreter.get_signature_list()
     for name, (inputs, answers) in expected.items():
@@ -165,10 +192,13 @@ def litert_graph(file: Path, rest: Part, task: Task, tensors: Sequence[str]) -> 
         truth = {targets[name]: rows.targets[name] for name in task.targets}
         answer = gradient(**given, **truth, **{SAMPLE_WEIGHT: rows.sample_weight})
         inferred = infer(**given)
+        answers = {name: inferred[signature] for name, signature in outputs.items()}
+        shown = {name: inferred[signature] for name, signature in drawn.items()}
         return Step(
             loss=float(answer[LOSS]),
             gradients={path: answer[slope[path]] for path in tensors},
-            outputs={name: inferred[signature] for name, signature in outputs.items()},
+            outputs=shown or answers,
+            answers=answers if shown else {},
         )
 
     return run
@@ -199,8 +229,12 @@ def litert_outputs(model: StagedModel, inputs: Sequence[Tensors]) -> dict[str, T
     return {name: np.stack([answer[name] for answer in answers]) for name in answers[0]}
 
 
-def _pairs(expected: Step, actual: Step) -> list[tuple[str, Any, Any]]:
+def _pairs(
+    expected: Step, actual: Step, answer: Callable[[Tensors], Mapping[str, Any]] | None
+) -> list[tuple[str, Any, Any]]:
     """Return what to compare; rows that are padding have outputs that mean nothing."""
+    read = answer(actual.outputs) if answer and actual.answers else {}
+    answers = [(_titled(n, read), np.asarray(v), actual.answers[n]) for n, v in read.items()]
     outputs = [
         (_titled(name, expected.outputs), values, actual.outputs[name][: len(values)])
         for name, values in expected.outputs.items()
@@ -209,7 +243,7 @@ def _pairs(expected: Step, actual: Step) -> list[tuple[str, Any, Any]]:
         (f"gradient of {name}", gradient, actual.gradients[name])
         for name, gradient in expected.gradients.items()
     ]
-    return [(LOSS, expected.loss, actual.loss), *outputs, *gradients]
+    return [(LOSS, expected.loss, actual.loss), *outputs, *answers, *gradients]
 
 
 def _titled(name: str, outputs: Tensors) -> str:

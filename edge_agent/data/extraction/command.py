@@ -11,7 +11,7 @@ from edge_agent.data.frames.source import is_live, shown
 from edge_agent.data.labels import LabelSettings
 from fleet_model.errors import FrameError
 
-_VERSION = 1  # rises when the same options would give other files
+_VERSION = 2  # rises when the same options would give other files
 
 
 def command_text(

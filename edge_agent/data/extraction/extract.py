@@ -59,7 +59,7 @@ class ExtractSummary:
 
     frames_seen: int
     frames_written: int
-    frames_labelled: int  # of frames_written: with a label or boxes
+    frames_labelled: int  # of frames_written: with a label, with boxes, or found empty
     skipped: dict[str, int]  # reason -> frames: "rate", "blurred", "short data", ...
     damage: tuple[Damage, ...]  # also what could not even be counted as frames
     already_there: int  # of frames_written: an earlier run wrote them, and they are intact

@@ -47,7 +47,7 @@ class Candidate:
     def row(self, file: str) -> ManifestRow:
         """Return the line of one that was loaded."""
         assert self.labelled is not None
-        frame, label, boxes = self.labelled
+        frame, label, boxes, seen = self.labelled
         return ManifestRow(
             file=file,
             topic=frame.topic,
@@ -58,6 +58,7 @@ class Candidate:
             width=frame.width,
             height=frame.height,
             boxes=boxes,
+            seen=seen,
         )
 
     def drop(self, reason: str, begins: str = "") -> None:

@@ -189,6 +189,11 @@ def image_files(path: Path, unlisted: Callable[[Path, OSError], None]) -> Iterat
         yield path
 
 
+def has_pictures(path: Path) -> bool:
+    """Return whether there is an image in `path` or its folders, as far as they can be listed."""
+    return next(image_files(path, lambda *_: None), None) is not None
+
+
 def files_below(
     folder: Path,
     unlisted: Callable[[Path, OSError], None],

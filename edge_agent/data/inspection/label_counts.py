@@ -36,7 +36,7 @@ def count_labels(
     `progress` is told the number of frames, often.
     """
     labels, boxes, damage, frames = Counter[str](), Counter[str](), DamageLog(), 0
-    for _, label, found in labelled_frames(path, settings, damage):
+    for _, label, found, _ in labelled_frames(path, settings, damage):
         frames += 1
         labels.update([label] if label else [])
         boxes.update(box.label for box in found)

@@ -27,7 +27,8 @@ class LabelledFrame(NamedTuple):
 
     frame: Frame
     label: str  # "" where there is none; of a frame with boxes, the largest one's
-    boxes: tuple[Box, ...] = ()
+    boxes: tuple[Box, ...]
+    seen: bool  # see Mark
 
 
 class LabelledEntry(NamedTuple):

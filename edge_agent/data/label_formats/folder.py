@@ -14,7 +14,7 @@ from edge_agent.data.label_formats.annotations.told import PictureLabels, Told, 
 from edge_agent.data.label_formats.class_folders import UNLABELED, FolderLabels, folder_labels
 from edge_agent.data.label_formats.data_set import LabelledEntry
 from edge_agent.data.label_formats.image_rows import ImageRow, entry_of, image_rows, sound_boxes
-from edge_agent.data.label_formats.marks import Mark
+from edge_agent.data.label_formats.marks import Mark, is_seen
 from edge_agent.data.label_formats.table import BY_FILE, told_by_table
 from edge_agent.data.manifest import MANIFEST, ManifestRow
 from fleet_model.errors import FrameError
@@ -129,8 +129,10 @@ def _mark(
     said = sources.said_of(image)
     if said:
         return said.mark(facts, where, damage)
-    boxes = sound_boxes(row.boxes if row else (), facts.width, facts.height, where, damage)
+    told = row.boxes if row else ()
+    boxes = sound_boxes(told, facts.width, facts.height, where, damage)
+    seen = row is not None and is_seen(told, boxes, row.seen)
     if row and not image.moved:
-        return Mark(row.label, boxes)
+        return Mark(row.label, boxes, seen)
     folder = PurePosixPath(image.name).parent.name if row else sources.by_folder.get(image.name, "")
-    return Mark("" if folder == UNLABELED else folder, boxes)
+    return Mark("" if folder == UNLABELED else folder, boxes, seen)

@@ -81,16 +81,19 @@ def entry_of(root: Path, image: ImageRow, mark: Callable[[FrameFacts], Mark]) ->
     )
 
 
-def mark_of(boxes: tuple[Box, ...], row: ManifestRow | None, label: str = "") -> Mark:
+def mark_of(
+    boxes: tuple[Box, ...], row: ManifestRow | None, label: str = "", *, seen: bool
+) -> Mark:
     """Return the mark of a frame with the boxes that its label file has.
 
-    The manifest's label counts as long as its boxes are the label file's: somebody who draws
-    other boxes with another tool does not edit the manifest. Then, and without a manifest, it is
-    `label`, or else the largest box's.
+    What the manifest says counts as long as its boxes are the label file's: somebody who draws
+    other boxes with another tool does not edit the manifest. Then, and without a manifest, the
+    label is `label`, or else the largest box's, and without boxes the frame is `seen`.
     """
     if row is not None:
-        label = row.label if row.boxes == boxes else ""
-    return Mark(label or largest_label(boxes), boxes)
+        same = row.boxes == boxes
+        label, seen = (row.label, row.seen) if same else ("", seen)
+    return Mark(label or largest_label(boxes), boxes, seen or bool(boxes))
 
 
 def sized_boxes(

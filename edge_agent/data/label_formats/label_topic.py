@@ -12,7 +12,7 @@ from edge_agent.data.frames.source import FrameFacts
 from edge_agent.data.label_formats.data_set import clean_text, largest_label
 from edge_agent.data.label_formats.definition import MessageReader
 from edge_agent.data.label_formats.exact_numbers import rounded
-from edge_agent.data.label_formats.marks import Mark, Nearest
+from edge_agent.data.label_formats.marks import Mark, Nearest, is_seen
 from edge_agent.data.storage import Stored, Topic
 from fleet_model.errors import FrameError
 from fleet_model.types import NS_PER_S, Box
@@ -111,12 +111,13 @@ def _joined(first: _Read, second: _Read) -> _Read:
     if not second.is_part:
         return second
     boxes = (*first.mark.boxes, *second.mark.boxes)
-    return _Read(first.stamp_ns, Mark(largest_label(boxes), boxes), is_part=True)
+    mark = Mark(largest_label(boxes), boxes, seen=bool(boxes))
+    return _Read(first.stamp_ns, mark, is_part=True)
 
 
 def _text_reader(topic: Topic) -> _Reader:
     def read(data: bytes | memoryview) -> _Read:
-        return _Read(0, Mark(clean_text(parse_text(data, topic.encoding)).strip()))
+        return _Read(0, Mark(clean_text(parse_text(data, topic.encoding)).strip(), seen=False))
 
     return read
 
@@ -126,7 +127,7 @@ def _classification_reader(topic: Topic) -> _Reader:
 
     def read(data: bytes | memoryview) -> _Read:
         message = messages.read(data)
-        return _Read(_stamp_ns(message), Mark(_best_class(message.results)))
+        return _Read(_stamp_ns(message), Mark(_best_class(message.results), seen=False))
 
     return _declared(read)
 
@@ -137,7 +138,8 @@ def _detections_reader(topic: Topic) -> _Reader:
     def read(data: bytes | memoryview) -> _Read:
         message = messages.read(data)
         boxes, bad = _boxes(message.detections)
-        return _Read(_stamp_ns(message), Mark(largest_label(boxes), boxes), bad_boxes=bad)
+        mark = Mark(largest_label(boxes), boxes, is_seen(message.detections, boxes, seen=True))
+        return _Read(_stamp_ns(message), mark, bad_boxes=bad)
 
     return _declared(read)
 
@@ -148,7 +150,7 @@ def _detection_reader(topic: Topic) -> _Reader:
     def read(data: bytes | memoryview) -> _Read:
         message = messages.read(data)
         boxes, bad = _boxes([message])
-        mark = Mark(largest_label(boxes), boxes)
+        mark = Mark(largest_label(boxes), boxes, seen=bool(boxes))
         return _Read(_stamp_ns(message), mark, is_part=True, bad_boxes=bad)
 
     return _declared(read)
@@ -184,7 +186,7 @@ def _best_class(results: Any) -> str:
 
 
 def _boxes(detections: Any) -> tuple[tuple[Box, ...], int]:
-    """Return the boxes, and how many detections are none; without results one says nothing."""
+    """Return the boxes, and how many detections are none; without results one has no class."""
     found = [_box(detection) for detection in detections if len(detection.results)]
     return tuple(box for box in found if box is not None), found.count(None)
 

@@ -1,7 +1,7 @@
 """Labels by time: which one belongs to a frame."""
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from edge_agent.data.frames.source import FrameFacts
@@ -11,10 +11,30 @@ T = TypeVar("T")
 
 
 class Mark(NamedTuple):
-    """What somebody says about one moment; no label and no boxes says that nothing was there."""
+    """What somebody says about one moment."""
 
     label: str
     boxes: tuple[Box, ...] = ()
+    # Whether anybody has said which things are to be seen: then no boxes means that nothing is. A
+    # label of the whole picture alone does not say so.
+    seen: bool = True
+
+
+UNSEEN = Mark("", seen=False)  # nobody has said anything
+
+
+def is_seen(told: Sized, sound: Sized, seen: bool) -> bool:
+    """Return whether a frame's boxes say what is there.
+
+    Damage never makes a frame one in which nothing is: where somebody drew boxes and none of them
+    can be used, nobody knows.
+
+    Args:
+        told: the boxes that somebody drew.
+        sound: those of them that can be used.
+        seen: whether none of them would say that nothing is there.
+    """
+    return bool(sound) or (seen and not told)
 
 
 class Marks(Protocol):

@@ -1,8 +1,9 @@
 """Labels in a CSV file: `stamp_ns,label[,x0,y0,x1,y1]` or `file,label[,x0,y0,x1,y1]`.
 
 A frame has one line, or one for each box. A line without numbers names the frame as a whole; its
-label wins over the largest box's. A manifest.csv is such a table too. Columns may be called as
-Roboflow, TensorFlow and others call them: filename, class, xmin.
+label wins over the largest box's. In a table of boxes, a line without label and numbers says that
+nothing is in the frame. A manifest.csv is such a table too. Columns may be called as Roboflow,
+TensorFlow and others call them: filename, class, xmin.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.annotations.told import Told
 from edge_agent.data.label_formats.data_set import clean_text, largest_label
+from edge_agent.data.label_formats.marks import Mark
 from edge_agent.data.manifest import boxes_of, columns_of, read_table
 from fleet_model.errors import FrameError
 from fleet_model.types import Box
@@ -40,8 +42,7 @@ _UNCLEAR = {name for names in _CORNER_NAMES for name in names} | {
 class Labels(NamedTuple):
     """What a table says about the frame of one moment."""
 
-    label: str  # the frame's own, else the largest box's
-    boxes: tuple[Box, ...]
+    mark: Mark  # its label is the frame's own, else the largest box's
     topic: str = ""  # "" says nothing about the topic
 
 
@@ -50,6 +51,7 @@ class _Lines:
     label: str = ""
     topic: str = ""
     boxes: list[Box] = field(default_factory=list)
+    seen: bool = False
 
 
 def told_by_table(path: Path, file: str, damage: DamageLog) -> Iterator[Told]:
@@ -68,7 +70,9 @@ def told_by_table(path: Path, file: str, damage: DamageLog) -> Iterator[Told]:
         found = _labels_of(cells, where, damage)
         if found:
             size = _whole(cells.get("width", "")), _whole(cells.get("height", ""))
-            yield Told((cells["file"],), file, line, *found, size)
+            yield Told(
+                (cells["file"],), file, line, found.label, found.boxes, size, seen=found.seen
+            )
 
 
 def labels_by_stamp(path: Path, damage: DamageLog) -> Iterator[tuple[int, Labels]]:
@@ -89,13 +93,13 @@ def labels_by_stamp(path: Path, damage: DamageLog) -> Iterator[tuple[int, Labels
             damage.add("bad label line", f"{where}: the stamp {cells['stamp_ns'][:40]!r}")
             continue
         lines = grouped.setdefault(key, _Lines(topic=key[1]))
-        label, boxes = found
-        lines.boxes.extend(boxes)
-        if label or not boxes:
-            lines.label = label
+        lines.boxes.extend(found.boxes)
+        lines.seen = lines.seen or found.seen
+        if found.label or not found.boxes:
+            lines.label = found.label
     for (stamp_ns, _), lines in grouped.items():
         label = lines.label or largest_label(lines.boxes)
-        yield stamp_ns, Labels(label, tuple(lines.boxes), lines.topic)
+        yield stamp_ns, Labels(Mark(label, tuple(lines.boxes), lines.seen), lines.topic)
 
 
 def names_files(path: Path) -> bool:
@@ -128,9 +132,7 @@ def renamed(columns: list[str]) -> list[str]:
     return found
 
 
-def _labels_of(
-    cells: Mapping[str, str], where: str, damage: DamageLog
-) -> tuple[str, tuple[Box, ...]] | None:
+def _labels_of(cells: Mapping[str, str], where: str, damage: DamageLog) -> Mark | None:
     """Return the label of the whole frame and the boxes; None where the line says neither."""
     if "label" not in cells:
         damage.add("bad label line", f"{where}: too few cells")
@@ -143,7 +145,8 @@ def _labels_of(
         damage.add("bad label line", f"{where}: {error}")
         return None
     if not corners:
-        return label, boxes
+        says_nothing = not label and any(name in cells for name in _CORNERS)
+        return Mark(label, boxes, says_nothing or bool(cells.get("boxes")))
     if len(corners) != len(_CORNERS):
         damage.add("bad label line", f"{where}: {len(corners)} of {len(_CORNERS)} corners")
         return None
@@ -151,7 +154,7 @@ def _labels_of(
         damage.add("bad label line", f"{where}: corners are shares of the picture, not pixels")
         return None
     x0, y0, x1, y1 = corners
-    return "", (*boxes, Box(label=label, x0=x0, y0=y0, x1=x1, y1=y1))
+    return Mark("", (*boxes, Box(label=label, x0=x0, y0=y0, x1=x1, y1=y1)))
 
 
 def _number(cell: str) -> float:

@@ -128,7 +128,7 @@ def _load(entry: FrameEntry, mark: "partial[Mark]") -> LabelledFrame:
 def _mark(spans: tuple[_Span, ...], time_ns: int, _: FrameFacts) -> Mark:
     """Return the label of the span that began last."""
     found = [span for span in spans if span.start_ns <= time_ns < span.end_ns]
-    return Mark(found[-1].label if found else "")
+    return Mark(found[-1].label if found else "", seen=False)
 
 
 def _spans(path: Path, root: Path, names: list[str], named: str, damage: DamageLog) -> _Spans:

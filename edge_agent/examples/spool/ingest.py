@@ -193,7 +193,7 @@ class Ingest:
 
     def _refusal(self, out: Path, row: ManifestRow) -> str:
         """Return why a frame is no example; "" where it is one."""
-        if not row.label:
+        if not (row.label or row.seen):
             return "without a label"
         same = self._known.setdefault((row.topic, row.stamp_ns), [])
         content = (out / row.file).read_bytes()

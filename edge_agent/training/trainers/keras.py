@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge_agent.training.adapted_model import adapted
 from edge_agent.training.feature_cache import FeatureCache, cache_of
+from edge_agent.training.own_sums import sums_reply
 from edge_agent.training.trainer import Learner, evaluate, fit, threads_from_environment
 from fleet_model.bundle import TRAINER, Task, TrainerSpec
 from fleet_model.errors import SettingsError, TrainingError
-from fleet_model.keras.model import KerasModel, keras_model
+from fleet_model.keras.model import KerasModel, answered, keras_model, learned_task
 from fleet_model.keras.stages import cut, frozen_variables
 from fleet_model.signatures import FROZEN
 from fleet_model.types import Checkpoint, Example, Tensor, Tensors, TrainConfig, Update, Weights
@@ -50,17 +52,27 @@ class KerasTrainer:
         cache = FeatureCache()
         if learned.has_trunk:
             cache = cache_of(spec, workload, directory, "keras")
-        self._learner = Learner(spec, workload, learned, cache)
+        self._learner = Learner(spec, workload, adapted(spec, directory, learned), cache)
 
     def fit(
-        self, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig
+        self,
+        checkpoint: Checkpoint,
+        examples: Iterable[Example],
+        config: TrainConfig,
+        correction: Weights | None = None,
     ) -> Update:
         """Return the update of one round; see `edge_agent.training.trainer.fit`."""
-        return fit(self._learner, checkpoint, examples, config)
+        return fit(self._learner, checkpoint, examples, config, correction)
 
     def evaluate(self, checkpoint: Checkpoint, examples: Iterable[Example]) -> Update:
         """Return the measures of a checkpoint; see `edge_agent.training.trainer.evaluate`."""
         return evaluate(self._learner, checkpoint, examples)
+
+    def sums(
+        self, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig, sent: Path
+    ) -> Update:
+        """Return sums of features; see `edge_agent.training.own_sums.sums_reply`."""
+        return sums_reply(self._learner, checkpoint, examples, config, sent)
 
 
 class _CutModel:
@@ -75,13 +87,13 @@ class _CutModel:
         import tensorflow as tf
 
         by_path = {variable.path: variable for variable in model.variables}
-        self._variables = {name: by_path[name] for name in spec.tensors}
-        trunk, rest = cut(model, spec.tensors.keys(), task)
+        self._variables = {name: by_path[name] for name in spec.variables}
+        trunk, rest = cut(model, spec.variables.keys(), learned_task(definition, task))
         # One input at a time and one static batch: each function is traced once.
         self._trunk = tf.function(trunk.__call__) if trunk else None
         self._trunk_inputs = trunk.inputs if trunk else ()
         self.has_trunk = trunk is not None
-        self._rest = tf.function(rest.__call__)
+        self._rest = tf.function(lambda features: answered(definition, rest(features)))
         names = zip(rest.inputs, rest.model.inputs, strict=True)
         self._dtypes = {name: np.dtype(tensor.dtype) for name, tensor in names}
         values = [variable.value for variable in self._variables.values()]
@@ -145,10 +157,10 @@ def _prepare_tensorflow() -> None:
 def _model_with_frozen(definition: KerasModel, spec: TrainerSpec, directory: Path) -> "keras.Model":
     """Return the model with the server's frozen tensors; the trainable ones come every round."""
     model = definition.build(initial_weights=False)
-    expected = frozen_variables(model, spec.tensors.keys())
+    expected = frozen_variables(model, spec.variables.keys())
     frozen = read_weights(directory / FROZEN)
-    trainable = {v.path: v for v in model.variables if v.path in spec.tensors}
-    missing = [name for name in spec.tensors if name not in trainable]
+    trainable = {v.path: v for v in model.variables if v.path in spec.variables}
+    missing = [name for name in spec.variables if name not in trainable]
     if unexplained := sorted(expected.keys() ^ frozen.keys()) + missing:
         raise TrainingError(
             f"{FROZEN}: {len(unexplained)} tensors differ from what the workload "

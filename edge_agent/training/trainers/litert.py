@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from edge_agent.training.adapted_model import adapted
 from edge_agent.training.feature_cache import FeatureCache, cache_of
+from edge_agent.training.own_sums import sums_reply
 from edge_agent.training.trainer import Learner, evaluate, fit, threads_from_environment
 from fleet_model.bundle import TRAINER, Task, TrainerSpec
 from fleet_model.engine import StagedModel
@@ -63,17 +65,27 @@ class LiteRTTrainer:
         cache = FeatureCache()
         if model.has_trunk:
             cache = cache_of(spec, workload, directory, "litert")
-        self._learner = Learner(spec, workload, model, cache)
+        self._learner = Learner(spec, workload, adapted(spec, directory, model), cache)
 
     def fit(
-        self, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig
+        self,
+        checkpoint: Checkpoint,
+        examples: Iterable[Example],
+        config: TrainConfig,
+        correction: Weights | None = None,
     ) -> Update:
         """Return the update of one round; see `edge_agent.training.trainer.fit`."""
-        return fit(self._learner, checkpoint, examples, config)
+        return fit(self._learner, checkpoint, examples, config, correction)
 
     def evaluate(self, checkpoint: Checkpoint, examples: Iterable[Example]) -> Update:
         """Return the measures of a checkpoint; see `edge_agent.training.trainer.evaluate`."""
         return evaluate(self._learner, checkpoint, examples)
+
+    def sums(
+        self, checkpoint: Checkpoint, examples: Iterable[Example], config: TrainConfig, sent: Path
+    ) -> Update:
+        """Return sums of features; see `edge_agent.training.own_sums.sums_reply`."""
+        return sums_reply(self._learner, checkpoint, examples, config, sent)
 
 
 class _HeadOnFeatures:
@@ -88,8 +100,8 @@ class _HeadOnFeatures:
         self._infer = graph.get_signature_runner(INFER)
         self._details = self._gradient.get_input_details()
         self._weights, self._slopes = (
-            weight_names(list(spec.tensors)),
-            gradient_names(list(spec.tensors)),
+            weight_names(list(spec.variables)),
+            gradient_names(list(spec.variables)),
         )
         self._features = tensor_names(FEATURES, self._details, FEATURES)
         self._targets = signature_names(TARGETS, task.targets, only(task.targets))
@@ -128,7 +140,7 @@ class _HeadOnFeatures:
     def _require_inputs(self, spec: TrainerSpec, task: Task) -> None:
         """Raise TrainingError unless the graph takes what specification and workload give."""
         size = (spec.batch_size,)
-        expected = {self._weights[path]: tensor.shape for path, tensor in spec.tensors.items()}
+        expected = {self._weights[path]: tensor.shape for path, tensor in spec.variables.items()}
         expected |= {self._targets[n]: (*size, *tensor.shape) for n, tensor in task.targets.items()}
         expected |= {
             signature: (*size, *self._trunk.shapes[name]) if name in self._trunk.shapes else ()

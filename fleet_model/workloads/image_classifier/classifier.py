@@ -21,7 +21,9 @@ from fleet_model.types import (
     TrainConfig,
 )
 from fleet_model.workload import Sample
+from fleet_model.workloads.class_names import checked_names
 from fleet_model.workloads.image_classifier.calibration import calibration_frames
+from fleet_model.workloads.scaling import scaled
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024  # pixels; the backbones halve an image five times
 
@@ -74,7 +76,7 @@ class ImageClassifier:
             raise SettingsError(
                 f"image_size is {size!r}, expected {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels"
             )
-        self.labels = _checked_labels(labels)
+        self.labels = checked_names(labels, 2)
         self.backbone = backbone
         self.image_size = size
 
@@ -148,32 +150,11 @@ class ImageClassifier:
         }
 
 
-def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    names = isinstance(labels, (list, tuple)) and all(isinstance(n, str) and n for n in labels)
-    if not names:
-        raise SettingsError(f"labels are {labels!r}, expected a list of names")
-    if len(labels) < 2:
-        raise SettingsError(
-            f"labels are {list(labels)}, expected at least two, e.g. --labels clear,blocked"
-        )
-    if len(set(labels)) < len(labels):
-        raise SettingsError(f"labels are {list(labels)}, expected no name twice")
-    return tuple(labels)
-
-
 def _centre_square(image: RgbImage, size: int) -> Tensor:
-    import cv2
-
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = image[top : top + side, left : left + side]
-    if side == size:
-        return square
-    # Averaging areas keeps fine texture from aliasing. Up to 1.5 times the size interpolation comes
-    # as close and takes a fifth of the time; it can also enlarge.
-    how = cv2.INTER_AREA if side > 1.5 * size else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(square, (size, size), interpolation=how))
+    return scaled(image[top : top + side, left : left + side], size, size)
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

@@ -38,21 +38,34 @@ class Network:
     load: Callable[["keras.Model"], None]  # sets the initial weights, the same at every call
 
 
-def _lite0_features(image: Any) -> Any:
-    """Build EfficientNet-Lite0 (github.com/tensorflow/tpu: no squeeze-and-excite, ReLU6)."""
+def lite0_blocks(image: Any) -> list[Any]:
+    """Build EfficientNet-Lite0 (github.com/tensorflow/tpu: no squeeze-and-excite, ReLU6).
+
+    Args:
+        image: (batch, S, S, 3) RGB 0..255.
+
+    Returns:
+        What each of the 16 blocks answers; the last ones have strides of 8 (block 4, 40 channels),
+        16 (block 10, 112 channels) and 32 (block 15, 320 channels).
+    """
     from keras import layers
 
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(image)
     x = _normalized(layers.Conv2D(32, 3, 2, "same", use_bias=False, name="stem_conv")(x), "stem_bn")
     x = layers.ReLU(6.0, name="stem_relu")(x)  # (batch, S/2, S/2, 32)
-    number = 0
+    blocks: list[Any] = []
     for repeats, kernel, stride, expansion, out in LITE0_BLOCKS:
         for repeat in range(repeats):
-            step = stride if repeat == 0 else 1
-            x = _lite0_block(
-                x, f"b{number}", kernel=kernel, stride=step, expansion=expansion, out=out
-            )
-            number += 1
+            name, step = f"b{len(blocks)}", stride if repeat == 0 else 1
+            x = _lite0_block(x, name, kernel=kernel, stride=step, expansion=expansion, out=out)
+            blocks.append(x)
+    return blocks
+
+
+def _lite0_features(image: Any) -> Any:
+    from keras import layers
+
+    x = lite0_blocks(image)[-1]
     x = layers.Conv2D(1280, 1, use_bias=False, name="top_conv")(x)  # (batch, S/32, S/32, 1280)
     x = layers.ReLU(6.0, name="top_relu")(_normalized(x, "top_bn"))
     return layers.GlobalAveragePooling2D(name="pool")(x)  # (batch, 1280)
@@ -80,7 +93,12 @@ def _normalized(x: Any, name: str) -> Any:
     return layers.BatchNormalization(epsilon=1e-3, name=name)(x)
 
 
-def _load_lite0(model: "keras.Model") -> None:
+def load_lite0_blocks(model: "keras.Model") -> "Weights":
+    """Set the initial weights of `lite0_blocks`; return all that the package has.
+
+    Raises:
+        SettingsError: the package is not installed.
+    """
     state = read_lite0()
     _set_conv(model, "stem_conv", state["_conv_stem.weight"])
     _set_norm(model, "stem_bn", state, "_bn0")
@@ -95,6 +113,11 @@ def _load_lite0(model: "keras.Model") -> None:
         _set_norm(model, f"{ours}_bn1", state, f"{theirs}_bn1")
         _set_conv(model, f"{ours}_project", state[f"{theirs}_project_conv.weight"])
         _set_norm(model, f"{ours}_bn2", state, f"{theirs}_bn2")
+    return state
+
+
+def _load_lite0(model: "keras.Model") -> None:
+    state = load_lite0_blocks(model)
     _set_conv(model, "top_conv", state["_conv_head.weight"])
     _set_norm(model, "top_bn", state, "_bn1")
 

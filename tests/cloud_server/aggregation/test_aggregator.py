@@ -95,8 +95,8 @@ def test_an_unknown_rule_is_named_with_its_setting_and_the_choices():
 
     assert str(caught.value) == (
         "aggregation.rule: unknown plug-in 'fedavgg'; choose fedadagrad, fedadam, fedavg, "
-        "fedavgm, fedexp, fednova, fedyogi, krum, median, multi_krum, norm_bounded, trimmed_mean "
-        "or 'module:attribute'"
+        "fedavgm, fedex_lora, fedexp, fednova, fedyogi, flora_residual, flora_stacking, krum, "
+        "lora_fair, median, multi_krum, norm_bounded, scaffold, trimmed_mean or 'module:attribute'"
     )
 
 

@@ -363,6 +363,13 @@ def test_a_certificate_is_renewed(cloud_server, server_dir):
         (("--workload", "diviner"), "unknown workload 'diviner'; installed here: image-classif"),
         (("--labels", "a,b", "--port", "0"), "--port"),
         (("--labels", "a,b", "--name", "a b"), "names: "),
+        (("--labels", "a,b", "--rank", "4"), "--rank goes with --adapter lora: add it"),
+        (("--labels", "a,b", "--adapter", "dora"), "--adapter dora: no such adapter, expected lor"),
+        (("--labels", "a,b", "--adapter", "lora", "--rank", "0"), "--rank 0: input should be gre"),
+        (
+            ("--labels", "a,b", "--adapter", "lora", "--adapter-dropout", "1"),
+            "--adapter-dropout 1.0: input should be less than 1",
+        ),
     ],
 )
 def test_a_wrong_flag_of_init_makes_nothing(cloud_server, tmp_path, arguments, message):
@@ -432,8 +439,25 @@ def test_init_hands_on_what_the_flags_say(cloud_server, planned, tmp_path):
     }
     assert (plan.host, plan.port, plan.names) == ("0.0.0.0", 9000, ["a.example", "10.0.0.1"])
     assert (plan.trainable, plan.checkpoint) == ("all", Path("own.keras"))
+    assert plan.adapter is None
     assert "cloud-server start" in err
     assert "edge-agent enroll" in err
+
+
+def test_init_hands_on_what_is_said_of_adapters(cloud_server, planned, tmp_path):
+    labels = ("init", tmp_path / "s", "--labels", "a,b", "--adapter", "lora")
+    assert cloud_server(*labels)[0] == 0
+    patterns = ("--adapter-targets", "Conv_1/*", "--adapter-targets", "head/*")
+    assert cloud_server(*labels, "--rank", "4", "--alpha", "2.5", *patterns)[0] == 0
+
+    (_, usual), (_, own) = planned[:2]
+    adapter = usual.adapter
+    assert (adapter.rank, adapter.alpha, adapter.dropout) == (8, 16, 0)
+    assert adapter.patterns == ("*",)
+    assert (own.adapter.rank, own.adapter.alpha) == (4, 2.5)
+    assert cloud_server(*labels, "--rank", "3")[0] == 0
+    assert planned[-1][1].adapter.alpha == 6  # twice the rank
+    assert own.adapter.patterns == ("Conv_1/*", "head/*")
 
 
 def test_init_adds_a_channel_to_a_directory(cloud_server, monkeypatch, server_dir):

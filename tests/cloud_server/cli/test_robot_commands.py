@@ -58,6 +58,18 @@ def test_a_site_that_nobody_gave_is_told_and_can_be_changed(robots, register, se
     assert register.by_name("r2").site == "hall-1"
 
 
+def test_a_relay_answers_for_as_many_robots_as_it_is_said_to(robots, register):
+    register.add("r1", "hall", new_line())
+
+    assert robots("relay", "r1", "12")[1] == "r1 answers for 12 robots\n"
+    assert register.by_name("r1").speaks_for == 12
+    assert robots("relay", "r1", "1")[1] == "r1 answers for itself alone\n"
+    code, _, told = robots("relay", "r1", "0")
+    assert code == 2
+    assert "speaks_for" in told
+    assert register.by_name("r1").speaks_for == 1
+
+
 def test_a_site_that_nobody_gave_is_told_of_many_robots_once(robots, tmp_path, server_dir):
     for name in ("a", "b"):
         (tmp_path / f"{name}.pub").write_text(new_line())

@@ -61,6 +61,37 @@ def test_flags_stand_over_the_settings_of_a_server_directory(tmp_path):
     assert answer(str(tmp_path), *sure, "--target", "5")["rounds"][0]["asked"] == 5
 
 
+def test_settings_that_are_not_simulated_are_named(tmp_path):
+    text = server_toml(NetworkSettings(), TrainingSettings(epochs=1))
+    for before, after in [
+        ('compression = "none"', 'compression = "int8"'),
+        ("[sites]\nenabled = false", "[sites]\nenabled = true"),
+        ("personal = []", 'personal = ["head/bias"]'),
+        ('query = ""', 'query = "docked"'),
+    ]:
+        lines = text.splitlines()
+        section, _, key = before.rpartition("\n")
+        at = lines.index(section) if section else 0
+        row = next(n for n in range(at, len(lines)) if lines[n] == key)
+        lines[row] = after.rpartition("\n")[2]
+        text = "\n".join(lines) + "\n"
+    (tmp_path / "server.toml").write_text(text)
+
+    done = simulate(str(tmp_path), "--json")
+
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)["not_simulated"]
+    assert [one.partition(":")[0] for one in told] == [
+        "sites.enabled",
+        'rounds.compression = "int8"',
+        "aggregation.personal",
+        "rounds.query",
+    ]
+    assert done.stderr.splitlines() == [f"WARNING: not simulated: {one}" for one in told]
+    plain = simulate()
+    assert plain.stderr == ""
+
+
 def test_a_plot_is_a_picture(tmp_path):
     assert simulate("--plot", str(tmp_path / "p.png")).exit_code == 0
     assert cv2.imread(str(tmp_path / "p.png")).shape[1] == 1600
@@ -104,6 +135,7 @@ def test_a_rule_with_its_options_is_simulated(tmp_path):
             ("--rule", "median", "--option", "memory_mb=x"),
             "memory_mb of rule median is 'x', expected",
         ),
+        (("--rule", "fedex_lora"), "rule fedex_lora is for adapters, and the model of a simul"),
     ],
 )
 def test_a_wrong_option_is_named(words, message):

@@ -35,6 +35,13 @@ def old_fields(file):
     return values
 
 
+def test_a_trainer_of_adapters_is_not_sent_to_them():
+    """They would look for a layer called head/kernel.lora_a."""
+    adapter = {"rank": 2, "alpha": 4, "targets": {"head/kernel": [1280, 4]}}
+    content = newer(TRAINER, adapter=adapter, critical=["adapter"])
+    assert without_new_fields(content, TRAINER_FIELDS) is None
+
+
 @pytest.fixture
 def model(tmp_path):
     (tmp_path / TRAINER).write_bytes(newer(TRAINER))

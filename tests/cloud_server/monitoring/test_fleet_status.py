@@ -43,6 +43,9 @@ class OneRun:
     def taken_up(self):
         return {"a": 2}
 
+    def closed_form(self):
+        return None
+
     def release(self):
         return Release(version=3, kind="rolled_back", of=1, at=1.0, by="models rollback")
 

@@ -11,6 +11,7 @@ from cloud_server.rollout.progress import RolloutStatus
 from cloud_server.rounds.progress import OpenRoundStatus
 from cloud_server.runs.run_store import Run
 from cloud_server.state.round_record import RobotRecord, RoundRecord
+from cloud_server.state.sums.sums_store import ClosedForm
 from cloud_server.state.words import NAMED
 from fleet_model.protocol.outcome import (
     ACCEPTED,
@@ -205,6 +206,17 @@ def test_how_many_examples_the_robots_have_of_each_label_is_told_and_which_has_n
     ]
 
 
+def test_which_sites_are_together_and_what_there_is_to_know_of_them_is_told():
+    last = last_round(r1="accepted")["totals"].last
+    clusters = {"hall-1": 1, "hall-2": 2, "hall-3": 1}
+    record = replace(last, clusters=clusters, site_notes=("site x keeps its model: why",))
+
+    assert told(totals=HistoryTotals(last=record))[1:3] == [
+        "models of sites, in 2 clusters: hall-1, hall-3 | hall-2",
+        "site x keeps its model: why",
+    ]
+
+
 def test_a_mean_is_shown_with_the_range_over_robots_behind_it():
     record = replace(
         last_round(r1="accepted")["totals"].last,
@@ -357,3 +369,13 @@ def test_robots_of_another_server_with_the_same_keys_are_named():
     ]
     assert told(robots=robots, channels={"stable": 57}) == []
     assert told(robots=robots, channels={}) == []
+
+
+def test_a_head_of_sums_is_told_with_who_is_not_in_it():
+    made = ClosedForm(
+        version=4, method="ridge", strength=1.0, robots=("r1", "r3"), left_out={"r2": "it lies"}
+    )
+    assert told(closed_form=made) == [
+        "version 4 is a head in closed form (ridge): 2 robots",
+        "sums of r2 are left out: it lies",
+    ]

@@ -77,6 +77,8 @@ def test_any_measure_of_a_workload_is_drawn(page_of):
     page = page_of([record(2, {"r1": ACCEPTED}, "iou"), record(3, {"r1": ACCEPTED}, "iou")])
     assert "Iou on the robots" in page
     assert "accuracy_before" not in page
+    assert "<th>Iou before</th>" in page.replace(' scope="col"', "")
+    assert "<td>0.20</td><td>0.35</td>" in page  # of r1, as decimals
 
 
 def test_the_page_says_what_each_robot_made_of_a_model_and_why(page_of):

@@ -70,7 +70,8 @@ def test_a_refused_update_is_told_to_its_robot_and_to_nobody_else(offenses, regi
     assert standing == Standing(notice=f"run run round 1: {BAD.text}", notice_id="run/1")
     told = unpack_standing(pack_standing(standing))
     assert (told.notice, told.notice_id) == (standing.notice, "run/1")
-    assert offenses.standing(register.by_name("r2")) == Standing()
+    other = offenses.standing(register.by_name("r2"))
+    assert other == Standing(counted_run="run", counted_version=2)
     assert offenses.verdict(register.by_name("r2")) == "run run round 1: accepted"
 
 
@@ -351,3 +352,27 @@ def test_a_file_of_the_new_name_is_not_replaced_by_one_of_the_old_name(old_direc
 def test_a_revoked_robot_has_no_standing(offenses, register):
     with pytest.raises(SettingsError, match="robot r1 is revoked"):
         offenses.standing(register.revoke("r1", "stolen"))
+
+
+def test_a_robot_is_told_which_update_of_it_was_folded_in_last(offenses, register, path):
+    def told():
+        standing = offenses.standing(register.by_name("r1"))
+        read = unpack_standing(pack_standing(standing))
+        return read.counted_run, read.counted_version
+
+    assert told() == ("", 0)
+    offenses.record(closed(1, r1=ACCEPTED))
+    assert told() == ("run", 2)
+    offenses.record(closed(2, r1=NO_REPLY))
+    offenses.record(closed(3, r1=BAD))
+    assert told() == ("run", 2)
+    register.suspend("r1", "by hand")
+    register.approve("r1")  # offenses are counted anew
+    assert told() == ("run", 2)
+    assert Offenses(path, register, 3).standing(register.by_name("r1")).counted_version == 2
+
+
+def test_a_round_that_failed_has_folded_nothing_in(offenses, register):
+    offenses.record(closed(1, r1=ACCEPTED))
+    offenses.record(replace(closed(2, r1=ACCEPTED), version=2))  # too few others: still version 2
+    assert offenses.standing(register.by_name("r1")).counted_version == 2

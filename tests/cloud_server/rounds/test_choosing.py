@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_server.rounds.choosing import choose
+from cloud_server.rounds.choosing import FOLDS, choose
 from cloud_server.rounds.fleet import Participant
 from cloud_server.state.settings import RoundSettings
 from fleet_model.errors import SettingsError
@@ -16,6 +16,10 @@ ANY = RoundSettings()
 def robot(name, site="hall", labels=(), **report):
     told = RobotReport(**report) if report else None
     return Participant(node_id=0, name=name, site=site, labels=labels, report=told)
+
+
+def relay(name, robots):
+    return Participant(node_id=0, name=name, site="hall", speaks_for=robots)
 
 
 def names(robots):
@@ -97,3 +101,12 @@ def test_each_has_the_same_chance():
 
     assert sum(drawn.values()) == 2000
     assert all(340 < drawn[name] < 460 for name in "abcde")  # 400 expected, sigma 15.5
+
+
+def test_a_rule_that_must_see_single_robots_gets_no_mean_of_a_relay():
+    online = [robot("a"), relay("b", 12)]
+
+    assert names(choose(online, ANY, 0, ())[0]) == ["a", "b"]
+    chosen, left_out = choose(online, ANY, 0, (), single=FOLDS)
+    assert names(chosen) == ["a"]
+    assert "site relay" in left_out["b"]

@@ -14,6 +14,7 @@ from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import DiskJournal, MemoryJournal, OpenRound
 from cloud_server.rounds.shares import NORMS, Share
 from cloud_server.state.learning_settings import CheckSettings
+from fleet_model.errors import RoundError
 from fleet_model.protocol.outcome import ACCEPTED
 from fleet_model.types import Checkpoint, Update
 
@@ -143,6 +144,39 @@ def test_a_rule_is_given_who_contributes_and_each_update_as_it_counts(journal):
         given.numbers(first, "no such tensor", 0, 1)
 
 
+def test_of_a_residual_that_robots_do_not_send_every_update_is_zero(journal):
+    """Whatever the rule: the mean, and one that reads pieces."""
+    residual = np.ones((2, 3), np.float32)
+    with_residual = replace(WIDE, weights={**WIDE.weights, "w.lora_residual": residual})
+    accepted = answered(journal, 2)
+    given = KeptContributions(journal, accepted, with_residual)
+
+    first, _ = given
+    assert not given.update(first).weights["w.lora_residual"].any()
+    assert given.tensor(first, "w.lora_residual").shape == (2, 3)
+    assert given.numbers(first, "w.lora_residual", 4, 99).tolist() == [0, 0]
+    for rule in (FedAvg(), Median()):
+        made = fold(rule, journal, accepted, with_residual)
+        np.testing.assert_array_equal(made.weights["w.lora_residual"], residual)
+
+
+def test_a_rule_may_begin_a_residual_of_the_right_shape_and_no_other_tensor(journal):
+    class Rule:
+        def __init__(self, added):
+            self.added = added
+
+        def fold(self, checkpoint, contributions):
+            return replace(checkpoint, weights={**checkpoint.weights, **self.added})
+
+    a, b = np.zeros((4, 1), np.float32), np.zeros((1, 2), np.float32)
+    start = replace(WIDE, weights={"w.lora_a": a, "w.lora_b": b})
+    right = Rule({"w.lora_residual": np.ones((4, 2), np.float32)})
+    assert "w.lora_residual" in fold(right, journal, [], start).weights
+    for added in ({"w.lora_residual": np.ones((2, 4), np.float32)}, {"v.lora_residual": a}):
+        with pytest.raises(RoundError, match="lora_residual"):
+            fold(Rule(added), journal, [], start)
+
+
 def test_the_next_checkpoint_has_what_the_rule_keeps_and_the_lengths(journal):
     class Rule:
         def fold(self, checkpoint, contributions):
@@ -174,3 +208,20 @@ def test_memory_does_not_grow_with_robots(rule, tmp_path):
     one_update = 4 * NUMBERS
     assert peaks[0] < 6 * one_update  # it holds some models
     assert peaks[1] - peaks[0] < one_update / 4
+
+
+def test_groups_that_a_rule_has_asked_for_count_also_where_examples_or_length_are_cut():
+    """The last bits of a relay do not: they belong to its examples."""
+    start = Checkpoint(version=1, weights={"w": np.ones(2, np.float32)})
+    one = replace(kept("r0", 8.0), num_examples=9, groups=("control", "low"))
+    groups = {name: {"w": np.full(2, 3, np.float32)} for name in one.groups}
+    update = Update(
+        robot="r0", base_version=1, weights=start.weights, num_examples=9, num_steps=1,
+        groups=groups,
+    )  # fmt: skip
+    journal = MemoryJournal()
+    journal.keep([(one, update)])
+    read = KeptContributions(journal, [Share(kept=one, weight=5, norm=4.0)], start)
+    (who,) = read
+    assert read.update(who).groups == {"control": groups["control"]}
+    assert read.update(who).weights["w"].tolist() == [0.5, 0.5]

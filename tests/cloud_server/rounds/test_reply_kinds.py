@@ -1,5 +1,6 @@
 """Kinds of replies: training, evaluation, and one that only this test knows."""
 
+import logging
 import math
 from dataclasses import replace
 
@@ -55,6 +56,19 @@ def test_a_kind_of_ones_own_goes_through_journal_and_loop(tmp_path):
     assert (checkpoint.version, checkpoint.weights) == (START.version, START.weights)
     assert outcomes(record) == {"a": "accepted", "b": "accepted"}
     assert {robot.update_bytes for robot in record.robots} == {12}
+
+
+@pytest.mark.parametrize(("directions", "asked"), [(0, ["a", "b", "relay"]), (16, ["a", "b"])])
+def test_a_relay_is_asked_for_sums_that_add_up_only(caplog, directions, asked):
+    caplog.set_level(logging.INFO, "cloud_server.rounds.round_loop")
+    fleet = {"a": {}, "b": {}, "relay": {"speaks_for": 5}}
+    robots = Robots({name: {"answer": sums(1.0), **one} for name, one in fleet.items()})
+    config = replace(REQUEST.config, sums_directions=directions)
+    robots.round(request=replace(ASKED, config=config), kinds=WITH_SUMS)
+
+    assert sorted(robots.sent[0][1]) == asked
+    assert ("relay is left out" in caplog.text) == ("relay" not in asked)
+    assert ("set start.directions = 0" in caplog.text) == ("relay" not in asked)
 
 
 def test_it_survives_the_end_of_the_process(tmp_path):

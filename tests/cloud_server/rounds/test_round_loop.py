@@ -275,7 +275,10 @@ def test_the_record_is_json_and_says_what_each_robot_did():
         "capped": True,
         "cut_to": 0.0,
         "label_counts": {},
+        "speaks_for": 1,
+        "codec": "float32",
     }
+    assert line["request_bytes"] == 12
     assert line["robots"][2]["outcome"] == "failed: disk full"
     assert line["robots"][2]["verdict"] == "failed"
     assert line["metrics"] == {"accuracy_after": 0.75}

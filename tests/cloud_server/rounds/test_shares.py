@@ -180,3 +180,24 @@ def test_the_last_hundred_lengths_are_remembered():
     known = replace(START, server_state={NORMS: remembered})
     assert recent_norms(known) is remembered
     assert recent_norms(START).size == 0
+
+
+def test_a_relay_weighs_as_many_robots_as_it_speaks_for():
+    relay = replace(kept("relay", 2.0, 400), speaks_for=4)
+    made = shares([relay, kept("b", 2.0, 50), kept("c", 2.0, 60)], after(), CHECKS)
+
+    # The median robot is one of the relay's, with 100 examples.
+    assert [one.weight for one in made] == [400, 50, 60]
+
+
+def test_a_relay_that_claims_more_is_capped_for_each_of_its_robots():
+    relay = replace(kept("relay", 2.0, 10**9), speaks_for=2)
+    made = shares([relay, *(kept(name, 2.0, 50) for name in "abc")], after(), CHECKS)
+
+    assert [one.weight for one in made] == [100, 50, 50, 50]
+
+
+def test_sums_of_a_relay_count_as_those_of_its_robots():
+    # Four robots of 100 each, and two: the median robot has 100.
+    assert counted([400, 50, 1000], CHECKS, [4, 1, 1]) == [400, 50, 100]
+    assert counted([10**9, 50, 50, 50], CHECKS, [2, 1, 1, 1]) == [100, 50, 50, 50]

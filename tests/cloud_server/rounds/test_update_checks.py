@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from timed_robots import START, update
 
-from cloud_server.rounds.update_checks import check_update
+from cloud_server.rounds.update_checks import check_update, without_asked_groups
 from cloud_server.state.learning_settings import CheckSettings
 from fleet_model.errors import UpdateError
 
@@ -14,6 +14,15 @@ CHECKS = CheckSettings()
 
 def named(**changes):
     return replace(update(robot="r1"), **changes)
+
+
+def test_a_residual_of_the_checkpoint_is_not_asked_of_robots():
+    residual = {"w.lora_residual": np.ones(3, np.float32)}
+    start = replace(START, weights={**START.weights, **residual})
+    check_update(named(), start, 7, CHECKS)
+    sent = named(weights={**named().weights, **residual})
+    with pytest.raises(UpdateError, match=r"unknown tensor w\.lora_residual"):
+        check_update(sent, start, 7, CHECKS)
 
 
 BAD = {
@@ -50,6 +59,31 @@ BAD = {
     ),
     "infinity": (named(weights=update(-math.inf).weights), "the update: w holds NaN or infinity"),
 }
+
+
+ASKED = {"control": {"x": np.zeros(2, np.float32)}}
+
+
+def test_groups_that_were_asked_for_are_taken_out_before_the_other_checks():
+    good = named(groups={"control": {"x": np.ones(2, np.float32)}})
+    check_update(without_asked_groups(good, ASKED), START, 7, CHECKS)
+    more = without_asked_groups(replace(good, groups={**good.groups, "sums": {}}), ASKED)
+    with pytest.raises(UpdateError, match="the group 'sums', which nobody asked for"):
+        check_update(more, START, 7, CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({}, "it lacks the group of tensors 'control', which the server's rule asks for"),
+        ({"control": {"x": np.zeros(3, np.float32)}}, r"the group control: x has shape \(3,\)"),
+        ({"control": {"x": np.full(2, np.nan, np.float32)}}, "the group control: x holds NaN"),
+        ({"control": {**ASKED["control"], "y": np.zeros(1)}}, "has the unknown tensor y"),
+    ],
+)
+def test_groups_that_are_not_as_asked_for_are_refused(groups, message):
+    with pytest.raises(UpdateError, match=message):
+        without_asked_groups(named(groups=groups), ASKED)
 
 
 @pytest.mark.parametrize(("bad", "message"), BAD.values(), ids=BAD)

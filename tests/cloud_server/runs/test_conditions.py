@@ -21,7 +21,14 @@ def test_what_holds_is_written_down_once(tmp_path):
     (held,) = read(tmp_path)
     assert (held.from_round, held.trainer) == (1, AB)
     assert held.settings["training"]["epochs"] == 3
-    assert held.settings.keys() == {"training", "rounds", "aggregation", "checks"}
+    assert held.settings.keys() == {
+        "training",
+        "start",
+        "rounds",
+        "aggregation",
+        "privacy",
+        "checks",
+    }
     assert {"python", "fleetlearn", "numpy"} <= held.versions.keys()
     assert held.flat()["training.epochs"] == "3"
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from measuring_robots import ended
 
 from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.rounds import fleet as seam
@@ -62,14 +63,6 @@ class Fleet(seam.Fleet):
         )  # fmt: skip
 
 
-def finished(run):
-    end = time.monotonic() + 240
-    while run.active:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    return run
-
-
 @pytest.fixture
 def told():
     return []
@@ -83,7 +76,7 @@ def make(server_dir, told):
 def test_robots_measure_the_newest_checkpoint_and_nothing_else_changes(make, server_dir, told):
     before = Checkpoints(server_dir.checkpoints).saved()
     fleet = Fleet("r1", "r2")
-    run = finished(make(fleet).evaluate(None))
+    run = ended(make(fleet).evaluate(None))
     assert (run.state, run.error) == ("finished", "")
     assert (run.published_version, run.version) == (None, None)
     (request,) = fleet.requests
@@ -97,7 +90,7 @@ def test_robots_measure_the_newest_checkpoint_and_nothing_else_changes(make, ser
 
 
 def test_the_result_outlives_the_process(make, server_dir):
-    run = finished(make(Fleet("r1")).evaluate(1))
+    run = ended(make(Fleet("r1")).evaluate(1))
     again = make(Fleet()).get(run.id)
     assert (again.kind, again.measured) == ("evaluate", run.measured)
     assert make(Fleet()).all()[-1].as_json(robots=False)["measured"]["verdicts"] == {"accepted": 1}
@@ -114,24 +107,24 @@ def test_a_process_that_ends_in_the_middle_is_followed_by_one_that_goes_on(make,
     fleet.gate.set()
     second = make(fleet)
     second.go_on()
-    again = finished(second.get(run.id))
+    again = ended(second.get(run.id))
     second.leave()
     assert (again.state, len(again.measured["robots"]), len(fleet.requests)) == ("finished", 2, 1)
 
 
 def test_one_that_had_measured_is_not_asked_for_again(make, server_dir):
-    run = finished(make(Fleet("r1")).evaluate(1))
+    run = ended(make(Fleet("r1")).evaluate(1))
     RunStore(server_dir.runs).save(run.model_copy(update={"state": "running", "ended_at": None}))
     fleet = Fleet("r1")
     runs = make(fleet)
     runs.go_on()
-    again = finished(runs.get(run.id))
+    again = ended(runs.get(run.id))
     runs.leave()
     assert (again.state, again.measured, fleet.requests) == ("finished", run.measured, [])
 
 
 def test_only_named_robots_are_asked(make):
-    run = finished(make(Fleet("r1", "r2", "r3")).evaluate(1, ["r2"]))
+    run = ended(make(Fleet("r1", "r2", "r3")).evaluate(1, ["r2"]))
     assert [robot["name"] for robot in run.measured["robots"]] == ["r2"]
 
 
@@ -143,7 +136,7 @@ def test_a_version_that_is_not_kept_is_refused_with_those_that_are(make):
 def test_robots_that_cannot_measure_fail_it_with_their_reason(make):
     fleet = Fleet("r1")
     fleet.answer = lambda request: replace(Fleet.answer(fleet, request), metrics={})
-    run = finished(make(fleet).evaluate(1))
+    run = ended(make(fleet).evaluate(1))
     assert (run.state, run.exit_code, run.measured) == ("failed", 10, None)
     assert "r1: refused: the evaluation has no measures" in run.error
 
@@ -161,7 +154,7 @@ def test_a_run_of_a_server_before_evaluations_is_one_of_training(server_dir):
 def test_a_server_holds_no_record_of_each_of_thousands_of_robots_forever(make, server_dir):
     names = [f"r{number:03}" for number in range(MAX_ROBOTS + 1)]
     runs = make(Fleet(*names))
-    run = finished(runs.evaluate(1))
+    run = ended(runs.evaluate(1))
     for one in (runs, make(Fleet())):  # this process and the next
         held = one.get(run.id)
         assert held.measured["verdicts"] == {"accepted": MAX_ROBOTS + 1}

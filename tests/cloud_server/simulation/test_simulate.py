@@ -15,8 +15,8 @@ from fleet_model.errors import SettingsError
 from fleet_model.types import Update
 
 
-def plan(rounds=3, traits=None, model_mb=0.0, checks=None, **settings):
-    sections = {"rounds": settings, "checks": checks or {}}
+def plan(rounds=3, traits=None, model_mb=0.0, checks=None, rule="fedavg", **settings):
+    sections = {"rounds": settings, "checks": checks or {}, "aggregation": {"rule": rule}}
     return SimulationPlan(
         traits=Traits(**{"robots": 20, "off": 0.0, "drop": 0.0, **(traits or {})}),
         settings=ServerSettings.model_validate(sections),
@@ -47,6 +47,16 @@ def test_the_same_plan_gives_the_same_course_to_the_last_bit():
     assert first[0] == again[0]
     assert replace(first[1], wall_s=0) == replace(again[1], wall_s=0)
     assert run(replace(unsteady, traits=replace(unsteady.traits, seed=1)))[0] != first[0]
+
+
+def test_scaffold_learns_more_of_few_robots_a_round_at_twice_the_bytes():
+    world = {"traits": {"robots": 60, "skew": 0.3}, "rounds": 20, "target": 10}
+    lines, summary = run(plan(rule="scaffold", **world))
+    _, plain = run(plan(**world))
+    assert [line.accepted for line in lines] == [10] * 20
+    assert summary.accuracy > plain.accuracy + 0.01
+    assert summary.gb_up == pytest.approx(2 * plain.gb_up, rel=0.02)
+    assert run(plan(rule="scaffold", **world))[0] == lines
 
 
 def test_every_question_is_accounted_for():

@@ -185,6 +185,8 @@ def test_a_section_that_is_a_value_cannot_be_overridden(toml):
             r"training\.epochs: expected a whole number, at least 1 \(got 'many'\)$",
         ),
         ("[training]\nepochs = 0", r"training\.epochs: expected .*, at least 1 \(got 0\)$"),
+        ("[sites]\nnum_clusters = 0", r"sites\.num_clusters: expected a whole number, at least 1 "),
+        ("[sites]\nnum_clusters = 6", r"sites\.num_clusters: expected .* at most 5 \(got 6\)"),
         ("[training]\nlearning_rate = inf", r"training\.learning_rate: expected a number, above 0"),
         (
             "[rounds]\ntarget = 1\nquorum = 2",

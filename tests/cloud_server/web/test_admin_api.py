@@ -68,7 +68,13 @@ def test_a_run_with_a_period_sets_the_schedule(client, running_server):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"every_s": 1.0}, {"every_s": 3600.0, "continuous": True}, {"every_s": -1}]
+    "wrong",
+    [
+        {"every_s": 1.0},
+        {"every_s": 3600.0, "continuous": True},
+        {"every_s": -1},
+        {"every_s": 3600.0, "closed_form": "ridge"},
+    ],
 )
 def test_a_schedule_that_makes_no_sense_is_refused(client, wrong, running_server):
     with pytest.raises(RoundError, match="422"):

@@ -33,6 +33,8 @@ from fleet_model.protocol.report import (
 )
 from fleet_model.protocol.version import PROTOCOL
 
+HOLD_S = 25.0  # limits.hold_s
+
 ROBOT, ADMIN = "/fleetlearn/v1/robot", "/fleetlearn/v1/admin"
 
 
@@ -445,14 +447,16 @@ def test_a_report_that_makes_no_sense_is_400_with_the_reason(robot, query, messa
     assert response.status_code == 400
     assert message in response.json()["detail"]
     assert len(response.content) < 500
-    assert standing_of(response) == Standing(protocol=PROTOCOL, signs=True)
+    assert standing_of(response) == Standing(protocol=PROTOCOL, signs=True, hold_s=HOLD_S)
 
 
 def test_every_answer_to_a_robot_tells_its_standing(caller, register):
     robot = caller("r6")
     tag = robot(f"{ROBOT}/channels/stable").headers["etag"]
     register.suspend("r6", "ünder repair")
-    standing = Standing(state="suspended", reason="ünder repair", protocol=PROTOCOL, signs=True)
+    standing = Standing(
+        state="suspended", reason="ünder repair", protocol=PROTOCOL, signs=True, hold_s=HOLD_S
+    )
 
     answers = [
         robot(f"{ROBOT}/whoami"),
@@ -476,7 +480,9 @@ def test_a_pending_robot_follows_models_and_is_told_what_it_waits_for(caller, re
     assert standing_of(answer).state == "pending"
     assert "cloud-server robots approve DIR r7" in standing_of(answer).reason
     register.approve("r7")
-    assert standing_of(robot(f"{ROBOT}/whoami")) == Standing(protocol=PROTOCOL, signs=True)
+    assert standing_of(robot(f"{ROBOT}/whoami")) == Standing(
+        protocol=PROTOCOL, signs=True, hold_s=HOLD_S
+    )
 
 
 def test_a_revoked_robot_is_refused_everywhere_with_the_reason(caller, register):

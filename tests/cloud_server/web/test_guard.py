@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.robots.register import Register
 from cloud_server.state.settings import LimitSettings
+from cloud_server.web.at_once import AtOnce
 from cloud_server.web.fleet_keys import KEY, SIGNATURE, TIME, FleetKeys, header_of
 from cloud_server.web.guard import BURST_S, Bounds, Guard
 from cloud_server.web.transfers import LARGE_BYTES
@@ -354,3 +355,70 @@ def test_a_flood_of_one_robot_costs_its_neighbors_behind_the_same_address_nothin
     assert flood.count(429) >= 70
     assert [port.answer(PULL, **neighbor) for _ in range(15)] == [200] * 15
     assert port.answer(HELLO) != 429  # nor who is not known there yet
+
+
+def test_a_robot_for_which_there_is_no_turn_is_told_when_to_come_again(port):
+    inner = port.guard._app
+    bounds = dataclasses.replace(port.guard._bounds, at_once=AtOnce(1, patience_s=0.01))
+    port.guard = Guard(inner, TOKEN, bounds)
+    answers = {}
+
+    async def while_one_is_at_work(scope, receive, send):
+        port.guard._app = inner
+        for who, header in (("robot", b"x"), ("operator", f"Bearer {TOKEN}".encode())):
+            sent = []
+
+            async def keep(message, sent=sent):
+                sent.append(message)
+
+            headers = [(b"authorization", header)]
+            await port.guard({**scope, "headers": headers}, receive, keep)
+            answers[who] = sent[0]
+        await inner(scope, receive, send)
+
+    port.guard._app = while_one_is_at_work
+    assert port.answer(HELLO) == 200
+    assert answers["robot"]["status"] == 503
+    assert (b"retry-after", b"5") in answers["robot"]["headers"]
+    assert answers["operator"]["status"] == 200
+
+
+def test_a_robot_that_reads_slowly_has_no_turn_while_it_reads(port):
+    bounds = dataclasses.replace(port.guard._bounds, at_once=AtOnce(1))
+    reached = []
+
+    async def model(scope, receive, send):
+        reached.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"model"})
+
+    guard = Guard(model, TOKEN, bounds)
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def story():
+        read = asyncio.Event()
+
+        async def slowly(message):
+            await read.wait()
+
+        async def at_once(message):
+            pass
+
+        def visit(path, send):
+            scope = {
+                "type": "http", "path": path, "raw_path": path.encode(), "method": "GET",
+                "headers": [], "client": ("192.0.2.1", 1),
+            }  # fmt: skip
+            return asyncio.create_task(guard(scope, receive, send))
+
+        slow = visit("/fleetlearn/v1/robot/objects/0", slowly)
+        await asyncio.sleep(0.05)
+        await asyncio.wait_for(visit("/fleetlearn/v1/robot/whoami", at_once), 60)
+        assert not slow.done()
+        read.set()
+        await slow
+
+    asyncio.run(story())
+    assert len(reached) == 2

@@ -40,3 +40,13 @@ def test_it_follows_a_model_that_changes_and_outlives_one_that_is_damaged(server
     assert bound() == before
     file.write_bytes(b"{")
     assert model_bound(server_dir, 10**9)().objects > 64  # no model: that of max_update_mb
+
+
+def test_exact_sums_have_room_only_where_they_are_asked_for(server_dir):
+    plain = model_bound(server_dir, 10**9)()
+    exact = model_bound(server_dir, 10**9, exact_sums=True)()
+    assert plain == bound_of([4 * 8 * 3, 4 * 3], 10**9)
+    assert exact == bound_of([4 * 8 * 3, 4 * 3], 10**9, 2 * 8 * 9)
+    triangle = 2 * 1280 * 1281  # bytes of float32; high and low halves travel
+    assert bound_of([25_600], 10**9, triangle).content_bytes > 2 * triangle
+    assert bound_of([25_600], 10**9, triangle).objects >= 64 + 2 * (2 * triangle // CHUNK_BYTES)

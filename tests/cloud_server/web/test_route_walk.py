@@ -11,6 +11,7 @@ import pytest
 from cloud_server.robots.register import Register
 from cloud_server.web.fleet_keys import header_of
 from fleet_model.protocol.proof import make_key, public_line, read_key, sign, utc_now
+from fleet_model.protocol.routes import ADMIN, HELLO, ROBOT, RUNS, STATUS, path_of
 
 from .conftest import request, rest
 
@@ -73,6 +74,8 @@ def test_there_is_something_to_walk(routes):
     assert len(routes) > 60
     for needed in ("/v1/control/start-run", "/v1/runtime/acquire-task", "/v1/fleet/push-object"):
         assert needed in paths
+    for ours in (path_of(ROBOT, HELLO), path_of(ADMIN, STATUS), ADMIN + RUNS, "/metrics"):
+        assert ours in paths
 
 
 def test_no_route_answers_a_stranger(stranger, routes):

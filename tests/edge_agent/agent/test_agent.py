@@ -29,13 +29,19 @@ from cloud_server.state.model_store import DirectoryStore
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.status import read_status
 from edge_agent.cli.enroll import enroll
+from edge_agent.labeling.answer import LABEL, Answer
+from edge_agent.labeling.answers import Answers
+from edge_agent.labeling.frames import KeptFrames
+from edge_agent.link.news import News
 from edge_agent.models.deploy import Models
+from edge_agent.models.trials import TrialFile, Trials, Tried
 from edge_agent.robot.pause import pause, resume
 from edge_agent.robot.settings import ExampleSettings, load_settings
 from fleet_model import __version__
-from fleet_model.errors import ConnectionFailed, RefusedError
+from fleet_model.errors import BundleError, ConnectionFailed, RefusedError
 from fleet_model.protocol.proof import fingerprint
 from fleet_model.protocol.report import unpack_report
+from fleet_model.protocol.trial import TrialOutcome
 from fleet_model.protocol.version import PROTOCOL
 
 ENDLESS = {"FLEETLEARN_TRAINING__EPOCHS": "1000000"}
@@ -613,6 +619,39 @@ def wait_for(holds):
         time.sleep(0.01)
 
 
+def test_a_verdict_is_looked_at_beside_a_request_that_is_held(agent, monkeypatch):
+    monkeypatch.setattr(News, "look_s", lambda self, poll_s: 3600.0)
+    monkeypatch.setattr(agent._store, "latest", lambda channel, report: None)
+    while agent._has_work():  # the first look has news: nothing is published
+        agent._follow_models()
+    file = TrialFile(agent._settings.state / "models")
+    told = TrialOutcome(version=3, state="confirmed")
+
+    with file.locked():  # as at the end of a probation, or by `edge-agent install --force`
+        file.write(Trials(tried=[Tried(name="000003-ab", outcome=told)]))
+
+    assert agent._has_work()
+    agent._follow_models()
+    assert agent._file.status.trial == {"version": 3, "state": "confirmed"}
+    assert not agent._has_work()
+
+
+def test_a_try_that_is_put_off_is_no_news_though_it_is_counted(agent, monkeypatch):
+    monkeypatch.setattr("edge_agent.robot.backoff.Backoff.next_s", lambda self: 3600.0)
+    file = TrialFile(agent._settings.state / "models")
+
+    def latest(channel, report):
+        with file.locked():
+            file.write(Trials(tried=[Tried(name="000003-ab", tries=1)]))
+        raise BundleError("it cannot be loaded now")
+
+    monkeypatch.setattr(agent._store, "latest", latest)
+    for _ in range(2):  # the first one has news: why it is not installed
+        agent._follow_models()
+        agent._has_work()
+    assert not agent._has_work()
+
+
 def test_an_agent_measures_memory_only_while_it_runs(server, tmp_path):
     def measures():
         return "memory" in {thread.name for thread in threading.enumerate()}
@@ -836,9 +875,40 @@ def test_killed_while_a_model_hangs_on_trial_the_agent_goes_on_with_the_old_one_
     (child,) = robot.children("trial_process")
     robot.kill()
     shared_server.wait_until(lambda: not psutil.pid_exists(child))
-    robot.environment["EDGE_AGENT_INSTALL__TIMEOUT_S"] = "3"
+    # Where the child takes longer than this to read the frames, it is not the model that is slow.
+    robot.environment["EDGE_AGENT_INSTALL__TIMEOUT_S"] = "15"
     robot.start().wait(
         active_version=211, not_installed="version 212 is refused: it did not answer in time"
     )
     assert robot.log.read_text().count("it did not answer in time; it is tried again") == 1
     assert ended_cleanly(robot)
+
+
+@pytest.mark.slow
+def test_a_round_learns_from_what_a_person_has_labelled_here(server, robots, tmp_path, bags):
+    server.start()
+    messages = []
+    for index in range(60):
+        picture = np.random.default_rng(index).integers(0, 256, (48, 64, 3), np.uint8)
+        content = cv2.imencode(".jpg", picture)[1].tobytes()
+        stamp = bags.START_NS + index * 10**9
+        messages.append((bags.CAMERA, stamp, bags.jpeg(stamp, content)))
+    examples = ExampleSettings(paths=(bags.write(tmp_path / "bag", messages),))
+    config = server.admit(tmp_path / "r1", train=True, settings=examples)
+    robot = robots(config).start()
+    server.wait_until(lambda: server.online() == {"r1"})
+    run = server.start_run()
+    server.wait_until(lambda: server.failure(run))
+    assert "no examples" in server.failure(run) or "label topic" in server.failure(run)
+    folder = robot.state / "labels"
+    frames = KeptFrames(load_settings(config), folder / "known-frames", boxes=False)
+    answers = Answers(folder, "ann")
+    for number, candidate in enumerate(frames.listed()):
+        label = ("circle", "square", "star")[number % 3]
+        answers.give(candidate.frame, Answer(frame=candidate.name, kind=LABEL, label=label))
+    answers.close()
+    run = server.start_run()
+    server.wait_until(lambda: server.closed(run))
+    (answer,) = server.closed(run)["robots"]
+    assert answer["outcome"] == "accepted"
+    assert 30 < answer["num_examples"] < 60

@@ -10,10 +10,12 @@ from edge_agent.agent.participation import Participation
 from edge_agent.agent.pulse import Pulse
 from edge_agent.agent.status import StatusFile, read_status
 from edge_agent.examples.source import source_of
+from edge_agent.link.news import News
 from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink
 from edge_agent.robot.train_when import TrainWhen
 from fleet_model.protocol.outcome import unpack_failure
+from fleet_model.protocol.report import Standing
 from fleet_model.protocol.wire import RobotRequest, pack_request
 from fleet_model.types import Checkpoint, TrainConfig
 
@@ -61,10 +63,11 @@ def robot(tmp_path, monkeypatch):
         vars(message.metadata)["_message_id"] = "1"  # given by the server
         link = Link(message)
         monkeypatch.setattr(Participation, "_connect", lambda self: link)
-        store = SimpleNamespace(bytes_down=0, server_ahead_s=0.0)
+        store = SimpleNamespace(bytes_down=0, server_ahead_s=0.0, standing=Standing())
         status = StatusFile(settings.state, "litert")
         models, pulse = Models(settings.state / "models", "stable"), Pulse(lambda: 0)
-        return settings, Participation(settings, models, store, status, pulse), link
+        part = Participation(settings, models, store, status, pulse, News(store))
+        return settings, part, link
 
     return make
 
@@ -97,3 +100,21 @@ def test_a_robot_whose_gate_is_closed_is_busy_and_says_why(tmp_path, robot):
 
     outcome = unpack_failure(link.replies[0].error.code, link.replies[0].error.reason)
     assert (outcome.kind, outcome.words) == ("busy", "its gate file is not there")
+
+
+def test_a_robot_that_no_question_waits_for_does_not_ask_unless_something_goes_on(robot):
+    _, part, link = robot()
+    part._store.standing = Standing(hold_s=25.0)
+    part._news.fetched()
+    received = []
+    monkeypatched = link.receive
+    link.receive = lambda: received.append(1) or monkeypatched()
+
+    part.step()  # begins its session, and looks once
+    assert len(received) == 1
+    part._news.fetched()
+    part.step()
+    part.step()
+
+    assert len(received) == 1
+    part.close()

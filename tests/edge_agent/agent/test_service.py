@@ -41,6 +41,31 @@ link = ServerLink(address="localhost:1")
 service.serve(AgentSettings(server=link, state=Path(sys.argv[1])))
 """
 
+# Gets SIGTERM when its agent runs; what is left of it then is in the arguments.
+ENDING = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from edge_agent.agent import service
+
+class Agent:
+    def __init__(self, settings):
+        self.ends = threading.Event()
+    def run(self):
+        threading.Thread(target=time.sleep, args=(600,), daemon=False).start()
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.ends.wait()
+    def stop(self):
+        self.ends.set()
+        if sys.argv[2] == "hangs":
+            time.sleep(600)
+
+from edge_agent.robot.settings import AgentSettings, ServerLink
+service.Agent, service.HANGS_S = Agent, 1.0
+link = ServerLink(address="localhost:1")
+service.serve(AgentSettings(server=link, state=Path(sys.argv[1])))
+service.leave()
+"""
+
 
 class Ended:
     """An agent that has nothing to do."""
@@ -108,6 +133,20 @@ def test_a_lock_that_cannot_be_written_is_no_reason_to_stop(serve, tmp_path, cap
     serve()
     assert Ended.runs == 1
     assert "a second agent would not be noticed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "told"), [("ends", 0, ""), ("hangs", 1, "in stop")], ids=["ends", "hangs"]
+)
+def test_the_process_ends_whatever_else_goes_on_in_it(tmp_path, what, code, told):
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING, tmp_path / "state", what],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert (done.returncode, told in done.stderr) == (code, True)
 
 
 # ------------------------------------------------------------------------------- beside systemd

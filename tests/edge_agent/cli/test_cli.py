@@ -1,6 +1,7 @@
 """What a person types on a robot: outputs, exit codes, one line for every error."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from fleet_model.following import FollowingEngine
 from fleet_model.litert.runtime import Measured, RuntimeChoice
 from fleet_model.protocol.proof import fingerprint
 from fleet_model.protocol.trial import TrialOutcome
+from fleet_model.workload import Details
 
 pytestmark = pytest.mark.base
 
@@ -164,6 +166,20 @@ def test_enroll_opens_the_examples_and_compares_them_with_the_kits_labels(
     assert type_("status", "--dir", tmp_path / "robot")[0] == "the agent has not run yet\n"
 
 
+def test_enroll_looks_at_boxes_where_the_kit_says_so(kit, tmp_path, picture_bytes):
+    (kit / "kit.toml").write_text(
+        (kit / "kit.toml").read_text() + 'labels = ["cup", "jug"]\nboxes = true\n'
+    )
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for index in range(3):
+        (folder / f"{index}.jpg").write_bytes(picture_bytes(index))
+    (folder / "labels.csv").write_text("file,label,x0,y0,x1,y1\n0.jpg,,,,,\n1.jpg,cup,1,2,9,8\n")
+    _, told = type_("enroll", kit, "--dir", tmp_path / "robot", "--examples", folder)
+    assert "left out: 1 in which nobody has said what is there" in told
+    assert "1 show nothing" in told
+
+
 def test_enroll_without_examples_says_that_the_robot_never_trains(kit, tmp_path):
     _, told = type_("enroll", kit, "--dir", tmp_path / "robot")
     assert "warn examples: none are named: this robot never trains\n     next: name" in told
@@ -273,6 +289,29 @@ def test_the_status_shows_what_became_of_new_bags(config):
     assert "bag      not added, the last one: r7: no label topic /label; it has none\n" in out
 
 
+def test_the_status_says_how_many_labels_people_gave(config):
+    state = config.parent / "state"
+    write_status(state, Status(name="r1"))
+    assert "labels " not in type_("status", "-c", config)[0]
+    (state / "labels").mkdir()
+    frames = (["r1", "/camera", 1], "star"), (["r1", "/camera", 2], "star")
+    lines = [
+        {"frame": frame, "kind": "label", "label": label, "by": "ann", "at": "2026-12-01T10:00:00"}
+        for frame, label in frames
+    ]
+    lines.append(
+        {"frame": ["r1", "/camera", 3], "kind": "unsure", "by": "bob", "at": "2026-12-01T11"}
+    )
+    (state / "labels" / "answers.jsonl").write_text("".join(f"{json.dumps(o)}\n" for o in lines))
+    out, _ = type_("status", "-c", config)
+    assert (
+        "labels   2 frames labelled by a person: 2 star; 1 not sure, 0 skipped; by ann, bob, "
+        "the last 2026-12-01 11 UTC\n"
+    ) in out
+    told = json.loads(type_("status", "-c", config, "--json")[0])["labels"]
+    assert (told["frames"], told["labels"], told["unsure"]) == (2, {"star": 2}, 1)
+
+
 def test_the_status_shows_what_the_server_thinks(config):
     status = Status(state="idle", standing="suspended", standing_reason="3 refused updates")
     status.last_notice = "run a round 3: refused: norm 40 times the median"
@@ -287,11 +326,13 @@ def test_the_status_shows_what_the_agent_could_not_do_and_what_it_measured(confi
     status.not_installed = "manifest.json is of protocol 9: update the agent"
     status.last_failure = "failed: this agent does not know the training option x"
     status.evaluation = {"version": 5, "num_examples": 12, "accuracy": 0.75, "loss": 0.5}
+    status.sums = {"version": 5, "num_examples": 40, "left_out_waiting": 3.0}
     write_status(config.parent / "state", status)
     out, _ = type_("status", "-c", config)
     assert "newest   not installed: manifest.json is of protocol 9: update the agent\n" in out
     assert "request  last one: failed: this agent does not know" in out
     assert "measured version 5: accuracy 0.750, loss 0.500 (12 held-out examples)\n" in out
+    assert "sums     of 40 examples were told; left out: 3 new ones that wait" in out
 
 
 def test_the_status_shows_what_became_of_the_last_model_once(config):
@@ -340,6 +381,27 @@ def test_what_is_live_follows_the_model_in_use_and_all_else_stays_with_one(
     monkeypatch.setattr(predict, "run_predict", look)
     type_("predict", path, "-c", config)
     assert asked == [("current" if follows else "000001-aaaaaaaa", follows)]
+
+
+def test_options_for_boxes_reach_predict_and_the_details_follow_the_summary(monkeypatch, tmp_path):
+    asked = []
+
+    def look(options, *_):
+        asked.append((options.coco, options.curves, options.min_score))
+        details = Details({"cup": {"ap": 0.5}, "a jug": {"ap": math.nan}})
+        return PredictSummary(2, 1, {"map": 0.5}, None, 7, None, {}, details=details)
+
+    monkeypatch.setattr(predict, "run_predict", look)
+    files = tmp_path / "c.json", tmp_path / "c.png"
+    named = ("--coco", files[0], "--curves", files[1], "--min-score", "0.25", "--csv", "rows.csv")
+    out, _ = type_("predict", tmp_path, "--bundle", TINY, *named)
+    assert asked == [(*files, 0.25)]
+    assert out.splitlines() == [
+        "version 7: 2 frames; map 0.500 of 1 labelled frames",
+        "        ap",
+        "cup    0.5",
+        "a jug    -",
+    ]
 
 
 def test_a_refused_model_is_allowed_again_by_hand(config):

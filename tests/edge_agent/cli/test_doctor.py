@@ -8,7 +8,9 @@ from typer.testing import CliRunner
 from edge_agent.cli import app
 from edge_agent.cli.doctor import examine, labels_of_kit
 from edge_agent.models.deploy import Models
-from edge_agent.robot.settings import load_settings
+from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink, load_settings
+from fleet_model.command_line.app import Finding
+from fleet_model.workloads.object_detector import ObjectDetector
 
 
 def findings(config, labels=()):
@@ -40,7 +42,7 @@ def test_what_is_wrong_is_told_with_exit_code_1(shared_server, tmp_path, image_f
     config = shared_server.admit(tmp_path / "r2", "ill", train=True, examples=(folder,))
     kit = shared_server.server_dir.kit
     (kit / "kit.toml").write_text((kit / "kit.toml").read_text() + 'labels = ["circle", "star"]\n')
-    assert labels_of_kit(kit) == ["circle", "star"]
+    assert labels_of_kit(kit) == (["circle", "star"], False)
 
     done = CliRunner().invoke(app, ["doctor", "-c", str(config), "--kit", str(kit)])
 
@@ -65,6 +67,34 @@ def test_a_server_that_does_not_answer_or_does_not_know_the_key_fails(shared_ser
     assert findings(config)["training"].text.startswith("off: ")
 
 
+def test_examples_are_looked_at_for_boxes_where_the_model_answers_them(
+    tmp_path, picture_bytes, monkeypatch
+):
+    for index in range(3):
+        (tmp_path / f"{index}.jpg").write_bytes(picture_bytes(index))
+    (tmp_path / "labels.csv").write_text("file,label,x0,y0,x1,y1\n0.jpg,,,,,\n1.jpg,cup,1,2,9,8\n")
+    settings = AgentSettings(
+        server=ServerLink(address="localhost:1"),
+        state=tmp_path / "state",
+        examples=ExampleSettings(paths=(tmp_path,)),
+    )
+    task = ObjectDetector(["cup"]).task
+    monkeypatch.setattr("edge_agent.cli.doctor._server", lambda _: iter(()))
+    monkeypatch.setattr(
+        "edge_agent.cli.doctor._model", lambda _: (Finding("model", "ok", "version 3"), task)
+    )
+    texts = [one.text for one in examine(settings) if one.subject == "examples"]
+    assert texts[0].endswith(
+        ": 2 examples; left out: 1 in which nobody has said what is there; 1 show nothing"
+    )
+    assert texts[1] == "can train: 1 to learn from, 1 held out; 1 cup"
+
+
 def test_a_kit_of_an_earlier_version_names_no_labels(tmp_path):
     (tmp_path / "kit.toml").write_text('address = "localhost:8443"\n')
-    assert labels_of_kit(tmp_path) == ()
+    assert labels_of_kit(tmp_path) == ([], False)
+
+
+def test_a_kit_says_whether_boxes_have_its_labels(tmp_path):
+    (tmp_path / "kit.toml").write_text('labels = ["cup"]\nboxes = true\n')
+    assert labels_of_kit(tmp_path) == (["cup"], True)

@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 
 from edge_agent.data.confusion import Confusion
-from edge_agent.data.drawing import annotated, confusion_picture, encoded, with_boxes
-from fleet_model.types import Prediction
+from edge_agent.data.drawing import annotated, confusion_picture, encoded
 
 pytestmark = pytest.mark.base
 
@@ -58,15 +57,3 @@ def test_an_encoded_picture_has_its_colors_where_they_were():
     content = encoded(np.full((4, 4, 3), (250, 10, 20), np.uint8), ".png")
     back = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     assert back[0, 0].tolist() == [20, 10, 250]
-
-
-def test_a_box_is_drawn_around_what_was_found_and_leaves_it_visible():
-    picture = np.zeros((100, 160, 3), np.uint8)
-    found = Prediction(label="cup", score=0.5, box=(20.4, 39.6, 120.0, 90.0))
-
-    drawn = with_boxes(picture, [found])
-
-    assert drawn[40, 20:120].any(axis=-1).all()
-    assert drawn[40:90, 120].any(axis=-1).all()
-    assert not drawn[60:80, 40:100].any()
-    assert not picture.any()

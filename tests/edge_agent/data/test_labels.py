@@ -103,7 +103,7 @@ def extracted(bags, tmp_path, picture_bytes):
 
     def write(form):
         out, kind, rows = tmp_path / form, open_format(form), []
-        for index, (frame, _, _) in enumerate(frames(path)):
+        for index, (frame, *_) in enumerate(frames(path)):
             row = ManifestRow(
                 file=f"{index}.jpg",
                 topic=frame.topic,

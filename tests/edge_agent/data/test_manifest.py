@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,9 @@ from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.manifest import (
     DataSetManifest,
     ManifestRow,
+    has_label_alone,
     header_line,
+    is_labelled,
     row_line,
     write_manifest,
 )
@@ -31,6 +34,7 @@ rows = st.builds(
     width=st.integers(0, 10_000),
     height=st.integers(0, 10_000),
     boxes=st.lists(boxes, max_size=3).map(tuple),
+    seen=st.booleans(),
 )
 
 
@@ -51,6 +55,19 @@ def test_the_columns_are_those_of_the_documentation(tmp_path):
         'a.jpg,/t,7,b,,2.5,0,0,"[{""label"": ""bin"", ""x0"": 1.5, ""y0"": 2.0, '
         '""x1"": 0.3333333333333333, ""y1"": 1e-07}]"\n'
     )
+
+
+def test_a_frame_that_was_found_empty_is_another_than_one_that_nobody_has_looked_at():
+    empty = ManifestRow(file="a.jpg", topic="/t", stamp_ns=7, source="b", label="c", seen=True)
+    unseen = ManifestRow(file="a.jpg", topic="/t", stamp_ns=7, source="b", label="c")
+    assert row_line(empty) == "a.jpg,/t,7,b,c,,0,0,[]\n"
+    assert row_line(unseen) == "a.jpg,/t,7,b,c,,0,0,\n"
+    assert has_label_alone(row_line(empty))
+    assert has_label_alone(row_line(unseen))
+    assert is_labelled(row_line(replace(empty, label="")))
+    assert not is_labelled(row_line(replace(unseen, label="")))
+    box = Box(label="bin", x0=0.0, y0=0.0, x1=1.0, y1=1.0)
+    assert replace(unseen, boxes=(box,)).seen
 
 
 def test_a_manifest_is_read_anew_at_every_iteration(tmp_path):

@@ -1,6 +1,7 @@
 import logging
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -265,6 +266,85 @@ def test_the_robots_own_store_is_read_beside_the_recordings(bags, tmp_path, stor
     mine = [example for example in examples if example.key.startswith("run-")]
     assert mine[0].key.startswith(f"run-1/c/{bags.START_NS}-")
     assert mine[0].boxes == (Box(label="star", x0=1.5, y0=2.0, x1=20.1, y1=12.0),)
+
+
+CUP, LID = (Box(label=name, x0=1.0, y0=2.0, x1=9.0, y1=8.0) for name in ("cup", "lid"))
+SEEN_NS = 10**18
+
+
+@pytest.fixture
+def boxed(tmp_path, picture_bytes):
+    """Return a writer of a folder with a frame for each (label, boxes, seen), by manifest."""
+
+    def write(*told):
+        rows = []
+        (tmp_path / "set").mkdir()
+        for index, (label, boxes, seen) in enumerate(told):
+            (tmp_path / "set" / f"{index}.jpg").write_bytes(picture_bytes(index))
+            row = ManifestRow(
+                file=f"{index}.jpg", topic="/c", stamp_ns=SEEN_NS + index * 10**9, source="r1",
+                label=label, boxes=boxes, seen=seen, width=32, height=24,
+            )  # fmt: skip
+            rows.append(row)
+        write_manifest(tmp_path / "set" / MANIFEST, rows)
+        return tmp_path / "set"
+
+    return write
+
+
+def of_boxes(path, labels=("cup",), **options):
+    return ExampleStore((path,), "", "", labels, boxes=True, **options)
+
+
+def told(store):
+    found = sorted(store.examples(), key=lambda example: example.raw.stamp_ns)
+    return [
+        ((e.raw.stamp_ns - SEEN_NS) // 10**9, e.label, [b.label for b in e.boxes]) for e in found
+    ]
+
+
+def test_where_boxes_are_learned_frames_that_nobody_has_looked_at_are_no_negatives(boxed):
+    path = boxed(
+        ("", (), True), ("", (), False), ("cup", (), False), ("hall", (), True),
+        ("cup", (CUP,), True),
+    )  # fmt: skip
+    store = of_boxes(path)
+    assert told(store) == [(0, None, []), (3, None, []), (4, "cup", ["cup"])]
+    assert all(example.seen for example in store.examples())
+    assert store.left_out == {"in which nobody has said what is there": 2}
+    assert by_kind(store.left_out) == {"unlabelled": 2}
+    assert store.summary().labels == {"cup": 1}
+    every = list(ExampleStore((path,), "", "", ()).examples())
+    assert [example.seen for example in every] == [True, False, False, True, True]
+
+
+def test_frames_that_nobody_has_looked_at_take_no_place_among_the_held_out(boxed):
+    path = boxed(*[("", (), index % 10 == 0) for index in range(50)])
+    store = of_boxes(path, segment_s=2.0)
+    held_out = [example.held_out for example in store.examples()]
+    assert len(held_out) == 5
+    assert sum(held_out) == 1
+
+
+def test_a_frame_with_a_thing_that_is_not_learned_teaches_nothing(boxed):
+    mug = replace(CUP, label="Cup")
+    path = boxed(("", (CUP, LID), True), ("", (mug,), True), ("", (CUP,), True))
+    store = of_boxes(path)
+    assert told(store) == [(2, "cup", ["cup"])]
+    assert store.left_out == {
+        "labelled 'lid', which is not learned": 1,
+        "labelled 'Cup', which is not learned (did you mean 'cup'?)": 1,
+    }
+    assert by_kind(store.left_out) == {"unknown_label": 2}
+    assert len(list(of_boxes(path, labels=()).examples())) == 3
+
+
+def test_boxes_by_another_word_are_learned_under_their_label(boxed):
+    big = Box(label="mug", x0=0.0, y0=0.0, x1=30.0, y1=20.0)
+    path = boxed(("hall", (CUP, big), True), ("hall", (CUP,), True))
+    store = of_boxes(path, labels=("cup", "jug"), aliases={"mug": "jug", "hall": "cup"})
+    assert told(store) == [(0, "jug", ["cup", "jug"]), (1, "cup", ["cup"])]
+    assert store.renamed == {"'mug' as 'jug'": 1}
 
 
 def test_an_empty_store_of_its_own_is_no_error(bags, tmp_path, store_of, kept_batch):

@@ -1,5 +1,6 @@
 import json
 import logging
+import zlib
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ ROWS = [
         checksum=2**32 - 1,
         label='"\n',
         boxes=BOXES * number,
+        seen=number != 3,
     )
     for number in range(5)
 ]
@@ -66,6 +68,20 @@ def test_other_options_another_recording_another_version_know_nothing(index, mon
     assert not kept(index)
     monkeypatch.undo()
     assert kept(index) == ROWS
+
+
+def test_rows_of_earlier_formats_are_read_again(index, tmp_path):
+    write(index)
+    (file,) = (tmp_path / "index").iterdir()
+    lines = file.read_bytes().splitlines(keepends=True)[:-1]
+    assert lines[0].startswith(b'{"format": 3, ')
+    former = [lines[0].replace(b'"format": 3', b'"format": 2'), *lines[1:]]
+    former = b"".join(former)
+    file.write_bytes(former + json.dumps(f"{zlib.crc32(former):08x}").encode() + b"\n")
+    assert index.read(BAG, OPTIONS).whole is None
+    assert not kept(index)
+    write(index)
+    assert [row.seen for row in kept(index)] == [True, True, True, False, True]
 
 
 def test_why_a_list_is_made_again_is_told_once(index, monkeypatch, caplog):

@@ -63,7 +63,7 @@ def recording(tmp_path, bags, picture_bytes, ros1_bag):
             boxes = (box,) if label and index % 3 == 0 else ()
             row = ManifestRow(
                 file=f"{index}.jpg", topic="/c", stamp_ns=bags.START_NS + index, source="r1",
-                label=label, boxes=boxes, width=32, height=24,
+                label=label, boxes=boxes, seen=index in (2, 4), width=32, height=24,
             )  # fmt: skip
             rows.append(replace(row, file=form.path_of(row)))
             (out / rows[-1].file).parent.mkdir(parents=True, exist_ok=True)
@@ -129,8 +129,8 @@ def listed(tmp_path, bags):
 
 def values(found):
     return [
-        (f.source, f.topic, f.stamp_ns, f.format, f.width, f.height, label, boxes)
-        for f, label, boxes in found
+        (f.source, f.topic, f.stamp_ns, f.format, f.width, f.height, label, boxes, seen)
+        for f, label, boxes, seen in found
     ]
 
 
@@ -239,6 +239,24 @@ def test_the_pictures_of_a_data_set_that_labels_a_bag_are_read_once_too(
     second, _ = listed(bag, label_topic=str(data_set))
     assert read_from(opened()) == []
     assert values(second) == values(first)
+
+
+@pytest.mark.parametrize("form", ["folder", "yolo", "coco"])
+def test_a_frame_that_is_found_empty_meanwhile_is_so_though_no_picture_is_read(
+    recording, listed, opened, form
+):
+    path = recording(form)
+    before, _ = listed(path)
+    assert [each.seen for each in before] == [True, False, True, True, True, False]
+    manifest = path / MANIFEST
+    manifest.write_text(
+        manifest.read_text().replace("r1,circle,,32,24,\n", "r1,circle,,32,24,[]\n")
+    )
+    opened()
+    for _ in range(2):  # what was kept of the first listing is right, too
+        after, _ = listed(path)
+        assert [each.seen for each in after] == [True, True, True, True, True, False]
+        assert read_from(opened()) == []
 
 
 def test_one_more_picture_is_the_only_one_that_is_read(recording, listed, opened, picture_bytes):

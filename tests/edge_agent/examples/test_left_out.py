@@ -23,13 +23,14 @@ def test_reasons_become_kinds_and_words_stay_here():
         unknown_label("Brick", LEARNED): 60,
         unknown_label("gras", LEARNED): 50,
         "without a label": 3,
+        "in which nobody has said what is there": 4,
         "between training and held out": 8,
         "a copy of another frame": 1,
         "cut jpeg": 2,
         "unreadable source": 1,
     }
     assert by_kind(reasons) == {
-        "unknown_label": 110, "unlabelled": 3, "too_near": 8, "copy": 1, "unreadable": 3,
+        "unknown_label": 110, "unlabelled": 7, "too_near": 8, "copy": 1, "unreadable": 3,
     }  # fmt: skip
     assert by_kind({"broken gauge": 2}, "other") == {"other": 2}
 

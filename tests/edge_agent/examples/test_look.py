@@ -1,10 +1,12 @@
 """What `enroll` and `doctor` say of examples before the first round: real bags and folders."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from edge_agent.data.manifest import MANIFEST, ManifestRow, write_manifest
 from edge_agent.examples.look import look_at_examples
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink
 
@@ -18,14 +20,14 @@ DRIVE = ["circle", "square", "star"] * 40
 def look(tmp_path, bags):
     """Return (states, all text) of a robot with these paths."""
 
-    def call(*paths, labels=LABELS, **examples):
+    def call(*paths, labels=LABELS, boxes=False, **examples):
         given = {"paths": paths, "label_topic": bags.LABELS, **examples}
         settings = AgentSettings(
             server=ServerLink(address="localhost:1"),
             state=tmp_path / "state",
             examples=ExampleSettings(**given),
         )
-        found = look_at_examples(settings, labels)
+        found = look_at_examples(settings, labels, boxes=boxes)
         assert all(one.subject == "examples" for one in found)
         assert all(bool(one.next_step) == (one.state != "ok") for one in found)
         call.steps = [one.next_step for one in found if one.next_step]
@@ -45,6 +47,76 @@ def test_a_good_recording_is_told_with_topics_and_counts_per_label(bags, tmp_pat
     assert verdict.endswith(" circle, 40 square, 39 star, 0 moon; none of moon") or (
         " circle, " in verdict and verdict.endswith("0 moon; none of moon")
     )
+
+
+def test_frames_that_a_person_has_labelled_here_count_once(bags, tmp_path, look, picture_bytes):
+    frames = tmp_path / "state" / "labels" / "frames"
+    frames.mkdir(parents=True)
+    rows = [
+        ManifestRow(file=f"{n}.jpg", topic="/c", stamp_ns=n, source="r1", label="circle")
+        for n in range(3)
+    ]
+    for row in rows:
+        (frames / row.file).write_bytes(picture_bytes(row.stamp_ns))
+    write_manifest(frames / MANIFEST, rows)
+    bag = bags.drive(tmp_path / "r1", DRIVE)
+    states, text = look(bag)
+    assert states == ["ok", "ok", "ok"]
+    of_bag, of_person, verdict = text.splitlines()
+    assert of_person == f"{frames}: 3 examples"
+    counted = [int(number) for number in re.findall(r"\d+", verdict)]
+    assert counted[0] + counted[1] == int(of_bag.split(": ")[1].split()[0]) + 3
+
+
+def test_boxes_are_counted_with_the_pictures_that_show_nothing(tmp_path, look, picture_bytes):
+    lines = ["file,label,x0,y0,x1,y1"]
+    for index in range(40):
+        (tmp_path / f"{index}.jpg").write_bytes(picture_bytes(index))
+        if index < 24:
+            lines += [f"{index}.jpg,circle,1,2,9,8", f"{index}.jpg,star,1,2,20,8"]
+        elif index < 30:
+            lines.append(f"{index}.jpg,,,,,")
+        elif index < 33:
+            lines.append(f"{index}.jpg,Star,1,2,9,8")
+    (tmp_path / "labels.csv").write_text("\n".join([*lines, ""]))
+    states, text = look(tmp_path, boxes=True, label_topic="", held_out=0.5)
+    first, verdict, *others = text.splitlines()
+    assert ": 30 examples; left out: " in first
+    assert "7 in which nobody has said what is there" in first
+    assert "3 labelled 'Star', which is not learned (did you mean 'star'?)" in first
+    assert first.endswith("; 6 show nothing")
+    assert verdict.startswith("can train: 15 to learn from, 15 held out; 24 circle, 0 square, ")
+    assert verdict.endswith("24 star; none of square")
+    assert [one.partition(",")[0] for one in others] == ["fewer than 20 held-out examples"]
+    assert states == ["ok", "ok", "warn"]
+
+
+def test_where_it_is_not_known_what_the_fleet_learns_a_picture_may_be_without_a_label(
+    tmp_path, look, picture_bytes
+):
+    for index in range(3):
+        (tmp_path / f"{index}.jpg").write_bytes(picture_bytes(index))
+    lines = ["0.jpg,circle,1,2,9,8", "0.jpg,star,1,2,20,8", "1.jpg,circle,1,2,9,8", "2.jpg,,,,,"]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label,x0,y0,x1,y1", *lines, ""]))
+    _, text = look(tmp_path, labels=(), label_topic="")
+    assert "1 show several labels, the largest box's counts unless the fleet learns boxes" in text
+    assert "labels: 1 without a label, 1 circle, 1 star; not compared" in text
+
+
+def test_one_label_of_boxes_is_no_concern_and_empty_pictures_are_examples(
+    tmp_path, look, picture_bytes
+):
+    for index in range(60):
+        (tmp_path / f"{index}.jpg").write_bytes(picture_bytes(index))
+    lines = [f"{index}.jpg,{'circle,1,2,9,8' if index % 2 else ',,,,'}" for index in range(60)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label,x0,y0,x1,y1", *lines, ""]))
+    states, text = look(tmp_path, labels=["circle"], boxes=True, label_topic="", held_out=0.5)
+    assert states == ["ok", "ok"], text
+    lines = [f"{index}.jpg,,,,," for index in range(60)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label,x0,y0,x1,y1", *lines, ""]))
+    states, text = look(tmp_path, labels=["circle"], boxes=True, label_topic="", held_out=0.5)
+    assert text.splitlines()[0].endswith(": 60 examples; 60 show nothing")
+    assert text.splitlines()[1].startswith("can train: 30 to learn from, 30 held out; 0 circle")
 
 
 def test_labels_by_aliases_count_as_the_fleets_and_are_told(bags, tmp_path, look):

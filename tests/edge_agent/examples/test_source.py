@@ -58,7 +58,7 @@ def test_a_source_of_ones_own_is_opened_by_its_name_with_its_options(gauges, set
     assert settings.examples.wanted
     spec = SourceSpec(**json.loads(json.dumps({"name": name, "options": {"count": 3}})))
     assert source_of(settings) == spec
-    for source in (source_of(settings).open(), spec.open(["cup"])):
+    for source in (source_of(settings).open(), spec.open(["cup"], boxes=True)):
         examples = list(source.examples())
         assert [example.key for example in examples] == ["gauge/0", "gauge/1", "gauge/2"]
         assert examples[1].raw == {"pressure": [1, 2.0], "unit": "bar"}
@@ -108,6 +108,15 @@ def test_without_labels_every_frame_is_an_example_with_what_is_known_of_it(
     labels = [example.label for example in source.examples()]
     assert labels == ["circle"] * 5 + [None] * 4
     assert source.left_out == {}
+
+
+def test_where_boxes_are_learned_frames_without_any_are_left_out(image_folder, settings_of):
+    folder = image_folder("frames", {"circle": 5})
+    source = source_of(settings_of(f"[examples]\npaths = [{str(folder)!r}]"))
+    counts = Counter()
+    assert list(source.examples(["circle"], counts, boxes=True)) == []
+    assert counts == {"unlabelled": 5}
+    assert len(list(source.open(["circle"], boxes=False).examples())) == 5
 
 
 def test_what_is_wrong_with_a_source_is_said_in_the_words_of_the_settings(gauges):

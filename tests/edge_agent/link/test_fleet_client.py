@@ -241,6 +241,21 @@ def test_a_reply_that_could_not_be_sent_is_kept_and_sent_again_without_training(
     assert client.step() is False
 
 
+def test_a_session_that_a_hello_has_ended_is_resumed_though_no_call_has_failed(client_of):
+    line = Line()
+    client = client_of(line)
+    client.session_ended()  # as at the start: there is nothing to resume
+    assert client.step() is False
+    assert line.calls == ["activate", "receive"]
+    assert not client.goes_on
+
+    client.session_ended()
+
+    assert client.goes_on  # also while no message waits: else nobody would know that it is here
+    client.step()
+    assert line.calls == ["activate", "receive", "resume", "receive"]
+
+
 def test_a_training_that_needs_the_network_is_tried_again(client_of):
     line, away = Line(asked(1)), [ConnectionFailed("no trainer now")]
 

@@ -119,7 +119,7 @@ def test_without_a_row_there_is_no_head(tmp_path, gray_engine):
 def test_a_csv_file_is_whole_or_the_old_one(bag, run, tmp_path, monkeypatch):
     file = tmp_path / "rows.csv"
     file.write_text("old")
-    monkeypatch.setattr("edge_agent.models.predict._annotate", lambda *_: 1 / 0)
+    monkeypatch.setattr("edge_agent.models.predict.annotate", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(bag, csv_file=file, annotate=tmp_path / "out")
     assert file.read_text() == "old"

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from edge_agent.models.trial import chance_of
+from edge_agent.models.answers import Answered
+from edge_agent.models.trial import _compared, chance_of
 from edge_agent.models.trial_process import TrialJob
 
 
@@ -43,6 +45,37 @@ def test_models_that_are_equal_but_for_noise_are_rarely_taken_for_worse():
     rng = np.random.default_rng(3)
     chances = [chance_of(rng.normal(size=60)) for _ in range(50)]
     assert sum(chance <= 0.01 for chance in chances) <= 2
+
+
+def test_false_alarms_count_in_pictures_for_which_the_measure_has_no_number():
+    """Boxes: the mean over a set has no value for a picture without a box, but each row may."""
+
+    def engine(**methods):
+        task = SimpleNamespace(measures={"map50": "higher"})
+        return SimpleNamespace(workload=SimpleNamespace(task=task, **methods))
+
+    def mean_of_pictures_with_boxes(outputs, targets):
+        there = targets["boxes"] > 0
+        return {"map50": outputs["right"][there].mean()} if there.any() else {}
+
+    def each(outputs, targets):
+        return np.where(targets["boxes"] > 0, outputs["right"], 1 - outputs["alarm"])
+
+    def answered(boxes, right, alarm):
+        outputs = {"right": np.array(right), "alarm": np.array(alarm)}
+        return Answered([], 1.0, outputs, {"boxes": np.array(boxes)})
+
+    quiet = [answered(1, 0.5, 0.0), *[answered(0, 0.0, 0.125)] * 7]
+    loud = [answered(1, 0.5, 0.0), *[answered(0, 0.0, 0.875)] * 7]
+    pairs = list(zip(loud, quiet, strict=True))
+
+    plain = engine(measure=mean_of_pictures_with_boxes)
+    found = _compared(plain, plain, pairs, labelled=True)
+    assert (found["before"], found["after"], found["chance"]) == (0.5, 0.5, 1.0)
+    by_row = engine(measure=mean_of_pictures_with_boxes, measure_each=each)
+    found = _compared(by_row, by_row, pairs, labelled=True)
+    assert (found["before"], found["after"]) == (0.5, 0.5)
+    assert found["chance"] == pytest.approx(1 / 128, abs=0.003)
 
 
 def test_a_trial_whose_agent_was_killed_ends_without_a_word(tmp_path):

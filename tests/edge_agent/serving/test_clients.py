@@ -59,6 +59,7 @@ def test_metadata_of_rest_have_the_labels(served):
         "labels": ["circle", "square", "star"],
         "precision": "fp32",
         "runtime": "Interpreter",
+        "runs": "the shared model",
         "ranges": {"image": [0.0, 255.0]},
     }
     assert served.until("/v2/models").json() == {

@@ -47,6 +47,7 @@ class Engine:
 
     def __init__(self, workload, gives=2.0):
         self.workload, self.manifest = workload, SimpleNamespace(version=4)
+        self.runs = "the shared model"
         self._gives, self.runtime = gives, INTERPRETER
 
     def run(self, inputs):
@@ -80,7 +81,7 @@ def test_a_workload_without_images_is_served_by_its_tensors_and_by_what_it_reads
     ]
     assert served.metadata("words", "4")["parameters"] == {
         "labels": [], "precision": "int8", "ranges": {"tokens": [0, 9]},
-        "runtime": "Interpreter",
+        "runtime": "Interpreter", "runs": "the shared model",
     }  # fmt: skip
 
 

@@ -126,6 +126,17 @@ def length(update):
     return float(np.sqrt(sum((w.astype(np.float64) ** 2).sum() for w in update.weights.values())))
 
 
+def test_a_correction_is_added_to_the_gradient_of_each_step():
+    """Without momentum it moves the weights by -rate * correction in each of the steps."""
+    config = TrainConfig(epochs=1, batch_size=40, learning_rate=0.5, momentum=0.0)
+    by = {name: np.full(w.shape, 0.25, np.float32) for name, w in checkpoint().weights.items()}
+    plain = fit(learner(), checkpoint(), examples(40), config)
+    corrected = fit(learner(), checkpoint(), examples(40), config, by)
+    assert corrected.num_steps == 1
+    for name, change in corrected.weights.items():
+        np.testing.assert_allclose(change, plain.weights[name] - 0.125, atol=1e-6)
+
+
 def test_an_evaluation_measures_a_checkpoint_on_what_is_held_out_and_holds_no_weights():
     machine, start = learner(), checkpoint(version=9)
     before = fit(machine, start, examples(40, held_out_every=5), ROUND).metrics

@@ -3,16 +3,19 @@
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from edge_agent.examples.source import SourceSpec
+from edge_agent.training import work_kinds
 from edge_agent.training.trainers.litert import LiteRTTrainer
 from edge_agent.training.training_job import TrainingJob
 from edge_agent.training.work_kinds import work_of
-from fleet_model.bundle import TrainerSpec
+from fleet_model.bundle import Task, TensorSpec, TrainerSpec
 from fleet_model.errors import TrainingError
-from fleet_model.types import EVALUATE, TRAIN, Checkpoint, TrainConfig
+from fleet_model.types import EVALUATE, TRAIN, Checkpoint, TrainConfig, Update
 from fleet_model.weights import read_weights
 
 TINY = Path(__file__).parents[2] / "data" / "tiny_bundle"
@@ -24,7 +27,7 @@ def work(tmp_path, bags):
     """Return what a request of a kind is answered with by a robot that recorded such labels."""
     spec = TrainerSpec.model_validate_json((TINY / "trainer.json").read_bytes())
 
-    def answer(labels, kind=TRAIN, spoil=lambda bag: None, **options):
+    def answer(labels, kind=TRAIN, spoil=lambda bag: None, given=None, **options):
         bag = bags.drive(tmp_path / f"r{len(list(tmp_path.iterdir()))}", labels)
         spoil(bag)
         options = {"paths": [str(bag)], "topic": "", "label_topic": bags.LABELS, **options}
@@ -36,10 +39,72 @@ def work(tmp_path, bags):
             checkpoint=Checkpoint(version=0, weights=read_weights(TINY / "weights.safetensors")),
             config=TrainConfig(epochs=1),
             kind=kind,
+            **(given or {}),
         )
         return work_of(kind)(LiteRTTrainer(spec, TINY), job)
 
     return answer
+
+
+class Listing:
+    """A trainer that trains on nothing and says what it was given."""
+
+    def fit(self, checkpoint, examples, config):
+        self.given = [(e.raw.topic, e.label, len(e.boxes), e.seen) for e in examples]
+        given = len(self.given)
+        return Update(robot="", base_version=0, weights={}, num_examples=given, num_steps=0)
+
+
+def test_where_boxes_are_learned_a_frame_that_nobody_has_looked_at_is_left_out(
+    tmp_path, picture_bytes, monkeypatch
+):
+    tensors = {"image": TensorSpec(shape=())}
+    task = Task(
+        inputs=tensors, targets=tensors, outputs=tensors, measures={"map": "higher"},
+        answer="boxes", classes=("cup",),
+    )  # fmt: skip
+    monkeypatch.setattr(work_kinds, "rebuild", lambda _: SimpleNamespace(task=task))
+    lines = ["file,label,x0,y0,x1,y1", "0.jpg,,,,,", "1.jpg,hall,,,,", "2.jpg,cup,1,2,9,8"]
+    lines += ["3.jpg,cup,1,2,9,8", "3.jpg,lid,1,2,9,8"]
+    for index in range(5):
+        (tmp_path / f"{index}.jpg").write_bytes(picture_bytes(index))
+    (tmp_path / "labels.csv").write_text("\n".join([*lines, ""]))
+    spec = TrainerSpec.model_validate_json((TINY / "trainer.json").read_bytes())
+    options = {"paths": [str(tmp_path)], "topic": "", "label_topic": ""}
+    job = TrainingJob(
+        trainer="listing",
+        spec=spec,
+        directory=TINY,
+        examples=SourceSpec(name="frames", options=options),
+        checkpoint=Checkpoint(version=0, weights={}),
+        config=TrainConfig(),
+    )
+    trainer = Listing()
+    update = work_of(TRAIN)(trainer, job)
+    assert trainer.given == [("0.jpg", None, 0, True), ("2.jpg", "cup", 1, True)]
+    assert told(update) == {"left_out_unlabelled": 2, "left_out_unknown_label": 1}
+    assert update.label_counts == ()
+
+
+class Plain:
+    """A trainer of the robot's owner, written before there were corrections."""
+
+    def fit(self, checkpoint, examples, config):
+        raise AssertionError("it must not be asked")
+
+
+def test_a_trainer_that_cannot_correct_its_gradients_is_not_asked_to(tmp_path):
+    spec = TrainerSpec.model_validate_json((TINY / "trainer.json").read_bytes())
+    job = TrainingJob(
+        trainer="my_robots:Plain",
+        spec=spec,
+        directory=TINY,
+        examples=SourceSpec(name="frames", options={"paths": [str(tmp_path)], "topic": ""}),
+        checkpoint=Checkpoint(version=0, weights={}),
+        config=TrainConfig(control_variates=1),
+    )
+    with pytest.raises(TrainingError, match="my_robots:Plain cannot correct its gradients"):
+        work_of(TRAIN)(Plain(), job)
 
 
 def told(update):
@@ -144,3 +209,31 @@ def test_examples_are_counted_by_the_fleets_own_labels(work, kind):
     assert len(update.label_counts) == 3  # circle, square, star
     assert sum(update.label_counts) == 60 - near
     assert update.label_counts[2] > update.label_counts[0]
+
+
+def test_own_tensors_are_trained_on_from_round_to_round_and_never_in_a_reply(
+    work, tmp_path_factory
+):
+    own = tmp_path_factory.mktemp("state") / "personal"
+    given = {"personal": ("head/bias",), "own": own}
+    everything = work(KNOWN)
+    first = work(KNOWN, given=given)
+    assert sorted(everything.weights) == ["head/bias", "head/kernel"]
+    assert sorted(first.weights) == ["head/kernel"]
+    # Of the first round they start from the checkpoint: what is shared is trained alike.
+    assert first.weights["head/kernel"].tobytes() == everything.weights["head/kernel"].tobytes()
+    (file,) = own.iterdir()
+    kept = read_weights(file)["head/bias"]
+    start = read_weights(TINY / "weights.safetensors")["head/bias"]
+    np.testing.assert_allclose(kept, start + everything.weights["head/bias"], atol=1e-7)
+
+    second = work(KNOWN, given=given)
+    assert second.weights["head/kernel"].tobytes() != first.weights["head/kernel"].tobytes()
+    (file,) = own.iterdir()
+    assert read_weights(file)["head/bias"].tobytes() != kept.tobytes()
+    # An evaluation measures what runs here, and changes nothing.
+    content = file.read_bytes()
+    measured = work(KNOWN, EVALUATE, given=given)
+    assert measured.weights == {}
+    assert measured.metrics["loss"] != work(KNOWN, EVALUATE).metrics["loss"]
+    assert file.read_bytes() == content

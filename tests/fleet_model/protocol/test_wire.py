@@ -234,8 +234,61 @@ def test_a_message_of_a_higher_protocol_says_update(what):
 @pytest.mark.parametrize("what", MESSAGES)
 def test_another_codec_says_update(what):
     pack, unpack = MESSAGES[what]
-    with pytest.raises(UpdateError, match=f"{what} has the codec 'int8', .* update the agent"):
-        unpack(with_changes(pack(), CONFIG, **{CODEC: "int8"}))
+    with pytest.raises(UpdateError, match=f"{what} has the codec 'int4', .* update the agent"):
+        unpack(with_changes(pack(), CONFIG, **{CODEC: "int4"}))
+
+
+def test_a_checkpoint_travels_as_it_is():
+    with pytest.raises(UpdateError, match=r"message has the codec 'int8', .* update the agent"):
+        unpack_request(with_changes(pack_request(REQUEST), CONFIG, **{CODEC: "int8"}))
+
+
+def test_a_robot_is_asked_for_a_codec_and_one_that_cannot_know_it_does_without():
+    asked = replace(FIRST_REQUEST, reply_codec="topk:0.05")
+
+    assert unpack_request(pack_request(asked)).reply_codec == "topk:0.05"
+    assert asked.lowest_protocol == FIRST_PROTOCOL
+    assert unpack_request(pack_request(asked, FIRST_PROTOCOL)).reply_codec == "float32"
+    assert not_told(asked, FIRST_PROTOCOL) == ["rounds.compression"]
+    assert "reply-codec" not in pack_request(REQUEST).config_records[CONFIG]
+
+
+def coded(**changes):
+    weights = {"coded": np.arange(9, dtype=np.uint8)}
+    return pack_update(replace(UPDATE, weights=weights, codec="topk:0.05", **changes))
+
+
+def test_a_coded_update_arrives_as_its_bytes():
+    arrived = unpack_update(coded(), "r1")
+
+    assert (arrived.codec, list(arrived.weights)) == ("topk:0.05", ["coded"])
+    assert arrived.weights["coded"].tolist() == list(range(9))
+    assert arrived.weights["coded"].dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "holds 0 arrays, expected one, 'coded'"),
+        ({"head/kernel": np.zeros(9, np.uint8)}, "expected one, 'coded'"),
+        ({"coded": np.zeros(9, np.uint8), "w": np.zeros(2, np.float32)}, "holds 2 arrays"),
+        ({"coded": np.zeros(9, np.float32)}, "coded is not a run of bytes"),
+        ({"coded": np.zeros(9, np.int8)}, "coded is not a run of bytes"),
+        ({"coded": np.zeros(9, np.uint16)}, "coded is not a run of bytes"),
+    ],
+)
+def test_a_coded_update_is_one_run_of_bytes(arrays, message):
+    content = coded()
+    content[ARRAYS] = pack_weights(arrays)
+    with pytest.raises(UpdateError, match=message):
+        unpack_update(content, "r1")
+
+
+def test_bytes_are_no_tensor_of_an_update_that_is_not_coded():
+    content = pack_update(UPDATE)
+    content[ARRAYS] = pack_weights({"w": np.zeros(4, np.uint8)})
+    with pytest.raises(UpdateError, match="w is not a float32 tensor"):
+        unpack_update(content, "r1")
 
 
 @pytest.mark.parametrize("what", MESSAGES)
@@ -299,7 +352,7 @@ def test_an_agent_does_without_an_option_that_only_helps():
     assert helped.lowest_protocol == FIRST_PROTOCOL
     assert unpack_request(pack_request(helped, FIRST_PROTOCOL)).config == FIRST_REQUEST.config
     assert unpack_request(pack_request(helped)).config == helped.config
-    assert not_told(helped, FIRST_PROTOCOL) == ["logit_adjustment"]
+    assert not_told(helped, FIRST_PROTOCOL) == ["training.logit_adjustment"]
     assert not_told(helped, PROTOCOL) == not_told(FIRST_REQUEST, FIRST_PROTOCOL) == []
 
 
@@ -437,3 +490,16 @@ def test_no_bytes_of_a_robot_raise_anything_but_an_update_error(data):
 
     with pytest.raises(UpdateError):
         unpack_weights(ArrayRecord({"w": array}))
+
+
+def test_tensors_that_stay_on_robots_are_told_by_name_and_only_where_there_are_any():
+    request = replace(REQUEST, personal=("head/bias",))
+    packed = pack_request(request)
+    assert unpack_request(packed).personal == ("head/bias",)
+    # As an option: an agent that does not know it refuses the request by its name.
+    assert packed.config_records["options"]["personal_tensors"] == ["head/bias"]
+    assert "personal_tensors" not in pack_request(REQUEST).config_records["options"]
+    assert unpack_request(pack_request(REQUEST)).personal == ()
+    packed.config_records["options"]["personal_tensors"] = [1.0]
+    with pytest.raises(UpdateError, match="expected names of tensors"):
+        unpack_request(packed)

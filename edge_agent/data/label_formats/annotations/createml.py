@@ -27,7 +27,7 @@ def _told(listed: list[Any], file: str, damage: DamageLog) -> Iterator[Told]:
     for number, item in enumerate(listed, start=1):
         annotations = next(item[key] for key in _LISTS if key in item)
         names = (_text(item, _NAMES),)
-        yield Told(names, file)  # a picture of nothing is said to show nothing
+        yield Told(names, file, seen=annotations == [])
         for each in annotations if isinstance(annotations, list) else [annotations]:
             try:
                 label, boxes = _labels_of(each)

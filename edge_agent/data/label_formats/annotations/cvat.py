@@ -41,10 +41,11 @@ def told_by_cvat(path: Path, file: str, damage: DamageLog) -> Iterator[Told] | N
 
 
 def _told(root: Element, file: str, damage: DamageLog) -> Iterator[Told]:
+    kinds = {shape.tag for shape in root.iterfind("image/*")}
     for image in root.iterfind("image"):
         names = (image.get("name", ""),)
         size = _size(image, "width"), _size(image, "height")
-        yield Told(names, file)
+        yield Told(names, file, seen=kinds != {"tag"} and len(image) == 0)
         for shape in image:
             where = f"{file}, image {image.get('id', '')[:20]}: {shape.tag[:20]}"
             label = clean_text(shape.get("label", "")).strip()

@@ -56,12 +56,12 @@ def _told_by_samples(
         if not isinstance(value, dict):
             continue  # nobody has labelled it
         where = f"{file}, sample {count}"
-        yield Told(names, file)
         if value.get("_cls") == "Classification":
             listed = [value]
         else:
             listed = value.get("detections") or value.get("polylines") or []
             listed = listed if isinstance(listed, list) else [listed]
+        yield Told(names, file, seen=not listed)
         yield from _told_by_each(listed, (), names, file, where, damage)
 
 
@@ -71,7 +71,7 @@ def _told_by_labels(
     for name, value in labels.items():
         if value is None:
             continue
-        yield Told((name,), file)
+        yield Told((name,), file, seen=value == [])
         listed = value if isinstance(value, list) else [value]
         where = f"{file}, {name[:40]}"
         yield from _told_by_each(listed, classes, (name,), file, where, damage)

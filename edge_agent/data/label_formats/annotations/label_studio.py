@@ -94,7 +94,7 @@ def _told_by(region: dict[str, Any], names: tuple[str, ...], file: str) -> Itera
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"has no {kind}")
     if kind == "choices":
-        yield Told(names, file)
+        yield Told(names, file, seen=not labels)
         yield from (Told(names, file, label=clean_text(label)) for label in labels)
         return
     if not labels:

@@ -63,7 +63,7 @@ def _told(
     names: tuple[str, ...], file: str, shapes: list[tuple[Any, Any, Any]], labels: list[Any],
     size: tuple[int, int], damage: DamageLog,
 ) -> Iterator[Told]:  # fmt: skip
-    yield Told(names, file)
+    yield Told(names, file, seen=not (shapes or labels))
     yield from (Told(names, file, label=clean_text(str(label))) for label in labels)
     for count, (label, kind, listed) in enumerate(shapes, start=1):
         where = f"{file}, object {count}"

@@ -10,7 +10,7 @@ from edge_agent.data.frames.source import FrameFacts
 from edge_agent.data.label_formats.data_set import largest_label
 from edge_agent.data.label_formats.image_finder import Written, find_images
 from edge_agent.data.label_formats.image_rows import sized_boxes
-from edge_agent.data.label_formats.marks import Mark
+from edge_agent.data.label_formats.marks import Mark, is_seen
 from fleet_model.types import Box
 
 
@@ -24,6 +24,7 @@ class Told(NamedTuple):
     boxes: tuple[Box, ...] = ()
     size: tuple[int, int] = (0, 0)  # the picture's width and height, in pixels; 0 is not said
     shares: bool = False  # the boxes' corners are shares of the picture, no pixels
+    seen: bool = False  # without boxes: it says that nothing is in the picture
 
     @property
     def where(self) -> str:
@@ -40,12 +41,13 @@ class PictureLabels:
     shares: list[Box] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
     labels: set[str] = field(default_factory=set)  # several: nobody knows which one is meant
+    seen: bool = False  # see Told
 
     def mark(self, facts: FrameFacts, where: str, damage: DamageLog) -> Mark:
         """Return the picture's mark; boxes that cannot be right are added to the damage."""
         boxes = [*self.boxes, *(_scaled(box, facts.width, facts.height) for box in self.shares)]
         sound = sized_boxes(boxes, self.size, facts, where, damage)
-        return Mark(self.label or largest_label(sound), sound)
+        return Mark(self.label or largest_label(sound), sound, is_seen(boxes, sound, self.seen))
 
 
 def labels_by_image(
@@ -86,6 +88,7 @@ def labels_by_image(
 def _note(labels: PictureLabels, told: Told, prefix: str, damage: DamageLog) -> None:
     (labels.shares if told.shares else labels.boxes).extend(told.boxes)
     labels.size = told.size if all(told.size) else labels.size
+    labels.seen = labels.seen or told.seen
     if told.label:
         labels.labels.add(told.label)
         labels.label = told.label if len(labels.labels) == 1 else ""

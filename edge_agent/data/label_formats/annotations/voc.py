@@ -41,7 +41,8 @@ def _told(root: Element, file: str, damage: DamageLog) -> Told:
         except ValueError as error:
             damage.add("bad label", f"{file}, object {number}: {error}")
     size = _size(root, "width"), _size(root, "height")
-    return Told((own, named) if named else (own,), file, boxes=tuple(boxes), size=size)
+    names, seen = (own, named) if named else (own,), root.find("object") is None
+    return Told(names, file, boxes=tuple(boxes), size=size, seen=seen)
 
 
 def _box(item: Element) -> Box:

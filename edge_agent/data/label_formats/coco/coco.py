@@ -23,7 +23,7 @@ from edge_agent.data.label_formats.image_rows import (
     mark_of,
     sized_boxes,
 )
-from edge_agent.data.label_formats.marks import Mark
+from edge_agent.data.label_formats.marks import Mark, is_seen
 from edge_agent.data.label_formats.picture_size import class_names, size_of
 from edge_agent.data.manifest import ManifestRow
 from edge_agent.data.text import encoding_of
@@ -37,7 +37,11 @@ _MOST_FILES = 100  # of JSON in a folder; more are one for each picture, and not
 
 
 class CocoFormat:
-    """Reads one or several JSON files: boxes, else those around outlines, else whole pictures."""
+    """Reads one or several JSON files: boxes, else those around outlines, else whole pictures.
+
+    In an image that is listed without annotations nothing is; one that is not listed nobody has
+    looked at.
+    """
 
     embeds_images = False
     holds_boxes_only = True
@@ -157,6 +161,7 @@ def _told(image: ImageRow, listed: tuple[_Listed, ...]) -> ImageRow:
             source=picture.source,
             label=picture.label,
             boxes=_boxes(listed),
+            seen=_says_nothing(listed),
         )
     return image._replace(time_ns=time_ns, row=row, size=picture.size)
 
@@ -169,19 +174,27 @@ def _mark(
     facts: FrameFacts,
 ) -> Mark:
     where = f"{root.name}/{image.name}"
-    sound: list[Box] = []
+    told, sound = list[Box](), list[Box]()
     for one in listed:
         boxes = one.file.boxes(one.image_id)
+        told += boxes
         sound += sized_boxes(boxes, one.picture.size, facts, where, damage)
     labels = {each.picture.label for each in listed} - {""}
     labels = labels or {label for each in listed for label in each.file.labels(each.image_id)}
     if len(labels) > 1:
         damage.add("several labels", f"{where}: {', '.join(sorted(labels))[:80]}")
-    return mark_of(tuple(sound), image.row, labels.pop() if len(labels) == 1 else "")
+    label = labels.pop() if len(labels) == 1 else ""
+    seen = is_seen(told, sound, _says_nothing(listed))
+    return mark_of(tuple(sound), image.row, label, seen=seen)
 
 
 def _boxes(listed: Iterable[_Listed]) -> tuple[Box, ...]:
     return tuple(box for position in listed for box in position.file.boxes(position.image_id))
+
+
+def _says_nothing(listed: tuple[_Listed, ...]) -> bool:
+    """Return whether the JSON files say that nothing is in an image without boxes."""
+    return bool(listed) and all(each.file.says_nothing_in(each.image_id) for each in listed)
 
 
 def _write_items(stream: BinaryIO, texts: Iterable[str]) -> None:
@@ -199,6 +212,7 @@ def _image_text(out: Path, number: int, row: ManifestRow) -> str:
         width=width,
         height=height,
         label=row.label,
+        seen=row.seen,
         stamp_ns=row.stamp_ns,
         topic=row.topic,
         source=row.source,

@@ -3,6 +3,7 @@
 import re
 from array import array
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ class Picture(NamedTuple):
 
     file_name: str
     label: str = ""
+    seen: bool | None = None
     stamp_ns: int | None = None
     topic: str = ""
     source: str = ""
@@ -41,6 +43,8 @@ class CocoIndex:
     crowd, the mark says nothing, and CVAT marks every mask so.
     """
 
+    _is_whole = False  # whether it was read to its end
+
     def __init__(self, path: Path, where: str, damage: DamageLog) -> None:
         """Read the file, called `where` in `damage`, which gets what of it is damaged."""
         self._name, self._damage = where, damage
@@ -50,6 +54,7 @@ class CocoIndex:
         self._class_slots: dict[Any, int] = {}
         self._slots, self._classes, self._corners = array("q"), array("q"), array("d")
         self._kinds = array("b")
+        self._unread: set[Any] = set()  # ids of images with annotations that cannot be read
         self._read(path)
         self._sort()
 
@@ -72,6 +77,19 @@ class CocoIndex:
         named = (at for at in self._annotations(image_id) if self._kinds[at] == _WHOLE)
         found = {self._class_names[self._classes[at]] for at in named}
         return {label for label in found if label}
+
+    def says_nothing_in(self, image_id: Any) -> bool:
+        """Return whether it says that an image without boxes shows nothing.
+
+        A file that names pictures as a whole says nothing about things in them, and neither does
+        one that was cut. What cannot be read, a crowd or an unknown class is something.
+        """
+        picture = self._pictures[image_id]
+        if picture.seen is not None:
+            return picture.seen
+        if not self._is_whole or not self._tells_boxes or image_id in self._unread:
+            return False
+        return not picture.label and not self._annotations(image_id)
 
     def _annotations(self, image_id: Any) -> list[int]:
         slot = self._image_slots.get(image_id)
@@ -96,14 +114,19 @@ class CocoIndex:
                 except ValueError as error:
                     known = item.get("id") if isinstance(item, dict) else item
                     self._damage.add("bad label", f"{self._name}: {key} {str(known)[:40]}: {error}")
+                    if key == "annotations":
+                        with suppress(ValueError):
+                            self._unread.add(_id(item, "image_id"))
+            self._is_whole = True
         except FrameError as error:
             self._damage.add(error.reason, str(error))
 
     def _add_picture(self, item: Any) -> None:
-        stamp = _field(item, "stamp_ns", None)
+        stamp, seen = _field(item, "stamp_ns", None), _field(item, "seen", None)
         self._pictures[_id(item, "id")] = Picture(
             file_name=_text(item, "file_name"),
             label=clean_text(_text(item, "label", "")),
+            seen=seen if isinstance(seen, bool) else None,
             stamp_ns=stamp if isinstance(stamp, int) and abs(stamp) < 2**63 else None,
             topic=_text(item, "topic", ""),
             source=_text(item, "source", ""),
@@ -132,6 +155,7 @@ class CocoIndex:
         self._order = np.argsort(slots, kind="stable")
         self._sorted = slots[self._order]
         self._class_names = [self._labels.get(category) for category in self._class_slots]
+        self._tells_boxes = not len(kinds) or bool(np.any(kinds != _WHOLE))
         crowds = np.count_nonzero(kinds == _CROWD)
         self._box_kinds = {_BOX, _CROWD} if crowds == len(kinds) else {_BOX}
         if crowds and _CROWD not in self._box_kinds:

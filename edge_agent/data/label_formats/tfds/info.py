@@ -48,6 +48,7 @@ class TfdsInfo(NamedTuple):
     bbox_format: str  # "REL_YXYX" or another order
     bbox_label: str  # of the boxes' classes; "" for none
     crowd: str  # tells which boxes are crowds; "" for none
+    is_ours: bool  # written here
     label_names: tuple[str, ...]
     bbox_label_names: tuple[str, ...]
 
@@ -99,6 +100,7 @@ def read_info(root: Path) -> TfdsInfo:
         bbox_format=_bbox_format(flat[bbox]) if bbox else "",
         bbox_label=bbox_label,
         crowd=crowd,
+        is_ours=ours,
         label_names=_read_names(root, label, ours),
         bbox_label_names=_read_names(root, bbox_label, ours),
     )
@@ -139,6 +141,7 @@ def features_text(pictures: Iterable[ImageHeader | None], names: list[str]) -> s
     features = {
         "file": text,
         "image": _image_feature(list(pictures)),
+        "seen": integer,
         "source": text,
         "stamp_ns": integer,
         "topic": text,

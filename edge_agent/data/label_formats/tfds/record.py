@@ -13,6 +13,7 @@ from edge_agent.data.frames.image_file import image_frame
 from edge_agent.data.label_formats.data_set import LabelledFrame, inside, largest_label
 from edge_agent.data.label_formats.exact_numbers import rounded
 from edge_agent.data.label_formats.image_rows import sound_boxes
+from edge_agent.data.label_formats.marks import is_seen
 from edge_agent.data.label_formats.picture_size import size_of
 from edge_agent.data.label_formats.tfds.info import Shard, TfdsInfo
 from edge_agent.data.label_formats.tfds.tf_example import Features, Values, read_example
@@ -102,14 +103,15 @@ def load_record(
         _integer(example, "stamp_ns", spare_ns) if info.is_plain else spare_ns,
         where,
     )
-    boxes = tuple(_boxes(opened, example, frame.width, frame.height, where))
-    boxes = sound_boxes(boxes, frame.width, frame.height, where, opened.damage)
+    told = tuple(_boxes(opened, example, frame.width, frame.height, where))
+    boxes = sound_boxes(told, frame.width, frame.height, where, opened.damage)
     episode, inner, _ = info.label.partition("/")
     is_other = bool(inner) and not picture.feature.startswith(f"{episode}/")
     labels = () if is_other else example.get(info.label, ())
     at = picture.at if len(labels) > 1 else 0  # one for each step, or one for all
     label = _class_name(opened, labels, at, info.label_names, where)
-    return LabelledFrame(frame, label or largest_label(boxes), boxes)
+    seen = is_seen(told, boxes, _says_nothing(info, example, label))
+    return LabelledFrame(frame, label or largest_label(boxes), boxes, seen)
 
 
 def list_record(
@@ -166,6 +168,7 @@ def record_of(
         features.add_floats("objects/bbox", shares)
         features.add_bytes("objects/box_pixels", packed)
         features.add_integers("objects/label", [numbers[box.label] for box in row.boxes])
+    features.add_integers("seen", [int(row.seen)])
     features.add_bytes("source", [encode_text(row.source)])
     features.add_integers("stamp_ns", [row.stamp_ns])
     features.add_bytes("topic", [encode_text(row.topic)])
@@ -175,6 +178,13 @@ def record_of(
 def _pictures(example: Mapping[str, Values], feature: str) -> Values:
     """Return the pictures of a feature; lists of lists are stored one after the other."""
     return example.get(feature) or example.get(f"{feature}/ragged_flat_values", ())
+
+
+def _says_nothing(info: TfdsInfo, example: Mapping[str, Values], label: str) -> bool:
+    """Return whether a record without boxes says that nothing is in its picture."""
+    if info.is_ours:
+        return _integer(example, "seen", 0) == 1
+    return bool(info.bbox) and not example.get(info.bbox) and not label
 
 
 def _boxes(

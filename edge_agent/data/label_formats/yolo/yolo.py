@@ -16,7 +16,7 @@ from edge_agent.data.label_formats.image_rows import (
     mark_of,
     sound_boxes,
 )
-from edge_agent.data.label_formats.marks import Mark
+from edge_agent.data.label_formats.marks import UNSEEN, Mark, is_seen
 from edge_agent.data.label_formats.picture_size import class_names, size_of
 from edge_agent.data.label_formats.yolo.layout import (
     KeyPoints,
@@ -43,7 +43,8 @@ class YoloFormat:
 
     A line is `class x_center y_center width height`, with a score, a track's number or both behind
     it, or the class and an outline, which becomes the box around it. Key points are read past where
-    data.yaml has their `kpt_shape`. A class without a name is its number.
+    data.yaml has their `kpt_shape`. A class without a name is its number. An empty label file
+    says that nothing is in the picture; one without a label file nobody has looked at.
     """
 
     embeds_images = False
@@ -67,7 +68,7 @@ class YoloFormat:
         return f"images/{row.file}"
 
     def finish(self, out: Path, rows: Iterable[ManifestRow]) -> None:
-        """Write a label file for every image, also an empty one, and data.yaml."""
+        """Write data.yaml and a label file for every image that somebody has looked at."""
         names = class_names(rows)
         numbers = {name: number for number, name in enumerate(names)}
         (out / "labels").mkdir(exist_ok=True)
@@ -96,6 +97,9 @@ def _write_labels(out: Path, row: ManifestRow, numbers: Mapping[str, int]) -> No
         f"{numbers[box.label]} {' '.join(yolo_numbers(box, width, height))}\n" for box in row.boxes
     ]
     file = inside(out, label_files(row.file)[0])
+    if not row.seen:
+        file.unlink(missing_ok=True)
+        return
     content = "".join(lines).encode()
     if file.is_file() and file.read_bytes() == content:
         return
@@ -111,16 +115,16 @@ def _mark(layout: YoloLayout, image: ImageRow, damage: DamageLog, facts: FrameFa
     where = f"{layout.root.name}/{name or files[0]}"
     if not name:
         if image.row is None or not image.row.boxes:
-            return mark_of((), image.row)
+            return mark_of((), image.row, seen=False)
         damage.add("missing label file", f"{where}; the manifest's boxes count")
         return Mark(image.row.label, image.row.boxes)
     try:
         text = read_text(layout.root / name, where, damage)
     except FrameError as error:
         damage.add("bad label file", str(error))
-        return mark_of((), None)
+        return UNSEEN
     boxes = tuple(_boxes(text, facts, layout, name, damage))
-    return mark_of(boxes, image.row)
+    return mark_of(boxes, image.row, seen=is_seen(text.split(), boxes, seen=True))
 
 
 def _boxes(

@@ -1,5 +1,7 @@
 """What `train` tells while a run goes on: the server is scripted, its records are real."""
 
+from dataclasses import replace
+
 import pytest
 
 from cloud_server.cli.runs import following
@@ -142,6 +144,17 @@ def test_an_evaluation_shows_its_measures_apart_from_what_it_counts(capsys):
 
 def test_a_round_with_everybody_has_nothing_to_add():
     assert len(list(round_lines(closed(r1=ACCEPTED).as_json()))) == 1
+
+
+def test_the_clusters_of_sites_are_told_after_their_round():
+    record = replace(
+        closed(r1=ACCEPTED), clusters={"hall-1": 1}, site_notes=("site x keeps its model: why",)
+    )
+
+    assert list(round_lines(record.as_json()))[1:] == [
+        "models of sites, in 1 cluster: hall-1",
+        "site x keeps its model: why",
+    ]
 
 
 def test_of_a_round_whose_robots_are_not_held_the_numbers_are_told():

@@ -168,6 +168,8 @@ def test_the_schedule_is_shown_and_cleared_without_a_server(server_dir):
     [
         (("--every", "24h", "--continuous"), "choose one"),
         (("--every", "5"), "30m, 24h or 7d"),
+        (("--closed-form", "svm"), "choose ridge, lda, ncm, off"),
+        (("--closed-form", "ridge", "--continuous"), "set start.closed_form"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_before_anything_begins(server_dir, options, words):

@@ -20,7 +20,7 @@ def test_a_backup_says_what_it_holds_and_how_it_is_used(cloud_server, server_dir
     code, out, err = cloud_server("backup", server_dir.root, tmp_path / "my fleet.tar")
     assert (code, out) == (0, "")
     assert "WARNING: gone is left out: it is neither a file nor a folder" in err
-    assert re.search(r"my fleet.tar: 30 files, 0.0 MB, version 1; it holds the private keys", err)
+    assert re.search(r"my fleet.tar: 30 files, 0.1 MB, version 1; it holds the private keys", err)
     assert f"to use it: cloud-server restore '{tmp_path}/my fleet.tar' NEW_DIR" in err
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from cloud_server.models.backend import EngineFiles
 from cloud_server.models.export import BundleJob, bundle_directory
 from fleet_model.bundle import read_bundle
+from fleet_model.weights import write_weights
 
 TINY = Path(__file__).parents[3] / "data" / "tiny_bundle"
 
@@ -26,6 +27,7 @@ def test_a_measure_that_is_no_number_is_left_out_of_the_manifest(tmp_path, monke
         directory=tmp_path / "bundle",
     )
 
+    write_weights(job.weights, {"head/bias": np.zeros(2, np.float32)})
     result = bundle_directory.write_bundle_directory(job, lambda line: None)
 
     assert read_bundle(tmp_path / "bundle").metrics == result.metrics == {"fp32_error": 0.25}

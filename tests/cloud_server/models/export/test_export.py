@@ -117,7 +117,7 @@ def test_a_new_version_has_new_heads_and_the_same_trunk(model_directory, tmp_pat
 
     first, second = (read_bundle(tmp_path / n) for n in ("1", "2"))
     changed = {name for name in first.files if first.files[name] != second.files[name]}
-    assert changed == {"head.tflite", "head_int8.tflite"}
+    assert changed == {"head.tflite", "head_int8.tflite", "weights.safetensors"}
     assert (first.trainer, second.version) == (second.trainer, 2)
     assert (model_directory / "trunk.tflite").samefile(tmp_path / "2" / "trunk.tflite")
 
@@ -137,7 +137,7 @@ def test_with_last_block_the_trunk_ends_before_it(make_job, tmp_path):
 
     spec = parse_trainer((tmp_path / "model" / "trainer.json").read_bytes())
     assert list(spec.tensors) == ["second/kernel", "second/bias", "head/kernel", "head/bias"]
-    assert set(spec.parts) == {"keras"}  # the gradient of a convolution is not exported
+    assert set(spec.parts) == {"keras", "litert"}
     manifest = TFLiteEngine(tmp_path / "bundle", "int8").manifest
     assert manifest.engines["int8"] == ("trunk_int8.tflite", "head_int8.tflite")
     assert result.metrics["fp32_error"] < 1e-5

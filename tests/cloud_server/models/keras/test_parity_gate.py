@@ -6,6 +6,7 @@ import pytest
 from cloud_server.models.keras.litert_graphs import stage_graphs, trainer_graph
 from cloud_server.models.keras.parity_gate import (
     Start,
+    Step,
     keras_graph,
     litert_graph,
     litert_outputs,
@@ -14,7 +15,7 @@ from cloud_server.models.keras.parity_gate import (
     require_same_training,
     require_usable_int8,
 )
-from fleet_model.bundle import TensorSpec
+from fleet_model.bundle import Task, TensorSpec
 from fleet_model.engine import StagedModel
 from fleet_model.errors import ExportError
 from fleet_model.keras.stages import Part
@@ -231,17 +232,29 @@ def test_a_file_that_needs_tensorflow_is_refused_with_the_operator():
 
 
 def test_a_head_whose_gradient_needs_tensorflow_is_not_exported():
-    head = two_layer_head()
+    import keras
 
-    with pytest.raises(ExportError, match="ReluGrad"):
+    features = keras.Input((WIDTH,))
+    x = keras.layers.Dense(WIDTH, "elu", name="hidden")(features)
+    head = keras.Model(features, keras.layers.Dense(3, name="head")(x))
+
+    with pytest.raises(ExportError, match="EluGrad"):
         trainer_graph(part(head), MODEL, TASK, [v.path for v in head.weights], BATCH)
 
 
-def test_a_head_with_frozen_variables_is_not_exported():
-    head = dense_head()
+def test_what_is_frozen_in_a_head_is_a_constant_of_its_graph(tmp_path):
+    head, file = dense_head(), tmp_path / "trainer.tflite"
+    head.layers[-1].bias.assign([1, -2, 3])
+    file.write_bytes(trainer_graph(part(head), MODEL, TASK, ["head/kernel"], BATCH))
+    weights = {"head/kernel": np.ones((WIDTH, 3), np.float32)}
 
-    with pytest.raises(ExportError, match="head/bias"):
-        trainer_graph(part(head), MODEL, TASK, ["head/kernel"], BATCH)
+    error = require_same_training(
+        litert_graph(file, part(head), TASK, list(weights)),
+        keras_graph(part(head), MODEL, list(weights)),
+        start(weights),
+    )
+
+    assert error < 1e-5
 
 
 def test_a_module_that_forgot_the_keras_variables_is_refused(tmp_path):
@@ -278,3 +291,17 @@ def test_int8_outputs_without_signal_are_refused(broken):
     assert require_usable_int8({"y": fp32}, {"y": fp32 + 0.01}, "int8") < 0.1
     with pytest.raises(ExportError, match="int8: outputs are off by"):
         require_usable_int8({"y": fp32}, {"y": np.full_like(fp32, broken)}, "int8")
+
+
+@pytest.mark.parametrize(("answered", "refused"), [(1.0, False), (1.1, True)])
+def test_answers_that_are_not_read_from_the_maps_as_keras_reads_them_are_refused(answered, refused):
+    maps = {"m": np.ones((2, 3), np.float32)}
+    step = Step(1.0, {}, maps, {"a": answered * maps["m"]})
+    task = Task(inputs={}, targets={}, outputs={}, measures={}, answer="boxes")
+    start = Start(weights={}, features={}, task=task, batch_size=2, answer=lambda m: {"a": m["m"]})
+    graphs = lambda *_: step, lambda *_: Step(1.0, {}, maps)
+    if refused:
+        with pytest.raises(ExportError, match=r"outputs in step 0 are off by 1\.0e-01"):
+            require_same_training(*graphs, start)
+    else:
+        assert require_same_training(*graphs, start) == 0.0

@@ -270,6 +270,32 @@ def test_a_data_set_is_converted_to_any_format_and_back(bags, tmp_path, through)
 
 
 @pytest.mark.parametrize("form", ["folder", "yolo", "coco", "tfds"])
+def test_whether_somebody_has_looked_goes_through_every_format_and_back(
+    tmp_path, picture_bytes, form
+):
+    given = tmp_path / "given"
+    given.mkdir()
+    for index in range(4):
+        (given / f"{index}.jpg").write_bytes(picture_bytes(index))
+    lines = ["file,label,x0,y0,x1,y1", "0.jpg,,,,,", "2.jpg,cup,1,2,9,8", "3.jpg,hall,,,,", ""]
+    (given / "labels.csv").write_text("\n".join(lines))
+    summary = run(given, tmp_path / "there", format=form)
+    assert summary.frames_labelled == 3
+    for out in (tmp_path / "there", tmp_path / "back"):
+        if out.name == "back":
+            run(tmp_path / "there", out)
+        lines = (out / "manifest.csv").read_text().splitlines()[1:]
+        assert [line.rpartition(",24,")[2] for line in lines] == [
+            "[]",
+            "",
+            '"[{""label"": ""cup"", ""x0"": 1.0, ""y0"": 2.0, ""x1"": 9.0, ""y1"": 8.0}]"',
+            "",
+        ]
+        found = labelled_frames(out, LabelSettings(), DamageLog())
+        assert [each.seen for each in found] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("form", ["folder", "yolo", "coco", "tfds"])
 def test_the_same_command_again_verifies_and_writes_nothing(bags, tmp_path, form):
     bag, out = bags.drive(tmp_path / "r1", ["star"] * 4 + [""]), tmp_path / "out"
     assert run(bag, out, format=form, labels=WITH_LABELS).frames_labelled == 4

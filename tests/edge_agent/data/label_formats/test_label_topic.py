@@ -174,6 +174,33 @@ def test_detections_belong_to_the_frame_with_their_stamp_however_late_they_come(
     assert [labelled.boxes for labelled in found] == [boxes, (), boxes, ()]
 
 
+def test_only_detections_say_that_nothing_is_there(version, record, bags):
+    start, place = bags.START_NS, (10.0, 12.0, 4.0, 6.0)
+    stamps = [start + index * 10**9 for index in range(4)]
+    labels = [
+        (1, version.array(stamps[0], [])),
+        (2, version.array(stamps[1], [version.detection(stamps[1], [("bin", 0.5)], place)])),
+        (3, version.array(stamps[2], [version.detection(stamps[2], [], place)])),  # of no class
+    ]
+    found = read(record(version, labels))
+    assert [(each.seen, len(each.boxes)) for each in found] == [
+        (True, 0), (True, 1), (False, 0), (False, 0),
+    ]  # fmt: skip
+
+
+def test_a_single_detection_says_what_is_there_if_it_has_a_class(version, record, bags):
+    start, place = bags.START_NS, (10.0, 12.0, 4.0, 6.0)
+    labels = [
+        (1, version.detection(start, [("bin", 0.5)], place)),
+        (2, version.detection(start, [], place)),
+        (3, version.detection(start + 10**9, [], place)),
+        (4, version.detection(start + 2 * 10**9, [], place)),
+        (5, version.detection(start + 2 * 10**9, [], place)),
+    ]
+    found = read(record(version, labels))
+    assert [each.seen for each in found] == [True, False, False, False]
+
+
 @pytest.fixture(params=range(4))
 def of_foxy(request, bags):
     """Return messages of vision_msgs 2 in one of their forms, and what their boxes are."""
@@ -320,6 +347,7 @@ def test_the_best_class_names_the_frame(record, bags, name):
     )
     found = read(record(version, [(0, message)]))
     assert [labelled.label for labelled in found] == ["bin", "", "", ""]
+    assert not any(labelled.seen for labelled in found)
 
 
 def test_without_a_stamp_bag_time_decides(record, bags):

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.annotations.told import Told
+from edge_agent.data.label_formats.marks import Mark
 from edge_agent.data.label_formats.table import Labels, labels_by_stamp, names_files, told_by_table
 from edge_agent.data.manifest import ManifestRow, write_manifest
 from fleet_model.errors import FrameError
@@ -31,10 +32,10 @@ def test_a_frame_may_have_a_label_or_boxes_or_both(table):
     )
     damage = DamageLog()
     assert list(told_by_table(path, "x/labels.csv", damage)) == [
-        Told(("1.jpg",), "x/labels.csv", 2, "scene"),
-        Told(("2.jpg",), "x/labels.csv", 3, "", (A,)),
-        Told(("2.jpg",), "x/labels.csv", 4, "", (B,)),
-        Told(("3.jpg",), "x/labels.csv", 5, "", (A,)),
+        Told(("1.jpg",), "x/labels.csv", 2, "scene", seen=False),
+        Told(("2.jpg",), "x/labels.csv", 3, "", (A,), seen=True),
+        Told(("2.jpg",), "x/labels.csv", 4, "", (B,), seen=True),
+        Told(("3.jpg",), "x/labels.csv", 5, "", (A,), seen=True),
         Told(("3.jpg",), "x/labels.csv", 6, "scene"),
     ]
     assert not damage
@@ -45,19 +46,34 @@ def test_a_manifest_is_a_table_by_stamp(tmp_path):
     rows = [
         ManifestRow(file="a", topic="/c", stamp_ns=5, source="s", label="scene", boxes=(A, B)),
         ManifestRow(file="b", topic="/c", stamp_ns=6, source="s"),
+        ManifestRow(file="c", topic="/c", stamp_ns=7, source="s", seen=True),
     ]
     write_manifest(tmp_path / "manifest.csv", rows)
     found = list(labels_by_stamp(tmp_path / "manifest.csv", DamageLog()))
-    assert found == [(5, Labels("scene", (A, B), "/c")), (6, Labels("", (), "/c"))]
+    assert found == [
+        (5, Labels(Mark("scene", (A, B), seen=True), "/c")),
+        (6, Labels(Mark("", seen=False), "/c")),
+        (7, Labels(Mark("", seen=True), "/c")),
+    ]
     assert not names_files(tmp_path / "manifest.csv")
+
+
+def test_only_a_table_of_boxes_says_that_nothing_is_there(table):
+    def seen(text):
+        return [
+            (stamp, each.mark.seen) for stamp, each in labels_by_stamp(table(text), DamageLog())
+        ]
+
+    assert seen("stamp_ns,label\n1,\n2,a\n") == [(1, False), (2, False)]
+    corners = "stamp_ns,label,x0,y0,x1,y1\n1,,,,,\n2,a\n3,a,1,2,3,4\n4\n"
+    assert seen(corners) == [(1, True), (2, False), (3, True)]
+    assert seen("stamp_ns,label,boxes\n1,,[]\n2,,\n3,a,[]\n") == [(1, True), (2, False), (3, True)]
 
 
 def test_bad_lines_are_named_and_the_rest_is_read(table):
     path = table("stamp_ns,label,x0,y0,x1,y1\nsoon,a\n7\n7,a,1,2\n7,a,1,2,x,4\n8,b\n")
     damage = DamageLog()
-    assert [each for each in labels_by_stamp(path, damage) if each[1].label] == [
-        (8, Labels("b", ()))
-    ]
+    assert list(labels_by_stamp(path, damage)) == [(8, Labels(Mark("b", seen=False)))]
     (found,) = damage.all()
     assert (found.kind, found.count) == ("bad label line", 4)
     assert found.begins.startswith("labels.csv line 2")

@@ -327,6 +327,27 @@ def test_crowds_are_left_out_unless_everything_is_one(
     assert {loss.kind for loss in damage.all()} <= {"crowd left out"}
 
 
+def test_a_record_of_others_without_a_box_is_a_picture_of_nothing_unless_one_was_lost(
+    tmp_path, make_picture, load_all
+):
+    def record(*boxes, crowd=0):
+        features = Features()
+        features.add_bytes("image", [make_picture(0)])
+        features.add_floats("objects/bbox", [number for box in boxes for number in box])
+        features.add_integers("objects/label", [0] * len(boxes))
+        features.add_integers("objects/is_crowd", [crowd] * len(boxes))
+        return features
+
+    box = (0.25, 0.125, 0.75, 0.5)
+    records = [record(box), record(), record(box, crowd=1), record((0.5, 0.5, 1.0))]
+    files = index({"image": IMAGE, "objects": objects()}, {"objects-label": ["cup"]}, 4)
+    found = load_all("tfds", write(tmp_path / "cups", files, records), DamageLog())
+    assert [each.seen for each in found] == [True, True, False, False]
+    files = index({"image": IMAGE}, {}, 1)
+    (plain,) = load_all("tfds", write(tmp_path / "plain", files, [record()]))
+    assert not plain.seen
+
+
 def test_numbers_that_are_no_boxes_are_said_in_words(tmp_path, make_picture, load_all):
     features = Features()
     features.add_bytes("image", [make_picture(0)])

@@ -29,6 +29,7 @@ def labels_of(path, label_topic=""):
         labelled_frames(path, LabelSettings("", label_topic), damage)
     ):
         assert number_in(labelled.frame.decode()) == number % 20
+        assert not labelled.seen  # a label of the whole frame
         found.setdefault(labelled.frame.topic, []).append(labelled.label)
     return found, {loss.kind: loss.count for loss in damage.all()}
 

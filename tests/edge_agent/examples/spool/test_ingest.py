@@ -10,7 +10,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from rosbags.typesys import get_types_from_msg
 
+from edge_agent.data.label_formats.vision_msgs import default_definitions
 from edge_agent.examples.example_store import ExampleStore
 from edge_agent.examples.spool import ingest
 from edge_agent.examples.spool.ingest import ATTEMPTS, BUSY, Ingest, IngestJob
@@ -112,6 +114,27 @@ def test_a_recording_becomes_examples_of_its_own_bytes(record, take_in, tmp_path
     assert Counter(example.label for example in examples) == {"star": 3, "circle": 2}
     assert {bytes(example.raw.data) for example in examples} == {noise(i) for i in range(5)}
     assert examples[0].key.startswith("run/camera/image/compressed/17600000")
+
+
+def test_frames_that_were_found_empty_are_kept_as_such(bags, take_in, tmp_path):
+    name = "vision_msgs/msg/Detection2DArray"
+    bags.store.register(get_types_from_msg(default_definitions(name)[0], name))
+    messages = []
+    for index in range(4):
+        stamp = bags.START_NS + index * SECOND
+        messages.append((bags.CAMERA, stamp, bags.jpeg(stamp, noise(index))))
+        if index % 2:
+            empty = bags.store.types[name](header=bags.header(stamp), detections=[])
+            messages.append((bags.LABELS, stamp, empty))
+    (tmp_path / "spool").mkdir()
+    bags.write(tmp_path / "spool" / "run", messages)
+    totals = take_in()
+    assert totals["kept"] == 2
+    assert totals["dropped"] == {"without a label": 2}
+    store = ExampleStore((), "", "", ("star",), kept=tmp_path / "store", boxes=True)
+    found = [(example.raw.stamp_ns - bags.START_NS) // SECOND for example in store.examples()]
+    assert sorted(found) == [1, 3]
+    assert store.left_out == {}
 
 
 def test_the_recording_itself_is_not_touched(record, take_in, tmp_path):

@@ -24,16 +24,24 @@ class Trainable:
 @pytest.fixture(scope="session")
 def trainable(made_once):
     """Return what exports a scope, once for all test processes."""
-    return lambda scope: _read(made_once(f"trainer-{scope}", lambda into: _export(into, scope)))
+
+    def exported(scope, name="", **plan):
+        return _read(made_once(f"trainer-{scope}{name}", lambda into: _export(into, scope, plan)))
+
+    return exported
 
 
-def _export(directory, scope):
+def _export(directory, scope, plan):
+    from cloud_server.models.adapters import AdapterPlan
     from cloud_server.models.export import InitJob, run_export
     from fleet_model.workloads.image_classifier import ImageClassifier
 
     workload = ImageClassifier(LABELS, "mobilenet-v2-035", SIZE)
     spec = WorkloadSpec(name="image-classifier", config=dict(workload.config))
-    run_export(InitJob(workload=spec, trainable=scope, batch_size=BATCH, directory=directory))
+    job = InitJob(workload=spec, trainable=scope, batch_size=BATCH, directory=directory)
+    if plan:
+        job = job.model_copy(update={"adapter": AdapterPlan(**plan)})
+    run_export(job)
 
 
 def _read(directory):
@@ -55,6 +63,16 @@ def last_block(trainable):
 @pytest.fixture(scope="session")
 def whole_model(trainable):
     return trainable("all")
+
+
+@pytest.fixture(scope="session")
+def lora_head(trainable):
+    return trainable("head", "-lora", rank=2, alpha=4)
+
+
+@pytest.fixture(scope="session")
+def lora_block(trainable):
+    return trainable("last-block", "-lora", rank=4, alpha=8)
 
 
 class Pictures:

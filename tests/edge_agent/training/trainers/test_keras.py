@@ -38,6 +38,36 @@ def test_keras_and_litert_send_the_same_update(head, pictures, config):
         assert litert.metrics[metric] == pytest.approx(keras.metrics[metric], abs=1e-3)
 
 
+def test_keras_and_litert_send_the_same_update_where_gradients_are_corrected(head, pictures):
+    config, weights = TrainConfig(epochs=2, learning_rate=0.02), head.checkpoint.weights
+    by = {name: np.full(tensor.shape, 0.5, np.float32) for name, tensor in weights.items()}
+    keras, litert = (
+        trainer(head.spec, head.directory).fit(
+            head.checkpoint, pictures(40).examples(), config, correction=by
+        )
+        for trainer in (KerasTrainer, LiteRTTrainer)
+    )
+    assert all(tensor.mean() < -0.01 for tensor in keras.weights.values())
+    for name, tensor in keras.weights.items():
+        assert np.abs(litert.weights[name] - tensor).max() < 1e-4
+
+
+def test_keras_and_litert_send_the_same_update_of_the_last_block(last_block, pictures):
+    """Convolutions, a depthwise one, frozen normalization and ReLU6, from one step to the next."""
+    config = TrainConfig(epochs=2, learning_rate=0.001, clip_norm=1.0)
+    keras, litert = (
+        trainer(last_block.spec, last_block.directory).fit(
+            last_block.checkpoint, pictures(60).examples(), config
+        )
+        for trainer in (KerasTrainer, LiteRTTrainer)
+    )
+    length = l2_norm(keras.weights)
+    assert length > 1e-4
+    apart = {name: tensor - litert.weights[name] for name, tensor in keras.weights.items()}
+    assert l2_norm(apart) < 1e-3 * length
+    assert litert.metrics["loss_after"] == pytest.approx(keras.metrics["loss_after"], abs=1e-3)
+
+
 def test_its_head_gradient_is_that_of_plain_keras(head, pictures):
     """One epoch of one batch against model.fit, which knows nothing of cuts and caches."""
     import keras

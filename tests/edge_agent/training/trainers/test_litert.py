@@ -73,11 +73,11 @@ def test_the_gradient_of_a_padded_batch_is_that_of_its_real_rows(head, pictures)
         assert gradients[name] == pytest.approx(gradient, abs=1e-5)
 
 
-def test_a_scope_whose_gradient_is_not_exported_names_the_other_trainer(last_block):
+def test_a_scope_whose_gradient_is_not_exported_names_the_other_trainer(whole_model):
     with pytest.raises(
-        TrainingError, match=r"'last-block' is not exported .* set trainer to one of keras on"
+        TrainingError, match=r"'all' is not exported .* set trainer to one of keras on"
     ):
-        LiteRTTrainer(last_block.spec, last_block.directory)
+        LiteRTTrainer(whole_model.spec, whole_model.directory)
 
 
 def test_a_graph_of_another_batch_size_is_refused(head):

@@ -95,6 +95,7 @@ class PerceptionNode(ManagedNode):
         values: dict[str, object] = {
             "model version": engine.manifest.version if engine else "none",
             "model runs by": engine.runtime.words if engine else "none",
+            "what answers": engine.runs if engine else "none",
             "enabled": self._enabled,
         }
         if self._images:

@@ -49,7 +49,7 @@ class Publications:
         )
         info.header.stamp = self._node.get_clock().now().to_msg()
         self._model_info.publish(info)
-        name = f"{manifest.workload.name}, {self._precision}, {engine.runtime.words}"
+        name = f"{manifest.workload.name}, {self._precision}, {engine.runtime.words}, {engine.runs}"
         self._node.get_logger().info(f"model version {manifest.version} answers ({name})")
 
     def send(self, result: Result) -> None:
@@ -80,7 +80,8 @@ class Publications:
 
 
 def _drawn(result: Result) -> bytes:
-    from edge_agent.data.drawing import annotated, encoded, with_boxes
+    from edge_agent.data.box_drawing import with_boxes
+    from edge_agent.data.drawing import annotated, encoded
 
     picture = with_boxes(result.frame.decode(), result.found)
     if whole := [one for one in result.found if one.box is None]:

@@ -9,11 +9,11 @@ Colour: TypeAlias = tuple[int, int, int]  # RGB
 _CAP_HEIGHT = 21.5  # pixels of a capital at scale 1, in OpenCV 4 and 5
 
 
-def text_width(text: str, scale: float) -> int:
+def text_width(text: str, scale: float, thickness: int = 1) -> int:
     """Return the width in pixels."""
     import cv2
 
-    return int(cv2.getTextSize(_plain(text), cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0])
+    return int(cv2.getTextSize(_plain(text), cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)[0][0])
 
 
 def write_text(
@@ -29,7 +29,7 @@ def write_text(
     """Write text around y; `align` is where x lies in it: 0 left, 0.5 middle, 1 right."""
     import cv2
 
-    x = round(position[0] - align * text_width(text, scale))
+    x = round(position[0] - align * text_width(text, scale, thickness))
     y = round(position[1] + scale * _CAP_HEIGHT / 2)
     font = cv2.FONT_HERSHEY_SIMPLEX
     cv2.putText(canvas, _plain(text), (x, y), font, scale, colour, thickness, cv2.LINE_AA)

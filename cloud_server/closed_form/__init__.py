@@ -1,0 +1,1 @@
+"""Heads in closed form from the sums of robots. NumPy only: no network, no disk."""

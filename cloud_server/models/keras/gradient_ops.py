@@ -1,0 +1,227 @@
+"""A Keras model in operators whose gradients LiteRT has, too.
+
+LiteRT runs convolutions, but has no operator for the gradient of their kernels, of a clipped ReLU,
+or of batch normalization. Each of these layers can be written with slices, products and sums, whose
+gradients are such again:
+
+    convolution   windows side by side (im2col), then a matrix product
+    depthwise     for each place of the window: the shifted picture times one row of the kernel
+    ReLU, ReLU6   times a mask of zeros and ones, which has no gradient
+    normalization with fixed statistics: times a constant, plus a constant
+
+Other layers are called as they are; a gradient that LiteRT lacks is then refused by the export.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fleet_model.keras.stages import Part
+from fleet_model.types import Tensors, Weights
+
+if TYPE_CHECKING:
+    import keras
+
+_Call = Callable[..., Any]
+
+
+def written(part: Part, trained: Collection[str]) -> Callable[[Weights, Tensors], dict[str, Any]]:
+    """Return what computes the outputs of a model by name, as in inference, in a graph.
+
+    It takes the values of the `trained` variables by path, and inputs by name with a static batch
+    axis. All other variables are constants, as they are now.
+    """
+    import keras
+    import tensorflow as tf
+
+    model = part.model
+    fixed = {v.path: v.numpy() for v in model.variables if v.path not in trained}
+
+    def answer(values: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
+        constants = {path: tf.constant(value) for path, value in fixed.items()}
+        known = {**constants, **values}
+        mapping = [(variable, known[variable.path]) for variable in model.variables]
+        with keras.StatelessScope(state_mapping=mapping):
+            rows = part.ordered(tensors)
+            return part.named(model._run_through_graph(rows, lambda op: _written(op, fixed)))
+
+    return answer
+
+
+def _written(operation: Any, fixed: Weights) -> _Call:
+    """Return what computes a layer; `fixed` has the values of variables that are constants."""
+    import keras
+
+    writers: Mapping[type, Callable[[Any, Weights], _Call | None]] = {
+        keras.layers.Conv2D: _convolution,
+        keras.layers.DepthwiseConv2D: _depthwise,
+        keras.layers.Dense: _dense,
+        keras.layers.ReLU: _relu,
+        keras.layers.BatchNormalization: _normalization,
+    }
+    writer = writers.get(type(operation))
+    return (writer and writer(operation, fixed)) or _inference(operation)
+
+
+def _inference(operation: Any) -> _Call:
+    if getattr(operation, "_call_has_training_arg", False):
+        return lambda *given, **named: operation(*given, **{**named, "training": False})
+    call: _Call = operation
+    return call
+
+
+def _convolution(layer: "keras.layers.Conv2D", _: Weights) -> _Call | None:
+    if not _is_plain(layer) or layer.groups != 1:
+        return None
+    kernel = layer.kernel
+
+    def call(image: Any, **_: Any) -> Any:
+        import tensorflow as tf
+
+        windows = _windows(image, layer)
+        columns = windows[0] if len(windows) == 1 else tf.concat(windows, -1)
+        batch, height, width, fan_in = columns.shape
+        matrix = tf.reshape(columns, (batch * height * width, fan_in))
+        product = tf.matmul(matrix, tf.reshape(_value(kernel), (fan_in, layer.filters)))
+        return _finished(layer, tf.reshape(product, (batch, height, width, layer.filters)))
+
+    return call
+
+
+def _depthwise(layer: "keras.layers.DepthwiseConv2D", _: Weights) -> _Call | None:
+    if not _is_plain(layer) or layer.depth_multiplier != 1:
+        return None
+    kernel = layer.kernel
+
+    def call(image: Any, **_: Any) -> Any:
+        import tensorflow as tf
+
+        channels, total = image.shape[-1], None
+        places = np.ndindex(*layer.kernel_size)
+        for (row, column), window in zip(places, _windows(image, layer), strict=True):
+            part = tf.slice(_value(kernel), (row, column, 0, 0), (1, 1, channels, 1))
+            term = window * tf.reshape(part, (channels,))
+            total = term if total is None else total + term
+        return _finished(layer, total)
+
+    return call
+
+
+def _dense(layer: "keras.layers.Dense", _: Weights) -> _Call | None:
+    activation = _activation(layer.activation)
+    if activation is layer.activation or len(layer.input.shape) != 2:
+        return None  # Keras's own will do
+
+    def call(x: Any, **_: Any) -> Any:
+        import tensorflow as tf
+
+        x = tf.matmul(x, _value(layer.kernel))
+        return activation(x + _value(layer.bias) if layer.use_bias else x)
+
+    return call
+
+
+def _relu(layer: "keras.layers.ReLU", _: Weights) -> _Call | None:
+    if layer.negative_slope or layer.threshold:
+        return None
+    return _clipped(layer.max_value)
+
+
+def _activation(function: Any) -> _Call:
+    """Return an activation of a layer in operators with gradients."""
+    import keras
+
+    if function is keras.activations.relu:
+        return _clipped(None)
+    if function is keras.activations.relu6:
+        return _clipped(6.0)
+    call: _Call = function
+    return call
+
+
+def _clipped(most: float | None) -> _Call:
+    """Return a ReLU, or one that ends at `most`."""
+
+    def call(x: Any, **_: Any) -> Any:
+        import tensorflow as tf
+
+        if most is None:
+            return x * tf.stop_gradient(tf.cast(x > 0, x.dtype))
+        inside = tf.stop_gradient(tf.cast(tf.logical_and(x > 0, x < most), x.dtype))
+        above = tf.stop_gradient(tf.cast(x >= most, x.dtype))
+        return x * inside + most * above
+
+    return call
+
+
+def _normalization(layer: "keras.layers.BatchNormalization", fixed: Weights) -> _Call | None:
+    if any(variable.path not in fixed for variable in layer.variables):
+        return None
+    if layer.axis not in (-1, len(layer.input.shape) - 1):
+        return None
+    scale = 1 / np.sqrt(fixed[layer.moving_variance.path] + layer.epsilon)
+    if layer.scale:
+        scale = scale * fixed[layer.gamma.path]
+    offset = -fixed[layer.moving_mean.path] * scale
+    if layer.center:
+        offset = offset + fixed[layer.beta.path]
+    factor, term = np.asarray(scale, np.float32), np.asarray(offset, np.float32)
+    return lambda x, **_: x * factor + term
+
+
+def _is_plain(layer: Any) -> bool:
+    """Tell whether a convolution's window has no holes, and how its picture lies."""
+    solid = set(layer.dilation_rate) == {1}
+    return solid and layer.padding in ("same", "valid") and layer.data_format == "channels_last"
+
+
+def _windows(image: Any, layer: Any) -> list[Any]:
+    """Return the picture as each place of the window sees it, row by row."""
+    import tensorflow as tf
+
+    batch, *sides, channels = image.shape
+    around, counts = [], []
+    for side, size, step in zip(sides, layer.kernel_size, layer.strides, strict=True):
+        same = layer.padding == "same"
+        count = -(-side // step) if same else (side - size) // step + 1
+        missing = max(0, (count - 1) * step + size - side) if same else 0
+        before = missing // 2
+        # Behind, so many that `step` rows begin wherever the window does.
+        around.append((before, max(0, size - 1 + count * step - side - before)))
+        counts.append(count)
+    if any(sum(both) for both in around):
+        image = tf.pad(image, [(0, 0), *around, (0, 0)])
+    taken = [count * step for count, step in zip(counts, layer.strides, strict=True)]
+    found = []
+    for row, column in np.ndindex(*layer.kernel_size):
+        seen = tf.slice(image, (0, row, column, 0), (batch, *taken, channels))
+        found.append(_every(seen, counts, layer.strides))
+    return found
+
+
+def _every(image: Any, counts: Sequence[int], steps: Sequence[int]) -> Any:
+    """Return the first of every `steps` rows and columns; a strided slice has no gradient."""
+    import tensorflow as tf
+
+    (batch, _, width, channels), (rows, columns) = image.shape, counts
+    if steps[0] > 1:
+        image = tf.reshape(image, (batch, rows, steps[0] * width * channels))
+        image = tf.slice(image, (0, 0, 0), (batch, rows, width * channels))
+    if steps[1] > 1:
+        image = tf.reshape(image, (batch * rows, columns, steps[1] * channels))
+        image = tf.slice(image, (0, 0, 0), (batch * rows, columns, channels))
+    return tf.reshape(image, (batch, rows, columns, channels))
+
+
+def _finished(layer: Any, x: Any) -> Any:
+    if layer.use_bias:
+        x = x + _value(layer.bias)
+    return _activation(layer.activation)(x)
+
+
+def _value(variable: Any) -> Any:
+    """Return a variable's value in the scope that is open, a tensor of the graph."""
+    from keras import ops
+
+    return ops.convert_to_tensor(variable)

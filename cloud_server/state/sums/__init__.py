@@ -1,0 +1,1 @@
+"""What robots have told of their features."""

@@ -1,0 +1,1 @@
+"""Few numbers that are trained in the place of a large tensor."""

@@ -1,0 +1,1 @@
+"""Updates in fewer bytes: half precision, eight bits a number, or the largest few."""

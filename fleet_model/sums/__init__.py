@@ -1,0 +1,1 @@
+"""What a robot tells of its features for heads in closed form: counts, means, a scatter."""

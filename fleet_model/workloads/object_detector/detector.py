@@ -1,0 +1,208 @@
+"""Encode a camera frame, know the boxes in it, read the boxes that a model answers."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fleet_model.bundle import Task, TensorSpec
+from fleet_model.errors import FrameError, SettingsError
+from fleet_model.types import (
+    Encoded,
+    Example,
+    Frame,
+    Metrics,
+    Prediction,
+    Target,
+    Tensor,
+    Tensors,
+    TrainConfig,
+)
+from fleet_model.workload import Details, Sample
+from fleet_model.workloads.class_names import checked_names
+from fleet_model.workloads.image_classifier.calibration import calibration_frames
+from fleet_model.workloads.object_detector.average_precision import (
+    Found,
+    Truth,
+    evaluate,
+    picture_scores,
+)
+from fleet_model.workloads.object_detector.details import details_of
+from fleet_model.workloads.object_detector.letterbox import Letterbox
+
+MIN_SIZE, MAX_SIZE, STEP = 128, 640, 32  # pixels of the square; the trunk halves it five times
+MOST_BOXES = 100  # of a frame
+ANSWERS = 100  # boxes that a model answers, as COCO counts them
+LEAST_SIDE = 2.0  # pixels of the square; a smaller box is nothing that a map can show
+# The class of a row without a box. Below it: one of class `-2 - number` that is too small to teach,
+# and that a model may find or not.
+NOTHING = -1
+
+
+class ObjectDetector:
+    """Boxes around things of a few classes, in pixels of the frame."""
+
+    classes_setting = "labels"
+    raw_kind = "frame"
+    input_ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"image": (0.0, 255.0)}
+    features_dtype = "float16"  # of cached features: maps are large
+    sure_score = 0.3  # less sure boxes are for measures that rank them, not for people
+
+    def __init__(self, labels: Sequence[str], image_size: int = 320) -> None:
+        """Choose what is looked for, and how closely.
+
+        Args:
+            labels: at least one class name; their order is that of the model's maps.
+            image_size: side of the square input in pixels, a multiple of 32.
+
+        Raises:
+            SettingsError: one of them is wrong.
+        """
+        right = isinstance(image_size, int) and MIN_SIZE <= image_size <= MAX_SIZE
+        if not right or image_size % STEP:
+            raise SettingsError(
+                f"image_size is {image_size!r}, expected a multiple of {STEP} from {MIN_SIZE} to "
+                f"{MAX_SIZE} pixels"
+            )
+        self.labels = checked_names(labels, 1)
+        self.image_size = image_size
+
+    @property
+    def task(self) -> Task:
+        """An RGB square 0..255 goes in, boxes in its pixels come out, best first."""
+        size = self.image_size
+        return Task(
+            inputs={"image": TensorSpec(shape=(size, size, 3))},
+            targets={
+                "box": TensorSpec(shape=(MOST_BOXES, 4)),  # x0, y0, x1, y1
+                "class": TensorSpec(shape=(MOST_BOXES,), dtype="int32"),  # NOTHING and below: none
+            },
+            outputs={
+                "boxes": TensorSpec(shape=(ANSWERS, 4)),
+                "scores": TensorSpec(shape=(ANSWERS,)),  # 0: no box
+                "classes": TensorSpec(shape=(ANSWERS,), dtype="int32"),  # index in labels
+            },
+            measures={"map50": "higher", "map50_95": "higher"},
+            answer="boxes",
+            classes=self.labels,
+        )
+
+    @property
+    def training(self) -> TrainConfig:
+        """Return how the head trains well."""
+        return TrainConfig(epochs=4, batch_size=8, learning_rate=0.01, clip_norm=10.0)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Return the keyword arguments that rebuild this workload."""
+        return {"labels": list(self.labels), "image_size": self.image_size}
+
+    def encode(self, raw: Frame) -> Encoded:
+        """Decode a frame and fit it into the square: (S, S, 3) float32 0..255, gray bars."""
+        # A large JPEG is decoded at half or a quarter, so its own size must be known beforehand.
+        picture = raw.reduced(self.image_size) if raw.reduced and raw.width else raw.decode()
+        width, height = (raw.width, raw.height) if raw.width else picture.shape[1::-1]
+        letterbox = Letterbox.of(width, height, self.image_size)
+        image = letterbox.picture(picture, self.image_size).astype(np.float32)
+        return Encoded(inputs={"image": image}, context=letterbox)
+
+    def target(self, example: Example) -> Target:
+        """Return the boxes of an example as they lie in the square; none teach what is nothing.
+
+        Raises:
+            FrameError: nobody has looked at it, a label is unknown, a box is none, or there are
+                more than MOST_BOXES: those left out would teach that nothing is there.
+        """
+        if not example.seen:
+            raise FrameError("nobody has said what is in it")
+        if len(example.boxes) > MOST_BOXES:
+            raise FrameError(f"{len(example.boxes)} boxes; a frame has at most {MOST_BOXES}")
+        frame: Frame = example.raw
+        width, height = _size_of(frame)
+        letterbox = Letterbox.of(width, height, self.image_size)
+        for box in example.boxes:
+            if box.label not in self.labels:
+                raise FrameError(
+                    f"unknown label {box.label!r}; this workload knows {', '.join(self.labels)}"
+                )
+        corners = np.array([(b.x0, b.y0, b.x1, b.y1) for b in example.boxes]).reshape(-1, 4)
+        if not (corners[:, 2:] > corners[:, :2]).all():  # NaN is refused too
+            raise FrameError("a box whose right or lower side comes before the other, or no number")
+        corners = letterbox.inside(np.clip(corners, 0, [width, height] * 2))
+        sides = corners[:, 2:] - corners[:, :2]
+        order = np.argsort(-sides.prod(axis=1), kind="stable")  # the largest first
+        kept = [i for i in order if sides[i].min() > 0]  # the others lie outside of the frame
+        numbers = [self.labels.index(example.boxes[i].label) for i in kept]
+        boxes = np.zeros((MOST_BOXES, 4), np.float32)
+        classes = np.full(MOST_BOXES, NOTHING, np.int32)
+        boxes[: len(kept)] = corners[kept]
+        classes[: len(kept)] = np.where(
+            sides[kept].min(axis=1, initial=LEAST_SIDE) >= LEAST_SIDE,
+            numbers,
+            -2 - np.array(numbers),
+        )
+        return Target(tensors={"box": boxes, "class": classes})
+
+    def samples(self, folder: Path | None) -> Iterator[Sample]:
+        """Yield pictures of a folder, or the shipped ones, in several lights and cuts."""
+        for frame in calibration_frames(folder):
+            yield Sample(self.encode(frame))
+
+    def decode(self, outputs: Tensors, context: Letterbox) -> Sequence[Prediction]:
+        """Return the boxes in pixels of the frame, best first; those of no area are left out."""
+        boxes = context.outside(np.asarray(outputs["boxes"], np.float64))
+        solid = np.all(boxes[:, 2:] > boxes[:, :2], axis=1, keepdims=True)[:, 0]
+        scores, classes = outputs["scores"], outputs["classes"]
+        return [
+            Prediction(
+                label=self.labels[int(classes[i])],
+                score=float(scores[i]),
+                box=(
+                    float(boxes[i, 0]),
+                    float(boxes[i, 1]),
+                    float(boxes[i, 2]),
+                    float(boxes[i, 3]),
+                ),
+            )
+            for i in np.argsort(-scores, kind="stable")
+            if scores[i] > 0 and solid[i]
+        ]
+
+    def measure(self, outputs: Tensors, targets: Tensors) -> Metrics:
+        """Return mean average precision at an overlap of .5, and over .5 to .95 (COCO), 0 to 1.
+
+        Where the rows have no box of any class there is nothing to find, and nothing is returned.
+        """
+        scores = evaluate(*_pictures(outputs, targets), len(self.labels))
+        measures = {"map50": scores.map50, "map50_95": scores.map}
+        return {name: value for name, value in measures.items() if not math.isnan(value)}
+
+    def measure_each(self, outputs: Tensors, targets: Tensors) -> Tensor:
+        """Return how good the boxes of each picture are, (pictures,) 0 to 1."""
+        return picture_scores(*_pictures(outputs, targets), len(self.labels))
+
+    def details(self, outputs: Tensors, targets: Tensors) -> Details:
+        """Return the average precision of each class, and precision against recall."""
+        return details_of(evaluate(*_pictures(outputs, targets), len(self.labels)), self.labels)
+
+
+def _pictures(outputs: Tensors, targets: Tensors) -> tuple[list[Found], list[Truth]]:
+    """Return what was found in each picture, and what is there."""
+    answers = zip(outputs["boxes"], outputs["scores"], outputs["classes"], strict=True)
+    found = [Found(b[s > 0], s[s > 0], c[s > 0]) for b, s, c in answers]
+    truth = []
+    for boxes, classes in zip(targets["box"], targets["class"], strict=True):
+        there = classes != NOTHING
+        kinds, small = classes[there], classes[there] < NOTHING
+        truth.append(Truth(boxes[there], np.where(small, -2 - kinds, kinds), ignored=small))
+    return found, truth
+
+
+def _size_of(frame: Frame) -> tuple[int, int]:
+    """Return (width, height) in pixels: by the header where it tells them."""
+    if frame.width and frame.height:
+        return frame.width, frame.height
+    height, width = frame.decode().shape[:2]
+    return width, height

@@ -1,0 +1,288 @@
+"""The detector in Keras: EfficientNet-Lite0, a small pyramid, a dense head without anchors.
+
+    image --lite0--> blocks of stride 8, 16, 32 --1x1--> added up from the coarse to the fine
+      --separable 3x3--> heat   (batch, S/8, S/8, classes)  logits: the middle of a thing is here
+      --separable 3x3--> sides  (batch, S/8, S/8, 4)        log of the way to its four sides
+
+Things are points, as in CenterNet (Zhou et al. 2019, arXiv:1904.07850); all cells around the middle
+learn the sides, as in TTFNet (Liu et al. 2020, arXiv:1909.00700), which needs a tenth of the steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from fleet_model.bundle import TensorSpec
+from fleet_model.errors import SettingsError
+from fleet_model.types import Target
+from fleet_model.workloads.image_classifier.networks import (
+    lite0_blocks,
+    load_lite0_blocks,
+    seeded_kernel,
+)
+from fleet_model.workloads.object_detector.detector import (
+    ANSWERS,
+    MOST_BOXES,
+    NOTHING,
+    ObjectDetector,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+STRIDE = 8  # pixels of the square that a cell of the maps covers
+TAPS = (4, 10, 15)  # blocks of Lite0 with strides of 8, 16, 32
+WIDTH = 64  # channels of the pyramid
+FIRST_SCORE = 0.01  # that an untrained head gives everywhere: empty cells cost little at the start
+FIRST_SIDE = 2.5  # cells from the middle to each side: 40 pixels wide and high
+MEASURED = 32  # pictures that set the scale of the trunk's channels
+SPREAD = 0.54 / 6  # of a thing's width and height: the deviation of its middle (arXiv:1909.00700)
+OVERLAP = 0.5  # IoU from which the worse one of two boxes of a class is left out
+
+
+class ObjectDetectorModel:
+    """`KerasModel` of the object detector."""
+
+    litert_scopes = frozenset({"head"})
+    class_axes: ClassVar[Mapping[str, int]] = {"heat/kernel": 3, "heat/bias": 0}
+
+    def __init__(self, workload: ObjectDetector) -> None:
+        self._workload = workload
+        self._grid = workload.image_size // STRIDE
+
+    @property
+    def maps(self) -> Mapping[str, TensorSpec]:
+        """Return what the model itself gives: boxes are read from it by `answer`."""
+        side, labels = self._grid, len(self._workload.labels)
+        return {
+            "heat": TensorSpec(shape=(side, side, labels)),
+            "sides": TensorSpec(shape=(side, side, 4)),
+        }
+
+    def build(self, *, initial_weights: bool = True) -> "keras.Model":
+        """Return the model: image (batch, S, S, 3) RGB 0..255 -> `maps`.
+
+        Raises:
+            SettingsError: the package with the trunk's initial weights is not installed.
+        """
+        import keras
+        from keras import layers
+
+        size, labels = self._workload.image_size, len(self._workload.labels)
+        image = keras.Input((size, size, 3), name="image")
+        blocks = lite0_blocks(image)
+        x = None
+        for tap in reversed(TAPS):
+            side = layers.Conv2D(WIDTH, 1, name=f"lateral_{tap}")(
+                layers.BatchNormalization(name=f"norm_{tap}")(blocks[tap])
+            )
+            x = side if x is None else layers.Add(name=f"sum_{tap}")([side, _doubled(x)])
+        x = layers.ReLU(6.0, name="pyramid")(x)
+        heat = layers.Conv2D(labels, 1, name="heat")(_tower(x, "heat"))
+        sides = layers.Conv2D(4, 1, name="sides")(_tower(x, "sides"))
+        model = keras.Model(image, {"heat": heat, "sides": sides}, name="object_detector")
+        if initial_weights:
+            load_lite0_blocks(model)
+            self._measure(keras.Model(image, [blocks[tap] for tap in TAPS]), model)
+            _start(model)
+        return model
+
+    def _measure(self, trunk: "keras.Model", model: "keras.Model") -> None:
+        """Let each channel of the trunk have mean 0 and deviation 1 on the shipped pictures.
+
+        Their deviations differ a hundredfold, and plain SGD would learn from the largest alone.
+        """
+        samples = islice(self._workload.samples(None), MEASURED)
+        pictures = np.stack([sample.encoded.inputs["image"] for sample in samples])
+        for tap, blocks in zip(TAPS, trunk.predict(pictures, batch_size=8, verbose=0), strict=True):
+            norm = model.get_layer(f"norm_{tap}")
+            norm.moving_mean.assign(blocks.mean(axis=(0, 1, 2)))
+            norm.moving_variance.assign(blocks.var(axis=(0, 1, 2)))
+
+    def trainable(self, model: "keras.Model", scope: str) -> Sequence[str]:
+        """Return the variable paths that `scope` trains, without any of BatchNormalization."""
+        import keras
+
+        first = {"head": _HEAD, "last-block": (*_LAST_BLOCK, *_HEAD)}
+        if scope not in first:
+            raise SettingsError(f"unknown trainable {scope!r}; choose {', '.join(first)}")
+        return [
+            variable.path
+            for layer in model.layers
+            if layer.name in first[scope] and not isinstance(layer, keras.layers.BatchNormalization)
+            for variable in layer.trainable_variables
+        ]
+
+    def drawn_targets(self, rng: np.random.Generator) -> Sequence[Target]:
+        """Return a few frames' boxes for the check of exports: from none to many, of all sizes."""
+        size, labels = self._workload.image_size, len(self._workload.labels)
+        drawn = []
+        for count in (0, 1, 3, MOST_BOXES):
+            boxes = np.zeros((MOST_BOXES, 4), np.float32)
+            corners = rng.uniform(0, size, (count, 2, 2))
+            boxes[:count] = np.concatenate([corners.min(axis=1), corners.max(axis=1) + 2], axis=1)
+            classes = np.full(MOST_BOXES, NOTHING, np.int32)
+            classes[:count] = rng.integers(0, labels, count)
+            drawn.append(Target(tensors={"box": boxes, "class": classes}))
+        return drawn
+
+    def loss(self, targets: Any, outputs: Any, sample_weight: Any) -> Any:
+        """Return the focal loss of heat for each thing, plus the mean loss of their sides.
+
+        Heat: arXiv:1904.07850, equation 1, with alpha 2 and beta 4. Sides: the difference of
+        logarithms, rounded at its bend, weighted by how near the middle a cell is.
+        """
+        from keras import ops
+
+        logits, sides = outputs["heat"], outputs["sides"]
+        truth = _truth(targets, self._grid, len(self._workload.labels))
+        weight = ops.reshape(sample_weight, (-1, 1, 1))
+        # log p and log(1 - p) by softplus, whose gradient LiteRT has.
+        hit, miss = -ops.softplus(-logits), -ops.softplus(logits)
+        p = ops.sigmoid(logits)
+        middle = ops.cast(truth.heat >= 1.0, "float32")
+        near = ops.square(ops.square(1.0 - truth.heat))
+        rows = middle * ops.square(1.0 - p) * hit + (1.0 - middle) * near * ops.square(p) * miss
+        things = ops.sum(ops.reshape(sample_weight, (-1, 1)) * truth.real)
+        heat_loss = -ops.sum(weight[..., None] * rows)
+        gap = sides - truth.sides
+        away = ops.sum(ops.sqrt(ops.square(gap) + 1e-2) - 0.1, axis=-1)
+        owned = weight * truth.share
+        sides_loss = ops.sum(owned * away) / ops.maximum(ops.sum(owned), 1e-6)
+        return heat_loss / ops.maximum(things, 1.0) + sides_loss
+
+    def answer(self, maps: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the boxes that maps show: `Task.outputs`, with a batch axis.
+
+        Peaks of the heat among their eight neighbors; of two of one class that overlap by OVERLAP
+        the worse one gets the score 0 (Fast NMS, arXiv:1904.02689, section 3.3).
+        """
+        from keras import ops
+
+        labels = len(self._workload.labels)
+        logits = maps["heat"]
+        top = ops.max_pool(logits, 3, 1, "same")
+        # Ranked by logits: sigmoids of one that is near 1 are equal, and engines round them apart.
+        peaks = logits - 1e9 * ops.cast(logits < top, "float32")
+        cells = self._grid * self._grid
+        ranked, index = ops.top_k(ops.reshape(peaks, (-1, cells * labels)), ANSWERS)
+        cell, classes = index // labels, index % labels
+        sides = ops.reshape(maps["sides"], (-1, cells, 4))
+        ways = ops.exp(ops.take_along_axis(sides, cell[..., None], axis=1)) * STRIDE
+        x = (ops.cast(cell % self._grid, "float32") + 0.5) * STRIDE
+        y = (ops.cast(cell // self._grid, "float32") + 0.5) * STRIDE
+        corners = [x - ways[..., 0], y - ways[..., 1], x + ways[..., 2], y + ways[..., 3]]
+        boxes = ops.clip(ops.stack(corners, axis=-1), 0.0, float(self._workload.image_size))
+        return {
+            "boxes": boxes,
+            "scores": ops.sigmoid(ranked) * _kept(boxes, classes),
+            "classes": classes,
+        }
+
+
+_HEAD = (
+    *(f"lateral_{tap}" for tap in TAPS),
+    *(f"{branch}_{part}" for branch in ("heat", "sides") for part in ("dw", "pw")),
+    "heat",
+    "sides",
+)
+_LAST_BLOCK = ("b15_expand", "b15_dw", "b15_project")
+
+
+def _start(model: "keras.Model") -> None:
+    """Set what is trained: the same numbers at every call."""
+    first = {"heat": np.log(FIRST_SCORE / (1 - FIRST_SCORE)), "sides": np.log(FIRST_SIDE)}
+    for name in _HEAD:
+        layer = model.get_layer(name)
+        kernel, bias = (tuple(variable.shape) for variable in layer.trainable_variables)
+        scale = 0.1 if name in first else 1.0  # an answer is nearly the same everywhere
+        path = layer.trainable_variables[0].path
+        layer.set_weights(
+            [scale * seeded_kernel(path, kernel), np.full(bias, first.get(name, 0.0), np.float32)]
+        )
+
+
+def _doubled(x: Any) -> Any:
+    """Return maps of twice the height and width; these operators have gradients in LiteRT."""
+    from keras import layers
+
+    _, height, width, channels = x.shape
+    x = layers.Concatenate()([x, x])
+    x = layers.Reshape((height, 2 * width * channels))(x)
+    x = layers.Concatenate()([x, x])
+    return layers.Reshape((2 * height, 2 * width, channels))(x)
+
+
+def _tower(x: Any, name: str) -> Any:
+    from keras import layers
+
+    x = layers.DepthwiseConv2D(3, 1, "same", name=f"{name}_dw")(x)
+    x = layers.Conv2D(WIDTH, 1, name=f"{name}_pw")(x)
+    return layers.ReLU(6.0, name=f"{name}_relu")(x)
+
+
+class _Truth:
+    """What the maps should be, for each cell."""
+
+    heat: Any  # (batch, G, G, classes) 1 in the middle of a thing, less around it
+    share: Any  # (batch, G, G) how much the cell's sides count
+    sides: Any  # (batch, G, G, 4) log of cells from the cell's middle to each side
+    real: Any  # (batch, things) 1 where a row is a thing
+
+
+def _truth(targets: Mapping[str, Any], grid: int, labels: int) -> _Truth:
+    """Draw boxes into maps."""
+    from keras import ops
+
+    truth = _Truth()
+    boxes, classes = targets["box"] / STRIDE, targets["class"]  # (batch, things, 4), cells
+    truth.real = ops.cast(classes >= 0, "float32")
+    cells = ops.arange(grid, dtype="float32")  # the middle of cell i is i + .5
+    low, high = boxes[..., :2], boxes[..., 2:]
+    middle = ops.floor((low + high) / 2)  # (batch, things, 2) the cell of the middle
+    middle = ops.clip(middle, 0.0, grid - 1.0)
+    deviation = ops.maximum((high - low) * SPREAD, 0.25)
+
+    def along(axis: int) -> Any:
+        away = cells - middle[..., axis : axis + 1]  # (batch, things, G)
+        spread = deviation[..., axis : axis + 1]
+        return ops.exp(-ops.square(away) / (2.0 * ops.square(spread)))
+
+    bump = along(1)[..., :, None] * along(0)[..., None, :]  # (batch, things, G, G)
+    bump = bump * truth.real[..., None, None]
+    bump = bump * ops.cast(bump > 0.01, "float32")
+    truth.heat = ops.stack(
+        [
+            ops.max(bump * ops.cast(classes == label, "float32")[..., None, None], axis=1)
+            for label in range(labels)
+        ],
+        axis=-1,
+    )
+    # Of two things that claim a cell the closer one has it; of equals it learns the mean.
+    truth.share = ops.max(bump, axis=1)  # (batch, G, G)
+    owner = ops.cast(bump >= truth.share[:, None], "float32")
+    owner = owner / ops.sum(owner, axis=1, keepdims=True)
+    owner = ops.transpose(ops.reshape(owner, (-1, boxes.shape[1], grid * grid)), (0, 2, 1))
+    owned = ops.reshape(ops.matmul(owner, boxes), (-1, grid, grid, 4))
+    x, y = (cells + 0.5)[None, None, :], (cells + 0.5)[None, :, None]
+    ways = [x - owned[..., 0], y - owned[..., 1], owned[..., 2] - x, owned[..., 3] - y]
+    truth.sides = ops.log(ops.maximum(ops.stack(ways, axis=-1), 0.1))
+    return truth
+
+
+def _kept(boxes: Any, classes: Any) -> Any:
+    """Return 1 for boxes that no better one of their class overlaps, else 0: (batch, boxes)."""
+    from keras import ops
+
+    low = ops.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
+    high = ops.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+    both = ops.prod(ops.maximum(high - low, 0.0), axis=-1)  # (batch, boxes, boxes)
+    area = ops.prod(boxes[..., 2:] - boxes[..., :2], axis=-1)
+    # No sum: Keras 3.15 takes one with (1, 1, n) for a bias, which the converter then cannot write.
+    either = area[:, :, None] - (both - area[:, None, :])
+    same = ops.cast(classes[:, :, None] == classes[:, None, :], "float32")
+    earlier = ops.convert_to_tensor(np.triu(np.ones((ANSWERS, ANSWERS), np.float32), 1))
+    overlaps = same * earlier * both / ops.maximum(either, 1e-6)
+    return ops.cast(ops.max(overlaps, axis=1) < OVERLAP, "float32")

@@ -1,0 +1,242 @@
+"""What data mean to the detector, by value."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fleet_model.errors import FrameError, SettingsError
+from fleet_model.types import Box, Example, Frame, Prediction
+from fleet_model.workload import build_workload, rebuild
+from fleet_model.workloads.object_detector import ObjectDetector
+from fleet_model.workloads.object_detector.detector import ANSWERS, MOST_BOXES, NOTHING
+from fleet_model.workloads.object_detector.letterbox import GRAY, Letterbox
+
+pytestmark = pytest.mark.base
+
+
+def frame(width=640, height=480, color=200, **given):
+    picture = np.full((height, width, 3), color, np.uint8)
+    about = {"source": "bag", "topic": "/camera", "stamp_ns": 1, "data": b"", "format": "rgb8"}
+    return Frame(**about, decode=lambda: picture, **given)
+
+
+def example(*boxes, raw=None):
+    named = tuple(Box(label=label, x0=a, y0=b, x1=c, y1=d) for label, a, b, c, d in boxes)
+    return Example(raw=raw or frame(width=640, height=480), key="k", boxes=named)
+
+
+@pytest.fixture
+def detector():
+    return ObjectDetector(["duck", "ball"], 320)
+
+
+# ------------------------------------------------------------------------------------- letterbox
+
+
+def test_a_wide_frame_lies_in_the_middle_between_gray_bars(detector):
+    encoded = detector.encode(frame())
+    image = encoded.inputs["image"]
+    assert image.shape == (320, 320, 3)
+    assert image.dtype == np.float32
+    assert (image[:40] == GRAY).all()
+    assert (image[-40:] == GRAY).all()
+    assert (image[40:280] == 200).all()
+    assert encoded.context == Letterbox(0.5, 0, 40, 640, 480)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((480, 640), Letterbox(0.5, 40, 0, 480, 640)),
+        ((320, 320), Letterbox(1.0, 0, 0, 320, 320)),
+        ((160, 80), Letterbox(2.0, 0, 80, 160, 80)),
+        ((6400, 1), Letterbox(0.05, 0, 159, 6400, 1)),  # at least one row is left of it
+    ],
+)
+def test_a_frame_of_any_shape_fits(size, expected):
+    letterbox = Letterbox.of(*size, 320)
+    assert letterbox == expected
+    picture = np.full((size[1], size[0], 3), 7, np.uint8)
+    assert (letterbox.picture(picture, 320) == 7).any()
+
+
+def test_boxes_go_in_and_come_out_and_are_cut_off_at_the_edge():
+    letterbox = Letterbox.of(640, 480, 320)
+    inside = letterbox.inside(np.array([[100.0, 200.0, 300.0, 480.0]]))
+    assert inside.tolist() == [[50.0, 140.0, 150.0, 280.0]]
+    assert letterbox.outside(inside).tolist() == [[100.0, 200.0, 300.0, 480.0]]
+    assert letterbox.outside(np.array([[-5.0, 0.0, 400.0, 300.0]])).tolist() == [
+        [0.0, 0.0, 640.0, 480.0]
+    ]
+
+
+def test_a_reduced_picture_gives_boxes_of_the_whole_one(detector):
+    small = np.full((240, 320, 3), 90, np.uint8)
+    raw = frame(width=640, height=480)
+    half = Frame(
+        source="bag",
+        topic="/camera",
+        stamp_ns=1,
+        data=b"",
+        format="jpeg",
+        decode=raw.decode,
+        reduced=lambda side: small,
+        width=640,
+        height=480,
+    )
+    encoded = detector.encode(half)
+    assert (encoded.inputs["image"][40:280] == 90).all()
+    assert encoded.context == Letterbox(0.5, 0, 40, 640, 480)
+
+
+def test_a_frame_of_unknown_size_is_decoded_whole(detector):
+    raw = frame(width=640, height=480)
+    small = np.full((120, 160, 3), 90, np.uint8)
+    unknown = Frame(
+        source="bag",
+        topic="/camera",
+        stamp_ns=1,
+        data=b"",
+        format="jpeg",
+        decode=raw.decode,
+        reduced=lambda side: small,
+    )
+    assert detector.encode(unknown).context == Letterbox(0.5, 0, 40, 640, 480)
+
+
+# ---------------------------------------------------------------------------------------- truth
+
+
+def test_the_truth_is_boxes_of_the_square_the_largest_first(detector):
+    target = detector.target(example(("ball", 10, 20, 50, 60), ("duck", 100, 200, 300, 480)))
+    assert target.weight == 1.0
+    boxes, classes = target.tensors["box"], target.tensors["class"]
+    assert boxes.shape == (MOST_BOXES, 4)
+    assert boxes[:2].tolist() == [[50, 140, 150, 280], [5, 50, 25, 70]]
+    assert classes[:3].tolist() == [0, 1, NOTHING]
+    assert not boxes[2:].any()
+
+
+def test_a_frame_with_nothing_in_it_is_an_example_too(detector):
+    assert (detector.target(example()).tensors["class"] == NOTHING).all()
+
+
+def test_what_cannot_be_seen_in_the_square_teaches_nothing_and_may_be_found(detector):
+    target = detector.target(example(("ball", 0, 0, 3, 400), ("duck", 600, 0, 900, 400)))
+    boxes, classes = target.tensors["box"], target.tensors["class"]
+    assert boxes[:2].tolist() == [[300, 40, 320, 240], [0, 40, 1.5, 240]]  # cut off at the edge
+    assert classes[:3].tolist() == [0, -3, NOTHING]  # the ball is 1.5 pixels wide
+    rows = {name: tensor[None] for name, tensor in target.tensors.items()}
+    found = outputs((0, 0.5, 300, 40, 320, 240), (1, 0.9, 0, 40, 1.5, 240))
+    right = {name: tensor[None] for name, tensor in found.items()}
+    assert detector.measure(right, rows)["map50"] == 1.0
+    assert detector.measure_each(right, rows).tolist() == [1.0]
+    without = {n: t[None] for n, t in outputs((0, 0.5, 300, 40, 320, 240)).items()}
+    assert detector.measure(without, rows)["map50"] == 1.0
+    assert detector.measure_each(without, rows).tolist() == [1.0]
+
+
+def test_a_frame_with_more_boxes_than_a_row_has_is_refused_not_cut(detector):
+    many = [("duck", 0, 0, 10 + i, 10 + i) for i in range(MOST_BOXES)]
+    assert (detector.target(example(*many)).tensors["class"] == 0).all()
+    with pytest.raises(FrameError, match="101 boxes; a frame has at most 100"):
+        detector.target(example(("ball", 0, 0, 5, 5), *many))
+
+
+@pytest.mark.parametrize("box", [(9, 0, 5, 5), (0, 9, 5, 5), (0, 0, float("nan"), 5)])
+def test_a_box_that_is_none_is_refused(detector, box):
+    with pytest.raises(FrameError, match="a box whose right or lower side"):
+        detector.target(example(("duck", *box)))
+
+
+def test_an_unknown_label_is_told_with_those_that_are_known(detector):
+    with pytest.raises(FrameError, match=r"unknown label 'dcuk'; this workload knows duck, ball"):
+        detector.target(example(("dcuk", 0, 0, 10, 10)))
+
+
+def test_only_a_picture_that_somebody_has_looked_at_teaches_what_is_nothing(detector):
+    assert (detector.target(example()).tensors["class"] == NOTHING).all()
+    with pytest.raises(FrameError, match="nobody has said what is in it"):
+        detector.target(replace(example(), seen=False))
+
+
+# -------------------------------------------------------------------------------------- answers
+
+
+def outputs(*rows):
+    boxes, scores = np.zeros((ANSWERS, 4), np.float32), np.zeros(ANSWERS, np.float32)
+    classes = np.zeros(ANSWERS, np.int32)
+    for i, (label, score, *box) in enumerate(rows):
+        boxes[i], scores[i], classes[i] = box, score, label
+    return {"boxes": boxes, "scores": scores, "classes": classes}
+
+
+def test_answers_are_in_pixels_of_the_frame_best_first(detector):
+    answer = outputs((1, 0.25, 5, 50, 25, 70), (0, 0.5, 50, 140, 150, 280), (0, 0.9, 9, 9, 9, 9))
+    found = detector.decode(answer, Letterbox.of(640, 480, 320))
+    assert found == [  # the third has no area
+        Prediction(label="duck", score=0.5, box=(100.0, 200.0, 300.0, 480.0)),
+        Prediction(label="ball", score=0.25, box=(10.0, 20.0, 50.0, 60.0)),
+    ]
+
+
+def test_measures_are_those_of_coco(detector):
+    truth = detector.target(example(("duck", 100, 200, 300, 480))).tensors
+    rows = {name: tensor[None] for name, tensor in truth.items()}
+    right = {n: t[None] for n, t in outputs((0, 0.5, 50, 140, 150, 280)).items()}
+    assert detector.measure(right, rows) == pytest.approx({"map50": 1.0, "map50_95": 1.0})
+    # It overlaps by .8: right at seven of ten thresholds, .5 to .8.
+    near = {n: t[None] for n, t in outputs((0, 0.5, 50, 140, 150, 252)).items()}
+    assert detector.measure(near, rows) == pytest.approx({"map50": 1.0, "map50_95": 0.7})
+    wrong = {n: t[None] for n, t in outputs((1, 0.5, 50, 140, 150, 280)).items()}
+    assert detector.measure(wrong, rows) == {"map50": 0.0, "map50_95": 0.0}
+
+
+def test_each_picture_is_measured_and_each_class_told(detector):
+    truth = [detector.target(example(("duck", 100, 200, 300, 480))), detector.target(example())]
+    rows = {n: np.stack([one.tensors[n] for one in truth]) for n in truth[0].tensors}
+    found = [outputs((0, 0.5, 50, 140, 150, 280)), outputs((1, 0.4, 9, 50, 90, 90))]
+    answers = {name: np.stack([one[name] for one in found]) for name in found[0]}
+    assert detector.measure_each(answers, rows).tolist() == pytest.approx([1.0, 0.6])
+    details = detector.details(answers, rows)
+    assert details.table["duck"] == {"ap50": 1.0, "ap": pytest.approx(1.0), "boxes": 1.0}
+    assert details.table["ball"]["boxes"] == 0.0
+
+
+def test_where_nothing_is_to_be_found_nothing_is_measured(detector):
+    rows = {name: tensor[None] for name, tensor in detector.target(example()).tensors.items()}
+    assert detector.measure({n: t[None] for n, t in outputs().items()}, rows) == {}
+
+
+# ------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("labels", "size", "words"),
+    [
+        ([], 320, "expected at least one"),
+        (["a", "a"], 320, "expected no name twice"),
+        (["a", ""], 320, "expected a list of names"),
+        (["a"], 300, "image_size is 300, expected a multiple of 32 from 128 to 640 pixels"),
+        (["a"], 96, "image_size is 96"),
+        (["a"], "320", "image_size is '320'"),
+    ],
+)
+def test_a_wrong_setting_is_told(labels, size, words):
+    with pytest.raises(SettingsError, match=words):
+        ObjectDetector(labels, size)
+
+
+def test_it_is_rebuilt_from_its_config():
+    from fleet_model.bundle import WorkloadSpec
+
+    spec = WorkloadSpec(name="object-detector", config={"labels": ["duck"], "image_size": 256})
+    assert build_workload(spec).config == spec.config
+    assert rebuild(spec).task.classes == ("duck",)
+
+
+def test_samples_are_pictures_that_come_with_the_package(detector):
+    first = next(detector.samples(None))
+    assert first.encoded.inputs["image"].shape == (320, 320, 3)
+    assert first.target is None
