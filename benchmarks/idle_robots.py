@@ -84,7 +84,7 @@ class IdleRobot:
         if not self._stock and (self._news.take() or time.monotonic() >= self._look_at):
             self._store.latest("stable")
             self._look_at = time.monotonic() + self._news.look_s(POLL_S)
-        if self._stock or self._news.question:
+        if self._stock or self._news.question or self._connection.is_receiving:
             self._answer_one()
         beat_s = STOCK_BEAT_S if self._stock else BEAT_S
         if time.monotonic() - self._beat_s > beat_s and not self._news.spares(self._beat_s):

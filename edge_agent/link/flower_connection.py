@@ -49,7 +49,7 @@ INTERNALS = (  # "module:name" of everything used here, for the contract test
     "flwr.supernode.fleet_http_client:FleetHttpClient",
     "flwr.supernode.node_auth_http_interceptor:NodeAuthHttpInterceptor",
 )
-MAX_OBJECT_TRIES = 8  # in 16 s: an object that the server is still storing is asked for again
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 10.0  # for an object that the server still waits for itself
 
 
 class _Traffic:
@@ -85,6 +85,7 @@ class _Incoming:
         self.run_id, self.tree = metadata.run_id, tree
         self.expires_at = metadata.created_at + metadata.ttl  # seconds since 1970
         self.contents: dict[str, bytes] = {}
+        self.wait_s = FIRST_WAIT_S
 
 
 class FleetConnection:
@@ -182,6 +183,9 @@ class FleetConnection:
     def receive(self) -> "Message | None":
         """Return the next message with its content, or None.
 
+        A stock SuperLink announces a message before its ServerApp has sent the content, which takes
+        a while where many are asked. Until then this is None, and `is_receiving` is true.
+
         Raises:
             UpdateError: the message is damaged or withdrawn; it is given up, the session continues.
             ConnectionFailed, RefusedError: call `resume`; the message is not lost.
@@ -203,33 +207,30 @@ class FleetConnection:
                 response.messages_list[0].metadata, response.message_object_trees[0]
             )
         try:
-            message = self._fetch(self._incoming)
+            return self._fetch(self._incoming)
         except (ConnectionFailed, RefusedError):
             raise
         except BaseException:
             self._incoming = None
             raise
-        self._incoming = None
-        return message
 
-    def _fetch(self, incoming: _Incoming) -> "Message":
-        """Get what is missing of a message."""
+    def _fetch(self, incoming: _Incoming) -> "Message | None":
+        """Get what is missing of a message; None while the server has not all of it."""
         from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
         from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 
         run_id, root = incoming.run_id, incoming.tree.object_id
         if time.time() > incoming.expires_at:
             raise UpdateError("a message has not arrived whole in its time; it is given up")
-        for item in iterate_object_tree(incoming.tree):
-            if item.object_id not in incoming.contents:
-                request = PullObjectRequest(
-                    node=self._node, run_id=run_id, object_id=item.object_id
-                )
-                incoming.contents[item.object_id] = self._pull(request)
-        confirm = ConfirmMessageReceivedRequest(
-            node=self._node, run_id=run_id, message_object_id=root
-        )
-        self._call("ConfirmMessageReceived", confirm)
+        for object_id in [item.object_id for item in iterate_object_tree(incoming.tree)]:
+            if object_id not in incoming.contents:
+                request = PullObjectRequest(node=self._node, run_id=run_id, object_id=object_id)
+                if (content := self._pull(incoming, request)) is None:
+                    return None
+                incoming.contents[object_id] = content
+        done = ConfirmMessageReceivedRequest(node=self._node, run_id=run_id, message_object_id=root)
+        self._call("ConfirmMessageReceived", done)
+        self._incoming = None
         return self._inflated(root, incoming.contents)
 
     def _inflated(self, root: str, contents: dict[str, bytes]) -> "Message":
@@ -318,15 +319,17 @@ class FleetConnection:
         )
         return bool(self._call("PushObject", request).stored)
 
-    def _pull(self, request: Any) -> bytes:
-        for attempt in range(MAX_OBJECT_TRIES):
-            response = self._call("PullObject", request)
-            if response.object_available:
-                return bytes(response.object_content)
+    def _pull(self, incoming: _Incoming, request: Any) -> bytes | None:
+        """Get an object; None, after some seconds, if the server still waits for it itself."""
+        while not (response := self._call("PullObject", request)).object_available:
             if not response.object_found:
-                break
-            time.sleep(min(0.1 * 2**attempt, 5))
-        raise UpdateError("the server has withdrawn the message that it announced")
+                raise UpdateError("the server has withdrawn the message that it announced")
+            time.sleep(incoming.wait_s)
+            incoming.wait_s = min(2 * incoming.wait_s, LONGEST_WAIT_S)
+            if incoming.wait_s == LONGEST_WAIT_S:
+                return None
+        incoming.wait_s = FIRST_WAIT_S
+        return bytes(response.object_content)
 
     def _call(self, method: str, request: Any) -> Any:
         """Call the fleet API; every failure becomes one of our two errors."""

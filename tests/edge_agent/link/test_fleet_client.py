@@ -256,6 +256,16 @@ def test_a_session_that_a_hello_has_ended_is_resumed_though_no_call_has_failed(c
     assert line.calls == ["activate", "receive", "resume", "receive"]
 
 
+def test_a_message_that_is_not_whole_yet_is_asked_for_again_though_no_other_waits(client_of):
+    line = Line(None, asked(1))
+    line.is_receiving = True
+    client = client_of(line)
+    assert client.step() is False
+    assert client.goes_on
+    assert client.step() is True
+    assert line.calls == ["activate", "receive", "receive", "reply"]
+
+
 def test_a_training_that_needs_the_network_is_tried_again(client_of):
     line, away = Line(asked(1)), [ConnectionFailed("no trainer now")]
 

@@ -14,6 +14,7 @@ from cloud_server.flower.flower_link import LinkGrid
 from cloud_server.flower.flower_superlink import create_superlink
 from cloud_server.state.certificates import make_secrets
 from cloud_server.state.directory import ServerDirectory
+from edge_agent.link import flower_connection
 from edge_agent.link.flower_connection import INTERNALS, FleetConnection
 from fleet_model.errors import ConnectionFailed, RefusedError, UpdateError
 from fleet_model.protocol.outcome import NO_REPLY, Outcome
@@ -433,12 +434,66 @@ def test_half_a_reply_that_a_stock_superlink_has_handed_on_becomes_whole(run, ro
         connection.reply(reply, 0.5)
 
 
+@pytest.fixture
+def stored(run, monkeypatch):
+    """Return a function that reads or sets the content of an object, or deletes it by None.
+
+    Robots wait 0.1 s within a call.
+    """
+    from flwr.supercore.state.schema.objectstore_models import StoredObject
+    from sqlalchemy import delete, select, update
+
+    monkeypatch.setattr(flower_connection, "LONGEST_WAIT_S", 0.1)
+
+    def change(object_id, content):
+        that = StoredObject.object_id == object_id
+        with run._state.session() as session:
+            before = session.scalar(select(StoredObject.content).where(that))
+            if content is None:
+                session.execute(delete(StoredObject).where(that))
+            else:
+                values = {"content": content, "is_available": int(bool(content))}
+                session.execute(update(StoredObject).where(that).values(**values))
+        return before
+
+    return change
+
+
+def test_a_message_that_is_announced_before_its_content_is_there_waits_for_it(run, robot, stored):
+    connection, node_id = robot
+    (ticket,) = run.push(content(w=np.full(3, 2, np.float32)), [node_id], TTL_S)
+    root = stored(ticket, b"")
+
+    for _ in range(3):
+        assert connection.receive() is None
+        assert connection.is_receiving
+    stored(ticket, root)
+
+    received = connection.receive()
+    assert not connection.is_receiving
+    assert unpack_weights(received.content["arrays"])["w"].tolist() == [2, 2, 2]
+
+
+def test_a_message_that_is_withdrawn_before_its_content_is_there_is_given_up(run, robot, stored):
+    connection, node_id = robot
+    (ticket,) = run.push(content(w=np.ones(3, np.float32)), [node_id], TTL_S)
+    stored(ticket, b"")
+    assert connection.receive() is None
+    stored(ticket, None)
+
+    with pytest.raises(UpdateError, match="has withdrawn the message"):
+        connection.receive()
+
+    assert not connection.is_receiving
+    assert connection.receive() is None
+
+
 def test_a_message_that_cannot_be_read_is_given_up_and_the_next_one_comes(run, robot, monkeypatch):
     connection, node_id = robot
     run.push(content(w=np.ones(3, np.float32)), [node_id], TTL_S)
     run.push(content(w=np.full(3, 2, np.float32)), [node_id], TTL_S)
     with monkeypatch.context() as patch:
-        patch.setattr(connection, "_pull", lambda request: b"damaged")
+        patch.setattr(connection, "_pull", lambda incoming, request: b"damaged")
         with pytest.raises(UpdateError, match="the server's message is damaged"):
             connection.receive()
 
