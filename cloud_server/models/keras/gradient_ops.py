@@ -5,8 +5,9 @@ or of batch normalization. Each of these layers can be written with slices, prod
 gradients are such again:
 
     convolution   windows side by side (im2col), then a matrix product
-    depthwise     for each place of the window: the shifted picture times one row of the kernel
-    ReLU, ReLU6   times a mask of zeros and ones, which has no gradient
+    depthwise     for each place of the window: the shifted picture times one row of the kernel; with
+                  stride 1 it stays, and so does its gradient by the picture: the kernel turned round
+    ReLU, ReLU6   stay; their gradient is that of what lies inside
     normalization with fixed statistics: times a constant, plus a constant
 
 Other layers are called as they are; a gradient that LiteRT lacks is then refused by the export.
@@ -92,20 +93,45 @@ def _convolution(layer: "keras.layers.Conv2D", _: Weights) -> _Call | None:
 def _depthwise(layer: "keras.layers.DepthwiseConv2D", _: Weights) -> _Call | None:
     if not _is_plain(layer) or layer.depth_multiplier != 1:
         return None
-    kernel = layer.kernel
+    kernel, sides = layer.kernel, (*layer.kernel_size, *layer.strides)
+    turned = layer.padding == "same" and sides[2:] == (1, 1) and all(n % 2 for n in sides[:2])
+    product = _depthwise_turned if turned else _depthwise_by_windows
 
     def call(image: Any, **_: Any) -> Any:
-        import tensorflow as tf
-
-        channels, total = image.shape[-1], None
-        places = np.ndindex(*layer.kernel_size)
-        for (row, column), window in zip(places, _windows(image, layer), strict=True):
-            part = tf.slice(_value(kernel), (row, column, 0, 0), (1, 1, channels, 1))
-            term = window * tf.reshape(part, (channels,))
-            total = term if total is None else total + term
-        return _finished(layer, total)
+        return _finished(layer, product(image, _value(kernel), layer))
 
     return call
+
+
+def _depthwise_by_windows(image: Any, kernel: Any, layer: Any) -> Any:
+    """Return the product for any stride and padding."""
+    import tensorflow as tf
+
+    channels, total = image.shape[-1], None
+    places = np.ndindex(*layer.kernel_size)
+    for (row, column), window in zip(places, _windows(image, layer), strict=True):
+        part = tf.slice(kernel, (row, column, 0, 0), (1, 1, channels, 1))
+        term = window * tf.reshape(part, (channels,))
+        total = term if total is None else total + term
+    return total
+
+
+def _depthwise_turned(image: Any, kernel: Any, layer: Any) -> Any:
+    """Return the product for stride 1 and a window that has a middle: a third of the time."""
+    import tensorflow as tf
+
+    def product(picture: Any, window: Any) -> Any:
+        return tf.nn.depthwise_conv2d(picture, window, (1, 1, 1, 1), "SAME")
+
+    @tf.custom_gradient
+    def call(image: Any, kernel: Any) -> Any:
+        def gradient(slope: Any) -> tuple[Any, Any]:
+            sums = [tf.reduce_sum(seen * slope, (0, 1, 2)) for seen in _windows(image, layer)]
+            return product(slope, tf.reverse(kernel, (0, 1))), tf.reshape(sums, kernel.shape)
+
+        return product(image, kernel), gradient
+
+    return call(image, kernel)
 
 
 def _dense(layer: "keras.layers.Dense", _: Weights) -> _Call | None:
@@ -146,11 +172,17 @@ def _clipped(most: float | None) -> _Call:
     def call(x: Any, **_: Any) -> Any:
         import tensorflow as tf
 
-        if most is None:
-            return x * tf.stop_gradient(tf.cast(x > 0, x.dtype))
-        inside = tf.stop_gradient(tf.cast(tf.logical_and(x > 0, x < most), x.dtype))
-        above = tf.stop_gradient(tf.cast(x >= most, x.dtype))
-        return x * inside + most * above
+        @tf.custom_gradient
+        def bent(x: Any) -> Any:
+            y = tf.nn.relu(x) if most is None else tf.minimum(tf.nn.relu(x), most)
+
+            def gradient(slope: Any) -> Any:
+                inside = x > 0 if most is None else tf.logical_and(x > 0, x < most)
+                return slope * tf.cast(inside, x.dtype)
+
+            return y, gradient
+
+        return bent(x)
 
     return call
 

@@ -154,8 +154,13 @@ def _load_random(model: "keras.Model") -> None:
 def seeded_kernel(path: str, shape: tuple[int, ...]) -> "Tensor":
     """Return He-normal float32 numbers; the same ones for the same path and shape, everywhere."""
     fan_in = int(np.prod(shape[:2] if len(shape) == 4 and shape[3] == 1 else shape[:-1]))
+    return seeded_normal(path, shape, np.sqrt(2.0 / fan_in))
+
+
+def seeded_normal(path: str, shape: tuple[int, ...], deviation: float) -> "Tensor":
+    """Return normal float32 numbers around 0; the same ones for the same path and shape."""
     rng = np.random.default_rng(zlib.crc32(path.encode()))
-    return rng.normal(0.0, np.sqrt(2.0 / fan_in), shape).astype(np.float32)
+    return rng.normal(0.0, deviation, shape).astype(np.float32)
 
 
 NETWORKS = {  # the keys of classifier.BACKBONES
