@@ -5,8 +5,8 @@ or of batch normalization. Each of these layers can be written with slices, prod
 gradients are such again:
 
     convolution   windows side by side (im2col), then a matrix product
-    depthwise     for each place of the window: the shifted picture times one row of the kernel; with
-                  stride 1 it stays, and so does its gradient by the picture: the kernel turned round
+    depthwise     for each place of the window: the shifted picture times one row of the kernel;
+                  with stride 1 it stays, and its gradient turns the kernel round
     ReLU, ReLU6   stay; their gradient is that of what lies inside
     normalization with fixed statistics: times a constant, plus a constant
 
@@ -123,7 +123,7 @@ def _depthwise_turned(image: Any, kernel: Any, layer: Any) -> Any:
     def product(picture: Any, window: Any) -> Any:
         return tf.nn.depthwise_conv2d(picture, window, (1, 1, 1, 1), "SAME")
 
-    @tf.custom_gradient
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def call(image: Any, kernel: Any) -> Any:
         def gradient(slope: Any) -> tuple[Any, Any]:
             sums = [tf.reduce_sum(seen * slope, (0, 1, 2)) for seen in _windows(image, layer)]
@@ -172,7 +172,7 @@ def _clipped(most: float | None) -> _Call:
     def call(x: Any, **_: Any) -> Any:
         import tensorflow as tf
 
-        @tf.custom_gradient
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
         def bent(x: Any) -> Any:
             y = tf.nn.relu(x) if most is None else tf.minimum(tf.nn.relu(x), most)
 
