@@ -76,8 +76,8 @@ class Workload(Protocol):
     that measure; NaN: it tells nothing. A robot's trial of a new model compares rows by it.
 
     For `edge-agent predict` one may also have `details(outputs, targets) -> Details`, with the
-    arguments of `measure`; and `sure_score`: predictions with a lower score are for measures that
-    rank them, and are not shown to a person.
+    arguments of `measure`; and `sure_score`: boxes with a lower score are for measures that rank
+    them; see `sure`.
     """
 
     @property
@@ -179,6 +179,20 @@ def build_workload(spec: WorkloadSpec) -> Workload:
             f"workload {spec.name!r}: a setting is wrong: {reason}; it knows {', '.join(known)}"
         ) from None
     return workload
+
+
+def sure(
+    workload: Workload, found: Sequence[Prediction], least: float | None = None
+) -> Sequence[Prediction]:
+    """Return what people and other programs are told of predictions.
+
+    Args:
+        workload: that they come from. A detector also answers a hundred boxes of no worth.
+        found: with a box or without.
+        least: the score of a box; None: the workload's `sure_score`.
+    """
+    wanted = getattr(workload, "sure_score", 0.0) if least is None else least
+    return [one for one in found if one.box is None or one.score >= wanted]
 
 
 def rebuild(spec: WorkloadSpec) -> Workload:

@@ -12,6 +12,7 @@ from fleet_model.durable import pointed
 from fleet_model.engine import Engine
 from fleet_model.errors import FleetError
 from fleet_model.types import Prediction
+from fleet_model.workload import sure
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,8 @@ class Advice:
         if self._engine is None:
             return Advised()
         task, version = self._engine.workload.task, self._engine.manifest.version
-        found = _shown(self._engine, frame)
-        differ = disagreement(found, _shown(self._other, frame)) if self._other else 0.0
+        found = _said(self._engine, frame)
+        differ = disagreement(found, _said(self._other, frame)) if self._other else 0.0
         unsure = uncertainty(found, len(task.classes))
         return Advised(found, version, task.answer, value(unsure, differ))
 
@@ -88,11 +89,8 @@ class Advice:
         return other if other.workload.task.answer == self._engine.workload.task.answer else None
 
 
-def _shown(engine: Engine, frame: Any) -> Sequence[Prediction]:
-    """Return what a person would be shown: a detector also answers a hundred boxes of no worth."""
-    least = getattr(engine.workload, "sure_score", 0.0)
-    found = engine.answer(frame).predictions
-    return [one for one in found if one.box is None or one.score >= least]
+def _said(engine: Engine, frame: Any) -> Sequence[Prediction]:
+    return sure(engine.workload, engine.answer(frame).predictions)
 
 
 def other_bundle(models: Path, active: str) -> Path | None:

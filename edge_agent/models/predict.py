@@ -43,7 +43,7 @@ from fleet_model.command_line.output_file import STDOUT, require_folder, require
 from fleet_model.engine import Engine, open_engine
 from fleet_model.errors import FleetError, FrameError, SettingsError
 from fleet_model.types import Example, Metrics, Prediction, Target, Tensors
-from fleet_model.workload import Details, Workload
+from fleet_model.workload import Details, Workload, sure
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,6 @@ def predict(
         min_score: boxes with a lower one have no row; None: as the workload says.
     """
     workload = engine.workload
-    least = getattr(workload, "sure_score", 0.0) if min_score is None else min_score
     for example in examples:
         start = time.perf_counter()
         try:
@@ -105,11 +104,10 @@ def predict(
             continue
         milliseconds = (time.perf_counter() - start) * 1e3
         truth = example.label if example.label in workload.task.learned else None
-        sure = [one for one in answer.predictions if one.box is None or one.score >= least]
         yield Predicted(
             example,
             answer.predictions,
-            rows_of(example, sure, truth or ""),
+            rows_of(example, sure(workload, answer.predictions, min_score), truth or ""),
             answer.outputs,
             _target(workload, example),
             milliseconds,

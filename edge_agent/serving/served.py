@@ -21,6 +21,7 @@ from fleet_model.bundle import TensorSpec
 from fleet_model.engine import TFLiteEngine
 from fleet_model.errors import FrameError
 from fleet_model.types import Prediction, Tensor, Tensors
+from fleet_model.workload import sure
 
 PLATFORM = "litert"
 log = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ def _port(name: str, spec: TensorSpec, low: float | None = None, high: float | N
 def _reader(engine: TFLiteEngine, raw: RawInput) -> Callable[[Tensors], Row]:
     def answer(inputs: Tensors) -> Row:
         said = engine.answer(raw.read(inputs[raw.name]))
-        return {**_told(said.predictions), **said.outputs}
+        return {**_told(sure(engine.workload, said.predictions)), **said.outputs}
 
     return answer
 

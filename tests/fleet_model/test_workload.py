@@ -1,15 +1,19 @@
 """Workloads are rebuilt from specifications that come over the network."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from fleet_model.bundle import WorkloadSpec
 from fleet_model.errors import BundleError, SettingsError
+from fleet_model.types import Prediction
 from fleet_model.workload import (
     WORKLOADS,
     build_workload,
     known_workloads,
     rebuild,
     require_same_task,
+    sure,
 )
 
 pytestmark = pytest.mark.base
@@ -83,3 +87,14 @@ def test_a_task_that_is_no_longer_the_published_one_is_refused():
     )
     with pytest.raises(BundleError, match=r"version 3: its inputs are image \(64, 64, 3\) float32"):
         require_same_task(workload, other.task, "version 3")
+
+
+def test_boxes_that_a_detector_is_not_sure_of_are_for_measures_alone():
+    surely = Prediction(label="cone", score=0.3, box=(0, 0, 9, 9))
+    maybe = Prediction(label="cone", score=0.29, box=(1, 1, 9, 9))
+    of_all = Prediction(label="cone", score=0.01)  # of the whole frame
+    found = [surely, maybe, of_all]
+    detector = SimpleNamespace(sure_score=0.3)
+    assert sure(detector, found) == [surely, of_all]
+    assert sure(detector, found, least=0.0) == found
+    assert sure(SimpleNamespace(), found) == found  # a workload that says nothing

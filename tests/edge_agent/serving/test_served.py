@@ -85,6 +85,24 @@ def test_a_workload_without_images_is_served_by_its_tensors_and_by_what_it_reads
     }  # fmt: skip
 
 
+def test_clients_are_told_of_sure_boxes_and_tensors_hold_all():
+    class Boxes(Engine):
+        def answer(self, raw):
+            scores = np.float32([len(raw) / 10])
+            found = Prediction(label="word", score=float(scores[0]), box=(0, 0, 1, 1))
+            return Answer({"length": scores}, [found])
+
+    workload = Words()
+    workload.sure_score = 0.5
+    served = served_models(Boxes(workload), "words", "fp32")
+    texts = Given("encoded", "BYTES", [2], None, ["one", "three"])
+
+    lengths, predictions = ask(served, "words-encoded", texts).outputs
+
+    assert lengths.value == pytest.approx(np.array([[0.3], [0.5]]))
+    assert [len(json.loads(one)) for one in predictions.value] == [0, 1]
+
+
 def test_what_is_not_there_is_said_with_what_is():
     served = served_models(Engine(Words()), "words", "fp32")
     good = Given("tokens", "INT64", [1, 2], None, [1, 0])

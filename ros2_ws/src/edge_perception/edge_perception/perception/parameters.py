@@ -32,7 +32,12 @@ PERCEPTION = (
         choices=OUTPUTS,
     ),
     ParameterSpec(
-        "threshold", 0.0, "results with a lower score are left out", 0.0, 1.0, at_run_time=True
+        "threshold",
+        0.0,
+        "results with a lower score are left out; 0: boxes that the model is not sure of",
+        0.0,
+        1.0,
+        at_run_time=True,
     ),
     ParameterSpec(
         "max_rate_hz",

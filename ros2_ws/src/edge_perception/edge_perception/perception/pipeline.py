@@ -15,6 +15,7 @@ from edge_agent.data.storage import Topic
 from fleet_model.engine import TFLiteEngine
 from fleet_model.errors import FrameError
 from fleet_model.types import Frame, Prediction
+from fleet_model.workload import sure
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class Pipeline:
             topic: where the images come from, for errors.
             engine: returns the model of now; None: there is none yet.
             send: gets every result.
-            threshold: results with a lower score are left out; asked for every image.
+            threshold: results with a lower score are left out; 0: those that the workload is not
+                sure of. Asked for every image.
             max_rate_hz: images answered a second at most, 0 for all; asked for every image.
         """
         self._topic, self._engine, self._send, self._threshold = topic, engine, send, threshold
@@ -95,7 +97,8 @@ class Pipeline:
             self._leave_out(error)
             return
         least = self._threshold()
-        found = [one for one in answer.predictions if one.score >= least]
+        above = [one for one in answer.predictions if one.score >= least]
+        found = above if least else sure(engine.workload, above)
         self._send(Result(engine, stamp_ns, frame_id, frame, found))
         self.answered += 1
         self._times_ms.append((time.perf_counter() - begun) * 1e3)
