@@ -21,7 +21,7 @@ FLWR_VENV := .venv-flwr-$(OLDEST_FLWR)
 UV := $(TOOLS_VENV)/bin/uv
 SYSTEMD := $(TOOLS_VENV)/systemd
 SERVERS := $(TOOLS_VENV)/servers
-EXTRAS := agent keras server serve video bucket tensorboard onnx kubernetes privacy simulation ros demo ros-dev test dev
+EXTRAS := agent keras server serve video bucket tensorboard onnx onnxruntime kubernetes privacy simulation ros demo ros-dev test dev
 
 # One thread per process: a demo runs many processes on few cores. No program here phones home.
 export OMP_NUM_THREADS := 1

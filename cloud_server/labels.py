@@ -13,7 +13,7 @@ from pathlib import Path
 from cloud_server.models.adapters import plan_of
 from cloud_server.models.backend import NOTE
 from cloud_server.models.export import InitJob, Progress, run_export
-from cloud_server.models.publish import exported, leave_withheld, prune
+from cloud_server.models.publish import exported, imported_file, leave_withheld, prune
 from cloud_server.runs.run_store import require_no_run
 from cloud_server.signing.signing import offer, require_may_offer
 from cloud_server.state.checkpoints import MODEL, Checkpoints
@@ -100,6 +100,7 @@ def relabel(
     with server_dir.locked("train"):
         require_no_run(server_dir)
         require_may_offer(server_dir, settings.channel)
+        _require_trained(server_dir, settings.channel)
         leave_withheld(server_dir, settings.channel, "labels")
         newest = Checkpoints(server_dir.checkpoints).latest()
         if _is_left(server_dir, settings, newest.version, change):
@@ -115,6 +116,16 @@ def relabel(
     prune(server_dir, settings)
     write_kit(server_dir, load_settings(server_dir.settings))
     return version
+
+
+def _require_trained(server_dir: ServerDirectory, channel: str) -> None:
+    """Raise SettingsError where robots run a model whose labels cannot be changed."""
+    version, file = imported_file(server_dir, channel)
+    if file:
+        raise SettingsError(
+            f"robots run version {version}, which is {file} and was imported: its labels are what "
+            "they are. First `cloud-server models rollback DIR`; after the change import it again"
+        )
 
 
 def _is_left(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from cloud_server.models.export import Progress
 from cloud_server.models.publish import exported
+from cloud_server.models.release_log import ReleaseLog
 from cloud_server.signing.signing import offer
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
@@ -85,6 +86,13 @@ def _versions(
     offered = {version for version, of in store.offers().values() if of == lineage}
     for version in sorted({*store.published(lineage), *offered}):
         if not store.lacking(version, lineage, read=True):
+            continue
+        release = ReleaseLog(server_dir.releases).by_version().get(version)
+        if release is not None and release.imported:
+            yield (
+                f"version {version} cannot be made again, it is {release.imported}: "
+                "`cloud-server import-engine DIR FILE` publishes that file as a new version"
+            )
             continue
         try:
             Checkpoints(server_dir.checkpoints).load(version)

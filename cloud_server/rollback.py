@@ -12,6 +12,7 @@ from cloud_server.models.export import Progress
 from cloud_server.models.publish import (
     ASIDE,
     exported,
+    imported_file,
     leave_withheld,
     prune,
     publish,
@@ -59,6 +60,11 @@ def publish_checkpoint(
         require_no_run(server_dir)
         require_may_offer(server_dir, settings.channel)
         known = releases.by_version()
+        if version in known and known[version].imported:
+            raise BundleError(
+                f"version {version} is {known[version].imported}, which was imported: "
+                f"`cloud-server models rollback DIR {version}` gives it to robots again"
+            )
         number = _half_done(server_dir, settings.channel, "published", version)
         if (
             number is None
@@ -71,7 +77,7 @@ def publish_checkpoint(
             )
         checkpoint = checkpoints.load(version if number is None else number)
         if checkpoint.version != checkpoints.newest():
-            checkpoint = checkpoints.copy(version, _next(server_dir))
+            checkpoint = checkpoints.copy(version, next_number(server_dir))
         about = _measures(known.get(version))
         if checkpoint.version != version:
             about["of"] = version
@@ -132,7 +138,7 @@ def publish_site(
                 f"{version} --site {site} --force`"
             )
         leave_withheld(server_dir, settings.channel, BY_PUBLISH)
-        number, newest = _next(server_dir), checkpoints.newest()
+        number, newest = next_number(server_dir), checkpoints.newest()
         assert newest is not None
         # First: killed after it, the number is lost, and given to nothing else.
         checkpoints.copy(newest, number + 1)
@@ -158,6 +164,9 @@ def roll_back(
 ) -> tuple[int, int]:
     """Give robots the weights of a published version again; nothing is exported.
 
+    The next run goes on from them. Where robots run an imported model, or get one again, it goes on
+    from what rounds have made beside it.
+
     Args:
         server_dir: its server may run, but for a run.
         settings: of the channel.
@@ -179,8 +188,13 @@ def roll_back(
         root = releases.root_of(version)
         number = _half_done(server_dir, settings.channel, "rolled_back", root)
         if number is None:
-            number = _next(server_dir)
+            number, learned = (
+                next_number(server_dir),
+                _learned_beside(server_dir, settings, version),
+            )
             give_again(server_dir, version, number, BY_ROLLBACK, back_to=root)
+            if learned is not None:
+                checkpoints.copy(learned, number + 1)
         offer(server_dir, settings.channel, number)
     prune(server_dir, settings)
     if checkpoints.model(number) != checkpoints.model(_previous(checkpoints, number)):
@@ -214,10 +228,23 @@ def give_again(
     releases.add(number, "rolled_back", by, of=root, **_measures(before))
 
 
-def _next(server_dir: ServerDirectory) -> int:
+def next_number(server_dir: ServerDirectory) -> int:
     """Return a number that nothing has, also of what was given up half done."""
     published = DirectoryStore(server_dir.store).published(server_dir.lineage)
     return max([*Checkpoints(server_dir.checkpoints).saved(), *published], default=-1) + 1
+
+
+def _learned_beside(
+    server_dir: ServerDirectory, settings: PublishSettings, version: int
+) -> int | None:
+    """Return the newest checkpoint if it was made beside an imported model; None: it was not."""
+    newest = Checkpoints(server_dir.checkpoints).newest()
+    known = ReleaseLog(server_dir.releases).by_version()
+    _, runs = imported_file(server_dir, settings.channel)
+    gets = version in known and known[version].imported
+    if newest is None or not (runs or gets):
+        return None
+    return None if newest in known and known[newest].left_behind else newest
 
 
 def _previous(checkpoints: Checkpoints, number: int) -> int:
@@ -249,8 +276,11 @@ def _half_done(
     return newest if offered is None or offered < last.version else None
 
 
+_CARRIED = ("examples", "before", "after", "sites", "imported")
+
+
 def _measures(release: Release | None) -> dict[str, object]:
-    """Return what was measured of a version, for another release of it."""
+    """Return what is told of a version, for another release of it."""
     if release is None:
         return {}
-    return {name: getattr(release, name) for name in ("examples", "before", "after", "sites")}
+    return {name: getattr(release, name) for name in _CARRIED}

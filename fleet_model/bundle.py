@@ -137,6 +137,9 @@ class Manifest(_File):
     trainer: FileEntry  # trainer.json
     files: dict[FileName, FileEntry]
     metrics: dict[str, float] = {}
+    # File of another tool that the engine is: robots run it, and rounds train another model. "" of
+    # a model that was trained here.
+    imported: str = Field(default="", max_length=100)
     # The version whose weights these are, if a person has taken a newer one back: robots then ask
     # only whether it runs.
     rolls_back_to: int | None = None

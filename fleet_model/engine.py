@@ -1,4 +1,8 @@
-"""Run a published model. Needs LiteRT, never TensorFlow."""
+"""Run a published model. Needs LiteRT, for .onnx files ONNX Runtime, and never TensorFlow.
+
+An engine is made of stages. What opens a file as a stage is the seam for what runs it: LiteRT's
+Interpreter, its CompiledModel, or the workload itself where the file is one of another tool.
+"""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +14,7 @@ import numpy as np
 
 from fleet_model.bundle import Manifest, TensorSpec, read_bundle
 from fleet_model.errors import BundleError
+from fleet_model.foreign import runtime_of
 from fleet_model.litert.runtime import INTERPRETER, Runtime, chosen_runtime
 from fleet_model.litert.stage import Shapes, Stage
 from fleet_model.personal.choice import (
@@ -26,8 +31,22 @@ from fleet_model.types import Prediction, Tensor, Tensors
 from fleet_model.workload import Workload, rebuild, require_same_task
 
 log = logging.getLogger(__name__)
-OpenStage: TypeAlias = Callable[[Path, int], Stage]
 Model: TypeAlias = Callable[[Tensors], dict[str, Tensor]]  # one encoded input -> its outputs
+
+
+class EngineStage(Protocol):
+    """One file that computes; shapes have no batch axis."""
+
+    name: str  # of the file
+    inputs: Shapes  # as signatures.signature_names names them
+    outputs: Shapes
+
+    def __call__(self, tensors: Tensors) -> dict[str, Tensor]:
+        """Return the outputs for one input; raises BundleError for what does not fit."""
+        ...
+
+
+OpenStage: TypeAlias = Callable[[Path, int], EngineStage]
 
 
 class Answer(NamedTuple):
@@ -56,7 +75,7 @@ class Engine(Protocol):
 
 
 class TFLiteEngine:
-    """Run a verified bundle, for one input at a time.
+    """Run a verified bundle, for one input at a time. A .tflite file is what it nearly always has.
 
     One thread at a time: an interpreter keeps its tensors between calls.
     """
@@ -95,6 +114,8 @@ class TFLiteEngine:
         require_same_task(self.workload, manifest.described_task, f"version {manifest.version}")
         self._opened = bundle, precision, num_threads
         self.precision, self.personal = precision, personal
+        if manifest.imported:
+            runtime = _of_imported(manifest, precision, runtime)
         self._model, self.runtime = self._load(opener(runtime)), runtime
 
     @property
@@ -117,7 +138,7 @@ class TFLiteEngine:
         try:
             return self._model(inputs)
         except RuntimeError as error:
-            if self.runtime == INTERPRETER:
+            if self.runtime.name != "compiled":
                 raise
             why = str(error).partition("\n")[0]
             log.warning("%s fails (%s): the Interpreter goes on", self.runtime.words, why)
@@ -130,6 +151,8 @@ class TFLiteEngine:
         task = self.workload.task
         files = [bundle / name for name in self.manifest.engines[precision]]
         own = self.personal
+        # A workload of another tool's file reads it itself.
+        open_stage = getattr(self.workload, "open_stage", open_stage)
         model: Model
         if own is None or OWN_TENSORS not in own.uses:
             model = StagedModel(files, task.inputs, task.outputs, num_threads, open_stage)
@@ -161,6 +184,14 @@ class TFLiteEngine:
         return self.answer(raw).predictions
 
 
+def _of_imported(manifest: Manifest, precision: str, asked: Runtime) -> Runtime:
+    """Return what runs a file of another tool; raises BundleError where another is asked for."""
+    runtime = runtime_of(manifest.engines[precision][-1])
+    if asked not in (INTERPRETER, runtime):
+        raise BundleError(f"{manifest.imported} was imported, and runs by {runtime.words} alone")
+    return runtime
+
+
 def open_engine(bundle: Path, precision: str = "fp32", num_threads: int = 2) -> TFLiteEngine:
     """Return the engine that was measured to be best for a bundle where the agent installed it.
 
@@ -183,7 +214,7 @@ def _open(
     bundle: Path, precision: str, num_threads: int, personal: PersonalChoice | None
 ) -> TFLiteEngine:
     runtime = chosen_runtime(bundle, precision)
-    if runtime != INTERPRETER:
+    if runtime.name == "compiled":
         try:
             engine = TFLiteEngine(bundle, precision, num_threads, runtime, personal)
             engine.warm_up()

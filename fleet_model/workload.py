@@ -27,6 +27,7 @@ from fleet_model.types import (
 WORKLOADS = {
     "image-classifier": "fleet_model.workloads.image_classifier:ImageClassifier",
     "object-detector": "fleet_model.workloads.object_detector:ObjectDetector",
+    "imported-detector": "fleet_model.workloads.object_detector.imported:ImportedDetector",
 }
 
 
@@ -78,6 +79,9 @@ class Workload(Protocol):
     For `edge-agent predict` one may also have `details(outputs, targets) -> Details`, with the
     arguments of `measure`; and `sure_score`: boxes with a lower score are for measures that rank
     them; see `sure`.
+
+    One whose engine is a file of another tool has `open_stage(path, num_threads) -> EngineStage`,
+    which raises BundleError: it reads the file's tensors. Nobody trains such a model.
     """
 
     @property

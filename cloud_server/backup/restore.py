@@ -169,7 +169,7 @@ def _go_on_above(
             warnings.append(f"version {version} keeps its number: {error}")
         number += 1
     # What the gate withholds is left behind here, too: a run begins with what robots run.
-    if newest in given or (given and newest in known and known[newest].kind == "withheld"):
+    if newest in given or (given and newest in known and known[newest].left_behind):
         return used, first
     for version in reversed(saved):
         try:

@@ -14,6 +14,7 @@ from cloud_server.cli import (
     sync_command,
     token_commands,
 )
+from cloud_server.cli.engines import import_command
 from cloud_server.cli.runs import compare_command, evaluate_command, run_commands
 from cloud_server.cli.terminal import Directory, console, with_given_directory
 from cloud_server.cli.upkeep import backup_commands, doctor_commands
@@ -33,6 +34,7 @@ app.command()(status_commands.status)
 app.command()(status_commands.history)
 app.command()(status_commands.report)
 app.command()(simulate_commands.simulate)
+app.command()(import_command.import_engine)
 app.command()(doctor_commands.doctor)
 app.command()(doctor_commands.repair)
 app.command()(backup_commands.backup)

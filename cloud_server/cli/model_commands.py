@@ -148,10 +148,15 @@ def models_rollback(
     Robots that are connected have it within one poll. The server need not run.
     """
     from cloud_server.rollback import roll_back
+    from cloud_server.state.checkpoints import Checkpoints
 
-    version, number = roll_back(*_own(directory, channel), version)
+    server_dir, settings = _own(directory, channel)
+    version, number = roll_back(server_dir, settings, version)
+    newest = Checkpoints(server_dir.checkpoints).newest()
+    start = "it" if newest == number else f"version {newest}, what rounds have made last"
     typer.echo(
-        f"robots get version {version} again, as version {number}; the next run goes on from it"
+        f"robots get version {version} again, as version {number}; the next run goes on from "
+        f"{start}"
     )
 
 

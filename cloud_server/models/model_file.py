@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cloud_server.models.export import FileJob, Progress, run_export
 from cloud_server.models.own_weights import LABELS, read_named
+from cloud_server.models.release_log import ReleaseLog
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from fleet_model.errors import CheckpointError, SettingsError
@@ -39,6 +40,7 @@ def export_model(
         raise CheckpointError(
             f"version {version} is not kept; there are: {', '.join(map(str, kept)) or 'none'}"
         )
+    _require_trained(server_dir, version)
     checkpoints.load(version)  # whole?
     if kind == "safetensors":
         named = read_named(checkpoints.path(version))
@@ -59,6 +61,15 @@ def export_model(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return version, result.metrics["error"]
+
+
+def _require_trained(server_dir: ServerDirectory, version: int) -> None:
+    release = ReleaseLog(server_dir.releases).by_version().get(version)
+    if release is not None and release.imported:
+        raise CheckpointError(
+            f"version {version} is {release.imported}, which was imported: whoever made that file "
+            "has it; name a version that this fleet has trained"
+        )
 
 
 def _require_new(file: Path, kind: str) -> None:

@@ -111,6 +111,18 @@ def released_version(server_dir: ServerDirectory, channel: str) -> int | None:
     return version if lineage == server_dir.lineage else None
 
 
+def imported_file(server_dir: ServerDirectory, channel: str) -> tuple[int, str]:
+    """Return the version that a channel offers, and the file of another tool that it is; 0, "".
+
+    Raises:
+        BundleError: the channel's file is damaged.
+    """
+    offer = DirectoryStore(server_dir.store).latest(channel)
+    if offer is None or not offer.manifest.imported:
+        return 0, ""
+    return offer.manifest.version, offer.manifest.imported
+
+
 def leave_withheld(server_dir: ServerDirectory, channel: str, by: str) -> None:
     """Let what follows begin with what robots run, not with a checkpoint that the gate withholds.
 
@@ -119,7 +131,7 @@ def leave_withheld(server_dir: ServerDirectory, channel: str, by: str) -> None:
     checkpoints, releases = Checkpoints(server_dir.checkpoints), ReleaseLog(server_dir.releases)
     newest = checkpoints.newest()
     last = None if newest is None else releases.by_version().get(newest)
-    if newest is None or last is None or last.kind != "withheld" or last.by == by:
+    if newest is None or last is None or not last.left_behind or last.by == by:
         return
     released = released_version(server_dir, channel)
     if released is not None:

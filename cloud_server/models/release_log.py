@@ -23,7 +23,8 @@ ReleaseKind = Literal[
     "returned",  # not published: what the next run begins with, under a number of its own
 ]
 BY_PUBLISH, BY_ROLLBACK, BY_RESTORE = "models publish", "models rollback", "restore"
-BY_PROMOTE, BY_ABORT = "models promote", "rollout abort"
+BY_PROMOTE, BY_ABORT, BY_IMPORT = "models promote", "rollout abort", "import-engine"
+IMPORTED = "imported"  # kind of a reason: robots run a model of another tool, and keep it
 
 
 class Told(BaseModel):
@@ -66,6 +67,7 @@ class Release(BaseModel):
     warnings: tuple[Told, ...] = ()
     sites: dict[str, SiteMeasures] = {}  # of the models of sites; none: not measured
     step: str = ""  # of a rollout: what was done, and why
+    imported: str = ""  # file of another tool that robots run as this version
 
     @property
     def published(self) -> bool:
@@ -76,6 +78,15 @@ class Release(BaseModel):
     def root(self) -> int:
         """Return the version that first had these weights."""
         return self.version if self.of is None else self.of
+
+    @property
+    def left_behind(self) -> bool:
+        """Return whether rounds go on from what robots run, and not from this version.
+
+        What is withheld only because robots run an imported model is as good as it was.
+        """
+        others = any(one.kind != IMPORTED for one in self.reasons)
+        return self.kind == "withheld" and (others or not self.reasons)
 
     def sentences(self) -> list[str]:
         """Return what an operator is to know; commands have DIR, see `with_directory`."""
@@ -92,6 +103,12 @@ class Release(BaseModel):
             told.append(
                 f"robots get version {self.of} again, as version {self.version} (by "
                 f"`cloud-server {self.by}`)"
+            )
+        if self.imported and self.published:
+            told.append(
+                f"version {self.version} is {self.imported}, which was imported: robots run it, "
+                "and nobody trains it. Rounds go on with the fleet's own model, and what they make "
+                "reaches robots by `cloud-server models publish DIR VERSION`"
             )
         held = [
             f"version {self.version}: the model of site {site} is held back from it: {one.words}"

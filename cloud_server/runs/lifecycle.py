@@ -13,8 +13,8 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from cloud_server.flower.flower_link import FlowerRun
-from cloud_server.models.publish import leave_withheld, publish
-from cloud_server.models.release_log import ReleaseLog
+from cloud_server.models.publish import imported_file, leave_withheld, publish
+from cloud_server.models.release_log import IMPORTED, ReleaseLog
 from cloud_server.rounds.fleet import Fleet
 from cloud_server.rounds.progress import RoundProgress
 from cloud_server.rounds.round_loop import QuorumError
@@ -182,6 +182,11 @@ class Lifecycle:
         about = self._judged(run, server_dir, checkpoint.version)
         if why := open_rollout(server_dir.store, run.channel):
             reasons = [*about.get("reasons", ()), {"kind": "rollout", "words": why}]
+            about = {**about, "reasons": reasons}
+        version, file = imported_file(server_dir, run.channel)
+        if file:
+            words = f"they run version {version}, which is {file} and was imported"
+            reasons = [*about.get("reasons", ()), {"kind": IMPORTED, "words": words}]
             about = {**about, "reasons": reasons}
         if about.get("reasons"):
             release = releases.add(checkpoint.version, "withheld", by, **about)

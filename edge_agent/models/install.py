@@ -27,6 +27,7 @@ from edge_agent.models.verdict import Findings, judge
 from edge_agent.robot.settings import AgentSettings
 from fleet_model.bundle import Offer
 from fleet_model.errors import BundleError, FleetError, StoppedError
+from fleet_model.foreign import require_runtime
 from fleet_model.protocol.trial import BACK, CONFIRMED, PROBATION, REFUSED, TrialOutcome
 from fleet_model.store import ModelStore
 
@@ -124,6 +125,8 @@ class Installer:
         tried = self._file.read().of(name)
         if tried and tried.refused and tried.outcome:
             return tried.outcome.words
+        if offer.manifest.imported:  # asked at every look, before anything is fetched
+            require_runtime(offer.manifest.needed(self._precision))
         self._models.stage(store, offer, self._precision)
         asked = self._personal.asked(name, offer.manifest, store)
         with self._changing() as trials:

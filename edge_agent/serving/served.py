@@ -20,10 +20,11 @@ from edge_agent.serving.tensors import Port, checked
 from fleet_model.bundle import TensorSpec
 from fleet_model.engine import TFLiteEngine
 from fleet_model.errors import FrameError
+from fleet_model.litert.runtime import ONNX_RUNTIME
 from fleet_model.types import Prediction, Tensor, Tensors
 from fleet_model.workload import sure
 
-PLATFORM = "litert"
+PLATFORM, ONNX_PLATFORM = "litert", "onnxruntime_onnx"
 log = logging.getLogger(__name__)
 Row = Mapping[str, Any]  # one row of every output, by name
 
@@ -71,7 +72,7 @@ class Served:
         return {
             "name": name,
             "versions": [self.version],
-            "platform": PLATFORM,
+            "platform": ONNX_PLATFORM if self.engine.runtime == ONNX_RUNTIME else PLATFORM,
             "inputs": [port.as_json() for port in model.inputs],
             "outputs": [port.as_json() for port in model.outputs],
             "parameters": {

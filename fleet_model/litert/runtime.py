@@ -18,7 +18,7 @@ from fleet_model.durable import write_durably
 
 FILE = ".runtime.json"
 MAX_BYTES = 10_000
-RuntimeName: TypeAlias = Literal["interpreter", "compiled"]
+RuntimeName: TypeAlias = Literal["interpreter", "compiled", "onnx"]
 Accelerator: TypeAlias = Literal["cpu", "gpu"]
 log = logging.getLogger(__name__)
 
@@ -32,13 +32,14 @@ class Runtime:
 
     @property
     def words(self) -> str:
-        """Return LiteRT's own name."""
-        if self.name == "interpreter":
-            return "Interpreter"
+        """Return its makers' name for it."""
+        if self.name != "compiled":
+            return {"interpreter": "Interpreter", "onnx": "ONNX Runtime"}[self.name]
         return f"CompiledModel on the {self.accelerator.upper()}"
 
 
 INTERPRETER = Runtime()
+ONNX_RUNTIME = Runtime("onnx")  # of files that LiteRT cannot read
 
 
 class Measured(BaseModel):
@@ -76,12 +77,17 @@ class RuntimeChoice(BaseModel):
     litert: str  # version of the library that was measured
     chosen: Runtime = INTERPRETER
     measured: list[Measured] = []
+    imported: str = ""  # file of another tool that this is, see Manifest
 
     @property
     def words(self) -> str:
         """Return one line for people."""
         told = "; ".join(one.words for one in self.measured)
-        return f"LiteRT {self.chosen.words}" + (f" ({told})" if told else "")
+        whose = "" if self.chosen == ONNX_RUNTIME else "LiteRT "
+        words = f"{whose}{self.chosen.words}"
+        if self.imported:
+            return f"{words}, the imported {self.imported}, which nobody trains"
+        return words + (f" ({told})" if told else "")
 
 
 def litert_version() -> str:

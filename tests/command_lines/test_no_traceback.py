@@ -80,6 +80,8 @@ cloud-server models prune DIR
 cloud-server models pin DIR 1
 cloud-server models unpin DIR 1
 cloud-server models export DIR --format keras --out PLACE/model.keras
+cloud-server import-engine DIR FRAMES/model.onnx
+cloud-server import-engine DIR BUNDLE/head.tflite --labels a,b --sample FRAMES --dry-run
 cloud-server report DIR --out PLACE/report.html
 cloud-server keys status DIR
 cloud-server keys rotate DIR

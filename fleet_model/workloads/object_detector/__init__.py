@@ -6,6 +6,7 @@ keras_model.py        what computes, in Keras: maps, loss, and boxes from maps
 average_precision.py  how good boxes are: COCO's measures
 matching.py           which boxes are right
 details.py            what is told beside the measures: each class, and curves
+imported/             detectors of other tools, which robots run and nobody trains
 """
 
 from fleet_model.workloads.object_detector.detector import ObjectDetector

@@ -30,7 +30,7 @@ from fleet_model.workloads.object_detector.average_precision import (
     picture_scores,
 )
 from fleet_model.workloads.object_detector.details import details_of
-from fleet_model.workloads.object_detector.letterbox import Letterbox
+from fleet_model.workloads.object_detector.letterbox import Letterbox, Placed
 
 MIN_SIZE, MAX_SIZE, STEP = 128, 640, 32  # pixels of the square; the trunk halves it five times
 MOST_BOXES = 100  # of a frame
@@ -120,7 +120,7 @@ class ObjectDetector:
         if len(example.boxes) > MOST_BOXES:
             raise FrameError(f"{len(example.boxes)} boxes; a frame has at most {MOST_BOXES}")
         frame: Frame = example.raw
-        width, height = _size_of(frame)
+        width, height = size_of(frame)
         letterbox = Letterbox.of(width, height, self.image_size)
         for box in example.boxes:
             if box.label not in self.labels:
@@ -150,7 +150,7 @@ class ObjectDetector:
         for frame in calibration_frames(folder):
             yield Sample(self.encode(frame))
 
-    def decode(self, outputs: Tensors, context: Letterbox) -> Sequence[Prediction]:
+    def decode(self, outputs: Tensors, context: Placed) -> Sequence[Prediction]:
         """Return the boxes in pixels of the frame, best first; those of no area are left out."""
         boxes = context.outside(np.asarray(outputs["boxes"], np.float64))
         solid = np.all(boxes[:, 2:] > boxes[:, :2], axis=1, keepdims=True)[:, 0]
@@ -200,7 +200,7 @@ def _pictures(outputs: Tensors, targets: Tensors) -> tuple[list[Found], list[Tru
     return found, truth
 
 
-def _size_of(frame: Frame) -> tuple[int, int]:
+def size_of(frame: Frame) -> tuple[int, int]:
     """Return (width, height) in pixels: by the header where it tells them."""
     if frame.width and frame.height:
         return frame.width, frame.height

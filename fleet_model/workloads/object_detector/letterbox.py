@@ -1,6 +1,6 @@
 """Fit a frame of any shape into the square that a model takes, and take boxes back out of it."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -8,6 +8,14 @@ from fleet_model.types import RgbImage, Tensor
 from fleet_model.workloads.scaling import scaled
 
 GRAY = 114  # of the bars: as YOLOv5 and its successors have them
+
+
+class Placed(Protocol):
+    """Where a frame lies in what a model takes."""
+
+    def outside(self, boxes: Tensor) -> Tensor:
+        """Return boxes of the input in pixels of the frame, cut off at its edges: (boxes, 4)."""
+        ...
 
 
 class Letterbox(NamedTuple):

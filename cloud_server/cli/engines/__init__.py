@@ -1,0 +1,1 @@
+"""Commands over detectors of other tools."""
