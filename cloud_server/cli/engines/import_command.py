@@ -43,10 +43,12 @@ def import_engine(
     directory: Directory,
     file: Annotated[Path, typer.Argument(metavar="FILE", help=".tflite or .onnx")],
     labels: Annotated[
-        str, typer.Option(help="the file's classes in order: a,b,c or a file  [the fleet's]")
+        str,
+        typer.Option(help="the file's classes in order: a,b,c or a file (default: the fleet's)"),
     ] = "",
     layout: Annotated[
-        str | None, typer.Option(help="what the outputs mean, as yolox or rf-detr  [detected]")
+        str | None,
+        typer.Option(help="what the outputs mean, as yolox or rf-detr (default: detected)"),
     ] = None,
     mapped: Annotated[
         list[str] | None, typer.Option("--map", help="CLASS=LABEL, where names differ")
@@ -58,18 +60,20 @@ def import_engine(
     sample: Annotated[
         list[Path] | None, typer.Option(help="picture, or folder of pictures, to check with")
     ] = None,
-    channel: Annotated[str, typer.Option(help="whose robots  [publish.channel]")] = "",
+    channel: Annotated[str, typer.Option(help="whose robots (default: publish.channel)")] = "",
     input_size: Annotated[
         str, typer.Option(help="of a file that takes several: 640 or 640x384 (width x height)")
     ] = "",
-    color: Annotated[ColorOrder | None, typer.Option(help="[as the layout usually has it]")] = None,
+    color: Annotated[ColorOrder | None, typer.Option(help="default: as the layout has it")] = None,
     mean: Annotated[str, typer.Option(help="taken from pixels 0..255: 127.5 or 124,116,104")] = "",
     std: Annotated[str, typer.Option(help="divides pixels after that: 255 or 58,57,57")] = "",
     fit: Annotated[
-        FrameFit | None, typer.Option(help="where a frame lies in the input  [as the layout]")
+        FrameFit | None,
+        typer.Option(help="where a frame lies in the input (default: the layout's)"),
     ] = None,
     boxes: Annotated[
-        Units | None, typer.Option(help="pixels of the input, or shares 0..1  [as the layout]")
+        Units | None,
+        typer.Option(help="pixels of the input, or shares 0..1 (default: the layout's)"),
     ] = None,
     overlap: Annotated[
         float | None,

@@ -21,9 +21,10 @@ from cloud_server.state import history_file
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.learning_settings import AggregationSettings
+from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import GateSettings, RoundSettings, ServerSettings
-from fleet_model.bundle import read_bundle
+from fleet_model.bundle import read_bundle, to_json
 from fleet_model.errors import ExportError, RoundError, SettingsError, StoppedError
 from fleet_model.protocol.outcome import Outcome
 from fleet_model.types import Update
@@ -639,3 +640,21 @@ def test_the_start_of_a_run_reads_no_more_records_when_there_are_many_checkpoint
     assert len(read) <= 1  # the newest one: its round may not be in the history yet
     fleet.gate.set()
     finished(run)
+
+
+def test_no_run_replaces_an_imported_model_and_the_next_goes_on_from_what_it_made(
+    runs, server_dir, published
+):
+    store = DirectoryStore(server_dir.store)
+    manifest = store.latest("stable").manifest.model_copy(update={"imported": "yolox.onnx"})
+    (server_dir.store / "versions" / "000001.json").write_bytes(to_json(manifest))
+    run = finished(runs.start(2))
+    assert published == []
+    assert (run.published_version, run.release.kind, run.release.version) == (None, "withheld", 3)
+    assert "they run version 1, which is yolox.onnx and was imported" in run.release.sentences()[0]
+    assert "cloud-server models publish DIR 3" in run.release.sentences()[0]
+    again = finished(runs.start(1))
+    assert again.release.version == 4
+    weights = [Checkpoints(server_dir.checkpoints).load(v).weights for v in (1, 4)]
+    for before, after in zip(weights[0].values(), weights[1].values(), strict=True):
+        assert after == pytest.approx(before + 3)  # three rounds, one after the other
