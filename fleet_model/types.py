@@ -55,6 +55,14 @@ class Box:
     y1: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PseudoLabel:
+    """How a model's own answer may stand in for a truth that nobody has told."""
+
+    weight: float  # beside a truth that somebody has told, over 0 to 1
+    precision: float  # of answers as sure as this one, on the robot's held-out examples: 0.5 to 1
+
+
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Example:
     """One input of a workload with what its source knows about it. It never leaves the robot.
@@ -73,6 +81,7 @@ class Example:
     boxes: tuple[Box, ...] = ()  # for detection
     seen: bool = True  # somebody has said which things are there: without boxes none, a negative
     targets: Mapping[str, Any] = field(default_factory=dict)  # by name: whatever else is known
+    pseudo: PseudoLabel | None = None  # the truth is not known, and a trainer may ask its model
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -54,6 +54,21 @@ class Details(NamedTuple):
     curves: Curves | None = None
 
 
+class Certainty(NamedTuple):
+    """Answers whose truth is known, one a row: how sure a model was, and whether it was right."""
+
+    classes: Tensor  # (answers,) index in Task.classes
+    scores: Tensor  # (answers,) the higher the surer
+    right: Tensor  # (answers,) bool
+
+
+class OwnTruth(NamedTuple):
+    """What a model's own answers to one example teach."""
+
+    target: Target
+    classes: Tensor  # (answers,) index in Task.classes, of each answer in it
+
+
 class Workload(Protocol):
     """Encode what goes in, know the truth, decode and measure what comes out.
 
@@ -75,6 +90,12 @@ class Workload(Protocol):
     One whose first measure is of many rows at once, as an average precision is, may also have
     `measure_each(outputs, targets) -> (rows,)`: how good each row is by itself, in the direction of
     that measure; NaN: it tells nothing. A robot's trial of a new model compares rows by it.
+
+    One whose own answers may teach it where nobody has told the truth has two methods more.
+    `certainty(outputs, targets) -> Certainty` judges its answers to a batch of examples whose truth
+    is known. `own_truth(outputs, least) -> OwnTruth | None` makes the truth of one example, without
+    a batch axis, of answers that are all sure enough: `least` is (classes,), the lowest score that
+    is, inf where none is. None: the example has no answer, or one that is not.
 
     For `edge-agent predict` one may also have `details(outputs, targets) -> Details`, with the
     arguments of `measure`; and `sure_score`: boxes with a lower score are for measures that rank

@@ -15,6 +15,7 @@ from edge_agent.robot.settings import AgentSettings
 from edge_agent.robot.train_when import Gate
 from fleet_model.errors import BusyError, FrameError, SettingsError, one_line
 from fleet_model.memory import give_back
+from fleet_model.protocol.pseudo_counts import named
 from fleet_model.types import EVALUATE, SUMS, TRAIN
 
 if TYPE_CHECKING:  # each loads Flower: only robots that train need it
@@ -180,6 +181,7 @@ class Participation:
         status = self._file.status
         status.framework_loaded |= bool(update.metrics.get("framework_loaded"))
         status.examples = update.num_examples
+        status.pseudo_labels = named(update.metrics, self._training.classes)
         status.rounds.append(
             {
                 "run": request.run,

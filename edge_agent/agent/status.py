@@ -60,6 +60,7 @@ class Status:
     warning: str = ""  # what the server says that a person has to mend here
     evaluation: dict[str, Any] = field(default_factory=dict)  # what the last one measured
     sums: dict[str, Any] = field(default_factory=dict)  # what was told of features last
+    pseudo_labels: dict[str, Any] = field(default_factory=dict)  # of the last round; never sent
     rounds: list[dict[str, Any]] = field(default_factory=list)
     publishes: list[dict[str, Any]] = field(default_factory=list)
     ingest: dict[str, Any] = field(default_factory=dict)  # see examples/spool/ledger.py

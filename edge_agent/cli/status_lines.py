@@ -110,6 +110,7 @@ def _labels(done: Mapping[str, Any]) -> Iterator[str]:
 
 def _rounds(answer: Mapping[str, Any]) -> Iterator[str]:
     from fleet_model.protocol.example_counts import is_count
+    from fleet_model.protocol.pseudo_counts import in_words
 
     rounds = answer["rounds"]
     yield f"rounds   {len(rounds)}"
@@ -129,6 +130,8 @@ def _rounds(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"sums     of {told['num_examples']} examples were told{_left_out(told)}"
     if rounds:
         yield from _last_round(rounds[-1])
+    if guessed := answer.get("pseudo_labels"):
+        yield f"pseudo   {in_words(guessed)}"
 
 
 def _left_out(metrics: Mapping[str, Any]) -> str:

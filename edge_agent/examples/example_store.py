@@ -2,12 +2,12 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from sys import intern
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edge_agent.data.frames.damage import NO_LABEL_TOPIC, WRONG_LABEL_TOPIC, DamageLog
 from edge_agent.data.frames.source import IMAGE_SUFFIXES, has_pictures, is_live, shown
@@ -27,6 +27,7 @@ from edge_agent.examples.left_out import (
 )
 from edge_agent.examples.spool.kept_examples import KeptExamples
 from edge_agent.examples.trained_moments import TrainedMoments
+from edge_agent.examples.unlabelled import Unlabelled
 from fleet_model.errors import FrameError
 from fleet_model.types import Box, Example
 
@@ -80,6 +81,7 @@ class ExampleStore:
         read_only: bool = False,
         aliases: Mapping[str, str] | None = None,
         boxes: bool = False,
+        pseudo: Mapping[str, Any] | None = None,
     ) -> None:
         """Keep what to read; nothing is opened yet.
 
@@ -102,11 +104,14 @@ class ExampleStore:
             read_only: `trained` and `index` are read and never written; nothing counts as trained.
             aliases: other word for a label -> the label.
             boxes: whether boxes are learned, and no labels of whole frames.
+            pseudo: also yield frames without a label, see Unlabelled; None: leave them out.
 
         Raises:
             SettingsError: held_out or segment_s is out of its range.
         """
         self._paths, self._kept, self._answered = tuple(paths), kept, answered
+        self._pseudo = pseudo
+        self._unlabelled = Unlabelled(pseudo)  # of the last listing
         self._settings = LabelSettings(topic, label_topic, tolerance_s)
         self._labels, self._boxes = tuple(labels), boxes
         self._known = KnownFrames(FrameIndex(index, read_only=read_only))
@@ -141,6 +146,7 @@ class ExampleStore:
                 boxes=one.boxes,
                 seen=one.seen,
             )
+        yield from self._unlabelled.examples(split, {one.key for one in found})
 
     @property
     def left_out(self) -> Mapping[str, int]:
@@ -167,7 +173,7 @@ class ExampleStore:
 
     def _scan(self) -> "tuple[list[_Found], HeldOutSplit]":
         skipped = self._skipped = Counter[str]()
-        self._renamed = Counter[str]()
+        self._renamed, self._unlabelled = Counter[str](), Unlabelled(self._pseudo)
         found = list(self._labelled(skipped))
         moments = [each.moment for each in found]
         split = HeldOutSplit(moments, self._held_out, self._segment_s, self._trained)
@@ -189,6 +195,8 @@ class ExampleStore:
             label = largest_label(boxes) if self._boxes else self._name(word)
             if reason := self._refusal(words, seen):
                 skipped[reason] += 1
+                if reason in (UNLABELLED, UNSEEN):
+                    self._leave(frame)
                 continue
             key = _key(frame)
             if key in keys:
@@ -239,6 +247,8 @@ class ExampleStore:
             except FrameError as error:
                 failures.append(error)
                 skipped.update(_left_out(recording, settings, error))
+                if self._unlabelled.wanted and error.reason == WRONG_LABEL_TOPIC:
+                    self._leave_all(recording, settings, answered)
         for failure in failures:
             self._report(str(failure))
         for loss in damage.all():
@@ -249,6 +259,20 @@ class ExampleStore:
             words = f"no frame of any recording can be read: {failures[0]}"
             reasons = {failure.reason for failure in failures}
             raise FrameError(words, *(reasons if len(reasons) == 1 else ()))
+
+    def _leave_all(
+        self, recording: Path, settings: LabelSettings, answered: Container[tuple[str, str, int]]
+    ) -> None:
+        """Leave the frames of a bag that has no labels to the model."""
+        bare = settings._replace(label_topic="")
+        with suppress(FrameError):  # what is damaged is counted with the bag
+            for frame, *_ in self._known.labelled(recording, bare, DamageLog()):
+                if (frame.source, frame.topic, frame.stamp_ns) not in answered:
+                    self._leave(frame)
+
+    def _leave(self, frame: LazyFrame) -> None:
+        if self._unlabelled.wanted:
+            self._unlabelled.add(_key(frame), frame, _moment(frame, ""))
 
     def _recordings(self, failures: list[FrameError]) -> Iterator[tuple[Path, LabelSettings]]:
         if self._answered and has_pictures(self._answered):

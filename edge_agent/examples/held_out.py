@@ -82,6 +82,9 @@ class HeldOutSplit:
             self._divide([m for m in ordered if m.label == label], held_out)
         if held_out and len(ordered) > 1 and not any(map(self.holds_out, ordered)):
             self._newer_than[ordered[-1].label] = ordered[-2]
+        self._held: dict[str, list[int]] = {}  # camera -> stamps that are held out
+        for moment in filter(self.holds_out, ordered):
+            self._held.setdefault(moment.camera, []).append(moment.stamp_ns)
         near = self._neighbors(ordered)
         far = {m.label for m in ordered if self.holds_out(m) and m not in near}
         self._between = {moment for moment in near if moment.label in far}
@@ -100,6 +103,20 @@ class HeldOutSplit:
     def between(self, moment: Moment) -> bool:
         """Return whether a held-out example is too near to a training example to measure with."""
         return moment in self._between
+
+    def may_hold_out(self, moment: Moment) -> bool:
+        """Return whether an example that has no label yet must not be trained on for that reason.
+
+        With a label it may be held out, since its segment is picked; or it is too near to one of
+        its camera that is.
+        """
+        block, position = divmod(moment.stamp_ns // self._segment_ns, self._block)
+        if position in _picked(block, self._block, self._picks):
+            return True
+        guard_ns = self._segment_ns // _NEIGHBOURS
+        return bool(moment.camera) and _is_near(
+            moment.stamp_ns, self._held.get(moment.camera, ()), guard_ns
+        )
 
     def _neighbors(self, ordered: list[Moment]) -> set[Moment]:
         """Return the held-out moments that are near a training moment of their camera."""

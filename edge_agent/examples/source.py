@@ -143,7 +143,12 @@ def require_source(name: str) -> None:
 
 
 def source_of(
-    settings: AgentSettings, *, trains: bool = True, read_only: bool = False, answered: bool = True
+    settings: AgentSettings,
+    *,
+    trains: bool = True,
+    read_only: bool = False,
+    answered: bool = True,
+    pseudo: bool = False,
 ) -> SourceSpec:
     """Return the source that the operator has chosen.
 
@@ -154,6 +159,8 @@ def source_of(
             `edge-agent predict` may be another user than the agent's.
         answered: whether the frames that a person has labelled at `edge-agent label` are among
             them.
+        pseudo: whether frames without a label are examples, too, if the operator wants
+            pseudo-labels.
     """
     examples, state = settings.examples, settings.state
     if examples.source != FRAMES:
@@ -172,6 +179,12 @@ def source_of(
         "trains": trains,
         "read_only": read_only,
     }
+    if pseudo and examples.pseudo_labels:
+        options["pseudo"] = {
+            "most": examples.pseudo_most,
+            "weight": examples.pseudo_weight,
+            "precision": examples.pseudo_precision,
+        }
     return SourceSpec(name=FRAMES, options=options)
 
 

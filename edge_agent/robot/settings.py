@@ -67,6 +67,23 @@ class ExampleSettings(Section):
     held_out: float = Field(
         default=0.2, ge=0, le=0.5, description="Share kept for measuring, never trained on."
     )
+    pseudo_labels: bool = Field(
+        default=False,
+        description="Frames without a label teach, too, where the model is surely right by this "
+        "robot's held-out frames.",
+    )
+    pseudo_precision: float = Field(
+        default=0.95,
+        ge=0.5,
+        le=1,
+        description="Share of so sure answers that must be right on the held-out frames.",
+    )
+    pseudo_weight: float = Field(
+        default=0.5, gt=0, le=1, description="Of a pseudo-label, beside 1 of a label."
+    )
+    pseudo_most: int = Field(
+        default=500, ge=1, description="Frames without a label that a round looks at."
+    )
     spool: OptionalPath = Field(
         default=None,
         description="Folder: new bags in it are copied into the robot's store of examples.",

@@ -24,6 +24,7 @@ from fleet_model.bundle import FileEntry
 from fleet_model.errors import UpdateError
 from fleet_model.store import ModelStore
 from fleet_model.types import SUMS, TRAIN
+from fleet_model.workload import rebuild
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +50,7 @@ class LocalTraining:
         self._store = store
         self._fit = fit
         self._residual = Residual(settings.state, counted)
+        self.classes: tuple[str, ...] = ()  # that the last request was about
 
     def answer(self, request: "RobotRequest", robot: str) -> "Update":
         """Return the reply: an update, or whatever the request's kind asks for.
@@ -73,6 +75,7 @@ class LocalTraining:
                 "bytes, expected a sha256 and a size"
             ) from None
         spec, directory = self._models.trainer(self._store, entry, training.trainer)
+        self.classes = (spec.task or rebuild(spec.workload).task).classes
         with suppress(OSError):  # a full disk: training continues without
             (directory / FOLDER).mkdir(exist_ok=True)  # the trainer keeps features between starts
         # What updates without noise have left out must not be sent with one that has noise.
@@ -86,7 +89,11 @@ class LocalTraining:
             trainer=training.trainer,
             spec=spec,
             directory=directory,
-            examples=source_of(self._settings, trains=request.kind in (TRAIN, SUMS)),
+            examples=source_of(
+                self._settings,
+                trains=request.kind in (TRAIN, SUMS),
+                pseudo=request.kind == TRAIN,
+            ),
             checkpoint=request.checkpoint,
             config=replace(request.config, seed=seed),
             kind=request.kind,

@@ -61,7 +61,7 @@ def sums_reply(
             f"the server asks for {config.sums_directions} directions, expected 0 to {MAX_RANK}"
         )
     stamps: dict[str, int] = {}
-    training, held_out, unreadable = encoded_rows(learner, _noting(examples, stamps))
+    training, held_out, *_, unreadable = encoded_rows(learner, _noting(examples, stamps))
     learner.cache.end()
     _require_linear(learner, head, tensors_of(learner.spec, checkpoint), training)
     (target,) = learner.workload.task.targets

@@ -1,13 +1,13 @@
 """Examples ready for training, and the batches of named tensors that they are cut into."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from fleet_model.types import Target, Tensor, Tensors
+from fleet_model.types import PseudoLabel, Target, Tensor, Tensors
 
 
 class Batch(NamedTuple):
@@ -42,8 +42,29 @@ class Rows:
                 sample_weight,
             )
 
+    def answers(self, size: int, outputs: Callable[[Tensors], Tensors]) -> Tensors:
+        """Return the outputs for at least one row, (rows, *output shape) each, in their order.
+
+        Args:
+            size: rows of one call.
+            outputs: gives those of one batch of features.
+        """
+        count = len(self)
+        answers = [outputs(batch.features) for batch in self.batches(range(count), size)]
+        return {name: np.concatenate([a[name] for a in answers])[:count] for name in answers[0]}
+
     def __len__(self) -> int:
         return len(self.targets)
+
+
+class EncodedRows(NamedTuple):
+    """A robot's examples as a model takes them."""
+
+    training: Rows
+    held_out: Rows
+    unknown: Rows  # without a truth; their targets hold no tensors, only what one would weigh
+    rule: PseudoLabel | None  # by which these may get one; None: there are none
+    left_out: int  # examples that cannot be read or learned
 
 
 def stacked(rows: Sequence[Tensors], size: int) -> Tensors:

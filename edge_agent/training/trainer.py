@@ -7,9 +7,8 @@ LiteRT and a robot with Keras send the same update for the same examples.
 
 import logging
 import math
-import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +20,8 @@ from edge_agent.data.ahead import map_ahead
 from edge_agent.training.adapted_model import dropped, residuals, started
 from edge_agent.training.class_shares import class_shift
 from edge_agent.training.feature_cache import FeatureCache
-from edge_agent.training.rows import Rows, stacked
+from edge_agent.training.pseudo_labels.own_truths import can_teach_itself, with_own_truths
+from edge_agent.training.rows import EncodedRows, Rows, stacked
 from fleet_model.adapters.lora import masked
 from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import FrameError, TrainingError
@@ -34,6 +34,7 @@ from fleet_model.types import (
     Encoded,
     Example,
     Metrics,
+    PseudoLabel,
     Target,
     Tensor,
     Tensors,
@@ -142,10 +143,15 @@ def fit(
         )
     learner, origin = _started(learner, checkpoint)
     begin = time.perf_counter()
-    training, held_out, unreadable = encoded_rows(learner, examples)
+    training, held_out, unknown, rule, unreadable = encoded_rows(learner, examples)
     learner.cache.end()
     if not len(training):
         raise NoExamplesError(f"no examples to train on ({len(held_out)} held out)", unreadable)
+    pseudo: Metrics = {}
+    if rule:
+        training, pseudo = with_own_truths(
+            learner.workload, _answers(learner, origin), (training, held_out), unknown, rule
+        )
     encoded = time.perf_counter()
     shift = class_shift(learner.workload, learner.spec, training, config)
     with np.errstate(over="ignore", invalid="ignore"):  # not finite is an error of its own below
@@ -161,6 +167,7 @@ def fit(
         "train_s": trained - encoded,
         **at(BEFORE, _score(learner, origin, held_out)),
         **at(AFTER, _score(learner, weights, held_out)),
+        **pseudo,
     }
     return Update(
         robot="",
@@ -181,7 +188,7 @@ def evaluate(learner: Learner, checkpoint: Checkpoint, examples: Iterable[Exampl
     """
     learner, origin = _started(learner, checkpoint)
     # The round of the cache stays open: what was computed for training is not dropped.
-    _, held_out, unreadable = encoded_rows(learner, (one for one in examples if one.held_out))
+    _, held_out, *_, unreadable = encoded_rows(learner, (e for e in examples if e.held_out))
     if not len(held_out):
         raise NoExamplesError("no held-out examples to measure with", unreadable)
     return Update(
@@ -193,12 +200,6 @@ def evaluate(learner: Learner, checkpoint: Checkpoint, examples: Iterable[Exampl
         num_steps=0,
         metrics={**_score(learner, origin, held_out), UNREADABLE: float(unreadable)},
     )
-
-
-def threads_from_environment() -> int:
-    """Return OMP_NUM_THREADS, which the agent sets for its training process; 2 without it."""
-    value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # may be a list: "4,2"
-    return int(value) if value.isdigit() and int(value) > 0 else 2
 
 
 def tensors_of(spec: TrainerSpec, checkpoint: Checkpoint) -> Weights:
@@ -226,10 +227,13 @@ class _Prepared(NamedTuple):
     refusal: str  # why it cannot be learned from; "" where it can
 
 
-def encoded_rows(learner: Learner, examples: Iterable[Example]) -> tuple[Rows, Rows, int]:
-    """Return (training rows, held-out rows, examples left out); only new keys are decoded."""
-    seen: dict[str, tuple[bool, Tensors, Target]] = {}
+def encoded_rows(learner: Learner, examples: Iterable[Example]) -> EncodedRows:
+    """Return what examples are to a model; only new keys are decoded."""
+    seen: dict[str, tuple[int, Tensors, Target]] = {}
     reasons: list[str] = []
+    rule: PseudoLabel | None = None
+    if not can_teach_itself(learner.workload):
+        examples = (example for example in examples if not example.pseudo)
     learner.cache.begin()
     prepare = partial(_prepare, learner)
     with closing(map_ahead(prepare, examples, ENCODERS, WINDOW)) as prepared:
@@ -245,28 +249,33 @@ def encoded_rows(learner: Learner, examples: Iterable[Example]) -> tuple[Rows, R
             except FrameError as error:
                 reasons.append(str(error))
                 continue
-            seen[example.key] = (example.held_out, row, target)
+            rule = rule or example.pseudo
+            seen[example.key] = (2 if example.pseudo else int(example.held_out), row, target)
     if reasons:
         log.warning("%d examples left out; the first: %s", len(reasons), reasons[0])
     rows = [(*seen[key], key) for key in sorted(seen)]
-    training, held_out = (
+    training, held_out, unknown = (
         Rows([r[1] for r in part], [r[2] for r in part], [r[3] for r in part])
-        for part in ([r for r in rows if r[0] is held] for held in (False, True))
+        for part in ([r for r in rows if r[0] == kind] for kind in range(3))
     )
-    return training, held_out, len(reasons)
+    return EncodedRows(training, held_out, unknown, rule, len(reasons))
 
 
 def _prepare(learner: Learner, example: Example) -> _Prepared:
     """Look up the truth of an example and encode it, in a thread of `map_ahead`."""
     try:
-        target = learner.workload.target(example)
+        if example.pseudo:
+            target = Target(tensors={}, weight=example.pseudo.weight)
+        else:
+            target = learner.workload.target(example)
         if not 0 < target.weight < math.inf:
             raise FrameError(f"an example of weight {target.weight}, expected more than 0")
         cached = example.key in learner.cache
         encoded = None if cached else learner.workload.encode(example.raw)
     except FrameError as error:
         return _Prepared(example, None, None, str(error))
-    require_tensors(learner.workload.task.targets, target.tensors, "the targets of an example")
+    if not example.pseudo:
+        require_tensors(learner.workload.task.targets, target.tensors, "the targets of an example")
     return _Prepared(example, target, encoded, "")
 
 
@@ -332,10 +341,10 @@ def _score(learner: Learner, weights: Weights, rows: Rows) -> Metrics:
     """Return the workload's measures; none without rows."""
     if not len(rows):
         return {}
-    count, size = len(rows), learner.spec.batch_size
-    answers = [
-        learner.model.outputs(weights, batch.features) for batch in rows.batches(range(count), size)
-    ]
-    outputs = {n: np.concatenate([a[n] for a in answers])[:count] for n in answers[0]}
-    targets = stacked([target.tensors for target in rows.targets], count)
-    return learner.workload.measure(outputs, targets)
+    targets = stacked([target.tensors for target in rows.targets], len(rows))
+    return learner.workload.measure(_answers(learner, weights)(rows), targets)
+
+
+def _answers(learner: Learner, weights: Weights) -> Callable[[Rows], Tensors]:
+    outputs = partial(learner.model.outputs, weights)
+    return lambda rows: rows.answers(learner.spec.batch_size, outputs)

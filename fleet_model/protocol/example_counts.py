@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fleet_model.errors import one_line
+from fleet_model.protocol.pseudo_counts import PSEUDO
 from fleet_model.types import Metrics
 
 KINDS: Mapping[str, str] = {  # of what is left out -> what it is, after its number
@@ -84,7 +85,7 @@ def counts_of(
 def is_count(metric: str) -> bool:
     """Return whether a metric counts examples; any other measures, or tells what it cost."""
     counted = metric in (LABELS, HELD_OUT, UNREADABLE, SPEAKS_FOR)
-    return counted or metric.startswith((LEFT_OUT, SUMS))
+    return counted or metric.startswith((LEFT_OUT, SUMS, PSEUDO))
 
 
 def as_metrics(left_out: Mapping[str, int], labels: int | None) -> Metrics:

@@ -20,7 +20,7 @@ from fleet_model.types import (
     Tensors,
     TrainConfig,
 )
-from fleet_model.workload import Sample
+from fleet_model.workload import Certainty, OwnTruth, Sample
 from fleet_model.workloads.class_names import checked_names
 from fleet_model.workloads.image_classifier.calibration import calibration_frames
 from fleet_model.workloads.scaling import scaled
@@ -148,6 +148,21 @@ class ImageClassifier:
             "accuracy": float(np.mean(logits.argmax(axis=-1) == classes)),
             "loss": float(-np.mean(_log_softmax(logits)[rows, classes])),
         }
+
+    def certainty(self, outputs: Tensors, targets: Tensors) -> Certainty:
+        """Return the best class of each row with its probability; see Workload."""
+        classes = outputs["logits"].argmax(axis=-1)  # (batch,)
+        scores = np.exp(_log_softmax(outputs["logits"])).max(axis=-1)
+        return Certainty(classes, scores, classes == targets["class"])
+
+    def own_truth(self, outputs: Tensors, least: Tensor) -> OwnTruth | None:
+        """Return the best class if its probability is enough; see Workload."""
+        scores = np.exp(_log_softmax(outputs["logits"][None]))[0]  # (labels,)
+        best = int(scores.argmax())
+        if scores[best] < least[best]:
+            return None
+        target = Target(tensors={"class": np.array(best, np.int32)})
+        return OwnTruth(target, np.array([best]))
 
 
 def _centre_square(image: RgbImage, size: int) -> Tensor:

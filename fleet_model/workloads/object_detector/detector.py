@@ -20,7 +20,7 @@ from fleet_model.types import (
     Tensors,
     TrainConfig,
 )
-from fleet_model.workload import Details, Sample
+from fleet_model.workload import Certainty, Details, OwnTruth, Sample
 from fleet_model.workloads.class_names import checked_names
 from fleet_model.workloads.image_classifier.calibration import calibration_frames
 from fleet_model.workloads.object_detector.average_precision import (
@@ -31,10 +31,14 @@ from fleet_model.workloads.object_detector.average_precision import (
 )
 from fleet_model.workloads.object_detector.details import details_of
 from fleet_model.workloads.object_detector.letterbox import Letterbox, Placed
+from fleet_model.workloads.object_detector.matching import judge
 
 MIN_SIZE, MAX_SIZE, STEP = 128, 640, 32  # pixels of the square; the trunk halves it five times
 MOST_BOXES = 100  # of a frame
 ANSWERS = 100  # boxes that a model answers, as COCO counts them
+# Boxes from this score on may be something: half of `sure_score`. One that is not sure in a frame
+# must not be learned, neither as a thing nor as nothing.
+DOUBTFUL = 0.15
 LEAST_SIDE = 2.0  # pixels of the square; a smaller box is nothing that a map can show
 # The class of a row without a box. Below it: one of class `-2 - number` that is too small to teach,
 # and that a model may find or not.
@@ -135,15 +139,7 @@ class ObjectDetector:
         order = np.argsort(-sides.prod(axis=1), kind="stable")  # the largest first
         kept = [i for i in order if sides[i].min() > 0]  # the others lie outside of the frame
         numbers = [self.labels.index(example.boxes[i].label) for i in kept]
-        boxes = np.zeros((MOST_BOXES, 4), np.float32)
-        classes = np.full(MOST_BOXES, NOTHING, np.int32)
-        boxes[: len(kept)] = corners[kept]
-        classes[: len(kept)] = np.where(
-            sides[kept].min(axis=1, initial=LEAST_SIDE) >= LEAST_SIDE,
-            numbers,
-            -2 - np.array(numbers),
-        )
-        return Target(tensors={"box": boxes, "class": classes})
+        return _as_target(corners[kept], np.array(numbers, np.int32))
 
     def samples(self, folder: Path | None) -> Iterator[Sample]:
         """Yield pictures of a folder, or the shipped ones, in several lights and cuts."""
@@ -183,9 +179,41 @@ class ObjectDetector:
         """Return how good the boxes of each picture are, (pictures,) 0 to 1."""
         return picture_scores(*_pictures(outputs, targets), len(self.labels))
 
+    def certainty(self, outputs: Tensors, targets: Tensors) -> Certainty:
+        """Return every box from DOUBTFUL on that counts, right at an overlap of .5."""
+        judged = judge(*_pictures(outputs, targets), len(self.labels))
+        right, wrong = judged.right[:, 0, 0], judged.wrong[:, 0, 0]
+        rows = (right | wrong) & (judged.scores >= DOUBTFUL)
+        return Certainty(judged.classes[rows], judged.scores[rows], right[rows])
+
+    def own_truth(self, outputs: Tensors, least: Tensor) -> OwnTruth | None:
+        """Return the boxes of a frame if there are some and all are sure; see Workload.
+
+        Less sure than DOUBTFUL is nothing. A frame without a box teaches only what the model says
+        already, also where it has missed something, and is no truth.
+        """
+        there = outputs["scores"] >= DOUBTFUL
+        boxes, classes = outputs["boxes"][there], outputs["classes"][there]
+        sides = boxes[:, 2:] - boxes[:, :2]
+        sure = (outputs["scores"][there] >= least[classes]).all() and (sides > 0).all()
+        if not there.any() or not sure:
+            return None
+        order = np.argsort(-sides.prod(axis=1), kind="stable")  # the largest first
+        return OwnTruth(_as_target(boxes[order], classes[order]), classes)
+
     def details(self, outputs: Tensors, targets: Tensors) -> Details:
         """Return the average precision of each class, and precision against recall."""
         return details_of(evaluate(*_pictures(outputs, targets), len(self.labels)), self.labels)
+
+
+def _as_target(corners: Tensor, numbers: Tensor) -> Target:
+    """Return boxes, (n, 4) in the square, and their classes, (n,), as the loss takes them."""
+    boxes = np.zeros((MOST_BOXES, 4), np.float32)
+    classes = np.full(MOST_BOXES, NOTHING, np.int32)
+    boxes[: len(corners)] = corners
+    sides = (corners[:, 2:] - corners[:, :2]).min(axis=1, initial=np.inf)
+    classes[: len(corners)] = np.where(sides >= LEAST_SIDE, numbers, -2 - numbers)
+    return Target(tensors={"box": boxes, "class": classes})
 
 
 def _pictures(outputs: Tensors, targets: Tensors) -> tuple[list[Found], list[Truth]]:

@@ -368,3 +368,79 @@ def test_an_empty_folder_holds_no_recordings_yet_and_is_no_failure(tmp_path, sto
     (tmp_path / "bags").mkdir()
     summary = store_of(tmp_path / "bags").summary()
     assert (summary.examples, summary.skipped, caplog.text) == (0, {}, "")
+
+
+# ---------------------------------------------------------------- frames for a model to label
+
+PSEUDO = {"most": 1000, "weight": 0.5, "precision": 0.95}
+
+
+def test_frames_without_a_label_are_yielded_only_where_that_is_wanted(bags, tmp_path, store_of):
+    labels = [*DRIVE, *[""] * 40, *["triangle"] * 4]  # nobody has to guess what a triangle is
+    path = bags.drive(tmp_path / "r1", labels)
+    assert not [e for e in store_of(path).examples() if e.pseudo]
+    plain = list(store_of(path).examples())
+    store = store_of(path, pseudo=PSEUDO)
+    found = list(store.examples())
+    unlabelled = [e for e in found if e.pseudo]
+    assert [e.key for e in found if not e.pseudo] == [e.key for e in plain]
+    assert [e.held_out for e in found if not e.pseudo] == [e.held_out for e in plain]
+    assert 20 < len(unlabelled) <= 40
+    assert store.left_out == {"without a label": 40, "labelled 'triangle', which is not learned": 4}
+    for one in unlabelled:
+        assert (one.label, one.held_out, one.seen) == (None, False, False)
+        assert (one.pseudo.weight, one.pseudo.precision) == (0.5, 0.95)
+        assert one.raw.decode().shape == (24, 32, 3)
+    assert store.summary().examples == len(plain)
+
+
+def test_those_that_a_label_would_hold_out_are_not_among_them(bags, tmp_path, store_of):
+    labels = [*DRIVE, *[""] * 40]
+    unlabelled = {
+        e.key
+        for e in store_of(bags.drive(tmp_path / "r1", labels), pseudo=PSEUDO).examples()
+        if e.pseudo
+    }
+    labelled = store_of(bags.drive(tmp_path / "later" / "r1", [*DRIVE, *["star"] * 40]))
+    held_out = {e.raw.stamp_ns for e in labelled.examples() if e.held_out}
+    assert not {int(key.rpartition("/")[2].partition("-")[0]) for key in unlabelled} & held_out
+
+
+def test_a_bag_without_the_label_topic_is_for_the_model_too(bags, tmp_path, store_of):
+    labelled = bags.drive(tmp_path / "r1", DRIVE)
+    bare = bags.drive(tmp_path / "r2", [""] * 40, start_ns=bags.START_NS + 3600 * 10**9)
+    store = store_of(labelled, bare, pseudo=PSEUDO)
+    unlabelled = [e for e in store.examples() if e.pseudo]
+    assert unlabelled
+    assert {e.raw.source for e in unlabelled} == {"r2"}
+
+
+def test_there_are_at_most_so_many_and_they_stay_when_others_come(bags, tmp_path, store_of):
+    labels = [*DRIVE, *[""] * 40]
+    path = bags.drive(tmp_path / "bags" / "r1", labels)
+    few = store_of(tmp_path / "bags", pseudo={**PSEUDO, "most": 10})
+    before = {e.key for e in few.examples() if e.pseudo}
+    assert len(before) == 10
+    assert path.exists()
+    bags.drive(tmp_path / "bags" / "r2", [""] * 20, start_ns=bags.START_NS + 3600 * 10**9)
+    after = {e.key for e in few.examples() if e.pseudo}
+    assert len(after) == 10
+    assert 3 < len(before & after) < 10
+
+
+def test_a_frame_that_a_person_has_labelled_is_never_left_to_the_model(bags, tmp_path, store_of):
+    path = bags.drive(tmp_path / "r1", [*DRIVE, *[""] * 40])
+    unlabelled = [e for e in store_of(path, pseudo=PSEUDO).examples() if e.pseudo]
+    one = unlabelled[0].raw
+    answered = tmp_path / "answered"
+    answered.mkdir()
+    (answered / "one.jpg").write_bytes(bytes(one.data))
+    row = ManifestRow(
+        file="one.jpg", topic=one.topic, stamp_ns=one.stamp_ns, source=one.source, label="star",
+        width=32, height=24,
+    )  # fmt: skip
+    write_manifest(answered / MANIFEST, [row])
+    found = list(store_of(path, pseudo=PSEUDO, answered=answered).examples())
+    mine = [e for e in found if e.raw.stamp_ns == one.stamp_ns]
+    assert [(e.label, e.pseudo) for e in mine] == [("star", None)]
+    assert len([e for e in found if e.pseudo]) == len(unlabelled) - 1

@@ -147,3 +147,24 @@ def test_pictures_without_a_camera_have_no_neighbors():
     moments = [Moment(START_NS + i, f"signs/{i}.png", "star") for i in range(10)]
     split = HeldOutSplit(moments, 0.2, 10.0)
     assert not any(map(split.between, moments))
+
+
+def test_frames_without_a_label_lie_on_the_training_side_of_the_clock():
+    """What a label would hold out, a model must not have seen before; nor its neighbors."""
+    labelled = seen_by_camera(400, 100_000_000)
+    split = HeldOutSplit(labelled, 0.2, 2.0)
+    for moment in labelled:
+        if split.holds_out(moment) and not split.between(moment):
+            for near_ns in (0, 150_000_000, -150_000_000):
+                unlabelled = moment._replace(stamp_ns=moment.stamp_ns + near_ns, label="")
+                assert split.may_hold_out(unlabelled)
+    later = [m._replace(stamp_ns=m.stamp_ns + 10**12, label="") for m in labelled]
+    with_label = HeldOutSplit([*labelled, *(m._replace(label="star") for m in later)], 0.2, 2.0)
+    for moment in later:
+        assert split.may_hold_out(moment) == with_label.holds_out(moment._replace(label="star"))
+    assert 0 < sum(map(split.may_hold_out, later)) < len(later) / 3
+
+
+def test_where_nothing_is_held_out_no_frame_is_kept_away():
+    split = HeldOutSplit(seen_by_camera(40, 100_000_000), 0.0, 2.0)
+    assert not any(map(split.may_hold_out, seen_by_camera(40, 100_000_000, "")))

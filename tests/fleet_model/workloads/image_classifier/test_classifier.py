@@ -131,3 +131,23 @@ def test_a_robot_that_predicts_needs_no_keras(monkeypatch):
     workload.encode(frame(np.zeros((10, 10, 3), np.uint8)))
     workload.decode({"logits": np.zeros(3, np.float32)}, None)
     workload.measure({"logits": np.zeros((1, 3), np.float32)}, {"class": np.zeros(1, np.int64)})
+
+
+def test_the_best_class_is_its_own_truth_if_it_is_sure_enough():
+    workload = ImageClassifier(["a", "b", "c"])
+    outputs = {"logits": np.log(np.array([0.2, 0.7, 0.1], np.float32))}
+    found = workload.own_truth(outputs, np.array([0.0, 0.69, 0.0]))
+    assert found.target.tensors == {"class": np.array(1)}
+    assert found.target.tensors["class"].dtype == np.int32
+    assert found.classes.tolist() == [1]
+    assert workload.own_truth(outputs, np.array([0.0, 0.71, 0.0])) is None
+    assert workload.own_truth(outputs, np.array([0.0, np.inf, 0.0])) is None
+
+
+def test_its_answers_are_judged_with_their_probability():
+    workload = ImageClassifier(["a", "b"])
+    logits = np.log(np.array([[0.9, 0.1], [0.4, 0.6]], np.float32))
+    told = workload.certainty({"logits": logits}, {"class": np.array([0, 0])})
+    assert told.classes.tolist() == [0, 1]
+    np.testing.assert_allclose(told.scores, [0.9, 0.6], rtol=1e-6)
+    assert told.right.tolist() == [True, False]

@@ -240,3 +240,70 @@ def test_samples_are_pictures_that_come_with_the_package(detector):
     first = next(detector.samples(None))
     assert first.encoded.inputs["image"].shape == (320, 320, 3)
     assert first.target is None
+
+
+# ------------------------------------------------------------------------- labels of its own
+
+
+def answers(*found):
+    """Return what a model says of one frame: (class, score, corners in the square) each."""
+    outputs = {
+        "boxes": np.zeros((ANSWERS, 4), np.float32),
+        "scores": np.zeros(ANSWERS, np.float32),
+        "classes": np.zeros(ANSWERS, np.int32),
+    }
+    for place, (kind, score, corners) in enumerate(found):
+        outputs["classes"][place], outputs["scores"][place] = kind, score
+        outputs["boxes"][place] = corners
+    return outputs
+
+
+LARGE, SMALL, TINY = (10, 10, 110, 110), (200, 200, 230, 230), (5, 5, 6, 6)
+
+
+def test_a_frame_whose_boxes_are_all_sure_is_a_truth(detector):
+    outputs = answers((1, 0.9, SMALL), (0, 0.8, LARGE), (1, 0.9, TINY), (1, 0.14, LARGE))
+    found = detector.own_truth(outputs, np.array([0.8, 0.85]))
+    assert found.target.tensors["box"][:3].tolist() == [list(b) for b in (LARGE, SMALL, TINY)]
+    assert found.target.tensors["class"][:4].tolist() == [0, 1, -3, NOTHING]  # too small to teach
+    assert sorted(found.classes.tolist()) == [0, 1, 1]
+    assert found.target.weight == 1.0
+
+
+@pytest.mark.parametrize(
+    ("outputs", "least"),
+    [
+        (answers((0, 0.9, LARGE), (1, 0.5, SMALL)), [0.8, 0.8]),  # the second is neither nor
+        (answers((0, 0.9, LARGE), (1, 0.15, SMALL)), [0.8, 0.8]),
+        (answers((0, 0.9, LARGE), (1, 0.99, SMALL)), [0.8, np.inf]),  # never sure of the other
+        (answers((0, 0.14, LARGE)), [0.1, 0.1]),  # nothing is no truth
+        (answers((0, 0.9, (10, 10, 10, 50))), [0.8, 0.8]),  # no box
+    ],
+)
+def test_a_frame_with_a_box_that_is_not_sure_or_without_one_is_none(detector, outputs, least):
+    assert detector.own_truth(outputs, np.array(least)) is None
+
+
+def test_boxes_are_judged_as_average_precision_judges_them(detector):
+    truth = detector.target(example(("duck", 20, 20, 220, 220)))
+    there = truth.tensors["box"][0]
+    outputs = answers(
+        (0, 0.9, there), (0, 0.8, there), (1, 0.7, there), (0, 0.1, (200, 200, 300, 300))
+    )
+    batch = {name: tensor[None] for name, tensor in outputs.items()}
+    targets = {name: tensor[None] for name, tensor in truth.tensors.items()}
+    told = detector.certainty(batch, targets)
+    rows = sorted(
+        zip(told.scores.tolist(), told.classes.tolist(), told.right.tolist(), strict=True)
+    )
+    assert [(kind, right) for _, kind, right in rows] == [(1, False), (0, False), (0, True)]
+
+
+def test_its_own_truth_is_that_of_a_person_who_draws_the_same_boxes(detector):
+    drawn = detector.target(example(("duck", 20, 20, 220, 220), ("ball", 300, 100, 350, 150)))
+    there = drawn.tensors["box"]
+    found = detector.own_truth(
+        answers((1, 0.9, there[1]), (0, 0.9, there[0])), np.array([0.5, 0.5])
+    )
+    for name, tensor in drawn.tensors.items():
+        np.testing.assert_array_equal(found.target.tensors[name], tensor)
