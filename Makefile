@@ -51,11 +51,11 @@ install = if test -x $(UV); \
 	then $(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --editable ".[$(2)]" --constraint $(or $(3),constraints.txt) $(4); \
 	else $(1)/bin/python -m pip install --quiet --editable ".[$(2)]" --constraint $(or $(3),constraints.txt) $(4); fi
 
-.PHONY: help setup dist demo test check static test-base test-ros test-flwr fuzz soak bench constraints clean
+.PHONY: help setup dist demo demo-detection test check static test-base test-ros test-flwr fuzz soak bench constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; \
-	do printf '  %-12s %s\n' "$$target" "$$text"; done
+	do printf '  %-14s %s\n' "$$target" "$$text"; done
 
 setup: $(VENV)/.installed ## make .venv with edge-agent, cloud-server and all tools
 	@echo "ready: $(BIN)/edge-agent, $(BIN)/cloud-server"
@@ -65,6 +65,9 @@ dist: | $(UV) ## build the wheel and Debian packages into dist (ARCH=arm64: for 
 
 demo: $(VENV)/.installed ## a server and several robots on this machine, camera frame to prediction
 	@$(BIN)/python deploy/demo/demo.py
+
+demo-detection: $(VENV)/.installed ## the same for boxes: seven robots learn where toys are in rendered rooms
+	@$(BIN)/python deploy/demo/detection.py
 
 # The other environments' tests fill the moments in which the main ones wait; their output comes at the end.
 BESIDE := test-base test-ros test-flwr

@@ -83,19 +83,30 @@ def stacked_bars(title: str, rows: Mapping[str, Mapping[str, int]], labels: Sequ
 def grouped_bars(
     title: str,
     rows: Mapping[str, Mapping[str, float | None]],
-    spots: Mapping[str, Sequence[float]],
+    spots: Mapping[str, Sequence[float]] | None = None,
+    *,
+    shown: Callable[[float | None], str] = percent,
+    styles: Sequence[int] = (0, 1, 2),
 ) -> Html:
-    """Draw shares: a group per row, a bar per entry; `spots` lie on the group's second bar."""
+    """Draw shares: a group per row, a bar per entry; `spots` lie on the group's second bar.
+
+    Args:
+        title: what is drawn.
+        rows: group -> entry -> 0 to 1.
+        spots: group -> 0 to 1.
+        shown: writes a share.
+        styles: rank of each entry among b0, b1 and b2 of markup.STYLE.
+    """
     left, bar, y = _margin(rows), 18, 0
     scale, parts = WIDTH - left - 46, []
     for name, values in rows.items():
         parts.append(_text(left - 10, y + bar * len(values) / 2 + 3, name, "end"))
         for rank, (kind, value) in enumerate(values.items()):
-            width, said = scale * (value or 0), percent(value)
-            box = {"x": left, "y": y, "width": width, "height": bar - 4, "class_": f"b{rank}"}
+            width, said, style = scale * (value or 0), shown(value), styles[rank]
+            box = {"x": left, "y": y, "width": width, "height": bar - 4, "class_": f"b{style}"}
             parts.append(el("rect", el("title", f"{name}, {kind}: {said}"), **box))
-            parts.append(_text(WIDTH, y + 12, said, f"end v{rank}"))
-            xs = [left + scale * spot for spot in spots.get(name, ()) if rank == 1]
+            parts.append(_text(WIDTH, y + 12, said, f"end v{style}"))
+            xs = [left + scale * spot for spot in (spots or {}).get(name, ()) if rank == 1]
             parts += [el("circle", cx=x, cy=y + 7, r=3, class_="spot") for x in xs]
             y += bar
         y += 18

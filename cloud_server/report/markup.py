@@ -30,6 +30,7 @@ p { max-width: 46em } .soft { color: var(--soft) }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 14px; padding: 22px }
 .tall { grid-row: span 3; display: flex; flex-direction: column }
 .story { display: grid; grid-template-columns: 1fr 1fr; gap: 36px; padding: 32px; margin-top: 16px }
+.story svg { overflow: visible }
 .story p { font-size: 17px; line-height: 1.65 } section > .card, .thumbs, pre { margin: 16px 0 0 }
  .hero .grid { margin-top: 36px }
 .hero .grid { grid-template-columns: 7fr 5fr; gap: 16px } .hero .card { padding: 18px 22px }
@@ -88,6 +89,10 @@ figcaption span { display: block } .stack { display: grid; gap: 20px; align-cont
 .thumbs img { display: block; width: 100%; object-fit: cover; object-position: top }
 .thumbs .matched img { aspect-ratio: 4 / 3 } figcaption b { color: var(--c) }
 .thumbs figcaption { padding: 9px 13px 11px; font-size: 14px; line-height: 1.45 }
+.pairs { display: grid; gap: 16px; margin-top: 16px }
+.pairs .card { padding: 14px } .pairs img { display: block; width: 100%; border-radius: 6px }
+.pair { display: grid; gap: 10px; grid-template-columns: 1fr 1fr; margin-top: 8px }
+.pair p { font-size: 14px; margin-bottom: 4px }
 pre { background: var(--code); color: #e9ebee; border-radius: 14px; padding: 20px 22px }
 .note { margin: 4px 0 12px; font-size: 14px }
 pre { font: 13px/1.6 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace }
@@ -100,7 +105,8 @@ pre code::before { content: "$ "; color: #7fd6cb; user-select: none }
 @media screen and (max-width: 860px) { main, .hero > div { padding: 0 16px 24px }
   .hero { padding-top: 32px } .thumbs { grid-template-columns: 1fr 1fr; gap: 10px }
   .grid, .hero .grid, .story { grid-template-columns: 1fr } h2 { margin-top: 48px }
-  .tall { grid-row: auto } .card { padding: 12px } .tall .scale i { height: 22px }
+  .pair { grid-template-columns: 1fr } .tall { grid-row: auto } .card { padding: 12px }
+  .tall .scale i { height: 22px }
   main, .hero > div { padding: 0 10px 24px } text, text.head { font-size: 15px } }
 @media print { :root { --page: #fff } body { font-size: 12px } h2 { margin-top: 28px }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact } h2, h3 { break-after: avoid }

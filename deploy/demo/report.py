@@ -54,7 +54,7 @@ def write_report(data: Mapping[str, Any], frames_dir: Path, path: Path) -> None:
         frames_section(results, frames_dir),
         costs_section(results),
         signatures_section(results),
-        _commands(results),
+        commands_section(results),
         about_section(results),
     )
     write_durably(path, content)
@@ -165,7 +165,8 @@ def _skew(results: Results) -> Html:
     )
 
 
-def _commands(results: Results) -> Html:
+def commands_section(results: Results) -> Html:
+    """Show what was typed."""
     lines: list[str] = [command_line(command) for command in results.commands]
     lead = "What the demo typed, with the paths of this machine. A click selects a command."
     return section("Commands", lead, el("pre", *(lines or ["-"])))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from summary import name_of
+from real_fleet import name_of
 
 from cloud_server.aggregation.contributions import Contribution, UpdatesInMemory
 from cloud_server.aggregation.rules.fedavg import FedAvg

@@ -1,14 +1,11 @@
 """What the demo measured: summary.json, the table, the checks. No number comes from elsewhere."""
 
-import json
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from real_fleet import name_of, read_status, reported, site_of, versions
 from rich.table import Table
 
 from cloud_server.report.markup import decimal
@@ -32,22 +29,6 @@ class Measured:
     trials: dict[str, list[dict[str, Any]]]  # robot -> of the published and of the planted version
     planted: int  # version of bad_model.py
     signatures: list[dict[str, Any]] = field(default_factory=list)  # of models list --json
-
-
-def name_of(robot: str) -> str:
-    """Return the robot's name in the register: hall-1/r1 -> hall-1-r1."""
-    return robot.replace("/", "-")
-
-
-def site_of(robot: str) -> str:
-    """Return hall-1 of hall-1/r1."""
-    return robot.partition("/")[0]
-
-
-def read_status(out: Path, robot: str) -> dict[str, Any]:
-    """Return what `edge-agent status --json` prints: the agent's status file."""
-    path = out / "robots" / name_of(robot) / "state" / "status.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def collect(out: Path, measured: Measured, commands: list[str], seconds: float) -> dict[str, Any]:
@@ -79,11 +60,8 @@ def collect(out: Path, measured: Measured, commands: list[str], seconds: float) 
         "frame_bytes": {name_of(robot): _bag_bytes(out / "bags" / robot) for robot in ROBOTS},
         "commands": commands,
         "about": {
-            "fleetlearn": version("fleetlearn"),
-            "flwr": version("flwr"),
-            "python": sys.version.split()[0],
+            **versions(),
             "seed": SEED,
-            "date": date.today().isoformat(),
             **alone["workload"],
         },
     }
@@ -95,8 +73,7 @@ def _robot(out: Path, robot: str, measured: Measured) -> dict[str, Any]:
     A robot that trains is measured on its held-out frames, which it never trained on; one that does
     not, on all of its frames.
     """
-    name, status = name_of(robot), read_status(out, robot)
-    rounds, publishes = status["rounds"], status["publishes"]
+    name = name_of(robot)
     if robot in TRAINING:
         accuracy = measured.alone["held_out"][name]
     else:
@@ -106,16 +83,9 @@ def _robot(out: Path, robot: str, measured: Measured) -> dict[str, Any]:
         "name": name,
         "site": site_of(robot),
         "trains": robot in TRAINING,
-        "examples": rounds[-1]["num_examples"] if rounds else 0,
         "accuracy_before": accuracy["before"],
         "accuracy_after": accuracy["after"],
-        "active_version": status["active_version"],
-        "idle_mb": round(status["idle_mb"], 1),
-        "peak_rss_mb": round(status["peak_mb"], 1),  # summed PSS of the agent's process tree
-        "bytes_up_per_round": round(mean(r.get("bytes_up", 0) for r in rounds)) if rounds else 0,
-        "bytes_down_first": publishes[0]["bytes_down"],
-        "bytes_down_per_publish": publishes[-1]["bytes_down"],
-        "framework_loaded": status["framework_loaded"],
+        **reported(read_status(out, robot)),
         "trials": measured.trials[robot],
     }
 

@@ -1,13 +1,14 @@
 """The pictures that the detection benchmark learns from: boxes by value, splits, shares."""
 
 import itertools
+import subprocess
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
-from benchmarks import composites, environments, rendered_scenes
+from benchmarks import composites, environments, rendered_fleet, rendered_scenes
 from benchmarks.scenes import data_set, lens, room, surfaces, things
 from benchmarks.scenes.data_set import EMPTY, TRAINING, class_shares, drives, generator, stamps
 from benchmarks.scenes.layers import HEIGHT, WIDTH, Layer, look, paint
@@ -367,3 +368,22 @@ def test_a_request_that_cannot_be_met_is_one_clear_line(tmp_path, capsys):
         with pytest.raises(SystemExit):
             data_set.command_line("Doc.", lambda *_: None, arguments)
         assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_one_command_renders_the_fleet_and_says_in_one_line_what_failed(
+    tmp_path, monkeypatch, capsys
+):
+    asked = []
+    monkeypatch.setattr(rendered_fleet, "render_fleet", lambda *given: asked.append(given))
+    rendered_fleet.main([str(tmp_path), "--frames", "30", "--unseen-frames", "20", "--seed", "4"])
+    assert asked == [(tmp_path, 30, 20, 4)]
+
+    def fail(*_):
+        raise subprocess.CalledProcessError(1, ["/bin/uv", "pip"])
+
+    monkeypatch.setattr(rendered_fleet, "render_fleet", fail)
+    for words, code, told in (([], 1, "uv ended with 1"), (["--frames", "0"], 2, "at least 1")):
+        with pytest.raises(SystemExit) as ended:
+            rendered_fleet.main([str(tmp_path), *words])
+        assert ended.value.code == code
+        assert told in capsys.readouterr().err

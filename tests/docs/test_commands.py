@@ -21,6 +21,7 @@ SERVICES = ("cloud-server start", "edge-agent run")  # they run until they are e
 TUTORIAL = next(page for page in PAGES if page.name == "tutorial.md")
 # How a command begins -> the file that runs it. Long suites and other machines are not for here.
 COVERED = {
+    "make demo-detection": ("Makefile", "demo-detection:"),
     "make demo": ("Makefile", "demo:"),
     "make test": (".ci/run", "make test"),
     "make check": ("Makefile", "check:"),

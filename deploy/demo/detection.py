@@ -1,0 +1,96 @@
+"""Boxes on one machine: seven robots learn where toys are, in rendered rooms; real processes.
+
+Four robots on two sites train, three on other sites never do. Runs what a person would type and
+prints it. Writes build/demo-detection/summary.json and report.html; the exit status is 0 only if
+every check at the end holds.
+
+    python deploy/demo/detection.py [--out build/demo-detection] [--rounds 8]
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from detection_report import write_report
+from detection_summary import SEED, SIZE, Measured, checks, collect, table
+from real_fleet import ROOT, Demo, conclude, console, name_of, write_result
+
+from benchmarks.environments import environment
+from benchmarks.rendered_scenes import LABELS
+from benchmarks.scenes.data_set import TRAINING, UNSEEN
+
+FRAMES, UNSEEN_FRAMES = 120, 60  # of a robot
+EPOCHS = 2  # of a round
+SETTINGS = (f"FLEETLEARN_TRAINING__EPOCHS={EPOCHS}", "FLEETLEARN_ROUNDS__COMPRESSION=int8")
+
+
+class DetectionDemo(Demo):
+    """Its robots have data sets, named as in the register."""
+
+    def recording(self, robot: str) -> Path:
+        """What the robot has seen, with boxes."""
+        return self.out / "scenes" / name_of(robot)
+
+
+def main() -> None:
+    """Run the loop, write summary and report, check."""
+    parser = argparse.ArgumentParser(description="Let a fleet on this machine learn boxes.")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "demo-detection")
+    parser.add_argument("--rounds", type=int, default=8)
+    arguments = parser.parse_args()
+    environment("scenes")  # installing counts apart, as that of .venv
+    begin = time.monotonic()
+    demo = DetectionDemo(arguments.out.absolute(), arguments.rounds, TRAINING, UNSEEN)
+    with demo.playing():
+        measured = run(demo)
+        codes = demo.stop()
+    data = collect(demo, measured, time.monotonic() - begin)
+    write_result(demo.out, data)
+    write_report(data, demo.out / "frames", demo.out / "report.html")
+    console.print(table(data["summary"]))
+    results = checks(data["summary"], codes)
+    conclude(results, data["summary"]["seconds"], demo.out / "report.html", codes)
+
+
+def run(demo: Demo) -> Measured:
+    """Render, serve, enroll, train, predict; return what was printed."""
+    console.rule("seven robots drive through rendered rooms")
+    demo.type(
+        "python", "-m", "benchmarks.rendered_fleet", demo.out / "scenes", "--frames", FRAMES,
+        "--unseen-frames", UNSEEN_FRAMES, "--seed", SEED,
+    )  # fmt: skip
+    console.rule("a server, and its robots")
+    demo.start_fleet(
+        "--workload", "object-detector", "--labels", ",".join(LABELS), "--image-size", SIZE,
+        settings=SETTINGS,
+    )  # fmt: skip
+    console.rule("before: the first model on robots that never train")
+    before = predict(demo, "before")
+    console.rule(f"{demo.rounds} federated rounds")
+    trained = demo.train()
+    console.rule("after: the same robots, the new model")
+    after = predict(demo, "after")
+    demo.wait_for_verdict(trained["published_version"])
+    demo.type("cloud-server", "status", demo.server)
+    statuses = {robot: demo.status(robot) for robot in demo.robots}
+    return Measured(trained, before, after, statuses, demo.signatures())
+
+
+def predict(demo: Demo, moment: str) -> dict[str, Any]:
+    """Run the active model over all frames of the unseen robots, and draw what it finds."""
+    answers = {}
+    for robot in demo.unseen:
+        name = name_of(robot)
+        answers[name] = json.loads(demo.type(
+            "edge-agent", "predict", demo.recording(robot), "--config", demo.config(robot),
+            "--annotate", demo.out / "frames" / moment / name, "--json",
+            show=robot == demo.unseen[0],
+        ))  # fmt: skip
+        console.print(f"  {name}: map50 {answers[name]['summary']['measures']['map50']:.3f}")
+    return answers
+
+
+if __name__ == "__main__":
+    main()
