@@ -9,7 +9,6 @@ among this project's requirements: `render` starts the above in an environment o
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -209,6 +208,7 @@ def write_scenes(
 def render(out: Path, robot: str, frames: int, seed: int, prior: str = "dirichlet") -> None:
     """Do the same in a process of the environment with PyBullet, unless the folder is there."""
     from benchmarks.environments import ROOT, environment
+    from benchmarks.measure import say
 
     if out.exists():
         return
@@ -216,7 +216,8 @@ def render(out: Path, robot: str, frames: int, seed: int, prior: str = "dirichle
         str(environment("scenes").bin / "python"), "-m", "benchmarks.rendered_scenes", str(out),
         "--robot", robot, "--frames", str(frames), "--seed", str(seed), "--prior", prior,
     ]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    say(done.stdout.splitlines()[-1])  # PyBullet has said when it was built
 
 
 def render_fleet(root: Path, frames: int, unseen_frames: int, seed: int) -> dict[str, Path]:
