@@ -216,8 +216,11 @@ def render(out: Path, robot: str, frames: int, seed: int, prior: str = "dirichle
         str(environment("scenes").bin / "python"), "-m", "benchmarks.rendered_scenes", str(out),
         "--robot", robot, "--frames", str(frames), "--seed", str(seed), "--prior", prior,
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    say(done.stdout.splitlines()[-1])  # PyBullet has said when it was built
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        say(done.stderr)
+    done.check_returncode()
+    say(done.stdout.splitlines()[-1])  # without what PyBullet says
 
 
 def render_fleet(root: Path, frames: int, unseen_frames: int, seed: int) -> dict[str, Path]:
