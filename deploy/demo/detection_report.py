@@ -198,7 +198,8 @@ def _robots_section(results: Results) -> Html:
         "Robot by robot",
         "mAP@.5. Robots that never train measure the first and the published model on all of "
         "their frames. Those that train measure the shared model on frames that no training "
-        "touches, as the first and as the last round begins; these are few.",
+        "touches, as the first and as the last round begins; these are few, and of rare classes "
+        "neighbors of those trained on.",
         el("div", *charted, class_="grid"),
         el("div", table(head, rows), class_="card"),
     )
