@@ -1,7 +1,7 @@
 """Updates as they travel: through the agent's residual file, the message, the server's decoder."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,17 +44,29 @@ def learn(
     codec: Codec, robots: int, first: Checkpoint, fit: Callable[[int, Checkpoint], Update]
 ) -> Weights:
     """Return what a fleet has learned after the rounds, every update coded and read again."""
+    *_, last = rounds(codec, robots, first, fit, ROUNDS)
+    return last.weights
+
+
+def rounds(
+    codec: Codec,
+    robots: int,
+    first: Checkpoint,
+    fit: Callable[[int, Checkpoint], Update],
+    count: int,
+) -> Iterator[Checkpoint]:
+    """Yield what a fleet has learned after each of `count` rounds, as `learn` does."""
     checkpoint = first
     with tempfile.TemporaryDirectory() as folder:
         states = [Path(folder, str(number)) for number in range(robots)]
-        for _ in range(ROUNDS):
+        for _ in range(count):
             pairs = []
             for number, state in enumerate(states):
                 update = travelled(state, checkpoint, fit(number, checkpoint), codec)
                 about = Contribution(robot=str(number), site="", examples=update.num_examples)
                 pairs.append((about, update))
             checkpoint = FedAvg().fold(checkpoint, UpdatesInMemory(pairs))
-    return checkpoint.weights
+            yield checkpoint
 
 
 def travelled(state: Path, start: Checkpoint, update: Update, codec: Codec) -> Update:

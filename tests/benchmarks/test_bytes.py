@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks import block_fleet
-from benchmarks.bytes import ARMS, HEAD, result
-from benchmarks.bytes_on_wire import ROUNDS, Size, learn, size_of
+from benchmarks.bytes import ARMS, HEAD, SEEDS, block_figures, result
+from benchmarks.bytes_on_wire import ROUNDS, Size, learn, rounds, size_of
 from fleet_model.types import Checkpoint, Example, Update
 from fleet_model.weights import size_bytes
 
@@ -34,6 +34,15 @@ def test_a_fleet_learns_the_same_in_every_form(arm):
         np.testing.assert_allclose(learned[name], tensor, atol=0.02)
 
 
+def test_every_round_goes_on_from_the_last_one():
+    first = Checkpoint(version=0, weights=MODEL)
+    made = list(rounds(ARMS["none"], 3, first, drift, ROUNDS))
+    assert [one.version for one in made] == list(range(1, ROUNDS + 1))
+    mean = mean_of(3)["head/kernel"] / ROUNDS
+    for number, one in enumerate(made, 1):
+        np.testing.assert_allclose(one.weights["head/kernel"], number * mean, atol=1e-5)
+
+
 def test_what_the_largest_numbers_leave_out_comes_later():
     learned = learn(ARMS["topk"], 3, Checkpoint(version=0, weights=MODEL), drift)
     sent = np.count_nonzero(learned["head/kernel"])
@@ -55,28 +64,60 @@ BLOCK = {
 WHOLE = Size(up=500_000, down=500_000)
 
 
+BLOCKS = {  # accuracy after each round, one row a seed
+    "whole": [[0.9, 0.95], [0.92, 0.93]],
+    "lora": [[0.8, 0.9, 0.93], [0.8, 0.9, 0.93]],
+    "lora_int8": [[0.8, 0.95, 0.9], [0.8, 0.91, 0.94]],
+}
+
+
 def test_both_directions_are_compared_and_a_loss_of_accuracy_is_named():
     scores = {arm: [0.9, 0.8] for arm in ARMS}
     worse = {**scores, HEAD: [0.88, 0.8]}
     head = {arm: Size(up=1000, down=3000) for arm in ARMS}
-    blocks = {"whole": [0.95, 0.93], "lora": [0.93, 0.93], "lora_int8": [0.9, 0.94]}
 
-    made = result(scores, worse, blocks, head, BLOCK, WHOLE)
+    made = result(scores, worse, BLOCKS, head, BLOCK, WHOLE, 14_000)
 
     assert {c.key: c.ratio for c in made.comparisons} == {
         "bytes_head": 250,
         "bytes_head_up": 500,
-        "bytes_lora_int8": 500,
+        "bytes_lora_int8": pytest.approx(500 * 2 / 3),  # two rounds of theirs, three of ours
+        "bytes_lora_int8_per_round": 500,
     }
-    assert made.figures["points_lost"] == pytest.approx(0.01)
+    assert made.figures["bytes_lora_int8_with_base"] == 2_000_000 / (6_000 + 14_000)
+    assert made.figures["head_loss_points"] == pytest.approx(1)
     assert made.figures["camera_int8"] == pytest.approx(0.85)
-    assert made.figures["points_lost_lora"] == pytest.approx(0.01)
-    assert made.figures["points_lost_lora_whole"] == pytest.approx(0.02)
+    assert made.figures["int8_loss_points"] == pytest.approx(1)
+    assert made.figures["accuracy_loss_points"] == pytest.approx(2)
     assert {limit.key: limit.at_most for limit in made.limits} == {
-        "points_lost": 0.005,
-        "points_lost_lora": 0.005,
-        "points_lost_lora_whole": 0.005,
+        "head_loss_points": 0.5,
+        "int8_loss_points": 0.5,
+        "accuracy_loss_points": 0.5,
     }
+
+
+def test_the_last_round_counts_and_the_best_one_is_told():
+    made = block_figures(BLOCKS)
+    assert (made["rounds_whole"], made["rounds_lora_int8"]) == (2, 3)
+    assert made["block_lora_int8"] == pytest.approx(0.92)
+    assert made["block_best_lora_int8"] == pytest.approx(0.93)
+
+
+def test_a_loss_over_all_seeds_has_an_interval():
+    lost = np.array([2.4, -0.1, 0.8, 0.4, 0.3, 0.1, 0.3, -0.7, 2.3, 0.2])
+    assert len(lost) == SEEDS
+    curves = {
+        "whole": [[0.9 + points / 100] for points in lost],
+        "lora": [[0.9]] * SEEDS,
+        "lora_int8": [[0.9]] * SEEDS,
+    }
+    made = block_figures(curves)
+    assert made["accuracy_loss_points"] == pytest.approx(0.6)
+    assert made["accuracy_loss_points_deviation"] == pytest.approx(0.99889, abs=1e-5)
+    # scipy.stats.t.interval(0.95, 9, 0.6, 0.99889 / sqrt(10))
+    assert made["accuracy_loss_points_low"] == pytest.approx(-0.1146, abs=1e-4)
+    assert made["accuracy_loss_points_high"] == pytest.approx(1.3146, abs=1e-4)
+    assert "accuracy_loss_points_low" not in block_figures(BLOCKS)
 
 
 def test_the_arms_of_the_last_block_are_what_the_ratio_names():
@@ -86,6 +127,7 @@ def test_the_arms_of_the_last_block_are_what_the_ratio_names():
     assert "--adapter" in block_fleet.FOLDERS[ours]
     assert ours == same
     assert "--adapter" not in block_fleet.FOLDERS[whole]
+    assert block_fleet.ROUNDS.keys() == block_fleet.QUICK.keys() == block_fleet.ARMS.keys()
 
 
 def test_a_robot_trains_on_frames_from_all_of_its_way():
