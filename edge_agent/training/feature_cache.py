@@ -20,6 +20,9 @@ from fleet_model.workload import Workload, config_without_classes
 FOLDER = "features"  # in a trainer's directory
 # 100,000 rows of EfficientNet-Lite0 features (1280 float32), or 2,600 float images of 128 pixels.
 CACHE_MB = 512
+# A row of so many bytes stays in the file while it trains: maps of 180 kB, of 1,000 frames, would
+# take 180 MB, and reading one takes 0.05 ms of a step's 2 ms a frame.
+LARGE_BYTES = 1 << 16
 # The file is written again when this share of it is dead; the second, when rows have no room in it.
 _MOSTLY, _SCARCE = 2, 8
 # Raised when pictures are read, turned, cut or scaled in another way: earlier rows are not ours.
@@ -37,7 +40,8 @@ class FeatureCache:
 
     A row is named tensors, which keep the dtype they come in. They are separate arrays, so that
     dropping and adding keys never copies the others: memory stays at the size of the rows. Those of
-    an earlier process are read one by one when they are asked for.
+    an earlier process are read one by one when they are asked for. Large ones that are in the file
+    are never in memory: what `row` returns reads a tensor whenever it is looked at.
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class FeatureCache:
         if row is None:
             row = {name: np.asarray(tensor, order="C") for name, tensor in compute().items()}
             self._append(key, row)
+        if size_bytes(row) >= LARGE_BYTES and self._file and key in self._file:
+            return self._file.left(key)
         self._remember(key, row)
         return row
 
@@ -124,9 +130,7 @@ class FeatureCache:
     def _give_up(self, error: Exception) -> None:
         """Continue in memory only: the next process computes the rows again."""
         log.warning("features are not kept: %s", getattr(error, "strerror", None) or error)
-        if self._file:
-            self._file.close()
-        self._file = None
+        self._file = None  # not closed: rows that were left in it are read from it
 
     def __contains__(self, key: str) -> bool:
         in_file = self._file is not None and key in self._file

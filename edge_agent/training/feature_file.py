@@ -15,7 +15,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -23,7 +23,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from fleet_model.durable import writing
-from fleet_model.types import Tensors
+from fleet_model.errors import TrainingError
+from fleet_model.types import Tensor, Tensors
 
 _MAGIC = b"FLFEAT1\n"
 _HEAD = struct.Struct("<4sIQI")
@@ -74,6 +75,26 @@ class FeatureFile:
         if row is None:
             del self._positions[key]  # it is computed again, and appended again
         return row
+
+    def left(self, key: str) -> Tensors:
+        """Return a row that stays in the file: each look at a tensor reads it, unchecked.
+
+        Whoever has it keeps the file open. A look raises TrainingError if it cannot be read.
+        """
+        position = self._positions[key]
+        _, described, _, _ = _HEAD.unpack(self._pread(position.at, _HEAD.size))
+        description = json.loads(self._pread(position.at + _HEAD.size, described))
+        return _LeftRow(self, key, _HEAD.size + described, description["tensors"])
+
+    def part(self, key: str, at: int, size: int) -> bytes:
+        """Return bytes of a row, `at` from its beginning; raises TrainingError."""
+        try:
+            content = self._pread(self._positions[key].at + at, size)
+        except OSError as error:
+            raise _unreadable(self.path, error.strerror) from None
+        if len(content) != size:
+            raise _unreadable(self.path, "it has become shorter")
+        return content
 
     def append(self, key: str, row: Tensors, limit_bytes: int) -> bool:
         """Add a row unless the file would be larger than `limit_bytes`; return whether it was."""
@@ -156,6 +177,35 @@ class FeatureFile:
     def _pread(self, at: int, size: int) -> bytes:
         assert self._stream is not None
         return os.pread(self._stream.fileno(), size, at)
+
+
+class _LeftRow(Mapping[str, Tensor]):
+    """See `FeatureFile.left`."""
+
+    def __init__(self, file: FeatureFile, key: str, at: int, tensors: list[Any]) -> None:
+        self._file, self._key = file, key
+        self._parts: dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]] = {}
+        for name, kind, shape in tensors:
+            self._parts[name] = at, np.dtype(kind), tuple(shape)
+            at += math.prod(shape) * np.dtype(kind).itemsize
+
+    def __getitem__(self, name: str) -> Tensor:
+        at, dtype, shape = self._parts[name]
+        content = self._file.part(self._key, at, math.prod(shape) * dtype.itemsize)
+        return np.frombuffer(content, dtype).reshape(shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
+def _unreadable(path: Path, why: str | None) -> TrainingError:
+    return TrainingError(
+        f"{path.name}, the features of this robot's frames, cannot be read: {why}; what is missing "
+        "is computed again in the next round"
+    )
 
 
 def _packed(key: str, row: Tensors, seed: int) -> bytes | None:

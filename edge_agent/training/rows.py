@@ -20,7 +20,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Rows:
-    """Examples sorted by key; `features` are the cache's own arrays."""
+    """Examples sorted by key; `features` are the cache's own rows, large ones left in its file."""
 
     features: Sequence[Tensors]
     targets: Sequence[Target]
@@ -69,6 +69,7 @@ class EncodedRows(NamedTuple):
 
 def stacked(rows: Sequence[Tensors], size: int) -> Tensors:
     """Return the rows with a batch axis of `size`; what is missing is zeros."""
+    rows = [dict(row) for row in rows]  # one that was left in a file is read once
     stacked = {}
     for name, first in rows[0].items():
         dtype = np.result_type(*{row[name].dtype for row in rows})

@@ -1,11 +1,16 @@
 """What is kept from one training process to the next."""
 
+import os
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from edge_agent.training import feature_cache
 from edge_agent.training.feature_cache import FeatureCache, cache_of, limit_from_environment
+from edge_agent.training.rows import stacked
 from fleet_model.bundle import TrainerSpec
+from fleet_model.errors import TrainingError
 from fleet_model.workloads.image_classifier import ImageClassifier
 
 pytestmark = pytest.mark.base
@@ -41,6 +46,53 @@ def test_a_process_that_is_killed_in_its_first_round_has_not_worked_in_vain(tmp_
     cache.begin()
     cache.row("a", lambda: {"deep": np.full(999, 97, np.float32), "wide": np.float32(97)})
     assert fill(FeatureCache(tmp_path), "ab") == "b"
+
+
+def large(number: int):
+    return {"map": np.full((64, 512), number, np.float16), "wide": np.float32(number)}
+
+
+def rows_of(cache: FeatureCache, numbers, compute=large):
+    cache.begin()
+    rows = [cache.row(str(number), lambda n=number: compute(n)) for number in numbers]
+    cache.end()
+    return rows
+
+
+def test_large_rows_are_read_from_the_file_and_hold_no_memory(tmp_path):
+    cache = FeatureCache(tmp_path)
+    tracemalloc.start()
+    rows = rows_of(cache, range(200))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 4 * large(0)["map"].nbytes  # of 200
+    for found in (rows, rows_of(FeatureCache(tmp_path), range(200), None)):
+        batch = stacked(found[5:8], 4)
+        assert batch["map"].dtype == np.float16
+        assert batch["map"][:, 0, 0].tolist() == [5, 6, 7, 0]
+        assert batch["wide"].tolist() == [5, 6, 7, 0]
+
+
+def test_large_rows_are_still_there_when_the_file_was_written_again(tmp_path):
+    rows_of(FeatureCache(tmp_path), range(8))
+    rows = rows_of(FeatureCache(tmp_path), range(6, 8), None)  # six of eight are dead
+    assert [float(row["map"][0, 0]) for row in rows] == [6, 7]
+
+
+def test_large_rows_without_room_in_the_file_stay_in_memory(tmp_path):
+    cache = FeatureCache(tmp_path, limit_bytes=3 * large(0)["map"].nbytes)
+    rows = rows_of(cache, range(6))
+    assert [float(row["map"][0, 0]) for row in rows] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_large_row_that_can_no_longer_be_read_ends_the_round_and_is_computed_again(tmp_path):
+    cache = FeatureCache(tmp_path)
+    rows = rows_of(cache, range(3))
+    (file,) = tmp_path.iterdir()
+    os.truncate(file, 1000)
+    with pytest.raises(TrainingError, match=r"cannot be read: it has become shorter; what is"):
+        rows[2]["map"]
+    assert float(rows_of(cache, range(3))[2]["map"][0, 0]) == 2
 
 
 def test_rows_whose_examples_are_gone_are_kept_no_longer(tmp_path):
