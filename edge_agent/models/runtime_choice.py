@@ -9,6 +9,7 @@ seems to be faster, and for a model that is installed already.
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from edge_agent.models.verdict import CHANCE, at_most
 from edge_agent.models.watched_child import Say, answer, ask
 from edge_agent.robot.settings import AgentSettings
 from fleet_model.bundle import read_bundle
-from fleet_model.errors import StoppedError
+from fleet_model.errors import BundleError, StoppedError
 from fleet_model.foreign import runtime_of
 from fleet_model.litert.runtime import (
     INTERPRETER,
@@ -93,11 +94,12 @@ class RuntimeChooser:
             precision=asked.precision,
             litert=litert_version(),
         )
-        manifest = read_bundle(folder, names=())
-        if manifest.imported:  # its file says what runs it
-            choice.chosen = runtime_of(manifest.engines[asked.precision][-1])
-            choice.imported = manifest.imported
-            return choice
+        with suppress(BundleError):  # whoever loads it says what is damaged
+            manifest = read_bundle(folder, names=())
+            if manifest.imported:  # its file says what runs it
+                choice.chosen = runtime_of(manifest.engines[asked.precision][-1])
+                choice.imported = manifest.imported
+                return choice
         if asked.runtime == "interpreter" or not choice.litert:
             return choice
         kinds: tuple[Accelerator, ...] = ("gpu", "cpu") if asked.accelerator == "gpu" else ("cpu",)
