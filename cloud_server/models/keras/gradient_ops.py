@@ -24,7 +24,7 @@ from fleet_model.types import Tensors, Weights
 if TYPE_CHECKING:
     import keras
 
-HUGE = 1e30  # makes 1 or more of what is not nearly 0; six of them are still a number
+HUGE = 1e38  # times any number that is not nearly 0: at least 1
 
 _Call = Callable[..., Any]
 

@@ -64,36 +64,6 @@ def test_a_layer_computes_what_keras_computes(name, size):
     assert found.numpy() == pytest.approx(model(rows, training=False).numpy(), rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("name", "slopes"), [("relu6", [0, 0, 1, 1, 1, 0, 0]), ("relu", [0, 0, 1, 1, 1, 1, 1])]
-)
-def test_the_slope_of_a_bend_is_1_inside_and_0_outside(name, slopes):
-    """In a graph that TensorFlow has rearranged, and in LiteRT."""
-    import keras
-    import tensorflow as tf
-    from ai_edge_litert.interpreter import Interpreter
-
-    inputs = keras.Input((7,))
-    model = keras.Model(inputs, layers()[name](inputs))
-    answer = written(Part(model, ("features",), ("logits",)), ())
-
-    @tf.function(input_signature=[tf.TensorSpec((1, 7))])
-    def gradient(rows):
-        with tf.GradientTape() as tape:
-            tape.watch(rows)
-            total = tf.reduce_sum(answer({}, {"features": rows})["logits"])
-        return tape.gradient(total, rows)
-
-    rows = np.array([[-3, 0, 1e-6, 3, np.nextafter(np.float32(6), 0), 6, 1e30]], np.float32)
-    assert gradient(rows).numpy().tolist() == [slopes]
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([gradient.get_concrete_function()])
-    robot = Interpreter(model_content=converter.convert())
-    robot.allocate_tensors()
-    robot.set_tensor(robot.get_input_details()[0]["index"], rows)
-    robot.invoke()
-    assert robot.get_tensor(robot.get_output_details()[0]["index"]).tolist() == [slopes]
-
-
 def test_the_gradient_of_a_small_network_needs_no_operator_that_robots_lack(tmp_path):
     """Everything at once: strides, windows, a depthwise kernel, frozen normalization, bends."""
     import keras
