@@ -40,7 +40,6 @@ FIRST_SCORE = 0.01  # that an untrained head gives everywhere: empty cells cost 
 FIRST_SIDE = 2.5  # cells from the middle to each side: 40 pixels wide and high
 MEASURED = 32  # pictures that set the scale of the trunk's channels
 SPREAD = 0.54 / 6  # of a thing's width and height: the deviation of its middle (arXiv:1909.00700)
-FEW = 12  # boxes of a frame: most have no more
 OVERLAP = 0.5  # IoU from which the worse one of two boxes of a class is left out
 
 
@@ -236,37 +235,12 @@ class _Truth:
 
 
 def _truth(targets: Mapping[str, Any], grid: int, labels: int) -> _Truth:
-    """Draw boxes into maps.
-
-    The time grows with the rows, and those behind the last box are empty: where no frame of the
-    batch has more than FEW boxes, only so many are drawn.
-    """
+    """Draw boxes into maps."""
     from keras import ops
 
-    boxes, classes = targets["box"], targets["class"]
     truth = _Truth()
+    boxes, classes = targets["box"] / STRIDE, targets["class"]  # (batch, things, 4), cells
     truth.real = ops.cast(classes >= 0, "float32")
-    truth.heat, truth.share, truth.sides = ops.cond(
-        ops.any(classes[:, FEW:] != NOTHING),
-        lambda: _drawn(boxes, classes, grid, labels),
-        lambda: _drawn(boxes[:, :FEW], classes[:, :FEW], grid, labels),
-    )
-    return truth
-
-
-def _drawn(boxes: Any, classes: Any, grid: int, labels: int) -> tuple[Any, Any, Any]:
-    """Return heat, share and sides of `_Truth`.
-
-    Args:
-        boxes: (batch, things, 4) pixels of the square.
-        classes: (batch, things).
-        grid: cells of a side.
-        labels: how many.
-    """
-    from keras import ops
-
-    boxes = boxes / STRIDE  # cells
-    real = ops.cast(classes >= 0, "float32")
     cells = ops.arange(grid, dtype="float32")  # the middle of cell i is i + .5
     low, high = boxes[..., :2], boxes[..., 2:]
     middle = ops.floor((low + high) / 2)  # (batch, things, 2) the cell of the middle
@@ -279,9 +253,9 @@ def _drawn(boxes: Any, classes: Any, grid: int, labels: int) -> tuple[Any, Any, 
         return ops.exp(-ops.square(away) / (2.0 * ops.square(spread)))
 
     bump = along(1)[..., :, None] * along(0)[..., None, :]  # (batch, things, G, G)
-    bump = bump * real[..., None, None]
+    bump = bump * truth.real[..., None, None]
     bump = bump * ops.cast(bump > 0.01, "float32")
-    heat = ops.stack(
+    truth.heat = ops.stack(
         [
             ops.max(bump * ops.cast(classes == label, "float32")[..., None, None], axis=1)
             for label in range(labels)
@@ -289,14 +263,15 @@ def _drawn(boxes: Any, classes: Any, grid: int, labels: int) -> tuple[Any, Any, 
         axis=-1,
     )
     # Of two things that claim a cell the closer one has it; of equals it learns the mean.
-    share = ops.max(bump, axis=1)  # (batch, G, G)
-    owner = ops.cast(bump >= share[:, None], "float32")
+    truth.share = ops.max(bump, axis=1)  # (batch, G, G)
+    owner = ops.cast(bump >= truth.share[:, None], "float32")
     owner = owner / ops.sum(owner, axis=1, keepdims=True)
     owner = ops.transpose(ops.reshape(owner, (-1, boxes.shape[1], grid * grid)), (0, 2, 1))
     owned = ops.reshape(ops.matmul(owner, boxes), (-1, grid, grid, 4))
     x, y = (cells + 0.5)[None, None, :], (cells + 0.5)[None, :, None]
     ways = [x - owned[..., 0], y - owned[..., 1], owned[..., 2] - x, owned[..., 3] - y]
-    return heat, share, ops.log(ops.maximum(ops.stack(ways, axis=-1), 0.1))
+    truth.sides = ops.log(ops.maximum(ops.stack(ways, axis=-1), 0.1))
+    return truth
 
 
 def _kept(boxes: Any, classes: Any) -> Any:

@@ -6,7 +6,6 @@ import pytest
 from fleet_model.workloads.object_detector import ObjectDetector
 from fleet_model.workloads.object_detector.detector import ANSWERS, MOST_BOXES, NOTHING
 from fleet_model.workloads.object_detector.keras_model import (
-    FEW,
     OVERLAP,
     STRIDE,
     ObjectDetectorModel,
@@ -66,23 +65,6 @@ def test_of_two_things_the_nearer_one_has_a_cell_and_each_class_its_own_bump():
 def test_where_two_things_claim_a_cell_alike_it_learns_the_mean():
     truth = _truth(targets((0, 36, 36, 68, 52), (1, 36, 36, 68, 52)), GRID, 2)
     assert np.asarray(truth.sides)[0, 5, 6] == pytest.approx(np.log([2.0, 1.0, 2.0, 1.0]), rel=1e-5)
-
-
-def test_a_frame_of_many_boxes_in_the_batch_changes_no_map_of_the_others():
-    rng = np.random.default_rng(0)
-    corners = rng.uniform(0, SIZE - 40, (FEW + 5, 2))
-    boxes = [(i % 2, *low, *(low + rng.uniform(8, 40, 2))) for i, low in enumerate(corners)]
-    few, many = targets(*boxes[:FEW]), targets(*boxes)
-    both = {name: np.concatenate([few[name], many[name]]) for name in few}
-    alone, beside = _truth(few, GRID, 2), _truth(both, GRID, 2)
-    for name in ("heat", "share", "real"):
-        first = np.asarray(getattr(alone, name))[0]
-        np.testing.assert_array_equal(first, np.asarray(getattr(beside, name))[0])
-    counts = np.asarray(alone.share)[0] > 0  # elsewhere sides teach nothing
-    ways = [np.asarray(one.sides)[0][counts] for one in (alone, beside)]
-    np.testing.assert_allclose(*ways, rtol=1e-5, atol=1e-6)
-    # The boxes behind the first FEW are drawn, too.
-    assert (np.asarray(beside.heat)[1] == 1).sum() > (np.asarray(alone.heat)[0] == 1).sum()
 
 
 def test_near_a_middle_a_guess_costs_less(definition):
