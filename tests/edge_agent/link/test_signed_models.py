@@ -58,13 +58,14 @@ def restored(server, tmp_path):
     for folder in kept:
         shutil.copytree(folder, tmp_path / "kept" / folder.name)
     yield
-    _frozen.close()
-    _frozen_by.clear()
+    freeze(server)  # the running server signs and tidies nothing while files are put back
     for folder in kept:
         for file in folder.rglob("*"):
             if file.is_file() and file.name[0] != ".":
                 file.unlink()
         shutil.copytree(tmp_path / "kept" / folder.name, folder, dirs_exist_ok=True)
+    _frozen.close()
+    _frozen_by.clear()
     sign(server, anew=True)
 
 
