@@ -78,7 +78,9 @@ def test_a_camera_that_comes_late_breaks_off_and_comes_back_is_published_wheneve
         return state(), node.log
 
     name = f"rtsp://127.0.0.1:{port}/live"
-    until(lambda: state()[0] == 1, why)
+    until(
+        lambda: state()[0] == 1 and "refused" in state()[1], why
+    )  # at first it only has no picture
     assert re.fullmatch(
         rf"{name}: no picture for \d s: Connection refused; trying again", state()[1]
     )
