@@ -12,6 +12,7 @@ Each prints a table and ratios (peer / ours: above 1, ours is better); --json en
     extract.py       camera bags to images, pictures and training batches; rosbags, mcap
     heads.py         accuracy after five exchanges, and under attack, beside Flower's FedAvg
     non_iid.py       rules where robots see different classes, beside Flower's and central training
+    active_labels.py what the order of frames on the page for labels is worth
     detection.py     boxes: the fleet, single robots, all frames in one place
     bytes.py         what a robot sends and receives a round, against the whole model in float32
 
@@ -28,6 +29,7 @@ Each prints a table and ratios (peer / ours: above 1, ours is better); --json en
     tune_non_iid.py  chooses the settings of non_iid.py: non_iid_settings.toml
     fashion.py, small_cnn.py, fashion_fleet.py, non_iid_tables.py  the parts of non_iid.py
     rendered_scenes.py, composites.py  frames with boxes for one robot; scenes/ has their parts
+    rendered_fleet.py  the frames of a whole fleet, for make demo-detection
     detection_fleet.py  the fleets and arms of detection.py
     debian.py        files of a Debian package, without root
     environments.py  throw-away virtual environments, one per arm

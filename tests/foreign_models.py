@@ -4,14 +4,28 @@ Each is a real graph: it averages cells of a picture of 128 pixels, and says blu
 boxes are exact: a mean average precision of 1 can be expected. `shift` moves them, by cells.
 """
 
+import json
+
 import cv2
 import numpy as np
+
+from fleet_model.bundle import TRAINER
 
 SIDE, CELL = 128, 32
 CELLS = SIDE // CELL
 LABELS = ("blue", "red")
 COLORS = {"blue": (20, 40, 230), "red": (220, 30, 30)}  # R, G, B
 STEEP, LEAST = 0.2, 20.0  # the logit of a color is STEEP * (its channel - the other) - LEAST
+
+
+def as_of_boxes(server_dir):
+    """Return a server directory as if it learned boxes: of its trainer only the workload counts."""
+    file = server_dir.model / TRAINER
+    fields = json.loads(file.read_bytes())
+    config = {"labels": list(LABELS), "image_size": SIDE}
+    fields["workload"] = {"name": "object-detector", "config": config}
+    file.write_text(json.dumps(fields))
+    return server_dir
 
 
 def picture(*blocks, seed=0):

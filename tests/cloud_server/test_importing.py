@@ -1,6 +1,5 @@
 """Detectors of other tools: what is checked, and what is published, in a real store."""
 
-import json
 from functools import partial
 
 import cv2
@@ -9,6 +8,7 @@ import pytest
 from foreign_models import (
     LABELS,
     SIDE,
+    as_of_boxes,
     corners,
     picture,
     write_postprocess,
@@ -45,13 +45,7 @@ def quiet(line):
 
 @pytest.fixture
 def fleet(server_dir):
-    """The tiny server directory as if it learned boxes: of its trainer only the workload counts."""
-    file = server_dir.model / TRAINER
-    fields = json.loads(file.read_bytes())
-    config = {"labels": list(LABELS), "image_size": SIDE}
-    fields["workload"] = {"name": "object-detector", "config": config}
-    file.write_text(json.dumps(fields))
-    return server_dir
+    return as_of_boxes(server_dir)
 
 
 def bring(fleet, file, **about):

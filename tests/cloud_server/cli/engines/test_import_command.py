@@ -3,12 +3,11 @@
 import json
 
 import pytest
-from foreign_models import LABELS, SIDE, write_transformer, write_yolox
+from foreign_models import as_of_boxes, write_transformer, write_yolox
 from typer.testing import CliRunner
 
 from cloud_server.cli import app
 from cloud_server.state.model_store import DirectoryStore
-from fleet_model.bundle import TRAINER
 from fleet_model.errors import SettingsError
 
 
@@ -19,13 +18,7 @@ def run(*words):
 
 @pytest.fixture
 def fleet(server_dir):
-    """The tiny server directory as if it learned boxes."""
-    file = server_dir.model / TRAINER
-    fields = json.loads(file.read_bytes())
-    config = {"labels": list(LABELS), "image_size": SIDE}
-    fields["workload"] = {"name": "object-detector", "config": config}
-    file.write_text(json.dumps(fields))
-    return server_dir
+    return as_of_boxes(server_dir)
 
 
 def channels(fleet):

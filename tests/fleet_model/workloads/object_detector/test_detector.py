@@ -73,35 +73,15 @@ def test_boxes_go_in_and_come_out_and_are_cut_off_at_the_edge():
 
 def test_a_reduced_picture_gives_boxes_of_the_whole_one(detector):
     small = np.full((240, 320, 3), 90, np.uint8)
-    raw = frame(width=640, height=480)
-    half = Frame(
-        source="bag",
-        topic="/camera",
-        stamp_ns=1,
-        data=b"",
-        format="jpeg",
-        decode=raw.decode,
-        reduced=lambda side: small,
-        width=640,
-        height=480,
-    )
+    half = replace(frame(), reduced=lambda side: small, width=640, height=480)
     encoded = detector.encode(half)
     assert (encoded.inputs["image"][40:280] == 90).all()
     assert encoded.context == Letterbox(0.5, 0, 40, 640, 480)
 
 
 def test_a_frame_of_unknown_size_is_decoded_whole(detector):
-    raw = frame(width=640, height=480)
     small = np.full((120, 160, 3), 90, np.uint8)
-    unknown = Frame(
-        source="bag",
-        topic="/camera",
-        stamp_ns=1,
-        data=b"",
-        format="jpeg",
-        decode=raw.decode,
-        reduced=lambda side: small,
-    )
+    unknown = replace(frame(), reduced=lambda side: small)
     assert detector.encode(unknown).context == Letterbox(0.5, 0, 40, 640, 480)
 
 
