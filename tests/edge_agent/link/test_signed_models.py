@@ -83,7 +83,7 @@ def freeze(server):
 def frozen_and_out_of_date(server):
     """Sign as three days ago, and freeze.
 
-    The running server looks every few seconds whether what it signed still counts. Where it looks
+    The running server looks every minute whether what it signed still counts. Where it looks
     between the two, it has signed anew, and both are done once more.
     """
     for _ in range(20):
