@@ -25,6 +25,7 @@ from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import PublishSettings
 from fleet_model.bundle import TRAINER, parse_trainer
+from fleet_model.durable import making_folder, telling_of_the_disk
 from fleet_model.errors import CheckpointError, SettingsError
 from fleet_model.protocol.proof import utc_now
 from fleet_model.workload import rebuild
@@ -119,6 +120,25 @@ def publish_imported(
         offer(server_dir, settings.channel, number)
     prune(server_dir, settings)
     return number
+
+
+def write_out(server_dir: ServerDirectory, made: Importable, out: Path) -> None:
+    """Write it as the folder of a bundle, of the newest checkpoint's number; nothing is published.
+
+    Raises:
+        SettingsError: `out` is there already.
+        StorageError: it cannot be written.
+        BundleError: the file has changed since it was examined, and does not run.
+    """
+    if out.exists():
+        raise SettingsError(f"--out {out}: is there already; name a folder that is not")
+    newest = Checkpoints(server_dir.checkpoints).latest().version
+    now = utc_now().isoformat(timespec="seconds")
+    aside = out.with_name(f".{out.name}.new")
+    told = telling_of_the_disk(f"--out {out}", "name another place, or make room")
+    with told, making_folder(out, aside):
+        model = server_dir.model_of(newest)
+        write_imported(made.plan.file, made.workload, model, newest, now, aside)
 
 
 def _fleet_detector(server_dir: ServerDirectory) -> ObjectDetector:

@@ -151,11 +151,18 @@ def point_durably(link: Path, target: str) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and the missing ones above it, each durable in its parent."""
+    """Make a directory and the missing ones above it, each durable in its parent.
+
+    Raises:
+        NotADirectoryError: a file is in its place.
+    """
     if path.is_dir():
         return
     make_directory(path.parent)
-    path.mkdir(exist_ok=True)
+    try:
+        path.mkdir(exist_ok=True)
+    except FileExistsError:  # says nothing to people, and is no error of the disk
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
     fsync_directory(path.parent)
 
 

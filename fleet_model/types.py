@@ -82,6 +82,9 @@ class Example:
     seen: bool = True  # somebody has said which things are there: without boxes none, a negative
     targets: Mapping[str, Any] = field(default_factory=dict)  # by name: whatever else is known
     pseudo: PseudoLabel | None = None  # the truth is not known, and a trainer may ask its model
+    # Over 0 to 1: a teacher, another model, has told the truth, and it weighs so much beside one
+    # that a person has told. 0: a person has. Such an example is never held out.
+    taught: float = 0.0
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

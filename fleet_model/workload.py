@@ -95,7 +95,9 @@ class Workload(Protocol):
     `certainty(outputs, targets) -> Certainty` judges its answers to a batch of examples whose truth
     is known. `own_truth(outputs, least) -> OwnTruth | None` makes the truth of one example, without
     a batch axis, of answers that are all sure enough: `least` is (classes,), the lowest score that
-    is, inf where none is. None: the example has no answer, or one that is not.
+    is, inf where none is. None: the example has no answer, or one that is not. With these two its
+    models may be teachers, too (edge_agent/labeling/teacher). One that can answer some of its
+    classes only says which by `finds`.
 
     For `edge-agent predict` one may also have `details(outputs, targets) -> Details`, with the
     arguments of `measure`; and `sure_score`: boxes with a lower score are for measures that rank

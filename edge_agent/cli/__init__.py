@@ -182,6 +182,7 @@ def resume(config: Config = CONFIG) -> None:
 def status(config: Config = CONFIG, json_output: Json = False) -> None:
     """Show what the agent on this robot last did, and what the server thinks of it."""
     from edge_agent.agent.status import read_status
+    from edge_agent.examples.taught import TEACHERS, tell_teachers
     from edge_agent.labeling.answer import FOLDER, read_answers, told
     from edge_agent.models.trials import TrialFile
     from edge_agent.robot.pause import pause_reason
@@ -195,6 +196,7 @@ def status(config: Config = CONFIG, json_output: Json = False) -> None:
         tried = TrialFile(settings.state / "models").read().last  # also of a robot that stopped
         answer["trial"] = tried.model_dump(exclude_defaults=True) if tried else None
         answer["labels"] = told(read_answers(settings.state / FOLDER))
+        answer["teachers"] = tell_teachers(settings.state / TEACHERS)
     if json_output:
         typer.echo(json.dumps(answer))
         return

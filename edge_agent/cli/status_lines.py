@@ -1,6 +1,6 @@
 """`edge-agent status` in words."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -28,6 +28,7 @@ def status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     if ingest := answer.get("ingest"):
         yield from _store(ingest)
     yield from _labels(answer.get("labels") or {})
+    yield from _teachers(answer.get("teachers") or ())
     yield from _rounds(answer)
     if error := answer.get("last_error"):
         yield f"error    the last one, {answer['last_error_at']}: {error}"
@@ -108,6 +109,14 @@ def _labels(done: Mapping[str, Any]) -> Iterator[str]:
         yield f"labels   {in_words(done)}; by {who}, the last {last}"
 
 
+def _teachers(teachers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    from edge_agent.examples.taught import in_words
+
+    for one in teachers:
+        who = f"{one['teacher']} version {one['version']}"
+        yield f"teacher  {who}, {_when(one['at'])}: {in_words(one)}"
+
+
 def _rounds(answer: Mapping[str, Any]) -> Iterator[str]:
     from fleet_model.protocol.example_counts import is_count
     from fleet_model.protocol.pseudo_counts import in_words
@@ -143,7 +152,7 @@ def _left_out(metrics: Mapping[str, Any]) -> str:
 
 def _last_round(record: Mapping[str, Any]) -> Iterator[str]:
     from fleet_model.measures import changes
-    from fleet_model.protocol.example_counts import CONCERNS, counts_of
+    from fleet_model.protocol.example_counts import CONCERNS, counts_of, tell_taught
 
     metrics = record["metrics"]
     if "bytes_up" in record:
@@ -155,6 +164,8 @@ def _last_round(record: Mapping[str, Any]) -> Iterator[str]:
     left_out = _left_out(metrics)
     more = f"{left_out} (`edge-agent doctor` says which)" if left_out else ""
     yield f"examples {counts.training} to train on{held_out}{more}"
+    if taught := tell_taught(metrics):
+        yield f"taught   {taught}"
     for concern, numbers in counts.concerns.items():
         yield f"WARNING  {CONCERNS[concern]}: {numbers}"
     for name, change in changes(metrics).items():

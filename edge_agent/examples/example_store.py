@@ -26,8 +26,9 @@ from edge_agent.examples.left_out import (
     unknown_label,
 )
 from edge_agent.examples.spool.kept_examples import KeptExamples
+from edge_agent.examples.taught import Said
 from edge_agent.examples.trained_moments import TrainedMoments
-from edge_agent.examples.unlabelled import Unlabelled
+from edge_agent.examples.unlabelled import Truth, Unlabelled
 from fleet_model.errors import FrameError
 from fleet_model.types import Box, Example
 
@@ -82,6 +83,7 @@ class ExampleStore:
         aliases: Mapping[str, str] | None = None,
         boxes: bool = False,
         pseudo: Mapping[str, Any] | None = None,
+        taught: Mapping[str, Any] | None = None,
     ) -> None:
         """Keep what to read; nothing is opened yet.
 
@@ -105,13 +107,15 @@ class ExampleStore:
             aliases: other word for a label -> the label.
             boxes: whether boxes are learned, and no labels of whole frames.
             pseudo: also yield frames without a label, see Unlabelled; None: leave them out.
+            taught: what teachers have said of these, see Unlabelled. A frame that one has labelled
+                is never held out, also once a person has labelled it.
 
         Raises:
             SettingsError: held_out or segment_s is out of its range.
         """
         self._paths, self._kept, self._answered = tuple(paths), kept, answered
-        self._pseudo = pseudo
-        self._unlabelled = Unlabelled(pseudo)  # of the last listing
+        self._pseudo, self._taught = pseudo, taught
+        self._unlabelled = Unlabelled(None)  # of the last listing
         self._settings = LabelSettings(topic, label_topic, tolerance_s)
         self._labels, self._boxes = tuple(labels), boxes
         self._known = KnownFrames(FrameIndex(index, read_only=read_only))
@@ -133,7 +137,7 @@ class ExampleStore:
         """
         found, split = self._scan()
         if self._trains:
-            moments = (each.moment for each in found if not split.holds_out(each.moment))
+            moments = (each.moment for each in found if not self._holds_out(split, each))
             self._trained.add(sorted(moments))
         for one in found:
             if split.between(one.moment):
@@ -142,16 +146,18 @@ class ExampleStore:
                 raw=one.frame,
                 label=one.label or None,
                 key=one.key,
-                held_out=split.holds_out(one.moment),
+                held_out=self._holds_out(split, one),
                 boxes=one.boxes,
                 seen=one.seen,
             )
-        yield from self._unlabelled.examples(split, {one.key for one in found})
+        labelled = {one.key for one in found}
+        yield from self._unlabelled.examples(split, labelled, self._truth_of)
+        self._skipped.subtract(self._unlabelled.used)
 
     @property
     def left_out(self) -> Mapping[str, int]:
         """Reason -> frames that the last listing has left out; see StoreSummary."""
-        return dict(self._skipped)
+        return dict(+self._skipped)
 
     @property
     def renamed(self) -> Mapping[str, int]:
@@ -161,11 +167,11 @@ class ExampleStore:
     def summary(self) -> StoreSummary:
         """Count what `examples` would yield now; raises as it does."""
         found, split = self._scan()
-        moments = [each.moment for each in found if not split.between(each.moment)]
-        counts = Counter(moment.label for moment in moments)
+        kept = [each for each in found if not split.between(each.moment)]
+        counts = Counter(each.moment.label for each in kept)
         return StoreSummary(
-            examples=len(moments),
-            held_out=sum(map(split.holds_out, moments)),
+            examples=len(kept),
+            held_out=sum(self._holds_out(split, each) for each in kept),
             labels={label: counts[label] for label in self._labels or sorted(counts)},
             skipped=self.left_out,
             renamed=self.renamed,
@@ -173,7 +179,8 @@ class ExampleStore:
 
     def _scan(self) -> "tuple[list[_Found], HeldOutSplit]":
         skipped = self._skipped = Counter[str]()
-        self._renamed, self._unlabelled = Counter[str](), Unlabelled(self._pseudo)
+        self._renamed = Counter[str]()
+        self._unlabelled = Unlabelled(self._pseudo, self._taught)
         found = list(self._labelled(skipped))
         moments = [each.moment for each in found]
         split = HeldOutSplit(moments, self._held_out, self._segment_s, self._trained)
@@ -196,7 +203,7 @@ class ExampleStore:
             if reason := self._refusal(words, seen):
                 skipped[reason] += 1
                 if reason in (UNLABELLED, UNSEEN):
-                    self._leave(frame)
+                    self._leave(frame, reason)
                 continue
             key = _key(frame)
             if key in keys:
@@ -268,11 +275,21 @@ class ExampleStore:
         with suppress(FrameError):  # what is damaged is counted with the bag
             for frame, *_ in self._known.labelled(recording, bare, DamageLog()):
                 if (frame.source, frame.topic, frame.stamp_ns) not in answered:
-                    self._leave(frame)
+                    self._leave(frame, NO_LABEL_TOPIC)
 
-    def _leave(self, frame: LazyFrame) -> None:
+    def _leave(self, frame: LazyFrame, reason: str) -> None:
         if self._unlabelled.wanted:
-            self._unlabelled.add(_key(frame), frame, _moment(frame, ""))
+            self._unlabelled.add(_key(frame), frame, _moment(frame, ""), reason)
+
+    def _truth_of(self, said: Said) -> Truth | None:
+        """Return what a teacher's words are here; None where they are nothing that is learned."""
+        words = {box.label for box in said.boxes} if self._boxes else {said.label}
+        boxes = tuple(map(self._named, said.boxes))
+        label = largest_label(boxes) if self._boxes else self._name(said.label)
+        return None if not label or self._refusal(words, bool(boxes)) else (label, boxes)
+
+    def _holds_out(self, split: HeldOutSplit, one: "_Found") -> bool:
+        return split.holds_out(one.moment) and not self._unlabelled.is_taught(one.key)
 
     def _recordings(self, failures: list[FrameError]) -> Iterator[tuple[Path, LabelSettings]]:
         if self._answered and has_pictures(self._answered):

@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 
 from edge_agent.examples.left_out import by_kind, tell
 from edge_agent.examples.spool.watch import FOLDER as KEPT
+from edge_agent.examples.taught import TEACHERS
 from edge_agent.robot.settings import FRAMES, AgentSettings
 from fleet_model.errors import SettingsError
 from fleet_model.loading import load_plugin
@@ -159,8 +160,8 @@ def source_of(
             `edge-agent predict` may be another user than the agent's.
         answered: whether the frames that a person has labelled at `edge-agent label` are among
             them.
-        pseudo: whether frames without a label are examples, too, if the operator wants
-            pseudo-labels.
+        pseudo: whether frames that no person has labelled are examples, too: those that a
+            teacher has labelled, and others if the operator wants pseudo-labels.
     """
     examples, state = settings.examples, settings.state
     if examples.source != FRAMES:
@@ -185,6 +186,9 @@ def source_of(
             "weight": examples.pseudo_weight,
             "precision": examples.pseudo_precision,
         }
+    if (state / TEACHERS).is_dir():
+        weight = examples.pseudo_weight if pseudo else 0
+        options["taught"] = {"folder": str(state / TEACHERS), "weight": weight}
     return SourceSpec(name=FRAMES, options=options)
 
 

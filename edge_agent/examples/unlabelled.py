@@ -1,50 +1,88 @@
-"""Examples that nobody has labelled, for a model that may label them itself."""
+"""Examples that no person has labelled: a teacher has, or the model that learns may itself."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 from edge_agent.examples.held_out import HeldOutSplit, Moment
 from edge_agent.examples.lazy_frame import LazyFrame
-from fleet_model.types import Example, PseudoLabel
+from edge_agent.examples.taught import Said, read_taught
+from fleet_model.types import Box, Example, PseudoLabel
+
+Truth = tuple[str, tuple[Box, ...]]  # label of the frame, the largest box's; boxes
 
 
 class Unlabelled:
-    """Frames of one listing without a label. They are never held out."""
+    """Frames of one listing that no person has labelled. They are never held out."""
 
-    def __init__(self, pseudo: Mapping[str, Any] | None) -> None:
-        """Keep nothing yet.
+    def __init__(
+        self, pseudo: Mapping[str, Any] | None, taught: Mapping[str, Any] | None = None
+    ) -> None:
+        """Read what teachers have said; keep no frame yet.
 
         Args:
-            pseudo: `most` frames of a listing, and the fields of PseudoLabel; None: none is kept.
+            pseudo: `most` frames of a listing, and the fields of PseudoLabel; None: no frame is
+                left to the model that learns.
+            taught: `folder` of the teachers' files, and the `weight` of their labels, 0 where
+                frames are listed that nobody learns from; None: there are none.
         """
-        rule = dict(pseudo or {})
-        self.wanted = bool(rule)
+        rule, taught = dict(pseudo or {}), dict(taught or {})
         self._most = int(rule.pop("most", 0))
         self._rule = PseudoLabel(**rule) if rule else None
-        self._found: dict[str, tuple[LazyFrame, Moment]] = {}
+        self._said = read_taught(Path(taught["folder"])) if taught else {}
+        self._weight = float(taught.get("weight", 0))
+        self.wanted = bool(rule) or bool(self._said and self._weight)
+        self.used = Counter[str]()  # reason -> frames that have a teacher's label all the same
+        self._found: dict[str, tuple[LazyFrame, Moment, str]] = {}
 
-    def add(self, key: str, frame: LazyFrame, moment: Moment) -> None:
-        """Keep a frame, once."""
+    def is_taught(self, key: str) -> bool:
+        """Return whether a teacher has labelled a frame: models may have learned from it."""
+        return key in self._said
+
+    def add(self, key: str, frame: LazyFrame, moment: Moment, reason: str) -> None:
+        """Keep a frame, once; `reason` is what it was counted under as left out."""
         if self.wanted:
-            self._found[key] = frame, moment
+            self._found.setdefault(key, (frame, moment, reason))
 
-    def examples(self, split: HeldOutSplit, labelled: Collection[str]) -> Iterator[Example]:
-        """Yield at most `most` of them, nearly the same ones when further frames come.
+    def examples(
+        self,
+        split: HeldOutSplit,
+        labelled: Collection[str],
+        truth_of: Callable[[Said], Truth | None],
+    ) -> Iterator[Example]:
+        """Yield those with a teacher's label, then at most `most` without a truth.
+
+        The latter are nearly the same ones when further frames come.
 
         Args:
             split: of the labelled frames. What it holds out, would hold out with a label, or what
                 is near to that, is left out: a model must not have seen what it is measured with.
             labelled: keys of the labelled frames.
+            truth_of: what the words of a teacher are to this fleet; None: nothing that it learns.
         """
-        keys = [
-            key
-            for key, (_, moment) in self._found.items()
-            if key not in labelled and not split.may_hold_out(moment)
-        ]
-        for key in sorted(keys, key=_drawn)[: self._most]:
-            frame, _ = self._found[key]
-            yield Example(raw=frame, key=key, seen=False, pseudo=self._rule)
+        rest = list[str]()
+        for key, (frame, moment, reason) in self._found.items():
+            if key in labelled or split.may_hold_out(moment):
+                continue
+            said = self._said.get(key) if self._weight else None
+            truth = truth_of(said) if said else None
+            if truth is None:
+                rest.append(key)
+                continue
+            label, boxes = truth
+            self.used[reason] += 1
+            yield Example(
+                raw=frame,
+                key=key,
+                label=label,
+                boxes=boxes,
+                seen=bool(boxes),
+                taught=self._weight,
+            )
+        for key in sorted(rest, key=_drawn)[: self._most]:
+            yield Example(raw=self._found[key][0], key=key, seen=False, pseudo=self._rule)
 
 
 def _drawn(key: str) -> bytes:

@@ -4,5 +4,5 @@
                                           answers.py <-'
 
 Frames and labels stay on this robot. The labels are a data set in state/labels, which training
-reads as any other.
+reads as any other. In place of a person another model may label them: see teacher/.
 """

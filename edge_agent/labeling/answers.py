@@ -58,9 +58,9 @@ class Answers:
         self._frames = folder / FRAMES
         with self._disk():
             make_directory(self._frames)
-            self._lock: int | None = _locked(folder / ".lock")
+            self._lock: int | None = locked(folder / ".lock", "edge-agent label")
             given = read_answers(folder)
-            _cut(folder / LOG)
+            cut_unfinished(folder / LOG)
         self._given = given
         self._rows: dict[FrameName, tuple[str, str]] = {}  # picture, line of the manifest
         for answer in given:
@@ -194,7 +194,7 @@ class Answers:
             write_durably(manifest, content)
 
 
-def _cut(file: Path) -> None:
+def cut_unfinished(file: Path) -> None:
     """Cut off the end of a line that was not written whole."""
     with suppress(FileNotFoundError):
         content = file.read_bytes()
@@ -204,14 +204,15 @@ def _cut(file: Path) -> None:
                 stream.truncate(end)
 
 
-def _locked(file: Path) -> int:
+def locked(file: Path, command: str) -> int:
+    """Return the descriptor of a lock, held until it is closed; raises SettingsError."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         raise SettingsError(
-            f"{file.parent}: another `edge-agent label` is open on this robot; use its page, or "
-            "end it first"
+            f"{file.parent}: another `{command}` is open on this robot; use that one, or end it "
+            "first"
         ) from None
     return descriptor

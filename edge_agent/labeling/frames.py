@@ -15,8 +15,8 @@ from edge_agent.examples.spool.kept_examples import KeptExamples
 from edge_agent.examples.spool.recordings import POWER_LOSS_S, Recording, find_recordings
 from edge_agent.examples.spool.watch import FOLDER as KEPT
 from edge_agent.labeling.answer import FrameName
-from edge_agent.robot.settings import AgentSettings
-from fleet_model.errors import FrameError
+from edge_agent.robot.settings import FRAMES, AgentSettings
+from fleet_model.errors import FrameError, SettingsError
 from fleet_model.types import Box
 
 MOST = 4000  # that are looked at: at 20 ms each the model has seen them in 80 s
@@ -109,6 +109,20 @@ class KeptFrames:
         newest = max(mtime_ns for _, _, mtime_ns in recording.signature) / 1e9
         least_s = POWER_LOSS_S if recording.cut_off else self._settings.store.settle_s
         return self._now_s() - newest >= least_s
+
+
+def require_frames(settings: AgentSettings, words: str) -> None:
+    """Raise SettingsError unless this robot has frames; `words` says what is done with them."""
+    if settings.examples.source != FRAMES:
+        raise SettingsError(
+            f"examples come from the source {settings.examples.source}; {words} frames "
+            "of examples.paths and examples.spool"
+        )
+    if not settings.examples.wanted:
+        raise SettingsError(
+            "agent.toml names no frames: name bags or data sets in examples.paths, or a folder in "
+            "examples.spool"
+        )
 
 
 def name_of(frame: LazyFrame) -> FrameName:

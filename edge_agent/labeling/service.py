@@ -17,11 +17,11 @@ from edge_agent.labeling.advice import Advice
 from edge_agent.labeling.answer import FOLDER, in_words, told
 from edge_agent.labeling.answers import Answers
 from edge_agent.labeling.desk import MOST_CLASSES, Desk
-from edge_agent.labeling.frames import INDEX, KeptFrames
+from edge_agent.labeling.frames import INDEX, KeptFrames, require_frames
 from edge_agent.labeling.ranking import Ranking
 from edge_agent.labeling.server import LabelApp
 from edge_agent.robot.local_address import Address, listen, remove
-from edge_agent.robot.settings import FRAMES, AgentSettings
+from edge_agent.robot.settings import AgentSettings
 from edge_agent.serving.http import start_http
 from fleet_model.engine import open_engine
 from fleet_model.errors import SettingsError
@@ -59,23 +59,14 @@ def label(settings: AgentSettings, options: LabelOptions, echo: Callable[[str], 
             f"the page needs {missing[0]}, which is not installed; run: "
             "pip install 'fleetlearn[serve]'"
         )
-    if settings.examples.source != FRAMES:
-        raise SettingsError(
-            f"examples come from the source {settings.examples.source}; this page shows frames "
-            "of examples.paths and examples.spool"
-        )
-    if not settings.examples.wanted:
-        raise SettingsError(
-            "agent.toml names no frames: name bags or data sets in examples.paths, or a folder in "
-            "examples.spool"
-        )
+    require_frames(settings, "this page shows")
     engine = settings.engine
     advice = Advice(settings.state / "models", partial(open_engine, precision=engine.precision))
     advice.look()
     classes, of_boxes = _what_is_labelled(advice, options)
     os.nice(NICENESS)
     folder = settings.state / FOLDER
-    answers = Answers(folder, options.by or _user())
+    answers = Answers(folder, options.by or user())
     try:
         index, everything = folder / INDEX, options.everything
         frames = KeptFrames(settings, index, boxes=of_boxes, everything=everything)
@@ -137,7 +128,7 @@ def _tell_address(
     port = address.port or PORT
     url = f"http://localhost:{port}/?token={access.token}"
     there = address.path or f"127.0.0.1:{port}"
-    tunnel = f"ssh -L {port}:{there} {_user()}@{socket.gethostname()}"
+    tunnel = f"ssh -L {port}:{there} {user()}@{socket.gethostname()}"
     if options.json:
         echo(json.dumps({"url": url, "tunnel": tunnel, "socket": address.path or None}))
         return
@@ -158,7 +149,7 @@ def _tell_end(
         echo(f"{done['answers']} answers in this session; {in_words(done)}")
 
 
-def _user() -> str:
+def user() -> str:
     """Return who runs this; behind sudo the person."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()

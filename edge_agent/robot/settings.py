@@ -79,7 +79,10 @@ class ExampleSettings(Section):
         description="Share of so sure answers that must be right on the held-out frames.",
     )
     pseudo_weight: float = Field(
-        default=0.5, gt=0, le=1, description="Of a pseudo-label, beside 1 of a label."
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Of a pseudo-label or a teacher's label, beside 1 of a label.",
     )
     pseudo_most: int = Field(
         default=500, ge=1, description="Frames without a label that a round looks at."

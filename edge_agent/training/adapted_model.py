@@ -15,7 +15,7 @@ from fleet_model.adapters.spec import LoraSpec
 from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import TrainingError
 from fleet_model.signatures import BASE
-from fleet_model.types import Tensor, Tensors, Weights
+from fleet_model.types import Checkpoint, Tensor, Tensors, Weights
 from fleet_model.weights import read_weights, require_same_tensors
 
 if TYPE_CHECKING:
@@ -80,3 +80,13 @@ def started(model: "Differentiable", weights: Weights) -> "Differentiable":
 def dropped(spec: TrainerSpec, seed: int, step: int) -> Mapping[str, Tensor]:
     """Return the masks of one step, see `row_masks`; none where nothing is dropped."""
     return {} if spec.adapter is None else row_masks(spec.adapter, seed, step)
+
+
+def tensors_of(spec: TrainerSpec, checkpoint: Checkpoint) -> Weights:
+    """Return the checkpoint's tensors as trainers take them; raises TrainingError."""
+    shapes = {name: tensor.shape for name, tensor in spec.tensors.items()}
+    expected = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
+    known = {**expected, **residuals(spec, checkpoint.weights)}
+    sender = f"the server's checkpoint {checkpoint.version}"
+    require_same_tensors(known, checkpoint.weights, sender=sender, error=TrainingError)
+    return {name: np.ascontiguousarray(checkpoint.weights[name], np.float32) for name in expected}

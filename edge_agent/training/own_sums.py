@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_agent.training.adapted_model import tensors_of
 from edge_agent.training.rows import Rows
 from edge_agent.training.sent_sums import MIN_FRAMES, Sent, SentFile, about_of, choose, name_of
-from edge_agent.training.trainer import Learner, NoExamplesError, encoded_rows, tensors_of
+from edge_agent.training.trainer import Learner, NoExamplesError, encoded_rows
 from fleet_model.errors import SettingsError, TrainingError
 from fleet_model.protocol.example_counts import HELD_OUT, LEFT_OUT, UNREADABLE
 from fleet_model.sums.class_sums import ClassSums, class_sums

@@ -64,6 +64,7 @@ class EncodedRows(NamedTuple):
     held_out: Rows
     unknown: Rows  # without a truth; their targets hold no tensors, only what one would weigh
     rule: PseudoLabel | None  # by which these may get one; None: there are none
+    taught: Sequence[float]  # weight of each training example that a teacher has labelled
     left_out: int  # examples that cannot be read or learned
 
 

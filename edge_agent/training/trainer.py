@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from edge_agent.data.ahead import map_ahead
-from edge_agent.training.adapted_model import dropped, residuals, started
+from edge_agent.training.adapted_model import dropped, started, tensors_of
 from edge_agent.training.class_shares import class_shift
 from edge_agent.training.feature_cache import FeatureCache
 from edge_agent.training.pseudo_labels.own_truths import can_teach_itself, with_own_truths
@@ -27,7 +27,7 @@ from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import FrameError, TrainingError
 from fleet_model.measures import AFTER, BEFORE, at
 from fleet_model.optimizer import step, still
-from fleet_model.protocol.example_counts import HELD_OUT, UNREADABLE
+from fleet_model.protocol.example_counts import HELD_OUT, UNREADABLE, taught_metrics
 from fleet_model.types import (
     EVALUATE,
     Checkpoint,
@@ -143,7 +143,7 @@ def fit(
         )
     learner, origin = _started(learner, checkpoint)
     begin = time.perf_counter()
-    training, held_out, unknown, rule, unreadable = encoded_rows(learner, examples)
+    training, held_out, unknown, rule, taught, unreadable = encoded_rows(learner, examples)
     learner.cache.end()
     if not len(training):
         raise NoExamplesError(f"no examples to train on ({len(held_out)} held out)", unreadable)
@@ -168,6 +168,7 @@ def fit(
         **at(BEFORE, _score(learner, origin, held_out)),
         **at(AFTER, _score(learner, weights, held_out)),
         **pseudo,
+        **taught_metrics(taught),
     }
     return Update(
         robot="",
@@ -202,16 +203,6 @@ def evaluate(learner: Learner, checkpoint: Checkpoint, examples: Iterable[Exampl
     )
 
 
-def tensors_of(spec: TrainerSpec, checkpoint: Checkpoint) -> Weights:
-    """Return the checkpoint's tensors as trainers take them; raises TrainingError."""
-    shapes = {name: tensor.shape for name, tensor in spec.tensors.items()}
-    expected = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
-    known = {**expected, **residuals(spec, checkpoint.weights)}
-    sender = f"the server's checkpoint {checkpoint.version}"
-    require_same_tensors(known, checkpoint.weights, sender=sender, error=TrainingError)
-    return {name: np.ascontiguousarray(checkpoint.weights[name], np.float32) for name in expected}
-
-
 def _started(learner: Learner, checkpoint: Checkpoint) -> tuple[Learner, Weights]:
     """Return what trains from this checkpoint, and the tensors it trains; raises TrainingError."""
     origin = tensors_of(learner.spec, checkpoint)
@@ -232,6 +223,7 @@ def encoded_rows(learner: Learner, examples: Iterable[Example]) -> EncodedRows:
     seen: dict[str, tuple[int, Tensors, Target]] = {}
     reasons: list[str] = []
     rule: PseudoLabel | None = None
+    taught: list[float] = []
     if not can_teach_itself(learner.workload):
         examples = (example for example in examples if not example.pseudo)
     learner.cache.begin()
@@ -250,6 +242,7 @@ def encoded_rows(learner: Learner, examples: Iterable[Example]) -> EncodedRows:
                 reasons.append(str(error))
                 continue
             rule = rule or example.pseudo
+            taught += [example.taught] if example.taught else []
             seen[example.key] = (2 if example.pseudo else int(example.held_out), row, target)
     if reasons:
         log.warning("%d examples left out; the first: %s", len(reasons), reasons[0])
@@ -258,7 +251,7 @@ def encoded_rows(learner: Learner, examples: Iterable[Example]) -> EncodedRows:
         Rows([r[1] for r in part], [r[2] for r in part], [r[3] for r in part])
         for part in ([r for r in rows if r[0] == kind] for kind in range(3))
     )
-    return EncodedRows(training, held_out, unknown, rule, len(reasons))
+    return EncodedRows(training, held_out, unknown, rule, taught, len(reasons))
 
 
 def _prepare(learner: Learner, example: Example) -> _Prepared:
@@ -268,6 +261,8 @@ def _prepare(learner: Learner, example: Example) -> _Prepared:
             target = Target(tensors={}, weight=example.pseudo.weight)
         else:
             target = learner.workload.target(example)
+        if example.taught:
+            target = replace(target, weight=target.weight * example.taught)
         if not 0 < target.weight < math.inf:
             raise FrameError(f"an example of weight {target.weight}, expected more than 0")
         cached = example.key in learner.cache

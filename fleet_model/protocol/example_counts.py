@@ -6,7 +6,7 @@ how many examples have each label is a list in the order of the fleet's own labe
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleet_model.errors import one_line
@@ -26,6 +26,8 @@ KINDS: Mapping[str, str] = {  # of what is left out -> what it is, after its num
 LEFT_OUT = "left_out_"  # before a kind: the metric's name
 SUMS = "sums_"  # before what a round tells of sums: of how many robots, and how they were solved
 LABELS, HELD_OUT, UNREADABLE = "labels", "held_out", "unreadable"  # further metrics
+TAUGHT = "taught_"  # before what a round tells of examples that a teacher labelled
+TAUGHT_EXAMPLES, TAUGHT_WEIGHT = TAUGHT + "examples", TAUGHT + "weight"
 SPEAKS_FOR = "relayed_robots"  # of a site relay: how many robots' mean it sends
 MOST_UNKNOWN = 0.2  # share of the labelled examples; above it labels are spelled differently
 LEAST_HELD_OUT = 20  # with fewer, one example more or less changes an accuracy by over 0.05
@@ -85,13 +87,32 @@ def counts_of(
 def is_count(metric: str) -> bool:
     """Return whether a metric counts examples; any other measures, or tells what it cost."""
     counted = metric in (LABELS, HELD_OUT, UNREADABLE, SPEAKS_FOR)
-    return counted or metric.startswith((LEFT_OUT, SUMS, PSEUDO))
+    return counted or metric.startswith((LEFT_OUT, SUMS, PSEUDO, TAUGHT))
 
 
 def as_metrics(left_out: Mapping[str, int], labels: int | None) -> Metrics:
     """Return the metrics that tell it; `labels` None is not told."""
     told = {LEFT_OUT + kind: float(count) for kind, count in left_out.items()}
     return told if labels is None else {**told, LABELS: float(labels)}
+
+
+def taught_metrics(weights: Sequence[float]) -> Metrics:
+    """Return the metrics that tell of examples which a teacher labelled; none without one.
+
+    Args:
+        weights: of each of them in training; a robot gives all the same.
+    """
+    if not weights:
+        return {}
+    return {TAUGHT_EXAMPLES: float(len(weights)), TAUGHT_WEIGHT: weights[0]}
+
+
+def tell_taught(metrics: Metrics) -> str:
+    """Return what `taught_metrics` tells in words; "" if nothing."""
+    if TAUGHT_EXAMPLES not in metrics:
+        return ""
+    count, weight = metrics[TAUGHT_EXAMPLES], metrics.get(TAUGHT_WEIGHT, 1.0)
+    return f"{count:.0f} training examples labelled by a teacher, weight {weight:g}"
 
 
 def tell_left_out(left_out: Mapping[str, int]) -> str:

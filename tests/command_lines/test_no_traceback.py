@@ -82,6 +82,7 @@ cloud-server models unpin DIR 1
 cloud-server models export DIR --format keras --out PLACE/model.keras
 cloud-server import-engine DIR FRAMES/model.onnx
 cloud-server import-engine DIR BUNDLE/head.tflite --labels a,b --sample FRAMES --dry-run
+cloud-server import-engine DIR FRAMES/model.onnx --out PLACE/teacher
 cloud-server report DIR --out PLACE/report.html
 cloud-server keys status DIR
 cloud-server keys rotate DIR
@@ -109,6 +110,8 @@ edge-agent doctor --config ROBOT/agent.toml
 edge-agent run --config ROBOT/agent.toml
 edge-agent serve --config ROBOT/agent.toml --rest unix:PLACE/rest --grpc unix:PLACE/grpc
 edge-agent label --config ROBOT/agent.toml --socket PLACE/page --classes a,b
+edge-agent label --config ROBOT/agent.toml --teacher BUNDLE --classes circle,star
+edge-agent label --config ROBOT/agent.toml --forget big
 edge-agent k8s-controller --state ROBOT/state
 edge-agent pause --config ROBOT/agent.toml
 edge-agent resume --config ROBOT/agent.toml

@@ -47,6 +47,10 @@ COVERED = {
         "tests/end_to_end/test_imported_engine.py",
         '"cloud-server", "import-engine"',
     ),
+    "edge-agent label --config robot/agent.toml --teacher": (
+        "tests/edge_agent/labeling/teacher/test_lesson.py",
+        '"--teacher"',
+    ),
     "edge-agent label": ("tests/edge_agent/labeling/test_server.py", '"label"'),
     "cloud-server k8s apply": ("tests/cloud_server/cli/test_k8s_commands.py", '"apply"'),
     "cloud-server k8s status": ("tests/cloud_server/cli/test_k8s_commands.py", '"status"'),

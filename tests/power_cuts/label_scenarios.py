@@ -1,4 +1,4 @@
-"""Power cuts while a person labels frames."""
+"""Power cuts while a person labels frames, and while a teacher does."""
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -9,8 +9,10 @@ from power_cuts import Scenario
 from recorder import mark
 
 from edge_agent.examples.example_store import ExampleStore
+from edge_agent.examples.taught import Said, read_taught
 from edge_agent.labeling.answer import FRAMES, LABEL, UNSURE, Answer, FrameName, read_answers
 from edge_agent.labeling.answers import Answers
+from edge_agent.labeling.teacher.record import Record
 from fleet_model.types import Box, Frame
 
 FOLDER = "labels"
@@ -96,4 +98,56 @@ LABELS = Scenario(
     resume=_resume,
     settled=_settled,
     between=_between,
+)
+
+
+def _who(score: float) -> dict[str, Any]:
+    return {"teacher": "big", "version": 1, "least": {"star": score}}
+
+
+def _teach(root: Path) -> None:
+    record = Record(root / FOLDER)
+    record.begin(_who(0.5))
+    mark()
+    record.add({"a": Said(label="star"), "b": Said(refused="unsure")})
+    mark()
+    record.add({"c": Said(label="star")})
+    mark()
+    record.begin(_who(0.6))
+    mark()
+    record.add({"a": Said(label="star")})
+    mark()
+    record.forget("big")
+    mark()
+    record.close()
+
+
+def _taught(root: Path) -> Any:
+    return sorted((key, said.label) for key, said in read_taught(root / FOLDER).items())
+
+
+def _some_of(states: list[Any], step: int) -> Sequence[Any]:
+    """Return what is there where only some of the answers that came together are whole."""
+    later = states[step + 1] if step + 1 < len(states) else []
+    return [later[:count] for count in range(len(states[step]), len(later))]
+
+
+def _teach_again(root: Path) -> None:
+    record = Record(root / FOLDER)
+    record.begin(_who(0.7))
+    record.add({"a": Said(label="star"), "b": Said(label="star")})
+    record.close()
+
+
+def _settled_teacher(root: Path) -> Any:
+    return _taught(root), sorted(file.name for file in (root / FOLDER).iterdir())
+
+
+TEACHER = Scenario(
+    prepare=lambda root: None,
+    act=_teach,
+    observe=_taught,
+    resume=_teach_again,
+    settled=_settled_teacher,
+    between=_some_of,
 )

@@ -56,6 +56,7 @@ SCENARIOS = {
     "sums-told": "sums_scenarios:TOLD",
     "residual": "residual_scenarios:RESIDUAL",
     "answers": "label_scenarios:LABELS",
+    "teacher": "label_scenarios:TEACHER",
     "extract-folder": "data_scenarios:FOLDER",
     "extract-yolo": "data_scenarios:YOLO",
     "extract-coco": "data_scenarios:COCO",

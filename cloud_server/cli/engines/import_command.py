@@ -83,6 +83,10 @@ def import_engine(
         str, typer.Option(help="where names mislead: scores=NAME,classes=NAME")
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check it, publish nothing")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="publish nothing, and write a bundle here: for `edge-agent label`"),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Publish a detector that another tool has trained; robots run it, and nobody trains it.
@@ -90,10 +94,12 @@ def import_engine(
     It is checked first: it must run, answer pictures with boxes, and find the fleet's labels.
     Robots try it as any new version. Rounds go on with the fleet's own model.
     """
-    from cloud_server.importing import ImportPlan, examine, publish_imported
+    from cloud_server.importing import ImportPlan, examine, publish_imported, write_out
     from cloud_server.models.imported.labels import read_classes, read_map
     from cloud_server.state.settings import load_settings
 
+    if out and dry_run:
+        raise SettingsError("--out writes a bundle and --dry-run nothing: choose one")
     server_dir = _of_channel(directory, channel)
     settings = load_settings(server_dir.settings).publish
     settings = settings.model_copy(update={"channel": channel or settings.channel})
@@ -108,7 +114,9 @@ def import_engine(
     )
     with with_steps("import") as tell:
         made = examine(server_dir, plan, tell)
-        number = None if dry_run else publish_imported(server_dir, settings, made)
+        number = None if dry_run or out else publish_imported(server_dir, settings, made)
+        if out:
+            write_out(server_dir, made, out)
     for doubt in made.checked.doubts:
         say(f"WARNING: {doubt}")
     if json_output:
@@ -116,6 +124,12 @@ def import_engine(
         return
     for line in _told(made):
         typer.echo(line)
+    if out:
+        typer.echo(
+            f"{out}: a bundle, and nothing is published; on a robot, `edge-agent label --teacher "
+            f"{out}` labels frames with it"
+        )
+        return
     if number is None:
         typer.echo("nothing is published; without --dry-run it is")
         return

@@ -8,6 +8,7 @@ import pytest
 from edge_agent.data.manifest import MANIFEST, ManifestRow, write_manifest
 from edge_agent.examples.example_store import ExampleStore
 from edge_agent.examples.left_out import by_kind
+from edge_agent.examples.taught import Said
 from fleet_model.errors import FrameError, SettingsError
 from fleet_model.types import Box
 
@@ -444,3 +445,84 @@ def test_a_frame_that_a_person_has_labelled_is_never_left_to_the_model(bags, tmp
     mine = [e for e in found if e.raw.stamp_ns == one.stamp_ns]
     assert [(e.label, e.pseudo) for e in mine] == [("star", None)]
     assert len([e for e in found if e.pseudo]) == len(unlabelled) - 1
+
+
+# ------------------------------------------------------------------------- what teachers have said
+
+
+def teach(folder, keys, label="star"):
+    """Write what a teacher says of these frames; return the option of a store."""
+    who = b'{"teacher": "big", "version": 1}\n'
+    folder.mkdir(exist_ok=True)
+    said = Said(label=label)
+    (folder / "big.jsonl").write_bytes(who + b"".join(said.line(key) for key in keys))
+    return {"folder": str(folder), "weight": 0.25}
+
+
+def test_a_teacher_s_frames_are_trained_on_and_nothing_else_changes(bags, tmp_path, store_of):
+    path = bags.drive(tmp_path / "r1", [*DRIVE, *[""] * 40])
+    plain = list(store_of(path).examples())
+    keys = [e.key for e in store_of(path, pseudo=PSEUDO).examples() if e.pseudo]
+    store = store_of(path, pseudo=PSEUDO, taught=teach(tmp_path / "t", keys[:15]))
+    found = list(store.examples())
+    taught = [e for e in found if e.taught]
+    assert {e.key for e in taught} == set(keys[:15])
+    assert {(e.label, e.held_out, e.taught, e.pseudo) for e in taught} == {
+        ("star", False, 0.25, None)
+    }
+    assert [e.key for e in found if e.pseudo] == sorted(keys[15:], key=keys.index)
+    others = [(e.key, e.held_out) for e in found if not e.taught and not e.pseudo]
+    assert others == [(e.key, e.held_out) for e in plain]
+    assert store.left_out == {"without a label": 25}
+
+
+def test_where_nobody_learns_a_teacher_has_said_nothing(bags, tmp_path, store_of):
+    path = bags.drive(tmp_path / "r1", [*DRIVE, *[""] * 40])
+    keys = [e.key for e in store_of(path, pseudo=PSEUDO).examples() if e.pseudo]
+    taught = {**teach(tmp_path / "t", keys), "weight": 0}
+    store = store_of(path, taught=taught)
+    assert sides(store) == sides(store_of(path))
+    assert store.left_out == {"without a label": 40}
+
+
+def test_a_teacher_s_words_that_are_not_learned_are_none(bags, tmp_path, store_of):
+    path = bags.drive(tmp_path / "r1", [*DRIVE, *[""] * 40])
+    keys = [e.key for e in store_of(path, pseudo=PSEUDO).examples() if e.pseudo]
+    taught = teach(tmp_path / "t", keys, "truck")
+    assert not [e for e in store_of(path, taught=taught).examples() if e.taught]
+    renamed = store_of(path, taught=taught, aliases={"truck": "circle"})
+    assert {e.label for e in renamed.examples() if e.taught} == {"circle"}
+
+
+def test_a_label_of_a_person_takes_the_teacher_s_place_and_is_not_measured(
+    bags, tmp_path, store_of
+):
+    labels = [*["circle"] * 20, *[""] * 60]  # 40 s at 2 Hz, in a minute that is not picked
+    start = bags.START_NS + 40 * 10**9
+    path = bags.drive(tmp_path / "one" / "r1", labels, start_ns=start)
+    keys = [e.key for e in store_of(path, pseudo=PSEUDO, segment_s=60.0).examples() if e.pseudo]
+    later = bags.drive(tmp_path / "two" / "r1", ["circle"] * 80, start_ns=start)
+    before = sides(store_of(later, segment_s=60.0))
+    assert any(before[key] for key in keys)  # the newest ones would be held out
+    for weight in (0.25, 0):
+        taught = {**teach(tmp_path / "t", keys, "star"), "weight": weight}
+        store = store_of(later, segment_s=60.0, taught=taught)
+        found = {e.key: e for e in store.examples()}
+        mine = [found[key] for key in keys if key in found]  # but for those between the sides
+        assert len(mine) > len(keys) / 2
+        assert {(one.label, one.held_out) for one in mine} == {("circle", False)}
+        assert any(before[one.key] for one in mine)
+        assert not [e for e in found.values() if e.taught]
+        assert store.summary().held_out == sum(e.held_out for e in found.values())
+
+
+def test_boxes_of_a_teacher_teach_where_boxes_are_learned(bags, tmp_path, store_of):
+    path = bags.drive(tmp_path / "r1", ["star"] * 40)
+    keys = [e.key for e in store_of(path, pseudo=PSEUDO, boxes=True).examples()]
+    folder = tmp_path / "t"
+    option = teach(folder, keys[1:])  # a class is no box
+    box = Box(label="star", x0=1.0, y0=2.0, x1=9.0, y1=9.0)
+    with (folder / "big.jsonl").open("ab") as stream:
+        stream.write(Said(boxes=(box,)).line(keys[0]))
+    found = list(store_of(path, taught=option, boxes=True).examples())
+    assert [(e.key, e.boxes, e.seen, e.label) for e in found] == [(keys[0], (box,), True, "star")]

@@ -19,7 +19,7 @@ from fleet_model.types import (
     Tensors,
     TrainConfig,
 )
-from fleet_model.workload import Details, Sample
+from fleet_model.workload import Certainty, Details, OwnTruth, Sample
 from fleet_model.workloads.image_classifier.calibration import calibration_frames
 from fleet_model.workloads.object_detector.detector import NOTHING, ObjectDetector, size_of
 from fleet_model.workloads.object_detector.imported.fitted import Fitted
@@ -117,6 +117,20 @@ class ImportedDetector:
     def measure_each(self, outputs: Tensors, targets: Tensors) -> Tensor:
         """Return how good the boxes of each picture are, (pictures,) 0 to 1."""
         return self._fleet.measure_each(outputs, targets)
+
+    @property
+    def finds(self) -> tuple[str, ...]:
+        """Return the labels that the file can find; see Workload."""
+        known = set(self.reading.classes)
+        return tuple(name for index, name in enumerate(self.labels) if index in known)
+
+    def certainty(self, outputs: Tensors, targets: Tensors) -> Certainty:
+        """Return every box that counts, with its score; see ObjectDetector."""
+        return self._fleet.certainty(outputs, targets)
+
+    def own_truth(self, outputs: Tensors, least: Tensor) -> OwnTruth | None:
+        """Return the boxes, in pixels of the input, if all are sure; see ObjectDetector."""
+        return self._fleet.own_truth(outputs, least)
 
     def details(self, outputs: Tensors, targets: Tensors) -> Details:
         """Return the average precision of each class, and precision against recall."""

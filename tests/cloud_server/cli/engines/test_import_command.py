@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from cloud_server.cli import app
 from cloud_server.state.model_store import DirectoryStore
+from fleet_model.engine import open_engine
 from fleet_model.errors import SettingsError
 
 
@@ -41,6 +42,20 @@ def test_what_is_published_says_how_it_goes_on(fleet, tmp_path):
     listed = CliRunner().invoke(app, ["models", "list", str(fleet.root), "--json"])
     version = json.loads(listed.stdout)["versions"][-1]
     assert (version["imported"], version["release"]["by"]) == ("yolox.onnx", "import-engine")
+
+
+def test_a_bundle_for_a_teacher_is_written_and_nothing_is_published(fleet, tmp_path):
+    out = tmp_path / "teacher"
+    done = run(fleet.root, write_yolox(tmp_path / "yolox.onnx"), "--out", out)
+    assert f"edge-agent label --teacher {out}" in done.stdout
+    assert channels(fleet) == {"stable": 1}
+    engine = open_engine(out)
+    assert (engine.manifest.imported, engine.workload.task.answer) == ("yolox.onnx", "boxes")
+    with pytest.raises(SettingsError, match="is there already"):
+        run(fleet.root, tmp_path / "yolox.onnx", "--out", out)
+    with pytest.raises(SettingsError, match="choose one"):
+        run(fleet.root, tmp_path / "yolox.onnx", "--out", tmp_path / "other", "--dry-run")
+    assert sorted(one.name for one in tmp_path.iterdir() if "teacher" in one.name) == ["teacher"]
 
 
 def test_another_channel_gets_it(fleet, tmp_path):
