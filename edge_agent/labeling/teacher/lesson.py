@@ -11,7 +11,7 @@ from typing import Any
 from edge_agent.data.frames.damage import WRONG_LABEL_TOPIC
 from edge_agent.examples.left_out import by_kind
 from edge_agent.examples.source import SourceSpec, source_of
-from edge_agent.examples.taught import TEACHERS, Said, counted, in_words
+from edge_agent.examples.taught import TEACHERS, UNREADABLE, Said, counted, in_words
 from edge_agent.labeling.frames import require_frames
 from edge_agent.labeling.teacher.record import Record, name_for, require_name
 from edge_agent.labeling.teacher.teacher import Teacher, open_teacher, taught_by
@@ -83,7 +83,7 @@ def teach(
             "held_out": len(held_out),
         }
         record.begin({**who, "at": _at(now), "by": options.by})
-        before = sum(one.key in record.said for one in frames)
+        before = sum(_is_asked(one, record) for one in frames)
         _ask(teacher, least, frames, record, progress.one, now)
         said = {one.key: record.said[one.key] for one in frames}
     finally:
@@ -166,15 +166,22 @@ def _ask(
 ) -> None:
     """Ask about every frame that it has not been asked about; keep what it says, often."""
     fresh, saved_at = dict[str, Said](), time.monotonic()
-    for one in frames:
-        if one.key not in record.said:
-            fresh[one.key] = teacher.say(one.raw, least)._replace(at=_at(now))
-        seen()
-        if len(fresh) >= _SAVE or (fresh and time.monotonic() - saved_at >= _SAVE_S):
+    try:
+        for one in frames:
+            if not _is_asked(one, record):
+                fresh[one.key] = teacher.say(one.raw, least)._replace(at=_at(now))
+            seen()
+            if len(fresh) >= _SAVE or (fresh and time.monotonic() - saved_at >= _SAVE_S):
+                record.add(fresh)
+                fresh, saved_at = {}, time.monotonic()
+    finally:  # also of a person's Ctrl-C
+        if fresh:
             record.add(fresh)
-            fresh, saved_at = {}, time.monotonic()
-    if fresh:
-        record.add(fresh)
+
+
+def _is_asked(frame: Example, record: Record) -> bool:
+    """Return whether a frame has an answer; one that could not be read may be read now."""
+    return frame.key in record.said and record.said[frame.key].refused != UNREADABLE
 
 
 def _at(now: Callable[[], datetime]) -> str:

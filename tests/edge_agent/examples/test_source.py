@@ -7,6 +7,7 @@ import pytest
 
 from edge_agent.agent.service import serve
 from edge_agent.examples.source import SourceSpec, require_source, source_of
+from edge_agent.examples.taught import TEACHERS
 from edge_agent.robot.settings import AgentSettings, load_settings
 from fleet_model.errors import SettingsError
 
@@ -136,3 +137,13 @@ def test_an_agent_does_not_start_with_a_source_that_there_is_not(gauges, setting
         serve(settings)
     for name in ("frames", "pressure", "not_there:yet"):
         require_source(name)
+
+
+def test_only_who_trains_learns_from_a_teacher(settings_of):
+    settings = settings_of('[examples]\npaths = ["frames"]')
+    assert "taught" not in source_of(settings, pseudo=True).options
+    (settings.state / TEACHERS).mkdir(parents=True)
+    for trains, weight in ((True, 0.5), (False, 0)):
+        assert source_of(settings, pseudo=trains).options["taught"] == {
+            "folder": str(settings.state / TEACHERS), "weight": weight,
+        }  # fmt: skip

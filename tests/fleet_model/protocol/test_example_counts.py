@@ -6,8 +6,10 @@ from fleet_model.protocol.example_counts import (
     as_metrics,
     counts_of,
     is_count,
+    taught_metrics,
     tell_labels,
     tell_left_out,
+    tell_taught,
 )
 
 pytestmark = pytest.mark.base
@@ -52,7 +54,8 @@ def test_labels_are_told_with_their_numbers_and_of_very_many_the_fewest():
 
 
 def test_a_count_is_no_measure():
-    assert all(map(is_count, ("labels", "held_out", "left_out_copy", "unreadable")))
+    counts = ("labels", "held_out", "left_out_copy", "unreadable", "taught_examples")
+    assert all(map(is_count, counts))
     assert not is_count("accuracy")
 
 
@@ -76,3 +79,11 @@ def test_what_is_left_out_travels_as_metrics_and_is_told_in_words():
         "60 with a label that this fleet does not learn, 2 unreadable"
     )
     assert tell_left_out({}) == ""
+
+
+def test_a_teacher_s_examples_are_told_where_there_are_some():
+    assert taught_metrics([]) == {}
+    assert tell_taught({}) == ""
+    metrics = taught_metrics([0.5, 0.5, 0.5])
+    assert metrics == {"taught_examples": 3.0, "taught_weight": 0.5}
+    assert tell_taught(metrics) == "3 training examples labelled by a teacher, weight 0.5"

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from edge_agent.cli import app
 from edge_agent.cli.status_lines import status_lines
 from edge_agent.examples.source import source_of
-from edge_agent.examples.taught import TEACHERS, read_told, tell_teachers
+from edge_agent.examples.taught import TEACHERS, UNREADABLE, Said, read_told, tell_teachers
 from edge_agent.labeling.teacher.lesson import LessonOptions, forget, teach
 from edge_agent.training.trainer import evaluate
 from edge_agent.training.trainers.litert import LiteRTTrainer
@@ -104,6 +104,26 @@ def test_what_is_cut_off_is_asked_again_and_nothing_else(settings, told):
     assert len({line["key"] for line in lines[1:]}) == 160
 
 
+def test_what_could_not_be_read_is_asked_again(settings, told):
+    first = teach(settings, options(), told.append)
+    key = next(k for k, said in read_told(file_of(settings)).said.items() if not said.refused)
+    with file_of(settings).open("ab") as stream:
+        stream.write(Said(refused=UNREADABLE).line(key))
+    again = teach(settings, options(), told.append)
+    assert again == {**first, "before": 159}
+
+
+def test_an_end_by_a_person_keeps_what_was_said(settings, told):
+    def show(done, _):
+        if done == 60:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        teach(settings, options(), told.append, show)
+    done = teach(settings, options(), told.append)
+    assert done["before"] == 60 - done["held_out"]
+
+
 def test_a_person_may_ask_for_some_and_then_for_all(settings, told):
     few = teach(settings, options(most=20), told.append)
     assert few["asked"] == 20
@@ -188,7 +208,7 @@ paths = ["bag"]
 
 
 def test_the_command_goes_on_after_a_kill(bags, tmp_path):
-    bags.drive(tmp_path / "bag", [*PEOPLE, *[""] * 800])
+    bags.drive(tmp_path / "bag", [*PEOPLE, *[""] * 300])
     (tmp_path / "agent.toml").write_text(SETTINGS)
     models = write_versions(tmp_path / "state" / "models", 3)
     point_durably(models / "current", "versions/3")
