@@ -41,7 +41,10 @@ def enroll(
     directory: Annotated[Path, typer.Option("--dir", help="folder for key and settings")] = Path(),
     examples: Annotated[
         list[Path] | None,
-        typer.Option(help="bag, labelled folder, YOLO, COCO or TFDS directory; repeatable"),
+        typer.Option(
+            help="bag, labelled folder, YOLO, COCO or TFDS directory; table of texts (CSV, JSON "
+            "lines, Parquet, a folder of them); repeatable"
+        ),
     ] = None,
     spool: Annotated[
         Path | None,
@@ -70,6 +73,7 @@ def enroll(
     from edge_agent.cli.enroll import enroll as make
     from edge_agent.data.label_words import require_label_file
     from edge_agent.examples.look import look_at_examples
+    from edge_agent.examples.source import source_for
     from edge_agent.robot.join_token import has_token, machine_name
     from edge_agent.robot.settings import ExampleSettings, load_settings
     from fleet_model.protocol.proof import fingerprint
@@ -85,6 +89,7 @@ def enroll(
     kit = kit.parent if kit.name == "kit.toml" else kit
     paths = tuple(path if is_live(path) else path.absolute() for path in examples or ())
     settings = ExampleSettings(
+        source=source_for(paths),
         paths=paths,
         topic=topic,
         label_topic=label_topic,
@@ -183,6 +188,8 @@ def status(config: Config = CONFIG, json_output: Json = False) -> None:
     """Show what the agent on this robot last did, and what the server thinks of it."""
     from edge_agent.agent.status import read_status
     from edge_agent.examples.taught import TEACHERS, tell_teachers
+    from edge_agent.examples.texts.told import FILE as TEXTS_FILE
+    from edge_agent.examples.texts.told import read_told
     from edge_agent.labeling.answer import FOLDER, read_answers, told
     from edge_agent.models.trials import TrialFile
     from edge_agent.robot.pause import pause_reason
@@ -197,6 +204,7 @@ def status(config: Config = CONFIG, json_output: Json = False) -> None:
         answer["trial"] = tried.model_dump(exclude_defaults=True) if tried else None
         answer["labels"] = told(read_answers(settings.state / FOLDER))
         answer["teachers"] = tell_teachers(settings.state / TEACHERS)
+        answer["texts"] = read_told(settings.state / TEXTS_FILE)
     if json_output:
         typer.echo(json.dumps(answer))
         return

@@ -6,6 +6,7 @@ from typing import Any
 
 def status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     """Say in plain words what an agent wrote; one of an earlier version wrote less."""
+    from edge_agent.examples.texts.told import told_lines
     from edge_agent.robot.pause import WITHOUT_REASON
 
     name = answer["name"]  # known since the server's first answer after the start
@@ -27,6 +28,7 @@ def status_lines(answer: Mapping[str, Any]) -> Iterator[str]:
     yield f"memory   {answer['idle_mb']:.0f} MB idle, {answer['peak_mb']:.0f} MB peak"
     if ingest := answer.get("ingest"):
         yield from _store(ingest)
+    yield from told_lines(answer.get("texts") or {})
     yield from _labels(answer.get("labels") or {})
     yield from _teachers(answer.get("teachers") or ())
     yield from _rounds(answer)

@@ -1,8 +1,11 @@
 """The text of files that people and their tools wrote: UTF-8, UTF-16, or an old Windows' own."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
+from typing import IO
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.folder import unreadable
@@ -62,22 +65,41 @@ def read_text(file: Path, where: str, damage: DamageLog) -> str:
     return content.decode(encoding, "replace")
 
 
-def text_lines(path: Path, damage: DamageLog | None) -> Iterator[str]:
+def _open(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def text_lines(
+    path: Path,
+    damage: DamageLog | None,
+    *,
+    opened: Callable[[Path], IO[bytes]] = _open,
+    encoding: str = "",
+    longest: int = 0,
+) -> Iterator[str]:
     """Yield the lines of a file with their ends, whichever they are, in constant memory.
 
     Args:
         path: the file; its bare name stands in damage.
         damage: counts lines whose encoding had to be guessed; None does not.
+        opened: gives the file's bytes: a compressed file has other ones than it seems.
+        encoding: of the text; "" finds it out.
+        longest: characters of a line; a longer one comes in pieces of so many. 0: as long as it is.
 
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as stream:
-        encoding = encoding_of(stream.read(4))
+    if not encoding:
+        with opened(path) as stream:
+            encoding = encoding_of(stream.read(4))
     is_utf8 = encoding.startswith("utf-8")
     errors = "surrogateescape" if is_utf8 else "replace"
-    with path.open(encoding=encoding, errors=errors, newline="") as text:
-        for number, line in enumerate(text, start=1):
+    with (
+        opened(path) as stream,
+        TextIOWrapper(stream, encoding=encoding, errors=errors, newline="") as text,
+    ):
+        lines = iter(partial(text.readline, longest), "") if longest else text
+        for number, line in enumerate(lines, start=1):
             if is_utf8 and _HALVES.search(line):
                 content = line.encode("utf-8", "surrogateescape")
                 yield _utf8(content, f"{path.name} line {number}", damage)

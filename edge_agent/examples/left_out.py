@@ -13,7 +13,11 @@ UNSEEN = "in which nobody has said what is there"
 TOO_NEAR = "between training and held out"
 COPY = "a copy of another frame"
 ANSWERED = "counted as a person labelled it"
+CONTRADICTED = "of a text that has several labels"
+HELD_COPY = "of a text that is held out, too"
 _KINDS = {
+    CONTRADICTED: "other",
+    HELD_COPY: "copy",
     UNLABELLED: "unlabelled",
     UNSEEN: "unlabelled",
     NO_LABEL_TOPIC: "unlabelled",
@@ -57,10 +61,12 @@ def by_kind(left_out: Mapping[str, int], rest: str = "unreadable") -> Mapping[st
     return dict(kinds)
 
 
-def tell(left_out: Mapping[str, int]) -> str:
-    """Return reasons and numbers in words, the largest number first."""
+def tell(left_out: Mapping[str, int], places: Mapping[str, str] | None = None) -> str:
+    """Return reasons and numbers in words, the largest number first, with the `places` known."""
     listed = sorted(left_out.items(), key=lambda item: -item[1])
     told = [f"{count} {reason}" for reason, count in listed[:MOST_TOLD]]
+    for number, (reason, _) in enumerate(listed[:MOST_TOLD] if places else ()):
+        told[number] += f" (first {places[reason]})" if places and reason in places else ""
     if (more := len(listed) - MOST_TOLD) > 0:
         told.append(f"and {more} more reasons")
     return ", ".join(told)

@@ -10,10 +10,12 @@ from pathlib import Path
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import WRONG_LABEL_TOPIC
 from edge_agent.data.frames.source import find_bags, has_pictures, is_bag, is_live, shown
+from edge_agent.data.tables.find import is_tables
 from edge_agent.examples.left_out import by_kind, strange_labels, tell
-from edge_agent.examples.source import ANSWERED, source_of
+from edge_agent.examples.source import ANSWERED, EXAMPLE_SOURCES, ExampleSource, source_of
 from edge_agent.examples.spool.watch import FOLDER as KEPT
-from edge_agent.robot.settings import FRAMES, AgentSettings
+from edge_agent.examples.texts.text_store import TextStore
+from edge_agent.robot.settings import FRAMES, TEXTS, AgentSettings
 from fleet_model.command_line.app import Finding
 from fleet_model.errors import FleetError, FrameError
 from fleet_model.protocol.example_counts import CONCERNS, ExampleCounts
@@ -35,10 +37,11 @@ def look_at_examples(
         boxes: whether boxes have these labels, and no whole frames.
     """
     examples = settings.examples
-    if examples.source != FRAMES:
+    if examples.source not in EXAMPLE_SOURCES:
         return [Finding(SUBJECT, "ok", f"from the source {examples.source}; not opened here")]
     if not examples.wanted:
         step = "name bags or data sets in examples.paths, or a folder in examples.spool"
+        step = "name tables in examples.paths" if examples.source == TEXTS else step
         return [Finding(SUBJECT, "warn", "none are named: this robot never trains", step)]
     paths = [*examples.paths, *_kept(settings)]
     found, labelled = list[Finding](), Counter[str]()
@@ -89,8 +92,9 @@ def _look(
     one = settings.examples.model_copy(update={"paths": (path,), "spool": None})
     alone = settings.model_copy(update={"examples": one})
     spec = source_of(alone, read_only=True, answered=False)
-    source = spec.open(labels, boxes=boxes)
+    source: ExampleSource | None = None
     try:
+        source = spec.open(labels, boxes=boxes)
         for example in source.examples():
             shown = {box.label for box in example.boxes}
             counts.labels.update(shown if boxes else [example.label or ""])
@@ -100,26 +104,40 @@ def _look(
             counts.empty += boxes and not shown
     except (FleetError, OSError) as error:
         counts.lacks_topic = isinstance(error, FrameError) and error.reason == WRONG_LABEL_TOPIC
-        if counts.lacks_topic:
+        if counts.lacks_topic and source:
             counts.left_out.update(by_kind(source.left_out))
-        step = "correct examples.paths, topic or label_topic in agent.toml"
-        return Finding(SUBJECT, "fail", f"{path}: {error}", step), counts
+        return Finding(SUBJECT, "fail", f"{path}: {error}", _to_correct(settings, path)), counts
     counts.left_out.update(by_kind(source.left_out))
     counts.strange.update(strange_labels(source.left_out))
     if not (counts.training or counts.held_out or source.left_out):
         return Finding(SUBJECT, "warn", f"{path}: no examples in it yet", "record there"), counts
-    topics = _topics(settings, path)
+    topics = _topics(settings, path, source)
     counts.has_topic = bool(topics)
     words = f"{path}: {counts.training + counts.held_out} examples{topics}"
+    return Finding(SUBJECT, "ok", words + _more(source, counts, labels)), counts
+
+
+def _more(source: ExampleSource, counts: _Counts, labels: Sequence[str]) -> str:
+    """Return what else is to be told of examples that can be read."""
+    words = ""
     if source.left_out:
-        words += f"; left out: {tell(source.left_out)}"
+        words += f"; left out: {tell(source.left_out, getattr(source, 'places', None))}"
     if counts.empty:
         words += f"; {counts.empty} show nothing"
     if counts.several:
         words += f"; {counts.several} show several labels, {_LARGEST if labels else _IF_LABELS}"
     if renamed := getattr(source, "renamed", {}):
         words += f"; by aliases: {tell(renamed)}"
-    return Finding(SUBJECT, "ok", words), counts
+    return words
+
+
+def _to_correct(settings: AgentSettings, path: Path) -> str:
+    """Return what to do about a path that cannot be read."""
+    if settings.examples.source == TEXTS:
+        return "correct examples.paths or examples.options in agent.toml"
+    if is_tables(path):
+        return 'texts are read with source = "texts" in [examples] of agent.toml'
+    return "correct examples.paths, topic or label_topic in agent.toml"
 
 
 def _unopened(path: Path) -> Finding | None:
@@ -135,8 +153,10 @@ def _unopened(path: Path) -> Finding | None:
     return None
 
 
-def _topics(settings: AgentSettings, path: Path) -> str:
-    """Return which topics of the first bag are read."""
+def _topics(settings: AgentSettings, path: Path, source: ExampleSource) -> str:
+    """Return which topics of the first bag are read, or which columns of a table."""
+    if isinstance(source, TextStore):
+        return f", {source.words}"
     bags = [path] if is_bag(path) else find_bags(path)
     try:
         camera = BagFrames(bags[0], settings.examples.topic).choose_topic().name if bags else ""
@@ -179,6 +199,8 @@ def _verdict(
 
 def _kept(settings: AgentSettings) -> list[Path]:
     """Return what the robot itself has kept: frames of the spool, frames that a person labelled."""
+    if settings.examples.source != FRAMES:
+        return []
     kept, answered = settings.state / KEPT, settings.state / ANSWERED
     found = [kept] if settings.examples.spool and kept.is_dir() else []
     return [*found, answered] if has_pictures(answered) else found

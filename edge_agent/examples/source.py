@@ -1,4 +1,4 @@
-"""Where a robot's examples come from: recordings of camera frames, or a source of your own."""
+"""Where a robot's examples come from: camera frames, texts in tables, a source of your own."""
 
 import logging
 from collections import Counter
@@ -7,16 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from edge_agent.data.tables.find import is_tables, table_suffix
 from edge_agent.examples.left_out import by_kind, tell
 from edge_agent.examples.spool.watch import FOLDER as KEPT
 from edge_agent.examples.taught import TEACHERS
-from edge_agent.robot.settings import FRAMES, AgentSettings
+from edge_agent.examples.texts.told import FILE as TOLD
+from edge_agent.robot.settings import FRAMES, TEXTS, AgentSettings
 from fleet_model.errors import SettingsError
 from fleet_model.loading import load_plugin
 from fleet_model.types import Example
 from fleet_model.workload import installed
 
-EXAMPLE_SOURCES = {FRAMES: "edge_agent.examples.source:open_frames"}
+EXAMPLE_SOURCES = {
+    FRAMES: "edge_agent.examples.source:open_frames",
+    TEXTS: "edge_agent.examples.texts.text_store:open_texts",
+}
 GROUP = "fleetlearn.examples"  # of entry points: name -> "module:factory"
 TRAINED, INDEX = "trained.json", "known-frames"  # in the state directory
 ANSWERED = Path("labels", "frames")  # there, too: what `edge-agent label` keeps
@@ -121,7 +126,9 @@ class SourceSpec:
         finally:
             left_out: Mapping[str, int] = getattr(source, "left_out", {})
             if counts is not None:
-                counts.update(by_kind(left_out, "unreadable" if self.name == FRAMES else "other"))
+                counts.update(
+                    by_kind(left_out, "unreadable" if self.name in EXAMPLE_SOURCES else "other")
+                )
             if left_out:
                 log.info("left out of the examples: %s", tell(left_out))
             if renamed := getattr(source, "renamed", {}):
@@ -131,6 +138,17 @@ class SourceSpec:
 def known_sources() -> Mapping[str, str]:
     """Return name -> "module:factory" of ours and of installed packages."""
     return {**installed(GROUP), **EXAMPLE_SOURCES}
+
+
+def source_for(paths: Sequence[Path]) -> str:
+    """Return which of our sources reads these paths; raises SettingsError if it takes two."""
+    texts = [is_tables(p) or bool(table_suffix(p.name) and not p.exists()) for p in paths]
+    if any(texts) and not all(texts):
+        raise SettingsError(
+            f"{paths[texts.index(True)].name} is a table of texts, and "
+            f"{paths[texts.index(False)].name} is none; a robot learns from one kind of examples"
+        )
+    return TEXTS if any(texts) else FRAMES
 
 
 def require_source(name: str) -> None:
@@ -164,6 +182,17 @@ def source_of(
             teacher has labelled, and others if the operator wants pseudo-labels.
     """
     examples, state = settings.examples, settings.state
+    if examples.source == TEXTS:
+        return SourceSpec(
+            name=TEXTS,
+            options={
+                **examples.options,
+                "paths": [str(path) for path in examples.paths],
+                "aliases": examples.aliases,
+                "held_out": examples.held_out,
+                "told": "" if read_only else str(state / TOLD),
+            },
+        )
     if examples.source != FRAMES:
         return SourceSpec(name=examples.source, options=examples.options)
     options = {

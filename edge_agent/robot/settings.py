@@ -22,7 +22,7 @@ from fleet_model.settings import (
     validate,
 )
 
-FRAMES = "frames"  # the source of examples that is built in
+FRAMES, TEXTS = "frames", "texts"  # the sources of examples that are built in
 ENVIRONMENT = "EDGE_AGENT_"  # EDGE_AGENT_TRAINING__TRAINER=keras overrides [training]
 
 
@@ -35,20 +35,22 @@ Paths = Annotated[tuple[Path, ...], BeforeValidator(_paths)]
 
 
 class ExampleSettings(Section):
-    """Where labelled frames come from; they never leave this robot."""
+    """Where labelled frames or texts come from; they never leave this robot."""
 
     source: str = Field(
         default=FRAMES,
-        description='"frames", or a source of your own: the name of an installed one or '
-        '"module:factory". Of this section it is given only `options`.',
+        description='"frames"; "texts" in tables; or a source of your own: the name of an '
+        'installed one or "module:factory". Of this section it is given only `options`.',
     )
     options: Options = Field(
-        default={}, description='Options of your own source, e.g. {folder = "/data"}.'
+        default={},
+        description='Options of your own source, e.g. {folder = "/data"}; of "texts", where '
+        'columns are not found: {text = "body", label = "queue"}, and encoding.',
     )
     paths: Paths = Field(
         default=(),
-        description="Bags and data sets (folders named by label, YOLO, COCO, TFDS), read where "
-        "they are; with no path and no spool this robot never trains.",
+        description="Bags and data sets (folders named by label, YOLO, COCO, TFDS), or tables of "
+        "texts, read where they are; with no path and no spool this robot never trains.",
     )
     topic: str = Field(
         default="", description="Camera topic of bags; empty: the only one in the bag."
@@ -96,7 +98,7 @@ class ExampleSettings(Section):
     @property
     def wanted(self) -> bool:
         """Whether there is anything to learn from."""
-        return bool(self.paths or self.spool) or self.source != FRAMES
+        return bool(self.paths or self.spool) or self.source not in (FRAMES, TEXTS)
 
 
 class StoreSettings(Section):

@@ -201,7 +201,10 @@ def follow(reader, text):
 
 
 def real_bags(folder):
-    """Write monday.mcap and tuesday/: real robot frames, with boxes on /detections."""
+    """Write monday.mcap and tuesday/: real robot frames, with boxes; and a table of texts."""
+    kinds = ("circle", "square")  # of the tutorial's fleet
+    rows = [f"door number {n} is {('shut', 'open')[n % 2]},{kinds[n % 2]}\n" for n in range(60)]
+    (folder / "tickets.csv").write_text("text,label\n" + "".join(rows))
     bags = _module(ROOT / "tests" / "edge_agent" / "conftest.py").BagWriter()
     frames = _module(ROOT / "tests" / "edge_agent" / "data" / "test_robot_frames.py")
     for name in ("monday", "tuesday"):

@@ -36,6 +36,12 @@ class DamageLog:
     def __bool__(self) -> bool:
         return bool(self._kinds)
 
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def __contains__(self, kind: object) -> bool:
+        return kind in self._kinds
+
     def sentence(self) -> str:
         """Return everything in one line, for errors."""
         return "; ".join(f"{d.count} x {d.kind}, first {d.begins}" for d in self._kinds.values())

@@ -265,3 +265,41 @@ def test_a_source_of_ones_own_is_not_opened(look):
 def test_nothing_is_written(bags, tmp_path, look):
     look(bags.drive(tmp_path / "r1", DRIVE))
     assert not Path(tmp_path / "state").exists()
+
+
+@pytest.fixture
+def tickets(tmp_path):
+    path = tmp_path / "tickets.csv"
+    rows = [f'"ticket number {n}, please",{("circle", "square", "star")[n % 3]}' for n in range(90)]
+    path.write_text("\n".join(["body,queue", *rows, "no label,", "mistyped,Circle", '"bad,star']))
+    return path
+
+
+def test_a_table_of_texts_is_told_with_its_columns_and_first_rows(tickets, look):
+    states, text = look(tickets, source="texts")
+    table, verdict, concern = text.splitlines()
+    assert table == (
+        f"{tickets}: 90 examples, text in 'body' (by its name), labels in 'queue' (by the fleet's "
+        "labels); left out: 1 without a label (first tickets.csv line 92), 1 labelled 'Circle', "
+        "which is not learned (did you mean 'circle'?) (first tickets.csv line 93), 1 damaged row "
+        "(first tickets.csv line 94)"
+    )
+    assert verdict.startswith("can train: 7")
+    assert verdict.endswith("held out; 30 circle, 30 square, 30 star")
+    assert concern.startswith("fewer than 20 held-out examples")
+    assert states == ["ok", "ok", "warn"]
+
+
+def test_texts_that_cannot_be_read_are_told_with_what_to_correct(tickets, tmp_path, look):
+    states, text = look(tickets, source="texts", options={"text": "boddy"})
+    assert states == ["fail"]
+    assert text.endswith("tickets.csv: has no column 'boddy'; it has 'body', 'queue'")
+    assert look.steps == ["correct examples.paths or examples.options in agent.toml"]
+    states, text = look(tickets, source="texts", boxes=True)
+    assert states == ["fail"]
+    assert "this fleet learns boxes in pictures" in text
+    states, _ = look(tickets)  # as agent.toml has it by default
+    assert states == ["fail"]
+    assert look.steps == ['texts are read with source = "texts" in [examples] of agent.toml']
+    states, text = look(source="texts")
+    assert (states, look.steps) == (["warn"], ["name tables in examples.paths"])

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from edge_agent.agent.service import serve
-from edge_agent.examples.source import SourceSpec, require_source, source_of
+from edge_agent.examples.source import SourceSpec, require_source, source_for, source_of
 from edge_agent.examples.taught import TEACHERS
 from edge_agent.robot.settings import AgentSettings, load_settings
 from fleet_model.errors import SettingsError
@@ -133,7 +133,9 @@ def test_what_is_wrong_with_a_source_is_said_in_the_words_of_the_settings(gauges
 
 def test_an_agent_does_not_start_with_a_source_that_there_is_not(gauges, settings_of, tmp_path):
     settings: AgentSettings = settings_of('[examples]\nsource = "presure"')
-    with pytest.raises(SettingsError, match=r"no source 'presure'; choose frames, pressure or mod"):
+    with pytest.raises(
+        SettingsError, match=r"no source 'presure'; choose frames, pressure, texts or mod"
+    ):
         serve(settings)
     for name in ("frames", "pressure", "not_there:yet"):
         require_source(name)
@@ -147,3 +149,17 @@ def test_only_who_trains_learns_from_a_teacher(settings_of):
         assert source_of(settings, pseudo=trains).options["taught"] == {
             "folder": str(settings.state / TEACHERS), "weight": weight,
         }  # fmt: skip
+
+
+def test_tables_are_read_as_texts_and_all_else_as_frames(image_folder, tmp_path):
+    (tmp_path / "t.csv").write_text("text,label\n")
+    frames = image_folder("frames", {"circle": 1})
+    assert source_for([tmp_path / "t.csv", tmp_path / "not-yet.jsonl"]) == "texts"
+    assert source_for([frames, tmp_path / "not-yet"]) == source_for([]) == "frames"
+    with pytest.raises(SettingsError, match=r"^t\.csv is a table of texts, and frames is none; a"):
+        source_for([frames, tmp_path / "t.csv"])
+
+
+def test_a_robot_of_texts_without_paths_never_trains(settings_of):
+    assert not settings_of('[examples]\nsource = "texts"').examples.wanted
+    assert settings_of('[examples]\nsource = "texts"\npaths = ["t.csv"]').examples.wanted

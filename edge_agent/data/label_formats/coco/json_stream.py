@@ -2,15 +2,16 @@
 
 import json
 from codecs import getincrementaldecoder
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from edge_agent.data.frames.folder import unreadable
 from edge_agent.data.text import encoding_of
 from fleet_model.errors import FrameError
 
+T = TypeVar("T")
 _CHUNK = 1 << 20  # bytes
 _LARGEST_ITEM = 64 << 20  # characters; beyond that it is no item but damage
 _LONGEST_INTEGER = 400  # digits: Python takes the square of the time for more
@@ -25,11 +26,20 @@ def read_members(path: Path, where: str = "") -> Iterator[tuple[str, Any]]:
     Raises:
         FrameError: the file cannot be read, or from some place on is no JSON ("damaged file").
     """
+    yield from _read(path, where or path.name, _members)
+
+
+def read_items(path: Path, where: str = "") -> Iterator[Any]:
+    """Yield the items of the array in a JSON file; as `read_members`."""
+    yield from _read(path, where or path.name, _items)
+
+
+def _read(path: Path, name: str, parts: Callable[["_Text"], Iterator[T]]) -> Iterator[T]:
     try:
         with path.open("rb") as stream:
-            yield from _members(_Text(stream, where or path.name))
+            yield from parts(_Text(stream, name))
     except OSError as error:
-        raise unreadable(where or path.name, error) from None
+        raise unreadable(name, error) from None
 
 
 class _Text:

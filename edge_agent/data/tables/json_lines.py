@@ -1,0 +1,63 @@
+"""JSON: an object in each line, or one array of objects."""
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_agent.data.frames.damage import DamageLog
+from edge_agent.data.label_formats.coco.json_stream import read_items
+from edge_agent.data.tables.rows import BAD_ROW, LONGEST, TOO_LONG, TableRow
+from edge_agent.data.tables.text_file import table_lines
+from fleet_model.errors import FrameError
+
+
+@dataclass(frozen=True, slots=True)
+class JsonTable:
+    """A file of objects whose keys are the columns; an empty line is none."""
+
+    file: Path
+    name: str
+    held_out: bool | None = None
+    encoding: str = ""
+    guessed: DamageLog | None = field(default=None, compare=False)
+
+    def rows(
+        self,
+        damage: DamageLog,
+        columns: Collection[str] | None = None,
+    ) -> Iterator[TableRow]:
+        """Yield the rows; as Table.rows. Of an array the number is that of the object, from 1."""
+        lines = table_lines(self.file, self.name, self.encoding, damage, self.guessed)
+        for number, line in enumerate(lines, start=1):
+            if number == 1 and line.lstrip().startswith("["):
+                yield from self._array(damage)
+                return
+            if len(line) > LONGEST:
+                damage.add(TOO_LONG, f"{self.name} line {number}")
+                continue
+            if not line.strip():
+                continue
+            try:
+                cells = json.loads(line)
+            except (ValueError, RecursionError):  # its words would quote the line
+                cells = None
+            if isinstance(cells, dict):
+                yield TableRow(number, cells)
+            else:
+                damage.add(BAD_ROW, f"{self.name} line {number}")
+
+    def _array(self, damage: DamageLog) -> Iterator[TableRow]:
+        if self.file.name.lower().endswith(".gz"):
+            raise FrameError(f"{self.name}: a compressed array is not read; write JSON lines")
+        number = 0
+        try:
+            for number, cells in enumerate(read_items(self.file, self.name), start=1):
+                if isinstance(cells, dict):
+                    yield TableRow(number, cells)
+                else:
+                    damage.add(BAD_ROW, f"{self.name} object {number}")
+        except FrameError:
+            if not number:
+                raise FrameError(f"{self.name}: is no JSON", "damaged file") from None
+            damage.add(BAD_ROW, f"{self.name} after object {number}")

@@ -1,0 +1,1 @@
+"""Examples of texts, from tables on this machine."""
