@@ -46,7 +46,7 @@ OVERLAP = 0.5  # IoU from which the worse one of two boxes of a class is left ou
 class ObjectDetectorModel:
     """`KerasModel` of the object detector."""
 
-    litert_scopes = frozenset({"head"})
+    litert_scopes = frozenset({"head", "last-block"})
     class_axes: ClassVar[Mapping[str, int]] = {"heat/kernel": 3, "heat/bias": 0}
 
     def __init__(self, workload: ObjectDetector) -> None:

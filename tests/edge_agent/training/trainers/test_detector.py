@@ -24,15 +24,25 @@ CONFIG = TrainConfig(epochs=50, batch_size=BATCH, learning_rate=0.02, clip_norm=
 @pytest.fixture(scope="module")
 def exported(made_once):
     """Return (specification, directory, checkpoint) of a detector, once for all processes."""
+    return export(made_once, "head")
+
+
+@pytest.fixture(scope="module")
+def exported_block(made_once):
+    """Return the same of one that trains the trunk's last block, too."""
+    return export(made_once, "last-block")
+
+
+def export(made_once, scope):
     from cloud_server.models.export import InitJob, run_export
 
-    def export(directory):
+    def write(directory):
         config = {"labels": list(LABELS), "image_size": SIZE}
         spec = WorkloadSpec(name="object-detector", config=config)
-        job = InitJob(workload=spec, trainable="head", batch_size=BATCH, directory=directory)
+        job = InitJob(workload=spec, trainable=scope, batch_size=BATCH, directory=directory)
         run_export(job)
 
-    directory = made_once("trainer-detector", export)
+    directory = made_once(f"trainer-detector-{scope}", write)
     weights = read_weights(directory / "weights.safetensors")
     spec = parse_trainer((directory / "trainer.json").read_bytes())
     return spec, directory, Checkpoint(version=0, weights=weights)
@@ -92,8 +102,9 @@ def test_features_are_kept_in_float16(exported):
     assert {tensor.dtype for tensor in row.values()} == {np.dtype(np.float16)}
 
 
-def test_keras_and_litert_send_the_same_update(exported):
-    spec, directory, checkpoint = exported
+@pytest.mark.parametrize("scope", ["exported", "exported_block"])
+def test_keras_and_litert_send_the_same_update(request, scope):
+    spec, directory, checkpoint = request.getfixturevalue(scope)
     config = TrainConfig(epochs=1, batch_size=BATCH, learning_rate=0.02, clip_norm=10.0)
     litert, keras = (
         kind(spec, directory).fit(checkpoint, frames(20), config)
