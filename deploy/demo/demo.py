@@ -56,7 +56,8 @@ def run(demo: Demo) -> Measured:
     console.rule("seven robots record their bags")
     generate(demo)
     console.rule("a server, and its robots")
-    demo.start_fleet("--workload", "image-classifier", "--labels", ",".join(LABELS))
+    demo.init("--workload", "image-classifier", "--labels", ",".join(LABELS))
+    demo.start_fleet()
 
     console.rule("before: the first model on robots that never train")
     before = predict(demo, "before")

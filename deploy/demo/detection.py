@@ -10,6 +10,7 @@ every check at the end holds.
 import argparse
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +57,16 @@ def main() -> None:
 
 def run(demo: Demo) -> Measured:
     """Render, serve, enroll, train, predict; return what was printed."""
-    console.rule("seven robots drive through rendered rooms")
-    demo.type(
+    console.rule("seven robots drive through rendered rooms; meanwhile a server is made")
+    with demo.meanwhile(
         "python", "-m", "benchmarks.rendered_fleet", demo.out / "scenes", "--frames", FRAMES,
         "--unseen-frames", UNSEEN_FRAMES, "--seed", SEED,
-    )  # fmt: skip
-    console.rule("a server, and its robots")
-    demo.start_fleet(
-        "--workload", "object-detector", "--labels", ",".join(LABELS), "--image-size", SIZE,
-        settings=SETTINGS,
-    )  # fmt: skip
+    ):  # fmt: skip
+        demo.init(
+            "--workload", "object-detector", "--labels", ",".join(LABELS), "--image-size", SIZE
+        )
+    console.rule("the server and its robots start")
+    demo.start_fleet(SETTINGS)
     console.rule("before: the first model on robots that never train")
     before = predict(demo, "before")
     console.rule(f"{demo.rounds} federated rounds")
@@ -80,15 +81,19 @@ def run(demo: Demo) -> Measured:
 
 def predict(demo: Demo, moment: str) -> dict[str, Any]:
     """Run the active model over all frames of the unseen robots, and draw what it finds."""
-    answers = {}
-    for robot in demo.unseen:
-        name = name_of(robot)
-        answers[name] = json.loads(demo.type(
+
+    def answer(robot: str) -> Any:
+        return json.loads(demo.type(
             "edge-agent", "predict", demo.recording(robot), "--config", demo.config(robot),
-            "--annotate", demo.out / "frames" / moment / name, "--json",
+            "--annotate", demo.out / "frames" / moment / name_of(robot), "--json",
             show=robot == demo.unseen[0],
         ))  # fmt: skip
-        console.print(f"  {name}: map50 {answers[name]['summary']['measures']['map50']:.3f}")
+
+    answers = {}
+    with ThreadPoolExecutor() as robots:
+        for robot, found in zip(demo.unseen, robots.map(answer, demo.unseen), strict=True):
+            answers[name_of(robot)] = found
+            console.print(f"  {name_of(robot)}: map50 {found['summary']['measures']['map50']:.3f}")
     return answers
 
 

@@ -76,6 +76,7 @@ class Demo:
     unseen: tuple[str, ...]  # never train
     commands: list[str] = field(default_factory=list)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    port: int = 0  # of the server
 
     @property
     def robots(self) -> tuple[str, ...]:
@@ -127,6 +128,19 @@ class Demo:
             console.print(done.stdout, markup=False, end="", soft_wrap=True)
         return done.stdout
 
+    @contextmanager
+    def meanwhile(self, *command: object) -> Iterator[None]:
+        """Run a command beside what the block does; its errors end the demo."""
+        self._show((*command, "&"), True)
+        with subprocess.Popen(_arguments(command), env=_environment(), cwd=ROOT) as process:
+            try:
+                yield
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode:
+            raise SystemExit(f"demo: {command[0]} ended with exit code {process.returncode}")
+
     def background(self, log: str, *command: object, show: bool = True) -> None:
         """Start a service; its log goes to a file."""
         self._show((*command, "&"), show)
@@ -157,20 +171,22 @@ class Demo:
         self.processes.clear()
         return codes
 
-    def start_fleet(self, *init: object, settings: tuple[str, ...] = ()) -> None:
-        """Make a server, admit all robots, start all of it, until every robot runs version 0.
+    def init(self, *options: object) -> None:
+        """Make the server directory."""
+        self.port = _free_port()
+        self.type("cloud-server", "init", self.server, *options, "--port", self.port)
+
+    def start_fleet(self, settings: tuple[str, ...] = ()) -> None:
+        """Admit all robots, start all of it, until every robot runs version 0.
 
         Args:
-            init: options of `cloud-server init`.
             settings: of the server, as environment variables: NAME=VALUE.
         """
-        port = _free_port()
-        self.type("cloud-server", "init", self.server, *init, "--port", port)
         start = ("cloud-server", "start", self.server)
         self.background("server", *(("env", *settings) if settings else ()), *start)
         for robot in self.robots:
             self._enroll(robot)
-        self.wait("the server's start", lambda: _listening(port))
+        self.wait("the server's start", lambda: _listening(self.port))
         for robot in self.robots:
             agent = ("env", PROBATION, "edge-agent", "run", "--config", self.config(robot))
             self.background(name_of(robot), *agent, show=robot == self.training[0])
