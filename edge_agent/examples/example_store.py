@@ -136,9 +136,9 @@ class ExampleStore:
             FrameError: there are recordings, and none of them can be read.
         """
         found, split = self._scan()
+        training = [each.moment for each in found if not self._holds_out(split, each)]
         if self._trains:
-            moments = (each.moment for each in found if not self._holds_out(split, each))
-            self._trained.add(sorted(moments))
+            self._trained.add(sorted(training))
         for one in found:
             if split.between(one.moment):
                 continue
@@ -151,7 +151,8 @@ class ExampleStore:
                 seen=one.seen,
             )
         labelled = {one.key for one in found}
-        yield from self._unlabelled.examples(split, labelled, self._truth_of)
+        people = None if self._boxes else Counter(moment.label for moment in training)
+        yield from self._unlabelled.examples(split, labelled, self._truth_of, people)
         self._skipped.subtract(self._unlabelled.used)
 
     @property

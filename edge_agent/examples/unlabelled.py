@@ -51,6 +51,7 @@ class Unlabelled:
         split: HeldOutSplit,
         labelled: Collection[str],
         truth_of: Callable[[Said], Truth | None],
+        people: Mapping[str, int] | None,
     ) -> Iterator[Example]:
         """Yield those with a teacher's label, then at most `most` without a truth.
 
@@ -61,17 +62,25 @@ class Unlabelled:
                 is near to that, is left out: a model must not have seen what it is measured with.
             labelled: keys of the labelled frames.
             truth_of: what the words of a teacher are to this fleet; None: nothing that it learns.
+            people: label -> training examples that people gave it. A teacher's examples of a label
+                do not weigh more than these together: it is often sure of the commonest label
+                alone, and a robot would learn little else. None: no such limit.
         """
-        rest = list[str]()
-        for key, (frame, moment, reason) in self._found.items():
+        taught, rest = dict[str, Truth](), list[str]()
+        for key, (_, moment, _) in self._found.items():
             if key in labelled or split.may_hold_out(moment):
                 continue
             said = self._said.get(key) if self._weight else None
-            truth = truth_of(said) if said else None
-            if truth is None:
+            if said and (truth := truth_of(said)):
+                taught[key] = truth
+            else:
                 rest.append(key)
+        counts = Counter(label for label, _ in taught.values())
+        for key, (label, boxes) in taught.items():
+            share = 1.0 if people is None else people.get(label, 0) / counts[label]
+            if not share:
                 continue
-            label, boxes = truth
+            frame, _, reason = self._found[key]
             self.used[reason] += 1
             yield Example(
                 raw=frame,
@@ -79,7 +88,7 @@ class Unlabelled:
                 label=label,
                 boxes=boxes,
                 seen=bool(boxes),
-                taught=self._weight,
+                taught=min(self._weight, share),
             )
         for key in sorted(rest, key=_drawn)[: self._most]:
             yield Example(raw=self._found[key][0], key=key, seen=False, pseudo=self._rule)

@@ -100,11 +100,12 @@ def taught_metrics(weights: Sequence[float]) -> Metrics:
     """Return the metrics that tell of examples which a teacher labelled; none without one.
 
     Args:
-        weights: of each of them in training; a robot gives all the same.
+        weights: of each of them in training; their mean is told.
     """
     if not weights:
         return {}
-    return {TAUGHT_EXAMPLES: float(len(weights)), TAUGHT_WEIGHT: weights[0]}
+    mean = math.fsum(weights) / len(weights)
+    return {TAUGHT_EXAMPLES: float(len(weights)), TAUGHT_WEIGHT: mean}
 
 
 def tell_taught(metrics: Metrics) -> str:
@@ -112,7 +113,7 @@ def tell_taught(metrics: Metrics) -> str:
     if TAUGHT_EXAMPLES not in metrics:
         return ""
     count, weight = metrics[TAUGHT_EXAMPLES], metrics.get(TAUGHT_WEIGHT, 1.0)
-    return f"{count:.0f} training examples labelled by a teacher, weight {weight:g}"
+    return f"{count:.0f} training examples labelled by a teacher, weight {weight:.2g}"
 
 
 def tell_left_out(left_out: Mapping[str, int]) -> str:

@@ -206,7 +206,7 @@ def _lines(done: Mapping[str, Any]) -> list[str]:
         lines.append(f"{kept} frames without a label were not asked about: kept for measuring")
     if done["frames"]:
         lines.append(
-            f"the next round learns from them, weight {done['weight']:g}; what a person says "
+            f"the next round learns from them, weight up to {done['weight']:g}; what a person says "
             f"counts instead. `edge-agent label --forget {done['teacher']}` takes them back"
         )
     return lines

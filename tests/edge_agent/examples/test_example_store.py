@@ -476,6 +476,19 @@ def test_a_teacher_s_frames_are_trained_on_and_nothing_else_changes(bags, tmp_pa
     assert store.left_out == {"without a label": 25}
 
 
+def test_a_label_of_a_teacher_weighs_no_more_than_people_s_of_it(bags, tmp_path, store_of):
+    path = bags.drive(tmp_path / "r1", [*["circle"] * 20, *DRIVE, *[""] * 200])
+    keys = [e.key for e in store_of(path, pseudo={**PSEUDO, "most": 999}).examples() if e.pseudo]
+    for label in ("circle", "star"):
+        taught = {**teach(tmp_path / "t", keys, label), "weight": 0.5}
+        found = list(store_of(path, taught=taught).examples())
+        people = sum(e.label == label and not e.taught and not e.held_out for e in found)
+        weights = [e.taught for e in found if e.taught]
+        assert sum(weights) == pytest.approx(people)
+        assert set(weights) == {people / len(keys)}
+        assert max(weights) < 0.5
+
+
 def test_where_nobody_learns_a_teacher_has_said_nothing(bags, tmp_path, store_of):
     path = bags.drive(tmp_path / "r1", [*DRIVE, *[""] * 40])
     keys = [e.key for e in store_of(path, pseudo=PSEUDO).examples() if e.pseudo]

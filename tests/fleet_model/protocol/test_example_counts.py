@@ -84,6 +84,6 @@ def test_what_is_left_out_travels_as_metrics_and_is_told_in_words():
 def test_a_teacher_s_examples_are_told_where_there_are_some():
     assert taught_metrics([]) == {}
     assert tell_taught({}) == ""
-    metrics = taught_metrics([0.5, 0.5, 0.5])
+    metrics = taught_metrics([0.5, 0.75, 0.25])
     assert metrics == {"taught_examples": 3.0, "taught_weight": 0.5}
     assert tell_taught(metrics) == "3 training examples labelled by a teacher, weight 0.5"
