@@ -4,7 +4,8 @@ LiteRT runs convolutions, but has no operator for the gradient of their kernels,
 or of batch normalization. Each of these layers can be written with slices, products and sums, whose
 gradients are such again:
 
-    convolution   windows side by side (im2col), then a matrix product
+    convolution   windows side by side (im2col), then a matrix product; those of 1 x 1 that take
+                  the same picture are one product
     depthwise     for each place of the window: the shifted picture times one row of the kernel;
                   with stride 1 it stays, and its gradient turns the kernel round
     ReLU, ReLU6   stay; their gradient is that of what lies inside
@@ -13,6 +14,7 @@ gradients are such again:
 Other layers are called as they are; a gradient that LiteRT lacks is then refused by the export.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,9 @@ from fleet_model.types import Tensors, Weights
 
 if TYPE_CHECKING:
     import keras
+
+NARROW = 16  # columns: more fill the registers of any CPU
+HUGE = 1e30  # makes 1 or more of what is not nearly 0; six of them are still a number
 
 _Call = Callable[..., Any]
 
@@ -45,7 +50,10 @@ def written(part: Part, trained: Collection[str]) -> Callable[[Weights, Tensors]
         mapping = [(variable, known[variable.path]) for variable in model.variables]
         with keras.StatelessScope(state_mapping=mapping):
             rows = part.ordered(tensors)
-            return part.named(model._run_through_graph(rows, lambda op: _written(op, fixed)))
+            joined = _joined(model)
+            return part.named(
+                model._run_through_graph(rows, lambda op: joined.get(op) or _written(op, fixed))
+            )
 
     return answer
 
@@ -83,11 +91,75 @@ def _convolution(layer: "keras.layers.Conv2D", _: Weights) -> _Call | None:
         windows = _windows(image, layer)
         columns = windows[0] if len(windows) == 1 else tf.concat(windows, -1)
         batch, height, width, fan_in = columns.shape
-        matrix = tf.reshape(columns, (batch * height * width, fan_in))
-        product = tf.matmul(matrix, tf.reshape(_value(kernel), (fan_in, layer.filters)))
+        matrix = tf.reshape(columns, (1, batch * height * width, fan_in))
+        product = _product(matrix, tf.reshape(_value(kernel), (1, fan_in, layer.filters)))
         return _finished(layer, tf.reshape(product, (batch, height, width, layer.filters)))
 
     return call
+
+
+def _product(rows: Any, kernel: Any) -> Any:
+    """Return rows times kernel: (1, n, fan_in), (1, fan_in, filters) -> (1, n, filters).
+
+    A batch of one product: LiteRT's fast kernels take BATCH_MATMUL, but FULLY_CONNECTED only with
+    a kernel that is a constant. A third of the time.
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def call(rows: Any, kernel: Any) -> Any:
+        def gradient(slope: Any) -> tuple[Any, Any]:
+            # The left factor is turned first: let it be the slope where that has little.
+            if slope.shape[-1] <= NARROW < rows.shape[-1]:
+                turned = tf.matmul(slope, rows, transpose_a=True)
+                of_kernel = tf.transpose(turned, (0, 2, 1))
+            else:
+                of_kernel = tf.matmul(rows, slope, transpose_a=True)
+            return tf.matmul(slope, kernel, transpose_b=True), of_kernel
+
+        return tf.matmul(rows, kernel), gradient
+
+    return call(rows, kernel)
+
+
+def _joined(model: "keras.Model") -> dict[Any, _Call]:
+    """Return what computes the 1 x 1 convolutions of a picture that several take, by layer.
+
+    Products of few columns take nearly as long as those of many.
+    """
+    import keras
+
+    taking: dict[int, list[Any]] = {}
+    for layer in model.layers:
+        if type(layer) is keras.layers.Conv2D and _is_pointwise(layer):
+            taking.setdefault(id(layer.input), []).append(layer)
+    found: dict[Any, _Call] = {}
+    for layers in taking.values():
+        if len(layers) > 1:
+            found |= _side_by_side(layers)
+    return found
+
+
+def _side_by_side(layers: Sequence[Any]) -> dict[Any, _Call]:
+    import tensorflow as tf
+
+    parts: dict[Any, Any] = {}
+
+    def part(layer: Any, image: Any) -> Any:
+        if not parts:
+            *sides, fan_in = image.shape
+            kernels = [tf.reshape(_value(one.kernel), (1, fan_in, one.filters)) for one in layers]
+            rows = tf.reshape(image, (1, math.prod(sides), fan_in))
+            product = _product(rows, tf.concat(kernels, -1))
+            split = tf.split(product, [one.filters for one in layers], -1)
+            for one, columns in zip(layers, split, strict=True):
+                parts[one] = tf.reshape(columns, (*sides, one.filters))
+        return parts[layer]
+
+    return {
+        layer: lambda image, layer=layer, **_: _finished(layer, part(layer, image))
+        for layer in layers
+    }
 
 
 def _depthwise(layer: "keras.layers.DepthwiseConv2D", _: Weights) -> _Call | None:
@@ -117,17 +189,29 @@ def _depthwise_by_windows(image: Any, kernel: Any, layer: Any) -> Any:
 
 
 def _depthwise_turned(image: Any, kernel: Any, layer: Any) -> Any:
-    """Return the product for stride 1 and a window that has a middle: a third of the time."""
+    """Return the product for stride 1 and a window that has a middle: a third of the time.
+
+    The gradient of the kernel is such a product, too: the slopes of the whole batch, one picture
+    below the other, are a window that moves over the padded pictures.
+    """
     import tensorflow as tf
 
-    def product(picture: Any, window: Any) -> Any:
-        return tf.nn.depthwise_conv2d(picture, window, (1, 1, 1, 1), "SAME")
+    (batch, height, width, channels), size = image.shape, layer.kernel_size
+    (above, left), (rows, columns) = (n // 2 for n in size), (n - 1 for n in size)
+
+    def product(picture: Any, window: Any, padding: str = "SAME") -> Any:
+        return tf.nn.depthwise_conv2d(picture, window, (1, 1, 1, 1), padding)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def call(image: Any, kernel: Any) -> Any:
         def gradient(slope: Any) -> tuple[Any, Any]:
-            sums = [tf.reduce_sum(seen * slope, (0, 1, 2)) for seen in _windows(image, layer)]
-            return product(slope, tf.reverse(kernel, (0, 1))), tf.reshape(sums, kernel.shape)
+            total = batch * (height + rows)
+            seen = tf.pad(image, [(0, 0), (above, above), (left, left), (0, 0)])
+            seen = tf.reshape(seen, (1, total, width + columns, channels))
+            window = tf.pad(slope, [(0, 0), (0, rows), (0, 0), (0, 0)])
+            window = tf.reshape(window, (total, width, channels, 1))[: total - rows]
+            sums = tf.reshape(product(seen, window, "VALID"), kernel.shape)
+            return product(slope, tf.reverse(kernel, (0, 1))), sums
 
         return product(image, kernel), gradient
 
@@ -177,8 +261,9 @@ def _clipped(most: float | None) -> _Call:
             y = tf.nn.relu(x) if most is None else tf.minimum(tf.nn.relu(x), most)
 
             def gradient(slope: Any) -> Any:
-                inside = x > 0 if most is None else tf.logical_and(x > 0, x < most)
-                return slope * tf.cast(inside, x.dtype)
+                # 1 inside, 0 at the ends, without booleans: those take six times as long.
+                inside = y if most is None else y * (most - y)
+                return slope * tf.minimum(inside * HUGE, 1.0)
 
             return y, gradient
 
@@ -206,6 +291,12 @@ def _is_plain(layer: Any) -> bool:
     """Tell whether a convolution's window has no holes, and how its picture lies."""
     solid = set(layer.dilation_rate) == {1}
     return solid and layer.padding in ("same", "valid") and layer.data_format == "channels_last"
+
+
+def _is_pointwise(layer: Any) -> bool:
+    """Tell whether a convolution looks at one pixel at a time, and at each."""
+    one = (*layer.kernel_size, *layer.strides, layer.groups) == (1, 1, 1, 1, 1)
+    return one and _is_plain(layer)
 
 
 def _windows(image: Any, layer: Any) -> list[Any]:

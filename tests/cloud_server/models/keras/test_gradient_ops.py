@@ -64,6 +64,71 @@ def test_a_layer_computes_what_keras_computes(name, size):
     assert found.numpy() == pytest.approx(model(rows, training=False).numpy(), rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.parametrize("name", [*layers(), "depthwise 3 x 5", "side by side"])
+@pytest.mark.parametrize("size", [(7, 6), (8, 9)])
+def test_its_gradient_is_that_of_keras(name, size):
+    """Of kernel, bias and picture; whole numbers, so that ReLUs are asked at their bends, too."""
+    import keras
+    import tensorflow as tf
+
+    rng = np.random.default_rng(4)
+    inputs = keras.Input((*size, 20))
+    if name == "side by side":
+        outputs = [keras.layers.Conv2D(count, 1)(inputs) for count in (3, 2, 8)]
+    elif name == "depthwise 3 x 5":
+        outputs = [keras.layers.DepthwiseConv2D((3, 5), padding="same")(inputs)]
+    else:
+        outputs = [layers()[name](inputs)]
+    model = keras.Model(inputs, outputs)
+    for variable in model.variables:
+        variable.assign(rng.integers(1, 4, variable.shape) / 2)
+    part = Part(model, ("features",), tuple(f"out_{i}" for i in range(len(outputs))))
+    trained = [v for v in model.variables if "normalization" not in v.path]
+    answer = written(part, [v.path for v in trained])
+    rows = tf.constant(rng.integers(-6, 7, (BATCH, *size, 20)), tf.float32)
+    values = {v.path: tf.constant(v.numpy()) for v in trained}
+    slopes = [rng.normal(size=(BATCH, *one.shape[1:])).astype(np.float32) for one in outputs]
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([rows, *values.values()])
+        ours = list(answer(values, {"features": rows}).values())
+        ours = sum(tf.reduce_sum(o * s) for o, s in zip(ours, slopes, strict=True))
+        theirs = tf.nest.flatten(model(rows, training=False))
+        theirs = sum(tf.reduce_sum(o * s) for o, s in zip(theirs, slopes, strict=True))
+    found = tape.gradient(ours, [rows, *values.values()])
+    for a, b in zip(found, tape.gradient(theirs, [rows, *(v.value for v in trained)]), strict=True):
+        assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize(
+    ("name", "slopes"), [("relu6", [0, 0, 1, 1, 1, 0, 0]), ("relu", [0, 0, 1, 1, 1, 1, 1])]
+)
+def test_the_slope_of_a_bend_is_1_inside_and_0_outside(name, slopes):
+    """In a graph that TensorFlow has rearranged, and in LiteRT."""
+    import keras
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    inputs = keras.Input((7,))
+    model = keras.Model(inputs, layers()[name](inputs))
+    answer = written(Part(model, ("features",), ("logits",)), ())
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 7))])
+    def gradient(rows):
+        with tf.GradientTape() as tape:
+            tape.watch(rows)
+            total = tf.reduce_sum(answer({}, {"features": rows})["logits"])
+        return tape.gradient(total, rows)
+
+    rows = np.array([[-3, 0, 1e-6, 3, np.nextafter(np.float32(6), 0), 6, 1e30]], np.float32)
+    assert gradient(rows).numpy().tolist() == [slopes]
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([gradient.get_concrete_function()])
+    robot = Interpreter(model_content=converter.convert())
+    robot.allocate_tensors()
+    robot.set_tensor(robot.get_input_details()[0]["index"], rows)
+    robot.invoke()
+    assert robot.get_tensor(robot.get_output_details()[0]["index"]).tolist() == [slopes]
+
+
 def test_the_gradient_of_a_small_network_needs_no_operator_that_robots_lack(tmp_path):
     """Everything at once: strides, windows, a depthwise kernel, frozen normalization, bends."""
     import keras
