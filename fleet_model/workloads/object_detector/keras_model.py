@@ -29,17 +29,16 @@ from fleet_model.workloads.object_detector.detector import (
     NOTHING,
     ObjectDetector,
 )
+from fleet_model.workloads.object_detector.map_loss import STRIDE, map_loss
 
 if TYPE_CHECKING:
     import keras
 
-STRIDE = 8  # pixels of the square that a cell of the maps covers
 TAPS = (4, 10, 15)  # blocks of Lite0 with strides of 8, 16, 32
 WIDTH = 64  # channels of the pyramid
 FIRST_SCORE = 0.01  # that an untrained head gives everywhere: empty cells cost little at the start
 FIRST_SIDE = 2.5  # cells from the middle to each side: 40 pixels wide and high
 MEASURED = 32  # pictures that set the scale of the trunk's channels
-SPREAD = 0.54 / 6  # of a thing's width and height: the deviation of its middle (arXiv:1909.00700)
 OVERLAP = 0.5  # IoU from which the worse one of two boxes of a class is left out
 
 
@@ -132,29 +131,8 @@ class ObjectDetectorModel:
         return drawn
 
     def loss(self, targets: Any, outputs: Any, sample_weight: Any) -> Any:
-        """Return the focal loss of heat for each thing, plus the mean loss of their sides.
-
-        Heat: arXiv:1904.07850, equation 1, with alpha 2 and beta 4. Sides: the difference of
-        logarithms, rounded at its bend, weighted by how near the middle a cell is.
-        """
-        from keras import ops
-
-        logits, sides = outputs["heat"], outputs["sides"]
-        truth = _truth(targets, self._grid, len(self._workload.labels))
-        weight = ops.reshape(sample_weight, (-1, 1, 1))
-        # log p and log(1 - p) by softplus, whose gradient LiteRT has.
-        hit, miss = -ops.softplus(-logits), -ops.softplus(logits)
-        p = ops.sigmoid(logits)
-        middle = ops.cast(truth.heat >= 1.0, "float32")
-        near = ops.square(ops.square(1.0 - truth.heat))
-        rows = middle * ops.square(1.0 - p) * hit + (1.0 - middle) * near * ops.square(p) * miss
-        things = ops.sum(ops.reshape(sample_weight, (-1, 1)) * truth.real)
-        heat_loss = -ops.sum(weight[..., None] * rows)
-        gap = sides - truth.sides
-        away = ops.sum(ops.sqrt(ops.square(gap) + 1e-2) - 0.1, axis=-1)
-        owned = weight * truth.share
-        sides_loss = ops.sum(owned * away) / ops.maximum(ops.sum(owned), 1e-6)
-        return heat_loss / ops.maximum(things, 1.0) + sides_loss
+        """Return the loss of maps; see `map_loss`."""
+        return map_loss(targets, outputs, sample_weight)
 
     def answer(self, maps: Mapping[str, Any]) -> dict[str, Any]:
         """Return the boxes that maps show: `Task.outputs`, with a batch axis.
@@ -223,55 +201,6 @@ def _doubled(x: Any) -> Any:
     x = layers.Reshape((height, 2 * width * channels))(x)
     x = layers.Concatenate()([x, x])
     return layers.Reshape((2 * height, 2 * width, channels))(x)
-
-
-class _Truth:
-    """What the maps should be, for each cell."""
-
-    heat: Any  # (batch, G, G, classes) 1 in the middle of a thing, less around it
-    share: Any  # (batch, G, G) how much the cell's sides count
-    sides: Any  # (batch, G, G, 4) log of cells from the cell's middle to each side
-    real: Any  # (batch, things) 1 where a row is a thing
-
-
-def _truth(targets: Mapping[str, Any], grid: int, labels: int) -> _Truth:
-    """Draw boxes into maps."""
-    from keras import ops
-
-    truth = _Truth()
-    boxes, classes = targets["box"] / STRIDE, targets["class"]  # (batch, things, 4), cells
-    truth.real = ops.cast(classes >= 0, "float32")
-    cells = ops.arange(grid, dtype="float32")  # the middle of cell i is i + .5
-    low, high = boxes[..., :2], boxes[..., 2:]
-    middle = ops.floor((low + high) / 2)  # (batch, things, 2) the cell of the middle
-    middle = ops.clip(middle, 0.0, grid - 1.0)
-    deviation = ops.maximum((high - low) * SPREAD, 0.25)
-
-    def along(axis: int) -> Any:
-        away = cells - middle[..., axis : axis + 1]  # (batch, things, G)
-        spread = deviation[..., axis : axis + 1]
-        return ops.exp(-ops.square(away) / (2.0 * ops.square(spread)))
-
-    bump = along(1)[..., :, None] * along(0)[..., None, :]  # (batch, things, G, G)
-    bump = bump * truth.real[..., None, None]
-    bump = bump * ops.cast(bump > 0.01, "float32")
-    truth.heat = ops.stack(
-        [
-            ops.max(bump * ops.cast(classes == label, "float32")[..., None, None], axis=1)
-            for label in range(labels)
-        ],
-        axis=-1,
-    )
-    # Of two things that claim a cell the closer one has it; of equals it learns the mean.
-    truth.share = ops.max(bump, axis=1)  # (batch, G, G)
-    owner = ops.cast(bump >= truth.share[:, None], "float32")
-    owner = owner / ops.sum(owner, axis=1, keepdims=True)
-    owner = ops.transpose(ops.reshape(owner, (-1, boxes.shape[1], grid * grid)), (0, 2, 1))
-    owned = ops.reshape(ops.matmul(owner, boxes), (-1, grid, grid, 4))
-    x, y = (cells + 0.5)[None, None, :], (cells + 0.5)[None, :, None]
-    ways = [x - owned[..., 0], y - owned[..., 1], owned[..., 2] - x, owned[..., 3] - y]
-    truth.sides = ops.log(ops.maximum(ops.stack(ways, axis=-1), 0.1))
-    return truth
 
 
 def _kept(boxes: Any, classes: Any) -> Any:

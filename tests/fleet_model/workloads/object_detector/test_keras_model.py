@@ -1,16 +1,12 @@
-"""What the detector computes: maps of boxes by hand, boxes of maps as plain NumPy has them."""
+"""What the detector computes: boxes of maps as plain NumPy has them, and how it starts."""
 
 import numpy as np
 import pytest
 
 from fleet_model.workloads.object_detector import ObjectDetector
-from fleet_model.workloads.object_detector.detector import ANSWERS, MOST_BOXES, NOTHING
-from fleet_model.workloads.object_detector.keras_model import (
-    OVERLAP,
-    STRIDE,
-    ObjectDetectorModel,
-    _truth,
-)
+from fleet_model.workloads.object_detector.detector import ANSWERS
+from fleet_model.workloads.object_detector.keras_model import OVERLAP, ObjectDetectorModel
+from fleet_model.workloads.object_detector.map_loss import STRIDE
 from fleet_model.workloads.object_detector.matching import iou
 
 pytestmark = pytest.mark.tensorflow
@@ -26,98 +22,6 @@ def definition():
 @pytest.fixture(scope="module")
 def model(definition):
     return definition.build()
-
-
-def targets(*rows):
-    """Return a batch of one frame with boxes (class, x0, y0, x1, y1)."""
-    boxes, classes = np.zeros((1, MOST_BOXES, 4), np.float32), np.full((1, MOST_BOXES), NOTHING)
-    for i, (label, *box) in enumerate(rows):
-        boxes[0, i], classes[0, i] = box, label
-    return {"box": boxes, "class": classes.astype(np.int32)}
-
-
-def test_a_box_is_a_bump_in_the_map_of_its_class_and_ways_to_its_sides():
-    # 4 cells wide, 2 high; its middle (52, 44) lies in cell (6, 5).
-    truth = _truth(targets((1, 36, 36, 68, 52)), GRID, 2)
-    heat, sides = np.asarray(truth.heat)[0], np.asarray(truth.sides)[0]
-    assert not heat[..., 0].any()
-    assert heat[5, 6, 1] == 1.0
-    assert (heat[..., 1] == 1.0).sum() == 1
-    spread = 4 * 0.54 / 6  # cells
-    assert heat[5, 7, 1] == pytest.approx(np.exp(-1 / (2 * spread**2)), rel=1e-5)
-    assert heat[6, 6, 1] == 0.0  # below .01: two cells high is a narrow bump
-    # From the middle of the cell, (52, 44): 16, 8, 16, 8 pixels.
-    assert sides[5, 6] == pytest.approx(np.log([2.0, 1.0, 2.0, 1.0]), rel=1e-5)
-    # One cell to the right: 24, 8, 8, 8.
-    assert sides[5, 7] == pytest.approx(np.log([3.0, 1.0, 1.0, 1.0]), rel=1e-5)
-    assert np.asarray(truth.share)[0, 5, 7] == heat[5, 7, 1]
-
-
-def test_of_two_things_the_nearer_one_has_a_cell_and_each_class_its_own_bump():
-    truth = _truth(targets((0, 0, 0, 64, 64), (1, 24, 24, 56, 56)), GRID, 2)
-    heat, sides = np.asarray(truth.heat)[0], np.asarray(truth.sides)[0]
-    assert heat[4, 4, 0] == 1.0
-    assert heat[5, 5, 1] == 1.0
-    assert sides[5, 5] == pytest.approx(np.log([2.5, 2.5, 1.5, 1.5]), rel=1e-5)  # of the second
-    assert sides[3, 3] == pytest.approx(np.log([3.5, 3.5, 4.5, 4.5]), rel=1e-5)  # of the first
-
-
-def test_where_two_things_claim_a_cell_alike_it_learns_the_mean():
-    truth = _truth(targets((0, 36, 36, 68, 52), (1, 36, 36, 68, 52)), GRID, 2)
-    assert np.asarray(truth.sides)[0, 5, 6] == pytest.approx(np.log([2.0, 1.0, 2.0, 1.0]), rel=1e-5)
-
-
-def test_near_a_middle_a_guess_costs_less(definition):
-    """As below, for a thing four cells wide: two cells beside its middle are of 1 - h to the 4."""
-    z = -2.0
-    p, h = 1 / (1 + np.exp(-z)), np.exp(-1 / (2 * (4 * 0.54 / 6) ** 2))
-    told = targets((0, 36, 36, 68, 52))
-    sides = np.asarray(_truth(told, GRID, 2).sides)  # no loss of sides
-    outputs = {"heat": np.full((1, GRID, GRID, 2), z, np.float32), "sides": sides}
-    others = 2 * GRID**2 - 3 + 2 * (1 - h) ** 4
-    expected = -((1 - p) ** 2 * np.log(p) + others * p**2 * np.log(1 - p))
-    loss = float(definition.loss(told, outputs, np.ones(1, np.float32)))
-    assert loss == pytest.approx(expected, rel=1e-5)
-
-
-def test_the_loss_by_hand(definition):
-    """One thing of one cell, the same logit z everywhere: then all terms are powers of p."""
-    z = -2.0
-    p = 1 / (1 + np.exp(-z))
-    outputs = {
-        "heat": np.full((1, GRID, GRID, 2), z, np.float32),
-        "sides": np.zeros((1, GRID, GRID, 4), np.float32),
-    }
-    told = targets((0, 40, 40, 48, 48))  # its sides are half a cell away; no other cell is near
-    expected_heat = -((1 - p) ** 2 * np.log(p) + (2 * GRID**2 - 1) * p**2 * np.log(1 - p))
-    gap = np.log(0.5)
-    expected_sides = 4 * (np.sqrt(gap**2 + 0.01) - 0.1)
-    loss = float(definition.loss(told, outputs, np.ones(1, np.float32)))
-    assert loss == pytest.approx(expected_heat + expected_sides, rel=1e-5)
-
-
-def test_a_frame_with_nothing_teaches_that_nothing_is_there(definition):
-    outputs = {
-        "heat": np.full((1, GRID, GRID, 2), -2.0, np.float32),
-        "sides": np.ones((1, GRID, GRID, 4), np.float32),
-    }
-    p = 1 / (1 + np.exp(2.0))
-    loss = float(definition.loss(targets(), outputs, np.ones(1, np.float32)))
-    assert loss == pytest.approx(-2 * GRID**2 * p**2 * np.log(1 - p), rel=1e-5)
-
-
-def test_a_row_of_weight_0_changes_nothing(definition):
-    rng = np.random.default_rng(0)
-    outputs = {
-        "heat": rng.normal(size=(2, GRID, GRID, 2)).astype(np.float32),
-        "sides": rng.normal(size=(2, GRID, GRID, 4)).astype(np.float32),
-    }
-    two = {name: np.concatenate([t, t]) for name, t in targets((0, 8, 8, 40, 60)).items()}
-    two["box"][1], two["class"][1, 0] = 0, 0  # padding is zeros: class 0 at no place
-    one = {name: tensor[:1] for name, tensor in two.items()}
-    alone = definition.loss(one, {n: t[:1] for n, t in outputs.items()}, np.ones(1, np.float32))
-    padded = definition.loss(two, outputs, np.array([1, 0], np.float32))
-    assert float(padded) == pytest.approx(float(alone), rel=1e-6)
 
 
 def read(heat, sides):
