@@ -23,7 +23,7 @@ def as_metrics(
     Args:
         unlabelled: examples without a truth that were looked at.
         examples: of these have one now.
-        weight: of each in training.
+        weight: of each in training, their mean.
         least: (classes,) lowest score that counts; inf: none does.
         counts: (classes,) answers that became truth.
     """
@@ -61,7 +61,7 @@ def in_words(told: dict[str, Any]) -> str:
         each = (
             f"{count} {name} (from {told['least'][name]:.2f})" for name, count in counts.items()
         )
-        words += f", weight {told['weight']:g}: {', '.join(each)}"
+        words += f", weight {told['weight']:.2g}: {', '.join(each)}"
     if unsure := told["unsure"]:
         words += f"; none of {', '.join(unsure)}: the model is not sure enough of them here"
     return words

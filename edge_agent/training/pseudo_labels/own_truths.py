@@ -5,6 +5,7 @@ newer model would say otherwise, and a label that somebody gives takes the place
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -53,13 +54,17 @@ def with_own_truths(
     certainty = workload.certainty(answers(held_out), truth)  # type: ignore[attr-defined]
     least = least_scores(certainty, len(classes), rule.precision)
     taken = _taken(workload, answers(unknown), unknown, least) if np.isfinite(least).any() else {}
+    if getattr(workload, "class_bias", None):  # one class an example, see Workload
+        taken = _limited(taken, training, len(classes))
     counts = np.zeros(len(classes), int)
     for found in taken.values():
         counts += np.bincount(found.classes, minlength=len(classes))
     for index in np.flatnonzero(np.isinf(least)):
         log.info("no pseudo-labels of %s: it is not sure enough of them here", classes[index])
     log.info("pseudo-labels: %d of %d unlabelled examples", len(taken), len(unknown))
-    told = as_metrics(len(unknown), len(taken), rule.weight, least, counts)
+    weights = [own.target.weight for own in taken.values()]
+    weight = math.fsum(weights) / len(weights) if weights else rule.weight
+    told = as_metrics(len(unknown), len(taken), weight, least, counts)
     picked = list(taken)
     return Rows(
         [*training.features, *(unknown.features[place] for place in picked)],
@@ -77,3 +82,23 @@ def _taken(workload: Any, outputs: Tensors, unknown: Rows, least: Tensor) -> Map
             weight = found.target.weight * given.weight
             taken[place] = found._replace(target=replace(found.target, weight=weight))
     return taken
+
+
+def _limited(taken: Mapping[int, OwnTruth], training: Rows, classes: int) -> Mapping[int, OwnTruth]:
+    """Return them such that a class weighs together at most as much as the training examples of it.
+
+    A model is often sure of the commonest class alone, and would learn little else of these.
+    """
+    known, found = np.zeros(classes), np.zeros(classes)
+    for target in training.targets:
+        (index,) = target.tensors.values()
+        known[int(index)] += target.weight
+    for own in taken.values():
+        found[own.classes[0]] += 1
+    limited = dict[int, OwnTruth]()
+    for place, own in taken.items():
+        index = own.classes[0]
+        if known[index]:
+            weight = min(own.target.weight, float(known[index] / found[index]))
+            limited[place] = own._replace(target=replace(own.target, weight=weight))
+    return limited

@@ -94,6 +94,22 @@ def test_only_what_is_surely_right_is_trained_on_with_its_weight():
     }
 
 
+def test_a_class_weighs_no_more_than_what_was_labelled_of_it():
+    one = learner()
+    update = fit(one, checkpoint(), [*known(), *unknown(1.5, 1.625, 1.75, 1.875)], ROUND)
+    assert sorted(one.model.seen) == [
+        *((x, 0, 0.25) for x in (1.5, 1.625, 1.75, 1.875)),
+        (3.0, 0, 1.0),
+    ]
+    assert update.metrics["pseudo_weight"] == 0.25
+    assert update.num_examples == 2
+    other = learner()
+    labelled = [example for example in known() if example.key != "train"]
+    labelled.append(Example(raw=-3.0, label="fork", key="other"))
+    update = fit(other, checkpoint(), [*labelled, *unknown(1.5)], ROUND)
+    assert update.metrics["pseudo_examples"] == 0  # nobody has labelled a cup to learn from
+
+
 def test_nothing_is_measured_with_them():
     with_them = fit(learner(), checkpoint(), [*known(), *unknown(1.5, -9)], ROUND)
     without = fit(learner(), checkpoint(), known(), ROUND)
