@@ -19,6 +19,7 @@ def predict(
             parser=source_path,
             metavar="[PATH]",
             help="images, a data set, a bag, video, ros:/topic, rtsp://host/stream or /dev/video0; "
+            "a table of texts (CSV, JSON lines, Parquet) or a folder of them; "
             "default: this robot's own examples",
         ),
     ] = None,
@@ -36,6 +37,13 @@ def predict(
             *LABELS,
             help="true labels: a topic of the bag, a CSV, or a data set; default: as in agent.toml",
         ),
+    ] = "",
+    text_column: Annotated[
+        list[str] | None,
+        typer.Option(help="column of a table with the text; repeatable; default: found out"),
+    ] = None,
+    label_column: Annotated[
+        str, typer.Option(help="column of a table with the true label; default: found out")
     ] = "",
     csv: Annotated[Path | None, typer.Option(help="write the CSV here, not to stdout")] = None,
     annotate: Annotated[
@@ -59,11 +67,13 @@ def predict(
     limit: Annotated[int | None, typer.Option(min=1, help="stop after this many frames")] = None,
     json_output: Json = False,
 ) -> None:
-    """Run the active model on your own images or bags: CSV, JSON, annotated images, metrics.
+    """Run the active model on your own images, bags or texts: CSV, JSON, pictures, metrics.
 
     Example: edge-agent predict photos/ --config robot/agent.toml --annotate out/
     """
-    from edge_agent.models.predict import PredictOptions, open_bundle, run_predict
+    from edge_agent.examples.texts.reading import columns_for
+    from edge_agent.models.predict import open_bundle, run_predict
+    from edge_agent.models.predict_options import PredictOptions
     from fleet_model.following import FollowingEngine
 
     # What is live runs for long: a new model takes over. All else stays with one version.
@@ -85,6 +95,7 @@ def predict(
             )
         bundle = settings.state / "models" / "current" if follows else bundle.resolve()
         precision = precision or settings.engine.precision
+    columns, encoding = columns_for(source, text_column or [], label_column)
     options = PredictOptions(
         path=path,
         source=source,
@@ -101,6 +112,8 @@ def predict(
         coco=coco,
         min_score=min_score,
         limit=limit,
+        columns=columns,
+        encoding=encoding,
     )
     summary = run_predict(options, sys.stdout, FollowingEngine if follows else open_bundle)
     if not json_output:

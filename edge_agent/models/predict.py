@@ -1,4 +1,4 @@
-"""Run a published model over a bag or a data set; write CSV or JSON, pictures, scores."""
+"""Run a published model over a bag, a data set or a table; write CSV or JSON, pictures, scores."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -16,20 +16,24 @@ from typing import NamedTuple, TextIO
 import numpy as np
 
 from edge_agent.data.confusion import count_confusion
-from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.source import is_bag, is_live, shown
-from edge_agent.data.label_formats.coco.results import CocoResults, pictures_file
-from edge_agent.data.label_formats.label_topic import has_topic
-from edge_agent.data.label_words import require_label_source
+from edge_agent.data.frames.source import is_live, shown
+from edge_agent.data.label_formats.coco.results import CocoResults
 from edge_agent.data.labels import (
-    TOLERANCE_S,
     LabelSettings,
     labelled_frames,
 )
+from edge_agent.data.tables.columns import without_labels
 from edge_agent.examples.source import EXAMPLE_SOURCES, SourceSpec
+from edge_agent.examples.texts.reading import TextReading
+from edge_agent.models.predict_options import (
+    PredictOptions,
+    require_labels,
+    require_outputs,
+    require_suited,
+    with_usual_labels,
+)
 from edge_agent.models.prediction_files import (
-    PICTURES,
     annotate,
     draw_confusion,
     draw_curves,
@@ -37,37 +41,14 @@ from edge_agent.models.prediction_files import (
     row_writer,
     write_coco,
 )
-from edge_agent.models.predictions import PredictSummary, Row, rows_of
+from edge_agent.models.predictions import PredictSummary, Row, columns_of, rows_of
 from fleet_model.bundle import Task
-from fleet_model.command_line.output_file import STDOUT, require_folder, require_output
 from fleet_model.engine import Engine, open_engine
 from fleet_model.errors import FleetError, FrameError, SettingsError
 from fleet_model.types import Example, Metrics, Prediction, Target, Tensors
 from fleet_model.workload import Details, Workload, sure
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictOptions:
-    """What to run over what, and where the answers go."""
-
-    bundle: Path  # bundle directory
-    path: Path | None = None  # bag, data set, image, video, live source
-    source: SourceSpec | None = None  # without a path: the examples of this robot
-    precision: str = "fp32"
-    topic: str = ""  # camera topic of a bag; "" takes the only one
-    label_topic: str = ""  # topic of a bag with the truth, or a CSV file or data set that has it
-    usual_labels: str = ""  # label topic of this robot's own bags, for bags that have it
-    tolerance_s: float = TOLERANCE_S
-    json: bool = False  # one JSON object on stdout, no CSV there
-    csv_file: Path | None = None  # CSV goes here, not to stdout
-    annotate: Path | None = None  # directory for a picture of every frame
-    confusion: Path | None = None  # PNG
-    curves: Path | None = None  # PNG
-    coco: Path | None = None  # results as JSON; a second file beside it says which picture is which
-    min_score: float | None = None  # of boxes that are listed and drawn; None: the workload's
-    limit: int | None = None  # frames
 
 
 class Predicted(NamedTuple):
@@ -141,36 +122,27 @@ def run_predict(
             does not have what an output is made of, or an output is named that cannot be.
         StorageError: an output cannot be written; found before the work where that can be known.
     """
-    _require_outputs(options)
-    if options.path is not None:
-        require_label_source((options.path,), options.label_topic)
+    require_outputs(options)
+    require_labels(options)
     engine = open_engine(options.bundle, options.precision)
     task = engine.workload.task
-    _require_suited(options, engine.workload)
+    require_suited(options, engine.workload)
     coco = CocoResults(task.classes) if options.coco else None
-    damage, found, left_out = DamageLog(), list[Predicted](), Counter[str]()
+    damage, left_out = DamageLog(), Counter[str]()
     task = task.model_copy(update={"former": engine.manifest.described_task.former})
-    examples = _examples(_with_usual_labels(options), task, damage, left_out)
-    with ExitStack() as files:
-        rows_to = None if options.json else stdout
-        keep = row_writer(options.csv_file, rows_to, task.answer, files)
-        answers = predict(engine, examples, damage, options.min_score)
-        for index, one in enumerate(_with_progress(islice(answers, options.limit), options)):
-            for row in one.rows:
-                keep(row)
-            if options.annotate:
-                looked = task.answer == "boxes" and one.example.seen
-                truth = one.example.boxes if looked else None
-                annotate(options.annotate, index, one.example, one.rows, truth)
-            if coco:
-                frame, size = frame_of(one.example, "--coco")
-                example = one.example
-                coco.add(frame, size, one.found, example.boxes, seen=example.seen)
-            found.append(_without_input(one))
-        _require_frames(options, found, damage)
+    texts = _texts(options, task)
+    if texts:
+        examples = texts.examples(damage)
+    else:
+        examples = _examples(with_usual_labels(options), task, damage, left_out)
+    answers = predict(engine, examples, damage, options.min_score)
+    columns = columns_of(task, texts=options.of_texts)
+    found = _written(answers, options, columns, None if options.json else stdout, coco, damage)
     summary = _summary(engine, found, damage, left_out)
+    if options.of_texts:
+        summary = replace(summary, inputs="texts", notes=texts.notes if texts else ())
     if options.json:
-        cells = [row.cells(task.answer) for one in found for row in one.rows]
+        cells = [row.cells(columns) for one in found for row in one.rows]
         rows = ",\n".join(map(json.dumps, cells))  # one a line: as long as a CSV of them
         stdout.write(
             f'{{"predictions": [\n{rows}\n], "summary": {json.dumps(summary.as_json())}}}\n'
@@ -183,61 +155,60 @@ def run_predict(
     return summary
 
 
+def _written(
+    answers: Iterator[Predicted],
+    options: PredictOptions,
+    columns: Sequence[str],
+    stdout: TextIO | None,
+    coco: CocoResults | None,
+    damage: DamageLog,
+) -> list[Predicted]:
+    """Write rows and pictures while the model answers; return what is scored at the end."""
+    found = list[Predicted]()
+    with ExitStack() as files:
+        keep = row_writer(options.csv_file, stdout, columns, files)
+        for index, one in enumerate(_with_progress(islice(answers, options.limit), options)):
+            example = one.example
+            for row in one.rows:
+                keep(row)
+            if options.annotate:
+                looked = "x0" in columns and example.seen
+                truth = example.boxes if looked else None
+                annotate(options.annotate, index, example, one.rows, truth)
+            if coco:
+                frame, size = frame_of(example, "--coco")
+                coco.add(frame, size, one.found, example.boxes, seen=example.seen)
+            found.append(_without_input(one, scores=options.json))
+        _require_frames(options, found, damage)
+    return found
+
+
 def _require_frames(options: PredictOptions, found: Sequence[Predicted], damage: DamageLog) -> None:
     """Raise FrameError without a frame, unless nothing has come live or this robot has none."""
     if found:
         return
     name = shown(options.path) if options.path else "the examples of this robot"
     if damage:
-        raise FrameError(f"{name}: no frame can be read: {damage.sentence()}")
+        one = "text" if options.of_texts else "frame"
+        raise FrameError(f"{name}: no {one} can be read: {damage.sentence()}")
     if options.path and not is_live(options.path):
         raise FrameError(f"{name}: holds no frame; `edge-agent inspect` shows what it holds")
 
 
-def _require_outputs(options: PredictOptions) -> None:
-    require_output(options.csv_file, "--csv")
-    for picture, name in ((options.confusion, "--confusion"), (options.curves, "--curves")):
-        require_output(picture, name, PICTURES)
-        if picture == STDOUT and (options.json or options.csv_file in (None, STDOUT)):
-            raise SettingsError(f"{name} -: stdout has the predictions already; name a file")
-    if options.coco == STDOUT:
-        raise SettingsError("--coco -: there are two files; name the first, e.g. results.json")
-    require_output(options.coco, "--coco", (".json",))
-    require_output(options.coco and pictures_file(options.coco), "--coco")
-    if options.annotate:
-        require_folder(options.annotate, f"--annotate {options.annotate}")
-    if options.csv_file == STDOUT and options.json:
-        raise SettingsError("--csv - and --json: both would go to stdout; choose one")
+def _texts(options: PredictOptions, task: Task) -> TextReading | None:
+    """Open a table; None where the path is none.
 
-
-def _require_suited(options: PredictOptions, workload: Workload) -> None:
-    """Raise SettingsError before the work for an output that such a model cannot have."""
-    answer = workload.task.answer
-    if options.confusion and answer != "class":
-        raise SettingsError(
-            f"--confusion needs a model that answers classes; this one answers {answer}"
-        )
-    if options.coco and answer != "boxes":
-        raise SettingsError(f"--coco needs a model that answers boxes; this one answers {answer}")
-    if options.curves and not hasattr(workload, "details"):
-        raise SettingsError(
-            f"--curves: a model that answers {answer} has none; leave the option out"
-        )
-
-
-def _with_usual_labels(options: PredictOptions) -> PredictOptions:
-    """Take the labels of a bag from this robot's usual topic where the operator names none."""
-    if options.path is None or options.label_topic or not is_bag(options.path):
-        return options
-    if options.usual_labels and has_topic(BagFrames(options.path), options.usual_labels):
-        return replace(options, label_topic=options.usual_labels)
-    if options.confusion or options.curves:  # before the whole bag has been read for nothing
-        name = "--confusion" if options.confusion else "--curves"
-        raise SettingsError(
-            f"{name} needs true labels: name the topic of {options.path.name} that has them "
-            "with --label-topic (`edge-agent inspect` lists its topics), or a CSV file"
-        )
-    return options
+    Raises:
+        FrameError: nothing can be read, or labels are needed and it is not clear which they are.
+    """
+    if options.path is None or not options.of_texts:
+        return None
+    source = None if options.source is None else options.source.renamed(task.former)
+    aliases = task.former if source is None else source.options.get("aliases", task.former)
+    texts = TextReading(options.path, options.columns, task.learned, aliases, options.encoding)
+    if (options.confusion or options.curves) and not texts.columns.label:
+        raise without_labels(texts.columns, shown(options.path))
+    return texts
 
 
 def _examples(
@@ -269,10 +240,12 @@ def _own_examples(source: SourceSpec, task: Task, left_out: Counter[str]) -> Ite
         raise FrameError(f"examples.source {source.name!r} has failed: {reason}") from error
 
 
-def _without_input(one: Predicted) -> Predicted:
-    """Keep what is written and scored at the end, nothing of the picture."""
+def _without_input(one: Predicted, *, scores: bool) -> Predicted:
+    """Keep what is written and scored at the end, nothing of the input."""
     nothing = Example(raw=None, key="")
-    return one._replace(example=nothing, found=(), outputs=one.outputs if one.target else {})
+    rows = one.rows if scores else [replace(row, scores={}) for row in one.rows]
+    outputs = one.outputs if one.target else {}
+    return one._replace(example=nothing, found=(), rows=rows, outputs=outputs)
 
 
 def _target(workload: Workload, example: Example) -> Target | None:

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from edge_agent.data.frames.source import FrameFacts
 from edge_agent.data.label_formats.coco.results import CocoResults, pictures_file
-from edge_agent.models.predictions import COLUMNS, FRAMES, PredictSummary, Row
+from edge_agent.models.predictions import FRAMES, PredictSummary, Row
 from fleet_model.command_line.output_file import output_file, write_output
 from fleet_model.errors import FrameError, SettingsError
 from fleet_model.types import Box, Example, RgbImage
@@ -18,14 +18,14 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def row_writer(
-    file: Path | None, stdout: TextIO | None, answer: str, files: ExitStack
+    file: Path | None, stdout: TextIO | None, columns: Sequence[str], files: ExitStack
 ) -> Callable[[Row], None]:
     """Return what takes one row after the other.
 
     Args:
         file: gets the CSV; None: `stdout` does.
         stdout: None: it has other uses.
-        answer: of the workload's task.
+        columns: of the table, see columns_of.
         files: closes the CSV file.
     """
     if file:
@@ -36,10 +36,10 @@ def row_writer(
     if stdout is None:
         return lambda _: None
     table = csv.writer(stdout, lineterminator="\n")
-    head = iter([("file", "topic", "stamp_ns", *COLUMNS[answer])])
+    head = iter([columns])
 
     def keep(row: Row) -> None:  # the head comes with the first one, not before an error
-        table.writerows([*head, row.cells(answer).values()])
+        table.writerows([*head, row.cells(columns).values()])
 
     return keep
 

@@ -7,17 +7,21 @@ from typing import Any
 
 from edge_agent.data.confusion import Confusion
 from edge_agent.examples.lazy_frame import LazyFrame
+from edge_agent.examples.texts.text_store import row_of_key
+from fleet_model.bundle import Task
 from fleet_model.protocol.example_counts import tell_left_out
 from fleet_model.types import Example, Frame, Metrics, Prediction
 from fleet_model.workload import Details
 
-# Task.answer -> what a row has besides the input's own file, topic and stamp_ns.
+# Task.answer -> what a row has besides where the input is.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "class": ("label", "score", "truth"),
     "boxes": ("label", "score", "x0", "y0", "x1", "y1"),
     "text": ("text", "score"),
 }
 MOST_TOLD = 10  # labels
+OF_FRAMES, OF_TEXTS = ("file", "topic", "stamp_ns"), ("file", "row", "id")
+SCORE_OF = "p_"  # before a class: the column of its score, of texts
 FRAMES = (Frame, LazyFrame)  # what isinstance takes: of a path, and of this robot's own examples
 
 
@@ -30,9 +34,12 @@ class Row:
     stamp_ns: int = 0
     prediction: Prediction | None = None  # None: the model found nothing
     truth: str = ""  # "" where nobody said
+    row: int | None = None  # of a text: the line or row of its table
+    id: str = ""  # of a text: what its table calls it
+    scores: Mapping[str, float] = field(default_factory=dict)  # of a text: class -> score
 
-    def cells(self, answer: str) -> dict[str, Any]:
-        """Return column -> JSON value, None for what there is not, in the order of the table."""
+    def cells(self, columns: Sequence[str]) -> dict[str, Any]:
+        """Return column -> JSON value, None for what there is not, in the order of `columns`."""
         found, box = self.prediction, self.prediction and self.prediction.box
         values = {
             "label": found and found.label,
@@ -41,8 +48,18 @@ class Row:
             "text": found and found.text,
             **dict(zip(("x0", "y0", "x1", "y1"), box or (None,) * 4, strict=True)),
         }
-        subject = {"file": self.file, "topic": self.topic, "stamp_ns": self.stamp_ns}
-        return subject | {name: values[name] for name in COLUMNS[answer]}
+        values |= {"file": self.file, "topic": self.topic, "stamp_ns": self.stamp_ns}
+        values |= {"row": self.row, "id": self.id or None}
+        values |= {SCORE_OF + name: round(score, 6) for name, score in self.scores.items()}
+        return {name: values.get(name) for name in columns}
+
+
+def columns_of(task: Task, *, texts: bool = False) -> tuple[str, ...]:
+    """Return the columns of the table of answers; of `texts` with the score of every class."""
+    if not texts:
+        return (*OF_FRAMES, *COLUMNS[task.answer])
+    scores = (SCORE_OF + name for name in task.learned)
+    return (*OF_TEXTS, *COLUMNS[task.answer], *scores)
 
 
 def rows_of(example: Example, predictions: Sequence[Prediction], truth: str) -> list[Row]:
@@ -56,6 +73,11 @@ def rows_of(example: Example, predictions: Sequence[Prediction], truth: str) -> 
     where: dict[str, Any] = {"file": example.key, "truth": truth}
     if isinstance(frame, FRAMES):
         where |= {"file": frame.source, "topic": frame.topic, "stamp_ns": frame.stamp_ns}
+    elif isinstance(frame, str):
+        file, row = row_of_key(example.key)
+        scores = {found.label: found.score for found in predictions if found.label}
+        where |= {"file": file, "row": row, "scores": scores}
+        where["id"] = str(example.targets.get("id", ""))
     return [Row(prediction=found, **where) for found in best + boxes] or [Row(**where)]
 
 
@@ -77,13 +99,15 @@ class PredictSummary:
     left_out: Mapping[str, int] = field(default_factory=dict)  # of this robot's examples, by kind
     runs: str = ""  # whether the shared model answered, or with what of this robot's own
     details: Details | None = None  # of the labelled frames, where the workload has some
+    inputs: str = "frames"  # what they are, in words
+    notes: Sequence[str] = ()  # what else to tell of them, in words
 
     def sentence(self) -> str:
         """Return what a person wants to know."""
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
-        parts = [f"version {self.model_version}: {self.frames} frames"]
+        parts = [f"version {self.model_version}: {self.frames} {self.inputs}"]
         if self.labelled:
-            parts.append(f"{self._scores()} of {self.labelled} labelled frames")
+            parts.append(f"{self._scores()} of {self.labelled} labelled {self.inputs}")
         if self.runs:
             parts.append(f"by {self.runs}")
         if number := sum(self.unknown_labels.values()):
@@ -93,6 +117,7 @@ class PredictSummary:
             parts.append(f"{number} have labels that the model does not know: {words}")
         if self.left_out:
             parts.append(f"left out: {tell_left_out(self.left_out)}")
+        parts.extend(self.notes)
         return "; ".join([*parts, f"skipped: {skipped}"] if skipped else parts)
 
     def table(self) -> list[str]:
@@ -131,6 +156,7 @@ class PredictSummary:
             "unknown_labels": dict(self.unknown_labels),
             "left_out": dict(self.left_out),
             **({"runs": self.runs} if self.runs else {}),
+            **({"notes": [*self.notes]} if self.notes else {}),
             **({"details": _numbers(self.details.table)} if self.details else {}),
         }
 

@@ -106,6 +106,7 @@ cloud-server labels rename DIR circle disc
 edge-agent extract FRAMES --out PLACE/set
 edge-agent inspect FRAMES
 edge-agent enroll DIR/kit --dir PLACE/robot --no-train
+edge-agent enroll DIR/kit --dir PLACE/desk --examples FRAMES/texts.csv
 edge-agent doctor --config ROBOT/agent.toml
 edge-agent run --config ROBOT/agent.toml
 edge-agent serve --config ROBOT/agent.toml --rest unix:PLACE/rest --grpc unix:PLACE/grpc
@@ -119,6 +120,8 @@ edge-agent status --config ROBOT/agent.toml
 edge-agent install --config ROBOT/agent.toml
 edge-agent site hall-2 --config ROBOT/agent.toml
 edge-agent rollback --config ROBOT/agent.toml
+edge-agent predict FRAMES/texts.csv --bundle BUNDLE --csv PLACE/texts.csv
+edge-agent predict FRAMES/texts.csv --config ROBOT/agent.toml --label-column kind --json
 edge-agent predict FRAMES --bundle BUNDLE --csv PLACE/rows.csv
 edge-agent predict FRAMES --bundle BUNDLE --confusion PLACE/matrix.png
 edge-agent predict FRAMES --bundle BUNDLE --annotate PLACE/drawn
@@ -164,6 +167,7 @@ def made(tmp_path_factory, new_server_dir):
     for label in ("circle", "square", "star"):
         (root / "frames" / label).mkdir(parents=True)
         cv2.imwrite(str(root / "frames" / label / "a.png"), np.full((48, 48, 3), 90, np.uint8))
+    (root / "frames" / "texts.csv").write_text("text,kind\nit is on fire,circle\n")
     (root / "place").mkdir()
     return root
 

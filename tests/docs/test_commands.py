@@ -39,6 +39,10 @@ COVERED = {
         "tests/end_to_end/test_detection.py",
         '"--workload", "object-detector"',
     ),
+    "edge-agent predict tickets.csv": (
+        "tests/edge_agent/cli/test_texts.py",
+        '"predict", tickets, "--config"',
+    ),
     "edge-agent predict recording/ --config robot/agent.toml --annotate seen/": (
         "tests/end_to_end/test_detection.py",
         '"--curves"',

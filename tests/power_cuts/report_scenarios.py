@@ -13,7 +13,7 @@ from cloud_server.simulation.chart import write_chart
 from edge_agent.cli.inspect_command import _write_sheet
 from edge_agent.data.inspection.inspect import inspect
 from edge_agent.models.prediction_files import row_writer
-from edge_agent.models.predictions import Row
+from edge_agent.models.predictions import COLUMNS, OF_FRAMES, Row
 from fleet_model.types import Prediction
 
 NAMES = "chart.png", "table.csv", "sheet.png"
@@ -29,7 +29,7 @@ def _write_reports(root: Path) -> None:
     write_chart(chart, "Rounds", "as simulated", [])
     mark()
     with ExitStack() as files:
-        write = row_writer(table, io.StringIO(), "class", files)
+        write = row_writer(table, io.StringIO(), (*OF_FRAMES, *COLUMNS["class"]), files)
         star = Prediction(label="star", score=0.9)
         write(Row(file="monday", topic="/camera", stamp_ns=1, prediction=star))
     mark()

@@ -123,7 +123,7 @@ def without_labels(columns: ChosenColumns, name: str) -> FrameError:
     others = f"; it has {_listed(columns.rest)}" if columns.rest else ""
     return FrameError(
         f"{name}: it is not clear which column has the labels; name it: examples.options = "
-        f'{{label = "..."}}{others}',
+        f'{{label = "..."}} in agent.toml, or --label-column{others}',
         UNCLEAR,
     )
 
@@ -211,7 +211,7 @@ def _text_of(look: _Sample, label: str, name: str) -> tuple[str, str]:
     if not texts:
         raise FrameError(
             f"{name}: no column looks like texts among {_listed(look.names)}; name it: "
-            'examples.options = {text = "..."}, or --text-column',
+            'examples.options = {text = "..."} in agent.toml, or --text-column',
             UNCLEAR,
         )
     return max(texts, key=look.length), "by its content"

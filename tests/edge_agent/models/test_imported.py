@@ -14,7 +14,8 @@ from cloud_server.models.imported.engine_file import Wish, look_at
 from cloud_server.state.model_store import DirectoryStore
 from edge_agent.models.deploy import Models
 from edge_agent.models.install import Installer
-from edge_agent.models.predict import PredictOptions, run_predict
+from edge_agent.models.predict import run_predict
+from edge_agent.models.predict_options import PredictOptions
 from edge_agent.robot.model_settings import InstallSettings
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink
 from edge_agent.serving.served import served_models

@@ -13,7 +13,8 @@ from mcap.writer import Writer
 from edge_agent.data.extraction.extract import ExtractOptions, extract
 from edge_agent.data.labels import LabelSettings
 from edge_agent.examples.source import SourceSpec, source_of
-from edge_agent.models.predict import PredictOptions, run_predict
+from edge_agent.models.predict import run_predict
+from edge_agent.models.predict_options import PredictOptions
 from edge_agent.robot.settings import load_settings
 from fleet_model.bundle import Task, TensorSpec
 from fleet_model.engine import Answer

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from edge_agent.examples.source import SourceSpec
-from edge_agent.models.predict import PredictOptions, run_predict
+from edge_agent.models.predict import run_predict
+from edge_agent.models.predict_options import PredictOptions
 from fleet_model.bundle import Task, TensorSpec
 from fleet_model.engine import Answer
 from fleet_model.errors import FrameError, SettingsError

@@ -8,7 +8,8 @@ from rtsp_server import RtspServer
 from video_clips import packets, write_clip
 
 from edge_agent.data.frames.source import source_path
-from edge_agent.models.predict import PredictOptions, run_predict
+from edge_agent.models.predict import run_predict
+from edge_agent.models.predict_options import PredictOptions
 
 
 @pytest.fixture

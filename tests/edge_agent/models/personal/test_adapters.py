@@ -19,7 +19,8 @@ from edge_agent.examples.source import SourceSpec
 from edge_agent.models.deploy import Models
 from edge_agent.models.install import Installer
 from edge_agent.models.personal.tensors import FOLDER, keep_own, key_of, put_beside, with_own
-from edge_agent.models.predict import PredictOptions, run_predict
+from edge_agent.models.predict import run_predict
+from edge_agent.models.predict_options import PredictOptions
 from edge_agent.models.trial_process import source_fields
 from edge_agent.robot.model_settings import InstallSettings
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink

@@ -21,7 +21,8 @@ from edge_agent.cli.status_lines import status_lines
 from edge_agent.models.deploy import Models
 from edge_agent.models.install import Installer
 from edge_agent.models.personal.chooser import PAUSE_S, PersonalChooser
-from edge_agent.models.predict import PredictOptions, run_predict
+from edge_agent.models.predict import run_predict
+from edge_agent.models.predict_options import PredictOptions
 from edge_agent.robot.model_settings import InstallSettings, PersonalSettings
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink
 from edge_agent.serving.served import served_models
