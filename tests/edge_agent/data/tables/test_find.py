@@ -103,6 +103,7 @@ def test_damaged_lists_of_datasets_are_one_line(tmp_path):
     one = saved(tmp_path / "one", "train", _indices_files=[{"filename": "i.arrow"}])
     with pytest.raises(FrameError, match="saved by an old version of datasets"):
         tables_at(one)
+    (tmp_path / "secret.arrow").touch()
     (one / "state.json").write_text('{"_data_files": [{"filename": "../secret.arrow"}]}')
     with pytest.raises(FrameError, match=r"^one: state\.json names a data file that is not there"):
         tables_at(one)
