@@ -77,8 +77,9 @@ class Workload(Protocol):
     A workload whose classes may change in a trained fleet also has `classes_setting`: the keyword
     of `config` that lists them. Nothing but targets and outputs may depend on it.
 
-    One whose answer is a class also has `class_bias` if its model adds a trained tensor to the
-    logits: the tensor's name, shape (classes,). Its task then has one target: the class's index.
+    One that answers classes also has `class_bias` if its model adds a trained tensor to their
+    logits: the tensor's name, shape (classes,). Its task then has one target, the class's index, or
+    it has `class_counts(target) -> (classes,)`: how often each class is in a target's tensors.
 
     One whose features are large may have `features_dtype = "float16"`: what robots keep of them
     between steps and rounds. It must be enough for the values that occur (65,504 at most).

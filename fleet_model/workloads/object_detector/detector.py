@@ -52,6 +52,7 @@ class ObjectDetector:
     raw_kind = "frame"
     input_ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"image": (0.0, 255.0)}
     features_dtype = "float16"  # of cached features: maps are large
+    class_bias = "heat/bias"
     sure_score = 0.3  # less sure boxes are for measures that rank them, not for people
 
     def __init__(self, labels: Sequence[str], image_size: int = 320) -> None:
@@ -165,6 +166,11 @@ class ObjectDetector:
             for i in np.argsort(-scores, kind="stable")
             if scores[i] > 0 and solid[i]
         ]
+
+    def class_counts(self, target: Tensors) -> Tensor:
+        """Return how many things of each class a frame's boxes show, (classes,)."""
+        numbers = target["class"]
+        return np.bincount(numbers[numbers >= 0], minlength=len(self.labels)).astype(np.float64)
 
     def measure(self, outputs: Tensors, targets: Tensors) -> Metrics:
         """Return mean average precision at an overlap of .5, and over .5 to .95 (COCO), 0 to 1.

@@ -30,15 +30,35 @@ def rows(*targets):
 
 
 def test_logits_are_shifted_by_the_robots_own_shares():
-    """Three cups, one fork that counts twice, no plate: 3.5, 2.5 and .5 of 6.5, tau 2."""
+    """Three cups, one fork that counts twice, no plate: 3.5, 2.5, .5 of 6.5 beside 1/3, tau 2."""
     some = rows((0, 1), (1, 2), (0, 1), (0, 1))
 
     shift = class_shift(workload(class_bias="bias"), spec("kernel", "bias"), some, ON)
 
-    expected = [2 * math.log(3.5 / 6.5), 2 * math.log(2.5 / 6.5), 2 * math.log(0.5 / 6.5)]
+    expected = [2 * math.log(3 * share / 6.5) for share in (3.5, 2.5, 0.5)]
     assert list(shift) == ["bias"]
     assert shift["bias"].dtype == np.float32
     np.testing.assert_allclose(shift["bias"], expected, rtol=1e-6)
+
+
+def test_a_workload_with_many_things_in_an_example_counts_them_itself():
+    """Two cups and a fork, and a frame of weight 2 with a fork: 2.5, 3.5 and .5 of 6.5."""
+    boxes = workload(class_bias="bias", class_counts=lambda t: np.bincount(t["class"], minlength=3))
+    two = [
+        Target(tensors={"class": np.array(classes)}, weight=weight)
+        for classes, weight in (([0, 0, 1], 1), ([1], 2))
+    ]
+
+    shift = class_shift(boxes, spec("bias"), Rows([{}] * 2, two), TrainConfig(logit_adjustment=1.0))
+
+    expected = [math.log(3 * share / 6.5) for share in (2.5, 3.5, 0.5)]
+    np.testing.assert_allclose(shift["bias"], expected, rtol=1e-6)
+
+
+def test_equal_shares_shift_nothing():
+    shift = class_shift(workload(class_bias="bias"), spec("bias"), rows((0, 1), (1, 1), (2, 1)), ON)
+
+    np.testing.assert_allclose(shift["bias"], 0, atol=1e-6)
 
 
 def test_it_is_off_by_default_also_for_workloads_without_classes():

@@ -98,6 +98,15 @@ def test_the_truth_is_boxes_of_the_square_the_largest_first(detector):
     assert not boxes[2:].any()
 
 
+def test_things_are_counted_by_class_but_for_those_too_small(detector):
+    target = detector.target(
+        example(("ball", 10, 20, 50, 60), ("duck", 9, 9, 30, 48), ("ball", 60, 60, 99, 99),
+                ("ball", 0, 0, 3, 400))
+    )  # fmt: skip
+    assert detector.class_counts(target.tensors).tolist() == [1, 2]
+    assert detector.class_counts(detector.target(example()).tensors).tolist() == [0, 0]
+
+
 def test_a_frame_with_nothing_in_it_is_an_example_too(detector):
     assert (detector.target(example()).tensors["class"] == NOTHING).all()
 
