@@ -8,7 +8,7 @@ the model so far, with all labels so far. Where a share of the frames is labelle
 exchanges are trained aside, and the model that comes out is measured.
 
     active   the frames in the order of the page: edge_agent/labeling/queue.py, by what the model
-             of this moment is unsure of, by views and by time
+             of this moment is unsure of, by what its trunk sees and by time
     random   the frames in random order; the mean of several orders
 
 Both arms have the same frames, exchanges and shuffles. Shares are of the frames that a robot may
@@ -31,7 +31,7 @@ from cloud_server.aggregation.rules.fedavg import FedAvg
 from edge_agent.labeling.frames import name_of
 from edge_agent.labeling.queue import Queue
 from edge_agent.labeling.scoring import uncertainty, value
-from edge_agent.labeling.views import thumbprint
+from edge_agent.labeling.views import features_of, thumbprint
 from fleet_model.bundle import TRAINER, parse_trainer
 from fleet_model.engine import StagedModel
 from fleet_model.signatures import FEATURES, TRUNK
@@ -68,11 +68,11 @@ class Order:
         queue, named = Queue(len(self._names)), dict(zip(self._names, self.examples, strict=True))
 
         def take(weights: Weights, count: int) -> Sequence[Example]:
-            for name, view, worth in zip(
-                self._names, self._views, self._values(weights), strict=True
-            ):
-                queue.add(name, worth, view)
-            return [named[name] for _ in range(count) if (name := queue.take()) is not None]
+            known = zip(self._names, self._views, self._features, strict=True)
+            for worth, (name, view, row) in zip(self._values(weights), known, strict=True):
+                queue.add(name, worth, view, features_of({FEATURES: row}))
+            taken = (queue.take() for _ in range(count))
+            return [named[name] for name in taken if name is not None]
 
         return take
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -54,6 +55,9 @@ class Answer(NamedTuple):
 
     outputs: Tensors  # as Task.outputs names them; float32 where the model is quantized
     predictions: Sequence[Prediction]  # see Workload.decode; there may be none
+    # What the first of several stages made of the input, as the next takes it; an engine that has
+    # no such thing tells none. Inputs that look alike to the model have features that are near.
+    features: Tensors = MappingProxyType({})
 
 
 class Engine(Protocol):
@@ -130,11 +134,17 @@ class TFLiteEngine:
     def answer(self, raw: Any) -> Answer:
         """Return the outputs for one raw input, and what they say."""
         encoded = self.workload.encode(raw)
-        outputs = self.run(encoded.inputs)
-        return Answer(outputs, self.workload.decode(outputs, encoded.context))
+        known = self._run(encoded.inputs)
+        outputs = {name: known.pop(name) for name in self.workload.task.outputs}
+        return Answer(outputs, self.workload.decode(outputs, encoded.context), known)
 
     def run(self, inputs: Tensors) -> Tensors:
         """Return the model's outputs alone, for one encoded input; no batch axis on either."""
+        known = self._run(inputs)
+        return {name: known[name] for name in self.workload.task.outputs}
+
+    def _run(self, inputs: Tensors) -> dict[str, Tensor]:
+        """Return the outputs and the features."""
         try:
             return self._model(inputs)
         except RuntimeError as error:
@@ -155,7 +165,9 @@ class TFLiteEngine:
         open_stage = getattr(self.workload, "open_stage", open_stage)
         model: Model
         if own is None or OWN_TENSORS not in own.uses:
-            model = StagedModel(files, task.inputs, task.outputs, num_threads, open_stage)
+            model = StagedModel(
+                files, task.inputs, task.outputs, num_threads, open_stage, features=True
+            )
         else:
             before = files[: -2 if files[-1].name == ANSWER else -1]
             trunk = StagedModel(before, task.inputs, None, num_threads, open_stage)
@@ -244,6 +256,8 @@ class StagedModel:
         outputs: Mapping[str, TensorSpec] | None,
         num_threads: int = 2,
         open_stage: OpenStage = Stage,
+        *,
+        features: bool = False,
     ) -> None:
         """Load the stages.
 
@@ -253,6 +267,7 @@ class StagedModel:
             outputs: what the last stage must answer; None of a trunk, whose answer is passed on.
             num_threads: of each file.
             open_stage: loads a file.
+            features: whether what the first of several stages gives is answered, too.
 
         Raises:
             BundleError: a file is no stage, or one does not fit the other.
@@ -280,6 +295,8 @@ class StagedModel:
                 f"{', '.join(outputs)}"
             )
         self.shapes: Shapes = known  # of all that is named
+        between = self._wiring[0][1] if features and len(files) > 1 else {}
+        self._given = (*between, *(name for name in self._outputs if name not in between))
 
     def __call__(self, inputs: Tensors) -> dict[str, Tensor]:
         """Return the answer of the last stage for one input; no batch axis on either."""
@@ -287,7 +304,7 @@ class StagedModel:
         for stage, (taken, given) in zip(self._stages, self._wiring, strict=True):
             answer = stage({signature: values[name] for name, signature in taken.items()})
             values.update((name, answer[signature]) for name, signature in given.items())
-        return {name: values[name] for name in self._outputs}
+        return {name: values[name] for name in self._given}
 
 
 def shapes_of(specs: Mapping[str, TensorSpec]) -> Shapes:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_agent.labeling.scoring import disagreement, uncertainty, value
+from edge_agent.labeling.views import features_of
 from edge_agent.models.trials import TrialFile
 from fleet_model.bundle import MANIFEST, Task
 from fleet_model.durable import pointed
 from fleet_model.engine import Engine
 from fleet_model.errors import FleetError
-from fleet_model.types import Prediction
+from fleet_model.types import Prediction, Tensor
 from fleet_model.workload import sure
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ class Advised(NamedTuple):
     version: int | None = None  # of it; None: there is no model
     answer: str = ""  # what it finds, see Task.answer
     value: float = 1.0  # of a label, 0..1
+    features: Tensor | None = None  # what the active model sees; see views.features_of
 
 
 class Advice:
@@ -73,10 +75,11 @@ class Advice:
         if self._engine is None:
             return Advised()
         task, version = self._engine.workload.task, self._engine.manifest.version
-        found = _said(self._engine, frame)
+        answer = self._engine.answer(frame)
+        found = sure(self._engine.workload, answer.predictions)
         differ = disagreement(found, _said(self._other, frame)) if self._other else 0.0
-        unsure = uncertainty(found, len(task.classes))
-        return Advised(found, version, task.answer, value(unsure, differ))
+        worth = value(uncertainty(found, len(task.classes)), differ)
+        return Advised(found, version, task.answer, worth, features_of(answer.features))
 
     def _opened(self, bundle: Path | None) -> Engine | None:
         if bundle is None or self._engine is None:

@@ -146,6 +146,7 @@ class Ranking:
     def _add(self, candidate: Candidate, *, waits: bool) -> None:
         try:
             view = thumbprint(candidate.frame.reduced(_SMALL))
+            # The page would wait for the model to see all that was answered: colors must do for it.
             advised = self._advice.of(candidate.frame) if waits else Advised()
         except FrameError as error:
             log.info("%s", error)
@@ -157,7 +158,7 @@ class Ranking:
             self._candidates[candidate.name] = candidate
             if waits:
                 self._advised[candidate.name] = advised
-            self._queue.add(candidate.name, advised.value, view, waits=waits)
+            self._queue.add(candidate.name, advised.value, view, advised.features, waits=waits)
 
     def _wait_for_models(self) -> None:
         while not self._ended.wait(LOOK_S):

@@ -91,8 +91,9 @@ class OwnTensorsModel:
         self._rows = self._fewest_rows()
 
     def __call__(self, inputs: Tensors) -> dict[str, Tensor]:
-        """Return the outputs for one encoded input; no batch axis on either."""
-        return self._answered({**inputs, **self._trunk(inputs)}, self._rows)
+        """Return the outputs for one encoded input, and the features; no batch axis on either."""
+        features = self._trunk(inputs)
+        return {**features, **self._answered({**inputs, **features}, self._rows)}
 
     def _answered(self, values: Tensors, rows: int) -> dict[str, Tensor]:
         given = {self._names[path]: tensor for path, tensor in self._weights.items()}

@@ -162,3 +162,16 @@ def test_a_workload_of_a_newer_version_is_refused_with_a_hint(bundle):
 def test_a_trainer_is_not_taken_for_a_stage():
     with pytest.raises(BundleError, match="it is no stage"):
         Stage(TINY / "trainer.tflite")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_an_answer_has_what_the_trunk_passes_on_beside_the_outputs(precision):
+    light, dark = (np.full((48, 64, 3), gray, np.uint8) for gray in (200, 30))
+    engine = TFLiteEngine(TINY, precision)
+    answer = engine.answer(frame(light))
+    assert answer.outputs.keys() == engine.workload.task.outputs.keys()
+    assert answer.features.keys() == {"features"}
+    other = engine.answer(frame(dark)).features["features"]
+    assert answer.features["features"].shape == other.shape
+    assert not np.array_equal(answer.features["features"], other)
+    assert engine.run(engine.workload.encode(frame(light)).inputs).keys() == answer.outputs.keys()

@@ -1,11 +1,13 @@
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from tiny_versions import write_versions
 
 from edge_agent.labeling.advice import Advice, other_bundle
 from edge_agent.models.trials import Probation, TrialFile, Trials, Tried
 from fleet_model.durable import point_durably
+from fleet_model.engine import Answer
 from fleet_model.errors import BundleError
 from fleet_model.types import Prediction
 
@@ -18,7 +20,7 @@ def engine(version, *scores, answer="class"):
     return SimpleNamespace(
         workload=SimpleNamespace(task=task),
         manifest=SimpleNamespace(version=version),
-        answer=lambda frame: SimpleNamespace(predictions=found),
+        answer=lambda frame: Answer({}, found, {"features": np.array([3.0, 4.0])}),
     )
 
 
@@ -54,6 +56,7 @@ def test_the_active_model_is_followed(models, advice):
     assert advice.look()
     assert advice.of(None).value == pytest.approx(0.0)
     assert advice.of(None).found[0].label == "a"
+    assert advice.of(None).features.tolist() == pytest.approx([0.6, 0.8])
 
 
 def test_boxes_that_the_workload_does_not_show_are_no_proposals_and_tell_nothing(models):
@@ -61,7 +64,7 @@ def test_boxes_that_the_workload_does_not_show_are_no_proposals_and_tell_nothing
         one = engine(version, answer="boxes")
         one.workload.sure_score = 0.3
         boxes = [Prediction(label="a", score=s, box=(0, 0, 9, 9)) for s in scores]
-        one.answer = lambda frame: SimpleNamespace(predictions=boxes)
+        one.answer = lambda frame: Answer({}, boxes)
         return one
 
     engines = {"4": detector(4, 0.9, 0.3, 0.29, 0.01), "3": detector(3, 0.9, 0.3)}
@@ -71,6 +74,7 @@ def test_boxes_that_the_workload_does_not_show_are_no_proposals_and_tell_nothing
     advice.look()
     told = advice.of(None)
     assert [one.score for one in told.found] == [0.9, 0.3]
+    assert told.features is None
     # The models agree, and 1 - |2 * .9 - 1| = .2 and 1 - |2 * .3 - 1| = .6 are .4 on average.
     assert told.value == pytest.approx(0.4)
 
