@@ -8,7 +8,7 @@ the model so far, with all labels so far. Where a share of the frames is labelle
 exchanges are trained aside, and the model that comes out is measured.
 
     active   the frames in the order of the page: edge_agent/labeling/queue.py, by what the model
-             of this moment is unsure of, by what its trunk sees and by time
+             of this moment is unsure of, by what it sees and says, and by time
     random   the frames in random order; the mean of several orders
 
 Both arms have the same frames, exchanges and shuffles. Shares are of the frames that a robot may
@@ -28,14 +28,15 @@ from benchmarks.lite0 import lite0_bundle
 from benchmarks.measure import Result, arguments, report, say
 from cloud_server.aggregation.contributions import Contribution, UpdatesInMemory
 from cloud_server.aggregation.rules.fedavg import FedAvg
+from edge_agent.labeling.advice import sight_of
 from edge_agent.labeling.frames import name_of
 from edge_agent.labeling.queue import Queue
 from edge_agent.labeling.scoring import uncertainty, value
-from edge_agent.labeling.views import features_of, thumbprint
+from edge_agent.labeling.views import thumbprint
 from fleet_model.bundle import TRAINER, parse_trainer
 from fleet_model.engine import StagedModel
 from fleet_model.signatures import FEATURES, TRUNK
-from fleet_model.types import Checkpoint, Example, Weights
+from fleet_model.types import Checkpoint, Example, Prediction, Weights
 from fleet_model.workload import Workload, rebuild
 
 if TYPE_CHECKING:
@@ -69,8 +70,11 @@ class Order:
 
         def take(weights: Weights, count: int) -> Sequence[Example]:
             known = zip(self._names, self._views, self._features, strict=True)
-            for worth, (name, view, row) in zip(self._values(weights), known, strict=True):
-                queue.add(name, worth, view, features_of({FEATURES: row}))
+            for found, (name, view, row) in zip(self._found(weights), known, strict=True):
+                sight = sight_of({FEATURES: row}, found, self._workload.task.classes)
+                queue.add(name, value(uncertainty(found), 0.0), view, sight)
+            for name in self._names:
+                queue.compare(name)
             taken = (queue.take() for _ in range(count))
             return [named[name] for name in taken if name is not None]
 
@@ -87,11 +91,9 @@ class Order:
 
         return take
 
-    def _values(self, weights: Weights) -> Iterator[float]:
+    def _found(self, weights: Weights) -> "Iterator[Sequence[Prediction]]":
         logits: NDArray[Any] = self._features @ weights["head/kernel"] + weights["head/bias"]
-        for row in logits:
-            found = self._workload.decode({"logits": row}, None)
-            yield value(uncertainty(found, row.size), 0.0)
+        return (self._workload.decode({"logits": row}, None) for row in logits)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edge_agent.labeling.scoring import disagreement, uncertainty, value
-from edge_agent.labeling.views import features_of
+from edge_agent.labeling.scoring import disagreement, scores_of, uncertainty, value
+from edge_agent.labeling.views import Sight, feature_row
 from edge_agent.models.trials import TrialFile
 from fleet_model.bundle import MANIFEST, Task
 from fleet_model.durable import pointed
 from fleet_model.engine import Engine
 from fleet_model.errors import FleetError
-from fleet_model.types import Prediction, Tensor
+from fleet_model.types import Prediction, Tensors
 from fleet_model.workload import sure
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Advised(NamedTuple):
     version: int | None = None  # of it; None: there is no model
     answer: str = ""  # what it finds, see Task.answer
     value: float = 1.0  # of a label, 0..1
-    features: Tensor | None = None  # what the active model sees; see views.features_of
+    sight: Sight | None = None  # what the active model makes of it; None: it tells no features
 
 
 class Advice:
@@ -78,8 +78,9 @@ class Advice:
         answer = self._engine.answer(frame)
         found = sure(self._engine.workload, answer.predictions)
         differ = disagreement(found, _said(self._other, frame)) if self._other else 0.0
-        worth = value(uncertainty(found, len(task.classes)), differ)
-        return Advised(found, version, task.answer, worth, features_of(answer.features))
+        worth = value(uncertainty(found), differ)
+        sight = sight_of(answer.features, found, task.classes)
+        return Advised(found, version, task.answer, worth, sight)
 
     def _opened(self, bundle: Path | None) -> Engine | None:
         if bundle is None or self._engine is None:
@@ -94,6 +95,20 @@ class Advice:
 
 def _said(engine: Engine, frame: Any) -> Sequence[Prediction]:
     return sure(engine.workload, engine.answer(frame).predictions)
+
+
+def sight_of(
+    features: Tensors, found: Sequence[Prediction], classes: Sequence[str]
+) -> Sight | None:
+    """Return what a model makes of a frame; None where its features say nothing.
+
+    Args:
+        features: see fleet_model.engine.Answer.
+        found: what it finds.
+        classes: that it may find.
+    """
+    row = feature_row(features)
+    return None if row is None else Sight(row, scores_of(found, classes))
 
 
 def other_bundle(models: Path, active: str) -> Path | None:

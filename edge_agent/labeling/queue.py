@@ -1,15 +1,24 @@
 """Which frame a person is asked about next: an unsure one, spread over time and views.
 
 Greedy: the next frame has the largest value times its distance to the nearest frame that was
-taken before it. The distance is the mean of that of the views and that in time, each 0 to 1; see
-farthest-first traversal (Gonzalez 1985), and core sets (Sener and Savarese, arXiv:1708.00489). What
-views have in common is what the model's features say, and their colors where there is no model.
+taken before it; see farthest-first traversal (Gonzalez 1985), and core sets (Sener and Savarese,
+arXiv:1708.00489). The distance is the mean of three, each 0 to 1: of the features that the model
+sees (as core sets have them), of what it says, and of time. Where a frame has no features it is
+that of colors and of time.
 """
 
 import numpy as np
 
 from edge_agent.labeling.answer import FrameName
-from edge_agent.labeling.views import SIZE, feature_distances, view_distances
+from edge_agent.labeling.views import (
+    ROW,
+    SIZE,
+    Sight,
+    answer_distances,
+    feature_distances,
+    typical_distance,
+    view_distances,
+)
 from fleet_model.types import NS_PER_S, Tensor
 
 SPREAD_S = 10.0  # between two frames, from which on they are of different moments
@@ -27,8 +36,10 @@ class Queue:
         self._names: list[FrameName] = []
         self._at: dict[FrameName, int] = {}
         self._views = np.zeros((most, SIZE), np.float32)
-        self._features: Tensor = np.zeros((most, 0), np.float32)
-        self._has_features = np.zeros(most, bool)
+        self._rows = np.zeros((most, ROW), np.float32)
+        self._scores = np.zeros((most, 0), np.float32)  # (most, classes)
+        self._total = np.zeros(ROW)  # of the rows
+        self._seen = np.zeros(most, bool)  # by a model that tells features
         self._stamps = np.zeros(most, np.int64)
         self._values = np.zeros(most)
         self._near = np.ones(most)  # distance to the nearest frame that was taken
@@ -46,35 +57,43 @@ class Queue:
         name: FrameName,
         value: float,
         view: Tensor,
-        features: Tensor | None = None,
+        sight: Sight | None = None,
         *,
         waits: bool = True,
     ) -> None:
-        """Add a frame, or give one that waits another value.
+        """Add a frame, or tell anew what a model makes of one.
 
         Args:
             name: of the frame.
             value: of a label of it, 0..1.
             view: its thumbprint.
-            features: of length 1, as the model sees it; None: not known.
+            sight: what the model makes of it; None: it was not asked, or tells no features.
             waits: False: it was answered before; it only says what is near it.
         """
         place = self._at.get(name)
-        if place is not None:
-            self._values[place] = max(value, LEAST)
-            return
-        place = len(self._names)
-        self._names.append(name)
-        self._at[name] = place
-        self._views[place], self._stamps[place] = view, name.stamp_ns
-        self._keep_features(place, features)
+        is_new = place is None
+        if place is None:
+            place = self._at[name] = len(self._names)
+            self._names.append(name)
+            self._views[place], self._stamps[place] = view, name.stamp_ns
+            self._waits[place] = waits
         self._values[place] = max(value, LEAST)
-        taken = np.flatnonzero(~self._waits[:place])
-        if len(taken):
-            self._near[place] = self._distances(place, taken).min()
-        self._waits[place] = waits
-        if not waits:
+        self._see(place, sight)
+        if self._waits[place]:
+            self.compare(name)
+        elif is_new:
             self._took(place)
+
+    def compare(self, name: FrameName) -> None:
+        """Find anew how near the taken frames are to one that waits.
+
+        Rows that came later, and how far they are from each other by now, may have changed that.
+        """
+        place = self._at.get(name)
+        if place is None:
+            return
+        taken = np.flatnonzero(~self._waits[: len(self._names)])
+        self._near[place] = self._distances(place, taken).min() if len(taken) else 1.0
 
     def take(self) -> FrameName | None:
         """Return the next frame, which waits no longer; None without one. Of equals the first."""
@@ -87,13 +106,16 @@ class Queue:
         self._took(place)
         return self._names[place]
 
-    def _keep_features(self, place: int, features: Tensor | None) -> None:
-        if features is None:
+    def _see(self, place: int, sight: Sight | None) -> None:
+        self._total -= self._rows[place]
+        self._seen[place] = sight is not None
+        self._rows[place] = 0.0
+        if sight is None:
             return
-        if not self._features.shape[1]:
-            self._features = np.zeros((len(self._stamps), len(features)), np.float32)
-        if len(features) == self._features.shape[1]:  # those of another network say other things
-            self._features[place], self._has_features[place] = features, True
+        if len(sight.scores) != self._scores.shape[1]:  # of other classes: nothing to compare
+            self._scores = np.zeros((len(self._seen), len(sight.scores)), np.float32)
+        self._rows[place], self._scores[place] = sight
+        self._total += self._rows[place]
 
     def _took(self, place: int) -> None:
         count = len(self._names)
@@ -102,9 +124,16 @@ class Queue:
 
     def _distances(self, place: int, others: Tensor) -> Tensor:
         """Return the distances of a frame to others, by their places."""
-        views = view_distances(self._views[others], self._views[place])
-        if self._has_features[place]:
-            seen = feature_distances(self._features[others], self._features[place])
-            views = np.where(self._has_features[others], seen, views)
         apart = np.abs(self._stamps[others] - self._stamps[place])  # ns
-        return np.asarray((views + np.minimum(apart / (SPREAD_S * NS_PER_S), 1.0)) / 2)
+        found = np.minimum(apart / (SPREAD_S * NS_PER_S), 1.0)
+        by_model = self._seen[others] & self._seen[place]
+        seen, colors = others[by_model], others[~by_model]
+        if len(seen):
+            far = typical_distance(self._total, int(self._seen.sum()))
+            found[by_model] += feature_distances(self._rows[seen], self._rows[place], far)
+            found[by_model] += answer_distances(self._scores[seen], self._scores[place])
+            found[by_model] /= 3
+        if len(colors):
+            found[~by_model] += view_distances(self._views[colors], self._views[place])
+            found[~by_model] /= 2
+        return np.asarray(found)

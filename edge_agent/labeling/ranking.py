@@ -16,6 +16,7 @@ LOOK_S = 2.0  # between two looks for another model
 _PATIENCE_S = 10.0  # with a frame that is being looked at
 _SMALL = 64  # pixels a side, of a picture that becomes a thumbprint
 _MOST_ANSWERED = 500  # frames of earlier answers that others are compared with
+_FIRST = 16  # frames that models see before those of earlier answers: a person waits
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +47,9 @@ class Ranking:
         self._frames, self._advice, self._known = frames, advice, dict(known)
         self._queue, self._changing = Queue(MOST + _MOST_ANSWERED), threading.Lock()
         self._candidates: dict[FrameName, Candidate] = {}
-        self._advised: dict[FrameName, Advised] = {}
+        self._advised: dict[FrameName, Advised] = {}  # of frames that wait, or did here
+        self._asked: dict[FrameName, int | None] = {}  # the version that saw a frame last
+        self._tells_features = False  # the model that was asked last
         self._listed, self._count, self._chosen, self._unreadable = False, 0, 0, 0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -110,12 +113,14 @@ class Ranking:
         ordered = sorted(found, key=lambda candidate: candidate.name.stamp_ns)
         with self._changing:
             self._listed, self._count, self._chosen = True, count, len(found)
-        return [ordered[place] for place in spread_order(len(ordered))]
+            answered = [c for name, c in self._candidates.items() if name in self._known]
+        waiting = [ordered[place] for place in spread_order(len(ordered))]
+        return [*waiting[:_FIRST], *answered, *waiting[_FIRST:]]
 
     def _may_ask(self, candidate: Candidate) -> bool:
         answer = self._known.get(candidate.name)
         if answer is not None and len(self._candidates) < _MOST_ANSWERED:
-            self._add(candidate, waits=False)
+            self._add(candidate, ask=False)
         return answer is None
 
     def _counted(self, candidates: Iterator[Candidate]) -> Iterator[Candidate]:
@@ -132,33 +137,50 @@ class Ranking:
             if self._ended.is_set() or self._advice.look():
                 return False
             if self._is_new(candidate):
-                self._add(candidate, waits=True)
+                self._add(candidate)
+        for candidate in order:  # with all that is known by now of those that were taken
+            with self._changing:
+                self._queue.compare(candidate.name)
         return True
 
     def _is_new(self, candidate: Candidate) -> bool:
-        """Return whether the models of now were not asked about a frame that still waits."""
-        version = next(iter(self._advice.versions), None)
-        with self._changing:
-            before = self._advised.get(candidate.name)
-            waits = before is None or self._queue.waits(candidate.name)
-        return before is None or (waits and before.version != version)
+        """Return whether the models of now have something to say of a frame.
 
-    def _add(self, candidate: Candidate, *, waits: bool) -> None:
+        Of one that waits no longer they say only what is near it, if that.
+        """
+        version, name = self._version, candidate.name
+        with self._changing:
+            if name in self._asked and self._asked[name] == version:
+                return False
+            waits = name not in self._candidates or self._queue.waits(name)
+        return waits or self._tells_features
+
+    @property
+    def _version(self) -> int | None:
+        return next(iter(self._advice.versions), None)
+
+    def _add(self, candidate: Candidate, *, ask: bool = True) -> None:
+        """Keep what a frame is like: in colors, and to the models if they are asked."""
+        name, version = candidate.name, self._version
         try:
             view = thumbprint(candidate.frame.reduced(_SMALL))
-            # The page would wait for the model to see all that was answered: colors must do for it.
-            advised = self._advice.of(candidate.frame) if waits else Advised()
+            advised = self._advice.of(candidate.frame) if ask else Advised()
         except FrameError as error:
             log.info("%s", error)
             with self._changing:
-                self._unreadable += candidate.name not in self._advised
-                self._advised.setdefault(candidate.name, Advised(value=0.0))
+                self._unreadable += name not in self._advised
+                self._advised.setdefault(name, Advised(value=0.0))
+                self._asked[name] = version
             return
         with self._changing:
-            self._candidates[candidate.name] = candidate
-            if waits:
-                self._advised[candidate.name] = advised
-            self._queue.add(candidate.name, advised.value, view, advised.features, waits=waits)
+            waits = name not in self._known
+            # What a person was shown of a frame stays what it was.
+            if waits and (name not in self._candidates or self._queue.waits(name)):
+                self._advised[name] = advised._replace(sight=None)  # the queue has it
+            if ask:
+                self._asked[name], self._tells_features = version, advised.sight is not None
+            self._candidates[name] = candidate
+            self._queue.add(name, advised.value, view, advised.sight, waits=waits)
 
     def _wait_for_models(self) -> None:
         while not self._ended.wait(LOOK_S):

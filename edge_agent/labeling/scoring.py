@@ -1,28 +1,38 @@
 """How unsure a model is of a frame, and how much two answers differ: numbers from 0 to 1."""
 
 from collections.abc import Mapping, Sequence
-from math import log
 
-from fleet_model.types import Box, Prediction
+import numpy as np
+
+from fleet_model.types import Box, Prediction, Tensor
 
 SAME = 0.5  # intersection over union, from which on two boxes are one thing
 
 
-def uncertainty(found: Sequence[Prediction], classes: int) -> float:
+def uncertainty(found: Sequence[Prediction]) -> float:
     """Return how unsure a model is: 0 is certain, 1 could not be less certain.
 
-    Of a class the entropy of its scores as a share of the largest possible; of boxes the mean of
-    1 - |2 s - 1|, where s is a box's score. A model that finds nothing at all is taken as certain.
+    Of classes 1 - (p1 - p2), by the two best scores (Joshi, Porikli and Papanikolopoulos, CVPR
+    2009): few labels leave all scores close, and entropy then says the same of every frame. Of
+    boxes the mean of 1 - |2 s - 1|, where s is a box's score. A model that finds nothing at all is
+    taken as certain.
     """
     boxes = [one for one in found if one.box is not None]
     if boxes:
         return sum(1 - abs(2 * one.score - 1) for one in boxes) / len(boxes)
-    scores = [one.score for one in found if one.label and one.score > 0]
-    if len(scores) < 2 or classes < 2:
-        return 1 - scores[0] if scores else 0.0
-    total = sum(scores)
-    entropy = -sum(s / total * log(s / total) for s in scores)
-    return min(1.0, entropy / log(classes))
+    scores = sorted((one.score for one in found if one.label), reverse=True)
+    if not scores:
+        return 0.0
+    return min(1.0, max(0.0, 1 - scores[0] + sum(scores[1:2])))
+
+
+def scores_of(found: Sequence[Prediction], classes: Sequence[str]) -> Tensor:
+    """Return the highest score of each class in what a model found: (classes,) float32, 0..1."""
+    best = dict.fromkeys(classes, 0.0)
+    for one in found:
+        if one.label in best:
+            best[one.label] = max(best[one.label], one.score)
+    return np.fromiter(best.values(), np.float32, len(best))
 
 
 def disagreement(one: Sequence[Prediction], other: Sequence[Prediction]) -> float:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fleet_model.bundle import MANIFEST, entry_of
-from fleet_model.engine import TFLiteEngine
+from fleet_model.bundle import MANIFEST, TensorSpec, entry_of
+from fleet_model.engine import StagedModel, TFLiteEngine
 from fleet_model.errors import BundleError
 from fleet_model.litert.stage import Stage, open_interpreter
 from fleet_model.types import Frame
@@ -175,3 +175,11 @@ def test_an_answer_has_what_the_trunk_passes_on_beside_the_outputs(precision):
     assert answer.features["features"].shape == other.shape
     assert not np.array_equal(answer.features["features"], other)
     assert engine.run(engine.workload.encode(frame(light)).inputs).keys() == answer.outputs.keys()
+
+
+def test_a_model_of_one_stage_has_no_features():
+    task = TFLiteEngine(TINY).workload.task
+    trunk = StagedModel([TINY / "trunk.tflite"], task.inputs, None)
+    spec = TensorSpec(shape=trunk.shapes["features"], dtype="float32")
+    head = StagedModel([TINY / "head.tflite"], {"features": spec}, task.outputs, features=True)
+    assert head({"features": np.zeros(spec.shape, np.float32)}).keys() == {"logits"}

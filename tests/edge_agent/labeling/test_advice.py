@@ -5,6 +5,7 @@ import pytest
 from tiny_versions import write_versions
 
 from edge_agent.labeling.advice import Advice, other_bundle
+from edge_agent.labeling.views import feature_row
 from edge_agent.models.trials import Probation, TrialFile, Trials, Tried
 from fleet_model.durable import point_durably
 from fleet_model.engine import Answer
@@ -56,7 +57,9 @@ def test_the_active_model_is_followed(models, advice):
     assert advice.look()
     assert advice.of(None).value == pytest.approx(0.0)
     assert advice.of(None).found[0].label == "a"
-    assert advice.of(None).features.tolist() == pytest.approx([0.6, 0.8])
+    expected = feature_row({"features": np.array([3.0, 4.0])})
+    assert advice.of(None).sight.row == pytest.approx(expected)
+    assert advice.of(None).sight.scores.tolist() == [1.0, 0.0]
 
 
 def test_boxes_that_the_workload_does_not_show_are_no_proposals_and_tell_nothing(models):
@@ -74,7 +77,7 @@ def test_boxes_that_the_workload_does_not_show_are_no_proposals_and_tell_nothing
     advice.look()
     told = advice.of(None)
     assert [one.score for one in told.found] == [0.9, 0.3]
-    assert told.features is None
+    assert told.sight is None
     # The models agree, and 1 - |2 * .9 - 1| = .2 and 1 - |2 * .3 - 1| = .6 are .4 on average.
     assert told.value == pytest.approx(0.4)
 

@@ -6,10 +6,14 @@ import pytest
 from edge_agent.labeling.answer import FrameName
 from edge_agent.labeling.queue import LEAST, Queue
 from edge_agent.labeling.views import (
+    ROW,
     SIZE,
+    Sight,
+    answer_distances,
     feature_distances,
-    features_of,
+    feature_row,
     thumbprint,
+    typical_distance,
     view_distances,
 )
 
@@ -101,41 +105,134 @@ def test_a_thumbprint_has_the_mean_colors_of_cells():
     assert view_distances(views, gray(0.5)).tolist() == pytest.approx([0.0, 0.4, 1.0], abs=1e-6)
 
 
-def seen(degrees):
-    """Return features of length 1 in this direction: 60 degrees are 1 apart, which is far."""
-    return np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], np.float32)
+def seen(degrees, *scores):
+    """Return what a model sees in this direction, which 90 degrees are 1.41 apart, and says."""
+    row = np.zeros(ROW, np.float32)
+    row[:2] = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return Sight(row, np.array(scores or (1.0, 0.0), np.float32))
 
 
 def test_what_looks_alike_to_the_model_is_near_whatever_its_colors(queue, add):
-    add("a", 0, 0.9, 0.5, features=seen(0))
-    add("b", 100, 0.8, 1.0, features=seen(0))  # after a: (0 + 1) / 2 away, worth .4
-    add("c", 200, 0.6, 0.5, features=seen(60))  # as dark as a, and (1 + 1) / 2 away: .6
+    # Rows are .94 apart in the mean, so those at a right angle are far: 1. All say the same.
+    add("a", 0, 0.9, 0.5, sight=seen(0))
+    add("b", 100, 0.8, 1.0, sight=seen(0))  # after a: (0 + 0 + 1) / 3 away, worth .27
+    add("c", 200, 0.5, 0.5, sight=seen(90))  # as dark as a, and (1 + 0 + 1) / 3 away: .33
     assert taken(queue) == "acb"
 
 
-def test_frames_without_features_are_compared_by_their_colors(queue, add):
-    add("a", 0, 0.9, 0.5, waits=False)  # of an earlier session: no model has seen it now
-    add("b", 100, 0.8, 0.5, features=seen(0))  # (0 + 1) / 2: .4
-    add("c", 200, 0.5, 0.9, features=seen(0))  # 1: .5
+def test_frames_of_which_the_model_says_other_things_are_apart(queue, add):
+    add("a", 0, 0.9, 0.5, sight=seen(0, 0.9, 0.1))
+    add("b", 100, 0.8, 0.5, sight=seen(0, 0.8, 0.2))  # (0 + .1 + 1) / 3 away, worth .29
+    add("c", 200, 0.5, 0.5, sight=seen(0, 0.1, 0.9))  # (0 + .8 + 1) / 3: .3
+    add("d", 300, 0.7, 0.5, sight=seen(0, 0.9, 0.1))  # 1 / 3: .23
+    assert taken(queue) == "acbd"
+
+
+def test_how_far_frames_look_is_a_share_of_what_is_usual_here(queue, add):
+    for name, value, degrees in zip(
+        "abcde", (0.9, 0.75, 0.1, 0.1, 0.6), range(0, 20, 4), strict=True
+    ):
+        add(name, 100 * "abcde".index(name), value, 0.5, sight=seen(degrees))
+    # Rows are .14 apart in the mean. After a: b is half of that from it, (.5 + 0 + 1) / 3 * .75 =
+    # .37; e is far, .4. With a right angle as far, e were (.2 + 1) / 3 * .6 = .24 worth, b .26.
+    assert taken(queue)[:3] == "aeb"
+
+
+def test_frames_that_no_model_saw_are_compared_by_their_colors(queue, add):
+    add("a", 0, 0.9, 0.5, waits=False)
+    add("b", 100, 0.8, 0.5, sight=seen(0))  # (0 + 1) / 2: .4
+    add("c", 200, 0.5, 0.9, sight=seen(0))  # 1: .5
     assert taken(queue) == "cb"
 
 
-def test_features_of_another_network_are_not_compared(queue, add):
-    add("a", 0, 0.9, 0.5, features=seen(0))
-    add("b", 100, 0.8, 0.5, features=np.ones(3) / np.sqrt(3))
-    add("c", 200, 0.5, 0.5, features=seen(60))
-    assert taken(queue) == "acb"  # b: colors, .4; c: 1, .5
+def test_what_is_seen_later_counts_once_a_frame_is_compared_anew(queue, add):
+    add("a", 0, 0.0, 0.9, waits=False)
+    add("b", 100, 0.8, 0.5, sight=seen(0))  # by colors far from a, worth .8
+    add("c", 200, 0.7, 0.5, sight=seen(90))
+    add("a", 0, 0.0, 0.9, sight=seen(0), waits=False)  # it is what b is: 1 / 3 * .8
+    for name, seconds in (("b", 100), ("c", 200), ("a", 0), ("z", 0)):  # z could not be read
+        queue.compare(FrameName(name, "camera", seconds * S))
+    assert taken(queue) == "cb"
 
 
-def test_features_become_one_row_of_length_one():
+def test_a_frame_that_another_model_sees_is_what_that_one_sees(queue, add):
+    add("a", 0, 0.0, 0.5, sight=seen(90), waits=False)
+    add("b", 100, 0.8, 0.5, sight=seen(0))
+    add("c", 200, 0.7, 0.5, sight=seen(90))
+    add("d", 300, 0.1, 0.5, sight=seen(180))
+    for name, seconds, value, degrees in (("b", 100, 0.8, 90), ("c", 200, 0.7, 0)):
+        add(name, seconds, value, 0.5, sight=seen(degrees))
+    assert queue.take().source == "c"  # b is now what a is
+    add("b", 100, 0.2, 0.6)  # a model that tells none: colors, (.4 + 1) / 2 * .2 = .14
+    add("d", 300, 0.13, 0.5)  # (0 + 1) / 2 * .13 = .07
+    assert taken(queue) == "bd"
+
+
+def test_models_of_other_classes_do_not_stop_it(queue, add):
+    add("a", 0, 0.9, 0.5, sight=seen(0, 1.0, 0.0))
+    add("b", 100, 0.8, 0.5, sight=seen(0, 1.0, 0.0))
+    assert queue.take().source == "a"
+    add("b", 100, 0.8, 0.5, sight=seen(0, 0.0, 0.0, 1.0))  # of a nothing is known: (0 + .5 + 1) / 3
+    add("c", 200, 0.5, 0.5, sight=seen(0, 0.5, 0.5, 0.0))
+    assert taken(queue) == "bc"
+
+
+def test_views_that_are_all_the_same_to_the_model_are_not_told_apart_by_rounding(queue, add):
+    for number, name in enumerate("abc"):
+        add(name, 100 * number, (0.5, 0.3, 0.4)[number], 0.5, sight=seen(30))
+    assert taken(queue) == "acb"
+
+
+def test_features_become_one_row_of_length_one_that_keeps_distances():
+    random = np.random.default_rng(1)
+    whole = random.standard_normal((40, 1280)).astype(np.float32)
+    rows = np.stack([feature_row({"features": one}) for one in whole])
+    assert rows.shape == (40, ROW)
+    assert rows.dtype == np.float32
+    assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(40), abs=1e-5)
+    whole /= np.linalg.norm(whole, axis=1, keepdims=True)
+    kept = [
+        np.linalg.norm(rows[i] - rows[k]) / np.linalg.norm(whole[i] - whole[k])
+        for i in range(40)
+        for k in range(i)
+    ]
+    assert np.mean(kept) == pytest.approx(1.0, abs=0.03)
+    assert np.std(kept) < 0.08
+    again = feature_row({"features": whole[3] * 5})
+    assert again == pytest.approx(rows[3], abs=1e-5)
+
+
+def test_maps_count_by_their_means_and_several_features_by_their_names():
     maps = np.zeros((2, 2, 3), np.float32)
     maps[..., 0], maps[0, 0, 1] = 3.0, 16.0
-    assert features_of({"features": maps}).tolist() == pytest.approx([0.6, 0.8, 0.0])
-    two = features_of({"b": np.array([0.0, 4.0]), "a": np.array([3.0])})
-    assert two.tolist() == pytest.approx([0.6, 0.0, 0.8])  # by name
-    assert features_of({}) is None
-    assert features_of({"features": np.zeros(3)}) is None
-    assert features_of({"features": np.array([np.nan, 1.0])}) is None
-    rows = np.stack([seen(0), seen(30), seen(60), seen(180)])
-    expected = [0.0, 2 * np.sin(np.radians(15)), 1.0, 1.0]
-    assert feature_distances(rows, seen(0)).tolist() == pytest.approx(expected, abs=1e-3)
+    means = np.array([3.0, 4.0, 0.0])
+    assert np.array_equal(feature_row({"f": maps}), feature_row({"f": means}))
+    first, second = np.array([3.0]), np.array([4.0, 0.0])
+    assert np.array_equal(feature_row({"b": second, "a": first}), feature_row({"f": means}))
+    assert np.array_equal(feature_row({"f": means, "n": np.array(7.0)}), feature_row({"f": means}))
+    whole = (means * 4).astype(np.int8)
+    assert feature_row({"f": whole}) == pytest.approx(feature_row({"f": means}), abs=1e-6)
+
+
+def test_what_says_nothing_is_no_row():
+    assert feature_row({}) is None
+    assert feature_row({"f": np.zeros(3)}) is None
+    assert feature_row({"f": np.array([np.nan, 1.0])}) is None
+    assert feature_row({"f": np.array([np.inf, 1.0])}) is None
+    assert feature_row({"f": np.array(3.0)}) is None
+
+
+def test_rows_are_as_far_as_their_typical_distance():
+    rows = np.stack([seen(degrees).row for degrees in (0, 60, 180)])
+    assert feature_distances(rows, rows[0], 2.0).tolist() == pytest.approx([0, 0.5, 1], abs=1e-3)
+    assert feature_distances(rows, rows[0], 0.5).tolist() == pytest.approx([0, 1, 1], abs=1e-3)
+    apart = [np.sum((a - b) ** 2) for a in rows for b in rows]
+    assert typical_distance(rows.sum(axis=0), 3) == pytest.approx(np.sqrt(np.mean(apart)))
+    assert typical_distance(seen(30).row, 1) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_answers_are_as_far_as_their_scores_differ():
+    scores = np.array([[0.9, 0.1], [0.5, 0.5], [0.0, 1.0]], np.float32)
+    assert answer_distances(scores, scores[0]).tolist() == pytest.approx([0, 0.4, 0.9])
+    many = np.array([[0.9, 0.8, 0.7], [0.0, 0.0, 0.0]], np.float32)  # of boxes
+    assert answer_distances(many, many[1]).tolist() == pytest.approx([1, 0])

@@ -7,6 +7,7 @@ from edge_agent.labeling.scoring import (
     box_agreement,
     disagreement,
     overlap,
+    scores_of,
     uncertainty,
     value,
 )
@@ -28,23 +29,31 @@ def box(label, *corners):
     return Box(label=label, **dict(zip(("x0", "y0", "x1", "y1"), corners, strict=True)))
 
 
-def test_the_entropy_of_classes_is_a_share_of_the_largest_possible():
-    assert uncertainty(classes(a=0.5, b=0.5), 2) == pytest.approx(1.0)
-    assert uncertainty(classes(a=0.25, b=0.25, c=0.25, d=0.25), 4) == pytest.approx(1.0)
-    assert uncertainty(classes(a=1.0, b=0.0), 2) == 0.0
-    # -(.75 ln .75 + .25 ln .25) / ln 2 = .8113
-    assert uncertainty(classes(a=0.75, b=0.25), 2) == pytest.approx(0.81128, abs=1e-5)
-    assert uncertainty(classes(a=0.5, b=0.5, c=0.0, d=0.0), 4) == pytest.approx(0.5)
+def test_classes_are_unsure_by_the_margin_of_the_best_two():
+    assert uncertainty(classes(a=0.5, b=0.5)) == pytest.approx(1.0)
+    assert uncertainty(classes(a=0.25, b=0.25, c=0.25, d=0.25)) == pytest.approx(1.0)
+    assert uncertainty(classes(a=1.0, b=0.0)) == 0.0
+    assert uncertainty(classes(a=0.7, b=0.2, c=0.1)) == pytest.approx(0.5)
+    assert uncertainty(classes(a=0.7, b=0.2, c=0.1)[::-1]) == pytest.approx(0.5)
+    assert uncertainty(classes(a=3.0, b=0.5)) == 0.0  # a workload whose scores are no shares
 
 
 def test_an_answer_with_one_class_is_as_unsure_as_its_score_is_low():
-    assert uncertainty([Prediction(label="a", score=0.7)], 3) == pytest.approx(0.3)
-    assert uncertainty([], 3) == 0.0
+    assert uncertainty([Prediction(label="a", score=0.7)]) == pytest.approx(0.3)
+    assert uncertainty([Prediction(text="what it reads", score=0.7)]) == 0.0
+    assert uncertainty([]) == 0.0
 
 
 def test_boxes_are_unsure_on_average():
     boxes = [found("a", 0.5, 0, 0, 1, 1), found("a", 0.9, 0, 0, 1, 1), found("b", 0.1, 0, 0, 1, 1)]
-    assert uncertainty(boxes, 2) == pytest.approx((1.0 + 0.2 + 0.2) / 3)
+    assert uncertainty(boxes) == pytest.approx((1.0 + 0.2 + 0.2) / 3)
+
+
+def test_an_answer_has_the_highest_score_of_each_class():
+    boxes = [found("b", 0.5, 0, 0, 1, 1), found("b", 0.9, 0, 0, 1, 1), found("z", 0.8, 0, 0, 1, 1)]
+    assert scores_of(boxes, ("a", "b", "c")).tolist() == pytest.approx([0.0, 0.9, 0.0])
+    assert scores_of(classes(a=0.2, b=0.8), ("a", "b")).tolist() == pytest.approx([0.2, 0.8])
+    assert scores_of([], ("a", "b")).tolist() == [0.0, 0.0]
 
 
 def test_models_differ_by_half_the_sum_of_the_differences_of_their_scores():

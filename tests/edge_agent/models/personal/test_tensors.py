@@ -22,7 +22,7 @@ from fleet_model.errors import BundleError, TrainingError
 from fleet_model.personal import tensors
 from fleet_model.personal.choice import OWN_SHARES, OWN_TENSORS, PersonalChoice, write_personal
 from fleet_model.signatures import WEIGHTS
-from fleet_model.types import Checkpoint, Update
+from fleet_model.types import Checkpoint, Frame, Update
 from fleet_model.weights import read_weights, write_weights
 
 TINY = Path(__file__).parents[3] / "data" / "tiny_bundle"
@@ -30,7 +30,9 @@ SPEC = TrainerSpec.model_validate_json((TINY / "trainer.json").read_bytes())
 SHARED = read_weights(TINY / WEIGHTS)
 START = Checkpoint(version=4, weights=SHARED)
 KERNEL, BIAS = "head/kernel", "head/bias"
-PICTURE = {"image": np.random.default_rng(1).integers(0, 256, (32, 32, 3)).astype(np.float32)}
+PIXELS = np.random.default_rng(1).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+PICTURE = {"image": PIXELS.astype(np.float32)}
+FRAME = Frame(source="s", topic="t", stamp_ns=0, data=b"", format="rgb8", decode=lambda: PIXELS)
 
 
 def update(by=1.0):
@@ -184,8 +186,13 @@ def test_the_engine_runs_the_trunk_with_the_robots_tensors_over_the_shared_ones(
     }
     bundle, file = own(robot, swapped)
     write_personal(bundle, choice(file, precision))
-    answer = open_engine(bundle, precision).run(PICTURE)["logits"]
-    np.testing.assert_allclose(answer, shared[::-1], atol=tolerance)
+    engine = open_engine(bundle, precision)
+    answer = engine.run(PICTURE)
+    assert answer.keys() == {"logits"}
+    np.testing.assert_allclose(answer["logits"], shared[::-1], atol=tolerance)
+    seen = [one.answer(FRAME).features for one in (engine, TFLiteEngine(bundle, precision))]
+    assert [one.keys() for one in seen] == [{"features"}] * 2
+    np.testing.assert_array_equal(*(one["features"] for one in seen))
 
 
 class Stiff:
