@@ -295,7 +295,7 @@ class StagedModel:
                 f"{', '.join(outputs)}"
             )
         self.shapes: Shapes = known  # of all that is named
-        between = self._wiring[0][1] if features and len(files) > 1 else {}
+        between = self._wiring[0][1] if features else {}
         self._given = (*between, *(name for name in self._outputs if name not in between))
 
     def __call__(self, inputs: Tensors) -> dict[str, Tensor]:

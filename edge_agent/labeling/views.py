@@ -96,4 +96,4 @@ _LEAST_FAR = 1e-3  # where all rows are nearly the same, rounding must not tell 
 @lru_cache(maxsize=2)  # one model and the next
 def _projection(numbers: int) -> "Tensor":
     drawn = np.random.default_rng(0).standard_normal((numbers, ROW))
-    return (drawn / np.sqrt(ROW)).astype(np.float32)
+    return np.asarray(drawn / np.sqrt(ROW), np.float32)

@@ -129,10 +129,9 @@ def test_frames_of_which_the_model_says_other_things_are_apart(queue, add):
 
 
 def test_how_far_frames_look_is_a_share_of_what_is_usual_here(queue, add):
-    for name, value, degrees in zip(
-        "abcde", (0.9, 0.75, 0.1, 0.1, 0.6), range(0, 20, 4), strict=True
-    ):
-        add(name, 100 * "abcde".index(name), value, 0.5, sight=seen(degrees))
+    for _ in range(3):  # told again it is the same
+        for number, value in enumerate((0.9, 0.75, 0.1, 0.1, 0.6)):
+            add("abcde"[number], 100 * number, value, 0.5, sight=seen(4 * number))
     # Rows are .14 apart in the mean. After a: b is half of that from it, (.5 + 0 + 1) / 3 * .75 =
     # .37; e is far, .4. With a right angle as far, e were (.2 + 1) / 3 * .6 = .24 worth, b .26.
     assert taken(queue)[:3] == "aeb"
@@ -143,6 +142,20 @@ def test_frames_that_no_model_saw_are_compared_by_their_colors(queue, add):
     add("b", 100, 0.8, 0.5, sight=seen(0))  # (0 + 1) / 2: .4
     add("c", 200, 0.5, 0.9, sight=seen(0))  # 1: .5
     assert taken(queue) == "cb"
+
+
+def test_a_frame_that_no_model_saw_is_compared_to_others_by_its_colors(queue, add):
+    add("a", 0, 0.9, 0.5)
+    add("b", 100, 0.8, 0.5, sight=seen(0))  # after a: .4
+    add("c", 200, 0.5, 0.9, sight=seen(0))  # .5
+    assert taken(queue) == "acb"
+
+
+def test_far_is_as_far_by_what_a_model_makes_of_frames_as_by_colors(queue, add):
+    add("a", 0, 0.9, 0.5, sight=seen(0))
+    add("b", 100, 0.6, 0.5, sight=seen(90))  # after a: (1 + 0 + 1) / 3, worth .4
+    add("c", 200, 0.6, 0.6)  # (.4 + 1) / 2: .42
+    assert taken(queue) == "acb"
 
 
 def test_what_is_seen_later_counts_once_a_frame_is_compared_anew(queue, add):
@@ -163,9 +176,15 @@ def test_a_frame_that_another_model_sees_is_what_that_one_sees(queue, add):
     for name, seconds, value, degrees in (("b", 100, 0.8, 90), ("c", 200, 0.7, 0)):
         add(name, seconds, value, 0.5, sight=seen(degrees))
     assert queue.take().source == "c"  # b is now what a is
-    add("b", 100, 0.2, 0.6)  # a model that tells none: colors, (.4 + 1) / 2 * .2 = .14
-    add("d", 300, 0.13, 0.5)  # (0 + 1) / 2 * .13 = .07
-    assert taken(queue) == "bd"
+
+
+def test_a_model_that_tells_no_features_leaves_none_of_another(queue, add):
+    add("a", 0, 0.0, 0.5, sight=seen(0), waits=False)
+    add("b", 100, 0.8, 0.5, sight=seen(90))
+    add("d", 300, 0.1, 0.6, sight=seen(180))
+    add("b", 100, 0.2, 0.5)  # colors, (0 + 1) / 2 * .2 = .1
+    add("d", 300, 0.16, 0.6)  # (.4 + 1) / 2 * .16 = .11
+    assert taken(queue) == "db"
 
 
 def test_models_of_other_classes_do_not_stop_it(queue, add):

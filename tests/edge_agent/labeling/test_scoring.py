@@ -50,7 +50,7 @@ def test_boxes_are_unsure_on_average():
 
 
 def test_an_answer_has_the_highest_score_of_each_class():
-    boxes = [found("b", 0.5, 0, 0, 1, 1), found("b", 0.9, 0, 0, 1, 1), found("z", 0.8, 0, 0, 1, 1)]
+    boxes = [found("b", 0.9, 0, 0, 1, 1), found("b", 0.5, 0, 0, 1, 1), found("z", 0.8, 0, 0, 1, 1)]
     assert scores_of(boxes, ("a", "b", "c")).tolist() == pytest.approx([0.0, 0.9, 0.0])
     assert scores_of(classes(a=0.2, b=0.8), ("a", "b")).tolist() == pytest.approx([0.2, 0.8])
     assert scores_of([], ("a", "b")).tolist() == [0.0, 0.0]
