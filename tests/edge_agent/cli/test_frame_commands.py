@@ -251,7 +251,7 @@ def test_a_place_that_cannot_be_written_is_12(bags, tmp_path):
     out, said = type_("inspect", "r1", "--contact-sheet", "file/a.png", here=tmp_path, code=12)
     first = [line.split()[0] for line in out.splitlines()]
     assert first == ["topic", CAMERA, "/camera/label", "labels"]
-    assert said == "edge-agent: file/a.png: cannot be written (File exists)\n"
+    assert said == "edge-agent: file/a.png: cannot be written (Not a directory)\n"
     type_("extract", "r1", "--out", "file/out", here=tmp_path, code=12)
 
 
