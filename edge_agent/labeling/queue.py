@@ -26,7 +26,7 @@ LEAST = 0.02  # value of a frame that the model is certain of: at the end it is 
 
 
 class Queue:
-    """Frames that wait. Taking one of n costs n times the numbers of a thumbprint.
+    """Frames that wait. Taking one is a pass over all: 4 ms with 4,000 and 80 classes.
 
     For one thread at a time.
     """

@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -5,12 +6,12 @@ import pytest
 from tiny_versions import write_versions
 
 from edge_agent.labeling.advice import Advice, other_bundle
-from edge_agent.labeling.views import feature_row
+from edge_agent.labeling.views import ROW, feature_row
 from edge_agent.models.trials import Probation, TrialFile, Trials, Tried
 from fleet_model.durable import point_durably
-from fleet_model.engine import Answer
+from fleet_model.engine import Answer, TFLiteEngine
 from fleet_model.errors import BundleError
-from fleet_model.types import Prediction
+from fleet_model.types import Frame, Prediction
 
 pytestmark = pytest.mark.base
 
@@ -115,3 +116,21 @@ def test_a_model_that_does_not_load_leaves_the_one_before(models):
     assert not advice.look()
     assert advice.versions == [3]
     assert advice.problem == "the model does not load: head.tflite: missing"
+
+
+def test_a_published_model_tells_what_it_makes_of_a_frame(models):
+    bundle = Path(__file__).parents[2] / "data" / "tiny_bundle"
+    advice = Advice(models, lambda _: TFLiteEngine(bundle))
+    use(models, 3)
+    advice.look()
+    gray, dark = (
+        advice.of(Frame(
+            source="s", topic="t", stamp_ns=0, data=b"", format="rgb8",
+            decode=lambda shade=shade: np.full((48, 64, 3), shade, np.uint8),
+        ))
+        for shade in (96, 20)
+    )  # fmt: skip
+    assert gray.sight.row.shape == (ROW,)
+    assert not np.array_equal(gray.sight.row, dark.sight.row)
+    best = {one.label: one.score for one in gray.found}
+    assert gray.sight.scores.tolist() == pytest.approx([best[n] for n in advice.task.classes])
