@@ -54,7 +54,8 @@ def with_own_truths(
     certainty = workload.certainty(answers(held_out), truth)  # type: ignore[attr-defined]
     least = least_scores(certainty, len(classes), rule.precision)
     taken = _taken(workload, answers(unknown), unknown, least) if np.isfinite(least).any() else {}
-    if getattr(workload, "class_bias", None):  # one class an example, see Workload
+    task = workload.task
+    if task.learned and len(task.targets) == 1:  # the class of a whole example
         taken = _limited(taken, training, len(classes))
     counts = np.zeros(len(classes), int)
     for found in taken.values():

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 
 from edge_agent.training.feature_cache import FeatureCache
+from edge_agent.training.pseudo_labels.own_truths import with_own_truths
+from edge_agent.training.rows import Rows
 from edge_agent.training.trainer import Learner, evaluate, fit
 from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec
-from fleet_model.types import Checkpoint, Encoded, Example, PseudoLabel, TrainConfig
+from fleet_model.types import Checkpoint, Encoded, Example, PseudoLabel, Target, TrainConfig
 from fleet_model.workloads.image_classifier.classifier import ImageClassifier
+from fleet_model.workloads.object_detector import ObjectDetector
 
 pytestmark = pytest.mark.base
 
@@ -161,3 +164,23 @@ def test_one_that_cannot_be_read_is_left_out():
     update = fit(one, checkpoint(), [*known(), *unknown(1.51, 1.6)], ROUND)
     assert update.metrics["unreadable"] == 1
     assert update.metrics["pseudo_examples"] == 1
+
+
+def test_boxes_weigh_what_the_rule_says_however_many_there_are():
+    detector = ObjectDetector(["duck"], 128)
+    box = np.array([10, 10, 40, 40], np.float32)
+
+    def answers(rows):
+        boxes = np.zeros((len(rows), 100, 4), np.float32)
+        scores = np.zeros((len(rows), 100), np.float32)
+        boxes[:, 0], scores[:, 0] = box, 0.9
+        return {"boxes": boxes, "scores": scores, "classes": np.zeros((len(rows), 100), np.int32)}
+
+    targets = {"box": np.zeros((100, 4), np.float32), "class": np.full(100, -1, np.int32)}
+    targets["box"][0], targets["class"][0] = box, 0
+    one = Target(tensors=targets)
+    known = Rows([{}], [one], ["a"]), Rows([{}] * 10, [one] * 10, list("bcdefghijk"))
+    unknown = Rows([{}] * 9, [Target(tensors={}, weight=0.5)] * 9, [f"u{i}" for i in range(9)])
+    training, told = with_own_truths(detector, answers, known, unknown, RULE)
+    assert [target.weight for target in training.targets] == [1.0, *[0.5] * 9]
+    assert told["pseudo_examples"] == 9
