@@ -9,7 +9,7 @@ from typing import Any
 
 from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.folder import unreadable
-from edge_agent.data.tables.rows import CUT, TableRow
+from edge_agent.data.tables.rows import BAD_ROW, CUT, TableRow
 from fleet_model.errors import FrameError
 
 _AT_ONCE = 1000  # rows
@@ -53,13 +53,19 @@ class ArrowTable:
             names = class_names({**self.features, **_own_features(schema)})
             try:
                 for batch in batches(chosen):
+                    try:
+                        batch.select(chosen).validate(full=True)  # unseen, offsets may crash
+                    except arrow.ArrowInvalid:
+                        damage.add(BAD_ROW, f"{self.name} row {number + 1}", batch.num_rows)
+                        number += batch.num_rows
+                        continue
                     for start in range(0, batch.num_rows, _AT_ONCE):
                         part = batch.slice(start, _AT_ONCE).select(chosen).to_pydict()
                         lists = [_named(part[name], names.get(name)) for name in chosen]
                         for cells in zip(*lists, strict=True):
                             number += 1
                             yield TableRow(number, dict(zip(chosen, cells, strict=True)))
-            except (arrow.ArrowException, OSError):  # its words may have a path
+            except (arrow.ArrowException, ValueError, OSError):  # its words may have a path
                 damage.add(CUT, f"{self.name} after row {number}")
 
     @contextmanager
@@ -80,7 +86,8 @@ class ArrowTable:
                 made = table.schema_arrow, lambda some: table.iter_batches(_AT_ONCE, columns=some)
             else:
                 made = _stream(arrow, source)
-        except (arrow.ArrowException, OSError):
+            columns_of(arrow, made[0])  # raises ValueError for a name that is no text
+        except (arrow.ArrowException, ValueError, OSError):
             raise FrameError(
                 f"{self.name}: is no {kind} file, or a damaged one; write it again", "damaged file"
             ) from None

@@ -1,6 +1,7 @@
 """Parquet and Arrow files as pyarrow and datasets write them."""
 
 import json
+import struct
 import sys
 
 import pytest
@@ -114,6 +115,31 @@ def test_a_cut_stream_gives_its_whole_batches(pa, tmp_path):
     rows, damage = read(tmp_path / "t.arrow")
     assert 0 < len(rows) < 100
     assert damage.sentence() == f"1 x cut file, first t.arrow after row {len(rows)}"
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (struct.pack("<4i", 0, 4, 8, 12), struct.pack("<4i", 0, 4, 2**30, 12)),
+        (b"t  7", b"\xff  7"),
+        (struct.pack("<3i", 4, 8, 12), struct.pack("<3i", 8, 4, 12)),
+    ],
+)
+@pytest.mark.parametrize("name", ["stream.arrow", "file.arrow"])
+def test_a_damaged_batch_is_left_out_and_does_not_end_the_program(pa, tmp_path, name, good, bad):
+    """Unseen, pyarrow reads memory beyond the file by such numbers."""
+    batches = [
+        pa.record_batch({"text": [f"t{n:3}" for n in range(start, start + 3)]})
+        for start in (0, 3, 6)
+    ]
+    path = write(pa, pa.Table.from_batches(batches), tmp_path / name)
+    content = path.read_bytes()
+    assert good in content
+    path.write_bytes(content.replace(good, bad, 1))
+    rows, damage = read(path)
+    assert len(rows) == 6
+    first = 7 if b"7" in good else 1
+    assert damage.sentence() == f"3 x damaged row, first {name} row {first}"
 
 
 @pytest.mark.base
