@@ -1,4 +1,4 @@
-"""Turn gradients into new weights: momentum, the FedProx pull, clipping, for every framework alike.
+"""Turn gradients into new weights: momentum or Adam, FedProx, clipping, for every framework alike.
 
 Pure functions on named float32 tensors: nothing is changed in place. Numbers become float32 first,
 because NumPy 1 (ROS 2 Humble) turns tensor * 1e39 into float64. One step of a robot is
@@ -8,7 +8,12 @@ because NumPy 1 (ROS 2 Humble) turns tensor * 1e39 into float64. One step of a r
     g = g + c - c_i                         SCAFFOLD's correction, where the server asks for it
     v = momentum * v - learning_rate * g    heavy ball
     w = w + v
+
+or, where the server asks for `adaptive`, in place of the last two, Adam (arXiv:1412.6980,
+algorithm 1) with beta1 = momentum, beta2 = adaptive, from moments of zero in every round.
 """
+
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,6 +23,18 @@ from fleet_model.weights import l2_norm
 # Added to each count of a class (Krichevsky and Trofimov 1981): one without examples has a share,
 # too. A robot that sees a single class would have nothing to learn otherwise.
 UNSEEN = 0.5
+EPSILON = np.float32(1e-8)  # of Adam, as in the paper
+
+
+class Moments(NamedTuple):
+    """What Adam knows of the gradients of a round."""
+
+    mean: Weights
+    square: Weights
+    steps: int
+
+
+Velocity: TypeAlias = Weights | Moments  # what one step passes to the next
 
 
 def log_shares(counts: Tensor, tau: float) -> Tensor:
@@ -35,9 +52,9 @@ def log_shares(counts: Tensor, tau: float) -> Tensor:
     return adjustment
 
 
-def still(weights: Weights) -> Weights:
+def still(weights: Weights) -> Velocity:
     """Return the velocity at the start of a round: zeros."""
-    return {name: np.zeros_like(tensor) for name, tensor in weights.items()}
+    return _zeros(weights)
 
 
 def add_proximal(gradients: Weights, weights: Weights, origin: Weights, mu: float) -> Weights:
@@ -66,15 +83,35 @@ def momentum_step(
     return {name: weights[name] + v for name, v in velocity.items()}, velocity
 
 
+def adam_step(
+    weights: Weights,
+    moments: Moments,
+    gradients: Weights,
+    learning_rate: float,
+    betas: tuple[float, float],
+) -> tuple[Weights, Moments]:
+    """Return (weights, moments) after one step, as torch.optim.Adam does it."""
+    (one, two), count = betas, moments.steps + 1
+    rate = np.float32(learning_rate / (1 - one**count))
+    length = np.float32((1 - two**count) ** 0.5)
+    mean, square, after = {}, {}, {}
+    for name, g in gradients.items():
+        mean[name] = np.float32(one) * moments.mean[name] + np.float32(1 - one) * g
+        square[name] = np.float32(two) * moments.square[name] + np.float32(1 - two) * g * g
+        root = np.sqrt(square[name]) / length + EPSILON
+        after[name] = weights[name] - rate * mean[name] / root
+    return after, Moments(mean, square, count)
+
+
 def step(
     weights: Weights,
-    velocity: Weights,
+    velocity: Velocity,
     gradients: Weights,
     origin: Weights,
     config: TrainConfig,
     correction: Weights | None = None,
-) -> tuple[Weights, Weights]:
-    """Return (weights, velocity) after one whole step of a robot.
+) -> tuple[Weights, Velocity]:
+    """Return (weights, velocity) after one whole step of a robot; it begins with `still`.
 
     Clipping comes after the proximal term: what is bounded is the gradient of everything the robot
     minimizes. Without momentum a step moves the weights by learning_rate * clip_norm at most.
@@ -86,4 +123,14 @@ def step(
     own = clip_by_global_norm(own, config.clip_norm)
     if correction is not None:
         own = {name: g + correction[name] for name, g in own.items()}
+    if config.adaptive > 0:
+        if not isinstance(velocity, Moments):
+            velocity = Moments(velocity, _zeros(weights), 0)
+        betas = config.momentum, config.adaptive
+        return adam_step(weights, velocity, own, config.learning_rate, betas)
+    assert not isinstance(velocity, Moments)
     return momentum_step(weights, velocity, own, config.learning_rate, config.momentum)
+
+
+def _zeros(weights: Weights) -> Weights:
+    return {name: np.zeros_like(tensor) for name, tensor in weights.items()}

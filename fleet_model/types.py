@@ -115,6 +115,8 @@ class TrainConfig:
     clip_norm: float = 0.0  # gradients longer than this (L2) are scaled down; 0 = off
     seed: int = 0  # shuffling; the robot mixes in its own name
     logit_adjustment: float = 0.0  # tau of arXiv:2007.07314, by own class shares; 0 = off
+    # Above 0: Adam (arXiv:1412.6980) with this beta2, and `momentum` as beta1; 0 = heavy ball
+    adaptive: float = 0.0
     private_clip: float = 0.0  # above 0: updates are cut to it, and get noise, before they are sent
     private_noise: float = 0.0  # deviation of the noise, in units of private_clip
     control_variates: int = 0  # 1: the request has SCAFFOLD's groups (protocol/control.py)

@@ -30,7 +30,9 @@ AGGREGATORS = {
     "flora_stacking": f"{_RULES}.flora_stacking:FloraStacking",
     "flora_residual": f"{_RULES}.flora_residual:FloraResidual",
 }
-Trait = Literal["asks", "fresh_only", "keeps_residual", "needs_adapter", "takes_means"]
+Trait = Literal[
+    "asks", "fresh_only", "gradient_steps", "keeps_residual", "needs_adapter", "takes_means"
+]
 _OF_EARLIER_RELEASES = ("begin", "add", "finish")
 
 
@@ -49,6 +51,7 @@ class Aggregator(Protocol):
         needs_adapter = True        it is for models with adapters
         keeps_residual = True       what it makes is partly the whole fleet's, never one site's
         fresh_only = True           it uses no update of an earlier version
+        gradient_steps = True       it takes an update for a sum of gradients, which Adam's is not
     """
 
     def fold(self, checkpoint: Checkpoint, contributions: Contributions) -> Checkpoint:

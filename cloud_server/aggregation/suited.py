@@ -58,6 +58,11 @@ _REFUSED: tuple[tuple[Callable[[_Start], bool], str], ...] = (
         'rounds.mode = "buffered": make the mode "sync", or choose another rule',
     ),
     (
+        lambda s: s.settings.training.adaptive > 0 and s.has("gradient_steps"),
+        "aggregation.rule {rule} takes an update for a sum of gradients, which it is not with "
+        "training.adaptive: set training.adaptive = 0, or choose another rule",
+    ),
+    (
         lambda s: s.private and s.settings.sites.enabled,
         'privacy.mode = "{mode}" works without sites only: set sites.enabled = false',
     ),

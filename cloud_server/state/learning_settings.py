@@ -37,6 +37,13 @@ class TrainingSettings(Section):
         lt=1,
         description="Share of the last step that is added to the next (heavy ball).",
     )
+    adaptive: float = Field(
+        default=_DEFAULT.adaptive,
+        ge=0,
+        lt=1,
+        description="0.999: steps of Adam (arXiv:1412.6980), as encoders of texts need them; "
+        "momentum is its other beta, and learning_rate about 0.0003. 0: heavy ball.",
+    )
     proximal_mu: float = Field(
         default=_DEFAULT.proximal_mu,
         ge=0,

@@ -24,6 +24,36 @@ def test_two_momentum_steps_by_hand():
     assert weights["w"] == pytest.approx([0.855, 2.29])
 
 
+def test_two_steps_of_adam_by_hand():
+    weights, config = tensors(w=[1.0, 2.0]), TrainConfig(learning_rate=0.1, adaptive=0.99)
+    one, moments = step(weights, still(weights), tensors(w=[0.5, -4.0]), weights, config)
+    assert one["w"] == pytest.approx(
+        [0.9, 2.1], abs=1e-6
+    )  # the first step has the length of the rate
+    two, _ = step(one, moments, tensors(w=[0.0, -4.0]), weights, config)
+    # m = (.9 * .05 + 0) / (1 - .81), v = (.99 * .0025 + 0) / (1 - .9801)
+    assert two["w"][0] == pytest.approx(0.9 - 0.1 * (0.045 / 0.19) / (0.002475 / 0.0199) ** 0.5)
+    assert two["w"][1] == pytest.approx(2.2, abs=1e-6)
+    assert two["w"].dtype == np.float32
+
+
+@pytest.mark.torch
+def test_adam_is_that_of_torch():
+    torch = pytest.importorskip("torch")
+    random = np.random.default_rng(0)
+    start = random.normal(size=(7, 3)).astype(np.float32)
+    parameter = torch.nn.Parameter(torch.from_numpy(start.copy()))
+    theirs = torch.optim.Adam([parameter], lr=0.01, betas=(0.8, 0.99))
+    config = TrainConfig(learning_rate=0.01, momentum=0.8, adaptive=0.99)
+    weights, velocity = {"w": start}, still({"w": start})
+    for _ in range(20):
+        gradient = random.normal(size=(7, 3)).astype(np.float32)
+        parameter.grad = torch.from_numpy(gradient)
+        theirs.step()
+        weights, velocity = step(weights, velocity, {"w": gradient}, weights, config)
+    assert np.abs(weights["w"] - parameter.detach().numpy()).max() < 1e-6
+
+
 def test_the_proximal_term_by_hand():
     pulled = add_proximal(tensors(w=[1.0, 1.0]), tensors(w=[3.0, 0.0]), tensors(w=[1.0, 1.0]), 0.5)
     assert pulled["w"] == pytest.approx([2.0, 0.5])  # g + 0.5 * (w - w_global)

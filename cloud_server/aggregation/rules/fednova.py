@@ -24,6 +24,8 @@ class FedNova:
     many more than the median robot's count as a bounded number, and the log names the robot.
     """
 
+    gradient_steps = True
+
     def __init__(self, momentum: float = 0.9, max_steps_ratio: float = 10.0) -> None:
         """Say how robots train.
 

@@ -51,6 +51,8 @@ class Scaffold:
     count it before; in the paper its c_k is 0 then, so c would be a second gradient to it.
     """
 
+    gradient_steps = True
+
     def __init__(self, learning_rate: float = 1.0, max_control_ratio: float = 10.0) -> None:
         """Choose the step.
 

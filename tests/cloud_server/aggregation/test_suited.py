@@ -49,6 +49,14 @@ def test_a_rule_that_keeps_a_residual_is_refused_with_sites(rule):
     assert built("lora_fair", **SITES)
 
 
+@pytest.mark.parametrize("rule", ["scaffold", "fednova"])
+def test_a_rule_that_takes_updates_for_sums_of_gradients_is_refused_with_adam(rule):
+    with pytest.raises(SettingsError, match=rf"{rule} takes an update .* training.adaptive = 0"):
+        built(rule, training={"adaptive": 0.999})
+    assert built("fedavg", training={"adaptive": 0.999})
+    assert built(rule)
+
+
 def test_a_rule_that_uses_fresh_updates_only_is_refused_with_buffered_rounds():
     with pytest.raises(SettingsError, match=r'flora_stacking uses no update .* mode "sync"'):
         built("flora_stacking", **BUFFERED)
