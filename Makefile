@@ -18,10 +18,11 @@ TOOLS_VENV := .venv-tools
 # The oldest flwr that the extra `agent` allows; VENV has the newest, by constraints.txt.
 OLDEST_FLWR := $(shell sed -n 's/^agent = .*flwr>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 FLWR_VENV := .venv-flwr-$(OLDEST_FLWR)
+TORCH_VENV := .venv-torch
 UV := $(TOOLS_VENV)/bin/uv
 SYSTEMD := $(TOOLS_VENV)/systemd
 SERVERS := $(TOOLS_VENV)/servers
-EXTRAS := agent keras server serve video bucket tensorboard onnx onnxruntime kubernetes privacy simulation ros demo ros-dev test dev
+EXTRAS := agent keras server serve video bucket tensorboard onnx onnxruntime kubernetes privacy simulation ros demo ros-dev text torch torch-server torch-dev web test dev
 
 # One thread per process: a demo runs many processes on few cores. No program here phones home.
 export OMP_NUM_THREADS := 1
@@ -51,7 +52,7 @@ install = if test -x $(UV); \
 	then $(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --editable ".[$(2)]" --constraint $(or $(3),constraints.txt) $(4); \
 	else $(1)/bin/python -m pip install --quiet --editable ".[$(2)]" --constraint $(or $(3),constraints.txt) $(4); fi
 
-.PHONY: help setup dist demo demo-detection test check static test-base test-ros test-flwr fuzz soak bench constraints clean
+.PHONY: help setup dist demo demo-detection test check static test-base test-ros test-flwr test-torch fuzz soak bench constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; \
@@ -70,8 +71,8 @@ demo-detection: $(VENV)/.installed ## the same for boxes: seven robots learn whe
 	@$(BIN)/python deploy/demo/detection.py
 
 # The other environments' tests fill the moments in which the main ones wait; their output comes at the end.
-BESIDE := test-base test-ros test-flwr
-test: static $(foreach venv,$(OLD_VENV) $(SYSTEMD) $(SERVERS) $(DEPLOY_VENV) $(BROWSER_VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV),$(venv)/.installed) ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr
+BESIDE := test-base test-ros test-flwr test-torch
+test: static $(foreach venv,$(OLD_VENV) $(SYSTEMD) $(SERVERS) $(DEPLOY_VENV) $(BROWSER_VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(TORCH_VENV),$(venv)/.installed) ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr, PyTorch
 	@mkdir -p build; nice -n 5 $(MAKE) --no-print-directory PROCESSES=2 $(BESIDE) > build/beside.log 2>&1 & beside=$$!; \
 	trap "kill $$beside; exit 130" INT TERM; code=0; without=; \
 	test -x $(UV) || { without=--ignore=tests/packaging/test_resolution.py; \
@@ -112,6 +113,11 @@ test-ros: $(ROS_VENV)/.installed
 test-flwr: $(FLWR_VENV)/.installed
 	@$(FLWR_VENV)/bin/python -c 'from importlib.metadata import version; print("contract tests with flwr", version("flwr"), "and tritonclient", version("tritonclient"))'
 	@$(FLWR_VENV)/bin/python -m pytest $(PARALLEL) -m "(flower or client) and not slow" $$(grep -rlE 'mark\.(flower|client)\b' tests --include='test_*.py')
+
+# Only files that use the marker are collected, as above.
+test-torch: $(TORCH_VENV)/.installed
+	@$(TORCH_VENV)/bin/python -c 'from importlib.metadata import version; print("torch tests with torch", version("torch"), "and transformers", version("transformers"))'
+	@$(TORCH_VENV)/bin/python -m pytest $(PARALLEL) -m torch $(or $(ARGS),$$(grep -rlE 'mark\.torch\b' tests --include='test_*.py'))
 
 # The readers' fuzzers (FUZZ_INPUTS each), then the property tests with a hundred times the examples
 # (tests/conftest.py) and everything else as usual. Logs of past runs: docs/soak.md.
@@ -201,7 +207,7 @@ $(BROWSER_VENV)/.installed: tests/edge_agent/labeling/browser.txt | $(UV)
 	@touch $@
 
 clean: ## remove environments, builds and caches; data stays
-	@rm -rf $(VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(OLD_VENV) $(DEPLOY_VENV) $(BROWSER_VENV) $(TOOLS_VENV) build dist *.egg-info \
+	@rm -rf $(VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(TORCH_VENV) $(OLD_VENV) $(DEPLOY_VENV) $(BROWSER_VENV) $(TOOLS_VENV) build dist *.egg-info \
 	.mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
@@ -244,4 +250,13 @@ $(FLWR_VENV)/.installed: pyproject.toml constraints.txt | $(UV)
 	test -x $(FLWR_VENV)/bin/python || "$$python" -m venv $(FLWR_VENV); \
 	grep -vE '^(flwr|greenlet|ml-dtypes)==' constraints.txt > $(FLWR_VENV)/constraints.txt; \
 	$(call install,$(FLWR_VENV),agent$(comma)test,$(FLWR_VENV)/constraints.txt,"flwr==$(OLDEST_FLWR).*" "tritonclient[grpc$(comma)http]>=2.60" prometheus-client)
+	@touch $@
+
+# No TensorFlow. torch comes first, and by pip, which knows where a machine has a CPU build (find-links,
+# extra-index-url); what an index calls torch brings 3 GB of CUDA.
+$(TORCH_VENV)/.installed: pyproject.toml constraints.txt | $(UV)
+	@python="$$($(call find_python,3.11))"; \
+	test -x $(TORCH_VENV)/bin/python || "$$python" -m venv $(TORCH_VENV); \
+	$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep -E '^torch==' constraints.txt | cut -d' ' -f1)"; \
+	$(call install,$(TORCH_VENV),torch-dev)
 	@touch $@

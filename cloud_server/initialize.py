@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from cloud_server.models.adapters import AdapterPlan
 from cloud_server.models.export import InitJob, Progress, run_export
-from cloud_server.models.own_weights import require_kind
+from cloud_server.models.hub import is_hub_name
+from cloud_server.models.own_weights import model_of, require_kind
 from cloud_server.models.publish import publish
 from cloud_server.state.certificates import make_secrets, make_server_certificate
 from cloud_server.state.checkpoints import Checkpoints
@@ -27,13 +28,13 @@ from cloud_server.state.settings import (
 )
 from fleet_model.bundle import Manifest, WorkloadSpec
 from fleet_model.durable import making_folder
-from fleet_model.errors import SettingsError
+from fleet_model.errors import CheckpointError, SettingsError
 from fleet_model.protocol.proof import utc_now
 from fleet_model.settings import explain
 from fleet_model.signatures import WEIGHTS
 from fleet_model.types import Checkpoint
 from fleet_model.weights import read_weights
-from fleet_model.workload import build_workload
+from fleet_model.workload import build_workload, files_of, known_workloads
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")  # the operator's own commands come this way
 
@@ -88,7 +89,7 @@ def add_channel(root: Path, channel: str, plan: InitPlan, progress: Progress) ->
     if not own.home.exists():
         aside = replace(server_dir, lineage=f".{channel}.init")
         with making_folder(own.home, aside.home):
-            _make_model(aside, plan, _training_settings(_spec(plan)), progress)
+            _make_model(aside, plan, _training_settings(plan), progress)
     progress("version 0")
     publishing = settings.publish.model_copy(
         update={"channel": channel, "calibration": plan.calibration}
@@ -98,8 +99,24 @@ def add_channel(root: Path, channel: str, plan: InitPlan, progress: Progress) ->
 
 def _require_checkpoint(plan: InitPlan) -> None:
     """Refuse a file that no model can start from, before a framework is loaded for it."""
-    if plan.checkpoint is not None:
+    files: Sequence[str] = ()
+    if plan.workload in known_workloads():
+        files = files_of(build_workload(_spec(plan)))
+    if files:
+        _require_folder(plan, files)
+    elif plan.checkpoint is not None:
         require_kind(plan.checkpoint)
+
+
+def _require_folder(plan: InitPlan, files: Sequence[str]) -> None:
+    """Refuse what a workload that needs files cannot start from."""
+    folder, needed = plan.checkpoint, f"a folder with {', '.join(files)} beside the weights"
+    if folder is None:
+        raise SettingsError(f"workload {plan.workload!r} starts from {needed}: --checkpoint FOLDER")
+    if is_hub_name(folder) or (folder.exists() and model_of(folder) is not None):
+        return
+    if missing := [name for name in files if not (folder / name).is_file()]:
+        raise CheckpointError(f"{folder}: holds no {missing[0]}; expected {needed}")
 
 
 def _require_channel(server_dir: ServerDirectory, settings: ServerSettings, channel: str) -> None:
@@ -154,7 +171,7 @@ def with_loopback(names: Sequence[str]) -> tuple[str, ...]:
 def _fill(
     server_dir: ServerDirectory, plan: InitPlan, network: NetworkSettings, progress: Progress
 ) -> Manifest:
-    training = _training_settings(_spec(plan))  # first: a wrong workload ends here, within a second
+    training = _training_settings(plan)  # first: a wrong workload ends here, within a second
     progress("certificates and keys")
     make_secrets(server_dir, network.names, utc_now())
     first = _make_model(server_dir, plan, training, progress)
@@ -193,6 +210,9 @@ def _make_model(
     return first
 
 
-def _training_settings(spec: WorkloadSpec) -> TrainingSettings:
-    values = asdict(build_workload(spec).training)
+def _training_settings(plan: InitPlan) -> TrainingSettings:
+    workload = build_workload(_spec(plan))
+    values = asdict(workload.training)
+    if plan.adapter is not None:
+        values["learning_rate"] = getattr(workload, "adapter_rate", values["learning_rate"])
     return TrainingSettings(**{name: values[name] for name in TrainingSettings.model_fields})

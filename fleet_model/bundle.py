@@ -106,7 +106,7 @@ class TrainerSpec(_File):
     tensors: dict[str, TensorSpec]  # what travels, by variable path
     batch_size: int = Field(gt=0)  # static in the LiteRT graph
     files: dict[FileName, FileEntry]
-    parts: dict[str, tuple[FileName, ...]]  # "litert" or "keras" -> the files that one needs
+    parts: dict[str, tuple[FileName, ...]]  # "litert", "keras", "torch" -> the files it needs
     task: Task | None = None  # None: written before tasks were described
     # Critical where it is set: without it a robot would look for layers named as A and B are.
     adapter: LoraSpec | None = None
@@ -136,6 +136,7 @@ class Manifest(_File):
     engines: dict[str, tuple[FileName, ...]]  # precision, e.g. "fp32", "int8" -> stages in order
     trainer: FileEntry  # trainer.json
     files: dict[FileName, FileEntry]
+    workload_files: tuple[FileName, ...] = ()  # what the workload reads, see Workload
     metrics: dict[str, float] = {}
     # File of another tool that the engine is: robots run it, and rounds train another model. "" of
     # a model that was trained here.
@@ -157,7 +158,7 @@ class Manifest(_File):
         )
 
     def needed(self, precision: str) -> Mapping[str, FileEntry]:
-        """Return the files that the engine of one precision needs.
+        """Return the files that the engine of one precision and its workload need.
 
         Raises:
             BundleError: the bundle has no such precision.
@@ -167,7 +168,8 @@ class Manifest(_File):
                 f"version {self.version} has no {precision!r} engine; choose "
                 f"{', '.join(sorted(self.engines))}"
             )
-        return {name: self.files[name] for name in self.engines[precision]}
+        names = (*self.engines[precision], *self.workload_files)
+        return {name: self.files[name] for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +196,10 @@ def parse_manifest(content: bytes) -> Manifest:
             or names a critical field that this version does not know.
     """
     manifest = _parse(Manifest, content, MANIFEST)
-    for precision, stages in manifest.engines.items():
-        if missing := [name for name in stages if name not in manifest.files]:
-            raise BundleError(f"{MANIFEST}: engine {precision} names {missing[0]}, not in files")
+    named = {f"engine {key}": stages for key, stages in manifest.engines.items()}
+    for what, names in {**named, "workload": manifest.workload_files}.items():
+        if missing := [name for name in names if name not in manifest.files]:
+            raise BundleError(f"{MANIFEST}: {what} names {missing[0]}, not in files")
     return manifest
 
 

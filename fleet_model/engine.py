@@ -15,7 +15,7 @@ import numpy as np
 
 from fleet_model.bundle import Manifest, TensorSpec, read_bundle
 from fleet_model.errors import BundleError
-from fleet_model.foreign import runtime_of
+from fleet_model.foreign import require_runtime, runtime_of
 from fleet_model.litert.runtime import INTERPRETER, Runtime, chosen_runtime
 from fleet_model.litert.stage import Shapes, Stage
 from fleet_model.personal.choice import (
@@ -114,12 +114,11 @@ class TFLiteEngine:
         manifest = read_bundle(bundle, names=())
         read_bundle(bundle, names=manifest.needed(precision))
         self.manifest = manifest
-        self.workload = rebuild(manifest.workload)
+        self.workload = rebuild(manifest.workload, bundle)
         require_same_task(self.workload, manifest.described_task, f"version {manifest.version}")
         self._opened = bundle, precision, num_threads
         self.precision, self.personal = precision, personal
-        if manifest.imported:
-            runtime = _of_imported(manifest, precision, runtime)
+        runtime = _suited(manifest, precision, runtime)
         self._model, self.runtime = self._load(opener(runtime)), runtime
 
     @property
@@ -161,7 +160,7 @@ class TFLiteEngine:
         task = self.workload.task
         files = [bundle / name for name in self.manifest.engines[precision]]
         own = self.personal
-        # A workload of another tool's file reads it itself.
+        # Of a file that the workload reads itself.
         open_stage = getattr(self.workload, "open_stage", open_stage)
         model: Model
         if own is None or OWN_TENSORS not in own.uses:
@@ -196,11 +195,15 @@ class TFLiteEngine:
         return self.answer(raw).predictions
 
 
-def _of_imported(manifest: Manifest, precision: str, asked: Runtime) -> Runtime:
-    """Return what runs a file of another tool; raises BundleError where another is asked for."""
-    runtime = runtime_of(manifest.engines[precision][-1])
+def _suited(manifest: Manifest, precision: str, asked: Runtime) -> Runtime:
+    """Return what runs an engine; raises BundleError where its files run by another one alone."""
+    name = manifest.engines[precision][-1]
+    runtime = runtime_of(name)
+    if runtime == INTERPRETER and not manifest.imported:
+        return asked
     if asked not in (INTERPRETER, runtime):
-        raise BundleError(f"{manifest.imported} was imported, and runs by {runtime.words} alone")
+        raise BundleError(f"{manifest.imported or name} runs by {runtime.words} alone")
+    require_runtime(manifest.engines[precision])
     return runtime
 
 

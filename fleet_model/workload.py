@@ -7,6 +7,7 @@ NumPy only. What computes, the model itself, is defined once for each framework 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -27,6 +28,7 @@ from fleet_model.types import (
 WORKLOADS = {
     "image-classifier": "fleet_model.workloads.image_classifier:ImageClassifier",
     "object-detector": "fleet_model.workloads.object_detector:ObjectDetector",
+    "text-classifier": "fleet_model.workloads.text_classifier:TextClassifier",
     "imported-detector": "fleet_model.workloads.object_detector.imported:ImportedDetector",
 }
 
@@ -104,8 +106,21 @@ class Workload(Protocol):
     arguments of `measure`; and `sure_score`: boxes with a lower score are for measures that rank
     them; see `sure`.
 
-    One whose engine is a file of another tool has `open_stage(path, num_threads) -> EngineStage`,
-    which raises BundleError: it reads the file's tensors. Nobody trains such a model.
+    One that reads the tensors of its engines' files itself has `open_stage(path, num_threads) ->
+    EngineStage`, which raises BundleError: of a file of another tool, or of one that takes a part
+    of an input, as a text without its padding.
+
+    One that needs more than its config, as a tokenizer, has `files`, their names, and
+    `read_files(directory)`, which raises BundleError. They travel with trainers and engines, and
+    lie in the folder that `init --checkpoint` names. `rebuild(spec, directory)` reads them.
+
+    One whose adapters learn at another rate than its own tensors has `adapter_rate`, which `init`
+    writes into server.toml where it makes adapters.
+
+    One that needs a package which a robot may lack has `packages`: name to import -> extra.
+
+    One that leaves out a part of some inputs, as the end of a long text, has `told() ->
+    Sequence[str]`: sentences about what it has encoded since it was last asked.
     """
 
     @property
@@ -223,22 +238,53 @@ def sure(
     return [one for one in found if one.box is None or one.score >= wanted]
 
 
-def rebuild(spec: WorkloadSpec) -> Workload:
+def rebuild(spec: WorkloadSpec, directory: Path | None = None) -> Workload:
     """Return the workload that a manifest or trainer was made for.
+
+    Args:
+        spec: of the workload.
+        directory: holds its files, where it has some; None: nothing is to be encoded.
 
     Raises:
         SettingsError: there is no such workload here.
-        BundleError: its config is one that this version does not know.
+        BundleError: its config or a file is one that this version does not know, or a package that
+            it needs is not installed.
     """
     if spec.name not in known_workloads():
         return build_workload(spec)
     try:
-        return build_workload(spec)
+        workload = build_workload(spec)
     except SettingsError as reason:
         raise BundleError(
             f"workload {spec.name!r} cannot be rebuilt: {reason}; do both sides run the same "
             "version of fleetlearn?"
         ) from None
+    if directory is not None:
+        read_files(workload, directory)
+    return workload
+
+
+def files_of(workload: Workload) -> Sequence[str]:
+    """Return the names of the files that a workload needs; none of most."""
+    names: Sequence[str] = getattr(workload, "files", ())
+    return names
+
+
+def read_files(workload: Workload, directory: Path) -> None:
+    """Let a workload read its files, if it has some; raises BundleError."""
+    require_packages(workload)
+    if files_of(workload):
+        workload.read_files(directory)  # type: ignore[attr-defined]
+
+
+def require_packages(workload: Workload) -> None:
+    """Raise BundleError unless what a workload needs is installed here; imports nothing."""
+    needed: Mapping[str, str] = getattr(workload, "packages", {})
+    for package, extra in needed.items():
+        if find_spec(package) is None:
+            raise BundleError(
+                f"{package} is needed, and not installed here: pip install 'fleetlearn[{extra}]'"
+            )
 
 
 def with_classes(spec: WorkloadSpec, classes: Sequence[str]) -> WorkloadSpec:

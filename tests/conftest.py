@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Processes share the files one by one: a long one at the end would leave the others idle.
     """
     left_out = [item for item in items if PROFILE != "soak" and item.get_closest_marker("soak")]
+    if find_spec("torch") is None:  # `make test-torch` has an environment of its own
+        left_out += [item for item in items if item.get_closest_marker("torch")]
     items[:] = [item for item in items if item not in left_out]
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: ("end_to_end" not in item.path.parts, item.path not in slow))

@@ -66,6 +66,11 @@ OFFENCES = [
         "from flwr.app import ArrayRecord",
     ),
     Offence(
+        "Only torch backends, trainers and models import PyTorch",
+        "edge_agent/training/trainer.py",
+        "import transformers",
+    ),
+    Offence(
         "Only live topics talk to ROS 2",
         "edge_agent/data/frames/__init__.py",
         "import rclpy",

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.base
 
 HEAVY = ["tensorflow", "flwr", "cv2", "rosbags", "keras", "httpx", "numpy", "ai_edge_litert"]
 HEAVY += ["fastapi", "uvicorn", "torch", "pydantic", "cryptography", "psutil", "safetensors"]
-HEAVY += ["prometheus_client", "tensorboard", "av"]
+HEAVY += ["prometheus_client", "tensorboard", "av", "transformers", "tokenizers", "onnxruntime"]
 CODE = """
 import json, sys
 from importlib import import_module

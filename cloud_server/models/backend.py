@@ -3,6 +3,8 @@
 Runs in the export process. Nothing else on the server knows which framework a workload has.
 """
 
+import os
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,7 @@ NOTE = "note: "  # begins a line of progress that stays on the screen: the opera
 # In this order: the first that has a model of the workload is taken, at init and at every publish.
 BACKENDS = {
     "keras": "cloud_server.models.keras.backend:KerasBackend",
+    "torch": "cloud_server.models.torch.backend:TorchBackend",
 }
 
 
@@ -165,3 +168,13 @@ def open_backend(spec: WorkloadSpec, workload: Workload) -> Backend:
         f"workload {spec.name!r} has no model for any backend installed here ({', '.join(table)}); "
         "its package must name one, see docs/decisions/0009-workload-and-backend.md"
     )
+
+
+def link(source: Path, target: Path) -> None:
+    """Hard-link a file that never changes, or copy it to another file system."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -118,6 +118,14 @@ def read_named(path: Path) -> Named | None:
     return Named(read_weights(path), parse_labels(read_metadata(path).get(LABELS, "")))
 
 
+def model_of(path: Path) -> Path | None:
+    """Return the model directory of a server's checkpoint; None of another file or folder."""
+    if (folder := _folder(path)) is None:
+        return None
+    folder = folder.absolute()
+    return folder.parents[1] / Checkpoints(folder.parent).model(int(folder.name))
+
+
 def parse_labels(text: str | bytes) -> tuple[str, ...]:
     """Return what an export of ours says of its rows; () of anything else."""
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import NetworkSettings, ServerSettings, url_host
-from fleet_model.bundle import TRAINER, parse_trainer
+from fleet_model.bundle import TRAINER, TrainerSpec, parse_trainer
 from fleet_model.durable import make_directory, write_durably
 from fleet_model.errors import SettingsError
 from fleet_model.settings import read_toml, toml_value
@@ -19,14 +19,23 @@ CA, KIT, ROOT = "ca.crt", "kit.toml", "root.json"
 
 def write_kit(server_dir: ServerDirectory, settings: ServerSettings) -> None:
     """Write the kit as server.toml and the newest checkpoint have it; raises OSError."""
-    labels, boxes = learned_labels(server_dir.of(settings.publish.channel))
-    write_kit_with(server_dir, settings, labels, boxes=boxes)
+    own = server_dir.of(settings.publish.channel)
+    labels, boxes = learned_labels(own)
+    write_kit_with(server_dir, settings, labels, boxes=boxes, trainer=_trainer(own))
 
 
 def write_kit_with(
-    server_dir: ServerDirectory, settings: ServerSettings, labels: Sequence[str], *, boxes: bool
+    server_dir: ServerDirectory,
+    settings: ServerSettings,
+    labels: Sequence[str],
+    *,
+    boxes: bool,
+    trainer: str = "",
 ) -> None:
-    """Write the kit with the labels that examples, or their boxes, must have; raises OSError."""
+    """Write the kit with the labels that examples, or their boxes, must have; raises OSError.
+
+    `trainer` is what trains, where LiteRT, which robots take by themselves, cannot.
+    """
     lines = [
         "# fleetlearn robot kit: nothing here is secret",
         f"address = {toml_value(address_of(settings.network))}",
@@ -34,6 +43,7 @@ def write_kit_with(
         *([f"models = {toml_value(settings.network.models)}"] if settings.network.models else []),
         *([f"labels = {toml_value(labels)}"] if labels else []),
         *(["boxes = true  # in frames have these labels"] if boxes else []),
+        *([f"trainer = {toml_value(trainer)}  # for training.trainer"] if trainer else []),
     ]
     make_directory(server_dir.kit)
     write_durably(server_dir.kit / CA, (server_dir.certificates / CA).read_bytes())
@@ -81,10 +91,19 @@ def learned_labels(server_dir: ServerDirectory) -> tuple[Sequence[str], bool]:
 
     Raises CheckpointError.
     """
-    version = Checkpoints(server_dir.checkpoints).newest() or 0
-    spec = parse_trainer((server_dir.model_of(version) / TRAINER).read_bytes())
-    task = rebuild(spec.workload).task
+    task = rebuild(_newest(server_dir).workload).task
     return task.classes, task.answer == "boxes"
+
+
+def _trainer(server_dir: ServerDirectory) -> str:
+    """Return what must train, where LiteRT cannot; "" where it can."""
+    parts = sorted(_newest(server_dir).parts)
+    return "" if "litert" in parts or len(parts) != 1 else parts[0]
+
+
+def _newest(server_dir: ServerDirectory) -> TrainerSpec:
+    version = Checkpoints(server_dir.checkpoints).newest() or 0
+    return parse_trainer((server_dir.model_of(version) / TRAINER).read_bytes())
 
 
 def faults_of_kit(server_dir: ServerDirectory, settings: ServerSettings) -> list[str]:

@@ -97,11 +97,12 @@ def _model(settings: AgentSettings) -> tuple[Finding, Task | None]:
 
 
 def _training(settings: AgentSettings) -> Iterator[Finding]:
-    needed = {"litert": "ai_edge_litert", "keras": "keras"}.get(settings.training.trainer)
+    frameworks = {"litert": "ai_edge_litert", "keras": "keras", "torch": "torch"}
+    needed = frameworks.get(settings.training.trainer)
     missing = [p for p in ("flwr", needed) if p and importlib.util.find_spec(p) is None]
     if missing or sys.version_info < (3, 11):
         text = f"needs Python 3.11 or newer with {', '.join(missing) or 'flwr'}"
-        extra = "keras" if settings.training.trainer == "keras" else "agent"
+        extra = {"keras": "keras", "torch": "torch"}.get(settings.training.trainer, "agent")
         yield Finding("training", "fail", text, f"pip install 'fleetlearn[{extra}]'")
 
 

@@ -12,6 +12,8 @@ from fleet_model.errors import SettingsError
 from fleet_model.protocol.proof import make_key, public_line, read_key
 from fleet_model.settings import explain, read_toml
 
+KIT_TRAINERS = ("keras", "torch")
+
 
 def enroll(
     kit: Path,
@@ -36,7 +38,7 @@ def enroll(
     kit = kit.parent if kit.name == "kit.toml" else kit
     if directory.exists() and not directory.is_dir():
         raise SettingsError(f"--dir {directory}: is a file, expected a folder; name another place")
-    link, ca, root = _read_kit(kit)
+    link, trainer, ca, root = _read_kit(kit)
     key, settings = directory / "robot.key", directory / "agent.toml"
     has_settings = settings.exists()
     is_lost = key.with_suffix(".pub").exists() and not key.exists()
@@ -51,21 +53,28 @@ def enroll(
         JoinToken(directory).take(kit, name)
         if not has_settings:  # else only the key was lost: the settings stay
             place = models or link.models
-            toml = agent_toml(link.address, link.channel, examples, train=train, models=place)
+            toml = agent_toml(
+                link.address, link.channel, examples, train=train, models=place, trainer=trainer
+            )
             write_durably(settings, toml)
     except OSError as error:
         raise SettingsError(f"{directory}: cannot be written ({error.strerror})") from None
     return line
 
 
-def _read_kit(kit: Path) -> tuple[ServerLink, bytes, bytes | None]:
-    """Return what kit.toml says, checked, the CA certificate, and the root if there is one."""
+def _read_kit(kit: Path) -> tuple[ServerLink, str, bytes, bytes | None]:
+    """Return what kit.toml says, checked, the CA certificate, and the root if there is one.
+
+    Of what trains here a kit may name one of ours, where LiteRT cannot: never code to load.
+    """
     try:
         values = read_toml(kit / "kit.toml")
         given = {name: values[name] for name in ("address", "channel", "models") if name in values}
         link = ServerLink.model_validate(given)
         root = kit / "root.json"  # kits of servers that do not sign have none
-        return link, (kit / "ca.crt").read_bytes(), root.read_bytes() if root.exists() else None
+        trainer = values["trainer"] if values.get("trainer") in KIT_TRAINERS else ""
+        kept = root.read_bytes() if root.exists() else None
+        return link, str(trainer), (kit / "ca.crt").read_bytes(), kept
     except (OSError, SettingsError) as error:
         reason = str(error)
     except ValidationError as error:

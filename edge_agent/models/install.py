@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from edge_agent.models.deploy import Models, name_of
@@ -25,11 +25,12 @@ from edge_agent.models.trial_process import TrialJob, run_trial, source_fields
 from edge_agent.models.trials import Probation, TrialFile, Trials, Tried, outcome_of
 from edge_agent.models.verdict import Findings, judge
 from edge_agent.robot.settings import AgentSettings
-from fleet_model.bundle import Offer
-from fleet_model.errors import BundleError, FleetError, StoppedError
+from fleet_model.bundle import Manifest, Offer
+from fleet_model.errors import BundleError, FleetError, SettingsError, StoppedError
 from fleet_model.foreign import require_runtime
 from fleet_model.protocol.trial import BACK, CONFIRMED, PROBATION, REFUSED, TrialOutcome
 from fleet_model.store import ModelStore
+from fleet_model.workload import rebuild, require_packages
 
 MOST_TRIES = 3  # that end with what may be this machine's fault; starts during one probation
 PASSING = ("crashed", "hung", "memory", "slower")  # what may be this machine's fault
@@ -125,8 +126,7 @@ class Installer:
         tried = self._file.read().of(name)
         if tried and tried.refused and tried.outcome:
             return tried.outcome.words
-        if offer.manifest.imported:  # asked at every look, before anything is fetched
-            require_runtime(offer.manifest.needed(self._precision))
+        _require_installed(offer.manifest, self._precision)  # before anything is fetched
         self._models.stage(store, offer, self._precision)
         asked = self._personal.asked(name, offer.manifest, store)
         with self._changing() as trials:
@@ -340,3 +340,11 @@ class Installer:
 
 def _version(name: str) -> int:
     return int(name.partition("-")[0])
+
+
+def _require_installed(manifest: Manifest, precision: str) -> None:
+    """Raise BundleError where a library is missing here: the model is asked for again later."""
+    require_runtime(manifest.engines.get(precision, ()))
+    if manifest.workload_files:
+        with suppress(SettingsError):  # there is no such workload here: its trial says so
+            require_packages(rebuild(manifest.workload))

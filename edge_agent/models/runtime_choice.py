@@ -96,9 +96,9 @@ class RuntimeChooser:
         )
         with suppress(BundleError):  # whoever loads it says what is damaged
             manifest = read_bundle(folder, names=())
-            if manifest.imported:  # its file says what runs it
-                choice.chosen = runtime_of(manifest.engines[asked.precision][-1])
-                choice.imported = manifest.imported
+            runtime = runtime_of(manifest.engines[asked.precision][-1])
+            if manifest.imported or runtime != INTERPRETER:  # its file says what runs it
+                choice.chosen, choice.imported = runtime, manifest.imported
                 return choice
         if asked.runtime == "interpreter" or not choice.litert:
             return choice

@@ -133,9 +133,22 @@ class TrainSettings(Section):
     )
     trainer: str = Field(
         default="litert",
-        description="\"keras\" needs TensorFlow: pip install 'fleetlearn[keras]'.",
+        description='"keras" needs TensorFlow: pip install \'fleetlearn[keras]\'; "torch" needs '
+        "PyTorch: 'fleetlearn[torch]'.",
     )
     threads: int = Field(default=2, ge=1, description="Processor threads of a training.")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$",
+        description='Of trainer "torch": "auto" takes a GPU where there is one; "cpu", "cuda", '
+        '"cuda:1".',
+    )
+    rows_at_once: int = Field(
+        default=0,
+        ge=0,
+        description='Of trainer "torch": a batch is computed in parts of so many rows, for less '
+        "memory; the step is that of the whole batch. 0: all at once.",
+    )
     idle_s: float = Field(
         default=120.0,
         gt=0,
@@ -246,13 +259,20 @@ def _topic_or_path(label_topic: str, folder: Path) -> str:
 
 
 def agent_toml(
-    address: str, channel: str, examples: ExampleSettings, *, train: bool, models: str = ""
+    address: str,
+    channel: str,
+    examples: ExampleSettings,
+    *,
+    train: bool,
+    models: str = "",
+    trainer: str = "",
 ) -> str:
-    """Return the commented agent.toml that `enroll` writes."""
+    """Return the commented agent.toml that `enroll` writes; without a trainer it has the usual."""
+    training = TrainSettings(enabled=train)
     settings = AgentSettings(
         server=ServerLink(address=address, channel=channel, models=models),
         examples=examples,
-        training=TrainSettings(enabled=train),
+        training=training.model_copy(update={"trainer": trainer}) if trainer else training,
     )
     return initial_toml(
         settings,

@@ -1,8 +1,8 @@
 """Train on a robot's own examples: the one loop that every framework shares.
 
-A framework says only what it alone can compute (`Differentiable`: features, gradient, outputs).
-Shuffling, batches, padding, the optimizer, evaluation are here, in NumPy, so that a robot with
-LiteRT and a robot with Keras send the same update for the same examples.
+A framework says what it alone can compute (`Differentiable`: features, gradient, outputs).
+Shuffling, batches, padding, the optimizer, evaluation are here, in NumPy: robots with any of them
+send the same update for the same examples.
 """
 
 import logging
@@ -48,6 +48,7 @@ from fleet_model.workload import Workload, require_tensors
 TRAINERS = {
     "keras": "edge_agent.training.trainers.keras:KerasTrainer",
     "litert": "edge_agent.training.trainers.litert:LiteRTTrainer",
+    "torch": "edge_agent.training.trainers.torch:TorchTrainer",
 }
 
 # Decoding a picture takes as long as its features; two threads keep two cores at it. The window

@@ -33,6 +33,7 @@ from edge_agent.robot.reasons import is_ours, unexpected
 from edge_agent.robot.settings import TrainSettings
 from edge_agent.training.feature_cache import LIMIT
 from edge_agent.training.trainer import TRAINERS, Trainer
+from edge_agent.training.trainers.hardware import DEVICE, ROWS_AT_ONCE
 from edge_agent.training.training_job import (
     Packet,
     TrainingJob,
@@ -55,7 +56,12 @@ log = logging.getLogger(__name__)
 
 def environment_of(training: TrainSettings) -> Mapping[str, str]:
     """Return what the operator's settings change for the child."""
-    return {"OMP_NUM_THREADS": str(training.threads), LIMIT: str(training.cache_mb)}
+    return {
+        "OMP_NUM_THREADS": str(training.threads),
+        LIMIT: str(training.cache_mb),
+        DEVICE: training.device,
+        ROWS_AT_ONCE: str(training.rows_at_once),
+    }
 
 
 class TrainingProcess:

@@ -74,9 +74,12 @@ def choose(
 
 
 def in_layer_of(answer: str, path: str) -> bool:
-    """Tell whether a tensor is of the layer that `answer`, as `choose` has it, is a tensor of."""
+    """Tell whether a tensor is of the layer that `answer`, as `choose` has it, is a tensor of.
+
+    Or of a layer in it: the head of a text's encoder has two.
+    """
     layer = answer.rpartition("/")[0]
-    return bool(layer) and path.rpartition("/")[0] == layer
+    return bool(layer) and path.startswith(f"{layer}/")
 
 
 def _matches(path: str, patterns: Collection[str]) -> bool:

@@ -1,7 +1,8 @@
-"""Model files that other tools have made, run as they are: the second kind of engine file.
+"""Model files that are run as they are: the second kind of engine file.
 
-A file of this fleet is a stage with a signature of ours (litert/stage.py). A file of another tool
-has whatever tensors its makers gave it; a workload reads them (`Workload.open_stage`).
+A .tflite file of this fleet is a stage with a signature of ours (litert/stage.py). One of another
+tool has whatever tensors its makers gave it, and an .onnx file has no signature; a workload reads
+them (`Workload.open_stage`).
 
 litert_file.py   .tflite, by LiteRT
 onnx_file.py     .onnx, by ONNX Runtime: an extra that a robot may lack

@@ -11,9 +11,11 @@ import pytest
 from cloud_server import initialize as initialize_module
 from cloud_server.initialize import InitPlan, add_channel, initialize, renew_certificate
 from cloud_server.models import publish as publish_module
+from cloud_server.models.adapters import AdapterPlan
 from cloud_server.models.export import BundleJob, ExportResult
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
+from cloud_server.state.kit import write_kit
 from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import load_settings
 from fleet_model.bundle import MANIFEST
@@ -100,6 +102,54 @@ def test_a_file_that_no_model_starts_from_is_refused_before_anything_is_made(tmp
         run(tmp_path / "server", checkpoint=tmp_path / "old.h5")
     assert export == []
     assert not (tmp_path / "server").exists()
+
+
+TEXTS = {"workload": "text-classifier", "config": {"labels": ["a", "b"]}}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "",
+            r"'text-classifier' starts from a folder with tokenizer\.json beside the weights: --ch",
+        ),
+        ("folder", r"folder: holds no tokenizer\.json; expected a folder with"),
+        ("none", r"none: holds no tokenizer\.json"),
+        ("file", r"file: holds no tokenizer\.json"),
+    ],
+)
+def test_a_workload_with_files_starts_from_a_folder_that_has_them(tmp_path, export, name, words):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises((CheckpointError, SettingsError), match=words):
+        run(tmp_path / "server", checkpoint=tmp_path / name if name else None, **TEXTS)
+    assert export == []
+    (tmp_path / "folder" / "tokenizer.json").touch()
+    run(tmp_path / "server", checkpoint=tmp_path / "folder", **TEXTS)
+
+
+def test_adapters_begin_with_a_rate_of_their_own_where_the_workload_has_one(tmp_path, export):
+    (tmp_path / "tokenizer.json").touch()
+    rates = []
+    for number, adapter in enumerate((None, AdapterPlan())):
+        root = tmp_path / f"server-{number}"
+        run(root, checkpoint=tmp_path, adapter=adapter, **TEXTS)
+        training = load_settings(root / "server.toml", {}).training
+        assert training.adaptive == 0.999
+        rates.append(training.learning_rate)
+    assert rates == [5e-4, 5e-3]
+
+
+def test_the_kit_names_what_trains_where_litert_cannot(tmp_path, export):
+    run(tmp_path / "server")
+    server_dir = ServerDirectory(tmp_path / "server")
+    assert "trainer" not in (server_dir.kit / "kit.toml").read_text()
+    trainer = server_dir.model / "trainer.json"
+    spec = json.loads(trainer.read_text())
+    trainer.write_text(json.dumps({**spec, "parts": {"torch": list(spec["files"])}}))
+    write_kit(server_dir, load_settings(server_dir.settings, {}))
+    assert 'trainer = "torch"' in (server_dir.kit / "kit.toml").read_text()
 
 
 def test_the_kit_holds_the_first_name_and_nothing_secret(tmp_path, export):

@@ -43,6 +43,9 @@ cloud-server backup DIR PLACE/fleet.tar
 cloud-server restore PLACE/fleet.tar PLACE/restored
 cloud-server start DIR
 cloud-server models sync DIR PLACE/served
+cloud-server init PLACE/texts --workload text-classifier --labels a,b
+cloud-server init PLACE/texts --workload text-classifier --labels a,b --checkpoint FRAMES
+cloud-server init PLACE/texts --workload text-classifier --labels a,b --checkpoint PLACE/none
 cloud-server keys online DIR --keys PLACE
 cloud-server runs list DIR
 cloud-server runs show DIR 20260101-120000

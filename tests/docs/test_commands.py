@@ -68,7 +68,14 @@ COVERED = {
         "--host",
     ),
     "cloud-server init DIR --channel": ("tests/cloud_server/cli/test_cli.py", '"--channel"'),
-    "cloud-server init fleet --workload": ("tests/end_to_end/test_foreign_workload.py", "--set"),
+    "cloud-server init fleet --workload text-classifier": (
+        "tests/end_to_end/test_text.py",
+        '"text-classifier"',
+    ),
+    "cloud-server init fleet --workload gripper": (
+        "tests/end_to_end/test_foreign_workload.py",
+        "--set",
+    ),
     "cloud-server models sync": ("tests/cloud_server/signing/test_sync.py", '"models", "sync"'),
     "cloud-server labels add": ("tests/end_to_end/test_added_labels.py", '"labels", "add"'),
     "cloud-server labels rename": ("tests/cloud_server/cli/test_cli.py", '"labels", "rename"'),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cloud_server.models.adapters import merged_file
-from cloud_server.models.backend import open_backend
+from cloud_server.models.backend import link, open_backend
 from cloud_server.models.export import BundleJob, ExportResult, Progress
 from fleet_model.bundle import (
     MANIFEST,
@@ -22,7 +22,7 @@ from fleet_model.errors import BundleError
 from fleet_model.measures import finite
 from fleet_model.signatures import WEIGHTS
 from fleet_model.weights import read_weights, write_weights
-from fleet_model.workload import rebuild
+from fleet_model.workload import Workload, files_of, rebuild
 
 
 def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
@@ -32,7 +32,7 @@ def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
     """
     job.directory.mkdir(parents=True, exist_ok=True)
     spec = _read_spec(job.model)
-    workload = rebuild(spec.workload)
+    workload = rebuild(spec.workload, job.model)
     samples = list(workload.samples(job.calibration))
     with merged_file(spec, job.model, job.weights) as weights:
         made = open_backend(spec.workload, workload).write_engines(
@@ -40,7 +40,7 @@ def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
         )
     trainer = (job.model / TRAINER).read_bytes()
     (job.directory / TRAINER).write_bytes(trainer)
-    own = _weights_for_robots(spec, job)
+    own = (*_weights_for_robots(spec, job), *_workload_files(workload, job))
     metrics = finite(made.metrics)
     names = sorted({name for stages in made.engines.values() for name in stages})
     former = spec.task.former if spec.task else {}
@@ -59,6 +59,8 @@ def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
         files={name: entry_of_file(job.directory / name) for name in (*names, *own)},
         metrics=dict(metrics),
     )
+    if read := tuple(files_of(workload)):
+        manifest = manifest.model_copy(update={"workload_files": read})
     (job.directory / MANIFEST).write_bytes(to_json(manifest))
     return ExportResult(metrics=dict(metrics))
 
@@ -72,6 +74,13 @@ def _weights_for_robots(spec: TrainerSpec, job: BundleJob) -> Sequence[str]:
         return ()
     write_weights(job.directory / WEIGHTS, read_weights(job.weights))
     return (WEIGHTS,)
+
+
+def _workload_files(workload: Workload, job: BundleJob) -> Sequence[str]:
+    """Link the files that the workload reads; return their names."""
+    for name in files_of(workload):
+        link(job.model / name, job.directory / name)
+    return files_of(workload)
 
 
 def _read_spec(directory: Path) -> TrainerSpec:

@@ -1,10 +1,13 @@
 """Write what does not change between rounds: the trainer, its files, the initial weights."""
 
+import shutil
 from collections.abc import Mapping
 
 from cloud_server.models.adapters import adapt
 from cloud_server.models.backend import NOTE, Origin, TrainerFiles, open_backend
 from cloud_server.models.export import ExportResult, InitJob, Progress
+from cloud_server.models.hub import fetched, is_hub_name
+from cloud_server.models.own_weights import model_of
 from fleet_model.bundle import (
     TRAINER,
     WRITTEN_PROTOCOL,
@@ -14,11 +17,14 @@ from fleet_model.bundle import (
     entry_of_file,
     to_json,
 )
+from fleet_model.errors import SettingsError
 from fleet_model.measures import finite
 from fleet_model.signatures import BASE, WEIGHTS
 from fleet_model.types import Weights
 from fleet_model.weights import write_weights
-from fleet_model.workload import Workload, rebuild
+from fleet_model.workload import Workload, files_of, read_files, rebuild
+
+HUB_FILES = ("config.json", "model.safetensors")  # beside a workload's own
 
 
 def write_model_directory(job: InitJob, progress: Progress) -> ExportResult:
@@ -28,6 +34,7 @@ def write_model_directory(job: InitJob, progress: Progress) -> ExportResult:
     """
     job.directory.mkdir(parents=True, exist_ok=True)
     workload = rebuild(job.workload)
+    job = _with_files(job, workload)
     start = None
     if job.checkpoint is not None:
         start = Origin(file=job.checkpoint, former=job.former, frozen=job.frozen)
@@ -46,6 +53,27 @@ def write_model_directory(job: InitJob, progress: Progress) -> ExportResult:
     write_weights(job.directory / WEIGHTS, weights)
     (job.directory / TRAINER).write_bytes(to_json(spec))
     return ExportResult(metrics=dict(finite(made.metrics)))
+
+
+def _with_files(job: InitJob, workload: Workload) -> InitJob:
+    """Copy the files that a workload needs from where its weights come from, and read them."""
+    names = files_of(workload)
+    if not names:
+        return job
+    if job.checkpoint is None:
+        raise SettingsError(
+            f"workload {job.workload.name!r} starts from a folder: --checkpoint FOLDER, with "
+            f"{', '.join(names)} beside the weights"
+        )
+    if is_hub_name(job.checkpoint):
+        folder = fetched(str(job.checkpoint), (*names, *HUB_FILES))
+        job = job.model_copy(update={"checkpoint": folder})
+    assert job.checkpoint is not None
+    source = job.frozen or model_of(job.checkpoint) or job.checkpoint
+    read_files(workload, source)
+    for name in names:
+        shutil.copyfile(source / name, job.directory / name)
+    return job
 
 
 def _with_adapter(
@@ -67,6 +95,7 @@ def _with_adapter(
 def _spec(
     job: InitJob, workload: Workload, weights: Weights, parts: Mapping[str, tuple[str, ...]]
 ) -> TrainerSpec:
+    parts = {kind: (*files, *files_of(workload)) for kind, files in parts.items()}
     names = sorted({name for files in parts.values() for name in files})
     return TrainerSpec(
         format=1,
@@ -76,6 +105,6 @@ def _spec(
         tensors={path: TensorSpec(shape=value.shape) for path, value in weights.items()},
         batch_size=job.batch_size,
         files={name: entry_of_file(job.directory / name) for name in names},
-        parts=dict(parts),
+        parts=parts,
         task=workload.task.model_copy(update={"former": job.former} if job.former else {}),
     )

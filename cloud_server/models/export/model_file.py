@@ -10,7 +10,7 @@ from fleet_model.workload import rebuild
 def write_model_file(job: FileJob, progress: Progress) -> ExportResult:
     """Run a FileJob; the file is there only if it computes what the model computes."""
     spec = parse_trainer((job.model / TRAINER).read_bytes())
-    workload = rebuild(spec.workload)
+    workload = rebuild(spec.workload, job.model)
     backend = open_backend(spec.workload, workload)
     samples = list(workload.samples(None))
     try:

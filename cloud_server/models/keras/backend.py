@@ -1,14 +1,21 @@
 """Build a workload's Keras model, export it for LiteRT, check what was exported."""
 
 import os
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from cloud_server.models.backend import NOTE, EngineFiles, Origin, Progress, TrainerFiles
+from cloud_server.models.agreement import label_agreement
+from cloud_server.models.backend import (
+    NOTE,
+    EngineFiles,
+    Origin,
+    Progress,
+    TrainerFiles,
+    link,
+)
 from cloud_server.models.keras.checkpoint_import import import_checkpoint
 from cloud_server.models.keras.litert_graphs import float_graph, stage_graphs, trainer_graph
 from cloud_server.models.keras.model_files import KINDS, write_model_file
@@ -94,7 +101,7 @@ class KerasBackend:
             write_weights(into / FROZEN, {path: v.numpy() for path, v in frozen.items()})
         else:
             self._require_trained_classes(frozen, scope)
-            _link(kept / FROZEN, into / FROZEN)
+            link(kept / FROZEN, into / FROZEN)
         progress(f"{len(weights)} trained and {len(frozen)} frozen tensors")
 
         metrics: dict[str, float] = {}
@@ -105,7 +112,7 @@ class KerasBackend:
                 metrics.update(self._write_trunk(trunk, samples, into, progress))
             else:
                 for name in (TRUNK, TRUNK_INT8):
-                    _link(kept / name, into / name)
+                    link(kept / name, into / name)
             stages = (TRUNK,)
         if answer := answer_part(self._task, self._model):
             metrics.update(self._write_answer(answer, into, progress))
@@ -139,12 +146,12 @@ class KerasBackend:
         graphs = stage_graphs(rest, inputs, self._task, first=trunk is None, last=not answers)
         for stages, content in zip(engines.values(), graphs, strict=True):
             for name in stages[:-1]:
-                _link(model / name, into / name)
+                link(model / name, into / name)
             require_builtin_operators(content, stages[-1])
             (into / stages[-1]).write_bytes(content)
             progress(f"{stages[-1]}: {len(content)} bytes")
         if answers:
-            _link(model / ANSWER, into / ANSWER)
+            link(model / ANSWER, into / ANSWER)
             engines = {precision: (*stages, ANSWER) for precision, stages in engines.items()}
         metrics = self._measured(uncut(built, self._learned), engines, samples, into)
         return EngineFiles(engines=engines, metrics=metrics)
@@ -288,8 +295,7 @@ class KerasBackend:
             "int8_error": max(_distance(fp32[name], int8[name]) for name in fp32),
         }
         if task.answer == "class":
-            pairs = zip(self._best(fp32, samples), self._best(int8, samples), strict=True)
-            metrics["int8_agreement"] = float(np.mean([ours == theirs for ours, theirs in pairs]))
+            metrics["int8_agreement"] = label_agreement(self._workload, fp32, int8, samples)
         targets = [sample.target.tensors for sample in samples if sample.target]
         if len(targets) == len(samples):
             truth = {name: np.stack([t[name] for t in targets]) for name in task.targets}
@@ -307,14 +313,6 @@ class KerasBackend:
         maps = [{name: tensor[row] for name, tensor in learned.items()} for row in range(rows)]
         return litert_outputs(stage, maps)
 
-    def _best(self, outputs: Mapping[str, Tensor], samples: Sequence[Sample]) -> Sequence[str]:
-        """Return the label of the best prediction for every sample; "" where there is none."""
-        found = (
-            self._workload.decode({n: rows[i] for n, rows in outputs.items()}, s.encoded.context)
-            for i, s in enumerate(samples)
-        )
-        return [predictions[0].label if predictions else "" for predictions in found]
-
 
 def _set_weights(model: "keras.Model", spec: TrainerSpec, trained: Path, frozen: Path) -> None:
     variables = {v.path: v for v in model.weights}
@@ -330,13 +328,3 @@ def _set_weights(model: "keras.Model", spec: TrainerSpec, trained: Path, frozen:
 def _distance(fp32: Tensor, int8: Tensor) -> float:
     """Return the length of the difference against that of `fp32`, also if that is all zeros."""
     return float(np.linalg.norm(int8 - fp32) / max(np.linalg.norm(fp32), np.float32(1e-6)))
-
-
-def _link(source: Path, target: Path) -> None:
-    """Hard-link a file that never changes, or copy it to another file system."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

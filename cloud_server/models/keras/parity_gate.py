@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from cloud_server.models.agreement import require_all, require_near, titled
 from fleet_model.bundle import Task, TensorSpec
 from fleet_model.engine import StagedModel
 from fleet_model.errors import ExportError
@@ -103,17 +104,17 @@ def require_same_outputs(
     rows = {key: np.stack([sample[key] for sample in inputs[:CHECKED]]) for key in part.inputs}
     expected = {key: np.asarray(value) for key, value in part(rows).items()}
     checked = {key: value[:CHECKED] for key, value in actual.items()}
-    return _require_all(expected, checked, name, TOLERANCE)
+    return require_all(expected, checked, name, TOLERANCE)
 
 
 def require_close(expected: Tensors, actual: Tensors, name: str) -> float:
     """Return the relative difference of two engines; raise ExportError above TOLERANCE."""
-    return _require_all(expected, actual, name, TOLERANCE)
+    return require_all(expected, actual, name, TOLERANCE)
 
 
 def require_usable_int8(fp32: Tensors, int8: Tensors, name: str) -> float:
     """Return the relative error of int8; raise ExportError if little of the signal is left."""
-    return _require_all(fp32, int8, name, INT8_TOLERANCE)
+    return require_all(fp32, int8, name, INT8_TOLERANCE)
 
 
 def require_same_training(litert: Graph, reference: Graph, start: Start) -> float:
@@ -139,7 +140,7 @@ def require_same_training(litert: Graph, reference: Graph, start: Start) -> floa
         for what, e, a in _pairs(expected, actual, start.answer):
             may_bend = what.startswith("gradient") and bends < BEND_STEPS
             most = BEND_TOLERANCE if may_bend else TOLERANCE
-            error = _require(e, a, f"trainer.tflite: {what} {where}", most)
+            error = require_near(e, a, f"trainer.tflite: {what} {where}", most)
             worst, bent = max(worst, error), bent or error > TOLERANCE
         bends += bent
         rate = _stable_rate(real.features)
@@ -234,9 +235,9 @@ def _pairs(
 ) -> list[tuple[str, Any, Any]]:
     """Return what to compare; rows that are padding have outputs that mean nothing."""
     read = answer(actual.outputs) if answer and actual.answers else {}
-    answers = [(_titled(n, read), np.asarray(v), actual.answers[n]) for n, v in read.items()]
+    answers = [(titled(n, read), np.asarray(v), actual.answers[n]) for n, v in read.items()]
     outputs = [
-        (_titled(name, expected.outputs), values, actual.outputs[name][: len(values)])
+        (titled(name, expected.outputs), values, actual.outputs[name][: len(values)])
         for name, values in expected.outputs.items()
     ]
     gradients = [
@@ -244,10 +245,6 @@ def _pairs(
         for name, gradient in expected.gradients.items()
     ]
     return [(LOSS, expected.loss, actual.loss), *outputs, *answers, *gradients]
-
-
-def _titled(name: str, outputs: Tensors) -> str:
-    return OUTPUTS if len(outputs) == 1 else f"outputs {name!r}"
 
 
 def _stable_rate(features: Tensors) -> np.float32:
@@ -285,27 +282,3 @@ def _drawn(rng: np.random.Generator, spec: TensorSpec, size: int, many: int) -> 
     if dtype.kind == "f":
         return rng.random((size, *spec.shape), np.float32).astype(dtype, copy=False)
     return rng.integers(0, many, (size, *spec.shape), dtype)
-
-
-def _require_all(expected: Tensors, actual: Tensors, name: str, tolerance: float) -> float:
-    """Return the worst relative difference of the outputs of one file."""
-    return max(
-        _require(values, actual[key], f"{name}: {_titled(key, expected)}", tolerance)
-        for key, values in expected.items()
-    )
-
-
-def _require(expected: Any, actual: Any, what: str, tolerance: float) -> float:
-    if np.shape(expected) != np.shape(actual):
-        raise ExportError(
-            f"{what} have shape {np.shape(actual)}, expected {np.shape(expected)}; the file is not "
-            "used"
-        )
-    difference = np.subtract(actual, expected, dtype=np.float64)  # garbage overflows float32
-    error = float(np.linalg.norm(difference)) / max(float(np.linalg.norm(expected)), 1e-6)
-    if not error <= tolerance:  # NaN is refused too
-        raise ExportError(
-            f"{what} are off by {error:.1e} (relative), at most {tolerance:.0e} is allowed; "
-            "the file is not used"
-        )
-    return error

@@ -12,7 +12,7 @@ from edge_agent.training.adapted_model import adapted
 from edge_agent.training.feature_cache import FeatureCache, cache_of
 from edge_agent.training.own_sums import sums_reply
 from edge_agent.training.trainer import Learner, evaluate, fit
-from edge_agent.training.trainers.threads import threads_from_environment
+from edge_agent.training.trainers.hardware import threads_from_environment
 from fleet_model.bundle import TRAINER, Task, TrainerSpec
 from fleet_model.errors import SettingsError, TrainingError
 from fleet_model.keras.model import KerasModel, answered, keras_model, learned_task

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from fleet_model.bundle import Task, TensorSpec
-from fleet_model.errors import FrameError, SettingsError
+from fleet_model.errors import SettingsError
 from fleet_model.types import (
     Encoded,
     Example,
@@ -22,6 +22,14 @@ from fleet_model.types import (
 )
 from fleet_model.workload import Certainty, OwnTruth, Sample
 from fleet_model.workloads.class_names import checked_names
+from fleet_model.workloads.classes import (
+    accuracy,
+    class_certainty,
+    class_own_truth,
+    class_target,
+    cross_entropy,
+    ranked,
+)
 from fleet_model.workloads.image_classifier.calibration import calibration_frames
 from fleet_model.workloads.scaling import scaled
 
@@ -120,13 +128,7 @@ class ImageClassifier:
 
     def target(self, example: Example) -> Target:
         """Return the index of the example's label."""
-        try:
-            index = self.labels.index(example.label)
-        except ValueError:
-            raise FrameError(
-                f"unknown label {example.label!r}; this workload knows {', '.join(self.labels)}"
-            ) from None
-        return Target(tensors={"class": np.array(index, np.int32)})
+        return class_target(self.labels, example)
 
     def samples(self, folder: Path | None) -> Iterator[Sample]:
         """Yield pictures of a folder, or the shipped ones, in several lights and cuts."""
@@ -135,34 +137,19 @@ class ImageClassifier:
 
     def decode(self, outputs: Tensors, context: object) -> Sequence[Prediction]:
         """Rank the classes by their softmax probability."""
-        logits = outputs["logits"]  # (labels,)
-        scores = np.exp(_log_softmax(logits[None]))[0]
-        order = np.argsort(-logits, kind="stable")
-        return [Prediction(label=self.labels[i], score=float(scores[i])) for i in order]
+        return ranked(self.labels, outputs["logits"])
 
     def measure(self, outputs: Tensors, targets: Tensors) -> Metrics:
         """Return accuracy (0..1) and the mean cross entropy in nats."""
-        logits, classes = outputs["logits"], targets["class"]  # (batch, labels), (batch,)
-        rows = np.arange(len(classes))
-        return {
-            "accuracy": float(np.mean(logits.argmax(axis=-1) == classes)),
-            "loss": float(-np.mean(_log_softmax(logits)[rows, classes])),
-        }
+        return {"accuracy": accuracy(outputs, targets), "loss": cross_entropy(outputs, targets)}
 
     def certainty(self, outputs: Tensors, targets: Tensors) -> Certainty:
         """Return the best class of each row with its probability; see Workload."""
-        classes = outputs["logits"].argmax(axis=-1)  # (batch,)
-        scores = np.exp(_log_softmax(outputs["logits"])).max(axis=-1)
-        return Certainty(classes, scores, classes == targets["class"])
+        return class_certainty(outputs, targets)
 
     def own_truth(self, outputs: Tensors, least: Tensor) -> OwnTruth | None:
         """Return the best class if its probability is enough; see Workload."""
-        scores = np.exp(_log_softmax(outputs["logits"][None]))[0]  # (labels,)
-        best = int(scores.argmax())
-        if scores[best] < least[best]:
-            return None
-        target = Target(tensors={"class": np.array(best, np.int32)})
-        return OwnTruth(target, np.array([best]))
+        return class_own_truth(outputs, least)
 
 
 def _centre_square(image: RgbImage, size: int) -> Tensor:
@@ -170,8 +157,3 @@ def _centre_square(image: RgbImage, size: int) -> Tensor:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     return scaled(image[top : top + side, left : left + side], size, size)
-
-
-def _log_softmax(logits: Tensor) -> Tensor:
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

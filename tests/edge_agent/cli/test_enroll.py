@@ -38,6 +38,17 @@ def test_a_kit_becomes_key_settings_and_trust(kit, tmp_path):
     assert (tmp_path / "robot" / "robot.pub").read_text().strip() == line
 
 
+@pytest.mark.parametrize(
+    ("named", "trainer"),
+    [('"torch"', "torch"), ('"keras"', "keras"), ('"own:Trainer"', "litert"), ("5", "litert")],
+)
+def test_a_kit_may_name_a_trainer_of_ours_and_never_code(kit, tmp_path, named, trainer):
+    (kit / "kit.toml").write_text(f"{KIT}trainer = {named}\n")
+    enroll(kit, tmp_path / "robot", ExampleSettings(), train=True)
+    settings = load_settings(tmp_path / "robot" / "agent.toml", {})
+    assert (settings.training.trainer, settings.training.enabled) == (trainer, True)
+
+
 def test_only_its_owner_reads_the_key(kit, tmp_path):
     enroll(kit, tmp_path / "robot", ExampleSettings(), train=True)
     assert stat.S_IMODE((tmp_path / "robot" / "robot.key").stat().st_mode) == 0o600

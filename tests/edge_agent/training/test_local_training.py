@@ -11,7 +11,7 @@ from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink, TrainSettings
 from edge_agent.training.feature_cache import limit_from_environment
 from edge_agent.training.local_training import LocalTraining
-from edge_agent.training.trainers.threads import threads_from_environment
+from edge_agent.training.trainers.hardware import threads_from_environment
 from edge_agent.training.training_process import TrainingProcess, environment_of
 from fleet_model.errors import BundleError, UpdateError
 from fleet_model.protocol.wire import RobotRequest

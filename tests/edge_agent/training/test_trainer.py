@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge_agent.training import trainer
 from edge_agent.training.feature_cache import FeatureCache
 from edge_agent.training.trainer import Learner, evaluate, fit
-from edge_agent.training.trainers.threads import threads_from_environment
+from edge_agent.training.trainers.hardware import threads_from_environment
 from fleet_model.bundle import Task, TensorSpec, TrainerSpec, WorkloadSpec
 from fleet_model.errors import FrameError, TrainingError
 from fleet_model.types import Checkpoint, Encoded, Example, Target, TrainConfig

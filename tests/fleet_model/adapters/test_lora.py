@@ -152,6 +152,16 @@ def test_the_layer_of_the_answer_is_told_as_trained_whole_and_alone_it_is_adapte
     assert list(choose(shapes, ["*"], answer="head/bias").targets) == ["head/kernel"]
 
 
+def test_a_layer_in_that_of_the_answer_is_trained_whole_too():
+    shapes = {
+        "q/kernel": (8, 8),
+        "head/dense/kernel": (8, 8),
+        "head/kernel": (8, 2),
+        "head2/k": (8, 8),
+    }
+    assert list(choose(shapes, ["*"], answer="head/bias").targets) == ["q/kernel", "head2/k"]
+
+
 def test_dropout_leaves_out_inputs_and_keeps_the_mean():
     spec = LoraSpec(rank=2, alpha=2, dropout=0.25, targets={"w": (10_000, 3)})
     mask = row_masks(spec, seed=-5, step=2)["w.lora_a"]

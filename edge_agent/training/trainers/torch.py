@@ -1,0 +1,231 @@
+"""Train with PyTorch: texts, and whatever else has a torch model."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+
+from edge_agent.training.adapted_model import adapted
+from edge_agent.training.feature_cache import FeatureCache, cache_of
+from edge_agent.training.trainer import Learner, evaluate, fit
+from edge_agent.training.trainers.hardware import (
+    device_from_environment,
+    rows_from_environment,
+    threads_from_environment,
+)
+from fleet_model.bundle import TRAINER, TrainerSpec
+from fleet_model.errors import SettingsError, TrainingError
+from fleet_model.signatures import FROZEN
+from fleet_model.torch.model import Part, TorchModel, torch_model
+from fleet_model.torch.tensors import slots
+from fleet_model.types import Checkpoint, Example, Tensor, Tensors, TrainConfig, Update, Weights
+from fleet_model.weights import read_weights, require_same_tensors
+from fleet_model.workload import Workload, rebuild, require_same_task
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+
+class TorchTrainer:
+    """Train any scope of a workload that has a torch model.
+
+    Steps are those of fleet_model/optimizer.py, in NumPy on the CPU, so that an update is
+    comparable with that of any other trainer. On the CPU the same arguments give the same update,
+    bit for bit; on a GPU products are in bfloat16.
+    """
+
+    def __init__(self, spec: TrainerSpec, directory: Path) -> None:
+        """Build the model and load what is frozen.
+
+        Args:
+            spec: how clients train.
+            directory: holds the verified files of the part "torch".
+
+        Raises:
+            SettingsError: PyTorch is not installed here, or there is no such device.
+            TrainingError: the files do not fit the model that this workload builds, or there is
+                not the memory for it.
+        """
+        device = _prepare_torch()
+        workload = rebuild(spec.workload, directory)
+        require_same_task(workload, spec.task, TRAINER)
+        definition = torch_model(spec.workload, workload)
+        _require_memory(spec, directory)
+        learned = _TorchModel(spec, directory, definition, device)
+        # Without a trunk the rows are inputs, which lie on this machine already.
+        cache = FeatureCache()
+        if learned.has_trunk:
+            cache = cache_of(spec, workload, directory, "torch")
+        self._learner = Learner(spec, workload, adapted(spec, directory, learned), cache)
+
+    def fit(
+        self,
+        checkpoint: Checkpoint,
+        examples: Iterable[Example],
+        config: TrainConfig,
+        correction: Weights | None = None,
+    ) -> Update:
+        """Return the update of one round; see `edge_agent.training.trainer.fit`."""
+        try:
+            return fit(self._learner, checkpoint, examples, config, correction)
+        finally:
+            _tell(self._learner.workload)
+
+    def evaluate(self, checkpoint: Checkpoint, examples: Iterable[Example]) -> Update:
+        """Return the measures of a checkpoint; see `edge_agent.training.trainer.evaluate`."""
+        return evaluate(self._learner, checkpoint, examples)
+
+
+class _TorchModel:
+    """`Differentiable` of a torch model, cut before what is trained where that is possible.
+
+    Rows that only pad are left out of what is computed, so a batch is as small as its examples.
+    """
+
+    def __init__(
+        self, spec: TrainerSpec, directory: Path, definition: TorchModel, device: "torch.device"
+    ) -> None:
+        model = definition.build(directory)
+        found = dict(slots(model, definition.path))
+        if missing := sorted(spec.variables.keys() - found.keys()):
+            raise TrainingError(
+                f"the workload {spec.workload.name!r} builds no tensor {missing[0]} here; do "
+                "client and server run the same version of fleetlearn?"
+            )
+        self._trained = {name: found.pop(name) for name in spec.variables}
+        expected = {path: slot.value() for path, slot in found.items()}
+        frozen = read_weights(directory / FROZEN)
+        require_same_tensors(expected, frozen, sender=FROZEN, error=TrainingError)
+        for path, slot in found.items():
+            slot.assign(frozen[path])
+            slot.tensor.requires_grad_(requires_grad=False)
+        cut = definition.cut(model, list(spec.variables))
+        self._trunk, self._rest = cut.trunk, cut.rest
+        for part in filter(None, cut):
+            part.module.to(device)  # in place: the slots stay those of the model
+        self._definition, self._device = definition, device
+        self._rows_at_once = rows_from_environment()
+
+    @property
+    def has_trunk(self) -> bool:
+        """Say whether features are computed once and kept."""
+        return self._trunk is not None
+
+    def features(self, inputs: Tensors) -> Tensors:
+        if self._trunk is None:
+            return {name: inputs[name] for name in self._rest.inputs}
+        rows = {name: tensor[None] for name, tensor in inputs.items()}
+        return {name: t[0] for name, t in self._answers(self._trunk, rows).items()}
+
+    def gradient(
+        self, weights: Weights, features: Tensors, targets: Tensors, sample_weight: Tensor
+    ) -> tuple[float, Weights]:
+        self._assign(weights)
+        used = np.flatnonzero(sample_weight)
+        total, loss = float(sample_weight.sum()), 0.0
+        for slot in self._trained.values():
+            slot.tensor.grad = None
+        for rows in self._parts(used):
+            weight = sample_weight[rows]
+            part = self._loss(
+                {name: tensor[rows] for name, tensor in features.items()},
+                {name: tensor[rows] for name, tensor in targets.items()},
+                weight,
+            )
+            part = part * (float(weight.sum()) / total)
+            part.backward()  # gradients of parts add up
+            loss += float(part.detach())
+        return loss, {name: slot.gradient() for name, slot in self._trained.items()}
+
+    def outputs(self, weights: Weights, features: Tensors) -> Tensors:
+        self._assign(weights)
+        return self._answers(self._rest, features)
+
+    def _parts(self, rows: Tensor) -> Iterator[Tensor]:
+        size = self._rows_at_once or max(1, len(rows))
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
+
+    def _loss(self, features: Tensors, targets: Tensors, weight: Tensor) -> Any:
+        outputs = self._computed(self._rest, features)
+        truth = {name: self._given(tensor) for name, tensor in targets.items()}
+        return self._definition.loss(truth, outputs, self._given(weight))
+
+    def _answers(self, part: Part, rows: Tensors) -> dict[str, Tensor]:
+        import torch
+
+        with torch.no_grad():
+            found = self._computed(part, rows)
+        return {name: tensor.float().cpu().numpy() for name, tensor in found.items()}
+
+    def _computed(self, part: Part, rows: Tensors) -> dict[str, Any]:
+        import torch
+
+        rows = self._definition.compact({name: rows[name] for name in part.inputs})
+        given = [self._given(rows[name]) for name in part.inputs]
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type != "cpu"):
+            answer = part.module(*given)
+        several = answer if isinstance(answer, tuple) else (answer,)
+        return dict(zip(part.outputs, several, strict=True))
+
+    def _given(self, tensor: Tensor) -> Any:
+        import torch
+
+        # A copy: rows of the cache are views of a file that may not be written.
+        return torch.from_numpy(np.array(tensor)).to(self._device)
+
+    def _assign(self, weights: Weights) -> None:
+        for name, slot in self._trained.items():
+            slot.assign(weights[name])
+
+
+def _prepare_torch() -> "torch.device":
+    """Return where to compute; raises SettingsError."""
+    try:
+        import torch
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise SettingsError(
+            f'trainer = "torch" needs {error.name}: pip install "fleetlearn[torch]" here'
+        ) from None
+    torch.set_num_threads(threads_from_environment())
+    asked = device_from_environment()
+    if asked == "auto":
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    if asked != "cpu" and not torch.cuda.is_available():
+        raise SettingsError(
+            f'training.device = "{asked}": torch sees no GPU here; set "auto" or "cpu"'
+        )
+    return torch.device(asked)
+
+
+# Of a training of MiniLM's layers, measured by tests/edge_agent/training/trainers/test_torch.py:
+# torch and transformers, and the copies of what is trained (its gradient in both forms, velocity,
+# the checkpoint, and what a step makes of them).
+_LIBRARIES_MB, _COPIES = 450, 8
+
+
+def _require_memory(spec: TrainerSpec, directory: Path) -> None:
+    """Raise TrainingError where there is clearly not the memory, before anything is built."""
+    trained = sum(4 * int(np.prod(tensor.shape)) for tensor in spec.variables.values())
+    frozen = (directory / FROZEN).stat().st_size
+    needed = _LIBRARIES_MB + (frozen + _COPIES * trained) / 1e6
+    free = psutil.virtual_memory().available / 1e6
+    if needed > free:
+        raise TrainingError(
+            f"training {trained / 1e6:.0f} MB of {(trained + frozen) / 1e6:.0f} MB takes about "
+            f"{needed:.0f} MB of memory, {free:.0f} MB are free; end other programs, or train "
+            "fewer tensors (`cloud-server init --trainable head`, or --adapter lora)"
+        )
+
+
+def _tell(workload: Workload) -> None:
+    """Log what of the inputs was left out, see Workload."""
+    told = getattr(workload, "told", None)
+    for sentence in told() if told else ():
+        log.warning("%s", sentence)
