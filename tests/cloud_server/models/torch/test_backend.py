@@ -12,10 +12,12 @@ from cloud_server.models.export import BundleJob, FileJob, InitJob
 from cloud_server.models.export.bundle_directory import write_bundle_directory
 from cloud_server.models.export.model_directory import write_model_directory
 from cloud_server.models.export.model_file import write_model_file
+from cloud_server.state.checkpoints import Checkpoints
 from fleet_model.bundle import WorkloadSpec, parse_manifest, parse_trainer
 from fleet_model.engine import TFLiteEngine
 from fleet_model.errors import BundleError, CheckpointError, ExportError, SettingsError
 from fleet_model.litert.runtime import ONNX_RUNTIME, Runtime
+from fleet_model.types import Checkpoint
 from fleet_model.weights import read_weights, write_weights
 
 pytestmark = pytest.mark.torch
@@ -219,9 +221,6 @@ def test_a_label_is_added_and_all_others_keep_their_rows(made, encoder, tmp_path
     model, _ = made
     server = tmp_path / "server"
     shutil.copytree(model, server / "model")
-    from cloud_server.state.checkpoints import Checkpoints
-    from fleet_model.types import Checkpoint
-
     (server / "checkpoints").mkdir()
     weights = read_weights(model / "weights.safetensors")
     Checkpoints(server / "checkpoints").save(Checkpoint(version=0, weights=weights))
@@ -243,6 +242,24 @@ def test_a_label_is_added_and_all_others_keep_their_rows(made, encoder, tmp_path
     assert any("new, to begin with the mean of the others: new" in line for line in told)
     same = set(before) - {"head/kernel", "head/bias"}
     assert all(np.array_equal(before[name], after[name]) for name in same)
+
+
+def test_a_fleet_may_start_from_another_fleets_checkpoint(made, tmp_path):
+    model, _ = made
+    server = tmp_path / "server"
+    shutil.copytree(model, server / "model")
+    (server / "checkpoints").mkdir()
+    weights = dict(read_weights(model / "weights.safetensors"))
+    weights["head/bias"] = weights["head/bias"] + 1
+    Checkpoints(server / "checkpoints").save(Checkpoint(version=0, weights=weights))
+    write_model_directory(job(tmp_path / "new", server, "last-1"), quiet)
+    found = read_weights(tmp_path / "new" / "weights.safetensors")
+    np.testing.assert_array_equal(found["head/bias"], weights["head/bias"])
+    assert (tmp_path / "new" / "config.json").read_bytes() == (model / "config.json").read_bytes()
+    alone = tmp_path / "alone.safetensors"
+    shutil.copy(server / "checkpoints" / "000000" / "weights.safetensors", alone)
+    with pytest.raises(BundleError, match=r"tokenizer\.json: missing"):
+        write_model_directory(job(tmp_path / "other", alone), quiet)
 
 
 def test_without_a_folder_it_says_what_to_name(tmp_path):
