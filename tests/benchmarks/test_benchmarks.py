@@ -11,12 +11,12 @@ import psutil
 import pytest
 
 from benchmarks import (
-    agent_cost,
     environments,
     fleets,
     lean_robots,
     measure,
     recovery,
+    robot_cost,
     round_time,
     server_memory,
     services,
@@ -153,7 +153,7 @@ def test_a_fresh_message_is_timed_from_its_process_start(tmp_path):
         "7 100.0 109.0\n7 100.0 109.5\n"  # the message whose memory was sampled
         "8 200.0 202.0\n8 200.0 202.002\n8 200.0 202.004\n8 200.0 202.5\n"
     )
-    assert agent_cost.step_times(stamps) == {
+    assert robot_cost.step_times(stamps) == {
         "new_frames_s": pytest.approx(9.0),
         "start_to_first_step_s": pytest.approx(2.0),
         "step_ms": pytest.approx(2.0),  # the pause of 0.5 s is no step
@@ -174,7 +174,7 @@ def test_our_optimizer_steps_are_stamped_from_outside(tmp_path):
         env={"PYTHONPATH": path, "STEP_STAMPS": str(stamps)},
         check=True,
     )
-    ((start, ends),) = agent_cost.read_stamps(stamps)
+    ((start, ends),) = robot_cost.read_stamps(stamps)
     assert begin - 0.02 <= start < ends[0] < ends[1] < ends[2] < measure.boot_time_s()
 
 
