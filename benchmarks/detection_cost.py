@@ -12,7 +12,7 @@ four epochs a message, the same frames held out.
 
 Every message meets an idle robot. agent_cost.py says what the quantities are, and
 detection_latency.py how one frame is timed. `map50` is measured by the same code for the heads of
-all arms, on the frames that the robot has held out.
+all arms, on frames of a robot that has not trained.
 """
 
 import json
@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -42,7 +42,7 @@ from fleet_model.types import Checkpoint, Example, Weights
 
 WORK = ROOT / "build" / "bench" / "detection_cost"
 HERE = Path(__file__).resolve().parent
-ROBOT, SEED, SIZE = "hall-1/r1", 1, 256
+ROBOT, UNSEEN, SEED, SIZE = "hall-1/r1", "hall-3/r1", 1, 256
 FRAMES = 240
 EPOCHS, BATCH, RATE, CLIP = 4, 8, 0.01, 10.0
 TENSORFLOW = ("tensorflow", "keras", "torch", "jax")  # packages that a robot has none of
@@ -80,6 +80,11 @@ class Inputs:
         return self.root / "frames"
 
     @property
+    def unseen(self) -> Path:
+        """The data set of a robot that does not train."""
+        return self.root / "unseen"
+
+    @property
     def bundle(self) -> Path:
         """Version 0 as robots have it."""
         return self.root / "bundle"
@@ -102,7 +107,12 @@ class Inputs:
     @cached_property
     def examples(self) -> Sequence[Example]:
         """The robot's examples, as its agent has them."""
-        return list(ExampleStore([self.frames], "", "", list(LABELS), boxes=True).examples())
+        return examples_of(self.frames)
+
+    @cached_property
+    def others(self) -> Sequence[Example]:
+        """Examples to measure with."""
+        return [replace(one, held_out=True) for one in examples_of(self.unseen)]
 
     @cached_property
     def trainer(self) -> LiteRTTrainer:
@@ -111,9 +121,9 @@ class Inputs:
         return LiteRTTrainer(parse_trainer((made.model / TRAINER).read_bytes()), made.model)
 
     def map50(self, weights: Weights) -> float:
-        """Return how well a head finds what is in the held-out frames."""
+        """Return how well a head finds what is in the frames of the robot that has not trained."""
         made = Checkpoint(version=1, weights=weights)
-        return self.trainer.evaluate(made, self.examples).metrics["map50"]
+        return self.trainer.evaluate(made, self.others).metrics["map50"]
 
 
 def costs(work: Path, quick: bool) -> tuple[dict[str, float], list[Comparison]]:
@@ -186,7 +196,8 @@ def prepare(work: Path) -> Inputs:
     shutil.rmtree(work, ignore_errors=True)
     inputs.root.mkdir(parents=True)
     say("detection_cost: rendering frames, making server directory and Keras model")
-    render(inputs.frames, ROBOT, FRAMES, SEED)
+    render(inputs.frames, ROBOT, FRAMES, SEED, "uniform")
+    render(inputs.unseen, UNSEEN, FRAMES, SEED, "uniform")
     what = ("--workload", "object-detector", "--labels", ",".join(LABELS), "--image-size", SIZE)
     run_python("-m", "cloud_server.cli", "init", inputs.server, *what)
     unpack(inputs.server / "store", inputs.bundle)
@@ -200,6 +211,11 @@ def prepare(work: Path) -> Inputs:
     inputs.chosen.write_text(json.dumps({"train": names, "labels": LABELS}))
     np.savez(inputs.head, **first_weights(inputs.server))
     return inputs
+
+
+def examples_of(folder: Path) -> list[Example]:
+    """Return what an agent makes of a data set."""
+    return list(ExampleStore([folder], "", "", list(LABELS), boxes=True).examples())
 
 
 def our_arm(work: Path, inputs: Inputs, size: Size) -> tuple[Cost, float]:
