@@ -48,7 +48,7 @@ from edge_agent.training.training_job import (
 from edge_agent.training.work_kinds import work_of
 from fleet_model.errors import FleetError, TrainingError
 from fleet_model.loading import load_plugin
-from fleet_model.memory import framework_loaded
+from fleet_model.memory import framework_loaded, give_back
 from fleet_model.types import TRAIN, Update
 
 log = logging.getLogger(__name__)
@@ -232,6 +232,8 @@ def main() -> NoReturn:
     packet = packets.get()  # no limit: a child is started because a job is on its way
     while True:
         write_packet(outbound, _answer(warm, packet))
+        # Free blocks between used ones: 70 MB after ten rounds of a detector, with 200 in use.
+        give_back()
         try:
             packet = packets.get(timeout=idle_s)
         except queue.Empty:

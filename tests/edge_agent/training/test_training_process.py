@@ -1,5 +1,6 @@
 """A real child process; what it trains is a plug-in of the test that costs nothing to import."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from edge_agent.examples.source import SourceSpec
@@ -77,6 +79,11 @@ def leave(directory):
 def fail(directory):
     raise ZeroDivisionError(f"secret {directory}")
 
+def scatter(directory):
+    """Free 100 MB below a block that stays: they do not go back by themselves."""
+    blocks = [bytearray(64_000) for _ in range(1600)]
+    KEPT.append(blocks[-1])
+
 class Summing(Trainer):
     """Answers with a group of tensors of its own; knows evaluate()."""
 
@@ -90,9 +97,9 @@ class Summing(Trainer):
             num_examples=len(list(examples)), num_steps=0, metrics={"loss": 0.5},
         )
 
-ACTIONS = {1: hang, 2: segfault, 3: leave, 4: fail}
+ACTIONS, KEPT = {1: hang, 2: segfault, 3: leave, 4: fail, 5: scatter}, []
 '''
-HANG, SEGFAULT, LEAVE, FAIL = 1, 2, 3, 4
+HANG, SEGFAULT, LEAVE, FAIL, SCATTER = 1, 2, 3, 4, 5
 SPEC = TrainerSpec(
     workload=WorkloadSpec(name="image-classifier", config={"labels": ["cup", "fork"]}),
     trainable="head",
@@ -165,6 +172,15 @@ def test_it_reports_its_memory_and_that_tensorflow_stayed_out(process, job):
     metrics = process.fit(job()).metrics
     assert 10 < metrics["peak_child_mb"] < 200
     assert metrics["framework_loaded"] == 0
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="of glibc")
+def test_what_a_round_has_freed_goes_back_to_the_robot(process, job):
+    process.fit(job())
+    child = psutil.Process(process.pid)
+    before = child.memory_info().rss
+    process.fit(job(seed=SCATTER))
+    eventually(lambda: child.memory_info().rss < before + 20e6)
 
 
 def test_it_steps_aside_for_the_robots_own_work(process, job):
