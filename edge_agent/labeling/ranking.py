@@ -48,7 +48,7 @@ class Ranking:
         self._queue, self._changing = Queue(MOST + _MOST_ANSWERED), threading.Lock()
         self._candidates: dict[FrameName, Candidate] = {}
         self._advised: dict[FrameName, Advised] = {}  # of frames that wait, or did here
-        self._asked: dict[FrameName, int | None] = {}  # the version that saw a frame last
+        self._asked: dict[FrameName, tuple[int, ...]] = {}  # versions that saw a frame last
         self._tells_features = False  # the model that was asked last
         self._listed, self._count, self._chosen, self._unreadable = False, 0, 0, 0
         self._ended = threading.Event()
@@ -148,20 +148,21 @@ class Ranking:
 
         Of one that waits no longer they say only what is near it, if that.
         """
-        version, name = self._version, candidate.name
+        versions, name = self._versions, candidate.name
         with self._changing:
-            if name in self._asked and self._asked[name] == version:
+            if self._asked.get(name) == versions:
                 return False
             waits = name not in self._candidates or self._queue.waits(name)
         return waits or self._tells_features
 
     @property
-    def _version(self) -> int | None:
-        return next(iter(self._advice.versions), None)
+    def _versions(self) -> tuple[int, ...]:
+        """The active version and, on trial, the next: what they differ in counts as well."""
+        return tuple(self._advice.versions)
 
     def _add(self, candidate: Candidate, *, ask: bool = True) -> None:
         """Keep what a frame is like: in colors, and to the models if they are asked."""
-        name, version = candidate.name, self._version
+        name, versions = candidate.name, self._versions
         try:
             view = thumbprint(candidate.frame.reduced(_SMALL))
             advised = self._advice.of(candidate.frame) if ask else Advised()
@@ -170,7 +171,7 @@ class Ranking:
             with self._changing:
                 self._unreadable += name not in self._advised
                 self._advised.setdefault(name, Advised(value=0.0))
-                self._asked[name] = version
+                self._asked[name] = versions
             return
         with self._changing:
             waits = name not in self._known
@@ -178,7 +179,7 @@ class Ranking:
             if waits and (name not in self._candidates or self._queue.waits(name)):
                 self._advised[name] = advised._replace(sight=None)  # the queue has it
             if ask:
-                self._asked[name], self._tells_features = version, advised.sight is not None
+                self._asked[name], self._tells_features = versions, advised.sight is not None
             self._candidates[name] = candidate
             self._queue.add(name, advised.value, view, advised.sight, waits=waits)
 

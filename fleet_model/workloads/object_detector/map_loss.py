@@ -28,7 +28,7 @@ def map_loss(targets: Mapping[str, Any], maps: Mapping[str, Any], sample_weight:
     from keras import ops
 
     *_, grid, labels = maps["heat"].shape
-    truth = truth_of(targets, grid, labels)
+    truth = truth_of(targets, grid, labels, sample_weight)
     weight = ops.reshape(sample_weight, (-1, 1, 1))
     things = ops.sum(ops.reshape(sample_weight, (-1, 1)) * truth.real)
     heat_loss = _focal(maps["heat"], truth.heat, weight[..., None])
@@ -46,11 +46,17 @@ class Truth:
     real: Any  # (batch, things) 1 where a row is a thing
 
 
-def truth_of(targets: Mapping[str, Any], grid: int, labels: int) -> Truth:
+def truth_of(targets: Mapping[str, Any], grid: int, labels: int, weight: Any = None) -> Truth:
     """Draw boxes into maps.
 
     The time grows with the rows, and nearly all are empty: FEW are drawn always, and all of them
-    where a frame of the batch has more.
+    where a frame of the batch that counts has more.
+
+    Args:
+        targets: see `map_loss`.
+        grid: cells of a side.
+        labels: how many.
+        weight: (batch,). A frame of weight 0 pads the batch: all its rows are boxes of class 0.
     """
     from keras import ops
 
@@ -59,8 +65,10 @@ def truth_of(targets: Mapping[str, Any], grid: int, labels: int) -> Truth:
     truth.real = ops.cast(classes >= 0, "float32")
     # Not in a branch: the fast kernels of LiteRT are for what is outside.
     few = _drawn(boxes[:, :FEW], classes[:, :FEW], grid, labels)
+    more = truth.real[:, FEW:]
+    more = more if weight is None else more * ops.reshape(weight, (-1, 1))
     truth.heat, truth.share, truth.sides = ops.cond(
-        ops.any(classes[:, FEW:] >= 0),
+        ops.any(more > 0),
         lambda: _drawn(boxes, classes, grid, labels),
         lambda: few,
     )

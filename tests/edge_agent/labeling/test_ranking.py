@@ -86,22 +86,23 @@ class Sees(Values):
 
     def __init__(self, *given):
         super().__init__(*given)
-        self.versions, self.asked, self.is_newer = (7,), [], False
+        self.versions, self.asked, self.is_newer, self.trial = (7,), [], False, ()
 
     def look(self):
         newer, self.is_newer = self.is_newer, False
-        self.versions = (self.versions[0] + newer,)
-        return newer
+        is_other = newer or self.versions[1:] != self.trial
+        self.versions = (self.versions[0] + newer, *self.trial)
+        return is_other
 
     def of(self, frame):
         number = (frame.stamp_ns - self.start_ns) // (60 * 10**9)
-        self.asked.append((*self.versions, number))
+        self.asked.append((self.versions[0], number))
         sight = None
         if self.degrees is not None:
             row, turned = np.zeros(ROW, np.float32), np.radians(self.degrees[number])
             row[:2] = np.cos(turned), np.sin(turned)
             sight = Sight(row, np.ones(1, np.float32))
-        return Advised((), *self.versions, "class", self.values[number], sight)
+        return Advised((), self.versions[0], "class", self.values[number], sight)
 
     def wait(self, questions):
         """Wait until so many are asked, and none after these."""
@@ -131,6 +132,16 @@ def test_a_model_that_tells_no_features_is_not_asked_about_frames_that_wait_no_m
     ranking.take()
     advice.is_newer = True
     advice.wait(4 + 3)
+
+
+def test_where_a_version_is_on_trial_both_are_asked_about_frames_that_wait(ranked, monkeypatch):
+    monkeypatch.setattr("edge_agent.labeling.ranking.LOOK_S", 0.01)
+    _, advice = ranked.make([0.5] * 6, (), None, Sees)
+    advice.wait(6)
+    advice.trial = (8,)
+    advice.wait(6 + 6)
+    advice.trial = ()
+    advice.wait(6 + 6 + 6)
 
 
 def test_a_newer_model_sees_taken_frames_anew_and_what_was_shown_of_them_stays(ranked, monkeypatch):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fleet_model.workloads.object_detector import map_loss as map_loss_of
 from fleet_model.workloads.object_detector.detector import MOST_BOXES, NOTHING
 from fleet_model.workloads.object_detector.map_loss import FEW, STRIDE, map_loss, truth_of
 
@@ -113,11 +114,26 @@ def test_a_row_of_weight_0_changes_nothing():
         "sides": rng.normal(size=(2, GRID, GRID, 4)).astype(np.float32),
     }
     two = {name: np.concatenate([t, t]) for name, t in targets((0, 8, 8, 40, 60)).items()}
-    two["box"][1], two["class"][1, 0] = 0, 0  # padding is zeros: class 0 at no place
+    two["box"][1], two["class"][1] = 0, 0  # padding is zeros: class 0 at no place
     one = {name: tensor[:1] for name, tensor in two.items()}
     alone = map_loss(one, {n: t[:1] for n, t in outputs.items()}, np.ones(1, np.float32))
     padded = map_loss(two, outputs, np.array([1, 0], np.float32))
     assert float(padded) == pytest.approx(float(alone), rel=1e-6)
+
+
+def test_padding_is_not_drawn_whole(monkeypatch):
+    """Two frames of few boxes, one of which pads the batch with 100 boxes of class 0."""
+    drawn = []
+    whole = map_loss_of._drawn
+    monkeypatch.setattr(
+        map_loss_of, "_drawn", lambda *given: drawn.append(given[0].shape[1]) or whole(*given)
+    )
+    two = {name: np.concatenate([t, t]) for name, t in targets((0, 8, 8, 40, 60)).items()}
+    two["box"][1], two["class"][1] = 0, 0
+    truth_of(two, GRID, 2, np.array([1, 0], np.float32))
+    assert drawn == [FEW]
+    truth_of(two, GRID, 2, np.array([1, 1], np.float32))
+    assert drawn == [FEW, FEW, MOST_BOXES]
 
 
 def drawn(counts):
