@@ -472,7 +472,7 @@ def test_a_reason_that_is_too_long_ends_with_2(config):
 def test_a_trainer_that_does_not_exist_ends_a_run_with_2(config, name):
     config.write_text(config.read_text().replace('"litert"', f'"{name}"'))
     text = type_outside("run", "-c", config, code=2)
-    known = "choose keras, litert or module:Class"
+    known = "choose keras, litert, torch or module:Class"
     assert text == f"edge-agent: training.trainer: no trainer {name!r}; {known}\n"
 
 
