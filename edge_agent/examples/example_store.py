@@ -136,9 +136,10 @@ class ExampleStore:
             FrameError: there are recordings, and none of them can be read.
         """
         found, split = self._scan()
-        training = [each.moment for each in found if not self._holds_out(split, each)]
+        training = [each.moment for each in found if not split.holds_out(each.moment)]
         if self._trains:
-            self._trained.add(sorted(training))
+            # One that is trained on for its teacher alone says nothing of those before it.
+            self._trained.add(sorted(moment for moment in training if not split.picks(moment)))
         for one in found:
             if split.between(one.moment):
                 continue
@@ -146,7 +147,7 @@ class ExampleStore:
                 raw=one.frame,
                 label=one.label or None,
                 key=one.key,
-                held_out=self._holds_out(split, one),
+                held_out=split.holds_out(one.moment),
                 boxes=one.boxes,
                 seen=one.seen,
             )
@@ -172,7 +173,7 @@ class ExampleStore:
         counts = Counter(each.moment.label for each in kept)
         return StoreSummary(
             examples=len(kept),
-            held_out=sum(self._holds_out(split, each) for each in kept),
+            held_out=sum(split.holds_out(each.moment) for each in kept),
             labels={label: counts[label] for label in self._labels or sorted(counts)},
             skipped=self.left_out,
             renamed=self.renamed,
@@ -184,7 +185,8 @@ class ExampleStore:
         self._unlabelled = Unlabelled(self._pseudo, self._taught)
         found = list(self._labelled(skipped))
         moments = [each.moment for each in found]
-        split = HeldOutSplit(moments, self._held_out, self._segment_s, self._trained)
+        taught = {each.moment for each in found if self._unlabelled.is_taught(each.key)}
+        split = HeldOutSplit(moments, self._held_out, self._segment_s, self._trained, taught)
         if between := sum(map(split.between, moments)):
             skipped[TOO_NEAR] = between
         if split.near:
@@ -288,9 +290,6 @@ class ExampleStore:
         boxes = tuple(map(self._named, said.boxes))
         label = largest_label(boxes) if self._boxes else self._name(said.label)
         return None if not label or self._refusal(words, bool(boxes)) else (label, boxes)
-
-    def _holds_out(self, split: HeldOutSplit, one: "_Found") -> bool:
-        return split.holds_out(one.moment) and not self._unlabelled.is_taught(one.key)
 
     def _recordings(self, failures: list[FrameError]) -> Iterator[tuple[Path, LabelSettings]]:
         if self._answered and has_pictures(self._answered):

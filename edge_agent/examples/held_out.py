@@ -55,6 +55,7 @@ class HeldOutSplit:
         held_out: float,
         segment_s: float,
         trained: Container[Moment] = (),
+        taught: Container[Moment] = (),
     ) -> None:
         """Look at all moments once.
 
@@ -63,6 +64,7 @@ class HeldOutSplit:
             held_out: share, 0 to 0.5; 0 holds out nothing.
             segment_s: longer than things stay in view.
             trained: moments that a robot was trained on: they are never held out.
+            taught: moments that a teacher has labelled: nor are they.
 
         Raises:
             SettingsError: a number is out of its range.
@@ -72,7 +74,7 @@ class HeldOutSplit:
         if not segment_s >= 1e-3:
             raise SettingsError(f"segment_s is {segment_s}, expected at least 0.001 seconds")
         self._segment_ns = round(segment_s * NS_PER_S)
-        self._trained = trained
+        self._trained, self._taught = trained, taught
         share = Fraction(held_out).limit_denominator(_LARGEST_BLOCK)
         self._picks, self._block = share.numerator, share.denominator
         self._segments: dict[str, set[int]] = {}
@@ -81,7 +83,7 @@ class HeldOutSplit:
         for label in {moment.label for moment in ordered} if held_out else ():
             self._divide([m for m in ordered if m.label == label], held_out)
         if held_out and len(ordered) > 1 and not any(map(self.holds_out, ordered)):
-            self._newer_than[ordered[-1].label] = ordered[-2]
+            self._newer_than.setdefault(ordered[-1].label, ordered[-2])
         self._held: dict[str, list[int]] = {}  # camera -> stamps that are held out
         for moment in filter(self.holds_out, ordered):
             self._held.setdefault(moment.camera, []).append(moment.stamp_ns)
@@ -93,8 +95,10 @@ class HeldOutSplit:
 
     def holds_out(self, moment: Moment) -> bool:
         """Return whether the example of this moment is not trained on."""
-        if moment in self._trained:
-            return False
+        return moment not in self._trained and moment not in self._taught and self.picks(moment)
+
+    def picks(self, moment: Moment) -> bool:
+        """Return whether a moment is held out unless it was trained on or taught."""
         if moment.stamp_ns // self._segment_ns in self._segments.get(moment.label, ()):
             return True
         newer_than = self._newer_than.get(moment.label)

@@ -529,6 +529,26 @@ def test_a_label_of_a_person_takes_the_teacher_s_place_and_is_not_measured(
         assert store.summary().held_out == sum(e.held_out for e in found.values())
 
 
+@pytest.mark.parametrize(("place", "last_s"), [(0, 19.5), (7, 36.0)])
+def test_the_others_of_the_newest_frames_stay_held_out_beside_a_taught_one(
+    bags, tmp_path, store_of, place, last_s
+):
+    start = bags.START_NS + 40 * 10**9  # a minute that is not picked
+    bags.drive(tmp_path / "all" / "r1", ["circle"] * 39, start_ns=start)
+    last = start + round(last_s * 10**9)  # the later one is far from all that is trained on
+    bags.drive(tmp_path / "all" / "r1b", ["circle"], start_ns=last)
+    found = store_of(tmp_path / "all", held_out=0.0).examples()
+    newest = sorted(found, key=lambda example: example.raw.stamp_ns)[-8:]
+    one, *others = (e.key for e in (newest[place], *newest[:place], *newest[place + 1 :]))
+    options = {"segment_s": 60.0, "trained": tmp_path / "trained.json"}
+    taught = teach(tmp_path / "t", [one])
+    for _ in range(2):
+        found = sides(store_of(tmp_path / "all", **options, taught=taught))
+        assert {key for key, held_out in found.items() if held_out} == {*others}
+        assert found[one] is False
+        assert len(found) == 40
+
+
 def test_boxes_of_a_teacher_teach_where_boxes_are_learned(bags, tmp_path, store_of):
     path = bags.drive(tmp_path / "r1", ["star"] * 40)
     keys = [e.key for e in store_of(path, pseudo=PSEUDO, boxes=True).examples()]
