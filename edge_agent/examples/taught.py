@@ -80,6 +80,11 @@ def read_taught(folder: Path) -> dict[str, Said]:
     return {k: said for told in every for k, said in told.said.items() if not said.refused}
 
 
+def place_of(key: str) -> str:
+    """Return source, topic and stamp of an example's key: it without the checksum."""
+    return key.rpartition("-")[0]
+
+
 def tell_teachers(folder: Path) -> list[dict[str, Any]]:
     """Return what `edge-agent status` says of each teacher, as JSON values."""
     return [

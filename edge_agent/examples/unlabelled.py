@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_agent.examples.held_out import HeldOutSplit, Moment
 from edge_agent.examples.lazy_frame import LazyFrame
-from edge_agent.examples.taught import Said, read_taught
+from edge_agent.examples.taught import Said, place_of, read_taught
 from fleet_model.types import Box, Example, PseudoLabel
 
 Truth = tuple[str, tuple[Box, ...]]  # label of the frame, the largest box's; boxes
@@ -32,14 +32,18 @@ class Unlabelled:
         self._most = int(rule.pop("most", 0))
         self._rule = PseudoLabel(**rule) if rule else None
         self._said = read_taught(Path(taught["folder"])) if taught else {}
+        self._taught = set(map(place_of, self._said))
         self._weight = float(taught.get("weight", 0))
         self.wanted = bool(rule) or bool(self._said and self._weight)
         self.used = Counter[str]()  # reason -> frames that have a teacher's label all the same
         self._found: dict[str, tuple[LazyFrame, Moment, str]] = {}
 
     def is_taught(self, key: str) -> bool:
-        """Return whether a teacher has labelled a frame: models may have learned from it."""
-        return key in self._said
+        """Return whether a teacher has labelled a frame: models may have learned from it.
+
+        The bytes may be other ones: the label page keeps a raw or a turned picture as a PNG.
+        """
+        return place_of(key) in self._taught
 
     def add(self, key: str, frame: LazyFrame, moment: Moment, reason: str) -> None:
         """Keep a frame, once; `reason` is what it was counted under as left out."""

@@ -1,11 +1,13 @@
 import json
 import logging
 
+import numpy as np
 import pytest
 
 from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow, write_manifest
 from edge_agent.examples.example_store import ExampleStore
 from edge_agent.examples.source import ANSWERED, source_of
+from edge_agent.examples.taught import Said
 from edge_agent.labeling.answer import (
     LABEL,
     LOG,
@@ -55,6 +57,30 @@ def of(candidate, kind=LABEL, **values):
 
 def give(answers, candidate, kind=LABEL, **values):
     return answers.give(candidate.frame, of(candidate, kind, **values))
+
+
+def test_a_raw_frame_that_a_teacher_has_labelled_is_not_measured_with(
+    answers, robot, bags, folder, tmp_path
+):
+    stamps = [bags.START_NS + number * 10**9 for number in range(5)]
+    pictures = [np.full((24, 96), 40 * number, np.uint8) for number in range(5)]
+    bag = bags.write(
+        tmp_path / "r1",
+        [("/camera", s, bags.raw(s, p)) for s, p in zip(stamps, pictures, strict=True)],
+    )
+    settings, rule = robot(bag), {"most": 9, "weight": 0.5, "precision": 0.9}
+    frames = list(ExampleStore([bag], "", "", ["star"], pseudo=rule).examples())
+    for candidate in KeptFrames(settings, tmp_path / "index", boxes=False).listed():
+        give(answers, candidate, label="star")
+    plain = [e for e in source_of(settings, read_only=True).open().examples() if e.label]
+    assert len(plain) == 5
+    assert not {e.key for e in plain} & {e.key for e in frames}  # they are PNG now
+    assert sum(e.held_out for e in plain) == 1
+    (folder / "teachers").mkdir()
+    said = b"".join(Said(label="star").line(e.key) for e in frames)
+    (folder / "teachers" / "big.jsonl").write_bytes(b'{"teacher": "big"}\n' + said)
+    found = source_of(settings, read_only=True).open().examples()
+    assert [e.held_out for e in found if e.label] == [False] * 5
 
 
 def rows(folder):
