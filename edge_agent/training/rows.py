@@ -1,7 +1,7 @@
 """Examples ready for training, and the batches of named tensors that they are cut into."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -64,7 +64,7 @@ class EncodedRows(NamedTuple):
     held_out: Rows
     unknown: Rows  # without a truth; their targets hold no tensors, only what one would weigh
     rule: PseudoLabel | None  # by which these may get one; None: there are none
-    taught: Sequence[float]  # weight of each training example that a teacher has labelled
+    taught: Mapping[str, float]  # key of each example that a teacher has labelled -> its weight
     left_out: int  # examples that cannot be read or learned
 
 

@@ -151,7 +151,7 @@ def fit(
     pseudo: Metrics = {}
     if rule:
         training, pseudo = with_own_truths(
-            learner.workload, _answers(learner, origin), (training, held_out), unknown, rule
+            learner.workload, _answers(learner, origin), (training, held_out), unknown, rule, taught
         )
     encoded = time.perf_counter()
     shift = class_shift(learner.workload, learner.spec, training, config)
@@ -169,7 +169,7 @@ def fit(
         **at(BEFORE, _score(learner, origin, held_out)),
         **at(AFTER, _score(learner, weights, held_out)),
         **pseudo,
-        **taught_metrics(taught),
+        **taught_metrics(list(taught.values())),
     }
     return Update(
         robot="",
@@ -224,7 +224,7 @@ def encoded_rows(learner: Learner, examples: Iterable[Example]) -> EncodedRows:
     seen: dict[str, tuple[int, Tensors, Target]] = {}
     reasons: list[str] = []
     rule: PseudoLabel | None = None
-    taught: list[float] = []
+    taught: dict[str, float] = {}
     if not can_teach_itself(learner.workload):
         examples = (example for example in examples if not example.pseudo)
     learner.cache.begin()
@@ -243,7 +243,7 @@ def encoded_rows(learner: Learner, examples: Iterable[Example]) -> EncodedRows:
                 reasons.append(str(error))
                 continue
             rule = rule or example.pseudo
-            taught += [example.taught] if example.taught else []
+            taught |= {example.key: example.taught} if example.taught else {}
             seen[example.key] = (2 if example.pseudo else int(example.held_out), row, target)
     if reasons:
         log.warning("%d examples left out; the first: %s", len(reasons), reasons[0])

@@ -6,7 +6,7 @@ newer model would say otherwise, and a label that somebody gives takes the place
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +32,7 @@ def with_own_truths(
     known: tuple[Rows, Rows],
     unknown: Rows,
     rule: PseudoLabel,
+    taught: Container[str] = (),
 ) -> tuple[Rows, Metrics]:
     """Return what to train on, and what is told of it.
 
@@ -41,6 +42,7 @@ def with_own_truths(
         known: training and held-out examples.
         unknown: examples without a truth, whose targets hold no tensors yet.
         rule: how sure, and what they count.
+        taught: keys of training examples that a teacher has labelled, and no person.
 
     Returns:
         The training examples, with those of `unknown` behind them that have a truth now.
@@ -56,7 +58,7 @@ def with_own_truths(
     taken = _taken(workload, answers(unknown), unknown, least) if np.isfinite(least).any() else {}
     task = workload.task
     if task.learned and len(task.targets) == 1:  # the class of a whole example
-        taken = _limited(taken, training, len(classes))
+        taken = _limited(taken, training, len(classes), taught)
     counts = np.zeros(len(classes), int)
     for found in taken.values():
         counts += np.bincount(found.classes, minlength=len(classes))
@@ -85,13 +87,17 @@ def _taken(workload: Any, outputs: Tensors, unknown: Rows, least: Tensor) -> Map
     return taken
 
 
-def _limited(taken: Mapping[int, OwnTruth], training: Rows, classes: int) -> Mapping[int, OwnTruth]:
-    """Return them such that a class weighs together at most as much as the training examples of it.
+def _limited(
+    taken: Mapping[int, OwnTruth], training: Rows, classes: int, taught: Container[str]
+) -> Mapping[int, OwnTruth]:
+    """Return them such that a class weighs together at most as much as people's examples of it.
 
     A model is often sure of the commonest class alone, and would learn little else of these.
     """
     known, found = np.zeros(classes), np.zeros(classes)
-    for target in training.targets:
+    for key, target in zip(training.keys, training.targets, strict=True):
+        if key in taught:
+            continue
         (index,) = target.tensors.values()
         known[int(index)] += target.weight
     for own in taken.values():

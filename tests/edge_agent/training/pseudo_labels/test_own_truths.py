@@ -113,6 +113,16 @@ def test_a_class_weighs_no_more_than_what_was_labelled_of_it():
     assert update.metrics["pseudo_examples"] == 0  # nobody has labelled a cup to learn from
 
 
+def test_a_teacher_s_examples_are_none_that_people_labelled():
+    one = learner()
+    labelled = [example for example in known() if example.key != "train"]
+    labelled.append(Example(raw=-3.0, label="fork", key="other"))
+    labelled.append(Example(raw=3.0, label="cup", key="taught", taught=0.5))
+    update = fit(one, checkpoint(), [*labelled, *unknown(1.5)], ROUND)
+    assert update.metrics["taught_examples"] == 1
+    assert update.metrics["pseudo_examples"] == 0
+
+
 def test_nothing_is_measured_with_them():
     with_them = fit(learner(), checkpoint(), [*known(), *unknown(1.5, -9)], ROUND)
     without = fit(learner(), checkpoint(), known(), ROUND)
