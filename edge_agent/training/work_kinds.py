@@ -104,14 +104,14 @@ class _Examples:
         task = rebuild(job.spec.workload).task
         self.learned, self._classes = task.learned, task.classes
         self._boxes = task.answer == "boxes"
-        self.labels = Counter[str]()  # of examples; pictures that cannot be read are among them
+        self.labels = Counter[str]()  # by people; pictures that cannot be read are among them
         self.left_out = Counter[str]()  # by kind
         self._source = job.examples.renamed(job.spec.task.former if job.spec.task else {})
 
     def __iter__(self) -> Iterator[Example]:
         found = self._source.examples(self._classes, self.left_out, boxes=self._boxes)
         for example in found:
-            if example.label:
+            if example.label and not example.taught:
                 self.labels[example.label] += 1
             yield example
 

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from edge_agent.examples.example_store import ExampleStore
 from edge_agent.examples.source import SourceSpec
+from edge_agent.examples.taught import Said
 from edge_agent.training import work_kinds
 from edge_agent.training.trainers.litert import LiteRTTrainer
 from edge_agent.training.training_job import TrainingJob
@@ -44,6 +46,20 @@ def work(tmp_path, bags):
         return work_of(kind)(LiteRTTrainer(spec, TINY), job)
 
     return answer
+
+
+def test_what_a_teacher_labelled_is_not_told_as_labelled(work, tmp_path, bags):
+    def teach(bag):
+        rule = {"most": 99, "weight": 0.5, "precision": 0.9}
+        labels = "circle", "square", "star"
+        found = ExampleStore([bag], "", bags.LABELS, labels, pseudo=rule).examples()
+        said = (Said(label="circle").line(e.key) for e in found if e.pseudo)
+        (tmp_path / "big.jsonl").write_bytes(b"".join([b'{"teacher": "big"}\n', *said]))
+
+    taught = {"folder": str(tmp_path), "weight": 0.5}
+    update = work([*KNOWN, *[""] * 80], spoil=teach, taught=taught)
+    assert update.metrics["taught_examples"] > 0
+    assert update.label_counts == work(KNOWN).label_counts
 
 
 class Listing:
