@@ -41,7 +41,8 @@ def what_is_wanted(
                 "the model of this robot says what is learned: leave out --classes and --boxes"
             )
         task = read_bundle(current, names=()).described_task
-        former = {**task.former, **aliases}
+        own = {word: task.former.get(name, name) for word, name in aliases.items()}
+        former = {**task.former, **own}
         return Wanted(classes=task.classes, answer=task.answer, former=former)
     if not classes:
         raise SettingsError(
