@@ -2,6 +2,8 @@
 
     state/labels/teachers/
       NAME.jsonl      of one teacher: the first line says who it is, the others are a frame each
+      .NAME.jsonl     the same of a new version of it, until all frames have been asked about
+      .learned        the frames that had a label which was taken back or replaced, one a line
 
 A frame is named by the key of its example, which stays the same wherever its recording lies: a file
 that was made on another computer, with a copy of the recordings, is as good as one made here.
@@ -18,7 +20,7 @@ from typing import Any, NamedTuple
 from fleet_model.types import Box
 
 TEACHERS = Path("labels", "teachers")  # in the state directory
-SUFFIX = ".jsonl"
+SUFFIX, LEARNED = ".jsonl", ".learned"
 UNSURE, OTHER, UNREADABLE = "unsure", "other", "unreadable"  # why a frame got no label
 _WHO = ("teacher", "version", "least", "at", "by")  # of the first line, what is told of a teacher
 log = logging.getLogger(__name__)
@@ -83,6 +85,24 @@ def read_taught(folder: Path) -> dict[str, Said]:
 def place_of(key: str) -> str:
     """Return source, topic and stamp of an example's key: it without the checksum."""
     return key.rpartition("-")[0]
+
+
+def read_learned(folder: Path) -> set[str]:
+    """Return the places of frames that had a label: models may have learned from it."""
+    try:
+        lines = (folder / LEARNED).read_bytes().split(b"\n")[:-1]
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        log.warning("%s: %s; nothing in it counts", LEARNED, error.strerror)
+        return set()
+    places = set[str]()
+    for number, line in enumerate(lines, 1):
+        try:
+            places.add(str(json.loads(line)))
+        except ValueError:
+            log.warning("%s line %d is damaged and left out", LEARNED, number)
+    return places
 
 
 def tell_teachers(folder: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_agent.examples.held_out import HeldOutSplit, Moment
 from edge_agent.examples.lazy_frame import LazyFrame
-from edge_agent.examples.taught import Said, place_of, read_taught
+from edge_agent.examples.taught import Said, place_of, read_learned, read_taught
 from fleet_model.types import Box, Example, PseudoLabel
 
 Truth = tuple[str, tuple[Box, ...]]  # label of the frame, the largest box's; boxes
@@ -31,15 +31,17 @@ class Unlabelled:
         rule, taught = dict(pseudo or {}), dict(taught or {})
         self._most = int(rule.pop("most", 0))
         self._rule = PseudoLabel(**rule) if rule else None
-        self._said = read_taught(Path(taught["folder"])) if taught else {}
-        self._taught = set(map(place_of, self._said))
+        folder = Path(taught["folder"]) if taught else None
+        self._said = read_taught(folder) if folder else {}
+        self._taught = read_learned(folder) if folder else set()
+        self._taught.update(map(place_of, self._said))
         self._weight = float(taught.get("weight", 0))
         self.wanted = bool(rule) or bool(self._said and self._weight)
         self.used = Counter[str]()  # reason -> frames that have a teacher's label all the same
         self._found: dict[str, tuple[LazyFrame, Moment, str]] = {}
 
     def is_taught(self, key: str) -> bool:
-        """Return whether a teacher has labelled a frame: models may have learned from it.
+        """Return whether a teacher has ever labelled a frame: models may have learned from it.
 
         The bytes may be other ones: the label page keeps a raw or a turned picture as a PNG.
         """

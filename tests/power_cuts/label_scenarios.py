@@ -9,7 +9,7 @@ from power_cuts import Scenario
 from recorder import mark
 
 from edge_agent.examples.example_store import ExampleStore
-from edge_agent.examples.taught import Said, read_taught
+from edge_agent.examples.taught import LEARNED, Said, place_of, read_learned, read_taught
 from edge_agent.labeling.answer import FRAMES, LABEL, UNSURE, Answer, FrameName, read_answers
 from edge_agent.labeling.answers import Answers
 from edge_agent.labeling.teacher.record import Record
@@ -109,13 +109,15 @@ def _teach(root: Path) -> None:
     record = Record(root / FOLDER)
     record.begin(_who(0.5))
     mark()
-    record.add({"a": Said(label="star"), "b": Said(refused="unsure")})
+    record.add({"a-1": Said(label="star"), "b-1": Said(refused="unsure")})
     mark()
-    record.add({"c": Said(label="star")})
+    record.add({"c-1": Said(label="star")})
     mark()
     record.begin(_who(0.6))
     mark()
-    record.add({"a": Said(label="star")})
+    record.add({"a-1": Said(label="star")})
+    mark()
+    record.finish()
     mark()
     record.forget("big")
     mark()
@@ -123,24 +125,30 @@ def _teach(root: Path) -> None:
 
 
 def _taught(root: Path) -> Any:
-    return sorted((key, said.label) for key, said in read_taught(root / FOLDER).items())
+    """Return the labels that count, and the frames that ever had one."""
+    said = read_taught(root / FOLDER)
+    ever = {*map(place_of, said), *read_learned(root / FOLDER)}
+    return sorted(said), sorted(ever)
 
 
 def _some_of(states: list[Any], step: int) -> Sequence[Any]:
     """Return what is there where only some of the answers that came together are whole."""
-    later = states[step + 1] if step + 1 < len(states) else []
-    return [later[:count] for count in range(len(states[step]), len(later))]
+    (now, _), (later, ever) = states[step], states[min(step + 1, len(states) - 1)]
+    return [(later[:count], ever[:count]) for count in range(len(now), len(later))]
 
 
 def _teach_again(root: Path) -> None:
     record = Record(root / FOLDER)
     record.begin(_who(0.7))
-    record.add({"a": Said(label="star"), "b": Said(label="star")})
+    record.add({"a-1": Said(label="star"), "b-1": Said(label="star")})
+    record.finish()
     record.close()
 
 
 def _settled_teacher(root: Path) -> Any:
-    return _taught(root), sorted(file.name for file in (root / FOLDER).iterdir())
+    """Return what counts; which frames ever had a label differs from cut to cut."""
+    files = {file.name for file in (root / FOLDER).iterdir()} - {LEARNED}
+    return sorted(read_taught(root / FOLDER)), sorted(files)
 
 
 TEACHER = Scenario(

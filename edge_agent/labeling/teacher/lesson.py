@@ -17,7 +17,7 @@ from edge_agent.labeling.teacher.record import Record, name_for, require_name
 from edge_agent.labeling.teacher.teacher import Teacher, open_teacher, taught_by
 from edge_agent.labeling.teacher.wanted import Wanted, what_is_wanted
 from edge_agent.robot.settings import AgentSettings
-from fleet_model.errors import FrameError
+from fleet_model.errors import FrameError, SettingsError
 from fleet_model.protocol.proof import utc_now
 from fleet_model.types import Example
 
@@ -71,6 +71,12 @@ def teach(
         progress = _Progress(show, len(held_out) + len(frames))
         precision = settings.examples.pseudo_precision
         least = teacher.least(held_out, precision, progress.one)
+        if not least:
+            raise SettingsError(
+                f"{name} version {manifest.version} is right in {precision:.0%} of its answers for "
+                f"no class here, by {len(held_out)} held-out frames; label more with `edge-agent "
+                "label`, or take another teacher"
+            )
         who = {
             "teacher": name,
             "version": manifest.version,
@@ -85,6 +91,7 @@ def teach(
         record.begin({**who, "at": _at(now), "by": options.by})
         before = sum(_is_asked(one, record) for one in frames)
         _ask(teacher, least, frames, record, progress.one, now)
+        record.finish()
         said = {one.key: record.said[one.key] for one in frames}
     finally:
         record.close()
@@ -194,8 +201,6 @@ def _lines(done: Mapping[str, Any]) -> list[str]:
     who, right = f"{done['teacher']} version {done['version']}", f"{done['precision']:.0%}"
     held_out = f"by {done['held_out']} held-out frames"
     lines = [f"{who} is right in {right} of its answers, {held_out}: {least}"]
-    if not least:
-        lines = [f"{who} is right in {right} of its answers for no class, {held_out}"]
     if unsure := done["unsure_classes"]:
         lines.append(f"no labels of {', '.join(unsure)}: it is not sure enough of them here")
     if unknown := done["unknown"]:

@@ -124,6 +124,23 @@ def test_an_end_by_a_person_keeps_what_was_said(settings, told):
     assert done["before"] == 60 - done["held_out"]
 
 
+def test_labels_before_count_until_a_start_with_other_scores_is_complete(settings, told):
+    def show(done, _):
+        if done == 60:
+            raise KeyboardInterrupt
+
+    teach(settings, options(), told.append)
+    whole = file_of(settings).read_bytes()
+    examples = settings.examples.model_copy(update={"pseudo_precision": 0.9})
+    other = settings.model_copy(update={"examples": examples})
+    with pytest.raises(KeyboardInterrupt):
+        teach(other, options(), told.append, show)
+    assert file_of(settings).read_bytes() == whole
+    done = teach(other, options(), told.append)
+    assert done["before"] == 60 - done["held_out"]
+    assert read_told(file_of(settings)).who["precision"] == 0.9
+
+
 def test_a_person_may_ask_for_some_and_then_for_all(settings, told):
     few = teach(settings, options(most=20), told.append)
     assert few["asked"] == 20
@@ -166,14 +183,14 @@ def test_a_file_made_with_a_copy_elsewhere_counts_on_the_robot(settings, told, t
     assert sum(one.taught > 0 for one in found) == done["frames"] > 0
 
 
-def test_an_unsure_teacher_says_so_and_labels_nothing(settings, told, bags, tmp_path):
+def test_an_unsure_teacher_is_refused_before_it_is_asked(settings, told, bags, tmp_path):
     wrong = [{"circle": "star", "star": "circle"}[label] for label in PEOPLE]
     shutil.rmtree(tmp_path / "bag")
     bags.drive(tmp_path / "bag", [*wrong, *[""] * 200])
-    done = teach(settings, options(), told.append)
-    assert (done["frames"], done["unsure"], done["least"]) == (0, 160, {})
-    assert "for no class" in told[0]
-    assert not [line for line in told if "next round" in line]
+    with pytest.raises(SettingsError, match=r"for no class here, by 34 held-out .*; label more"):
+        teach(settings, options(), told.append)
+    assert told == []
+    assert not file_of(settings).exists()
 
 
 def test_bad_input_is_one_error(settings, told, tmp_path, robot, bags):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from edge_agent.examples.taught import Said, read_taught
+from edge_agent.examples.taught import Said, read_learned, read_taught
+from edge_agent.examples.unlabelled import Unlabelled
 from edge_agent.labeling.teacher.record import Record, name_for, require_name
 from fleet_model.errors import SettingsError, StorageError
 
@@ -45,14 +46,63 @@ def test_the_same_teacher_goes_on_after_a_kill(record, tmp_path):
     assert b"monday" in file.read_bytes()
 
 
+def test_one_more_frame_that_is_held_out_is_no_other_calibration(record):
+    first = record()
+    first.begin({**WHO, "held_out": 40})
+    first.add(SAID)
+    first.begin({**WHO, "held_out": 41})
+    assert first.said == SAID
+
+
 @pytest.mark.parametrize("other", [{"least": {"star": 0.2}}, {"version": 4}, {"sha256": "x"}])
-def test_another_calibration_begins_anew(record, tmp_path, other):
+def test_another_calibration_takes_the_place_once_it_is_complete(record, tmp_path, other):
     first = record()
     first.begin(WHO)
     first.add(SAID)
     first.begin({**WHO, **other})
     assert first.said == {}
-    assert read_taught(folder(tmp_path)) == {}
+    first.add({"c": Said(label="star")})
+    again = record()  # after a kill
+    again.begin({**WHO, **other})
+    assert again.said == {"c": Said(label="star")}
+    assert read_taught(folder(tmp_path)).keys() == {"a"}
+    assert again.names() == ["big"]
+    again.finish()
+    assert read_taught(folder(tmp_path)).keys() == {"c"}
+    again.begin({**WHO, **other})
+    assert again.said == {"c": Said(label="star")}
+
+
+def test_who_goes_back_to_what_counts_leaves_what_is_not_complete(record, tmp_path):
+    one = record()
+    one.begin(WHO)
+    one.add(SAID)
+    for _ in range(2):
+        one.begin({**WHO, "version": 4})
+        assert one.said == {}
+        one.add({"c": Said(label="star")})
+        one.begin(WHO)
+        assert one.said == SAID
+    one.finish()
+    assert read_taught(folder(tmp_path)).keys() == {"a"}
+
+
+def test_the_frames_that_models_learned_from_are_known_for_good(record, tmp_path):
+    one = record()
+    one.begin(WHO)
+    one.add({"r1/a/1-aa": Said(label="star"), "r1/\n\udc80/2-bb": Said(label="star"), **SAID})
+    one.begin({**WHO, "version": 4})
+    one.add({"r1/c/3-cc": Said(label="star")})
+    one.finish()
+    (folder(tmp_path) / ".learned").open("ab").write(b'"r1/cut')  # a power cut
+    one.forget("big")
+    assert read_learned(folder(tmp_path)) == {"r1/a/1", "r1/\n\udc80/2", "r1/c/3", ""}
+    content = (folder(tmp_path) / ".learned").read_bytes()
+    one.begin(WHO)
+    one.add({"r1/a/1-aa": Said(label="star")})
+    one.forget("big")
+    assert (folder(tmp_path) / ".learned").read_bytes() == content  # each once
+    assert Unlabelled(None, {"folder": str(folder(tmp_path))}).is_taught("r1/c/3-dd")
 
 
 def test_one_teacher_is_forgotten_and_others_stay(record, tmp_path):
