@@ -57,7 +57,7 @@ def with_own_truths(
     least = least_scores(certainty, len(classes), rule.precision)
     taken = _taken(workload, answers(unknown), unknown, least) if np.isfinite(least).any() else {}
     task = workload.task
-    if task.learned and len(task.targets) == 1:  # the class of a whole example
+    if task.learned and [spec.shape for spec in task.targets.values()] == [()]:  # one class each
         taken = _limited(taken, training, len(classes), taught)
     counts = np.zeros(len(classes), int)
     for found in taken.values():
