@@ -23,7 +23,7 @@ from cloud_server.models.torch.onnx_files import (
     write_int8,
     write_onnx,
 )
-from cloud_server.models.torch.start import copy_files, started
+from cloud_server.models.torch.start import started, write_files
 from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec
 from fleet_model.engine import EngineStage, StagedModel
 from fleet_model.errors import CheckpointError, SettingsError
@@ -72,7 +72,7 @@ class TorchBackend:
         former = {} if start is None else start.former
         model, words = started(self._model, start, Rows(self._task.classes, axes, former))
         progress(f"{NOTE}{words}" if words else "weights read")
-        copy_files(self._model.files, start, into)
+        write_files(self._model, start, into)
         trained = self._model.trainable(model, scope)
         found = slots(model, self._model.path)
         if start and start.frozen and (fixed := sorted(axes.keys() - set(trained))):

@@ -1,6 +1,5 @@
 """Where the weights of a new torch model come from."""
 
-import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,12 +48,13 @@ def started(definition: TorchModel, start: Origin | None, rows: Rows) -> tuple["
     return model, _placed(start.file, slots(model, definition.path), named, rows)
 
 
-def copy_files(names: Collection[str], start: Origin | None, into: Path) -> None:
-    """Copy what says how a model is built, from where its weights come from."""
+def write_files(definition: TorchModel, start: Origin | None, into: Path) -> None:
+    """Write what says how a model is built, from where its weights come from."""
     assert start is not None
     source = start.frozen or model_of(start.file) or start.file
-    for name in names:
-        shutil.copyfile(source / name, into / name)
+    shared = getattr(definition, "shared", lambda name, content: content)
+    for name in definition.files:
+        (into / name).write_bytes(shared(name, (source / name).read_bytes()))
 
 
 def _is_folder(path: Path, files: Collection[str]) -> bool:

@@ -43,6 +43,9 @@ _HEADS = {
 _ATTENTION = re.compile(r"/(q|query|v|value)(_lin|_proj)?/kernel$")
 _LAYER = re.compile(r"/layers?/(\d+)/")
 _LAST = re.compile(r"last-([1-9]\d*)")
+# What config.json says of where it comes from: the names of other labels would be taken for their
+# number, and a folder in half precision begins, and is built, in float32 as any other.
+_LEFT_OUT = ("id2label", "label2id", "_name_or_path", "dtype", "torch_dtype")
 NEW = 0.02  # standard deviation of the numbers that a new head begins with, as transformers has it
 
 
@@ -58,11 +61,12 @@ class TextClassifierModel:
 
     def build(self, directory: Path) -> "nn.Module":
         """Return the module with arbitrary weights; see TorchModel."""
+        import torch
         from transformers import AutoModelForSequenceClassification
 
         try:
             config = _config(directory, self._labels)
-            model = AutoModelForSequenceClassification.from_config(config)
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         except Exception as error:  # noqa: BLE001  (what a class raises at a wrong value)
             raise TrainingError(f"{CONFIG}: {_words(error, directory)}") from None
         return self._checked(model, TrainingError)
@@ -93,6 +97,11 @@ class TextClassifierModel:
         new = {*about["missing_keys"], *(one[0] for one in about["mismatched_keys"])}
         self._begin(directory, model, new)
         return model
+
+    def shared(self, name: str, content: bytes) -> bytes:
+        """Return config.json without what robots need not know; see TorchModel."""
+        del name  # there is one file
+        return json.dumps(_needed(json.loads(content)), indent=2).encode()
 
     def path(self, name: str) -> str:
         """Return the path of a tensor; that of the head is the same for all encoders."""
@@ -198,10 +207,13 @@ def _config(directory: Path, labels: int) -> Any:
     about = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
     if "auto_map" in about:
         raise ValueError("it names code of its own (auto_map), which is never run")
-    # The names of other labels would be taken for their number.
-    about = {k: v for k, v in about.items() if k not in ("id2label", "label2id", "_name_or_path")}
+    about = _needed(about)
     kind = about.pop("model_type", None)
     return AutoConfig.for_model(kind, **{**about, "num_labels": labels})
+
+
+def _needed(about: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in about.items() if name not in _LEFT_OUT}
 
 
 def _words(error: Exception, directory: Path) -> str:

@@ -119,6 +119,18 @@ def test_a_client_fetches_the_tokenizer_with_its_engine(made):
         (bundle / "away.json").rename(bundle / "tokenizer.json")
 
 
+def test_robots_get_neither_names_nor_precision_of_the_folder(encoder, tmp_path):
+    folder = shutil.copytree(encoder, tmp_path / "encoder")
+    plain = json.loads((folder / "config.json").read_text())
+    strange = {"_name_or_path": "/home/me/x", "id2label": {"0": "a"}, "dtype": "float16"}
+    (folder / "config.json").write_text(json.dumps({**plain, **strange}))
+    write_model_directory(job(tmp_path / "model", folder), quiet)
+    found = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert not {*strange, "label2id"} & found.keys()
+    assert found == {name: plain[name] for name in found}
+    assert found["hidden_size"] == 16
+
+
 def test_another_runtime_is_refused(made):
     with pytest.raises(BundleError, match="runs by ONNX Runtime alone"):
         TFLiteEngine(made[1], runtime=Runtime("compiled"))

@@ -139,6 +139,17 @@ def test_a_built_module_has_the_same_tensors(folder):
     assert shapes[0] == shapes[1]
 
 
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_a_folder_in_half_precision_is_built_in_float32(tmp_path, key):
+    import torch
+
+    folder = write_encoder(tmp_path / "encoder")
+    change_config(folder, **{"dtype": None, key: "bfloat16"})
+    _, definition = model_of(folder)
+    for model in (definition.load(folder), definition.build(folder)):
+        assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
+
+
 def change_config(folder, **values):
     file = folder / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
