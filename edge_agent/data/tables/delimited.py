@@ -78,11 +78,14 @@ class DelimitedTable:
 
     def _head(self, lines: "_Lines") -> tuple[str, list[str]]:
         """Return the delimiter and the columns' names; raises FrameError."""
-        line = next(lines, "")
-        if line.lower().startswith("sep="):  # a spreadsheet's own line
+        try:
             line = next(lines, "")
-        while line and not line.strip():
-            line = next(lines, "")
+            if line.lower().startswith("sep="):  # a spreadsheet's own line
+                line = next(lines, "")
+            while line and not line.strip():
+                line = next(lines, "")
+        except _TooLong:
+            line = ""
         plain = _QUOTED.sub("", line)
         delimiter = max(_DELIMITERS, key=plain.count)
         delimiter = delimiter if delimiter in plain else _NO_DELIMITER

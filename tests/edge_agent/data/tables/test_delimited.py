@@ -131,6 +131,14 @@ def test_a_row_without_an_end_is_left_out_in_bounded_memory(read, monkeypatch):
     assert set(damage) == {delimited.TOO_LONG, "damaged row"}
 
 
+@pytest.mark.parametrize("content", ["x" * 350 + ",a\nok,b\n", "sep=,\n" + "x" * 96, "\n" * 350])
+def test_a_first_line_without_an_end_names_no_columns(read, monkeypatch, content):
+    for module in (delimited, text_file):
+        monkeypatch.setattr(module, "LONGEST", 100)
+    with pytest.raises(FrameError, match=r"^tickets\.csv: its first line does not name the col"):
+        read(content)
+
+
 def test_columns_of_one_name_and_without_a_name_are_told_apart(read):
     rows, _, _ = read("text,,text,label\na,b,c,d\n")
     assert list(rows[0][1]) == ["text", "column 2", "text.1", "label"]
