@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from edge_agent.data.tables.rows import is_held_out
@@ -25,6 +26,7 @@ _FEW = 50  # different values of a column of labels, at most; and half of its ro
 _MOST_SHOWN = 12  # columns in an error
 _WORDY = 0.2  # share of a column's values with white space, from which on it holds texts
 _LEARNED = 0.5  # share of a column's values that are labels of the fleet: then it has the labels
+_MOST_DIGITS = 19  # of a whole number that JSON writes as 1e3 or 1.0: those that 64 bits hold
 NO_COLUMN, UNCLEAR = "no such column", "columns not clear"
 
 
@@ -268,6 +270,8 @@ def _is_number(text: str) -> bool:
 
 
 def _is_whole(value: Any) -> bool:
+    if isinstance(value, Decimal) and value.adjusted() >= _MOST_DIGITS:
+        return False  # 1e5000 has more digits than Python writes, 1e999999999 than a memory has
     try:
         return not isinstance(value, (list, dict)) and value == int(value)
     except (ValueError, TypeError, OverflowError):

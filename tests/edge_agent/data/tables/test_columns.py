@@ -118,7 +118,9 @@ def test_a_first_row_is_not_taken_for_names_of_columns():
     [
         (" a ", "a"), ("", ""), (None, ""), (float("nan"), ""), (1, "1"), (1.0, "1"), (1.5, "1.5"),
         (Decimal("2.0"), "2"), (True, "true"), (["a"], "a"), ([1], "1"), (["a", "b"], None),
-        ({}, None), ([], None), (float("inf"), "inf"),
+        ({}, None), ([], None), (float("inf"), "inf"), (Decimal("1e18"), "1" + "0" * 18),
+        (Decimal("1e5000"), "1E+5000"), (Decimal("7" * 5000), "7" * 5000), (7**50, str(7**50)),
+        (Decimal("NaN"), "NaN"), (Decimal("-Infinity"), "-Infinity"),
     ],
 )  # fmt: skip
 def test_a_label_is_a_word_or_a_number(cell, label):
