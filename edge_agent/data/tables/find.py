@@ -118,9 +118,11 @@ def _saved(path: Path) -> Iterator[Table]:
     """Yield the files of `save_to_disk`, none if it is something else."""
     if (path / _SPLITS).is_file():
         splits = _json(path / _SPLITS).get("splits")
-        for split in splits if isinstance(splits, list) else ():
-            folder = path / str(split)
-            if folder.parent != path or not (folder / _STATE).is_file():
+        names = map(str, splits if isinstance(splits, list) else ())
+        for name in dict.fromkeys(names):
+            folder = path / name
+            outside = name in ("", ".", "..") or Path(name).name != name
+            if outside or not (folder / _STATE).is_file():
                 raise FrameError(f"{path.name}: {_SPLITS} names a split that is not there")
             yield from _data_files(folder, f"{folder.name}/", is_held_out(folder.name))
     elif (path / _STATE).is_file() and (path / _INFO).is_file():

@@ -115,6 +115,21 @@ def test_damaged_lists_of_datasets_are_one_line(tmp_path):
         tables_at(tmp_path)
 
 
+@pytest.mark.parametrize("split", ["..", ".", "", "train/", "train/../train", "/", None])
+def test_a_split_is_a_folder_beside_the_list_of_splits(tmp_path, split):
+    saved(tmp_path, "train")
+    saved(tmp_path / "both" / "train", "train")
+    (tmp_path / "both" / "dataset_dict.json").write_text(json.dumps({"splits": [split]}))
+    with pytest.raises(FrameError, match=r"^both: dataset_dict\.json names a split that is not"):
+        tables_at(tmp_path / "both")
+
+
+def test_a_split_that_is_named_twice_is_read_once(tmp_path):
+    saved(tmp_path / "train", "train")
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "train"]}')
+    assert len(tables_at(tmp_path)) == 1
+
+
 def test_a_picture_data_set_with_a_table_stays_one_of_pictures(tmp_path):
     (tmp_path / "circle").mkdir()
     cv2.imwrite(str(tmp_path / "circle" / "a.png"), np.zeros((8, 8, 3), np.uint8))
