@@ -46,6 +46,9 @@ _LAST = re.compile(r"last-([1-9]\d*)")
 # What config.json says of where it comes from: the names of other labels would be taken for their
 # number, and a folder in half precision begins, and is built, in float32 as any other.
 _LEFT_OUT = ("id2label", "label2id", "_name_or_path", "dtype", "torch_dtype")
+# What chooses code or the kind of an answer: that is the same for all clients.
+_CHOICES = ("attn_implementation", "_attn_implementation", "return_dict", "quantization_config")
+_OUTPUTS = "output_"  # output_attentions, output_hidden_states
 NEW = 0.02  # standard deviation of the numbers that a new head begins with, as transformers has it
 
 
@@ -207,13 +210,16 @@ def _config(directory: Path, labels: int) -> Any:
     about = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
     if "auto_map" in about:
         raise ValueError("it names code of its own (auto_map), which is never run")
+    if about.get("quantization_config"):
+        raise ValueError("its weights are quantized (quantization_config); expected floats")
     about = _needed(about)
     kind = about.pop("model_type", None)
     return AutoConfig.for_model(kind, **{**about, "num_labels": labels})
 
 
 def _needed(about: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in about.items() if name not in _LEFT_OUT}
+    left_out = (*_LEFT_OUT, *_CHOICES)
+    return {k: v for k, v in about.items() if k not in left_out and not k.startswith(_OUTPUTS)}
 
 
 def _words(error: Exception, directory: Path) -> str:

@@ -150,6 +150,20 @@ def test_a_folder_in_half_precision_is_built_in_float32(tmp_path, key):
         assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
 
 
+def test_a_folder_chooses_neither_code_nor_the_kind_of_answer(tmp_path):
+    folder = write_encoder(tmp_path / "encoder")
+    change_config(
+        folder, attn_implementation="eager", _attn_implementation="eager", return_dict=False,
+        output_hidden_states=True, output_attentions=True, quantization_config=None,
+    )  # fmt: skip
+    _, definition = model_of(folder)
+    for model in (definition.load(folder), definition.build(folder)):
+        config = model.config
+        assert (config._attn_implementation, config.return_dict) == ("sdpa", True)
+        assert (config.output_hidden_states, config.output_attentions) == (False, False)
+        assert not hasattr(config, "quantization_config")
+
+
 def change_config(folder, **values):
     file = folder / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
@@ -159,6 +173,7 @@ def change_config(folder, **values):
     ("values", "words"),
     [
         ({"auto_map": {"AutoConfig": "x.Y"}}, "code of its own"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "its weights are quantized"),
         ({"model_type": "nothing-like-it"}, "nothing-like-it"),
         ({"vocab_size": 10}, f"knows 10 tokens, tokenizer.json {len(WORDS)}; they do not belong"),
         ({"dim": 32}, "of the right shape"),
