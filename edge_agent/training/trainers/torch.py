@@ -201,7 +201,13 @@ def _prepare_torch() -> "torch.device":
         raise SettingsError(
             f'training.device = "{asked}": torch sees no GPU here; set "auto" or "cpu"'
         )
-    return torch.device(asked)
+    device = torch.device(asked)
+    if device.index is not None and device.index >= (count := torch.cuda.device_count()):
+        raise SettingsError(
+            f'training.device = "{asked}": torch sees {count} GPU{"s" * (count != 1)} here, '
+            'counted from "cuda:0"; set one of them, "auto" or "cpu"'
+        )
+    return device
 
 
 # torch and transformers with a small batch, and copies of what is trained: its gradient in both

@@ -282,6 +282,14 @@ def test_a_gpu_that_is_not_there_is_told(model, monkeypatch):
         trainer_of(model("head"))
 
 
+def test_a_gpu_beyond_those_that_are_there_is_told(model, monkeypatch):
+    monkeypatch.setenv(hardware.DEVICE, "cuda:1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(SettingsError, match=r'training\.device = "cuda:1": torch sees 1 GPU here'):
+        trainer_of(model("head"))
+
+
 def test_files_of_another_encoder_are_refused(model, tmp_path):
     import shutil
 
