@@ -51,11 +51,11 @@ class TorchTrainer:
             TrainingError: the files do not fit the model that this workload builds, or there is
                 not the memory for it.
         """
+        _require_memory(spec, directory)  # first: it counts the libraries, too
         device = _prepare_torch()
         workload = rebuild(spec.workload, directory)
         require_same_task(workload, spec.task, TRAINER)
         definition = torch_model(spec.workload, workload)
-        _require_memory(spec, directory)
         learned = _TorchModel(spec, directory, definition, device)
         # Without a trunk the rows are inputs, which lie on this machine already.
         cache = FeatureCache()
@@ -217,7 +217,7 @@ _LIBRARIES_MB, _COPIES = 600, 10
 
 
 def _require_memory(spec: TrainerSpec, directory: Path) -> None:
-    """Raise TrainingError where there is clearly not the memory, before anything is built."""
+    """Raise TrainingError where there is clearly not the memory, before torch is imported."""
     trained = sum(4 * int(np.prod(tensor.shape)) for tensor in spec.variables.values())
     frozen = (directory / FROZEN).stat().st_size
     needed = _LIBRARIES_MB + (frozen + _COPIES * trained) / 1e6

@@ -1,6 +1,7 @@
 """PyTorch on a client: the update is that of a plain loop of transformers, bit for bit the same."""
 
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -264,15 +265,17 @@ def test_texts_that_cannot_be_learned_are_counted_and_not_trained_on(model):
     assert all(np.array_equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def test_too_little_memory_is_told_before_anything_is_built(model, monkeypatch):
+def test_too_little_memory_is_told_before_torch_is_imported(model, monkeypatch):
     import psutil
 
     class Little:
         available = 100_000_000
 
+    folder = model("head")
     monkeypatch.setattr(psutil, "virtual_memory", Little)
+    monkeypatch.setitem(sys.modules, "torch", None)  # cannot be imported
     with pytest.raises(TrainingError, match=r"takes about \d+ MB of memory, 100 MB are free; end"):
-        trainer_of(model("head"))
+        trainer_of(folder)
 
 
 def test_a_gpu_that_is_not_there_is_told(model, monkeypatch):
