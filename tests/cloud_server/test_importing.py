@@ -122,7 +122,7 @@ def test_boxes_are_in_pixels_of_a_frame_of_any_size(fleet, tmp_path):
 def test_another_runtime_than_the_files_own_is_refused(fleet, tmp_path):
     version = published(fleet, write_yolox(tmp_path / "model.onnx"))
     robot = bundle_of(fleet, version, tmp_path / "robot")
-    with pytest.raises(BundleError, match=r"model\.onnx was imported, and runs by ONNX Runtime"):
+    with pytest.raises(BundleError, match=r"model\.onnx runs by ONNX Runtime alone"):
         TFLiteEngine(robot, runtime=Runtime("compiled"))
 
 

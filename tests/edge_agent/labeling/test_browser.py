@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow, write_manifest
+from edge_agent.examples.left_out import TOO_NEAR
 from edge_agent.examples.source import source_of
 from edge_agent.robot.settings import load_settings
 from fleet_model.types import Box
@@ -62,9 +63,12 @@ def test_twenty_frames_by_keyboard_and_none_is_lost_by_a_kill(label, folder, bag
     assert told["curve"].startswith("Agreement after 20 labels: ")
     assert "of your last 20 labels" in told["words"]
     assert told["too wide"] <= 0
-    labels = [e.label for e in learned(folder, ("circle", "square", "star"))]
-    assert len(labels) == 21
-    assert {label: labels.count(label) >= 6 for label in set(labels)} == {
+    source = source_of(load_settings(folder / "agent.toml", {}), read_only=True)
+    examples = source.open(("circle", "square", "star"))
+    labels = [e.label for e in examples.examples()]
+    # Which frames are labelled is the order's choice: some may lie next to those held out.
+    assert len(labels) + examples.left_out.get(TOO_NEAR, 0) == 21
+    assert {label: labels.count(label) >= 5 for label in set(labels)} == {
         "circle": True, "square": True, "star": True,
     }  # fmt: skip
 
