@@ -47,7 +47,7 @@ def _ours_passthrough(bag: Path, out: Path) -> int:
 
 def _ours_one_in_five(bag: Path, out: Path) -> int:
     from edge_agent.data.frames.bag import BagFrames
-    from edge_agent.data.frames.damage import DamageLog
+    from fleet_model.files.damage import DamageLog
 
     entries = islice(BagFrames(bag).entries(DamageLog()), 0, None, 5)
     return sum(_touch(entry.load().pixels()) for entry in entries)
@@ -56,8 +56,8 @@ def _ours_one_in_five(bag: Path, out: Path) -> int:
 def _ours_batches(bag: Path, out: Path) -> int:
     from edge_agent.data.ahead import map_ahead
     from edge_agent.data.frames.bag import BagFrames
-    from edge_agent.data.frames.damage import DamageLog
     from edge_agent.training.trainer import ENCODERS, WINDOW
+    from fleet_model.files.damage import DamageLog
     from fleet_model.workloads.image_classifier import ImageClassifier
 
     workload = ImageClassifier(labels=("a", "b"), image_size=SIDE)

@@ -15,7 +15,7 @@ from fleet_model.errors import LossError
 
 if TYPE_CHECKING:
     from edge_agent.data.extraction.extract import ExtractSummary
-    from edge_agent.data.frames.damage import Damage
+    from fleet_model.files.damage import Damage
 
 LABELS = ("--label-topic", "--labels")  # of recordings, in every command
 Json = Annotated[bool, typer.Option("--json", help="print JSON to stdout")]
@@ -169,10 +169,10 @@ def _summary_lines(summary: "ExtractSummary", out: Path) -> str:
 def _frame_count(paths: tuple[Path, ...], topic: str) -> int:
     """Return how many frames there are by the indexes of bags and data sets; 0: one is unknown."""
     from edge_agent.data.frames.bag import BagFrames
-    from edge_agent.data.frames.damage import DamageLog
     from edge_agent.data.frames.source import is_bag, is_live
     from edge_agent.data.labels import LabelSettings, labelled_entries
     from fleet_model.errors import FrameError
+    from fleet_model.files.damage import DamageLog
 
     def count(path: Path) -> int:
         if is_live(path):

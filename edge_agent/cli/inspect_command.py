@@ -22,9 +22,9 @@ from fleet_model.errors import FrameError, SettingsError, StorageError
 from fleet_model.types import NS_PER_S
 
 if TYPE_CHECKING:
-    from edge_agent.data.frames.damage import Damage
     from edge_agent.data.inspection.inspect import Inspection, TopicReport
     from edge_agent.data.inspection.label_counts import LabelCounts
+    from fleet_model.files.damage import Damage
 
 SHOWN_LABELS = 50  # with the most frames; --json has all
 AGENT_TOML = Path("agent.toml")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from edge_agent.data.lettering import Colour, shortened, text_width, write_text
+from fleet_model.confusion.lettering import Colour, shortened, text_width, write_text
 from fleet_model.types import Box, Prediction, RgbImage
 
 _RIGHT, _WRONG, _UNKNOWN, _MISSED = (26, 127, 80), (201, 60, 48), (52, 104, 176), (176, 112, 0)

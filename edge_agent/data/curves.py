@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edge_agent.data.lettering import Colour, shortened, text_width, write_text
+from fleet_model.confusion.lettering import Colour, shortened, text_width, write_text
 from fleet_model.types import RgbImage
 from fleet_model.workload import Curves
 

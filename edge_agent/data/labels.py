@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from edge_agent.data.frames.bag import BagFrames
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.live import open_live
 from edge_agent.data.frames.source import (
     IMAGE_SUFFIXES,
@@ -43,6 +42,7 @@ from edge_agent.data.label_formats.videos import (
 )
 from edge_agent.data.manifest import columns_of
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box, Frame
 
 __all__ = [

@@ -16,10 +16,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.text import text_lines
 from fleet_model.durable import writing
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.text import text_lines
 from fleet_model.types import Box
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from pathlib import Path
 from sys import intern
 from typing import Any, NamedTuple
 
-from edge_agent.data.frames.damage import NO_LABEL_TOPIC, WRONG_LABEL_TOPIC, DamageLog
+from edge_agent.data.frames.damage import NO_LABEL_TOPIC, WRONG_LABEL_TOPIC
 from edge_agent.data.frames.source import IMAGE_SUFFIXES, has_pictures, is_live, shown
 from edge_agent.data.label_formats.data_set import largest_label
 from edge_agent.data.labels import TOLERANCE_S, LabelSettings, count_frames
@@ -30,6 +30,7 @@ from edge_agent.examples.taught import Said
 from edge_agent.examples.trained_moments import TrainedMoments
 from edge_agent.examples.unlabelled import Truth, Unlabelled
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box, Example
 
 _UNREADABLE = "unreadable source"  # counts recordings

@@ -23,10 +23,10 @@ from pathlib import Path
 from sys import intern
 from typing import Any, BinaryIO, NamedTuple
 
-from edge_agent.data.frames.damage import Damage
 from edge_agent.examples.signatures import Signature
 from fleet_model import __version__
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import Damage
 from fleet_model.types import Box
 
 _FORMAT = 3  # 2: photos upright, so their sizes and boxes; 3: seen

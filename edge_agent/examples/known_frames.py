@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_agent.data.frames.damage import Damage, DamageLog
 from edge_agent.data.frames.source import Place, find_bags, storage_suffix
 from edge_agent.data.label_formats.data_set import LabelledEntry
 from edge_agent.data.label_formats.videos import is_of_videos, label_files
@@ -22,6 +21,7 @@ from edge_agent.examples.frame_index import FrameIndex, FrameRow, KnownRecording
 from edge_agent.examples.lazy_frame import FrameFinder, LazyFrame
 from edge_agent.examples.signatures import Signature, digest_of, signature_of
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import Damage, DamageLog
 from fleet_model.types import Box
 
 _TRANSIENT = "unreadable"  # damage that may be gone tomorrow: the disk or its rights, not the bytes

@@ -10,7 +10,7 @@ from pathlib import Path
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.damage import WRONG_LABEL_TOPIC
 from edge_agent.data.frames.source import find_bags, has_pictures, is_bag, is_live, shown
-from edge_agent.data.tables.find import is_tables
+from edge_agent.data.table_paths import is_tables
 from edge_agent.examples.left_out import by_kind, strange_labels, tell
 from edge_agent.examples.source import ANSWERED, EXAMPLE_SOURCES, ExampleSource, source_of
 from edge_agent.examples.spool.watch import FOLDER as KEPT

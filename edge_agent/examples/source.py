@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from edge_agent.data.tables.find import is_tables, table_suffix
+from edge_agent.data.table_paths import is_tables
 from edge_agent.examples.left_out import by_kind, tell
 from edge_agent.examples.spool.watch import FOLDER as KEPT
 from edge_agent.examples.taught import TEACHERS
@@ -15,6 +15,7 @@ from edge_agent.examples.texts.told import FILE as TOLD
 from edge_agent.robot.settings import FRAMES, TEXTS, AgentSettings
 from fleet_model.errors import SettingsError
 from fleet_model.loading import load_plugin
+from fleet_model.tables.find import table_suffix
 from fleet_model.types import Example
 from fleet_model.workload import installed
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_agent.data.frames.damage import WRONG_LABEL_TOPIC, DamageLog
+from edge_agent.data.frames.damage import WRONG_LABEL_TOPIC
 from edge_agent.data.frames.source import is_live
 from edge_agent.data.labels import LabelSettings
 from edge_agent.examples.frame_index import FrameIndex
@@ -17,6 +17,7 @@ from edge_agent.examples.spool.watch import FOLDER as KEPT
 from edge_agent.labeling.answer import FrameName
 from edge_agent.robot.settings import FRAMES, AgentSettings
 from fleet_model.errors import FrameError, SettingsError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 MOST = 4000  # that are looked at: at 20 ms each the model has seen them in 80 s

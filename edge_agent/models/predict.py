@@ -15,15 +15,12 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from edge_agent.data.confusion import count_confusion
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import is_live, shown
 from edge_agent.data.label_formats.coco.results import CocoResults
 from edge_agent.data.labels import (
     LabelSettings,
     labelled_frames,
 )
-from edge_agent.data.tables.columns import without_labels
 from edge_agent.examples.source import EXAMPLE_SOURCES, SourceSpec
 from edge_agent.examples.texts.reading import TextReading
 from edge_agent.models.predict_options import (
@@ -43,8 +40,11 @@ from edge_agent.models.prediction_files import (
 )
 from edge_agent.models.predictions import PredictSummary, Row, columns_of, rows_of
 from fleet_model.bundle import Task
+from fleet_model.confusion.counts import count_confusion
 from fleet_model.engine import Engine, open_engine
 from fleet_model.errors import FleetError, FrameError, SettingsError
+from fleet_model.files.damage import DamageLog
+from fleet_model.tables.columns import without_labels
 from fleet_model.types import Example, Metrics, Prediction, Target, Tensors
 from fleet_model.workload import Details, Workload, sure
 

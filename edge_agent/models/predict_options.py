@@ -9,13 +9,13 @@ from edge_agent.data.label_formats.coco.results import pictures_file
 from edge_agent.data.label_formats.label_topic import has_topic
 from edge_agent.data.label_words import require_label_source
 from edge_agent.data.labels import TOLERANCE_S
-from edge_agent.data.tables.columns import Columns
-from edge_agent.data.tables.find import is_tables
+from edge_agent.data.table_paths import is_tables
 from edge_agent.examples.source import SourceSpec
 from edge_agent.models.prediction_files import PICTURES
 from edge_agent.robot.settings import TEXTS
 from fleet_model.command_line.output_file import STDOUT, require_folder, require_output
 from fleet_model.errors import SettingsError
+from fleet_model.tables.columns import Columns
 from fleet_model.workload import Workload
 
 

@@ -68,7 +68,8 @@ def annotate(
     `truth` is None where nobody has said which there are.
     """
     from edge_agent.data.box_drawing import with_boxes
-    from edge_agent.data.drawing import annotated, encoded
+    from edge_agent.data.drawing import annotated
+    from fleet_model.confusion.picture import encoded
 
     frame = example.raw
     if not isinstance(frame, FRAMES):
@@ -92,11 +93,12 @@ def write_coco(path: Path, results: CocoResults) -> None:
 
 def draw_confusion(path: Path, summary: PredictSummary) -> None:
     """Write the confusion matrix as a picture; raises FrameError if no frame has a label."""
-    from edge_agent.data.drawing import confusion_picture
+    from fleet_model.confusion.picture import confusion_picture
 
     if not summary.confusion or not summary.confusion.count:
         raise _without_labels(path, summary)
-    _write_picture(path, confusion_picture(summary.confusion, f"model {summary.model_version}"))
+    subject = f"model {summary.model_version}, {summary.confusion.count} labelled frames"
+    _write_picture(path, confusion_picture(summary.confusion, subject))
 
 
 def draw_curves(path: Path, summary: PredictSummary) -> None:
@@ -120,6 +122,6 @@ def _without_labels(path: Path, summary: PredictSummary) -> FrameError:
 
 
 def _write_picture(path: Path, picture: RgbImage) -> None:
-    from edge_agent.data.drawing import encoded
+    from fleet_model.confusion.picture import encoded
 
     write_output(path, encoded(picture, path.suffix if path.suffix in PICTURES else ".png"))

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_agent.data.confusion import Confusion
 from edge_agent.examples.lazy_frame import LazyFrame
 from edge_agent.examples.texts.text_store import row_of_key
 from fleet_model.bundle import Task
+from fleet_model.confusion.counts import Confusion
 from fleet_model.protocol.example_counts import tell_left_out
 from fleet_model.types import Example, Frame, Metrics, Prediction
 from fleet_model.workload import Details

@@ -13,9 +13,9 @@ from benchmarks.scenes import data_set, lens, room, surfaces, things
 from benchmarks.scenes.data_set import EMPTY, TRAINING, class_shares, drives, generator, stamps
 from benchmarks.scenes.layers import HEIGHT, WIDTH, Layer, look, paint
 from benchmarks.scenes.lens import Lens, expose
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.yolo.yolo import YoloFormat
 from edge_agent.examples.example_store import ExampleStore
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 

@@ -16,8 +16,8 @@ from corpus_files import read_png, read_tiff
 
 from edge_agent.cli import main
 from edge_agent.data.frames.bag import BagFrames
-from edge_agent.data.frames.damage import DamageLog
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 LOSSES = 13  # exit code
 

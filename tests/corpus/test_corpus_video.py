@@ -13,7 +13,7 @@ from loaded_frames import frames_of
 from video_clips import number_in, packets, write_clip
 
 from edge_agent.data.frames.bag import BagFrames
-from edge_agent.data.frames.damage import DamageLog
+from fleet_model.files.damage import DamageLog
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from edge_agent.data.frames.damage import DamageLog
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 LONGEST_S = 2.0
 EXTREMES = (

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import damaging
 from mcap_seeds import CAMERA, TEXT, seeds
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage.mcap.file import McapFile
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 LONGEST_S = 2.0
 UNCHECKED = ("zstd no crc", "storage", "zstd no index", "lz4 no summary")  # packed, no checksum

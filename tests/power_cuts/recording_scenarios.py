@@ -13,7 +13,7 @@ from power_cuts import Scenario
 from recorder import mark
 
 from edge_agent.data.frames.bag import BagFrames
-from edge_agent.data.frames.damage import DamageLog
+from fleet_model.files.damage import DamageLog
 
 _KIND = "sensor_msgs/msg/CompressedImage"
 _TOPICS = {Messages.CAMERA: TopicType(_KIND, definition_of(_KIND))}

@@ -22,7 +22,7 @@ from edge_agent.data.extraction.left_out import may_be_left_out
 from edge_agent.data.extraction.output import ExtractOutput
 from edge_agent.data.extraction.selection import Selection, reason_to_skip, require_order
 from edge_agent.data.extraction.stages import Candidate, Quality, encoded
-from edge_agent.data.frames.damage import NO_LABEL_TOPIC, WRONG_LABEL_TOPIC, Damage, DamageLog
+from edge_agent.data.frames.damage import NO_LABEL_TOPIC, WRONG_LABEL_TOPIC
 from edge_agent.data.frames.source import is_live, shown
 from edge_agent.data.label_words import require_label_source, require_label_topic
 from edge_agent.data.labels import (
@@ -33,6 +33,7 @@ from edge_agent.data.labels import (
 )
 from edge_agent.data.manifest import has_label_alone, is_labelled, row_line
 from fleet_model.errors import FrameError, SettingsError, StorageError
+from fleet_model.files.damage import Damage, DamageLog
 
 _FASTEST_HZ, _LONGEST_S = 1e6, 1e9  # beyond, someone mistyped
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from edge_agent.data.extraction.disk import write_all
-from edge_agent.data.frames.damage import Damage
 from fleet_model.durable import make_directory
 from fleet_model.errors import SettingsError
+from fleet_model.files.damage import Damage
 
 FOLDER = ".extract"
 

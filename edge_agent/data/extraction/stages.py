@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from edge_agent.data.ahead import map_ahead
 from edge_agent.data.extraction.files import ImageFile, image_file, passes_through
 from edge_agent.data.extraction.journal import Outcome, Skipped, Written
-from edge_agent.data.frames.damage import Damage, DamageLog
 from edge_agent.data.manifest import ManifestRow
 from edge_agent.data.picture_quality import is_near_duplicate, picture_hash, sharpness
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import Damage, DamageLog
 
 if TYPE_CHECKING:
     from edge_agent.data.labels import LabelledFrame

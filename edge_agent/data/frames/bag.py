@@ -6,13 +6,14 @@ from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
-from edge_agent.data.frames.damage import SEVERAL_CAMERAS, WRONG_CAMERA_TOPIC, DamageLog
+from edge_agent.data.frames.damage import SEVERAL_CAMERAS, WRONG_CAMERA_TOPIC
 from edge_agent.data.frames.message import CAMERA_TYPES, frame_of
 from edge_agent.data.frames.source import FrameEntry, Place, storage_suffix
 from edge_agent.data.frames.video.topic import is_video_type, split_video, video_entries
 from edge_agent.data.storage import Stored, Topic
 from edge_agent.data.storage.open_storage import OpenStorage
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Frame
 
 _NO_PICTURES = "/compressedDepth"  # CompressedImage by type, but no camera picture

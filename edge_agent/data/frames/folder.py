@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import image_files
-from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.folders import unreadable
 
 
 def image_names(path: Path, damage: DamageLog | None = None) -> list[str]:
@@ -34,9 +34,3 @@ def read_image(file: Path, where: str) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise unreadable(where, error) from None
-
-
-def unreadable(where: str, error: OSError) -> FrameError:
-    """Return the error of a file that the system does not hand out, without its directory."""
-    reason = "missing file" if isinstance(error, FileNotFoundError) else "unreadable"
-    return FrameError(f"{where}: {error.strerror or type(error).__name__}", reason)

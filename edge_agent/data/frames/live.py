@@ -8,9 +8,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import LIVE_PREFIX, FrameEntry, FrameSource
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Frame
 
 

@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.live import LiveQueue, ending_at_signals
 from edge_agent.data.frames.message import CAMERA_TYPES, frame_of
 from edge_agent.data.frames.ros_subscription import TEND_S, OfferedSubscription, short_type
 from edge_agent.data.frames.source import LIVE_PREFIX, FrameEntry
 from edge_agent.data.storage import Topic
 from fleet_model.errors import FrameError, SettingsError
+from fleet_model.files.damage import DamageLog
 
 _SOURCE = "ros"  # Frame.source of live frames, where a bag has its name
 _POLL_S = 0.1  # how late a stop is noticed

@@ -1,14 +1,14 @@
 """What a camera frame is before it is read, and what lies at a path: a bag, images, a topic."""
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import quote, unquote
 
-from edge_agent.data.frames.damage import DamageLog
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.folders import files_below
 from fleet_model.types import Frame
 
 LIVE_PREFIX = "ros:"  # "ros:/camera/image" in place of a path is that topic, live
@@ -192,27 +192,3 @@ def image_files(path: Path, unlisted: Callable[[Path, OSError], None]) -> Iterat
 def has_pictures(path: Path) -> bool:
     """Return whether there is an image in `path` or its folders, as far as they can be listed."""
     return next(image_files(path, lambda *_: None), None) is not None
-
-
-def files_below(
-    folder: Path,
-    unlisted: Callable[[Path, OSError], None],
-    seen: set[tuple[int, int]] | None = None,
-) -> Iterator[Path]:
-    """Yield the files in a folder and its folders, in the order of names; as `image_files`."""
-    seen = set() if seen is None else seen
-    try:
-        status = folder.stat()
-        new = (status.st_dev, status.st_ino) not in seen
-        children = sorted(os.scandir(folder), key=lambda child: child.name) if new else []
-    except OSError as error:
-        unlisted(folder, error)
-        return
-    seen.add((status.st_dev, status.st_ino))
-    for child in children:
-        if child.name.startswith("."):
-            continue
-        if child.is_dir():
-            yield from files_below(folder / child.name, unlisted, seen)
-        elif child.is_file():
-            yield folder / child.name

@@ -5,9 +5,9 @@ from datetime import datetime, timezone
 
 import numpy as np
 
-from edge_agent.data.frames.damage import Damage
 from edge_agent.data.inspection.inspect import CameraSamples, Inspection, Sample, TopicReport
-from edge_agent.data.lettering import Colour, shortened, text_width, write_text
+from fleet_model.confusion.lettering import Colour, shortened, text_width, write_text
+from fleet_model.files.damage import Damage
 from fleet_model.types import NS_PER_S, RgbImage
 
 _NIGHT, _CARD = (20, 22, 26), (33, 36, 42)

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.data.frames.bag import BagFrames
-from edge_agent.data.frames.damage import Damage, DamageLog
 from edge_agent.data.frames.message import frame_of
 from edge_agent.data.frames.source import FrameEntry, is_bag, is_live, shown
 from edge_agent.data.frames.video.decoder import NO_LIBRARY
@@ -22,6 +21,7 @@ from edge_agent.data.frames.video.file import VideoFile
 from edge_agent.data.label_formats.videos import is_of_videos, video_names
 from edge_agent.data.storage import Stored, Topic
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import Damage, DamageLog
 from fleet_model.types import NS_PER_S, Frame, RgbImage, Tensor
 
 # A gap is at least two lost messages, and longer than what is usual on the topic.

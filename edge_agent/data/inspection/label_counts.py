@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.data.frames.bag import BagFrames
-from edge_agent.data.frames.damage import Damage, DamageLog
 from edge_agent.data.frames.source import is_bag
 from edge_agent.data.label_formats.label_topic import has_topic, label_topics
 from edge_agent.data.labels import LabelSettings, labelled_frames
+from fleet_model.files.damage import Damage, DamageLog
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol, cast
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import FrameFacts, Place
 from edge_agent.data.label_formats.marks import Mark
 from edge_agent.data.manifest import ManifestRow
 from fleet_model.errors import FrameError, SettingsError
+from fleet_model.files.damage import DamageLog
 from fleet_model.loading import load_plugin
 from fleet_model.types import Box, Frame
 

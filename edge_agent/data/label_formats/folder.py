@@ -6,7 +6,6 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.folder import image_names
 from edge_agent.data.frames.source import FrameFacts, image_files
 from edge_agent.data.label_formats.annotations.read import UNREAD, read_annotations
@@ -18,6 +17,7 @@ from edge_agent.data.label_formats.marks import Mark, is_seen
 from edge_agent.data.label_formats.table import BY_FILE, told_by_table
 from edge_agent.data.manifest import MANIFEST, ManifestRow
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 LABELS = "labels.csv"  # by hand: file,label[,x0,y0,x1,y1]; counts more than the manifest
 _PICTURES, _LABELS_BESIDE = ("images", "img", "JPEGImages"), ("labels", "ann", "Annotations")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from edge_agent.data.frames.bag import BagFrames
 from edge_agent.data.frames.cdr import parse_text
-from edge_agent.data.frames.damage import WRONG_LABEL_TOPIC, DamageLog
+from edge_agent.data.frames.damage import WRONG_LABEL_TOPIC
 from edge_agent.data.frames.source import FrameFacts
 from edge_agent.data.label_formats.data_set import clean_text, largest_label
 from edge_agent.data.label_formats.definition import MessageReader
@@ -15,6 +15,7 @@ from edge_agent.data.label_formats.exact_numbers import rounded
 from edge_agent.data.label_formats.marks import Mark, Nearest, is_seen
 from edge_agent.data.storage import Stored, Topic
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import NS_PER_S, Box
 
 _TEXT = "std_msgs/String"

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.annotations.told import Told
 from edge_agent.data.label_formats.data_set import clean_text, largest_label
 from edge_agent.data.label_formats.marks import Mark
 from edge_agent.data.manifest import boxes_of, columns_of, read_table
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 BY_FILE = "file,label[,x0,y0,x1,y1]"

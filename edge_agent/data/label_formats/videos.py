@@ -12,11 +12,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import (
     FrameEntry,
     FrameFacts,
-    files_below,
     image_files,
     is_video,
 )
@@ -27,6 +25,8 @@ from edge_agent.data.label_formats.folder import LABELS
 from edge_agent.data.label_formats.marks import Mark
 from edge_agent.data.manifest import columns_of, read_table
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.folders import files_below
 from fleet_model.types import NS_PER_S
 
 EXPECTED = "[file,]start_s,end_s,label"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from edge_agent.data.frames.damage import DamageLog
+from fleet_model.files.damage import DamageLog
 
 # suffix -> "module:attribute", a StorageFile built as `kind(path)`
 STORAGE_FILES = {

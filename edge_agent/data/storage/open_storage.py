@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import storage_suffix
 from edge_agent.data.storage import STORAGE_FILES, StorageFile, Stored, Topic
 from edge_agent.data.storage.compression import (
@@ -17,6 +16,7 @@ from edge_agent.data.storage.compression import (
     unpack_zstd,
 )
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.loading import load_plugin
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from edge_agent.data.extraction.extract import ExtractOptions, ExtractSummary, extract
 from edge_agent.data.extraction.files import passes_through
 from edge_agent.data.extraction.selection import Selection, TimeLimit, reason_to_skip
-from edge_agent.data.frames.damage import NO_LABEL_TOPIC, WRONG_LABEL_TOPIC, DamageLog
+from edge_agent.data.frames.damage import NO_LABEL_TOPIC, WRONG_LABEL_TOPIC
 from edge_agent.data.labels import LabelSettings, count_frames, labelled_entries
 from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow
 from edge_agent.examples.spool.kept_examples import BatchNote, KeptExamples, keep_rows
@@ -32,6 +32,7 @@ from edge_agent.examples.spool.recordings import Recording, find_recordings
 from edge_agent.robot.child_process import step_aside
 from edge_agent.robot.logs import log_to_stderr
 from fleet_model.errors import FleetError, FrameError, SettingsError, StorageError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Frame
 
 BUSY = 75  # exit code: another process is at it

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.tables.columns import ChosenColumns, Columns, columns_of_options
-from edge_agent.data.tables.texts import TextTables
 from edge_agent.examples.source import SourceSpec
 from edge_agent.examples.texts.text_store import key_of
 from edge_agent.robot.settings import TEXTS
+from fleet_model.files.damage import DamageLog
+from fleet_model.tables.columns import ChosenColumns, Columns, columns_of_options
+from fleet_model.tables.texts import TextTables
 from fleet_model.types import Example
 
 

@@ -7,9 +7,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.tables.columns import Columns, columns_of_options, without_labels
-from edge_agent.data.tables.texts import UNREADABLE, TextRow, TextTables
 from edge_agent.examples.left_out import (
     CONTRADICTED,
     HELD_COPY,
@@ -17,9 +14,12 @@ from edge_agent.examples.left_out import (
     UNLABELLED,
     unknown_label,
 )
-from edge_agent.examples.texts.split import TextSplit, digest_of
 from edge_agent.examples.texts.told import write_told
 from fleet_model.errors import FrameError, SettingsError
+from fleet_model.files.damage import DamageLog
+from fleet_model.tables.columns import Columns, columns_of_options, without_labels
+from fleet_model.tables.split import TextSplit, digest_of
+from fleet_model.tables.texts import UNREADABLE, TextRow, TextTables
 from fleet_model.types import Example
 
 _LONGEST_LABEL = 64  # characters; what is longer may be a text, and is not told
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class TextStore:
-    """The examples in tables, read again at every call; see edge_agent.data.tables.
+    """The examples in tables, read again at every call; see fleet_model.tables.
 
     Every call goes over the rows twice, in memory that grows by 13 bytes a row: first to see which
     texts are held out and which have several labels, then to yield them. Rows without a label of

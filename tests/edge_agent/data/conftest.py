@@ -59,7 +59,7 @@ class Camera:
     def from_bag(self, messages):
         """Return the frames of the same messages from a bag."""
         from edge_agent.data.frames.bag import BagFrames
-        from edge_agent.data.frames.damage import DamageLog
+        from fleet_model.files.damage import DamageLog
 
         path = self._position / f"bag_{time.monotonic_ns()}"
         recorded = [(TOPIC, START_NS + i, message) for i, message in enumerate(messages)]

@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.data_set import FORMATS, open_format
 from edge_agent.data.labels import LabelSettings, labelled_entries, labelled_frames
 from edge_agent.data.manifest import MANIFEST, ManifestRow, write_manifest
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 pytestmark = pytest.mark.base

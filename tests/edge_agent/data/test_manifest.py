@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.manifest import (
     DataSetManifest,
     ManifestRow,
@@ -16,6 +15,7 @@ from edge_agent.data.manifest import (
     write_manifest,
 )
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 pytestmark = pytest.mark.base

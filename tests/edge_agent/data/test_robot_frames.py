@@ -10,10 +10,10 @@ import pytest
 from rosbags.typesys import get_types_from_msg
 
 from edge_agent.data.extraction.extract import ExtractOptions, extract
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.vision_msgs import default_definitions
 from edge_agent.data.labels import LabelSettings, labelled_frames
 from edge_agent.examples.example_store import ExampleStore
+from fleet_model.files.damage import DamageLog
 
 ROBOT_FRAMES = Path(__file__).parents[2] / "data/robot_frames"
 pytestmark = pytest.mark.base

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.data.frames.damage import Damage
 from edge_agent.examples import frame_index
 from edge_agent.examples.frame_index import FrameIndex, FrameRow, Whole
 from edge_agent.examples.signatures import Signature
 from fleet_model import __version__
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import Damage
 from fleet_model.types import Box
 
 pytestmark = pytest.mark.base

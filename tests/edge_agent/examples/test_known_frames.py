@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import IMAGE_SUFFIXES
 from edge_agent.data.label_formats.data_set import FORMATS, open_format
 from edge_agent.data.labels import LabelSettings, labelled_frames
@@ -17,6 +16,7 @@ from edge_agent.examples import signatures
 from edge_agent.examples.frame_index import FrameIndex
 from edge_agent.examples.known_frames import KnownFrames
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 pytestmark = pytest.mark.base

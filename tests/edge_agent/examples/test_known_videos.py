@@ -6,12 +6,12 @@ import pytest
 from rosbags.rosbag2 import Writer
 from video_clips import foxglove, number_in, packets, typestore, write_clip
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.video import decoder
 from edge_agent.data.labels import LabelSettings, labelled_frames
 from edge_agent.examples import signatures
 from edge_agent.examples.example_store import ExampleStore
 from edge_agent.examples.spool.ingest import _file_bytes
+from fleet_model.files.damage import DamageLog
 
 TIMES_MS = [n * 100 for n in range(40)]
 T0 = 1_760_000_000_000_000_000

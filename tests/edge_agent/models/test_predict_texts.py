@@ -13,12 +13,12 @@ import pytest
 sys.path.append(str(Path(__file__).parent))
 from letters_workload import TINY, install
 
-from edge_agent.data.tables.columns import Columns
 from edge_agent.examples.source import SourceSpec
 from edge_agent.models.predict import run_predict
 from edge_agent.models.predict_options import PredictOptions
 from fleet_model.engine import open_engine
 from fleet_model.errors import FrameError, SettingsError
+from fleet_model.tables.columns import Columns
 
 pytestmark = pytest.mark.base
 

@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.live import LiveQueue, ending_at_signals
 from edge_agent.data.frames.source import FrameEntry, is_webcam, live_name, shown
 from edge_agent.data.frames.video.decoder import AFTER, AFTER_LOST, NAMES, NO_KEY, load_av, rgb_of
 from edge_agent.data.frames.video.nal import Headers
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Frame
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import FrameEntry, Place
 from edge_agent.data.frames.video.container_end import is_cut
 from edge_agent.data.frames.video.decoder import (
@@ -22,6 +21,7 @@ from edge_agent.data.frames.video.decoder import (
 )
 from edge_agent.data.frames.video.nal import Headers
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import NS_PER_S, Frame
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.annotations.told import Told
 from edge_agent.data.label_formats.data_set import clean_text
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 _NAMES = ("image", "imagefilename")

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.annotations.shapes import (
     NOT_READ,
     Point,
@@ -17,6 +16,7 @@ from edge_agent.data.label_formats.annotations.told import Told
 from edge_agent.data.label_formats.annotations.xml import read_xml
 from edge_agent.data.label_formats.data_set import clean_text
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 
 def told_by_cvat(path: Path, file: str, damage: DamageLog) -> Iterator[Told] | None:

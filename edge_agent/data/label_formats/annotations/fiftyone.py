@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.annotations.shapes import (
     NOT_READ,
     around,
@@ -14,6 +13,7 @@ from edge_agent.data.label_formats.annotations.shapes import (
 from edge_agent.data.label_formats.annotations.told import Told
 from edge_agent.data.label_formats.data_set import clean_text
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 _TRUTH = "ground_truth"
 

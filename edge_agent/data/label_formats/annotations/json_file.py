@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.annotations.createml import told_by_createml
 from edge_agent.data.label_formats.annotations.fiftyone import told_by_fiftyone
 from edge_agent.data.label_formats.annotations.label_studio import told_by_label_studio
 from edge_agent.data.label_formats.annotations.polygons import told_by_labelme, told_by_supervisely
 from edge_agent.data.label_formats.annotations.told import Told
-from edge_agent.data.text import read_text
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.text import read_text
 
 # Each gets the content, the file's name in the data set, and the damage, which gets what of it
 # cannot be read; it returns None for a file that is not its own.

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import IMAGE_SUFFIXES
 from edge_agent.data.label_formats.annotations.shapes import (
     NOT_READ,
@@ -17,6 +16,7 @@ from edge_agent.data.label_formats.annotations.shapes import (
 )
 from edge_agent.data.label_formats.annotations.told import Told
 from edge_agent.data.label_formats.data_set import clean_text
+from fleet_model.files.damage import DamageLog
 
 _ANSWERS = ("annotations", "completions")  # the second one before 1.0
 _SHORT = {"annotation_id", "lead_time"}  # keys of a task in the format JSON-MIN

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.annotations.told import Told
 from edge_agent.data.manifest import read_table
+from fleet_model.files.damage import DamageLog
 
 NAME = "_classes.csv"
 

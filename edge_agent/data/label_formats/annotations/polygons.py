@@ -5,7 +5,6 @@ from math import dist
 from pathlib import PurePosixPath
 from typing import Any
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.annotations.shapes import (
     NOT_READ,
     Point,
@@ -16,6 +15,7 @@ from edge_agent.data.label_formats.annotations.shapes import (
 )
 from edge_agent.data.label_formats.annotations.told import Told
 from edge_agent.data.label_formats.data_set import clean_text
+from fleet_model.files.damage import DamageLog
 
 _AREAS = ("rectangle", "polygon")
 

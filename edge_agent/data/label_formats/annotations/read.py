@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.source import IMAGE_SUFFIXES, files_below
+from edge_agent.data.frames.source import IMAGE_SUFFIXES
 from edge_agent.data.label_formats.annotations.cvat import told_by_cvat
 from edge_agent.data.label_formats.annotations.json_file import told_by_json
 from edge_agent.data.label_formats.annotations.one_hot import NAME as ONE_HOT
@@ -15,8 +14,10 @@ from edge_agent.data.label_formats.annotations.told import PictureLabels, Told, 
 from edge_agent.data.label_formats.annotations.voc import told_by_voc
 from edge_agent.data.label_formats.table import renamed, told_by_table
 from edge_agent.data.manifest import columns_of
-from edge_agent.data.text import encoding_of
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.folders import files_below
+from fleet_model.files.text import encoding_of
 
 
 def _told_by_csv(path: Path, file: str, damage: DamageLog) -> Iterator[Told] | None:

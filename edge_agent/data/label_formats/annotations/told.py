@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import FrameFacts
 from edge_agent.data.label_formats.data_set import largest_label
 from edge_agent.data.label_formats.image_finder import Written, find_images
 from edge_agent.data.label_formats.image_rows import sized_boxes
 from edge_agent.data.label_formats.marks import Mark, is_seen
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.annotations.told import Told
 from edge_agent.data.label_formats.annotations.xml import read_xml
 from edge_agent.data.label_formats.data_set import clean_text
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

@@ -3,8 +3,8 @@
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
-from edge_agent.data.text import read_bounded
 from fleet_model.errors import FrameError
+from fleet_model.files.text import read_bounded
 
 _LARGEST = 256 << 20  # bytes; CVAT has all pictures of a task in one file
 _MOST_ELEMENTS = 2_000_000  # 0.5 GB in memory; a million boxes

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.folder import image_names
 from edge_agent.data.frames.source import FrameFacts
 from edge_agent.data.label_formats.coco.index import CocoIndex, Picture
@@ -26,8 +25,9 @@ from edge_agent.data.label_formats.image_rows import (
 from edge_agent.data.label_formats.marks import Mark, is_seen
 from edge_agent.data.label_formats.picture_size import class_names, size_of
 from edge_agent.data.manifest import ManifestRow
-from edge_agent.data.text import encoding_of
 from fleet_model.durable import writing
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.text import encoding_of
 from fleet_model.types import Box
 
 _ANNOTATIONS = "annotations/instances.json"

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.label_formats.coco.json_stream import read_members
 from edge_agent.data.label_formats.coco.outline import outline_corners
 from edge_agent.data.label_formats.data_set import clean_text
 from edge_agent.data.label_formats.exact_numbers import coco_corners
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.json_stream import read_members
 from fleet_model.types import Box
 
 _BOX, _CROWD, _WHOLE = range(3)  # what an annotation is: it may name a picture as a whole

@@ -7,7 +7,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.folder import read_image
 from edge_agent.data.frames.image_file import image_frame
 from edge_agent.data.label_formats.data_set import LabelledFrame, inside, largest_label
@@ -21,6 +20,7 @@ from edge_agent.data.label_formats.tfds.tfrecord import RecordPosition, read_rec
 from edge_agent.data.manifest import ManifestRow, encode_text
 from edge_agent.data.pictures.image_header import ImageHeader, read_header
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 _NAMES = ("file", "file_name", "image/filename", "filename")  # of pictures, as others call them

@@ -6,7 +6,6 @@ from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import Place
 from edge_agent.data.label_formats.data_set import (
     LabelledEntry,
@@ -41,6 +40,7 @@ from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow
 from edge_agent.data.pictures.image_header import ImageHeader
 from fleet_model.durable import write_durably, writing
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 _SHARD_BYTES = 256 << 20  # tensorflow_datasets aims at 0.1 to 1 GB as well
 

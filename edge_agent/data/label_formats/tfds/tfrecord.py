@@ -13,9 +13,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.folder import unreadable
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.folders import unreadable
 
 _HEAD = struct.Struct("<QI")
 _CRC = struct.Struct("<I")

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeAlias
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.folder import image_names
-from edge_agent.data.frames.source import files_below, image_files
+from edge_agent.data.frames.source import image_files
 from edge_agent.data.label_formats.data_set import clean_text, inside
 from edge_agent.data.label_formats.image_finder import Written, find_images
-from edge_agent.data.text import read_text
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.folders import files_below
+from fleet_model.files.text import read_text
 
 _YAML_SUFFIXES = (".yaml", ".yml")
 _CLASS_FILES = ("classes.txt", "_darknet.labels")  # and *.names

@@ -5,7 +5,6 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import FrameFacts
 from edge_agent.data.label_formats.data_set import LabelledEntry, inside
 from edge_agent.data.label_formats.exact_numbers import exact, yolo_box, yolo_numbers
@@ -25,9 +24,10 @@ from edge_agent.data.label_formats.yolo.layout import (
     label_files,
 )
 from edge_agent.data.manifest import ManifestRow
-from edge_agent.data.text import read_text
 from fleet_model.durable import sync_file_system, write_durably
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.text import read_text
 from fleet_model.types import Box
 
 _BOX = 4  # numbers

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage import Stored, Topic
 from edge_agent.data.storage.db3.positions import Position, Positions, find_positions
 from edge_agent.data.storage.db3.rows import read_message_row
@@ -19,6 +18,7 @@ from edge_agent.data.storage.db3.schema import read_schema
 from edge_agent.data.storage.read_buffers import ReadBuffers
 from edge_agent.data.storage.sqlite.pages import Pages
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 _BLOCK = 4096  # messages whose places are turned into Python objects at once
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage.db3.columns import read_message_rows
 from edge_agent.data.storage.db3.schema import Schema
 from edge_agent.data.storage.sqlite.pages import Pages
@@ -22,6 +21,7 @@ from edge_agent.data.storage.sqlite.rows import (
     leaf_pages,
     orphan_leaves,
 )
+from fleet_model.files.damage import DamageLog
 
 _Numbers = NDArray[np.int64]
 _Rows = NDArray[np.void]  # of type _ROW

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage import Stored, Topic
 from edge_agent.data.storage.in_order import Batch, in_blocks, in_order
 from edge_agent.data.storage.mcap.chunk import Chunk, ChunkReader
@@ -21,6 +20,7 @@ from edge_agent.data.storage.mcap.records import MAGIC, Definitions, MessageHead
 from edge_agent.data.storage.mcap.scan import UNDESCRIBED, Scanner
 from edge_agent.data.storage.mcap.summary import Summary, read_ending
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 _ORDER, _START = attrgetter("order_ns"), attrgetter("start_ns")
 _TIME_COLUMN = MessageHead._fields.index("time_ns")

@@ -3,7 +3,6 @@
 from collections.abc import Container, Iterator
 from operator import attrgetter
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage.mcap.chunk import Chunk, ChunkReader
 from edge_agent.data.storage.mcap.records import (
     CHANNEL,
@@ -21,6 +20,7 @@ from edge_agent.data.storage.mcap.records import (
 )
 from edge_agent.data.storage.mcap.walk import Span, read_chunk_head, walk
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 _DEFINITION_LIMIT = 16 << 20  # bytes of one schema
 _TIME = attrgetter("time_ns")

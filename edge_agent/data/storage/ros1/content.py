@@ -1,11 +1,11 @@
 """The content of one chunk of a ROS 1 bag, decompressed once: messages are taken out of it."""
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage.compression import too_large_chunk
 from edge_agent.data.storage.ros1.chunk import Chunk, Position, chunk_reader, is_beyond
 from edge_agent.data.storage.ros1.records import MESSAGE, Read, Record, read_record
 from edge_agent.data.storage.ros1.scan import Scan
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 
 class Content:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage import Stored, Topic
 from edge_agent.data.storage.in_order import Batch, in_blocks, in_order
 from edge_agent.data.storage.kept import Kept
@@ -25,6 +24,7 @@ from edge_agent.data.storage.ros1.index import (
 from edge_agent.data.storage.ros1.records import BAG_HEADER, read_record
 from edge_agent.data.storage.ros1.scan import Scan
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 _MAGIC = b"#ROSBAG V2.0\n"
 _TIME_COLUMN = Position._fields.index("stamp_ns")

@@ -6,7 +6,6 @@ chunk with a damaged beginning or length loses nothing but what is damaged.
 
 from array import array
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage import Topic
 from edge_agent.data.storage.compression import too_large_chunk
 from edge_agent.data.storage.ros1.chunk import Chunk, chunk_of, chunk_reader, is_beyond
@@ -21,6 +20,7 @@ from edge_agent.data.storage.ros1.records import (
     read_record,
 )
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 _LONGEST_DEFINITION = 2**22
 _EVERYTHING = (MESSAGE, CHUNK, CONNECTION)

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage.sqlite.wal import WriteAheadLog
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 _MAGIC = b"SQLite format 3\0"
 _ENCODINGS = {1: "utf-8", 2: "utf-16-le", 3: "utf-16-be"}

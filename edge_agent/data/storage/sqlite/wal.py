@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.data.frames.damage import DamageLog
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 _HEADER, _FRAME_HEADER = 32, 24
 _MAGIC = 0x377F0682  # + 1 where checksums are of big-endian words

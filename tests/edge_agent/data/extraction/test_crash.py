@@ -15,10 +15,10 @@ import pytest
 from edge_agent.data.extraction import disk as extract_disk
 from edge_agent.data.extraction import output as extract_output
 from edge_agent.data.extraction.extract import ExtractOptions, extract
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.labels import LabelSettings, labelled_frames
 from edge_agent.data.manifest import DataSetManifest
 from fleet_model.errors import LossError, StorageError
+from fleet_model.files.damage import DamageLog
 
 pytestmark = [pytest.mark.base, pytest.mark.slow]
 

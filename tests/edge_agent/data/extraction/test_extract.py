@@ -10,10 +10,10 @@ from edge_agent.data.extraction import extract as extraction
 from edge_agent.data.extraction.extract import ExtractOptions, Progress, extract
 from edge_agent.data.extraction.selection import Selection, TimeLimit
 from edge_agent.data.frames.bag import BagFrames
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.labels import LabelSettings, labelled_frames
 from edge_agent.data.manifest import DataSetManifest
 from fleet_model.errors import FrameError, SettingsError
+from fleet_model.files.damage import DamageLog
 
 pytestmark = pytest.mark.base
 

@@ -3,8 +3,8 @@ import os
 import pytest
 
 from edge_agent.data.extraction.journal import Journal, Skipped, Written
-from edge_agent.data.frames.damage import Damage
 from fleet_model.errors import SettingsError
+from fleet_model.files.damage import Damage
 
 pytestmark = pytest.mark.base
 

@@ -11,10 +11,10 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
 
 from edge_agent.data.frames.bag import BagFrames
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import find_bags, is_bag
 from edge_agent.data.storage.compression import zstd_module
 from fleet_model.errors import FrameError, StorageError
+from fleet_model.files.damage import DamageLog
 
 pytestmark = pytest.mark.base
 

@@ -2,10 +2,10 @@ import os
 
 import pytest
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.folder import image_names
 from edge_agent.data.labels import LabelSettings, labelled_entries, labelled_frames
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 pytestmark = pytest.mark.base
 

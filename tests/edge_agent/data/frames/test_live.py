@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.live import LiveQueue, ending_at_signals
 from edge_agent.data.frames.message import frame_of
 from edge_agent.data.frames.ros_topic import open_topic
@@ -14,6 +13,7 @@ from edge_agent.data.frames.source import is_live
 from edge_agent.data.labels import LabelSettings, labelled_entries
 from edge_agent.data.storage import Topic
 from fleet_model.errors import FrameError, SettingsError
+from fleet_model.files.damage import DamageLog
 
 pytestmark = pytest.mark.base
 

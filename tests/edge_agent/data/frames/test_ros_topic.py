@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from loaded_frames import frames_of
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.live import LiveQueue
 from edge_agent.data.frames.ros_topic import LiveSettings, RosTopicFrames
 from edge_agent.data.labels import LabelSettings, labelled_frames
 from edge_agent.robot.settings import load_settings
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("domain")]
 pytest.importorskip("rclpy", reason="needs ROS 2: `make test-ros`")
@@ -221,7 +221,7 @@ def test_it_can_be_stopped_from_another_thread_while_nothing_arrives():
 READER = """
 import sys
 from pathlib import Path
-from edge_agent.data.frames.damage import DamageLog
+from fleet_model.files.damage import DamageLog
 from edge_agent.data.labels import LabelSettings, labelled_frames
 if "rclpy" in sys.argv:
     import rclpy

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import find_bags, is_live, live_name, shown, source_path
 from edge_agent.data.labels import LabelSettings, labelled_frames
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 pytestmark = pytest.mark.base
 

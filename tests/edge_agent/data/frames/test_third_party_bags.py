@@ -9,8 +9,8 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from edge_agent.data.frames.bag import BagFrames
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage import Topic
+from fleet_model.files.damage import DamageLog
 
 SPEC = find_spec("mvtbdata")
 pytestmark = [

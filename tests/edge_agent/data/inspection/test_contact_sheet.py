@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent.data.frames.damage import Damage
 from edge_agent.data.inspection.contact_sheet import contact_sheet
 from edge_agent.data.inspection.inspect import CameraSamples, Gap, Inspection, Sample, TopicReport
+from fleet_model.files.damage import Damage
 
 pytestmark = pytest.mark.base
 

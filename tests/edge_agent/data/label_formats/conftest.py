@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.data_set import open_format
 from edge_agent.data.manifest import MANIFEST, ManifestRow, write_manifest
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 START_NS = 1_760_000_000_000_000_000

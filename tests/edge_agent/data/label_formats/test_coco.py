@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.data_set import open_format
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 pytestmark = pytest.mark.base

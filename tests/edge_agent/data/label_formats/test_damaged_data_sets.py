@@ -4,9 +4,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.data_set import FORMATS, open_format
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 pytestmark = pytest.mark.base
 

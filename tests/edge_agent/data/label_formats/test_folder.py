@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.folder import folder_of
 from edge_agent.data.labels import LabelSettings, labelled_frames
+from fleet_model.files.damage import DamageLog
 
 pytestmark = pytest.mark.base
 

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.definition import MessageReader
 from edge_agent.data.label_formats.vision_msgs import default_definitions
 from edge_agent.data.labels import LabelSettings, labelled_frames
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 pytestmark = pytest.mark.base

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from edge_agent.data.extraction.extract import ExtractOptions, extract
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.labels import LabelSettings, labelled_frames
 from edge_agent.data.manifest import MANIFEST, ManifestRow, write_manifest
 from edge_agent.examples.example_store import ExampleStore
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 pytestmark = pytest.mark.base

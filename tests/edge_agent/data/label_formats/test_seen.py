@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.data_set import FORMATS, open_format
 from edge_agent.data.labels import LabelSettings, labelled_frames
+from fleet_model.files.damage import DamageLog
 
 pytestmark = pytest.mark.base
 

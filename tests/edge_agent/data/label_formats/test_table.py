@@ -2,12 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.annotations.told import Told
 from edge_agent.data.label_formats.marks import Mark
 from edge_agent.data.label_formats.table import Labels, labels_by_stamp, names_files, told_by_table
 from edge_agent.data.manifest import ManifestRow, write_manifest
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 pytestmark = pytest.mark.base

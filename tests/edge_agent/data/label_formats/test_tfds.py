@@ -3,12 +3,12 @@ import struct
 
 import pytest
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.data_set import open_format
 from edge_agent.data.label_formats.tfds import tfds
 from edge_agent.data.label_formats.tfds.tf_example import Features
 from edge_agent.data.label_formats.tfds.tfrecord import write_record
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 pytestmark = pytest.mark.base

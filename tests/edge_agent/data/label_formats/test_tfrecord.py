@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.tfds.tf_example import Features, read_example
 from edge_agent.data.label_formats.tfds.tfrecord import read_record, record_positions, write_record
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 pytestmark = pytest.mark.base
 

@@ -1,9 +1,9 @@
 import pytest
 from video_clips import number_in, write_clip
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.labels import LabelSettings, labelled_frames
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 TIMES_MS = [n * 100 for n in range(20)]
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.label_formats.data_set import open_format
 from edge_agent.data.label_formats.yolo.layout import find_layout, label_files
 from edge_agent.data.labels import LabelSettings, labelled_frames
 from edge_agent.data.manifest import ManifestRow
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Box
 
 pytestmark = pytest.mark.base

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from edge_agent.data.frames.damage import Damage, DamageLog
 from edge_agent.data.storage import Topic
 from edge_agent.data.storage.db3 import positions as db3_positions
 from edge_agent.data.storage.db3.file import Db3File
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import Damage, DamageLog
 
 pytestmark = pytest.mark.base
 

@@ -4,10 +4,10 @@ import sqlite3
 
 import pytest
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage.db3.file import Db3File
 from edge_agent.data.storage.db3.rows import USUAL
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 pytestmark = pytest.mark.base
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage import compression
 from edge_agent.data.storage.mcap import chunk as mcap_chunk
 from edge_agent.data.storage.mcap.file import McapFile
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 sys.path.append(str(Path(__file__).parents[3] / "fuzz"))
 from mcap_seeds import CAMERA, NO_SUMMARY, T0, TEXT, by_mcap, content

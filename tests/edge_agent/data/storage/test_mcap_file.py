@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.storage import STORAGE_FILES
 from edge_agent.data.storage.mcap.file import McapFile
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.loading import load_plugin
 
 sys.path.append(str(Path(__file__).parents[3] / "fuzz"))

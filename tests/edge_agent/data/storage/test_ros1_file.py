@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from rosbags.rosbag1 import Reader, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from edge_agent.data.frames.damage import Damage, DamageLog
 from edge_agent.data.storage import Topic
 from edge_agent.data.storage.ros1.file import Ros1File
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import Damage, DamageLog
 
 pytestmark = pytest.mark.base
 

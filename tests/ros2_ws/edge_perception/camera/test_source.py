@@ -2,8 +2,8 @@ import pytest
 from bag_writer import BagWriter, encode
 from edge_perception.camera.source import CameraSource
 
-from edge_agent.data.frames.damage import DamageLog
 from fleet_model.errors import FrameError, SettingsError
+from fleet_model.files.damage import DamageLog
 
 pytestmark = pytest.mark.base
 

@@ -10,7 +10,7 @@ from edge_perception.recorder.message import Message
 from rosbags.highlevel import AnyReader
 
 from edge_agent.data.frames.bag import BagFrames
-from edge_agent.data.frames.damage import DamageLog
+from fleet_model.files.damage import DamageLog
 
 T0 = BagWriter.START_NS
 MS = 1_000_000

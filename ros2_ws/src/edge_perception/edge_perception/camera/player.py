@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 from edge_perception.camera.source import CameraSource
 from edge_perception.pacing import Pacer, RateLimit
 
-from edge_agent.data.frames.damage import DamageLog
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Frame
 
 Ready = TypeVar("Ready")

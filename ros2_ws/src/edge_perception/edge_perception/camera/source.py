@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import LIVE_PREFIX, is_live, shown, source_path
 from edge_agent.data.frames.video.camera import CameraFrames, CameraSettings
 from edge_agent.data.label_formats.videos import is_of_videos
 from edge_agent.data.labels import LabelledEntry, LabelSettings, is_bag_at, labelled_entries
 from edge_agent.data.manifest import MANIFEST
 from fleet_model.errors import FrameError, SettingsError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Frame
 
 EXPECTED = "a camera (/dev/video0, rtsp://host/stream), a video file, a bag or a folder of pictures"

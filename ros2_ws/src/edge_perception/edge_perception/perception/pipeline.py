@@ -9,11 +9,11 @@ from typing import NamedTuple
 from edge_perception.pacing import RateLimit
 
 from edge_agent.data.frames.cdr import parse_header
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.message import frame_of
 from edge_agent.data.storage import Topic
 from fleet_model.engine import TFLiteEngine
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 from fleet_model.types import Frame, Prediction
 from fleet_model.workload import sure
 

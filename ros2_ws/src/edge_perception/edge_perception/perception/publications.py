@@ -81,7 +81,8 @@ class Publications:
 
 def _drawn(result: Result) -> bytes:
     from edge_agent.data.box_drawing import with_boxes
-    from edge_agent.data.drawing import annotated, encoded
+    from edge_agent.data.drawing import annotated
+    from fleet_model.confusion.picture import encoded
 
     picture = with_boxes(result.frame.decode(), result.found)
     if whole := [one for one in result.found if one.box is None]:

@@ -11,10 +11,10 @@ from free_ports import free_port
 from rtsp_server import RtspServer
 from video_clips import number_in, packets, write_clip
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import source_path
 from edge_agent.data.frames.video.camera import CameraFrames, CameraSettings
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 QUICK = CameraSettings(queue_frames=1000, patience_s=60, wait_s=0.01)
 

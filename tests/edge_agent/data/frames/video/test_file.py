@@ -5,12 +5,12 @@ import pytest
 from loaded_frames import frames_of
 from video_clips import HEIGHT, WIDTH, number_in, write_clip
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.frames.source import source_path
 from edge_agent.data.frames.video.camera import CameraFrames
 from edge_agent.data.frames.video.container_end import is_cut
 from edge_agent.data.frames.video.file import VideoFile
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 # A camera that changes its pace, and a file that does not begin at 0.
 UNEVEN_MS = [5000 + n * 40 + 7 * (n % 3) + 200 * (n // 13) for n in range(40)]

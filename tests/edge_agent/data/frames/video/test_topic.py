@@ -21,8 +21,8 @@ from video_clips import (
 )
 
 from edge_agent.data.frames.bag import BagFrames
-from edge_agent.data.frames.damage import DamageLog
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
 
 T0, PERIOD_NS, LATE_NS = 1_760_000_000_000_000_000, 33_000_001, 7_000_000
 TOPIC = "/camera/video"

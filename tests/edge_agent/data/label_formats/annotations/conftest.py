@@ -2,8 +2,8 @@
 
 import pytest
 
-from edge_agent.data.frames.damage import DamageLog
 from edge_agent.data.labels import LabelSettings, labelled_frames
+from fleet_model.files.damage import DamageLog
 
 
 @pytest.fixture

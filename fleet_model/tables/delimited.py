@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.tables.rows import BAD_ROW, LONGEST, TOO_LONG, WRONG_FIELDS, TableRow
-from edge_agent.data.tables.text_file import table_lines
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.tables.rows import BAD_ROW, LONGEST, TOO_LONG, WRONG_FIELDS, TableRow
+from fleet_model.tables.text_file import table_lines
 
 _DELIMITERS = ",;\t|"
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')

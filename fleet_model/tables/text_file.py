@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.folder import unreadable
-from edge_agent.data.tables.rows import CUT, LONGEST
-from edge_agent.data.text import text_lines
 from fleet_model.errors import FrameError, SettingsError
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.folders import unreadable
+from fleet_model.files.text import text_lines
+from fleet_model.tables.rows import CUT, LONGEST
 
 
 def table_lines(

@@ -7,9 +7,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from edge_agent.data.frames.folder import unreadable
-from edge_agent.data.text import encoding_of
 from fleet_model.errors import FrameError
+from fleet_model.files.folders import unreadable
+from fleet_model.files.text import encoding_of
 
 T = TypeVar("T")
 _CHUNK = 1 << 20  # bytes

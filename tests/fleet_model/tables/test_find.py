@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent.data.tables.find import is_tables, table_suffix, tables_at
-from edge_agent.data.tables.rows import split_of
+from edge_agent.data.table_paths import is_tables
 from fleet_model.errors import FrameError
+from fleet_model.tables.find import table_suffix, tables_at
+from fleet_model.tables.rows import split_of
 
 pytestmark = pytest.mark.base
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.tables.columns import Columns
-from edge_agent.data.tables.texts import TextTables
 from fleet_model.errors import FrameError, SettingsError
+from fleet_model.files.damage import DamageLog
+from fleet_model.tables.columns import Columns
+from fleet_model.tables.texts import TextTables
 
 pytestmark = pytest.mark.base
 

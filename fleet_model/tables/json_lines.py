@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.label_formats.coco.json_stream import read_items
-from edge_agent.data.tables.rows import BAD_ROW, LONGEST, TOO_LONG, TableRow
-from edge_agent.data.tables.text_file import table_lines
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.json_stream import read_items
+from fleet_model.tables.rows import BAD_ROW, LONGEST, TOO_LONG, TableRow
+from fleet_model.tables.text_file import table_lines
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
-from edge_agent.data.frames.damage import DamageLog
+from fleet_model.files.damage import DamageLog
 
 LONGEST = 1 << 20  # characters of one row; a stray quote must not swallow a file
 # Kinds of damage, each counts rows.

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.examples.texts.split import TextSplit, digest_of
 from fleet_model.errors import SettingsError
+from fleet_model.tables.split import TextSplit, digest_of
 
 pytestmark = pytest.mark.base
 

@@ -7,9 +7,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.folder import unreadable
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.folders import unreadable
 
 _LARGEST = 64 << 20  # bytes of one text file; 500,000 boxes of YOLO
 _MARKS = {

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.tables.arrow import ArrowTable
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.tables.arrow import ArrowTable
 
 FEATURES = {"label": {"names": ["bad", "good"], "_type": "ClassLabel"}, "text": {"dtype": "string"}}
 

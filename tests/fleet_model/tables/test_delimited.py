@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.tables import delimited, text_file
-from edge_agent.data.tables.delimited import DelimitedTable
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.tables import delimited, text_file
+from fleet_model.tables.delimited import DelimitedTable
 
 pytestmark = pytest.mark.base
 

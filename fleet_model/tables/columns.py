@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from edge_agent.data.tables.rows import is_held_out
 from fleet_model.errors import FrameError, SettingsError
+from fleet_model.tables.rows import is_held_out
 
 SAMPLE = 1000  # rows that columns are chosen by
 # In this order, when they are words of a text; a ticket may also be a number.

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.folder import unreadable
-from edge_agent.data.tables.rows import BAD_ROW, CUT, TableRow
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.folders import unreadable
+from fleet_model.tables.rows import BAD_ROW, CUT, TableRow
 
 _AT_ONCE = 1000  # rows
 NO_LIBRARY = "tables need pyarrow"

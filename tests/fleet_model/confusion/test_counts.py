@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.confusion import count_confusion
+from fleet_model.confusion.counts import count_confusion
 
 pytestmark = pytest.mark.base
 

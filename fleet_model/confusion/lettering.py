@@ -6,6 +6,7 @@ from fleet_model.types import RgbImage
 
 Colour: TypeAlias = tuple[int, int, int]  # RGB
 
+_LONGEST_LABEL = 24  # characters
 _CAP_HEIGHT = 21.5  # pixels of a capital at scale 1, in OpenCV 4 and 5
 
 
@@ -42,6 +43,11 @@ def shortened(text: str, scale: float, width: float) -> str:
         kept -= 1
         text = f"{text[: kept // 2]}...{text[len(text) - kept // 2 :]}"
     return text
+
+
+def short_label(label: str) -> str:
+    """Return a label, or the beginning of a long one."""
+    return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 3] + "..."
 
 
 def _plain(text: str) -> str:

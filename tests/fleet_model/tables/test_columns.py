@@ -4,14 +4,14 @@ from decimal import Decimal
 
 import pytest
 
-from edge_agent.data.tables.columns import (
+from fleet_model.errors import FrameError, SettingsError
+from fleet_model.tables.columns import (
     Columns,
     choose_columns,
     columns_of_options,
     label_of,
     text_of,
 )
-from fleet_model.errors import FrameError, SettingsError
 
 pytestmark = pytest.mark.base
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.tables import json_lines, text_file
-from edge_agent.data.tables.json_lines import JsonTable
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.tables import json_lines, text_file
+from fleet_model.tables.json_lines import JsonTable
 
 pytestmark = pytest.mark.base
 

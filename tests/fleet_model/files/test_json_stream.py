@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.label_formats.coco import json_stream
-from edge_agent.data.label_formats.coco.json_stream import read_members
 from fleet_model.errors import FrameError
+from fleet_model.files import json_stream
+from fleet_model.files.json_stream import read_members
 
 pytestmark = pytest.mark.base
 

@@ -1,8 +1,8 @@
 import pytest
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.text import encoding_of, read_text, text_lines
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.text import encoding_of, read_text, text_lines
 
 pytestmark = pytest.mark.base
 

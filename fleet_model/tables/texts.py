@@ -5,8 +5,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.tables.columns import (
+from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.tables.columns import (
     NO_COLUMN,
     SAMPLE,
     ChosenColumns,
@@ -15,11 +16,10 @@ from edge_agent.data.tables.columns import (
     label_of,
     text_of,
 )
-from edge_agent.data.tables.find import tables_at
-from edge_agent.data.tables.json_lines import JsonTable
-from edge_agent.data.tables.rows import Table, TableRow, is_held_out
-from edge_agent.data.tables.text_file import require_encoding
-from fleet_model.errors import FrameError
+from fleet_model.tables.find import tables_at
+from fleet_model.tables.json_lines import JsonTable
+from fleet_model.tables.rows import Table, TableRow, is_held_out
+from fleet_model.tables.text_file import require_encoding
 
 NO_TEXT, NO_LABEL = "without a text", "with a label that is no word"
 UNREADABLE = "unreadable table"  # counts tables

@@ -5,43 +5,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_agent.data.frames.damage import DamageLog
-from edge_agent.data.frames.folder import unreadable
-from edge_agent.data.frames.source import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    files_below,
-    storage_suffix,
-)
-from edge_agent.data.tables.arrow import ArrowTable
-from edge_agent.data.tables.delimited import DelimitedTable
-from edge_agent.data.tables.json_lines import JsonTable
-from edge_agent.data.tables.rows import Table, is_held_out, split_of
-from edge_agent.data.text import read_bounded
 from fleet_model.errors import FrameError
+from fleet_model.files.damage import DamageLog
+from fleet_model.files.folders import files_below, unreadable
+from fleet_model.files.text import read_bounded
+from fleet_model.tables.arrow import ArrowTable
+from fleet_model.tables.delimited import DelimitedTable
+from fleet_model.tables.json_lines import JsonTable
+from fleet_model.tables.rows import Table, is_held_out, split_of
 
 _DELIMITED, _JSON, _ARROW = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json"), (".parquet", ".arrow")
 TABLE_SUFFIXES = (*_DELIMITED, *_JSON, *_ARROW)
 _INFO, _STATE, _SPLITS = "dataset_info.json", "state.json", "dataset_dict.json"
 _LARGEST_INFO = 16 << 20  # bytes
 _CACHED = "cache-"  # `datasets` leaves files of this name beside those that it has saved
-
-
-def is_tables(path: Path) -> bool:
-    """Return whether a table lies there, or a folder with tables and nothing that has frames."""
-    if not path.is_dir():
-        return bool(table_suffix(path.name)) and path.is_file()
-    found = False
-    for file in files_below(path, lambda *_: None):
-        name = file.name.lower()
-        if (
-            name.endswith((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
-            or storage_suffix(name)
-            or "tfrecord" in name
-        ):
-            return False
-        found = found or _counts(file.relative_to(path).as_posix())
-    return found
 
 
 def table_suffix(name: str) -> str:
@@ -82,7 +59,7 @@ def tables_at(path: Path, encoding: str = "", guessed: DamageLog | None = None) 
     found = [
         _table(path / name, name, split_of(name), encoding, guessed, features)
         for name in names
-        if _counts(name)
+        if counts(name)
     ]
     if not found:
         known = ", ".join(TABLE_SUFFIXES)
@@ -90,8 +67,8 @@ def tables_at(path: Path, encoding: str = "", guessed: DamageLog | None = None) 
     return found
 
 
-def _counts(name: str) -> bool:
-    """Return whether a file of a folder is one of its tables."""
+def counts(name: str) -> bool:
+    """Return whether a file of a folder, by its name there, is one of its tables."""
     last = name.rpartition("/")[2]
     suffix = table_suffix(last)
     if suffix == ".json":  # most JSON files beside tables tell something about them

@@ -1,0 +1,1 @@
+"""Answers against truths: the counts, and a picture of them."""
