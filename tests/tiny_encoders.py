@@ -75,7 +75,7 @@ def write_encoder(folder: Path, kind: str = "distilbert", labels: int = 0, **oth
 
     torch.manual_seed(0)
     values = {"vocab_size": len(WORDS), "max_position_embeddings": POSITIONS, "pad_token_id": 0}
-    config = AutoConfig.for_model(kind, **{**values, **CONFIGS[kind], **others})
+    config = AutoConfig.for_model(kind, **{**values, **CONFIGS.get(kind, {}), **others})
     if labels:
         config.num_labels = labels
         model = AutoModelForSequenceClassification.from_config(config)

@@ -84,8 +84,11 @@ class TorchBackend:
         write_weights(into / FROZEN, frozen)
         progress(f"{len(weights)} trained and {len(frozen)} frozen tensors")
         parts = {PART: (FROZEN, *self._model.files)}
-        trunk = self._model.cut(model, trained).trunk
-        metrics = self._write_trunk(trunk, samples, into, progress) if trunk else {}
+        cut = self._model.cut(model, trained)
+        metrics: Metrics = {}
+        if cut.trunk is not None:
+            self._require_whole(model, cut, samples, scope)
+            metrics = self._write_trunk(cut.trunk, samples, into, progress)
         return TrainerFiles(weights=weights, parts=parts, metrics=metrics)
 
     def write_engines(
@@ -112,10 +115,8 @@ class TorchBackend:
             engines = WITH_TRUNK
             for name in (TRUNK, TRUNK_INT8):
                 link(model / name, into / name)
-            hidden = torch_outputs(cut.trunk, inputs)
-            rows = [{n: v[i] for n, v in hidden.items()} for i in range(len(inputs))]
-            self._write_rest(cut.rest, rows, into / "head.onnx", progress)
-        return EngineFiles(engines=engines, metrics=self._measured(cut, engines, samples, into))
+            self._write_rest(cut.rest, _hidden(cut.trunk, inputs), into / "head.onnx", progress)
+        return EngineFiles(engines=engines, metrics=self._measured(built, engines, samples, into))
 
     def write_file(
         self,
@@ -136,11 +137,32 @@ class TorchBackend:
         _require_torch()
         progress(file.name)
         built = self._built(spec, model, weights)
-        whole = self._model.cut(built, list(slots(built, self._model.path))).rest
+        whole = self._whole(built)
         inputs = [sample.encoded.inputs for sample in samples]
         labels = self._task.classes
         self._write_rest(whole, inputs, file, lambda line: None, labels)
         return require_same(torch_outputs(whole, inputs), self._run([file], inputs), file.name)
+
+    def _whole(self, model: "nn.Module") -> Part:
+        return self._model.cut(model, list(slots(model, self._model.path))).rest
+
+    def _require_whole(
+        self, model: "nn.Module", cut: Cut, samples: Sequence[Sample], scope: str
+    ) -> None:
+        """Raise CheckpointError where what is kept at the cut is not all that the rest needs."""
+        assert cut.trunk is not None
+        inputs = [sample.encoded.inputs for sample in samples]
+        expected = torch_outputs(self._whole(model), inputs)
+        found = torch_outputs(cut.rest, _hidden(cut.trunk, inputs))
+        for name, answers in expected.items():
+            # Beside how the answers differ: those of a new head are all nearly 0.
+            most = max(1e-6, 0.01 * float(np.ptp(answers, axis=0).max()))
+            if np.abs(found[name] - answers).max() > most:
+                raise CheckpointError(
+                    f"{scope!r} cannot be trained alone in this model: what follows needs more "
+                    "than is kept of the layers before, and would answer something else; choose "
+                    "another --trainable, such as all"
+                )
 
     def _built(self, spec: TrainerSpec, model: Path, weights: Path) -> "nn.Module":
         """Return the model of one version; raises CheckpointError."""
@@ -185,15 +207,11 @@ class TorchBackend:
         progress(f"{file.name}: {size} bytes")
 
     def _measured(
-        self, cut: Cut, engines: Engines, samples: Sequence[Sample], directory: Path
+        self, built: "nn.Module", engines: Engines, samples: Sequence[Sample], directory: Path
     ) -> Metrics:
         """Pass fp32 through the gate; return how well it matches torch, and int8 matches fp32."""
         inputs: Sequence[Tensors] = [sample.encoded.inputs for sample in samples]
-        rows = inputs
-        if cut.trunk is not None:
-            hidden = torch_outputs(cut.trunk, inputs)
-            rows = [{n: v[i] for n, v in hidden.items()} for i in range(len(inputs))]
-        expected = torch_outputs(cut.rest, rows)
+        expected = torch_outputs(self._whole(built), inputs)
         fp32, int8 = (
             self._run([directory / name for name in engines[precision]], inputs)
             for precision in ("fp32", "int8")
@@ -219,6 +237,12 @@ class TorchBackend:
     def _open(self, path: Path, num_threads: int) -> EngineStage:
         stage: EngineStage = self._workload.open_stage(path, num_threads)  # type: ignore[attr-defined]
         return stage
+
+
+def _hidden(trunk: Part, inputs: Sequence[Tensors]) -> list[Tensors]:
+    """Return what the rest takes of each input."""
+    found = torch_outputs(trunk, inputs)
+    return [{name: rows[i] for name, rows in found.items()} for i in range(len(inputs))]
 
 
 def _require_torch() -> None:

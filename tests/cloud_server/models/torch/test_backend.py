@@ -274,6 +274,16 @@ def test_a_fleet_may_start_from_another_fleets_checkpoint(made, tmp_path):
         write_model_directory(job(tmp_path / "other", alone), quiet)
 
 
+def test_a_head_that_looks_at_all_tokens_is_not_cut_off(tmp_path):
+    """ModernBERT may take the mean of all tokens; of the first one it would say something else."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    mean = write_encoder(
+        tmp_path / "mean", "modernbert", **sizes, num_hidden_layers=2, classifier_pooling="mean"
+    )
+    with pytest.raises(CheckpointError, match="'head' cannot be trained alone in this model: "):
+        write_model_directory(job(tmp_path / "model", mean), quiet)
+
+
 def test_without_a_folder_it_says_what_to_name(tmp_path):
     with pytest.raises(SettingsError, match=r"--checkpoint FOLDER, with tokenizer\.json"):
         write_model_directory(job(tmp_path / "model", None), quiet)
