@@ -185,7 +185,10 @@ class TextClassifierModel:
         return model.eval()
 
     def _begin(self, directory: Path, model: "nn.Module", new: Collection[str]) -> None:
-        """Set what a folder has no weights for: numbers drawn from the name, biases of zero."""
+        """Set what a folder has no weights for: numbers drawn from the name, biases of zero.
+
+        A vector of weights scales, as that of a norm does: it begins with ones.
+        """
         if strange := sorted(n for n in new if not self.path(n).startswith(f"{HEAD}/")):
             raise CheckpointError(
                 f"{directory.name}: {CHECKPOINT} has no {strange[0]} of the right shape, and "
@@ -198,8 +201,10 @@ class TextClassifierModel:
                 continue
             shape = found[name].shape
             random = np.random.default_rng(zlib.crc32(name.encode()))
-            drawn = NEW * random.standard_normal(shape)
-            value = drawn if len(shape) > 1 else np.zeros(shape)
+            if len(shape) > 1:
+                value = NEW * random.standard_normal(shape)
+            else:
+                value = np.full(shape, float(name.endswith("/weight")))
             found[name].assign(value.astype(np.float32))
 
 

@@ -73,6 +73,16 @@ def test_a_head_of_the_folder_is_kept(tmp_path):
         assert torch.equal(found[name], tensor)
 
 
+def test_the_norm_of_a_new_head_begins_with_ones(tmp_path):
+    """ModernBERT has one; a norm of zeros would answer 0 for all texts."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    folder = write_encoder(tmp_path / "modern", "modernbert", **sizes, num_hidden_layers=2)
+    _, definition = model_of(folder)
+    started = definition.load(folder).state_dict()
+    assert started["head.norm.weight"].tolist() == [1] * 16
+    assert started["classifier.bias"].tolist() == [0, 0]
+
+
 def test_scopes_are_named_alike_for_all_encoders(folder):
     _, definition = model_of(folder)
     model = definition.load(folder)
