@@ -10,6 +10,7 @@ from fleet_model.errors import BundleError
 from fleet_model.types import Tensor
 
 TOKENIZER = "tokenizer.json"  # as Hugging Face's tokenizers write it
+_MOST = 2**31  # numbers travel as int32
 _PADDING = ("[PAD]", "<pad>")  # where the file does not say what pads
 
 
@@ -51,10 +52,14 @@ class Tokenizer:
             why = str(error).partition("\n")[0][:200]
             raise BundleError(f"{TOKENIZER}: no tokenizer can be read from it: {why}") from None
         self._length, self._padding = length, _padding(opened)
+        if not 0 <= self._padding < _MOST:
+            raise BundleError(f"{TOKENIZER}: pads with number {self._padding}, which is none")
         self._unknown = _unknown(about, opened)
-        self.size: int = opened.get_vocab_size()  # numbers that it may give
         opened.no_padding()
         opened.enable_truncation(length)
+        # A vocabulary may have gaps, and what begins and ends a text numbers of its own.
+        numbers = (*opened.get_vocab(with_added_tokens=True).values(), *opened.encode("").ids)
+        self.size: int = 1 + max((self._padding, *numbers))  # the highest number that it may give
         self._tokenizer = opened
 
     def tokens(self, text: str) -> Tokens:

@@ -13,6 +13,7 @@ from fleet_model.errors import BundleError, FrameError, SettingsError
 from fleet_model.types import Example
 from fleet_model.workload import read_files, rebuild, require_packages
 from fleet_model.workloads.text_classifier import TextClassifier
+from fleet_model.workloads.text_classifier.tokens import Tokenizer
 
 LABELS = ["bad", "good"]
 
@@ -135,6 +136,42 @@ def test_a_damaged_tokenizer_is_refused_in_one_line(tmp_path, content):
     with pytest.raises(BundleError, match="no tokenizer can be read from it") as error:
         TextClassifier(LABELS).read_files(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "size"),
+    [
+        (lambda it: None, len(WORDS)),
+        (lambda it: it["model"]["vocab"].update(gap=99), 100),
+        (lambda it: it["post_processor"]["special_tokens"]["[SEP]"].update(ids=[60]), 61),
+        (lambda it: it.update(padding=padding(70)), 71),
+    ],
+)
+def test_a_tokenizer_may_give_its_highest_number(tmp_path, change, size):
+    """A vocabulary may have gaps, and numbers that are not in it: the model needs a row of each."""
+    file = write_tokenizer(tmp_path) / "tokenizer.json"
+    about = json.loads(file.read_text())
+    change(about)
+    file.write_text(json.dumps(about))
+    assert Tokenizer(tmp_path, 8).size == size
+
+
+def test_padding_with_a_number_that_is_none_is_refused(tmp_path):
+    file = write_tokenizer(tmp_path) / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "padding": padding(2**31)}))
+    with pytest.raises(BundleError, match="pads with number 2147483648, which is none"):
+        Tokenizer(tmp_path, 8)
+
+
+def padding(number):
+    return {
+        "strategy": {"Fixed": 8},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": number,
+        "pad_type_id": 0,
+        "pad_token": "[PAD]",
+    }
 
 
 def test_a_missing_tokenizer_is_told_with_what_to_do(tmp_path):
