@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ class ArrowTable:
                     for start in range(0, batch.num_rows, _AT_ONCE):
                         part = batch.slice(start, _AT_ONCE).select(chosen).to_pydict()
                         lists = [_named(part[name], names.get(name)) for name in chosen]
-                        for cells in zip(*lists, strict=True):
+                        rows = min(_AT_ONCE, batch.num_rows - start)  # also of no column
+                        for cells in zip(*lists, strict=True) if lists else repeat((), rows):
                             number += 1
                             yield TableRow(number, dict(zip(chosen, cells, strict=True)))
             except (arrow.ArrowException, ValueError, OSError):  # its words may have a path

@@ -76,6 +76,14 @@ def test_only_columns_that_are_wanted_are_read(pa, table, tmp_path, name):
     assert rows[:2] == [(1, {"label": "bad"}), (2, {"label": "good"})]
 
 
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_a_table_without_the_wanted_columns_has_its_rows_all_the_same(pa, table, tmp_path, name):
+    """What reads it says then which column is missing; without rows nobody would ask."""
+    write(pa, table, tmp_path / name)
+    rows = list(ArrowTable(tmp_path / name, name).rows(DamageLog(), ["body"]))
+    assert [(row.number, row.cells) for row in rows] == [(n, {}) for n in (1, 2, 3, 4)]
+
+
 def test_features_beside_the_file_stand_in_for_those_in_it(pa, table, tmp_path):
     path = write(pa, table.replace_schema_metadata(None), tmp_path / "t.parquet")
     assert [cells["label"] for _, cells in read(path)[0]] == [0, 1, 1, -1]
