@@ -29,15 +29,30 @@ def read_members(path: Path, where: str = "") -> Iterator[tuple[str, Any]]:
     yield from _read(path, where or path.name, _members)
 
 
-def read_items(path: Path, where: str = "") -> Iterator[Any]:
-    """Yield the items of the array in a JSON file; as `read_members`."""
-    yield from _read(path, where or path.name, _items)
+def read_items(
+    path: Path, where: str = "", encoding: str = "", errors: str = "replace"
+) -> Iterator[Any]:
+    """Yield the items of the array in a JSON file; as `read_members`.
+
+    Args:
+        path: the file.
+        where: see there.
+        encoding: of its text; "" finds it out.
+        errors: what becomes of bytes that are none of it, as for bytes.decode.
+    """
+    yield from _read(path, where or path.name, _items, encoding, errors)
 
 
-def _read(path: Path, name: str, parts: Callable[["_Text"], Iterator[T]]) -> Iterator[T]:
+def _read(
+    path: Path,
+    name: str,
+    parts: Callable[["_Text"], Iterator[T]],
+    encoding: str = "",
+    errors: str = "replace",
+) -> Iterator[T]:
     try:
         with path.open("rb") as stream:
-            yield from parts(_Text(stream, name))
+            yield from parts(_Text(stream, name, encoding, errors))
     except OSError as error:
         raise unreadable(name, error) from None
 
@@ -45,11 +60,11 @@ def _read(path: Path, name: str, parts: Callable[["_Text"], Iterator[T]]) -> Ite
 class _Text:
     """The part of the file that is in memory."""
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: BinaryIO, name: str, encoding: str, errors: str) -> None:
         self._stream, self._name = stream, name
-        encoding = encoding_of(stream.read(4))
+        found = encoding_of(stream.read(4))
         stream.seek(0)
-        self._decode = getincrementaldecoder(encoding)("replace").decode
+        self._decode = getincrementaldecoder(encoding or found)(errors).decode
         self._json = json.JSONDecoder(parse_float=Decimal, parse_int=_integer)
         self._text, self._at, self._dropped, self._ended = "", 0, 0, False
 

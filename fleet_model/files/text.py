@@ -1,5 +1,6 @@
 """The text of files that people and their tools wrote: UTF-8, UTF-16, or an old Windows' own."""
 
+import codecs
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,7 +12,9 @@ from fleet_model.errors import FrameError
 from fleet_model.files.damage import DamageLog
 from fleet_model.files.folders import unreadable
 
+_CHUNK = 1 << 20  # bytes
 _LARGEST = 64 << 20  # bytes of one text file; 500,000 boxes of YOLO
+GUESSED = "text not in UTF-8"
 _MARKS = {
     b"\xef\xbb\xbf": "utf-8-sig",
     b"\xff\xfe\0\0": "utf-32",
@@ -20,6 +23,17 @@ _MARKS = {
     b"\xfe\xff": "utf-16",
 }
 _HALVES = re.compile("[\ud800-\udfff]")
+AS_WINDOWS = "fleetlearn-as-windows-1252"  # for bytes.decode, see `_as_windows`
+
+
+def _as_windows(error: UnicodeError) -> tuple[str, int]:
+    """Read bytes that are no UTF-8 as those of an old Windows."""
+    assert isinstance(error, UnicodeDecodeError)
+    wrong = error.object[error.start : error.end]
+    return wrong.decode("cp1252", "replace"), error.end
+
+
+codecs.register_error(AS_WINDOWS, _as_windows)
 
 
 def encoding_of(head: bytes) -> str:
@@ -33,6 +47,22 @@ def encoding_of(head: bytes) -> str:
     if len(head) > 1 and (head[0] == 0) != (head[1] == 0):
         return "utf-16-be" if head[0] == 0 else "utf-16-le"
     return "utf-8"
+
+
+def is_utf8(file: Path) -> bool:
+    """Return whether all bytes of a file are UTF-8, or of an encoding that shows itself."""
+    with file.open("rb") as stream:
+        if encoding_of(stream.read(4)) != "utf-8":
+            return True
+        stream.seek(0)
+        decode = codecs.getincrementaldecoder("utf-8")("surrogatepass").decode
+        try:
+            while chunk := stream.read(_CHUNK):
+                decode(chunk)
+            decode(b"", True)
+        except UnicodeDecodeError:
+            return False
+    return True
 
 
 def read_bounded(file: Path, where: str, largest: int) -> bytes:
@@ -115,5 +145,5 @@ def _utf8(content: bytes, where: str, damage: DamageLog | None) -> str:
         if b"\0" in content:  # no text at all
             return content.decode("utf-8", "replace")
         if damage is not None:  # a spreadsheet in western Europe saved it
-            damage.add("text not in UTF-8", f"{where}; read as Windows-1252")
+            damage.add(GUESSED, f"{where}; read as Windows-1252")
         return content.decode("cp1252", "replace")

@@ -8,6 +8,7 @@ from pathlib import Path
 from fleet_model.errors import FrameError
 from fleet_model.files.damage import DamageLog
 from fleet_model.files.json_stream import read_items
+from fleet_model.files.text import AS_WINDOWS, GUESSED, is_utf8
 from fleet_model.tables.rows import BAD_ROW, LONGEST, TOO_LONG, TableRow
 from fleet_model.tables.text_file import table_lines
 
@@ -28,11 +29,11 @@ class JsonTable:
         columns: Collection[str] | None = None,
     ) -> Iterator[TableRow]:
         """Yield the rows; as Table.rows. Of an array the number is that of the object, from 1."""
+        if self._is_array():
+            yield from self._array(damage)
+            return
         lines = table_lines(self.file, self.name, self.encoding, damage, self.guessed)
         for number, line in enumerate(lines, start=1):
-            if number == 1 and line.lstrip().startswith("["):
-                yield from self._array(damage)
-                return
             if len(line) > LONGEST:
                 damage.add(TOO_LONG, f"{self.name} line {number}")
                 continue
@@ -47,12 +48,21 @@ class JsonTable:
             else:
                 damage.add(BAD_ROW, f"{self.name} line {number}")
 
+    def _is_array(self) -> bool:
+        lines = table_lines(self.file, self.name, self.encoding, DamageLog(), None)
+        return next(filter(None, map(str.strip, lines)), "").startswith("[")
+
     def _array(self, damage: DamageLog) -> Iterator[TableRow]:
         if self.file.name.lower().endswith(".gz"):
             raise FrameError(f"{self.name}: a compressed array is not read; write JSON lines")
-        number = 0
+        number, errors = 0, "replace"
+        if not self.encoding and not is_utf8(self.file):
+            errors = AS_WINDOWS
+            if self.guessed is not None:
+                self.guessed.add(GUESSED, f"{self.name}; read as Windows-1252")
+        items = read_items(self.file, self.name, self.encoding, errors)
         try:
-            for number, cells in enumerate(read_items(self.file, self.name), start=1):
+            for number, cells in enumerate(items, start=1):
                 if isinstance(cells, dict):
                     yield TableRow(number, cells)
                 else:

@@ -58,6 +58,22 @@ def test_an_array_is_read_object_by_object_up_to_where_it_is_damaged(read):
         read(gzip.compress(b"[{}]"), "t.json.gz")
 
 
+@pytest.mark.parametrize(
+    ("codec", "given", "told"),
+    [("cp1252", "", 1), ("cp1250", "cp1250", 0), ("utf-8", "", 0), ("utf-16", "", 0)],
+)
+def test_the_text_of_an_array_is_read_as_it_was_saved(tmp_path, codec, given, told):
+    """A first line without anything is no row, and hides no array."""
+    text = {"cp1252": "Tür für Fräulein", "cp1250": "dveře"}.get(codec, "Tür, dveře")
+    content = "\n" + json.dumps([{"text": text}, {"text": "a"}], ensure_ascii=False)
+    (tmp_path / "t.json").write_bytes(content.encode(codec))
+    damage, guessed = DamageLog(), DamageLog()
+    table = JsonTable(tmp_path / "t.json", "t.json", encoding=given, guessed=guessed)
+    assert [row.cells["text"] for row in table.rows(damage)] == [text, "a"]
+    assert not damage
+    assert sum(loss.count for loss in guessed.all()) == told
+
+
 def test_a_line_that_is_too_long_is_left_out(read, monkeypatch):
     for module in (json_lines, text_file):
         monkeypatch.setattr(module, "LONGEST", 100)
