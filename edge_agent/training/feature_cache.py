@@ -21,8 +21,9 @@ FOLDER = "features"  # in a trainer's directory
 # 100,000 rows of EfficientNet-Lite0 features (1280 float32), or 2,600 float images of 128 pixels.
 CACHE_MB = 512
 # A row of so many bytes stays in the file while it trains: maps of 180 kB, of 1,000 frames, would
-# take 180 MB, and reading one costs little beside its part of a step (0.02 and 3 ms).
-LARGE_BYTES = 1 << 16
+# take 180 MB, and reading one costs little beside its part of a step (0.02 and 3 ms). A text of 25
+# tokens between two layers of MiniLM has 38 kB, and there may be many.
+LARGE_BYTES = 1 << 14
 # The file is written again when this share of it is dead; the second, when rows have no room in it.
 _MOSTLY, _SCARCE = 2, 8
 # Raised when pictures are read, turned, cut or scaled in another way: earlier rows are not ours.

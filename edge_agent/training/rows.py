@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from edge_agent.training.feature_cache import FeatureCache
 from fleet_model.types import PseudoLabel, Target, Tensor, Tensors
+from fleet_model.weights import size_bytes
 
 
 class Batch(NamedTuple):
@@ -16,6 +18,27 @@ class Batch(NamedTuple):
     features: Tensors
     targets: Tensors
     sample_weight: Tensor  # (batch,) float32
+
+
+class RowAgain(Mapping[str, Tensor]):
+    """Features that are computed whenever a batch has the row: there is no room to keep them."""
+
+    def __init__(self, names: Iterable[str], compute: Callable[[], Tensors]) -> None:
+        self._names, self.computed = tuple(names), compute
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.computed()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def is_without_room(kept: FeatureCache, key: str, inputs: Tensors, features: Tensors) -> bool:
+    """Tell whether features are not kept, and what they are computed from takes less memory."""
+    return key not in kept and size_bytes(inputs) < size_bytes(features)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -69,12 +92,18 @@ class EncodedRows(NamedTuple):
 
 
 def stacked(rows: Sequence[Tensors], size: int) -> Tensors:
-    """Return the rows with a batch axis of `size`; what is missing is zeros."""
-    rows = [dict(row) for row in rows]  # one that was left in a file is read once
+    """Return the rows with a batch axis of `size`; what is missing is zeros.
+
+    Axes of rows may differ in their length, as those of texts: the longest row counts.
+    """
+    rows = [row.computed() if isinstance(row, RowAgain) else dict(row) for row in rows]  # read once
     stacked = {}
-    for name, first in rows[0].items():
+    for name in rows[0]:
         dtype = np.result_type(*{row[name].dtype for row in rows})
-        batch = np.zeros((size, *first.shape), dtype)
-        np.stack([row[name] for row in rows], out=batch[: len(rows)])
+        shape = np.max([row[name].shape for row in rows], axis=0).astype(int)
+        batch = np.zeros((size, *shape), dtype)
+        for number, row in enumerate(rows):
+            place: tuple[Any, ...] = (number, *map(slice, row[name].shape))
+            batch[place] = row[name]
         stacked[name] = batch
     return stacked

@@ -21,7 +21,7 @@ from edge_agent.training.adapted_model import dropped, started, tensors_of
 from edge_agent.training.class_shares import class_shift
 from edge_agent.training.feature_cache import FeatureCache
 from edge_agent.training.pseudo_labels.own_truths import can_teach_itself, with_own_truths
-from edge_agent.training.rows import EncodedRows, Rows, stacked
+from edge_agent.training.rows import EncodedRows, RowAgain, Rows, is_without_room, stacked
 from fleet_model.adapters.lora import masked
 from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import FrameError, TrainingError
@@ -237,11 +237,14 @@ def encoded_rows(learner: Learner, examples: Iterable[Example]) -> EncodedRows:
             if target is None:
                 reasons.append(refusal)
                 continue
+            compute = partial(_features, learner, example, encoded)
             try:
-                row = learner.cache.row(example.key, partial(_features, learner, example, encoded))
+                row = learner.cache.row(example.key, compute)
             except FrameError as error:
                 reasons.append(str(error))
                 continue
+            if encoded and is_without_room(learner.cache, example.key, encoded.inputs, row):
+                row = RowAgain(row, compute)
             rule = rule or example.pseudo
             taught |= {example.key: example.taught} if example.taught else {}
             seen[example.key] = (2 if example.pseudo else int(example.held_out), row, target)

@@ -46,8 +46,10 @@ class TorchModel(Protocol):
     own (fleet_model/adapters).
 
     One whose classes may change in a trained fleet also has `class_axes`: path of each tensor with
-    one row for every class -> the axis of the rows. One whose files say more than clients need also
-    has `shared(name, content)`, which returns the bytes of a file that travel.
+    one row for every class -> the axis of the rows. One that trainers may cut elsewhere
+    than engines also has `trainer_cut(model, trained)`: those features stay on one machine, and may
+    have any length in their first axis. One whose files say more than clients need also has
+    `shared(name, content)`, which returns the bytes of a file that travel.
     """
 
     @property

@@ -19,7 +19,7 @@ from edge_agent.training.trainers.hardware import (
 from fleet_model.bundle import TRAINER, TrainerSpec
 from fleet_model.errors import SettingsError, TrainingError
 from fleet_model.signatures import FROZEN
-from fleet_model.torch.model import Part, TorchModel, torch_model
+from fleet_model.torch.model import Cut, Part, TorchModel, torch_model
 from fleet_model.torch.tensors import slots
 from fleet_model.types import Checkpoint, Example, Tensor, Tensors, TrainConfig, Update, Weights
 from fleet_model.weights import read_weights, require_same_tensors
@@ -104,7 +104,8 @@ class _TorchModel:
         for path, slot in found.items():
             slot.assign(frozen[path])
             slot.tensor.requires_grad_(requires_grad=False)
-        cut = definition.cut(model, list(spec.variables))
+        where = getattr(definition, "trainer_cut", definition.cut)
+        cut: Cut = where(model, list(spec.variables))
         self._trunk, self._rest = cut.trunk, cut.rest
         for part in filter(None, cut):
             part.module.to(device)  # in place: the slots stay those of the model

@@ -5,6 +5,7 @@ tokens.py        a text as numbers, by the tokenizer's file that travels with th
 sentences.py     texts that exports are checked with
 stage.py         an engine's file, by ONNX Runtime
 torch_model.py   what computes, in PyTorch: an encoder of Hugging Face's layout
+frozen_layers.py it in two parts, where the lower layers are frozen
 """
 
 from fleet_model.workloads.text_classifier.classifier import TextClassifier

@@ -22,13 +22,14 @@ from fleet_model.torch.model import Cut, Part
 from fleet_model.torch.tensors import slots
 from fleet_model.types import Tensors
 from fleet_model.workloads.text_classifier.classifier import TextClassifier
+from fleet_model.workloads.text_classifier.frozen_layers import IDS, LOGITS, cut_between
 from fleet_model.workloads.text_classifier.stage import MASK
 
 if TYPE_CHECKING:
     from torch import nn
 
 CONFIG, CHECKPOINT = "config.json", "model.safetensors"
-IDS, HIDDEN, LOGITS = "input_ids", "hidden", "logits"
+HIDDEN = "hidden"
 HEAD = "head"
 # What makes the head in transformers' classes, the longest name first: the layer of the answer is
 # "head" in all of them, and one before it "head.dense".
@@ -141,6 +142,20 @@ class TextClassifierModel:
             trunk = Part(_trunk(model), (MASK, IDS), (HIDDEN,), open_axes=(0,))
             return Cut(trunk, Part(_head(model), (HIDDEN,), (LOGITS,)))
         return Cut(None, Part(_whole(model), (MASK, IDS), (LOGITS,), open_axes=(0,)))
+
+    def trainer_cut(self, model: "nn.Module", trained: Collection[str]) -> Cut:
+        """Cut between two layers where the lower ones are frozen; see TorchModel."""
+        cut = self.cut(model, trained)
+        if cut.trunk is not None:
+            return cut
+        found = {p: _LAYER.search(p) for p in trained if not p.startswith(f"{HEAD}/")}
+        layers = {p[: f.start(1) - 1] if f else "" for p, f in found.items()}
+        lowest = min(int(f[1]) if f else 0 for f in found.values())
+        encoder = f"{model.base_model_prefix}/"
+        if lowest == 0 or len(layers) != 1 or not (name := layers.pop()).startswith(encoder):
+            return cut
+        inside = name.removeprefix(encoder).replace("/", ".")
+        return cut_between(model, encoder[:-1], inside, lowest) or cut
 
     def compact(self, features: Tensors) -> Tensors:
         """Leave out the columns that only pad all texts of a batch."""

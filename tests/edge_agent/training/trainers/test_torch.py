@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_encoders import texts, write_encoder
 
+from edge_agent.training.feature_cache import LIMIT
 from edge_agent.training.trainers import hardware
 from fleet_model.bundle import WorkloadSpec, parse_trainer
 from fleet_model.errors import SettingsError, TrainingError
@@ -214,14 +215,43 @@ def test_a_batch_in_parts_is_the_same_step(model, monkeypatch):
         np.testing.assert_allclose(parts[name], tensor, rtol=0, atol=1e-5)
 
 
-def test_features_of_a_frozen_encoder_are_computed_once(model):
-    trainer, folder = trainer_of(model("head")), model("head")
+@pytest.mark.parametrize("scope", ["head", "last-1"])
+def test_what_frozen_layers_say_is_computed_once(model, scope):
+    trainer, folder = trainer_of(model(scope)), model(scope)
     seen = []
     features = trainer._learner.model.features
     object.__setattr__(trainer._learner, "model", _Watched(trainer._learner.model, features, seen))
     for _ in range(2):
         trainer.fit(start_of(folder), EXAMPLES, CONFIG)
     assert len(seen) == len(EXAMPLES)
+
+
+def test_between_two_layers_a_text_has_no_padding(model):
+    learned = trainer_of(model("last-1"))._learner.model
+    long, short = (
+        learned.features({n: np.ones(LENGTH, np.int32) for n in ("attention_mask", "input_ids")}),
+        learned.features(
+            {n: np.eye(1, LENGTH, dtype=np.int32)[0] for n in ("attention_mask", "input_ids")}
+        ),
+    )
+    assert [tensor.shape for tensor in long.values()] == [(LENGTH, 16), (LENGTH,)]
+    assert [tensor.shape for tensor in short.values()] == [(1, 16), (1,)]
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_an_update_does_not_depend_on_the_room_for_features(model, monkeypatch, rank):
+    folder = model("last-1", rank=rank)
+    kept, _ = fitted(folder)
+    monkeypatch.setenv(LIMIT, "0.003")  # of 30 texts
+    trainer = trainer_of(folder)
+    seen = []
+    features = trainer._learner.model.features
+    object.__setattr__(trainer._learner, "model", _Watched(trainer._learner.model, features, seen))
+    update = trainer.fit(start_of(folder), EXAMPLES, CONFIG)
+    assert len(seen) > 2 * len(EXAMPLES), "rows without room are computed when a batch has them"
+    start = start_of(folder).weights
+    for name, change in update.weights.items():
+        np.testing.assert_array_equal(start[name] + change, kept[name], err_msg=name)
 
 
 class _Watched:

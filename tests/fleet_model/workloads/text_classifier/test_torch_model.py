@@ -113,6 +113,50 @@ def test_the_cut_before_the_head_computes_the_same(folder):
     np.testing.assert_array_equal(run(cut.rest, {"hidden": hidden}), run(whole.rest, batch))
 
 
+def test_the_cut_between_two_layers_computes_the_same(folder):
+    workload, definition = model_of(folder)
+    model = definition.load(folder)
+    batch = definition.compact(batch_of(workload))
+    whole = definition.cut(model, definition.trainable(model, "all")).rest
+    cut = definition.trainer_cut(model, definition.trainable(model, "last-1"))
+    assert cut.trunk.outputs == cut.rest.inputs
+    import torch
+
+    with torch.no_grad():
+        between = cut.trunk.module(*(torch.from_numpy(batch[n]) for n in cut.trunk.inputs))
+        found = cut.rest.module(*between).numpy()
+    np.testing.assert_allclose(found, run(whole, batch), rtol=0, atol=1e-6)
+    assert np.ptp(found[:, 0]) > 1e-3, "all texts look alike: the comparison says nothing"
+    shared = {id(tensor) for tensor in model.parameters()}
+    assert {id(tensor) for tensor in cut.rest.module.parameters()} < shared
+
+
+def test_nothing_is_cut_where_the_lowest_layer_is_trained(folder):
+    _, definition = model_of(folder)
+    model = definition.load(folder)
+    for scope in ("attention", "last-2", "all"):
+        assert definition.trainer_cut(model, definition.trainable(model, scope)).trunk is None
+    head = definition.trainer_cut(model, definition.trainable(model, "head"))
+    assert head.trunk.outputs == ("hidden",)
+
+
+def test_nothing_is_cut_where_parts_would_compute_another_thing(folder):
+    """As with a norm behind the layers, which the lower part would have, too."""
+    import torch
+
+    class Doubled(torch.nn.ModuleList):
+        def __iter__(self):
+            return iter([*super().__iter__(), *super().__iter__()])
+
+    _, definition = model_of(folder)
+    model = definition.load(folder)
+    trained = definition.trainable(model, "last-1")
+    inner = getattr(model, model.base_model_prefix)
+    stack = inner.transformer if hasattr(inner, "transformer") else inner.encoder
+    stack.layer = Doubled(stack.layer)
+    assert definition.trainer_cut(model, trained).trunk is None
+
+
 def test_padding_changes_nothing_and_is_left_out(folder):
     workload, definition = model_of(folder)
     rest = definition.cut(definition.load(folder), [""]).rest

@@ -1,0 +1,83 @@
+"""A text's model cut between two layers of its encoder: the lower ones are frozen, in PyTorch."""
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from fleet_model.torch.model import Cut, Part
+from fleet_model.workloads.text_classifier.stage import MASK
+
+if TYPE_CHECKING:
+    from torch import nn
+
+IDS, BETWEEN, LOGITS = "input_ids", "between", "logits"
+TOLERANCE = 1e-4  # of logits, relative to the largest
+
+
+def cut_between(model: "nn.Module", encoder: str, layers: str, frozen: int) -> Cut | None:
+    """Return a model in two parts that share its tensors; None if they would compute another thing.
+
+    That is so where an encoder has more than embeddings and layers, as a norm behind the last one.
+
+    Args:
+        model: of transformers, for sequence classification.
+        encoder: its name in the model.
+        layers: the name of the list of layers in the encoder.
+        frozen: layers in the lower part, which answers what is between: (batch, length, width), and
+            the mask.
+    """
+    import torch
+    from torch import nn
+
+    inner: Any = getattr(model, encoder)
+    if not isinstance(inner.get_submodule(layers), nn.ModuleList) or not hasattr(
+        inner, "embeddings"
+    ):
+        return None
+    every = inner.get_submodule(layers)
+
+    class Lower(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = _with(inner, layers, every[:frozen])
+
+        def forward(self, mask: Any, ids: Any) -> Any:
+            return self.encoder(input_ids=ids.long(), attention_mask=mask.long())[0], mask
+
+    class Given(nn.Module):
+        def forward(
+            self, input_ids: Any = None, inputs_embeds: Any = None, *_: Any, **__: Any
+        ) -> Any:
+            del input_ids
+            return inputs_embeds
+
+    class Upper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            upper = _with(_with(inner, layers, every[frozen:]), "embeddings", Given())
+            self.model = _with(model, encoder, upper)
+
+        def forward(self, between: Any, mask: Any) -> Any:
+            return self.model(inputs_embeds=between, attention_mask=mask.long()).logits
+
+    lower, upper = Lower().eval(), Upper().eval()
+    ids = torch.arange(16).reshape(2, 8) % inner.config.vocab_size
+    mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3])
+    try:
+        with torch.no_grad():
+            whole = model(input_ids=ids, attention_mask=mask).logits
+            parts = upper(*lower(mask, ids))
+    except Exception:  # noqa: BLE001  (of a class that is built in another way)
+        return None
+    if (whole - parts).abs().max() > TOLERANCE * whole.abs().max():
+        return None
+    trunk = Part(lower, (MASK, IDS), (BETWEEN, MASK), open_axes=(0,))
+    return Cut(trunk, Part(upper, (BETWEEN, MASK), (LOGITS,), open_axes=(0,)))
+
+
+def _with(module: "nn.Module", name: str, other: "nn.Module") -> "nn.Module":
+    """Return a module that shares all but one of its modules with another."""
+    first, _, rest = name.partition(".")
+    changed = copy.copy(module)
+    own: Any = module._modules[first]
+    changed._modules = {**module._modules, first: _with(own, rest, other) if rest else other}
+    return changed
