@@ -37,6 +37,7 @@ FASTER = 0.95
 # Outputs may differ by this share of the largest value: one step of int8 is 0.004 of all.
 TOLERANCE = 0.01
 UNKNOWN = "it could not be measured"
+NO_FASTER = "it is not faster"
 log = logging.getLogger(__name__)
 
 
@@ -56,10 +57,24 @@ class RuntimeChooser:
         self._settings, self._asked = settings, settings.engine
         self._ended, self._make_room = ended, make_room
 
-    @property
-    def tries_compiled(self) -> bool:
-        """Return whether a trial should try CompiledModel on the CPU."""
-        return self._asked.runtime != "interpreter" and self._asked.accelerator == "cpu"
+    def is_due(self, folder: Path, before: Path) -> bool:
+        """Return whether the trial of a version should try CompiledModel on the CPU.
+
+        Not where it was no faster for the version before, and the graph is the same: that is kept
+        for this version, too. Where CompiledModel runs, each version's answers are compared anew.
+
+        Args:
+            folder: of the version.
+            before: of the version that runs until then; it may be missing.
+        """
+        choice = read_choice(before)
+        if choice and self._is_known(choice) and _is_no_faster(choice) and _same(folder, before):
+            self._write(folder, choice)
+        return (
+            self._asked.runtime != "interpreter"
+            and self._asked.accelerator == "cpu"
+            and not self._is_known(read_choice(folder))
+        )
 
     def keep(self, folder: Path, in_trial: Mapping[str, Any] | None = None) -> None:
         """Choose what runs an installed version, unless that is known; keep it beside the bundle.
@@ -75,9 +90,13 @@ class RuntimeChooser:
             return
         try:
             measured = Measured.model_validate(in_trial) if in_trial else None
-            write_choice(folder, self.choose(folder, measured))
+            self._write(folder, self.choose(folder, measured))
         except StoppedError:
             return
+
+    def _write(self, folder: Path, choice: RuntimeChoice) -> None:
+        try:
+            write_choice(folder, choice)
         except OSError as error:
             log.warning("what runs the model cannot be kept: %s", error.strerror)
 
@@ -162,8 +181,29 @@ def judge(found: Measured, *, must_be_faster: bool) -> str:
     # On a busy robot the shortest of either may be luck: then it is not so in most pairs.
     by_luck = at_most(found.pairs - found.faster, found.pairs, 0.5)
     if must_be_faster and not (is_faster and by_luck <= CHANCE):
-        return "it is not faster"
+        return NO_FASTER
     return ""
+
+
+def _is_no_faster(choice: RuntimeChoice) -> bool:
+    """Return whether nothing but time has spoken against CompiledModel, on whatever was tried."""
+    return bool(choice.measured) and all(one.why == NO_FASTER for one in choice.measured)
+
+
+def _same(folder: Path, before: Path) -> bool:
+    """Return whether two versions have the same graph: then their files differ in numbers alone.
+
+    A graph with another operator or shape has another size.
+    """
+    try:
+        manifests = [read_bundle(one, names=()) for one in (folder, before)]
+    except BundleError:
+        return False
+    new, old = (
+        (one.workload, one.engines, {n: f.size_bytes for n, f in one.files.items()}, one.imported)
+        for one in manifests
+    )
+    return new == old
 
 
 def _turn(said: Any) -> str:

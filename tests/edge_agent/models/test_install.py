@@ -22,13 +22,14 @@ from cloud_server.state.model_store import DirectoryStore
 from edge_agent.models import install, runtime_choice
 from edge_agent.models.deploy import Models
 from edge_agent.models.install import Installer
+from edge_agent.models.runtime_choice import NO_FASTER
 from edge_agent.models.trials import KEPT, TrialFile
 from edge_agent.models.verdict import Findings
 from edge_agent.robot.model_settings import EngineSettings, InstallSettings
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink
 from fleet_model.bundle import entry_of, read_offer
 from fleet_model.errors import BundleError, StoppedError
-from fleet_model.litert.runtime import read_choice
+from fleet_model.litert.runtime import read_choice, write_choice
 
 PICTURES = 24  # half of them held out
 
@@ -109,6 +110,11 @@ def test_what_runs_a_model_is_measured_in_its_trial_and_again_for_other_settings
     assert found.compiled_ms > 0
     assert found.interpreter_ms > 0
     assert kept.asked == "auto"
+
+    found.why = NO_FASTER
+    write_choice(robot.models.current, kept)
+    assert robot.try_(2) == ""
+    assert read_choice(robot.models.current) == kept  # not measured for other numbers
 
     monkeypatch.setattr(runtime_choice, "ask", None)
     robot.restart().installer.review_runtime()  # nothing is other than then

@@ -3,7 +3,9 @@
 import json
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +14,21 @@ sys.path.append(str(Path(__file__).parent))
 from moody_workload import TINY
 
 from edge_agent.models import runtime_choice
-from edge_agent.models.runtime_choice import RuntimeChooser, judge
-from edge_agent.models.runtime_trial import difference
+from edge_agent.models.runtime_choice import NO_FASTER, UNKNOWN, RuntimeChooser, judge
+from edge_agent.models.runtime_trial import _in_turns, difference
 from edge_agent.models.trial_process import TrialJob, run_trial
 from edge_agent.robot.model_settings import EngineSettings, InstallSettings
 from edge_agent.robot.settings import AgentSettings, ServerLink
-from fleet_model.litert.runtime import INTERPRETER, Measured, Runtime, read_choice
+from fleet_model.litert.runtime import (
+    INTERPRETER,
+    Measured,
+    Runtime,
+    RuntimeChoice,
+    litert_version,
+    read_choice,
+    write_choice,
+)
+from fleet_model.types import Encoded
 
 FASTER = {"interpreter_ms": 2.0, "compiled_ms": 1.0, "difference": 0.0, "pairs": 60, "faster": 60}
 
@@ -97,7 +108,7 @@ def test_a_model_is_measured_by_both_and_the_figures_are_kept(tmp_path):
     assert kept.chosen == Runtime("compiled", "cpu")
     assert (found.why, found.inputs) == ("", 4)  # pictures of the workload: the robot has none
     assert found.difference < 1e-6
-    assert found.pairs >= 30
+    assert found.pairs >= 10
     assert kept.words.startswith("LiteRT CompiledModel on the CPU (CompiledModel on the CPU: ")
     assert json.loads((bundle / ".runtime.json").read_text())["chosen"] == {
         "name": "compiled", "accelerator": "cpu",
@@ -171,6 +182,107 @@ def test_what_seems_faster_in_the_trial_is_measured_once_more(tmp_path, monkeypa
     assert asked == ["cpu"]
     assert chooser(tmp_path, runtime="compiled").choose(TINY, lucky).chosen != INTERPRETER
     assert asked == ["cpu"]
+
+
+class Engine:
+    """Answers in so many ms, and counts."""
+
+    def __init__(self, ms, answer=1.0):
+        self.ms, self.answer, self.asked = ms, answer, 0
+        self.workload = SimpleNamespace(decode=lambda outputs, context: [])
+
+    def run(self, inputs):
+        self.asked += 1
+        time.sleep(self.ms / 1e3)
+        return {"logits": np.array([self.answer + (inputs["image"] == 7) * 0.5])}
+
+
+@pytest.mark.parametrize(("ms", "inputs", "pairs"), [(4.0, 3, 10), (4.0, 15, 15), (0.1, 3, 200)])
+def test_one_that_is_slower_is_asked_every_input_and_little_more(ms, inputs, pairs):
+    ours, theirs = Engine(2.0), Engine(ms)
+    given = [Encoded(inputs={"image": number}) for number in range(inputs)]
+    times = _in_turns(ours, theirs, given)
+    assert [len(one) for one in times] == [pairs, pairs, inputs]
+    assert (ours.asked, theirs.asked) == (pairs, pairs)
+
+
+def test_the_input_that_is_answered_otherwise_is_found(monkeypatch):
+    given = [Encoded(inputs={"image": number}) for number in range(12)]
+    ours, theirs = Engine(0.0), Engine(0.0)
+    theirs.run = lambda _: {"logits": np.array([1.0])}
+    _, _, differences = _in_turns(ours, theirs, given)
+    assert np.flatnonzero(differences).tolist() == [7]
+
+
+def write_choice_of(folder, why=NO_FASTER, **values):
+    measured = [Measured(accelerator="cpu", **FASTER, why=why)] if why else []
+    values = {
+        "asked": "auto", "accelerator": "cpu", "precision": "fp32", "litert": litert_version(),
+        "measured": measured, **values,
+    }  # fmt: skip
+    write_choice(folder, RuntimeChoice(**values))
+
+
+@pytest.fixture
+def versions(tmp_path):
+    """Return the folders of two versions of one graph."""
+    folders = tmp_path / "before", tmp_path / "after"
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        manifest = json.loads((TINY / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "version": number}))
+    return folders
+
+
+def test_what_was_no_faster_is_not_tried_for_other_numbers_in_the_same_graph(tmp_path, versions):
+    before, after = versions
+    write_choice_of(before)
+    assert not chooser(tmp_path).is_due(after, before)
+    assert read_choice(after) == read_choice(before)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"chosen": Runtime("compiled"), "why": ""},
+        {"why": "its answers differ by 2.0%"},
+        {"why": UNKNOWN},
+        {"precision": "int8"},
+        {"litert": "1.0"},
+        {"asked": "compiled"},
+        {"why": "", "imported": "yolox.tflite"},
+    ],
+)
+def test_what_may_be_otherwise_with_other_numbers_or_settings_is_tried(tmp_path, versions, choice):
+    before, after = versions
+    write_choice_of(before, **choice)
+    assert chooser(tmp_path).is_due(after, before)
+    assert read_choice(after) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda one: one["files"]["head.tflite"].update(size_bytes=1),
+        lambda one: one["engines"].update(fp32=["trunk.tflite"]),
+        lambda one: one["workload"]["config"].update(labels=["a", "b", "c"]),
+        lambda one: one.update(imported="yolox.tflite"),
+    ],
+)
+def test_another_graph_is_tried(tmp_path, versions, change):
+    before, after = versions
+    write_choice_of(before)
+    manifest = json.loads((after / "manifest.json").read_text())
+    change(manifest)
+    (after / "manifest.json").write_text(json.dumps(manifest))
+    assert chooser(tmp_path).is_due(after, before)
+
+
+def test_a_first_version_is_tried_and_none_on_a_gpu_in_the_trial(tmp_path, versions):
+    _, after = versions
+    assert chooser(tmp_path).is_due(after, tmp_path / "none")
+    assert not chooser(tmp_path, accelerator="gpu").is_due(after, tmp_path / "none")
+    assert not chooser(tmp_path, runtime="interpreter").is_due(after, tmp_path / "none")
 
 
 def test_nothing_is_measured_for_an_operator_who_wants_the_interpreter_or_twice(
