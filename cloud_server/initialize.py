@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from cloud_server.models.adapters import AdapterPlan
-from cloud_server.models.export import InitJob, Progress, run_export
+from cloud_server.models.export import BundleJob, InitJob, Progress, run_export
 from cloud_server.models.hub import is_hub_name
 from cloud_server.models.own_weights import model_of, require_kind
-from cloud_server.models.publish import publish
+from cloud_server.models.publish import bundle_job, offer_bundle, publish
 from cloud_server.state.certificates import make_secrets, make_server_certificate
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory, vacant
@@ -174,10 +174,11 @@ def _fill(
     training = _training_settings(plan)  # first: a wrong workload ends here, within a second
     progress("certificates and keys")
     make_secrets(server_dir, network.names, utc_now())
-    first = _make_model(server_dir, plan, training, progress)
-    progress("version 0")
     settings = PublishSettings(calibration=plan.calibration)
-    manifest = publish(server_dir, settings, first, progress)
+    model = server_dir.model
+    with bundle_job(server_dir, settings, model, model / WEIGHTS, version=0) as job:
+        _make_model(server_dir, plan, training, progress, job)
+        manifest = offer_bundle(server_dir, settings, model, job.directory)
     toml = server_toml(network, training, plan.calibration)
     server_dir.settings.write_bytes(toml.encode())
     write_kit(server_dir, ServerSettings(network=network, publish=settings))
@@ -189,9 +190,13 @@ def _spec(plan: InitPlan) -> WorkloadSpec:
 
 
 def _make_model(
-    server_dir: ServerDirectory, plan: InitPlan, training: TrainingSettings, progress: Progress
-) -> Checkpoint:
-    """Make the trainer files and the first checkpoint of a lineage."""
+    server_dir: ServerDirectory,
+    plan: InitPlan,
+    training: TrainingSettings,
+    progress: Progress,
+    bundle: BundleJob | None = None,
+) -> None:
+    """Make the trainer files and the first checkpoint of a lineage, and what `bundle` asks for."""
     progress("loading the framework of the workload in a child process")
     job = InitJob(
         workload=_spec(plan),
@@ -201,13 +206,13 @@ def _make_model(
         checkpoint=plan.checkpoint,
         calibration=plan.calibration,
         adapter=plan.adapter,
+        bundle=bundle,
     )
     server_dir.model.mkdir()
     run_export(job, progress)
     first = Checkpoint(version=0, weights=read_weights(server_dir.model / WEIGHTS))
     server_dir.checkpoints.mkdir()
     Checkpoints(server_dir.checkpoints).save(first)
-    return first
 
 
 def _training_settings(plan: InitPlan) -> TrainingSettings:

@@ -42,9 +42,19 @@ def publish(
     """
     model = server_dir.model_of(checkpoint.version)
     weights = Checkpoints(server_dir.checkpoints).path(checkpoint.version)
-    store = DirectoryStore(server_dir.store)
     with exported(server_dir, settings, model, weights, checkpoint.version, progress, stop) as made:
-        manifest = store.add(made, model, server_dir.lineage)
+        return offer_bundle(server_dir, settings, model, made, tell)
+
+
+def offer_bundle(
+    server_dir: ServerDirectory,
+    settings: PublishSettings,
+    model: Path,
+    made: Path,
+    tell: Callable[[], object] = lambda: None,
+) -> Manifest:
+    """Make an exported bundle the newest model of the channel; `tell` as for `publish`."""
+    manifest = DirectoryStore(server_dir.store).add(made, model, server_dir.lineage)
     tell()
     offer(server_dir, settings.channel, manifest.version)
     prune(server_dir, settings)
@@ -65,10 +75,28 @@ def exported(
 
     Raises ExportError and StoppedError as `publish` does.
     """
+    with bundle_job(server_dir, settings, model, weights, version) as job:
+        run_export(job, progress, stop)
+        yield job.directory
+
+
+@contextmanager
+def bundle_job(
+    server_dir: ServerDirectory, settings: PublishSettings, model: Path, weights: Path, version: int
+) -> Iterator[BundleJob]:
+    """Yield the job that exports a version into a folder of its own, which is removed at the end.
+
+    Args:
+        server_dir: where the folder is made.
+        settings: of publishing.
+        model: directory that an InitJob has written.
+        weights: file of the trained tensors.
+        version: their number.
+    """
     server_dir.store.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=server_dir.store))
     try:
-        job = BundleJob(
+        yield BundleJob(
             model=model,
             weights=weights,
             version=version,
@@ -76,8 +104,6 @@ def exported(
             directory=aside,
             calibration=settings.calibration,
         )
-        run_export(job, progress, stop)
-        yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

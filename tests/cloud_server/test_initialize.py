@@ -20,6 +20,7 @@ from cloud_server.state.model_store import DirectoryStore
 from cloud_server.state.settings import load_settings
 from fleet_model.bundle import MANIFEST
 from fleet_model.errors import CheckpointError, ExportError, SettingsError
+from fleet_model.signatures import WEIGHTS
 
 pytestmark = pytest.mark.base
 
@@ -55,6 +56,8 @@ def export(monkeypatch):
         if isinstance(job, BundleJob):
             values = json.loads((TINY / MANIFEST).read_text())
             (job.directory / MANIFEST).write_text(json.dumps({**values, "version": job.version}))
+        elif job.bundle:
+            run_export(job.bundle)
         return ExportResult(metrics={})
 
     for module in (initialize_module, publish_module):
@@ -70,7 +73,7 @@ def run(root, **changes):
 def test_a_new_directory_has_everything_that_a_server_needs(tmp_path, export):
     root = tmp_path / "server"
 
-    manifest, steps = run(root)
+    manifest, _ = run(root)
 
     server_dir = ServerDirectory(root)
     server_dir.require()
@@ -80,7 +83,6 @@ def test_a_new_directory_has_everything_that_a_server_needs(tmp_path, export):
     assert (network.host, network.port) == ("0.0.0.0", 9443)
     assert network.names == ("robots.example", "10.0.0.1", "localhost", "127.0.0.1", "::1")
     assert stat.S_IMODE((server_dir.secrets / "server.key").stat().st_mode) == 0o600
-    assert "version 0" in steps
     assert [path.name for path in tmp_path.iterdir()] == ["server"]
 
 
@@ -90,6 +92,8 @@ def test_the_jobs_are_what_the_operator_asked_for(tmp_path, export):
     run(tmp_path / "server", trainable="all", checkpoint=own)
 
     first, second = export
+    assert first.bundle == second  # by one process
+    assert (second.model, second.weights) == (first.directory, first.directory / WEIGHTS)
     assert first.workload.config == {"labels": ["circle", "square", "star"]}
     assert (first.trainable, first.checkpoint) == ("all", own)
     assert second.version == 0

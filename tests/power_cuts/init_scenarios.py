@@ -40,6 +40,8 @@ def _plan() -> Any:
             shutil.copy(TINY / name, job.directory)
         if init:
             spec.write_bytes(to_json(trainer.model_copy(update={"workload": job.workload})))
+            if job.bundle:
+                export(job.bundle)
         else:
             shutil.copy(job.model / TRAINER, spec)
             changed = {"version": job.version, "trainer": entry_of(spec.read_bytes())}

@@ -51,6 +51,18 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class BundleJob(_Message):
+    """Write a bundle directory: the engines of one version, and manifest.json last."""
+
+    job: Literal["bundle"] = "bundle"
+    model: Path  # directory that an InitJob has written
+    weights: Path  # safetensors with the trained tensors
+    version: int = Field(ge=0)
+    created_at: str  # UTC, ISO 8601
+    directory: Path
+    calibration: Path | None = None
+
+
 class InitJob(_Message):
     """Write what does not change between rounds into a model directory.
 
@@ -67,18 +79,7 @@ class InitJob(_Message):
     former: dict[str, str] = {}  # see Task.former
     calibration: Path | None = None  # folder of samples for int8; None = the workload's own
     adapter: AdapterPlan | None = None  # None: the trained tensors travel as they are
-
-
-class BundleJob(_Message):
-    """Write a bundle directory: the engines of one version, and manifest.json last."""
-
-    job: Literal["bundle"] = "bundle"
-    model: Path  # directory that an InitJob has written
-    weights: Path  # safetensors with the trained tensors
-    version: int = Field(ge=0)
-    created_at: str  # UTC, ISO 8601
-    directory: Path
-    calibration: Path | None = None
+    bundle: BundleJob | None = None  # of these weights, by the same process: it loads for long
 
 
 class FileJob(_Message):

@@ -8,7 +8,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from cloud_server.models.export import PROGRESS, BundleJob, Failure, FileJob, InitJob
+from cloud_server.models.export import (
+    PROGRESS,
+    BundleJob,
+    ExportResult,
+    Failure,
+    FileJob,
+    InitJob,
+)
 from cloud_server.models.export.bundle_directory import write_bundle_directory
 from cloud_server.models.export.model_directory import write_model_directory
 from cloud_server.models.export.model_file import write_model_file
@@ -24,12 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     job: InitJob | BundleJob | FileJob = TypeAdapter(kind).validate_json(arguments[0])
     answer: BaseModel
     try:
-        if isinstance(job, InitJob):
-            answer, code = write_model_directory(job, _report), 0
-        elif isinstance(job, FileJob):
-            answer, code = write_model_file(job, _report), 0
-        else:
-            answer, code = write_bundle_directory(job, _report), 0
+        answer, code = _done(job), 0
     except FleetError as error:
         answer, code = _failure(error), error.exit_code
     except Exception as error:
@@ -40,6 +42,18 @@ def main(arguments: Sequence[str]) -> int:
         answer, code = _failure(full), full.exit_code
     print(answer.model_dump_json(), flush=True)  # noqa: T201  (read by run_export)
     return code
+
+
+def _done(job: InitJob | BundleJob | FileJob) -> ExportResult:
+    if isinstance(job, FileJob):
+        return write_model_file(job, _report)
+    if isinstance(job, BundleJob):
+        return write_bundle_directory(job, _report)
+    result = write_model_directory(job, _report)
+    if job.bundle is None:
+        return result
+    _report(f"version {job.bundle.version}")
+    return ExportResult(metrics={**result.metrics, **_done(job.bundle).metrics})
 
 
 def _failure(error: FleetError) -> Failure:
