@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -184,8 +185,9 @@ class Demo:
         """
         start = ("cloud-server", "start", self.server)
         self.background("server", *(("env", *settings) if settings else ()), *start)
-        for robot in self.robots:
-            self._enroll(robot)
+        self._enroll(self.robots[0])  # by itself: what it prints shows what the others do
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(self._enroll, self.robots[1:]))
         self.wait("the server's start", lambda: _listening(self.port))
         for robot in self.robots:
             agent = ("env", PROBATION, "edge-agent", "run", "--config", self.config(robot))
