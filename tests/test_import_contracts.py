@@ -71,6 +71,16 @@ OFFENCES = [
         "import transformers",
     ),
     Offence(
+        "The server and its commands load neither PyTorch nor Flyte",
+        "cloud_server/pipelines/child.py",
+        "import cloud_server.pipelines.training",
+    ),
+    Offence(
+        "Only the tasks of the pipeline import Flyte",
+        "cloud_server/pipelines/pipeline.py",
+        "import flyte",
+    ),
+    Offence(
         "Only live topics talk to ROS 2",
         "edge_agent/data/frames/__init__.py",
         "import rclpy",

@@ -15,6 +15,7 @@ from cloud_server.cli import (
     token_commands,
 )
 from cloud_server.cli.engines import import_command
+from cloud_server.cli.pipelines import pipeline_commands
 from cloud_server.cli.runs import compare_command, evaluate_command, run_commands
 from cloud_server.cli.terminal import Directory, console, with_given_directory
 from cloud_server.cli.upkeep import backup_commands, doctor_commands
@@ -54,6 +55,7 @@ app.add_typer(rollout_commands.app, name="rollout")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(label_commands.app, name="labels")
 app.add_typer(k8s_commands.app, name="k8s")
+app.add_typer(pipeline_commands.app, name="pipeline")
 
 
 @app.command()

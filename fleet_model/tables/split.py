@@ -81,6 +81,11 @@ class TextSplit:
         elif self._below:
             self._held = self._further(distinct[~differ], highest[~differ])
 
+    @property
+    def is_told(self) -> bool:
+        """Return whether the tables themselves say what is held out, so that nothing else does."""
+        return self._is_told
+
     def _further(self, distinct: "np.ndarray", labels: "np.ndarray") -> frozenset[int]:
         """Return the texts that are held out although they are not low enough."""
         found = set[int]()

@@ -46,6 +46,7 @@ cloud-server models sync DIR PLACE/served
 cloud-server init PLACE/texts --workload text-classifier --labels a,b
 cloud-server init PLACE/texts --workload text-classifier --labels a,b --checkpoint FRAMES
 cloud-server init PLACE/texts --workload text-classifier --labels a,b --checkpoint PLACE/none
+cloud-server pipeline run PLACE/out --data FRAMES/texts.csv --model FRAMES --work PLACE/work
 cloud-server keys online DIR --keys PLACE
 cloud-server runs list DIR
 cloud-server runs show DIR 20260101-120000

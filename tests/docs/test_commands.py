@@ -72,6 +72,10 @@ COVERED = {
         "tests/end_to_end/test_text.py",
         '"text-classifier"',
     ),
+    "cloud-server pipeline run": (
+        "tests/cloud_server/pipelines/test_pipeline.py",
+        '"pipeline", "run"',
+    ),
     "cloud-server init fleet --workload gripper": (
         "tests/end_to_end/test_foreign_workload.py",
         "--set",
