@@ -133,7 +133,8 @@ class TFLiteEngine:
     def answer(self, raw: Any) -> Answer:
         """Return the outputs for one raw input, and what they say."""
         encoded = self.workload.encode(raw)
-        known = self._run(encoded.inputs)
+        whole = getattr(self._model, "whole", None)  # of files that the workload reads itself
+        known = whole(encoded.inputs) if whole else self._run(encoded.inputs)
         outputs = {name: known.pop(name) for name in self.workload.task.outputs}
         return Answer(outputs, self.workload.decode(outputs, encoded.context), known)
 
@@ -160,6 +161,9 @@ class TFLiteEngine:
         task = self.workload.task
         files = [bundle / name for name in self.manifest.engines[precision]]
         own = self.personal
+        if open_files := getattr(self.workload, "open_files", None):
+            together: Model = open_files(files, num_threads)
+            return together
         # Of a file that the workload reads itself.
         open_stage = getattr(self.workload, "open_stage", open_stage)
         model: Model

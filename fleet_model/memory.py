@@ -20,6 +20,13 @@ def give_back() -> None:
         _trim(0)
 
 
+def available_mb() -> float:
+    """Return how much memory programs may still take here."""
+    import psutil
+
+    return float(psutil.virtual_memory().available) / 1e6
+
+
 def framework_loaded() -> bool:
     """Say whether this process has loaded a machine learning framework."""
     return any(name in sys.modules for name in FRAMEWORKS)

@@ -63,6 +63,17 @@ class PseudoLabel:
     precision: float  # of answers as sure as this one, on the robot's held-out examples: 0.5 to 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instruction:
+    """What a language model is asked, and what it should answer: `Example.raw` of such models."""
+
+    # Who said what before the answer, in order: (role, content), roles as a chat template knows
+    # them: "system", "user", "assistant". Empty: `prompt` is a text that the answer goes on with.
+    turns: tuple[tuple[str, str], ...] = ()
+    prompt: str = ""
+    answer: str = ""  # "": not known
+
+
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Example:
     """One input of a workload with what its source knows about it. It never leaves the robot.

@@ -29,8 +29,12 @@ WORKLOADS = {
     "image-classifier": "fleet_model.workloads.image_classifier:ImageClassifier",
     "object-detector": "fleet_model.workloads.object_detector:ObjectDetector",
     "text-classifier": "fleet_model.workloads.text_classifier:TextClassifier",
+    "causal-lm": "fleet_model.workloads.causal_lm:CausalLM",
     "imported-detector": "fleet_model.workloads.object_detector.imported:ImportedDetector",
 }
+
+
+INSTRUCTION = "instruction"  # a raw_kind, see Workload
 
 
 class Sample(NamedTuple):
@@ -88,7 +92,8 @@ class Workload(Protocol):
 
     For `edge-agent serve` one may also have `input_ranges`: name of an input -> the least and the
     largest value that makes sense; and `raw_kind = "frame"` if `encode` takes Frames, or
-    `from_bytes(content) -> raw`, which raises FrameError, if it takes something else.
+    `from_bytes(content) -> raw`, which raises FrameError, if it takes something else. One with
+    `raw_kind = "instruction"` takes Instructions: tables are then read as such.
 
     One whose first measure is of many rows at once, as an average precision is, may also have
     `measure_each(outputs, targets) -> (rows,)`: how good each row is by itself, in the direction of
@@ -108,11 +113,15 @@ class Workload(Protocol):
 
     One that reads the tensors of its engines' files itself has `open_stage(path, num_threads) ->
     EngineStage`, which raises BundleError: of a file of another tool, or of one that takes a part
-    of an input, as a text without its padding.
+    of an input, as a text without its padding. One whose files compute only together has
+    `open_files(paths, num_threads) -> model` in its place: called with the encoded inputs it
+    returns the outputs. A model that can say more than it is measured by, at a price, as a
+    completion, has `whole(inputs)`: what `TFLiteEngine.answer` asks.
 
     One that needs more than its config, as a tokenizer, has `files`, their names, and
     `read_files(directory)`, which raises BundleError. They travel with trainers and engines, and
-    lie in the folder that `init --checkpoint` names. `rebuild(spec, directory)` reads them.
+    lie in the folder that `init --checkpoint` names. `rebuild(spec, directory)` reads them. If they
+    are not to travel as they lie there, it has `write_files(source, into)`.
 
     One whose adapters learn at another rate than its own tensors has `adapter_rate`, which `init`
     writes into server.toml where it makes adapters.
@@ -262,6 +271,11 @@ def rebuild(spec: WorkloadSpec, directory: Path | None = None) -> Workload:
     if directory is not None:
         read_files(workload, directory)
     return workload
+
+
+def takes_instructions(workload: Workload) -> bool:
+    """Return whether raw inputs are Instructions."""
+    return getattr(workload, "raw_kind", "") == INSTRUCTION
 
 
 def files_of(workload: Workload) -> Sequence[str]:

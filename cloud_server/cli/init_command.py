@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _IMAGES = "Image classifier"  # its settings have options of their own, as shortcuts of --set
 _ADAPTERS = "Adapters"
+ADAPTERS_ALONE = ("lora", "lora-all")  # values of --trainable that need no --adapter beside them
 _FLAGS = {
     "rank": "--rank",
     "alpha": "--alpha",
@@ -60,7 +61,8 @@ def init(
         str,
         typer.Option(
             help="what robots train; the image classifier has head (light enough for every robot), "
-            "last-block, and all (for robots with TensorFlow)"
+            "last-block, and all (for robots with TensorFlow); a language model has lora and "
+            "lora-all, which mean --adapter lora"
         ),
     ] = "head",
     adapter: Annotated[
@@ -147,7 +149,7 @@ def init(
         checkpoint=checkpoint,
         calibration=None if calibration is None else calibration.absolute(),
         adapter=_adapter_plan(
-            adapter,
+            adapter or ("lora" if trainable in ADAPTERS_ALONE else None),
             {
                 "rank": rank,
                 "alpha": alpha,

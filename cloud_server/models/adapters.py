@@ -51,7 +51,12 @@ def plan_of(spec: TrainerSpec) -> AdapterPlan | None:
 
 
 def adapt(
-    plan: AdapterPlan, weights: Weights, grouped: Collection[str], answer: str = ""
+    plan: AdapterPlan,
+    weights: Weights,
+    grouped: Collection[str],
+    answer: str = "",
+    *,
+    alone: bool = False,
 ) -> Adapted:
     """Put A and B in the place of every tensor that gets an adapter.
 
@@ -60,10 +65,13 @@ def adapt(
         weights: the model's own trained tensors.
         grouped: of them, depthwise and grouped kernels.
         answer: of them, one of the layer whose outputs are the answer; "": unknown.
+        alone: tensors that get none are not trained, in place of trained whole.
 
     Raises:
         SettingsError: none would get one.
     """
+    if alone:
+        weights = _matching(plan, weights)
     shapes = {path: w.shape for path, w in weights.items()}
     chosen = choose(shapes, plan.patterns, grouped, answer)
     if not chosen.targets:
@@ -88,6 +96,36 @@ def adapt(
     return Adapted(spec, travelling, base, tuple(notes))
 
 
+def _matching(plan: AdapterPlan, weights: Weights) -> Weights:
+    """Return the tensors that a pattern names; raises SettingsError for none."""
+    chosen = choose({path: w.shape for path, w in weights.items()}, plan.patterns).targets
+    if not chosen:
+        names = sorted({path.split("/")[-2] for path in weights})
+        raise SettingsError(
+            f"--adapter-targets: no pattern of {', '.join(plan.patterns)} matches a layer; they "
+            f"are as '*/{names[0]}/*', of {', '.join(names)}"
+        )
+    return {path: weights[path] for path in chosen}
+
+
+def checkpoint_weights(spec: TrainerSpec, weights: Path) -> Weights:
+    """Return the tensors of a checkpoint, A and B and residuals as they are.
+
+    Args:
+        spec: of the trainer.
+        weights: safetensors of a checkpoint.
+
+    Raises:
+        CheckpointError: the file does not fit, or is damaged.
+    """
+    found = read_weights(weights)
+    shapes = {name: tensor.shape for name, tensor in spec.tensors.items()}
+    residuals = spec.adapter.residuals if spec.adapter else {}
+    shapes |= {name: s for name, s in residuals.items() if name in found}
+    _require(shapes, found, weights.name)
+    return found
+
+
 def merged_weights(spec: TrainerSpec, model: Path, weights: Path) -> Weights:
     """Return the model's own trained tensors of a checkpoint.
 
@@ -99,12 +137,9 @@ def merged_weights(spec: TrainerSpec, model: Path, weights: Path) -> Weights:
     Raises:
         CheckpointError: the files do not fit together, or are damaged.
     """
-    found = read_weights(weights)
     if (adapter := spec.adapter) is None:
-        return found
-    shapes = {name: tensor.shape for name, tensor in spec.tensors.items()}
-    shapes |= {name: s for name, s in adapter.residuals.items() if name in found}
-    _require(shapes, found, weights.name)
+        return read_weights(weights)
+    found = checkpoint_weights(spec, weights)
     base = read_weights(model / BASE)
     _require(adapter.targets, base, BASE)
     return merged(adapter, found, base)
@@ -120,6 +155,21 @@ def merged_file(spec: TrainerSpec, model: Path, weights: Path) -> Iterator[Path]
         file = Path(folder) / weights.name
         write_weights(file, merged_weights(spec, model, weights))
         yield file
+
+
+@contextmanager
+def given_file(
+    spec: TrainerSpec, model: Path, weights: Path, *, keeps: bool
+) -> Iterator[tuple[TrainerSpec, Path]]:
+    """Yield what a backend is given of a checkpoint: its own tensors and a trainer of them.
+
+    `keeps`: see backend.keeps_adapters.
+    """
+    if keeps:
+        yield spec, weights
+        return
+    with merged_file(spec, model, weights) as file:
+        yield spec.without_adapter(), file
 
 
 def _require(shapes: Mapping[str, tuple[int, ...]], found: Weights, name: str) -> None:

@@ -22,6 +22,7 @@ NOTE = "note: "  # begins a line of progress that stays on the screen: the opera
 # In this order: the first that has a model of the workload is taken, at init and at every publish.
 BACKENDS = {
     "keras": "cloud_server.models.keras.backend:KerasBackend",
+    "torch-adapters": "cloud_server.models.torch.adapting:AdaptingBackend",
     "torch": "cloud_server.models.torch.backend:TorchBackend",
 }
 
@@ -55,7 +56,12 @@ class EngineFiles:
 
 
 class Backend(Protocol):
-    """One framework's model of one workload; built as `Backend(spec, workload)`."""
+    """One framework's model of one workload; built as `Backend(spec, workload)`.
+
+    One with `keeps_adapters = True` computes with A and B beside tensors that never change. Its
+    `write_trainer` returns those that get an adapter, and nothing else is trained; `write_engines`
+    and `write_file` are given checkpoints as they are, and the specification with the adapter.
+    """
 
     @classmethod
     def has(cls, workload: str) -> bool:
@@ -168,6 +174,11 @@ def open_backend(spec: WorkloadSpec, workload: Workload) -> Backend:
         f"workload {spec.name!r} has no model for any backend installed here ({', '.join(table)}); "
         "its package must name one, see docs/decisions/0009-workload-and-backend.md"
     )
+
+
+def keeps_adapters(backend: Backend) -> bool:
+    """Say whether a backend is given checkpoints with their adapters, and merged ones if not."""
+    return bool(getattr(backend, "keeps_adapters", False))
 
 
 def link(source: Path, target: Path) -> None:

@@ -159,6 +159,11 @@ def _of_server(folder: Path) -> Named:
             f"{model.name} of its server directory, which is missing or damaged; copy the whole "
             "directory, or take an export: cloud-server models export DIR --format safetensors"
         ) from None
+    if spec.adapter is not None and BASE not in spec.files:
+        raise CheckpointError(
+            f"checkpoint {folder.name}: holds adapters of a model that lies in a file of its own; "
+            "take them as cloud-server models export DIR --format peft"
+        )
     frozen = read_weights(model / FROZEN) if FROZEN in spec.files else {}
     weights = merged_weights(spec, model, checkpoints.path(int(folder.name)))
     return Named({**frozen, **weights}, rebuild(spec.workload).task.classes)

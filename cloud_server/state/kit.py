@@ -12,7 +12,7 @@ from fleet_model.bundle import TRAINER, TrainerSpec, parse_trainer
 from fleet_model.durable import make_directory, write_durably
 from fleet_model.errors import SettingsError
 from fleet_model.settings import read_toml, toml_value
-from fleet_model.workload import rebuild
+from fleet_model.workload import rebuild, takes_instructions
 
 CA, KIT, ROOT = "ca.crt", "kit.toml", "root.json"
 
@@ -21,7 +21,10 @@ def write_kit(server_dir: ServerDirectory, settings: ServerSettings) -> None:
     """Write the kit as server.toml and the newest checkpoint have it; raises OSError."""
     own = server_dir.of(settings.publish.channel)
     labels, boxes = learned_labels(own)
-    write_kit_with(server_dir, settings, labels, boxes=boxes, trainer=_trainer(own))
+    answers = takes_instructions(rebuild(_newest(own).workload))
+    write_kit_with(
+        server_dir, settings, labels, boxes=boxes, trainer=_trainer(own), answers=answers
+    )
 
 
 def write_kit_with(
@@ -31,10 +34,12 @@ def write_kit_with(
     *,
     boxes: bool,
     trainer: str = "",
+    answers: bool = False,
 ) -> None:
     """Write the kit with the labels that examples, or their boxes, must have; raises OSError.
 
-    `trainer` is what trains, where LiteRT, which robots take by themselves, cannot.
+    `trainer` is what trains, where LiteRT, which robots take by themselves, cannot. `answers`:
+    examples are instructions.
     """
     lines = [
         "# fleetlearn robot kit: nothing here is secret",
@@ -43,6 +48,7 @@ def write_kit_with(
         *([f"models = {toml_value(settings.network.models)}"] if settings.network.models else []),
         *([f"labels = {toml_value(labels)}"] if labels else []),
         *(["boxes = true  # in frames have these labels"] if boxes else []),
+        *(["answers = true  # to instructions are learned"] if answers else []),
         *([f"trainer = {toml_value(trainer)}  # for training.trainer"] if trainer else []),
     ]
     make_directory(server_dir.kit)

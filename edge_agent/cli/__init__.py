@@ -69,7 +69,7 @@ def enroll(
 
     Example: edge-agent enroll kit --dir robot --examples /data/bags
     """
-    from edge_agent.cli.doctor import labels_of_kit
+    from edge_agent.cli.doctor import labels_of_kit, learns_answers
     from edge_agent.cli.enroll import enroll as make
     from edge_agent.data.label_words import require_label_file
     from edge_agent.examples.look import look_at_examples
@@ -98,7 +98,8 @@ def enroll(
     line = make(kit, directory, settings, train=train, name=name, models=place)
     config = load_settings(directory / "agent.toml", {})
     labels, boxes = labels_of_kit(kit)
-    found = look_at_examples(config, labels, boxes=boxes) if train else []
+    answers = learns_answers(kit)
+    found = look_at_examples(config, labels, boxes=boxes, answers=answers) if train else []
     if json_output:
         told = {"public_key": line, "fingerprint": fingerprint(line)}
         typer.echo(json.dumps({**told, "findings": [one.as_json() for one in found]}))
@@ -129,11 +130,12 @@ def doctor(
     json_output: Json = False,
 ) -> None:
     """Look at server, model and examples: can this robot train? Exit code 1 if something fails."""
-    from edge_agent.cli.doctor import examine, labels_of_kit
+    from edge_agent.cli.doctor import examine, labels_of_kit, learns_answers
     from edge_agent.robot.settings import load_settings
 
     labels, boxes = labels_of_kit(kit) if kit else ((), False)
-    found = examine(load_settings(config), labels, boxes=boxes)
+    answers = kit is not None and learns_answers(kit)
+    found = examine(load_settings(config), labels, boxes=boxes, answers=answers)
     show_findings(found, json_output=json_output)
     if any(one.state == "fail" for one in found):
         raise typer.Exit(1)

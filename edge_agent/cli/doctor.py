@@ -13,17 +13,20 @@ from edge_agent.link.elsewhere import open_elsewhere
 from edge_agent.link.server_link import HttpsStore
 from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import AgentSettings
-from fleet_model.bundle import Task
 from fleet_model.command_line.app import Finding
 from fleet_model.errors import FleetError
 from fleet_model.protocol.routes import METADATA, path_of
-from fleet_model.workload import rebuild
+from fleet_model.workload import Workload, rebuild, takes_instructions
 
 ENROLL = "run `edge-agent enroll` in an empty folder, or copy the file from a backup"
 
 
 def examine(
-    settings: AgentSettings, labels: Sequence[str] = (), *, boxes: bool = False
+    settings: AgentSettings,
+    labels: Sequence[str] = (),
+    *,
+    boxes: bool = False,
+    answers: bool = False,
 ) -> list[Finding]:
     """Look at server, model, training and examples; nothing is changed.
 
@@ -31,15 +34,18 @@ def examine(
         settings: of this robot; the agent may run.
         labels: that the fleet learns; without them those of the installed model.
         boxes: whether boxes have these labels, and no whole frames.
+        answers: whether answers to instructions are learned, and no labels.
     """
     found = [*_server(settings), *_models_elsewhere(settings)]
-    model, task = _model(settings)
+    model, workload = _model(settings)
     found.append(model)
     if not settings.training.enabled:
         return [*found, Finding("training", "ok", "off: this robot follows published models only")]
-    if task and not labels:
+    if workload and not labels:
+        task, answers = workload.task, takes_instructions(workload)
         labels, boxes = task.classes, task.answer == "boxes"
-    return [*found, *_training(settings), *look_at_examples(settings, labels, boxes=boxes)]
+    looked = look_at_examples(settings, labels, boxes=boxes, answers=answers)
+    return [*found, *_training(settings), *looked]
 
 
 def _server(settings: AgentSettings) -> Iterator[Finding]:
@@ -82,7 +88,7 @@ def _models_elsewhere(settings: AgentSettings) -> Iterator[Finding]:
         yield Finding("models", "ok", f"are fetched from {elsewhere.name}, which answers")
 
 
-def _model(settings: AgentSettings) -> tuple[Finding, Task | None]:
+def _model(settings: AgentSettings) -> tuple[Finding, Workload | None]:
     """Return what is installed, and what it was trained for."""
     try:
         models = Models(settings.state / "models", settings.server.channel)
@@ -92,8 +98,8 @@ def _model(settings: AgentSettings) -> tuple[Finding, Task | None]:
     if offer is None:
         reason = read_status(settings.state).get("not_installed") or "start the agent"
         return Finding("model", "warn", "none is installed yet", str(reason)), None
-    task = rebuild(offer.manifest.workload).task
-    return Finding("model", "ok", f"version {offer.manifest.version}"), task
+    workload = rebuild(offer.manifest.workload)
+    return Finding("model", "ok", f"version {offer.manifest.version}"), workload
 
 
 def _training(settings: AgentSettings) -> Iterator[Finding]:
@@ -104,6 +110,13 @@ def _training(settings: AgentSettings) -> Iterator[Finding]:
         text = f"needs Python 3.11 or newer with {', '.join(missing) or 'flwr'}"
         extra = {"keras": "keras", "torch": "torch"}.get(settings.training.trainer, "agent")
         yield Finding("training", "fail", text, f"pip install 'fleetlearn[{extra}]'")
+
+
+def learns_answers(kit: Path) -> bool:
+    """Return whether a kit is of a fleet that learns answers to instructions."""
+    from fleet_model.settings import read_toml
+
+    return read_toml(kit / "kit.toml").get("answers") is True
 
 
 def labels_of_kit(kit: Path) -> tuple[Sequence[str], bool]:

@@ -27,7 +27,11 @@ _MOST_ADDED = 10  # labels in a command that is proposed
 
 
 def look_at_examples(
-    settings: AgentSettings, labels: Sequence[str], *, boxes: bool = False
+    settings: AgentSettings,
+    labels: Sequence[str],
+    *,
+    boxes: bool = False,
+    answers: bool = False,
 ) -> list[Finding]:
     """Read every example once, like a round; nothing is written.
 
@@ -35,6 +39,7 @@ def look_at_examples(
         settings: of this robot.
         labels: that the fleet learns; none if that is not known, or not what examples have.
         boxes: whether boxes have these labels, and no whole frames.
+        answers: whether answers to instructions are learned, and no labels.
     """
     examples = settings.examples
     if examples.source not in EXAMPLE_SOURCES:
@@ -49,7 +54,7 @@ def look_at_examples(
     left_out, strange = Counter[str](), Counter[str]()
     lacking, has_topic = list[int](), False  # places of those without the label topic
     for path in paths:
-        finding, counts = _look(settings, path, labels, boxes=boxes)
+        finding, counts = _look(settings, path, labels, boxes=boxes, answers=answers)
         lacking += [len(found)] if counts.lacks_topic else []
         has_topic = has_topic or counts.has_topic
         found.append(finding)
@@ -66,8 +71,10 @@ def look_at_examples(
     if not paths:
         return [Finding(SUBJECT, "ok", f"none yet: they come from {examples.spool}")]
     # One label of boxes differs from what is around them, so it is no concern.
-    different = None if boxes else sum(count > 0 for count in labelled.values())
+    different = None if boxes or answers else sum(count > 0 for count in labelled.values())
     total = ExampleCounts(training, held_out, different, dict(left_out))
+    if answers:
+        return [*found, *_verdict_on_answers(total)]
     return [*found, *_verdict(labels, labelled, total, strange)]
 
 
@@ -84,7 +91,7 @@ class _Counts:
 
 
 def _look(
-    settings: AgentSettings, path: Path, labels: Sequence[str], *, boxes: bool
+    settings: AgentSettings, path: Path, labels: Sequence[str], *, boxes: bool, answers: bool
 ) -> tuple[Finding, _Counts]:
     counts = _Counts()
     if unopened := _unopened(path):
@@ -94,7 +101,7 @@ def _look(
     spec = source_of(alone, read_only=True, answered=False)
     source: ExampleSource | None = None
     try:
-        source = spec.open(labels, boxes=boxes)
+        source = spec.open(labels, boxes=boxes, answers=answers)
         for example in source.examples():
             shown = {box.label for box in example.boxes}
             counts.labels.update(shown if boxes else [example.label or ""])
@@ -195,6 +202,17 @@ def _verdict(
         spell = learn or "correct the spelling"
         step = spell if concern == "unknown_labels" else "record or label more"
         yield Finding(SUBJECT, "warn", f"{CONCERNS[concern]} ({numbers})", step)
+
+
+def _verdict_on_answers(counts: ExampleCounts) -> Iterator[Finding]:
+    if not counts.training:
+        step = "name tables of instructions with their answers in examples.paths"
+        yield Finding(SUBJECT, "fail", "cannot train: no instruction has an answer", step)
+        return
+    text = f"can train: {counts.training} answers to learn from, {counts.held_out} held out"
+    yield Finding(SUBJECT, "ok", text)
+    for concern, numbers in counts.concerns.items():
+        yield Finding(SUBJECT, "warn", f"{CONCERNS[concern]} ({numbers})", "write or collect more")
 
 
 def _kept(settings: AgentSettings) -> list[Path]:

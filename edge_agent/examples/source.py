@@ -70,7 +70,9 @@ class SourceSpec:
         own = {w: former.get(name, name) for w, name in self.options.get("aliases", {}).items()}
         return replace(self, options={**self.options, "aliases": {**former, **own}})
 
-    def open(self, labels: Sequence[str] = (), *, boxes: bool = False) -> ExampleSource:
+    def open(
+        self, labels: Sequence[str] = (), *, boxes: bool = False, answers: bool = False
+    ) -> ExampleSource:
         """Return the source.
 
         A source of your own gets no arguments: the workload leaves out what it cannot learn from.
@@ -80,6 +82,7 @@ class SourceSpec:
                 of them are left out before a part is held out. Without them every label is one.
             boxes: whether boxes are learned: then frames are left out in which nobody has said
                 what is there.
+            answers: whether texts are instructions, and their answers learned.
 
         Raises:
             SettingsError: there is no such source, or it does not take these options.
@@ -87,7 +90,7 @@ class SourceSpec:
         factory = load_plugin(known_sources(), self.name)
         options = dict(self.options)
         if self.name in EXAMPLE_SOURCES:
-            options |= {"labels": list(labels), "boxes": boxes}
+            options |= {"labels": list(labels), "boxes": boxes, "answers": answers}
         try:
             source = factory(**options)
         except TypeError as reason:
@@ -109,6 +112,7 @@ class SourceSpec:
         counts: Counter[str] | None = None,
         *,
         boxes: bool = False,
+        answers: bool = False,
     ) -> Iterator[Example]:
         """Open the source and yield its examples; log at the end how many it left out, and why.
 
@@ -116,12 +120,13 @@ class SourceSpec:
             labels: as `open`.
             counts: gets kind -> examples left out, see fleet_model.protocol.example_counts.
             boxes: as `open`.
+            answers: as `open`.
 
         Raises:
             SettingsError: as `open`.
             FrameError: nothing at all can be read.
         """
-        source = self.open(labels, boxes=boxes)
+        source = self.open(labels, boxes=boxes, answers=answers)
         try:
             yield from source.examples()
         finally:
@@ -229,9 +234,15 @@ def open_frames(
     answered: str = "",
     trained: str = "",
     index: str = "",
+    answers: bool = False,
     **arguments: Any,
 ) -> ExampleSource:
     """Open recordings of frames from JSON values; "" is no path. See ExampleStore."""
+    if answers:
+        raise SettingsError(
+            "this fleet learns answers to instructions, and examples.source is frames; name tables "
+            'of them in examples.paths, and source = "texts"'
+        )
     from edge_agent.examples.example_store import ExampleStore  # not in the agent: it stays small
 
     return ExampleStore(

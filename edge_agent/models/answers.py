@@ -12,7 +12,7 @@ from edge_agent.examples.source import SourceSpec
 from fleet_model.engine import TFLiteEngine
 from fleet_model.errors import BundleError, FleetError, FrameError
 from fleet_model.types import Encoded, Example, Prediction, Tensors
-from fleet_model.workload import Workload
+from fleet_model.workload import Workload, takes_instructions
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,8 @@ def examples_for(
     task = workload.task
     source, boxes = SourceSpec(**spec).renamed(task.former), task.answer == "boxes"
     try:
-        found = list(source.examples(task.classes, boxes=boxes))
+        answers = takes_instructions(workload)
+        found = list(source.examples(task.classes, boxes=boxes, answers=answers))
         if not found and (task.classes or boxes):
             found = list(source.examples())
     except FleetError as error:  # it is not the model's fault

@@ -45,8 +45,8 @@ from fleet_model.engine import Engine, open_engine
 from fleet_model.errors import FleetError, FrameError, SettingsError
 from fleet_model.files.damage import DamageLog
 from fleet_model.tables.columns import without_labels
-from fleet_model.types import Example, Metrics, Prediction, Target, Tensors
-from fleet_model.workload import Details, Workload, sure
+from fleet_model.types import Example, Instruction, Metrics, Prediction, Target, Tensors
+from fleet_model.workload import Details, Workload, sure, takes_instructions
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,8 @@ def predict(
             continue
         milliseconds = (time.perf_counter() - start) * 1e3
         truth = example.label if example.label in workload.task.learned else None
+        if isinstance(example.raw, Instruction):
+            truth = example.raw.answer
         yield Predicted(
             example,
             answer.predictions,
@@ -130,14 +132,15 @@ def run_predict(
     coco = CocoResults(task.classes) if options.coco else None
     damage, left_out = DamageLog(), Counter[str]()
     task = task.model_copy(update={"former": engine.manifest.described_task.former})
-    texts = _texts(options, task)
+    answers = takes_instructions(engine.workload)
+    texts = _texts(options, task, answers=answers)
     if texts:
         examples = texts.examples(damage)
     else:
-        examples = _examples(with_usual_labels(options), task, damage, left_out)
-    answers = predict(engine, examples, damage, options.min_score)
+        examples = _examples(with_usual_labels(options), task, damage, left_out, answers=answers)
+    predicted = predict(engine, examples, damage, options.min_score)
     columns = columns_of(task, texts=options.of_texts)
-    found = _written(answers, options, columns, None if options.json else stdout, coco, damage)
+    found = _written(predicted, options, columns, None if options.json else stdout, coco, damage)
     summary = _summary(engine, found, damage, left_out)
     if options.of_texts:
         summary = replace(summary, inputs="texts", notes=texts.notes if texts else ())
@@ -195,7 +198,7 @@ def _require_frames(options: PredictOptions, found: Sequence[Predicted], damage:
         raise FrameError(f"{name}: holds no frame; `edge-agent inspect` shows what it holds")
 
 
-def _texts(options: PredictOptions, task: Task) -> TextReading | None:
+def _texts(options: PredictOptions, task: Task, *, answers: bool) -> TextReading | None:
     """Open a table; None where the path is none.
 
     Raises:
@@ -205,20 +208,27 @@ def _texts(options: PredictOptions, task: Task) -> TextReading | None:
         return None
     source = None if options.source is None else options.source.renamed(task.former)
     aliases = task.former if source is None else source.options.get("aliases", task.former)
-    texts = TextReading(options.path, options.columns, task.learned, aliases, options.encoding)
+    texts = TextReading(
+        options.path, options.columns, task.learned, aliases, options.encoding, answers=answers
+    )
     if (options.confusion or options.curves) and not texts.columns.label:
         raise without_labels(texts.columns, shown(options.path))
     return texts
 
 
 def _examples(
-    options: PredictOptions, task: Task, damage: DamageLog, left_out: Counter[str]
+    options: PredictOptions,
+    task: Task,
+    damage: DamageLog,
+    left_out: Counter[str],
+    *,
+    answers: bool,
 ) -> Iterator[Example]:
     source = None if options.source is None else options.source.renamed(task.former)
     if options.path is None:
         if source is None:
             raise SettingsError("name a bag, a data set or images to predict")
-        yield from _own_examples(source, task, left_out)
+        yield from _own_examples(source, task, left_out, answers=answers)
         return
     aliases = task.former if source is None else source.options.get("aliases", task.former)
     settings = LabelSettings(options.topic, options.label_topic, options.tolerance_s)
@@ -228,9 +238,12 @@ def _examples(
         yield Example(raw=frame, key="", label=label or None, boxes=boxes, seen=seen)
 
 
-def _own_examples(source: SourceSpec, task: Task, left_out: Counter[str]) -> Iterator[Example]:
+def _own_examples(
+    source: SourceSpec, task: Task, left_out: Counter[str], *, answers: bool
+) -> Iterator[Example]:
     try:
-        yield from source.examples(task.classes, left_out, boxes=task.answer == "boxes")
+        boxes = task.answer == "boxes"
+        yield from source.examples(task.classes, left_out, boxes=boxes, answers=answers)
     except FleetError:
         raise
     except Exception as error:

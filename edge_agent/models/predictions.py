@@ -10,7 +10,7 @@ from edge_agent.examples.texts.text_store import row_of_key
 from fleet_model.bundle import Task
 from fleet_model.confusion.counts import Confusion
 from fleet_model.protocol.example_counts import tell_left_out
-from fleet_model.types import Example, Frame, Metrics, Prediction
+from fleet_model.types import Example, Frame, Instruction, Metrics, Prediction
 from fleet_model.workload import Details
 
 # Task.answer -> what a row has besides where the input is.
@@ -58,6 +58,8 @@ def columns_of(task: Task, *, texts: bool = False) -> tuple[str, ...]:
     """Return the columns of the table of answers; of `texts` with the score of every class."""
     if not texts:
         return (*OF_FRAMES, *COLUMNS[task.answer])
+    if task.answer == "text":
+        return (*OF_TEXTS, "text", "truth")
     scores = (SCORE_OF + name for name in task.learned)
     return (*OF_TEXTS, *COLUMNS[task.answer], *scores)
 
@@ -73,7 +75,7 @@ def rows_of(example: Example, predictions: Sequence[Prediction], truth: str) -> 
     where: dict[str, Any] = {"file": example.key, "truth": truth}
     if isinstance(frame, FRAMES):
         where |= {"file": frame.source, "topic": frame.topic, "stamp_ns": frame.stamp_ns}
-    elif isinstance(frame, str):
+    elif isinstance(frame, (str, Instruction)):
         file, row = row_of_key(example.key)
         scores = {found.label: found.score for found in predictions if found.label}
         where |= {"file": file, "row": row, "scores": scores}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fleet_model.adapters.lora import factor_gradients, merged, row_masks
-from fleet_model.adapters.spec import LoraSpec
+from fleet_model.adapters.spec import LoraSpec, is_residual
 from fleet_model.bundle import TrainerSpec
 from fleet_model.errors import TrainingError
 from fleet_model.signatures import BASE
@@ -71,10 +71,12 @@ def residuals(spec: TrainerSpec, weights: Weights) -> Mapping[str, Tensor]:
 
 def started(model: "Differentiable", weights: Weights) -> "Differentiable":
     """Return a model that takes a checkpoint's residuals into account."""
-    if not isinstance(model, AdaptedModel):
-        return model
-    fixed = model.spec.residuals.keys() & weights.keys()
-    return replace(model, residuals={name: weights[name] for name in fixed})
+    fixed = {name: tensor for name, tensor in weights.items() if is_residual(name)}
+    if isinstance(model, AdaptedModel):
+        return replace(model, residuals=fixed)
+    if take := getattr(model, "set_residuals", None):  # of one that has adapters of its own
+        take(fixed)
+    return model
 
 
 def dropped(spec: TrainerSpec, seed: int, step: int) -> Mapping[str, Tensor]:

@@ -25,7 +25,7 @@ from fleet_model.protocol.example_counts import (
     tell_left_out,
 )
 from fleet_model.types import EVALUATE, SUMS, TRAIN, Checkpoint, Example, Update
-from fleet_model.workload import rebuild
+from fleet_model.workload import rebuild, takes_instructions
 
 log = logging.getLogger(__name__)
 
@@ -101,15 +101,18 @@ class _Examples:
     """The examples of a job, to be gone over once; afterwards it knows what was left out."""
 
     def __init__(self, job: TrainingJob) -> None:
-        task = rebuild(job.spec.workload).task
+        workload = rebuild(job.spec.workload)
+        task = workload.task
         self.learned, self._classes = task.learned, task.classes
-        self._boxes = task.answer == "boxes"
+        self._boxes, self._answers = task.answer == "boxes", takes_instructions(workload)
         self.labels = Counter[str]()  # by people; pictures that cannot be read are among them
         self.left_out = Counter[str]()  # by kind
         self._source = job.examples.renamed(job.spec.task.former if job.spec.task else {})
 
     def __iter__(self) -> Iterator[Example]:
-        found = self._source.examples(self._classes, self.left_out, boxes=self._boxes)
+        found = self._source.examples(
+            self._classes, self.left_out, boxes=self._boxes, answers=self._answers
+        )
         for example in found:
             if example.label and not example.taught:
                 self.labels[example.label] += 1

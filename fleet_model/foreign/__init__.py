@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from fleet_model.errors import BundleError
-from fleet_model.litert.runtime import INTERPRETER, ONNX_RUNTIME, Runtime
+from fleet_model.litert.runtime import INTERPRETER, ONNX_RUNTIME, PYTORCH, Runtime
 from fleet_model.loading import load_plugin
 from fleet_model.types import Tensor, Tensors
 
@@ -22,7 +22,10 @@ FILES = {
     ".tflite": "fleet_model.foreign.litert_file:LiteRTFile",
     ".onnx": "fleet_model.foreign.onnx_file:OnnxFile",
 }
-RUNTIMES = {".tflite": INTERPRETER, ".onnx": ONNX_RUNTIME}
+RUNTIMES = {".tflite": INTERPRETER, ".onnx": ONNX_RUNTIME, ".safetensors": PYTORCH}
+# What runs a file -> the package that it needs, and the extra that brings it.
+_NEEDED = {ONNX_RUNTIME: ("onnxruntime", "onnxruntime"), PYTORCH: ("torch", "torch")}
+_ABOUT = ".json"  # of a file that says something of those beside it
 
 
 class Port(NamedTuple):
@@ -89,8 +92,11 @@ def runtime_of(name: str) -> Runtime:
 def require_runtime(names: Iterable[str]) -> None:
     """Raise BundleError unless what runs files of these names is installed here; loads nothing."""
     for name in names:
-        if runtime_of(name) == ONNX_RUNTIME and importlib.util.find_spec("onnxruntime") is None:
+        if name.endswith(_ABOUT):
+            continue
+        package, extra = _NEEDED.get(runtime := runtime_of(name), ("", ""))
+        if package and importlib.util.find_spec(package) is None:
             raise BundleError(
-                f"{name} needs ONNX Runtime, which is not installed here: "
-                "pip install 'fleetlearn[onnxruntime]'"
+                f"{name} needs {runtime.words}, which is not installed here: "
+                f"pip install 'fleetlearn[{extra}]'"
             )

@@ -18,7 +18,7 @@ from fleet_model.durable import write_durably
 
 FILE = ".runtime.json"
 MAX_BYTES = 10_000
-RuntimeName: TypeAlias = Literal["interpreter", "compiled", "onnx"]
+RuntimeName: TypeAlias = Literal["interpreter", "compiled", "onnx", "torch"]
 Accelerator: TypeAlias = Literal["cpu", "gpu"]
 log = logging.getLogger(__name__)
 
@@ -34,12 +34,14 @@ class Runtime:
     def words(self) -> str:
         """Return its makers' name for it."""
         if self.name != "compiled":
-            return {"interpreter": "Interpreter", "onnx": "ONNX Runtime"}[self.name]
+            names = {"interpreter": "Interpreter", "onnx": "ONNX Runtime", "torch": "PyTorch"}
+            return names[self.name]
         return f"CompiledModel on the {self.accelerator.upper()}"
 
 
 INTERPRETER = Runtime()
 ONNX_RUNTIME = Runtime("onnx")  # of files that LiteRT cannot read
+PYTORCH = Runtime("torch")  # of models that only their own framework runs
 
 
 class Measured(BaseModel):

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -48,13 +48,19 @@ class ChosenColumns:
     text_by: str  # why these, in words
     label_by: str = ""
     rest: tuple[str, ...] = ()  # the other columns
+    form: str = ""  # of instructions, see instructions.py: "messages", "instruction", "prompt"
 
     @property
     def words(self) -> str:
         """Return it in a line for people."""
-        text = " and ".join(map(_shown, self.text))
-        label = f"labels in {_shown(self.label)} ({self.label_by})" if self.label else "no labels"
-        split = f", held out by {_shown(self.split)}" if self.split else ""
+        text = " and ".join(map(shown, self.text))
+        if self.form:
+            answers = f", answers in {shown(self.label)} ({self.label_by})" if self.label else ""
+            split = f", held out by {shown(self.split)}" if self.split else ""
+            what = "messages" if self.form == "messages" else self.form
+            return f"{what} in {text} ({self.text_by}){answers}{split}"
+        label = f"labels in {shown(self.label)} ({self.label_by})" if self.label else "no labels"
+        split = f", held out by {shown(self.split)}" if self.split else ""
         return f"text in {text} ({self.text_by}), {label}{split}"
 
     @property
@@ -92,10 +98,10 @@ def choose_columns(
         FrameError: a named column is not there, or it is not clear which one has the text.
     """
     columns = {name: None for row in sample for name in row}
-    look = _Sample(sample, list(columns))
+    look = Sampled(sample, list(columns))
     for one in (*wanted.text, wanted.label):
         if one and one not in columns:
-            raise FrameError(f"{name}: has no column {one!r}; it has {_listed(columns)}", NO_COLUMN)
+            raise FrameError(f"{name}: has no column {one!r}; it has {listed(columns)}", NO_COLUMN)
     if strange := next((one for one in columns if one in labels and one not in wanted.text), None):
         raise FrameError(
             f"{name}: its first line has the label {strange!r}, so it is a row; expected the names "
@@ -109,20 +115,12 @@ def choose_columns(
     label, label_by = wanted.label, "as named"
     if not label:
         label, label_by = _label_of(look, text, labels)
-    return ChosenColumns(
-        text=text,
-        label=label,
-        split=_first(_SPLIT_NAMES, look.free({*text, label}), look.is_split),
-        id=_first(_ID_NAMES, look.free({*text, label}), look.is_single),
-        text_by=text_by,
-        label_by=label_by,
-        rest=tuple(one for one in columns if one not in (*text, label)),
-    )
+    return replace(look.chosen(text, label, text_by), label_by=label_by)
 
 
 def without_labels(columns: ChosenColumns, name: str) -> FrameError:
     """Return the error of a table that has to have labels, and no column of which is clear."""
-    others = f"; it has {_listed(columns.rest)}" if columns.rest else ""
+    others = f"; it has {listed(columns.rest)}" if columns.rest else ""
     return FrameError(
         f"{name}: it is not clear which column has the labels; name it: examples.options = "
         f'{{label = "..."}} in agent.toml, or --label-column{others}',
@@ -155,7 +153,7 @@ def text_of(value: Any) -> str | None:
     return None if isinstance(value, (list, dict)) else label_of(value)
 
 
-class _Sample:
+class Sampled:
     """What the first rows tell of each column."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> None:
@@ -167,6 +165,7 @@ class _Sample:
         self.names = [name for name, found in self.texts.items() if found]
 
     def free(self, taken: Iterable[str]) -> list[str]:
+        """Return the columns that hold something, but for some."""
         return [name for name in self.names if name not in set(taken)]
 
     def is_wordy(self, name: str) -> bool:
@@ -176,13 +175,16 @@ class _Sample:
         return words >= _WORDY * len(texts) and not self.is_numeric(name)
 
     def is_numeric(self, name: str) -> bool:
+        """Return whether all values are numbers."""
         return all(map(_is_number, self.texts[name]))
 
     def is_split(self, name: str) -> bool:
+        """Return whether all values say which rows are held out."""
         found = {is_held_out(text) for text in self.texts[name]}
         return None not in found
 
     def is_single(self, name: str) -> bool:
+        """Return whether no value comes twice."""
         return len(set(self.texts[name])) == len(self.texts[name])
 
     def length(self, name: str) -> float:
@@ -197,38 +199,55 @@ class _Sample:
         fraction = any("." in text and _is_number(text) for text in texts)
         return 2 <= different <= min(_FEW, len(texts) / 2) and not fraction
 
+    def chosen(self, text: tuple[str, ...], label: str, text_by: str) -> ChosenColumns:
+        """Return these columns with those that say what is held out, and what a row is called."""
+        free = self.free({*text, label})
+        return ChosenColumns(
+            text=text,
+            label=label,
+            split=first_named(_SPLIT_NAMES, free, self.is_split),
+            id=first_named(_ID_NAMES, free, self.is_single),
+            text_by=text_by,
+            rest=tuple(one for one in self.values if one not in (*text, label)),
+        )
+
     def learned(self, name: str, labels: Sequence[str]) -> float:
+        """Return the share of the values that are labels of the fleet."""
         known = set(labels)
         found = [label_of(value) for value in self.values[name]]
         told = [label for label in found if label]
         return sum(label in known for label in told) / len(told) if told else 0.0
 
 
-def _text_of(look: _Sample, label: str, name: str) -> tuple[str, str]:
+def _text_of(look: Sampled, label: str, name: str) -> tuple[str, str]:
     free = look.free({label})
     for wordy in (look.is_wordy, lambda one: not look.is_numeric(one)):
-        if found := _first(TEXT_NAMES, free, wordy) or _first(TEXT_NAMES, free, wordy, parts=True):
+        if found := first_named(TEXT_NAMES, free, wordy) or first_named(
+            TEXT_NAMES, free, wordy, parts=True
+        ):
             return found, "by its name"
     texts = [one for one in free if look.is_wordy(one) and not look.has_few(one)]
     if not texts:
         raise FrameError(
-            f"{name}: no column looks like texts among {_listed(look.names)}; name it: "
+            f"{name}: no column looks like texts among {listed(look.names)}; name it: "
             'examples.options = {text = "..."} in agent.toml, or --text-column',
             UNCLEAR,
         )
     return max(texts, key=look.length), "by its content"
 
 
-def _label_of(look: _Sample, text: Sequence[str], labels: Sequence[str]) -> tuple[str, str]:
+def _label_of(look: Sampled, text: Sequence[str], labels: Sequence[str]) -> tuple[str, str]:
     """Return the column of labels, "" if there is none, or several may be it."""
     free = look.free(text)
     shares = {one: look.learned(one, labels) for one in free} if labels else {}
     best = max(shares.values(), default=0.0)
     if best >= _LEARNED:
         equal = [one for one in free if shares[one] == best]
-        return _first(LABEL_NAMES, equal) or equal[0], "by the fleet's labels"
+        return first_named(LABEL_NAMES, equal) or equal[0], "by the fleet's labels"
     rest = [one for one in free if not look.is_split(one)]
-    named = _first(LABEL_NAMES, rest) or _first(LABEL_NAMES, rest, look.has_few, parts=True)
+    named = first_named(LABEL_NAMES, rest) or first_named(
+        LABEL_NAMES, rest, look.has_few, parts=True
+    )
     if named:
         return named, "by its name"
     few = [one for one in rest if look.has_few(one)]
@@ -237,7 +256,7 @@ def _label_of(look: _Sample, text: Sequence[str], labels: Sequence[str]) -> tupl
     return (few[0], "by its content") if len(few) == 1 else ("", "")
 
 
-def _first(
+def first_named(
     names: Sequence[str],
     columns: Sequence[str],
     suits: Callable[[str], bool] = lambda _: True,
@@ -278,11 +297,13 @@ def _is_whole(value: Any) -> bool:
         return False
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Return names of columns for an error, of many the first ones."""
     names = list(names)
     more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
-    return ", ".join(map(_shown, names[:_MOST_SHOWN])) + more
+    return ", ".join(map(shown, names[:_MOST_SHOWN])) + more
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
+    """Return a name as errors quote it."""
     return repr(name if len(name) <= 40 else name[:40] + "...")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from fleet_model.errors import FrameError
 from fleet_model.files.damage import DamageLog
@@ -17,10 +17,14 @@ from fleet_model.tables.columns import (
     text_of,
 )
 from fleet_model.tables.find import tables_at
+from fleet_model.tables.instructions import choose_instruction_columns, instruction_of
 from fleet_model.tables.json_lines import JsonTable
 from fleet_model.tables.rows import Table, TableRow, is_held_out
 from fleet_model.tables.text_file import require_encoding
+from fleet_model.types import Instruction
 
+# Whether the rows of tables are instructions, and if so, whether they must have answers.
+Instructions: TypeAlias = Literal["none", "asked", "answered"]
 NO_TEXT, NO_LABEL = "without a text", "with a label that is no word"
 UNREADABLE = "unreadable table"  # counts tables
 NO_ROWS = "no row"
@@ -33,8 +37,9 @@ class TextRow(NamedTuple):
     number: int  # as TableRow
     id: str  # of the table's own column of ids; "" without one
     text: str  # never empty; whole, with its white space
-    label: str  # "": none is told
+    label: str  # "": none is told; of an instruction the answer
     held_out: bool | None  # by the table's place or its column; None: nobody says
+    instruction: Instruction | None = None  # of a table of instructions; `text` then names it
 
     @property
     def place(self) -> str:
@@ -59,6 +64,7 @@ class TextTables:
         *,
         encoding: str = "",
         shown: str = "",
+        instructions: Instructions = "none",
     ) -> None:
         """Keep what to read; nothing is opened yet.
 
@@ -68,6 +74,7 @@ class TextTables:
             labels: of the fleet: they tell which column holds labels. None: it is not known.
             encoding: of text files; "" finds it out.
             shown: what rows call the path; "" its own name.
+            instructions: whether rows are instructions, with answers or without.
 
         Raises:
             SettingsError: there is no such encoding.
@@ -75,6 +82,7 @@ class TextTables:
         require_encoding(encoding)
         self._path, self._wanted, self._labels = path, wanted, tuple(labels)
         self._encoding, self.shown = encoding, shown or path.name
+        self._instructions = instructions
         self._chosen: ChosenColumns | None = None
 
     @property
@@ -113,11 +121,14 @@ class TextTables:
             if first and not isinstance(table, JsonTable):  # of JSON each row has its own columns
                 _require_text(row, columns, table.name)
             first = False
-            text = _joined(row.cells, columns.text)
+            if columns.form:
+                text, label, asked = _of_instruction(row.cells, columns)
+            else:
+                text, asked = _joined(row.cells, columns.text), None
+                label = label_of(row.cells.get(columns.label))
             if not text or text.isspace():
                 damage.add(NO_TEXT, place_of(name, row.number))
                 continue
-            label = label_of(row.cells.get(columns.label))
             if label is None:
                 damage.add(NO_LABEL, place_of(name, row.number))
                 continue
@@ -125,7 +136,7 @@ class TextTables:
             if columns.split:
                 held_out = is_held_out(text_of(row.cells.get(columns.split)) or "")
             id = _whole(text_of(row.cells.get(columns.id)) or "") if columns.id else ""
-            yield TextRow(name, row.number, id, _whole(text), _whole(label), held_out)
+            yield TextRow(name, row.number, id, _whole(text), _whole(label), held_out, asked)
 
     def _choose(self, tables: Sequence[Table]) -> ChosenColumns:
         """Look at the first rows that can be read."""
@@ -137,11 +148,31 @@ class TextTables:
                 failures.append(error)
                 continue
             if sample:
+                if self._instructions != "none":
+                    answered = self._instructions == "answered"
+                    return choose_instruction_columns(
+                        sample, self._wanted, table.name, answered=answered
+                    )
                 return choose_columns(sample, self._wanted, self._labels, table.name)
         if failures:
             raise failures[0]
         why = f": {damage.sentence()}" if damage else ""
         raise FrameError(f"{self._path.name}: holds no row{why}", NO_ROWS)
+
+
+def _of_instruction(
+    cells: Mapping[str, Any], columns: ChosenColumns
+) -> tuple[str, str, Instruction | None]:
+    """Return the text that names an instruction, its answer, and itself; "" where it is none."""
+    found = instruction_of(cells, columns)
+    if found is None:
+        return "", "", None
+    asked = Instruction(
+        turns=tuple((role, _whole(content)) for role, content in found[0].turns),
+        prompt=_whole(found[0].prompt),
+        answer=_whole(found[0].answer),
+    )
+    return found[1], asked.answer, asked
 
 
 def _joined(cells: Mapping[str, Any], columns: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 TORCH_MODELS = {
+    "causal-lm": "fleet_model.workloads.causal_lm.torch_model:CausalLMModel",
     "text-classifier": "fleet_model.workloads.text_classifier.torch_model:TextClassifierModel",
 }
 
@@ -50,6 +51,11 @@ class TorchModel(Protocol):
     than engines also has `trainer_cut(model, trained)`: those features stay on one machine, and may
     have any length in their first axis. One whose files say more than clients need also has
     `shared(name, content)`, which returns the bytes of a file that travel.
+
+    One with `adapts = True` trains adapters alone, beside layers that never change (adapters.py):
+    `trainable` returns the kernels that get one, `build` a module with the weights of its `files`,
+    `save(module, file)` writes those, and `memory_mb(spec, directory, rows)` tells what a training
+    takes. See cloud_server/models/torch/adapting.py.
     """
 
     @property

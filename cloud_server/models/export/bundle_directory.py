@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cloud_server.models.adapters import merged_file
-from cloud_server.models.backend import link, open_backend
+from cloud_server.models.adapters import given_file
+from cloud_server.models.backend import keeps_adapters, link, open_backend
 from cloud_server.models.export import BundleJob, ExportResult, Progress
 from fleet_model.bundle import (
     MANIFEST,
@@ -34,10 +34,12 @@ def write_bundle_directory(job: BundleJob, progress: Progress) -> ExportResult:
     spec = _read_spec(job.model)
     workload = rebuild(spec.workload, job.model)
     samples = list(workload.samples(job.calibration))
-    with merged_file(spec, job.model, job.weights) as weights:
-        made = open_backend(spec.workload, workload).write_engines(
-            spec.without_adapter(), job.model, weights, samples, job.directory, progress
-        )
+    backend = open_backend(spec.workload, workload)
+    with given_file(spec, job.model, job.weights, keeps=keeps_adapters(backend)) as (
+        given,
+        weights,
+    ):
+        made = backend.write_engines(given, job.model, weights, samples, job.directory, progress)
     trainer = (job.model / TRAINER).read_bytes()
     (job.directory / TRAINER).write_bytes(trainer)
     own = (*_weights_for_robots(spec, job), *_workload_files(workload, job))

@@ -4,7 +4,13 @@ import shutil
 from collections.abc import Mapping
 
 from cloud_server.models.adapters import adapt
-from cloud_server.models.backend import NOTE, Origin, TrainerFiles, open_backend
+from cloud_server.models.backend import (
+    NOTE,
+    Origin,
+    TrainerFiles,
+    keeps_adapters,
+    open_backend,
+)
 from cloud_server.models.export import ExportResult, InitJob, Progress
 from cloud_server.models.hub import fetched, is_hub_name
 from cloud_server.models.own_weights import model_of
@@ -38,7 +44,11 @@ def write_model_directory(job: InitJob, progress: Progress) -> ExportResult:
     start = None
     if job.checkpoint is not None:
         start = Origin(file=job.checkpoint, former=job.former, frozen=job.frozen)
-    made = open_backend(job.workload, workload).write_trainer(
+    backend = open_backend(job.workload, workload)
+    alone = keeps_adapters(backend)
+    if alone and job.adapter is None:
+        raise SettingsError(f"workload {job.workload.name!r} trains adapters: add --adapter lora")
+    made = backend.write_trainer(
         job.trainable,
         start,
         job.batch_size,
@@ -49,7 +59,7 @@ def write_model_directory(job: InitJob, progress: Progress) -> ExportResult:
     if job.adapter is None:
         spec, weights = _spec(job, workload, made.weights, made.parts), made.weights
     else:
-        spec, weights = _with_adapter(job, workload, made, progress)
+        spec, weights = _with_adapter(job, workload, made, progress, alone=alone)
     write_weights(job.directory / WEIGHTS, weights)
     (job.directory / TRAINER).write_bytes(to_json(spec))
     return ExportResult(metrics=dict(finite(made.metrics)))
@@ -71,22 +81,30 @@ def _with_files(job: InitJob, workload: Workload) -> InitJob:
     assert job.checkpoint is not None
     source = job.frozen or model_of(job.checkpoint) or job.checkpoint
     read_files(workload, source)
-    for name in names:
-        shutil.copyfile(source / name, job.directory / name)
+    if write := getattr(workload, "write_files", None):
+        write(source, job.directory)
+    else:
+        for name in names:
+            shutil.copyfile(source / name, job.directory / name)
     return job
 
 
 def _with_adapter(
-    job: InitJob, workload: Workload, made: TrainerFiles, progress: Progress
+    job: InitJob, workload: Workload, made: TrainerFiles, progress: Progress, *, alone: bool
 ) -> tuple[TrainerSpec, Weights]:
-    """Write what adapters add to; return the trainer and the tensors that travel."""
+    """Write what adapters add to; return the trainer and the tensors that travel.
+
+    `alone`: the backend has written it, in a file of its own.
+    """
     assert job.adapter is not None
     answer = getattr(workload, "class_bias", "")
-    adapted = adapt(job.adapter, made.weights, made.grouped, answer)
+    adapted = adapt(job.adapter, made.weights, made.grouped, answer, alone=alone)
     for note in adapted.notes:
         progress(f"{NOTE}{note}")
-    write_weights(job.directory / BASE, adapted.base)
-    parts = {kind: (*files, BASE) for kind, files in made.parts.items()}
+    parts = made.parts
+    if not alone:
+        write_weights(job.directory / BASE, adapted.base)
+        parts = {kind: (*files, BASE) for kind, files in made.parts.items()}
     spec = _spec(job, workload, adapted.weights, parts)
     critical = (*spec.critical, "adapter")
     return spec.model_copy(update={"adapter": adapted.spec, "critical": critical}), adapted.weights

@@ -1,7 +1,7 @@
 """Write one version as a file for other programs."""
 
-from cloud_server.models.adapters import merged_file
-from cloud_server.models.backend import open_backend
+from cloud_server.models.adapters import given_file
+from cloud_server.models.backend import keeps_adapters, open_backend
 from cloud_server.models.export import ExportResult, FileJob, Progress
 from fleet_model.bundle import TRAINER, parse_trainer
 from fleet_model.workload import rebuild
@@ -14,9 +14,10 @@ def write_model_file(job: FileJob, progress: Progress) -> ExportResult:
     backend = open_backend(spec.workload, workload)
     samples = list(workload.samples(None))
     try:
-        with merged_file(spec, job.model, job.weights) as weights:
+        keeps = keeps_adapters(backend)
+        with given_file(spec, job.model, job.weights, keeps=keeps) as (given, weights):
             error = backend.write_file(
-                job.kind, spec.without_adapter(), job.model, weights, samples, job.file, progress
+                job.kind, given, job.model, weights, samples, job.file, progress
             )
     except BaseException:
         job.file.unlink(missing_ok=True)

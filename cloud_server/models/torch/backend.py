@@ -27,6 +27,7 @@ from cloud_server.models.torch.start import started, write_files
 from fleet_model.bundle import TensorSpec, TrainerSpec, WorkloadSpec
 from fleet_model.engine import EngineStage, StagedModel
 from fleet_model.errors import CheckpointError, SettingsError
+from fleet_model.loading import load_plugin
 from fleet_model.signatures import FROZEN, only
 from fleet_model.torch.model import Cut, Part, known_torch_models, torch_model
 from fleet_model.torch.tensors import slots
@@ -54,8 +55,9 @@ class TorchBackend:
 
     @classmethod
     def has(cls, workload: str) -> bool:
-        """Say whether a torch model of this workload is installed."""
-        return workload in known_torch_models()
+        """Say whether a torch model of this workload is installed, and trains tensors whole."""
+        table = known_torch_models()
+        return workload in table and not getattr(load_plugin(table, workload), "adapts", False)
 
     def write_trainer(
         self,

@@ -34,6 +34,8 @@ class TextReading:
         labels: Sequence[str],
         aliases: Mapping[str, str],
         encoding: str = "",
+        *,
+        answers: bool = False,
     ) -> None:
         """Keep what to read; nothing is opened yet.
 
@@ -43,13 +45,16 @@ class TextReading:
             labels: of the model: they tell which column holds labels.
             aliases: other word for a label -> the label.
             encoding: of text files; "" finds it out.
+            answers: whether rows are instructions, with answers or without.
 
         Raises:
             SettingsError: there is no such encoding.
         """
         self._aliases, self._guessed = aliases, DamageLog()
         known = [*labels, *(word for word, name in aliases.items() if name in labels)]
-        self._tables = TextTables(path, columns, known, encoding=encoding)
+        self._tables = TextTables(
+            path, columns, known, encoding=encoding, instructions="asked" if answers else "none"
+        )
 
     @property
     def columns(self) -> ChosenColumns:
@@ -75,4 +80,9 @@ class TextReading:
         for row in self._tables.rows(damage, self._guessed):
             label = self._aliases.get(row.label, row.label)
             targets = {"id": row.id} if row.id else {}
-            yield Example(raw=row.text, key=key_of(row), label=label or None, targets=targets)
+            yield Example(
+                raw=row.instruction or row.text,
+                key=key_of(row),
+                label=None if row.instruction else label or None,
+                targets=targets,
+            )

@@ -26,6 +26,7 @@ _LONGEST_LABEL = 64  # characters; what is longer may be a text, and is not told
 _MOST_LABELS = 200  # different unknown ones that are told by name
 LONG_LABEL = f"labelled with more than {_LONGEST_LABEL} characters"
 MORE_LABELS = "labelled otherwise"
+WITHOUT_ANSWER = "without an answer"
 log = logging.getLogger(__name__)
 
 
@@ -51,6 +52,7 @@ class TextStore:
         held_out: float = 0.2,
         encoding: str = "",
         told: Path | None = None,
+        answers: bool = False,
     ) -> None:
         """Keep what to read; nothing is opened yet.
 
@@ -62,6 +64,7 @@ class TextStore:
             held_out: share of the texts to measure with, 0 to 0.5, where the tables do not say it.
             encoding: of text files; "" finds it out.
             told: file that gets what was found, for `edge-agent status`.
+            answers: whether rows are instructions with answers, which have no labels.
 
         Raises:
             SettingsError: held_out is out of its range, or there is no such encoding.
@@ -73,7 +76,14 @@ class TextStore:
         TextSplit(held_out)  # raises before the first round, not in it
         known = [*self._labels, *(w for w, name in self._aliases.items() if name in self._labels)]
         self._tables = [
-            TextTables(path, columns, known, encoding=encoding, shown=shown)
+            TextTables(
+                path,
+                columns,
+                known,
+                encoding=encoding,
+                shown=shown,
+                instructions="answered" if answers else "none",
+            )
             for path, shown in _shown(paths)
         ]
 
@@ -94,14 +104,22 @@ class TextStore:
         guessed, counts = DamageLog(), Counter[bool]()
         for row in self._rows(skipped, guessed):
             label, digest = self._label(row), digest_of(row.text)
+            if row.instruction and not row.label.strip():
+                self._skip(WITHOUT_ANSWER, row)
+                continue
             if reason := self._refusal(label) or self._conflict(split, digest, row):
                 self._skip(reason, row)
                 continue
-            if label != row.label:
+            if not row.instruction and label != row.label:
                 self._renamed[f"{row.label!r} as {label!r}"] += 1
             held_out = split.holds_out(digest, row.held_out)
             counts[held_out] += 1
-            yield Example(raw=row.text, label=label or None, key=key_of(row), held_out=held_out)
+            yield Example(
+                raw=row.instruction or row.text,
+                label=label or None,
+                key=key_of(row),
+                held_out=held_out,
+            )
         self._tell(counts, guessed)
 
     @property
@@ -139,7 +157,8 @@ class TextStore:
             raise failures[0]
 
     def _label(self, row: TextRow) -> str:
-        return self._aliases.get(row.label, row.label)
+        """Return the label of a row; the answer of an instruction is none: there may be others."""
+        return "" if row.instruction else self._aliases.get(row.label, row.label)
 
     def _refusal(self, label: str) -> str:
         """Return why a row with this label is no example; "" where it is one."""
@@ -192,6 +211,7 @@ def open_texts(
     labels: Sequence[str],
     *,
     boxes: bool = False,
+    answers: bool = False,
     aliases: Mapping[str, str] | None = None,
     held_out: float = 0.2,
     told: str = "",
@@ -214,12 +234,14 @@ def open_texts(
         held_out=held_out,
         encoding=encoding,
         told=Path(told) if told else None,
+        answers=answers,
     )
 
 
 def key_of(row: TextRow) -> str:
     """Return the key of a row: "tickets.csv/17-" and 16 digits."""
-    digest = blake2b(row.text.encode(), digest_size=8).hexdigest()
+    whole = f"{row.text}\0{row.label}" if row.instruction else row.text
+    digest = blake2b(whole.encode(), digest_size=8).hexdigest()
     return f"{row.table}/{row.number}-{digest}"
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 
 from edge_agent.training.adapted_model import adapted
 from edge_agent.training.feature_cache import FeatureCache, cache_of
@@ -18,9 +17,11 @@ from edge_agent.training.trainers.hardware import (
 )
 from fleet_model.bundle import TRAINER, TrainerSpec
 from fleet_model.errors import SettingsError, TrainingError
+from fleet_model.memory import available_mb
 from fleet_model.signatures import FROZEN
+from fleet_model.torch.adapters import LayerAdapters
 from fleet_model.torch.model import Cut, Part, TorchModel, torch_model
-from fleet_model.torch.tensors import slots
+from fleet_model.torch.tensors import Slot, slots
 from fleet_model.types import Checkpoint, Example, Tensor, Tensors, TrainConfig, Update, Weights
 from fleet_model.weights import read_weights, require_same_tensors
 from fleet_model.workload import Workload, rebuild, require_same_task
@@ -51,17 +52,18 @@ class TorchTrainer:
             TrainingError: the files do not fit the model that this workload builds, or there is
                 not the memory for it.
         """
-        _require_memory(spec, directory)  # first: it counts the libraries, too
-        device = _prepare_torch()
         workload = rebuild(spec.workload, directory)
         require_same_task(workload, spec.task, TRAINER)
         definition = torch_model(spec.workload, workload)
+        _require_memory(spec, directory, definition)  # before torch: it counts the libraries, too
+        device = _prepare_torch()
         learned = _TorchModel(spec, directory, definition, device)
         # Without a trunk the rows are inputs, which lie on this machine already.
         cache = FeatureCache()
         if learned.has_trunk:
             cache = cache_of(spec, workload, directory, "torch")
-        self._learner = Learner(spec, workload, adapted(spec, directory, learned), cache)
+        model = learned if learned.adapts else adapted(spec, directory, learned)
+        self._learner = Learner(spec, workload, model, cache)
 
     def fit(
         self,
@@ -91,26 +93,47 @@ class _TorchModel:
         self, spec: TrainerSpec, directory: Path, definition: TorchModel, device: "torch.device"
     ) -> None:
         model = definition.build(directory)
-        found = dict(slots(model, definition.path))
+        self._definition, self._device = definition, device
+        self._rows_at_once = rows_from_environment()
+        self._adapters: LayerAdapters | None = None
+        if spec.adapter is not None and getattr(definition, "adapts", False):
+            model.to(device)
+            self._adapters = LayerAdapters(model, definition.path, spec.adapter)
+            self._trained = dict(self._adapters.slots)
+        else:
+            self._trained = self._found(model, spec, directory)
+        where = getattr(definition, "trainer_cut", definition.cut)
+        cut: Cut = where(model, list(spec.variables))
+        self._trunk, self._rest = cut.trunk, cut.rest
+        for part in filter(None, cut):
+            part.module.to(device)  # in place: the slots stay those of the model
+
+    def _found(self, model: Any, spec: TrainerSpec, directory: Path) -> dict[str, Slot]:
+        """Give a model what is frozen; return the tensors that are trained."""
+        found = dict(slots(model, self._definition.path))
         if missing := sorted(spec.variables.keys() - found.keys()):
             raise TrainingError(
                 f"the workload {spec.workload.name!r} builds no tensor {missing[0]} here; do "
                 "client and server run the same version of fleetlearn?"
             )
-        self._trained = {name: found.pop(name) for name in spec.variables}
+        trained = {name: found.pop(name) for name in spec.variables}
         expected = {path: slot.value() for path, slot in found.items()}
         frozen = read_weights(directory / FROZEN)
         require_same_tensors(expected, frozen, sender=FROZEN, error=TrainingError)
         for path, slot in found.items():
             slot.assign(frozen[path])
             slot.tensor.requires_grad_(requires_grad=False)
-        where = getattr(definition, "trainer_cut", definition.cut)
-        cut: Cut = where(model, list(spec.variables))
-        self._trunk, self._rest = cut.trunk, cut.rest
-        for part in filter(None, cut):
-            part.module.to(device)  # in place: the slots stay those of the model
-        self._definition, self._device = definition, device
-        self._rows_at_once = rows_from_environment()
+        return trained
+
+    @property
+    def adapts(self) -> bool:
+        """Say whether it takes A and B itself, and no merged tensors."""
+        return self._adapters is not None
+
+    def set_residuals(self, residuals: Weights) -> None:
+        """Take what a rule has added to the adapters; see adapted_model.started."""
+        if self._adapters is not None:
+            self._adapters.set_residuals(residuals)
 
     @property
     def has_trunk(self) -> bool:
@@ -162,7 +185,10 @@ class _TorchModel:
 
         with torch.no_grad():
             found = self._computed(part, rows)
-        return {name: tensor.float().cpu().numpy() for name, tensor in found.items()}
+        return {
+            name: (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
+            for name, tensor in found.items()
+        }
 
     def _computed(self, part: Part, rows: Tensors) -> dict[str, Any]:
         import torch
@@ -217,12 +243,23 @@ def _prepare_torch() -> "torch.device":
 _LIBRARIES_MB, _COPIES = 600, 10
 
 
-def _require_memory(spec: TrainerSpec, directory: Path) -> None:
+def _require_memory(spec: TrainerSpec, directory: Path, definition: TorchModel) -> None:
     """Raise TrainingError where there is clearly not the memory, before torch is imported."""
+    free = available_mb()
+    if takes := getattr(definition, "memory_mb", None):
+        rows = min(rows_from_environment() or spec.batch_size, spec.batch_size)
+        needed = takes(spec, directory, rows)
+        log.info("training takes about %.0f MB of memory, %.0f MB are free", needed, free)
+        if needed > free:
+            raise TrainingError(
+                f"training takes about {needed:.0f} MB of memory, {free:.0f} MB are free; end "
+                "other programs, set training.rows_at_once = 1 in agent.toml, or take a base in "
+                "bfloat16 or a smaller max_length at `cloud-server init`"
+            )
+        return
     trained = sum(4 * int(np.prod(tensor.shape)) for tensor in spec.variables.values())
     frozen = (directory / FROZEN).stat().st_size
     needed = _LIBRARIES_MB + (frozen + _COPIES * trained) / 1e6
-    free = psutil.virtual_memory().available / 1e6
     if needed > free:
         raise TrainingError(
             f"training {trained / 1e6:.0f} MB of {(trained + frozen) / 1e6:.0f} MB takes about "

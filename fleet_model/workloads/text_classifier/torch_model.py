@@ -7,17 +7,23 @@ of a folder.
 """
 
 import copy
-import json
 import re
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fleet_model.errors import CheckpointError, SettingsError, TrainingError, one_line
+from fleet_model.errors import CheckpointError, SettingsError, TrainingError
+from fleet_model.torch.folder import (
+    CHECKPOINT,
+    CONFIG,
+    model_config,
+    needed_config,
+    quiet_transformers,
+    words_of,
+)
 from fleet_model.torch.model import Cut, Part
 from fleet_model.torch.tensors import slots
 from fleet_model.types import Tensors
@@ -28,7 +34,6 @@ from fleet_model.workloads.text_classifier.stage import MASK
 if TYPE_CHECKING:
     from torch import nn
 
-CONFIG, CHECKPOINT = "config.json", "model.safetensors"
 HIDDEN = "hidden"
 HEAD = "head"
 # What makes the head in transformers' classes, the longest name first: the layer of the answer is
@@ -44,12 +49,6 @@ _HEADS = {
 _ATTENTION = re.compile(r"/(q|query|v|value)(_lin|_proj)?/kernel$")
 _LAYER = re.compile(r"/layers?/(\d+)/")
 _LAST = re.compile(r"last-([1-9]\d*)")
-# What config.json says of where it comes from: the names of other labels would be taken for their
-# number, and a folder in half precision begins, and is built, in float32 as any other.
-_LEFT_OUT = ("id2label", "label2id", "_name_or_path", "dtype", "torch_dtype")
-# What chooses code or the kind of an answer: that is the same for all clients.
-_CHOICES = ("attn_implementation", "_attn_implementation", "return_dict", "quantization_config")
-_OUTPUTS = "output_"  # output_attentions, output_hidden_states
 NEW = 0.02  # standard deviation of the numbers that a new head begins with, as transformers has it
 
 
@@ -69,10 +68,10 @@ class TextClassifierModel:
         from transformers import AutoModelForSequenceClassification
 
         try:
-            config = _config(directory, self._labels)
+            config = model_config(directory, num_labels=self._labels)
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         except Exception as error:  # noqa: BLE001  (what a class raises at a wrong value)
-            raise TrainingError(f"{CONFIG}: {_words(error, directory)}") from None
+            raise TrainingError(f"{CONFIG}: {words_of(error, directory)}") from None
         return self._checked(model, TrainingError)
 
     def load(self, directory: Path) -> "nn.Module":
@@ -85,10 +84,10 @@ class TextClassifierModel:
                 "save_pretrained writes it, with safetensors"
             )
         try:
-            with _quiet():
+            with quiet_transformers():
                 model, about = AutoModelForSequenceClassification.from_pretrained(
                     directory,
-                    config=_config(directory, self._labels),
+                    config=model_config(directory, num_labels=self._labels),
                     dtype="float32",
                     local_files_only=True,
                     use_safetensors=True,
@@ -96,7 +95,7 @@ class TextClassifierModel:
                     output_loading_info=True,
                 )
         except Exception as error:  # noqa: BLE001  (as above)
-            raise CheckpointError(f"{directory.name}: {_words(error, directory)}") from None
+            raise CheckpointError(f"{directory.name}: {words_of(error, directory)}") from None
         model = self._checked(model, CheckpointError)
         new = {*about["missing_keys"], *(one[0] for one in about["mismatched_keys"])}
         self._begin(directory, model, new)
@@ -105,7 +104,7 @@ class TextClassifierModel:
     def shared(self, name: str, content: bytes) -> bytes:
         """Return config.json without what robots need not know; see TorchModel."""
         del name  # there is one file
-        return json.dumps(_needed(json.loads(content)), indent=2).encode()
+        return needed_config(content)
 
     def path(self, name: str) -> str:
         """Return the path of a tensor; that of the head is the same for all encoders."""
@@ -221,46 +220,6 @@ class TextClassifierModel:
             else:
                 value = np.full(shape, float(name.endswith("/weight")))
             found[name].assign(value.astype(np.float32))
-
-
-def _config(directory: Path, labels: int) -> Any:
-    """Return what config.json says; raises what transformers or the file do."""
-    from transformers import AutoConfig
-
-    about = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    if "auto_map" in about:
-        raise ValueError("it names code of its own (auto_map), which is never run")
-    if about.get("quantization_config"):
-        raise ValueError("its weights are quantized (quantization_config); expected floats")
-    about = _needed(about)
-    kind = about.pop("model_type", None)
-    return AutoConfig.for_model(kind, **{**about, "num_labels": labels})
-
-
-def _needed(about: Mapping[str, Any]) -> dict[str, Any]:
-    left_out = (*_LEFT_OUT, *_CHOICES)
-    return {k: v for k, v in about.items() if k not in left_out and not k.startswith(_OUTPUTS)}
-
-
-def _words(error: Exception, directory: Path) -> str:
-    text = str(error).replace(str(directory), directory.name).strip().partition("\n")[0]
-    return one_line(text[:300]) or type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from reporting on stderr what is told in words of ours, if at all."""
-    from transformers.utils import logging
-
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _whole(model: "nn.Module") -> "nn.Module":

@@ -6,7 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from edge_agent.cli import app
-from edge_agent.cli.doctor import examine, labels_of_kit
+from edge_agent.cli.doctor import examine, labels_of_kit, learns_answers
+from edge_agent.examples.look import look_at_examples
 from edge_agent.models.deploy import Models
 from edge_agent.robot.settings import AgentSettings, ExampleSettings, ServerLink, load_settings
 from fleet_model.command_line.app import Finding
@@ -78,16 +79,37 @@ def test_examples_are_looked_at_for_boxes_where_the_model_answers_them(
         state=tmp_path / "state",
         examples=ExampleSettings(paths=(tmp_path,)),
     )
-    task = ObjectDetector(["cup"]).task
+    workload = ObjectDetector(["cup"])
     monkeypatch.setattr("edge_agent.cli.doctor._server", lambda _: iter(()))
     monkeypatch.setattr(
-        "edge_agent.cli.doctor._model", lambda _: (Finding("model", "ok", "version 3"), task)
+        "edge_agent.cli.doctor._model", lambda _: (Finding("model", "ok", "version 3"), workload)
     )
     texts = [one.text for one in examine(settings) if one.subject == "examples"]
     assert texts[0].endswith(
         ": 2 examples; left out: 1 in which nobody has said what is there; 1 show nothing"
     )
     assert texts[1] == "can train: 1 to learn from, 1 held out; 1 cup"
+
+
+def test_a_kit_says_whether_answers_are_learned(tmp_path):
+    (tmp_path / "kit.toml").write_text("answers = true\n")
+    assert learns_answers(tmp_path)
+    (tmp_path / "kit.toml").write_text('labels = ["cup"]\n')
+    assert not learns_answers(tmp_path)
+
+
+def test_instructions_are_looked_at_where_answers_are_learned(tmp_path):
+    table = tmp_path / "t.jsonl"
+    table.write_text("".join(f'{{"prompt": "{n} is", "completion": "x"}}\n' for n in range(30)))
+    (tmp_path / "agent.toml").write_text(
+        f'[server]\naddress = "localhost:1"\n[examples]\nsource = "texts"\npaths = ["{table}"]\n'
+    )
+    settings = load_settings(tmp_path / "agent.toml")
+    found = look_at_examples(settings, (), answers=True)
+    assert "prompt in 'prompt' (by its name), answers in 'completion'" in found[0].text
+    assert found[1].text.startswith("can train: ")
+    table.write_text('{"prompt": "1 is", "completion": ""}\n')
+    assert look_at_examples(settings, (), answers=True)[-1].state == "fail"
 
 
 def test_a_kit_of_an_earlier_version_names_no_labels(tmp_path):

@@ -218,3 +218,31 @@ print(count, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 10
     count, megabytes = map(int, done.stdout.split())
     assert count == 60_000
     assert megabytes < 15  # as a list of examples they take 27
+
+
+def instructions(path, rows):
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return path
+
+
+def test_instructions_with_answers_are_examples(tmp_path):
+    rows = [{"prompt": f"{n} plus 1 is", "completion": f" {n + 1}"} for n in range(40)]
+    rows += [{"prompt": "0 plus 1 is", "completion": " one"}, {"prompt": "2 plus 2 is"}]
+    path = instructions(tmp_path / "t.jsonl", rows)
+    store = SourceSpec(name="texts", options={"paths": [str(path)]}).open(answers=True)
+    found = list(store.examples())
+    assert len(found) == 41, "another answer to the same question is no contradiction"
+    assert {one.raw.answer for one in found} >= {" 1", " one"}
+    assert all(one.label is None for one in found)
+    assert len({one.key for one in found}) == 41
+    assert 2 <= sum(one.held_out for one in found) <= 16
+    same = [one.held_out for one in found if one.raw.prompt == "0 plus 1 is"]
+    assert len(set(same)) == 1, "one question is on one side"
+    assert store.left_out == {"without an answer": 1}
+    assert "t.jsonl line 42" in store.places["without an answer"]
+
+
+def test_frames_are_no_instructions(tmp_path):
+    spec = SourceSpec(name="frames", options={"paths": [str(tmp_path)]})
+    with pytest.raises(SettingsError, match="this fleet learns answers to instructions"):
+        spec.open(answers=True)

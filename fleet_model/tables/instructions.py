@@ -1,0 +1,147 @@
+"""What of a table is asked, and what is answered: its columns, and a row as an instruction.
+
+Three forms are known: messages (a list of objects with role and content, the last one the answer),
+instruction with input and output, and prompt with completion.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fleet_model.tables.columns import (
+    NO_COLUMN,
+    UNCLEAR,
+    ChosenColumns,
+    Columns,
+    Sampled,
+    first_named,
+    listed,
+    shown,
+    text_of,
+)
+from fleet_model.errors import FrameError
+from fleet_model.types import Instruction
+
+MESSAGES = ("messages", "conversation", "chat")
+INSTRUCTION, INPUT = ("instruction",), ("input", "context")
+PROMPT = ("prompt", "question", "query", "text", "request")
+ANSWER = ("completion", "output", "response", "answer", "reply", "target", "label")
+_ROLES = ("system", "user", "assistant")
+_MOST_TURNS = 1000
+
+
+def choose_instruction_columns(
+    sample: Sequence[Mapping[str, Any]], wanted: Columns, name: str, *, answered: bool
+) -> ChosenColumns:
+    """Return the columns of a table of instructions by its first rows.
+
+    Args:
+        sample: as choose_columns.
+        wanted: what the operator says: `text` is what is asked, `label` what is answered.
+        name: of the table, for errors.
+        answered: whether there must be answers.
+
+    Raises:
+        FrameError: a named column is not there, or it is not clear which ones there are.
+    """
+    look = Sampled(sample, list({one: None for row in sample for one in row}))
+    columns = list(look.values)
+    for one in (*wanted.text, wanted.label):
+        if one and one not in columns:
+            raise FrameError(f"{name}: has no column {one!r}; it has {listed(columns)}", NO_COLUMN)
+    messages = [one for one in columns if any(map(_is_messages, look.values[one]))]
+    chosen = first_named(MESSAGES, messages) or (messages[0] if len(messages) == 1 else "")
+    if wanted.text and wanted.text[0] in messages:
+        chosen = wanted.text[0]
+    if chosen and not (wanted.text and wanted.text[0] != chosen):
+        return _chosen(look, (chosen,), "", "messages")
+    text, by = wanted.text, "as named"
+    if not text:
+        text, by = _asked(look.free({wanted.label})), "by its name"
+    if not text:
+        raise _unclear(name, columns, "what is asked", 'text = "..."', "--text-column")
+    label = wanted.label or first_named(ANSWER, look.free(text))
+    if answered and not label:
+        raise _unclear(name, look.free(text), "the answers", 'label = "..."', "--label-column")
+    form = "instruction" if first_named(INSTRUCTION, text) == text[0] else "prompt"
+    return _chosen(look, text, label, form, by)
+
+
+def instruction_of(
+    cells: Mapping[str, Any], columns: ChosenColumns
+) -> tuple[Instruction, str] | None:
+    """Return what a row asks and answers, with the text that names it; None where it asks nothing.
+
+    An answer that is no text is none.
+    """
+    if columns.form == "messages":
+        return _of_messages(cells.get(columns.text[0]))
+    parts = [text_of(cells.get(one)) or "" for one in columns.text]
+    asked = [part for part in parts if part.strip()]
+    if not asked or not parts[0].strip():
+        return None
+    answer = text_of(cells.get(columns.label)) or "" if columns.label else ""
+    if columns.form == "instruction":
+        text = "\n\n".join(asked)
+        return Instruction(turns=(("user", text),), answer=answer), text
+    text = "\n".join(asked)
+    return Instruction(prompt=text, answer=answer), text
+
+
+def _of_messages(value: Any) -> tuple[Instruction, str] | None:
+    if not _is_messages(value):
+        return None
+    turns = tuple((str(one["role"]), str(one["content"])) for one in value)
+    answer = ""
+    if turns[-1][0] == "assistant":
+        *before, (_, answer) = turns
+        turns = tuple(before)
+    if not any(content.strip() for role, content in turns if role != "system"):
+        return None
+    text = "\n".join(f"{role}: {content}" for role, content in turns)
+    return Instruction(turns=turns, answer=answer), text
+
+
+def _is_messages(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and 0 < len(value) <= _MOST_TURNS
+        and all(
+            isinstance(one, dict)
+            and one.get("role") in _ROLES
+            and isinstance(one.get("content"), str)
+            for one in value
+        )
+    )
+
+
+def _asked(columns: Sequence[str]) -> tuple[str, ...]:
+    if found := first_named(INSTRUCTION, columns):
+        more = first_named(INPUT, [one for one in columns if one != found])
+        return (found, more) if more else (found,)
+    found = first_named(PROMPT, columns) or first_named(INPUT, columns)
+    return (found,) if found else ()
+
+
+def _chosen(
+    look: Sampled, text: tuple[str, ...], label: str, form: str, by: str = "by its content"
+) -> ChosenColumns:
+    plain = look.chosen(text, label, by)
+    return ChosenColumns(
+        text=text,
+        label=label,
+        split=plain.split,
+        id=plain.id,
+        text_by=by,
+        label_by="as named" if by == "as named" else "by its name",
+        rest=plain.rest,
+        form=form,
+    )
+
+
+def _unclear(name: str, columns: Sequence[str], what: str, option: str, flag: str) -> FrameError:
+    return FrameError(
+        f"{name}: it is not clear which column has {what}; expected messages, instruction and "
+        f"output, or prompt and completion; name it: examples.options = {{{option}}} in "
+        f"agent.toml, or {flag}; it has {', '.join(map(shown, columns)) or 'no other'}",
+        UNCLEAR,
+    )

@@ -1,0 +1,10 @@
+"""Go on with a text, or answer an instruction: low-rank adapters of a causal language model.
+
+language_model.py   what data mean: NumPy, and the library `tokenizers`
+conversation.py     an instruction as numbers, by the tokenizer's files and its chat template
+torch_model.py      what computes, in PyTorch: a model of Hugging Face's layout, and its adapters
+"""
+
+from fleet_model.workloads.causal_lm.language_model import CausalLM
+
+__all__ = ["CausalLM"]
