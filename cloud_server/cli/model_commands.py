@@ -42,6 +42,7 @@ class Kind(str, Enum):
     tflite = "tflite"
     onnx = "onnx"
     safetensors = "safetensors"
+    peft = "peft"
 
 
 app = typer.Typer(no_args_is_help=True, help="Published models.")
@@ -203,6 +204,7 @@ def models_export(
 
     keras and safetensors hold all weights, and `init --checkpoint` takes them. tflite and onnx run
     elsewhere: the inputs and outputs have the names of the workload. The labels are in each file.
+    peft writes the adapter of a language model, as a .zip of the two files that peft loads.
     """
     from cloud_server.models.model_file import export_model
 

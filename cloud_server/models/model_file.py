@@ -13,6 +13,8 @@ from cloud_server.state.directory import ServerDirectory
 from fleet_model.errors import CheckpointError, SettingsError
 from fleet_model.weights import write_weights
 
+_SUFFIXES = {"peft": ".zip"}  # of a kind that is not called as its file ends
+
 
 def export_model(
     server_dir: ServerDirectory, version: int | None, kind: str, file: Path, progress: Progress
@@ -74,8 +76,9 @@ def _require_trained(server_dir: ServerDirectory, version: int) -> None:
 
 def _require_new(file: Path, kind: str) -> None:
     """Find before the work what would fail after it."""
-    if file.suffix != f".{kind}":
-        raise SettingsError(f"--out {file}: expected a name that ends in .{kind}")
+    suffix = _SUFFIXES.get(kind, f".{kind}")
+    if file.suffix != suffix:
+        raise SettingsError(f"--out {file}: expected a name that ends in {suffix}")
     if file.exists() or file.is_symlink():
         raise SettingsError(f"--out {file}: is there already; name a new file")
     if not os.access(file.absolute().parent, os.W_OK):

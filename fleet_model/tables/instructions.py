@@ -7,6 +7,7 @@ instruction with input and output, and prompt with completion.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fleet_model.errors import FrameError
 from fleet_model.tables.columns import (
     NO_COLUMN,
     UNCLEAR,
@@ -18,7 +19,6 @@ from fleet_model.tables.columns import (
     shown,
     text_of,
 )
-from fleet_model.errors import FrameError
 from fleet_model.types import Instruction
 
 MESSAGES = ("messages", "conversation", "chat")

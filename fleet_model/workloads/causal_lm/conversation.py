@@ -51,7 +51,8 @@ class Conversation:
             raise BundleError(f"{TOKENIZER}: no tokenizer can be read from it: {why}") from None
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self.size: int = self._tokenizer.get_vocab_size()  # numbers that it may give
+        numbers = self._tokenizer.get_vocab(with_added_tokens=True).values()
+        self.size: int = 1 + max(numbers, default=0)  # numbers that it may give
         self._special = {name: _token(about.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
         end = self._tokenizer.token_to_id(self._special["eos"])
         if end is None:

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from fleet_model.errors import FrameError
 from fleet_model.files.damage import DamageLog
 from fleet_model.tables.columns import Columns
 from fleet_model.tables.texts import NO_TEXT, TextTables
-from fleet_model.errors import FrameError
 from fleet_model.types import Instruction
 
 pytestmark = pytest.mark.base
