@@ -121,11 +121,7 @@ class TextTables:
             if first and not isinstance(table, JsonTable):  # of JSON each row has its own columns
                 _require_text(row, columns, table.name)
             first = False
-            if columns.form:
-                text, label, asked = _of_instruction(row.cells, columns)
-            else:
-                text, asked = _joined(row.cells, columns.text), None
-                label = label_of(row.cells.get(columns.label))
+            text, label, asked = _read(row.cells, columns)
             if not text or text.isspace():
                 damage.add(NO_TEXT, place_of(name, row.number))
                 continue
@@ -158,6 +154,15 @@ class TextTables:
             raise failures[0]
         why = f": {damage.sentence()}" if damage else ""
         raise FrameError(f"{self._path.name}: holds no row{why}", NO_ROWS)
+
+
+def _read(
+    cells: Mapping[str, Any], columns: ChosenColumns
+) -> tuple[str, str | None, Instruction | None]:
+    """Return the text of a row, its label or None for what is none, and what it asks."""
+    if columns.form:
+        return _of_instruction(cells, columns)
+    return _joined(cells, columns.text), label_of(cells.get(columns.label)), None
 
 
 def _of_instruction(

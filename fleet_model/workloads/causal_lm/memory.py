@@ -1,0 +1,34 @@
+"""How much memory a language model takes, told before anything of it is loaded."""
+
+import json
+from pathlib import Path
+
+from fleet_model.torch.folder import CONFIG
+
+# Python with torch and transformers, before a model is built.
+_LIBRARIES_MB = 600
+# Copies of A and B: gradients, two moments, the checkpoint, and what a step makes of them.
+_COPIES = 10
+
+
+def memory_mb(
+    directory: Path, base: int, factors: int = 0, rows: int = 0, length: int = 0
+) -> float:
+    """Return about how much memory a model takes.
+
+    Args:
+        directory: holds config.json.
+        base: bytes of the base.
+        factors: bytes of the adapters that are trained; 0: none are.
+        rows: that are computed at once.
+        length: tokens of a row.
+    """
+    about = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    size = {name: value for name, value in about.items() if isinstance(value, int)}
+    hidden = size.get("hidden_size", 0)
+    inner = size.get("intermediate_size", 4 * hidden)
+    layers, words = size.get("num_hidden_layers", 0), size.get("vocab_size", 0)
+    # What the backward pass needs of each token: about 16 rows of the width and 5 of the inner one
+    # in a layer, and the scores of all words with their gradient and probabilities.
+    kept = 4 * rows * length * (layers * (16 * hidden + 5 * inner) + 4 * words)
+    return _LIBRARIES_MB + (base + _COPIES * factors + kept) / 1e6
