@@ -72,6 +72,15 @@ COVERED = {
         "tests/end_to_end/test_text.py",
         '"text-classifier"',
     ),
+    "cloud-server init fleet --workload causal-lm": (
+        "tests/end_to_end/test_language_model.py",
+        '"causal-lm"',
+    ),
+    "cloud-server models export fleet --format peft": (
+        "tests/end_to_end/test_language_model.py",
+        '"peft"',
+    ),
+    "edge-agent predict prompts.jsonl": ("tests/end_to_end/test_language_model.py", '"predict"'),
     "cloud-server pipeline run": (
         "tests/cloud_server/pipelines/test_pipeline.py",
         '"pipeline", "run"',
