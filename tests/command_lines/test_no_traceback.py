@@ -48,7 +48,7 @@ cloud-server init PLACE/texts --workload text-classifier --labels a,b --checkpoi
 cloud-server init PLACE/texts --workload text-classifier --labels a,b --checkpoint PLACE/none
 cloud-server init PLACE/chat --workload causal-lm --trainable lora
 cloud-server init PLACE/chat --workload causal-lm --trainable lora --checkpoint FRAMES
-cloud-server init PLACE/chat --workload causal-lm --trainable lora --set dtype=4bit --checkpoint FRAMES
+cloud-server init PLACE/chat --workload causal-lm --trainable lora --set dtype=4bit
 cloud-server pipeline run PLACE/out --data FRAMES/texts.csv --model FRAMES --work PLACE/work
 cloud-server keys online DIR --keys PLACE
 cloud-server runs list DIR
