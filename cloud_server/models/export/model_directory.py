@@ -76,7 +76,7 @@ def _with_files(job: InitJob, workload: Workload) -> InitJob:
             f"{', '.join(names)} beside the weights"
         )
     if is_hub_name(job.checkpoint):
-        folder = fetched(str(job.checkpoint), dict.fromkeys((*names, *HUB_FILES)))
+        folder = fetched(str(job.checkpoint), list(dict.fromkeys((*names, *HUB_FILES))))
         job = job.model_copy(update={"checkpoint": folder})
     assert job.checkpoint is not None
     source = job.frozen or model_of(job.checkpoint) or job.checkpoint
