@@ -58,7 +58,7 @@ class SignedModels:
         self.site, self._rollouts = KeptSite(folder), Rollouts(key)
         self._look_at = 0.0  # monotonic
         self._again_s = AGAIN_S
-        # What the server said, this robot's site, and the version that it runs.
+        # What the server said, this robot's site, and the version that it runs: see `_about`.
         self._asked: tuple[str, str, int | None] | None = None
         self._answer: Offer | None = None  # of the last check
         self._told = False
@@ -101,7 +101,7 @@ class SignedModels:
             StorageError: the disk cannot be written.
         """
         asked = "" if offer is None else sha256_of(offer.content), self.site.get(), active
-        if asked == self._asked and time.monotonic() < self._look_at:
+        if self._about(asked) == self._asked and time.monotonic() < self._look_at:
             return self._answer
         try:
             return self._look(channel, offer, get, elsewhere, asked, signs=signs)
@@ -167,11 +167,16 @@ class SignedModels:
             return offer
         return _fetched(name, digest, get)
 
+    def _about(self, asked: tuple[str, str, int | None]) -> tuple[str, str, int | None]:
+        """Return what the answer depends on: on the version that runs in a rollout alone."""
+        return asked if self._rollouts.words else (*asked[:2], None)
+
     def _wait(self, asked: tuple[str, str, int | None], most_s: float, *, agree: bool) -> None:
         """Set the next look at the signatures.
 
         Where the server says something else than is signed, it may sign that in a moment.
         """
+        asked = self._about(asked)
         if agree or asked != self._asked:
             self._again_s = AGAIN_S
         self._asked = asked

@@ -214,6 +214,8 @@ def test_a_look_where_nothing_is_new_costs_no_refresh(server, robots, monkeypatc
     first = store.latest("stable")
     before = store.bytes_down
     assert store.latest("stable") == first
+    store.active_version = first.manifest.version  # it was installed
+    assert store.latest("stable") == first
     assert store.bytes_down == before
     monkeypatch.setattr(signed_models, "REFRESH_S", 0)
     monkeypatch.setattr(store._signed, "_look_at", 0.0)
@@ -765,6 +767,9 @@ def test_a_robot_tells_how_far_the_rollout_is_and_which_group_it_is_in(robots, s
     assert signed.state()["rollout"] == (
         "version 51 in groups: advancing, 1 of 3 open, this robot is in group 3 (100%)"
     )
+    before, store.active_version = store.bytes_down, 51  # installed by hand
+    store.latest("stable")
+    assert store.bytes_down > before  # what it is to follow may depend on that
     for _ in range(3):
         advance(server, "stable")
     store.latest("stable")
