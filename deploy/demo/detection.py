@@ -10,7 +10,8 @@ every check at the end holds.
 import argparse
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,33 +68,42 @@ def run(demo: Demo) -> Measured:
         )
     console.rule("the server and its robots start")
     demo.start_fleet(SETTINGS)
-    console.rule("before: the first model on robots that never train")
-    before = predict(demo, "before")
-    console.rule(f"{demo.rounds} federated rounds")
-    trained = demo.train()
-    console.rule("after: the same robots, the new model")
-    after = predict(demo, "after")
+    with ThreadPoolExecutor() as pool:
+        console.rule("before: the first model on robots that never train, while the others begin")
+        first = asked(demo, "before", pool)
+        console.rule(f"{demo.rounds} federated rounds")
+        trained = demo.train()
+        before = answered(first, 0)
+        console.rule("after: the same robots, the new model")
+        signatures = pool.submit(demo.signatures)
+        after = answered(asked(demo, "after", pool), trained["published_version"])
     demo.wait_for_verdict(trained["published_version"])
     demo.type("cloud-server", "status", demo.server)
     statuses = {robot: demo.status(robot) for robot in demo.robots}
-    return Measured(trained, before, after, statuses, demo.signatures())
+    return Measured(trained, before, after, statuses, signatures.result())
 
 
-def predict(demo: Demo, moment: str) -> dict[str, Any]:
-    """Run the active model over all frames of the unseen robots, and draw what it finds."""
-
-    def answer(robot: str) -> Any:
-        return json.loads(demo.type(
+def asked(demo: Demo, moment: str, pool: Executor) -> dict[str, Future[str]]:
+    """Begin to run the active model over all frames of the unseen robots, and to draw its boxes."""
+    commands = {
+        name_of(robot): (
             "edge-agent", "predict", demo.recording(robot), "--config", demo.config(robot),
             "--annotate", demo.out / "frames" / moment / name_of(robot), "--json",
-            show=robot == demo.unseen[0],
-        ))  # fmt: skip
+        )
+        for robot in demo.unseen
+    }  # fmt: skip
+    demo.announce(*commands[name_of(demo.unseen[0])])
+    return {name: pool.submit(demo.type, *one, show=False) for name, one in commands.items()}
 
-    answers = {}
-    with ThreadPoolExecutor() as robots:
-        for robot, found in zip(demo.unseen, robots.map(answer, demo.unseen), strict=True):
-            answers[name_of(robot)] = found
-            console.print(f"  {name_of(robot)}: map50 {found['summary']['measures']['map50']:.3f}")
+
+def answered(asked: Mapping[str, Future[str]], version: int) -> dict[str, Any]:
+    """Return what was printed; it ends the demo if another version than this one has answered."""
+    answers = {name: json.loads(one.result()) for name, one in asked.items()}
+    for name, found in answers.items():
+        summary = found["summary"]
+        if summary["model_version"] != version:
+            raise SystemExit(f"demo: {name} ran version {summary['model_version']}, not {version}")
+        console.print(f"  {name}: map50 {summary['measures']['map50']:.3f}")
     return answers
 
 

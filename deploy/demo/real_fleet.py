@@ -21,7 +21,7 @@ from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120.0  # for anything that should happen within seconds
-PROBATION = "EDGE_AGENT_INSTALL__PROBATION_S=5"  # a minute, if nobody sets it
+PROBATION = "EDGE_AGENT_INSTALL__PROBATION_S=2"  # a minute, if nobody sets it
 console = Console(stderr=True, highlight=False)
 
 
@@ -129,6 +129,10 @@ class Demo:
             console.print(done.stdout, markup=False, end="", soft_wrap=True)
         return done.stdout
 
+    def announce(self, *command: object) -> None:
+        """Print a command that is run beside others without being shown."""
+        self._show(command, True)
+
     @contextmanager
     def meanwhile(self, *command: object) -> Iterator[None]:
         """Run a command beside what the block does; its errors end the demo."""
@@ -185,9 +189,12 @@ class Demo:
         """
         start = ("cloud-server", "start", self.server)
         self.background("server", *(("env", *settings) if settings else ()), *start)
-        self._enroll(self.robots[0])  # by itself: what it prints shows what the others do
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(self._enroll, self.robots[1:]))
+        shown = (self.training[0], self.unseen[0])
+        with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1)) as pool:
+            others = pool.map(self._enroll, [one for one in self.robots if one not in shown])
+            for robot in shown:  # what they print shows what the others do meanwhile
+                self._enroll(robot)
+            list(others)
         self.wait("the server's start", lambda: _listening(self.port))
         for robot in self.robots:
             agent = ("env", PROBATION, "edge-agent", "run", "--config", self.config(robot))
