@@ -148,7 +148,7 @@ def init(
         names=name or [host],
         checkpoint=checkpoint,
         calibration=None if calibration is None else calibration.absolute(),
-        adapter=_adapter_plan(
+        adapter=adapter_plan(
             adapter or ("lora" if trainable in ADAPTERS_ALONE else None),
             {
                 "rank": rank,
@@ -174,7 +174,7 @@ def init(
     screen.print(f"robot: edge-agent enroll {directory}/kit --dir ROBOT_DIR")
 
 
-def _adapter_plan(kind: str | None, given: Mapping[str, Any]) -> "AdapterPlan | None":
+def adapter_plan(kind: str | None, given: Mapping[str, Any]) -> "AdapterPlan | None":
     """Return what --adapter and its options say; None where there is to be no adapter."""
     from pydantic import ValidationError
 

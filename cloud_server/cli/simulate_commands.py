@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cloud_server.simulation.simulate import RoundLine, SimulationSummary
     from cloud_server.state.settings import ServerSettings
 
+_REAL = "With real training (--workload)"
 _HEAD = "round   asked  accepted   late   gone  refused   seconds  accuracy"
 
 
@@ -22,7 +23,8 @@ def simulate(
         Path | None,
         typer.Argument(
             metavar="[DIR]",
-            help="server directory: its sections rounds, checks, training hold; else the defaults",
+            help="server directory: its sections rounds, checks, training hold; else the defaults. "
+            "With --workload a new one, which is made",
         ),
     ] = None,
     robots: Annotated[int, typer.Option(min=1, max=100_000, help="virtual robots")] = 100,
@@ -56,9 +58,111 @@ def simulate(
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="the same seed gives the same numbers")] = 0,
     plot: Annotated[Path | None, typer.Option(help="write a picture (PNG) here")] = None,
+    workload: Annotated[
+        str | None,
+        typer.Option(help="train it for real, in one process: causal-lm", rich_help_panel=_REAL),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="folder of the model", rich_help_panel=_REAL)
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="table that is dealt out to all clients; or a folder with one for each site, or "
+            "several",
+            rich_help_panel=_REAL,
+        ),
+    ] = None,
+    sites: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="departments", rich_help_panel=_REAL)
+    ] = None,
+    clients: Annotated[
+        int, typer.Option(min=1, max=1000, help="of each site", rich_help_panel=_REAL)
+    ] = 2,
+    epochs: Annotated[int | None, typer.Option(min=1, rich_help_panel=_REAL)] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0, rich_help_panel=_REAL)] = None,
+    max_records: Annotated[
+        int,
+        typer.Option(min=0, help="rows that a client learns from; 0: all", rich_help_panel=_REAL),
+    ] = 0,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32 or bfloat16", rich_help_panel=_REAL)
+    ] = None,
+    device_map: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:1", rich_help_panel=_REAL)
+    ] = "auto",
+    load_in_4bit: Annotated[
+        bool, typer.Option("--load-in-4bit", help="is refused, and why", rich_help_panel=_REAL)
+    ] = False,
+    trainable: Annotated[
+        str, typer.Option(help="lora or lora-all", rich_help_panel=_REAL)
+    ] = "lora",
+    rank: Annotated[int | None, typer.Option(rich_help_panel=_REAL)] = None,
+    alpha: Annotated[float | None, typer.Option(rich_help_panel=_REAL)] = None,
+    dropout: Annotated[float | None, typer.Option(rich_help_panel=_REAL)] = None,
+    target_modules: Annotated[
+        list[str] | None,
+        typer.Option(help="of these layers alone, e.g. v_proj; repeatable", rich_help_panel=_REAL),
+    ] = None,
+    mixing: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="a model for each site; how far it moves towards its cluster's in a round",
+            rich_help_panel=_REAL,
+        ),
+    ] = None,
+    personal: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="tensors that clients keep, e.g. '*.lora_b' (FedSA-LoRA)", rich_help_panel=_REAL
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="of the workload", rich_help_panel=_REAL),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=64, rich_help_panel=_REAL)] = 2,
     json_output: Json = False,
 ) -> None:
-    """Let virtual robots learn under the real round loop: what would a fleet take?"""
+    """Let virtual robots learn under the real round loop: what would a fleet take?
+
+    With --workload the training is real: cloud-server simulate out --workload causal-lm
+    --checkpoint smollm2/ --data instructions.jsonl --sites 4 --clients 3 --mixing 0.3
+    """
+    if workload is not None:
+        from cloud_server.cli.rehearse_command import Asked, rehearse
+
+        asked = Asked(
+            directory=directory,
+            workload=workload,
+            checkpoint=checkpoint,
+            data=data or [],
+            sites=sites,
+            clients=clients,
+            rounds=rounds,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            max_records=max_records,
+            dtype=dtype,
+            device=device_map,
+            four_bits=load_in_4bit,
+            trainable=trainable,
+            rank=rank,
+            alpha=alpha,
+            dropout=dropout,
+            targets=target_modules or [],
+            mixing=mixing,
+            personal=personal or [],
+            set=settings or [],
+            rule=rule,
+            options=dict(map(_option, option or [])),
+            threads=threads,
+            json=json_output,
+        )
+        rehearse(asked)
+        return
     from cloud_server.simulation.population import Traits
     from cloud_server.simulation.simulate import Simulation, SimulationPlan, left_out
     from fleet_model.command_line.output_file import STDOUT, require_output

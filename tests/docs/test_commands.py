@@ -80,6 +80,10 @@ COVERED = {
         "tests/end_to_end/test_language_model.py",
         '"peft"',
     ),
+    "cloud-server simulate out --workload causal-lm": (
+        "tests/cloud_server/rehearsal/test_rehearse.py",
+        '"--workload", "causal-lm"',
+    ),
     "edge-agent predict prompts.jsonl": ("tests/end_to_end/test_language_model.py", '"predict"'),
     "cloud-server pipeline run": (
         "tests/cloud_server/pipelines/test_pipeline.py",

@@ -122,9 +122,13 @@ class CausalLM:
 
     @property
     def training(self) -> TrainConfig:
-        """Return how adapters train well."""
+        """Return how adapters train well.
+
+        SmolLM2 after ten steps of four film reviews to be called good or bad, one seed: a loss of
+        0.50 on others with 3e-4, 1.05 with 1e-3, 0.83 with 3e-3, of 7.4 before.
+        """
         return TrainConfig(
-            epochs=1, batch_size=4, learning_rate=1e-3, adaptive=0.999, clip_norm=1.0
+            epochs=1, batch_size=4, learning_rate=3e-4, adaptive=0.999, clip_norm=1.0
         )
 
     @property

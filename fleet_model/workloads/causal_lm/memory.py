@@ -28,7 +28,9 @@ def memory_mb(
     hidden = size.get("hidden_size", 0)
     inner = size.get("intermediate_size", 4 * hidden)
     layers, words = size.get("num_hidden_layers", 0), size.get("vocab_size", 0)
-    # What the backward pass needs of each token: about 16 rows of the width and 5 of the inner one
-    # in a layer, and the scores of all words with their gradient and probabilities.
-    kept = 4 * rows * length * (layers * (16 * hidden + 5 * inner) + 4 * words)
+    # What the backward pass needs of each token: about 12 rows of the width and 4 of the inner one
+    # in a layer, and the scores of all words with their gradient and probabilities. SmolLM2 (538
+    # MB) took 2,463 MB with 4 rows of 256 tokens whose answers have two: without most of the scores
+    # this says 2,760.
+    kept = 4 * rows * length * (layers * (12 * hidden + 4 * inner) + 4 * words)
     return _LIBRARIES_MB + (base + _COPIES * factors + kept) / 1e6

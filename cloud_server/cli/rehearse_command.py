@@ -1,0 +1,191 @@
+"""`cloud-server simulate --workload`: real training of a fleet on one machine."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cloud_server.cli.init_command import ADAPTERS_ALONE, parse_settings
+from fleet_model.errors import SettingsError
+
+if TYPE_CHECKING:
+    from cloud_server.models.adapters import AdapterPlan
+    from cloud_server.state.round_record import RoundRecord
+    from cloud_server.state.settings import ServerSettings
+
+_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".gz")
+_WHEN = ("before", "after")
+_HEAD = "round  clients    before     after  clusters   seconds"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What was typed."""
+
+    directory: Path | None
+    workload: str
+    checkpoint: Path | None
+    data: Sequence[Path]
+    sites: int | None
+    clients: int
+    rounds: int
+    epochs: int | None
+    learning_rate: float | None
+    max_records: int
+    dtype: str | None
+    device: str
+    four_bits: bool
+    trainable: str
+    rank: int | None
+    alpha: float | None
+    dropout: float | None
+    targets: Sequence[str]
+    mixing: float | None
+    personal: Sequence[str]
+    set: Sequence[str]
+    rule: str | None
+    options: Mapping[str, str]
+    threads: int
+    json: bool
+
+
+def rehearse(asked: Asked) -> None:
+    """Make DIR and close the rounds."""
+    from cloud_server.cli.terminal import with_steps
+    from cloud_server.initialize import InitPlan
+    from cloud_server.rehearsal.rehearse import RUN, RehearsalPlan
+    from cloud_server.rehearsal.rehearse import rehearse as run
+
+    if asked.directory is None:
+        raise SettingsError("--workload: name a new directory, which the fleet is made in")
+    if asked.checkpoint is None or not asked.data:
+        raise SettingsError(
+            "--workload needs --checkpoint FOLDER, the model, and --data, a table of instructions "
+            "that is dealt out, or one for each site"
+        )
+    data, dealt = _sites(asked)
+    config = parse_settings(asked.set)
+    if asked.four_bits:
+        config["dtype"] = "4bit"  # the workload says why not
+    elif asked.dtype is not None:
+        config["dtype"] = asked.dtype
+    plan = RehearsalPlan(
+        init=InitPlan(
+            workload=asked.workload,
+            config=config,
+            trainable=asked.trainable,
+            host="127.0.0.1",
+            port=8443,
+            names=["localhost"],
+            checkpoint=asked.checkpoint,
+            adapter=_adapter(asked),
+        ),
+        data=data,
+        dealt=dealt,
+        clients=asked.clients,
+        rounds=asked.rounds,
+        most=asked.max_records,
+        threads=asked.threads,
+        device=asked.device,
+    )
+    records: list[RoundRecord] = []
+
+    def closed(record: "RoundRecord") -> None:
+        if not asked.json:
+            for line in (*([] if records else [_HEAD]), _row(record)):
+                typer.echo(line)
+        records.append(record)
+
+    with with_steps("simulate") as tell:
+        run(asked.directory, plan, lambda settings: _chosen(settings, asked), closed, tell)
+    folder = asked.directory / "runs" / RUN
+    if asked.json:
+        typer.echo(json.dumps({"rounds": [_as_json(one) for one in records]}))
+    else:
+        typer.echo(f"{folder}: adapters, sites, evaluations.json")
+
+
+def _sites(asked: Asked) -> tuple[Mapping[str, Sequence[Path]], bool]:
+    """Return the tables of each site, and whether all sites share them."""
+    tables = [file for path in asked.data for file in _tables(path)]
+    if len(tables) == 1:
+        count = asked.sites or 1
+        return {f"site-{number + 1}": tables for number in range(count)}, True
+    found: dict[str, list[Path]] = {}
+    for file in tables:
+        found.setdefault(file.name.partition(".")[0], []).append(file)
+    if asked.sites is not None and asked.sites != len(found):
+        raise SettingsError(
+            f"--sites {asked.sites}: --data has tables of {len(found)} sites "
+            f"({', '.join(sorted(found))}); leave --sites out, or name one table"
+        )
+    return found, False
+
+
+def _tables(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in _TABLES)
+        if not found:
+            raise SettingsError(f"--data {path}: holds no table; expected a .jsonl for each site")
+        return [file.absolute() for file in found]
+    if not path.is_file():
+        raise SettingsError(f"--data {path}: no such file or folder")
+    return [path.absolute()]
+
+
+def _adapter(asked: Asked) -> "AdapterPlan | None":
+    from cloud_server.cli.init_command import adapter_plan
+
+    given = {
+        "rank": asked.rank,
+        "alpha": asked.alpha,
+        "dropout": asked.dropout,
+        "patterns": tuple(f"*/{name}/*" for name in asked.targets) or None,
+    }
+    return adapter_plan("lora" if asked.trainable in ADAPTERS_ALONE else None, given)
+
+
+def _chosen(settings: "ServerSettings", asked: Asked) -> "ServerSettings":
+    """Return the settings of the rounds: those of `init`, and what was typed."""
+    from cloud_server.state.learning_settings import AggregationSettings
+
+    training: dict[str, Any] = {}
+    if asked.epochs is not None:
+        training["epochs"] = asked.epochs
+    if asked.learning_rate is not None:
+        training["learning_rate"] = asked.learning_rate
+    changed: dict[str, Any] = {"training": settings.training.model_copy(update=training)}
+    if asked.rule or asked.options or asked.personal:
+        changed["aggregation"] = AggregationSettings(
+            rule=asked.rule or settings.aggregation.rule,
+            options=dict(asked.options),
+            personal=tuple(asked.personal),
+        )
+    if asked.mixing is not None:
+        sites = {"enabled": True, "cluster_mixing": asked.mixing}
+        changed["sites"] = settings.sites.model_copy(update=sites)
+    return settings.model_copy(update=changed)
+
+
+def _row(record: "RoundRecord") -> str:
+    before, after = (record.metrics.get(f"loss_{when}", float("nan")) for when in _WHEN)
+    told = len(set(record.clusters.values())) or "-"
+    accepted = sum(robot.accepted for robot in record.robots)
+    return (
+        f"{record.round:5}  {accepted:7}  {before:8.4f}  {after:8.4f}  {told:>8}  "
+        f"{record.seconds:8.1f}"
+    )
+
+
+def _as_json(record: "RoundRecord") -> dict[str, Any]:
+    return {
+        "round": record.round,
+        "version": record.version,
+        "seconds": round(record.seconds, 1),
+        "metrics": dict(record.metrics),
+        "clusters": dict(record.clusters),
+        "clients": {robot.name: robot.outcome.kind for robot in record.robots},
+    }
