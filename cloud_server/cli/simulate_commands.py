@@ -132,7 +132,7 @@ def simulate(
     --checkpoint smollm2/ --data instructions.jsonl --sites 4 --clients 3 --mixing 0.3
     """
     if workload is not None:
-        from cloud_server.cli.rehearse_command import Asked, rehearse
+        from cloud_server.cli.runs.rehearse_command import Asked, rehearse
 
         asked = Asked(
             directory=directory,

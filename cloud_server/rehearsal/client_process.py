@@ -16,7 +16,7 @@ from fleet_model.types import TrainConfig, Update, Weights
 from fleet_model.weights import read_weights, write_weights
 
 # By its name: the server knows nothing of the agent, and loads no framework.
-PROGRAM = ("-m", "edge_agent.training.many_clients")
+PROGRAM = ("-m", "edge_agent.training.trainers.many_clients")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,10 @@ import numpy as np
 
 from fleet_model.adapters.spec import RESIDUAL, A, B, LoraSpec
 from fleet_model.errors import BundleError, CheckpointError
-from fleet_model.torch.tensors import KERNEL
 from fleet_model.types import Tensor, Weights
 from fleet_model.weights import read_weights, write_weights
 
+KERNEL = "kernel"  # how the path of a linear layer ends, see fleet_model/torch/tensors.py
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX, _ENDS = "base_model.model.", {A: ".lora_A.weight", B: ".lora_B.weight"}
 # Of a rule's residual, singular values below this share of the largest are nothing but rounding.

@@ -86,7 +86,7 @@ def test_one_table_is_dealt_out_and_the_process_is_only_there_for_training(world
         (["--data", "DATA", "--sites", "3"], "tables of 4 sites (books, games, songs, toys)"),
         (["--data", "DATA", "--load-in-4bit"], "a base of so few bits is not trained"),
         (["--data", "DATA", "--dtype", "float8"], "expected one of float32, bfloat16"),
-        (["--data", "DATA", "--trainable", "head"], "trains adapters"),
+        (["--data", "DATA", "--trainable", "head"], "--rank goes with --adapter lora"),
     ],
 )
 def test_wrong_words_are_refused_in_one_line(world, tmp_path, arguments, words):

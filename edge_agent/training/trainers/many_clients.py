@@ -1,6 +1,6 @@
 """Train for many clients on one machine in one process: `cloud-server simulate --workload` asks it.
 
-    python -m edge_agent.training.many_clients MODEL
+    python -m edge_agent.training.trainers.many_clients MODEL
 
 MODEL is a server's model directory. A line of JSON on stdin asks for one training, a line on stdout
 answers; tensors lie in files beside. The model is built once, and so are the clients' examples.
