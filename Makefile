@@ -19,10 +19,11 @@ TOOLS_VENV := .venv-tools
 OLDEST_FLWR := $(shell sed -n 's/^agent = .*flwr>=\([0-9.]*\),.*/\1/p' pyproject.toml)
 FLWR_VENV := .venv-flwr-$(OLDEST_FLWR)
 TORCH_VENV := .venv-torch
+PIPELINES_VENV := .venv-pipelines
 UV := $(TOOLS_VENV)/bin/uv
 SYSTEMD := $(TOOLS_VENV)/systemd
 SERVERS := $(TOOLS_VENV)/servers
-EXTRAS := agent keras server serve video bucket tensorboard onnx onnxruntime kubernetes privacy simulation ros demo ros-dev text torch torch-server torch-dev web test dev
+EXTRAS := agent keras server serve video bucket tensorboard onnx onnxruntime kubernetes privacy simulation ros demo ros-dev text torch torch-server torch-dev pipelines pipelines-dev web test dev
 
 # One thread per process: a demo runs many processes on few cores. No program here phones home.
 export OMP_NUM_THREADS := 1
@@ -52,7 +53,7 @@ install = if test -x $(UV); \
 	then $(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python --editable ".[$(2)]" --constraint $(or $(3),constraints.txt) $(4); \
 	else $(1)/bin/python -m pip install --quiet --editable ".[$(2)]" --constraint $(or $(3),constraints.txt) $(4); fi
 
-.PHONY: help setup dist demo demo-detection test check static test-base test-ros test-flwr test-torch fuzz soak bench constraints clean
+.PHONY: help setup dist demo demo-detection test check static test-base test-ros test-flwr test-torch test-pipelines fuzz soak bench constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; \
@@ -71,8 +72,8 @@ demo-detection: $(VENV)/.installed ## the same for boxes: seven robots learn whe
 	@$(BIN)/python deploy/demo/detection.py
 
 # The other environments' tests fill the moments in which the main ones wait; their output comes at the end.
-BESIDE := test-base test-ros test-flwr test-torch
-test: static $(foreach venv,$(OLD_VENV) $(SYSTEMD) $(SERVERS) $(DEPLOY_VENV) $(BROWSER_VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(TORCH_VENV),$(venv)/.installed) ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr, PyTorch
+BESIDE := test-base test-ros test-flwr test-torch test-pipelines
+test: static $(foreach venv,$(OLD_VENV) $(SYSTEMD) $(SERVERS) $(DEPLOY_VENV) $(BROWSER_VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(TORCH_VENV) $(PIPELINES_VENV),$(venv)/.installed) ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr, PyTorch, Flyte
 	@mkdir -p build; nice -n 5 $(MAKE) --no-print-directory PROCESSES=2 $(BESIDE) > build/beside.log 2>&1 & beside=$$!; \
 	trap "kill $$beside; exit 130" INT TERM; code=0; without=; \
 	test -x $(UV) || { without=--ignore=tests/packaging/test_resolution.py; \
@@ -118,6 +119,11 @@ test-flwr: $(FLWR_VENV)/.installed
 test-torch: $(TORCH_VENV)/.installed
 	@$(TORCH_VENV)/bin/python -c 'from importlib.metadata import version; print("torch tests with torch", version("torch"), "and transformers", version("transformers"))'
 	@$(TORCH_VENV)/bin/python -m pytest $(PARALLEL) -m torch $(or $(ARGS),$$(grep -rlE 'mark\.torch\b' tests --include='test_*.py'))
+
+# Only files that use the marker are collected, as above.
+test-pipelines: $(PIPELINES_VENV)/.installed
+	@$(PIPELINES_VENV)/bin/python -c 'from importlib.metadata import version; print("tests of pipelines with Flyte", version("flyte"))'
+	@$(PIPELINES_VENV)/bin/python -m pytest $(PARALLEL) -m pipelines $(or $(ARGS),$$(grep -rlE 'mark\.pipelines\b' tests --include='test_*.py'))
 
 # The readers' fuzzers (FUZZ_INPUTS each), then the property tests with a hundred times the examples
 # (tests/conftest.py) and everything else as usual. Logs of past runs: docs/soak.md.
@@ -207,7 +213,7 @@ $(BROWSER_VENV)/.installed: tests/edge_agent/labeling/browser.txt | $(UV)
 	@touch $@
 
 clean: ## remove environments, builds and caches; data stays
-	@rm -rf $(VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(TORCH_VENV) $(OLD_VENV) $(DEPLOY_VENV) $(BROWSER_VENV) $(TOOLS_VENV) build dist *.egg-info \
+	@rm -rf $(VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(TORCH_VENV) $(PIPELINES_VENV) $(OLD_VENV) $(DEPLOY_VENV) $(BROWSER_VENV) $(TOOLS_VENV) build dist *.egg-info \
 	.mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
@@ -259,4 +265,11 @@ $(TORCH_VENV)/.installed: pyproject.toml constraints.txt | $(UV)
 	test -x $(TORCH_VENV)/bin/python || "$$python" -m venv $(TORCH_VENV); \
 	$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep -E '^torch==' constraints.txt | cut -d' ' -f1)"; \
 	$(call install,$(TORCH_VENV),torch-dev)
+	@touch $@
+
+$(PIPELINES_VENV)/.installed: pyproject.toml constraints.txt | $(UV)
+	@python="$$($(call find_python,3.11))"; \
+	test -x $(PIPELINES_VENV)/bin/python || "$$python" -m venv $(PIPELINES_VENV); \
+	$(PIPELINES_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep -E '^torch==' constraints.txt | cut -d' ' -f1)"; \
+	$(call install,$(PIPELINES_VENV),pipelines-dev)
 	@touch $@

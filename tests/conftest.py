@@ -49,6 +49,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if PROFILE != "soak" and item.get_closest_marker("soak")]
     if find_spec("torch") is None:  # `make test-torch` has an environment of its own
         left_out += [item for item in items if item.get_closest_marker("torch")]
+    if find_spec("flyte") is None:  # as is `make test-pipelines`
+        left_out += [item for item in items if item.get_closest_marker("pipelines")]
     items[:] = [item for item in items if item not in left_out]
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: ("end_to_end" not in item.path.parts, item.path not in slow))

@@ -14,18 +14,19 @@ def is_hub_name(path: Path) -> bool:
     return not path.exists() and _NAME.fullmatch(str(path)) is not None
 
 
-def fetched(name: str, files: Sequence[str]) -> Path:
+def fetched(name: str, files: Sequence[str], flag: str = "--checkpoint") -> Path:
     """Return the folder of a model of the hub that HF_ENDPOINT names, else Hugging Face's.
 
     Args:
         name: owner/model, or a model of the hub's own.
+        flag: names a folder in its place.
         files: that are wanted; what is kept of an earlier call is not fetched again.
 
     Raises:
         CheckpointError: no hub can be reached, or it has no such model.
     """
     advice = (
-        f"{name}: there is no such folder here, and {{}}; give --checkpoint a folder with "
+        f"{name}: there is no such folder here, and {{}}; give {flag} a folder with "
         f"{', '.join(files)}"
     )
     try:

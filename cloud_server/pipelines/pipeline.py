@@ -63,36 +63,53 @@ def trained(
     return found
 
 
+class Found(NamedTuple):
+    """What a job reads, on this machine."""
+
+    data: Path
+    model: Path
+
+
 def run_pipeline(job: PipelineJob, tell: Progress) -> dict[str, Any]:
     """Fetch, do what is not done yet, deliver; return what pipeline.json says.
 
     Raises:
         FleetError: as the steps and places do.
     """
+    data, model = places = found(job, tell)
+    work, options = job.work.absolute(), job.options
+    keys = keys_of(content_digest(data), content_digest(model), options)
+    texts = prepared(work, keys.prepare, data, options, tell)
+    tokens = tokenized(work, keys.tokenize, texts, model, options, tell)
+    return delivered(job, places, trained(work, keys.train, tokens, model, options, tell))
+
+
+def found(job: PipelineJob, tell: Progress) -> Found:
+    """Return where data and model are, fetched where they are elsewhere.
+
+    Raises:
+        FleetError: one of them, or the place for the result, is not as it should be.
+    """
     require_out(job.out, job.bucket)
     work = job.work.absolute()
     with telling_of_the_disk(str(job.work), "name another folder: --work"):
         make_directory(work)
-    data = data_at(job.data, work, job.bucket, tell)
-    model = model_at(job.model, work, job.bucket, tell)
-    digests = content_digest(data), content_digest(model)
-    keys = keys_of(*digests, job.options)
-    texts = prepared(work, keys.prepare, data, job.options, tell)
-    tokens = tokenized(work, keys.tokenize, texts, model, job.options, tell)
-    result = trained(work, keys.train, tokens, model, job.options, tell)
-    told = summary(job, digests, keys, result)
-    deliver(result, told, job.out, job.bucket)
-    return told
+    return Found(
+        data_at(job.data, work, job.bucket, tell), model_at(job.model, work, job.bucket, tell)
+    )
 
 
-def summary(job: PipelineJob, digests: tuple[str, str], keys: Keys, result: Path) -> dict[str, Any]:
-    """Return what a result is of; whoever has the same has the same model."""
+def delivered(job: PipelineJob, places: Found, result: Path) -> dict[str, Any]:
+    """Bring a result to its place; return what pipeline.json says."""
+    data, model = (content_digest(path) for path in places)
     metrics = json.loads((result / METRICS).read_text("utf-8"))
-    return {
-        "data": {"from": job.data, "sha256": digests[0]},
-        "model": {"from": job.model, "sha256": digests[1]},
+    told = {
+        "data": {"from": job.data, "sha256": data},
+        "model": {"from": job.model, "sha256": model},
         "options": job.options.model_dump(mode="json"),
-        "key": keys.train,
+        "key": keys_of(data, model, job.options).train,
         "files": ["model", METRICS, PICTURE],
         **{name: metrics[name] for name in ("labels", "accuracy", "macro_f1", "loss", "examples")},
     }
+    deliver(result, told, job.out, job.bucket)
+    return told

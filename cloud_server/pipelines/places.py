@@ -64,7 +64,7 @@ def model_at(where: str, work: Path, options: Mapping[str, Any], progress: Progr
         path = _fetched(where, work, options, progress)
     elif is_hub_name(Path(where)):
         progress(f"model {where}")
-        path = fetched(where, MODEL_FILES)
+        path = fetched(where, MODEL_FILES, "--model")
     else:
         path = Path(where)
     if missing := [name for name in MODEL_FILES if not (path / name).is_file()]:
@@ -190,7 +190,8 @@ def _upload(result: Path, text: str, url: str, options: Mapping[str, Any]) -> No
     """Put pipeline.json last, and take an older one away first: what has it is complete."""
     files, root = _file_system(url, options)
     done = f"{root}/{DONE}"
-    if _do(url, lambda: files.exists(done, refresh=True)):
+    files.invalidate_cache()  # what others have put there since counts
+    if _do(url, lambda: files.exists(done)):
         _do(url, lambda: files.rm_file(done))
     for file in sorted(result.rglob("*")):
         if file.is_file():

@@ -87,6 +87,14 @@ def pipeline_run(
         Path,
         typer.Option(help="folder of finished steps; may be removed", rich_help_panel=_PLACES),
     ] = Path(".pipeline"),
+    flyte: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|FILE",
+            help="run as tasks of Flyte: on this machine, or on the cluster of this file",
+            rich_help_panel=_PLACES,
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -124,7 +132,13 @@ def pipeline_run(
         device=device,
     )
     job = PipelineJob(
-        data=data, model=model, out=out, work=work, bucket=_pairs(option or ()), options=options
+        data=data,
+        model=model,
+        out=out,
+        work=work,
+        bucket=_pairs(option or ()),
+        options=options,
+        flyte=flyte,
     )
     with with_steps("pipeline") as tell:
         told = run_in_child(job, tell)
