@@ -9,6 +9,7 @@ import urllib.request
 import pytest
 from free_ports import free_port
 
+from cloud_server.pipelines import places
 from cloud_server.pipelines.places import data_at, deliver, model_at, require_out
 from fleet_model.errors import CheckpointError, ConnectionFailed, FrameError, SettingsError
 
@@ -72,18 +73,21 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path, result):
 
 
 def test_a_bucket_gets_the_result_and_pipeline_json_last(bucket, result, monkeypatch):
-    import s3fs
-
     deliver(result, TOLD, "s3://fleet/runs/1", bucket)
     found = files_in(bucket, "fleet/runs/1")
     assert set(found) == {"model/config.json", "metrics.json", "pipeline.json"}
     assert json.loads(found["pipeline.json"]) == TOLD
 
-    def cut(*_, **__):
-        raise OSError("cut")
+    done, left = places._do, [2]  # to look for pipeline.json, and to remove it
 
-    monkeypatch.setattr(s3fs.S3FileSystem, "put_file", cut)
-    with pytest.raises(ConnectionFailed, match="are bucket, address and credentials right"):
+    def cut(url, action):
+        if not left[0]:
+            raise ConnectionFailed("cut")
+        left[0] -= 1
+        return done(url, action)
+
+    monkeypatch.setattr(places, "_do", cut)
+    with pytest.raises(ConnectionFailed, match="cut"):
         deliver(result, TOLD, "s3://fleet/runs/1", bucket)
     assert "pipeline.json" not in files_in(bucket, "fleet/runs/1")  # it is not complete any more
 
