@@ -15,6 +15,7 @@ Each prints a table and ratios (peer / ours: above 1, ours is better); --json en
     active_labels.py what the order of frames on the page for labels is worth
     detection.py     boxes: the fleet, single robots, all frames in one place
     detection_cost.py  boxes on a robot: memory, step, latency; stock Flower with Keras
+    text.py          texts of departments: F1, bytes, a client's round and memory, engines
     bytes.py         what a robot sends and receives a round, against the whole model in float32
 
     measure.py       medians, memory of a process tree, tables, JSON
@@ -34,10 +35,12 @@ Each prints a table and ratios (peer / ours: above 1, ours is better); --json en
     detection_fleet.py  the fleets and arms of detection.py
     robot_cost.py    what agent_cost.py and detection_cost.py measure alike
     detection_latency.py  one frame through a detector: our engine, Keras
+    text_fleet.py, text_engines.py, text_cost.py  the parts of text.py, with PyTorch
+    minilm.py, vader.py, packages.py  an encoder and sentences, out of packages
     debian.py        files of a Debian package, without root
     environments.py  throw-away virtual environments, one per arm
     step_stamps/     put on an agent's path, it writes down when each optimizer step ends
-    camera_app/, detector_app/  stock Flower's side of agent_cost, detection_cost: Flower apps
+    camera_app/, detector_app/, text_app/  stock Flower's side of agent_cost, detection_cost, text
     constant_app/    stock Flower's side of round_time, server_memory, recovery: a Flower app
     constant_trainer.py  our side of round_time: a plug-in trainer
 """

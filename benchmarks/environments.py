@@ -25,11 +25,13 @@ BAGS = (".", "rosbags", "mcap>=1.6", "mcap-ros2-support>=0.6")
 KSERVE = ("kserve>=0.21", "ai-edge-litert", "numpy")
 DIGITS = ("scikit-learn>=1.5",)  # for its pictures
 SCENES = ("pybullet>=3.2.7", "numpy", "opencv-python-headless", "scikit-image")
+TEXTS = ("flwr>=1.41,<1.43", "torch>=2.9", "transformers>=5", "peft>=0.15")
 REQUIREMENTS = {
     "agent": (".[agent]",), "keras": (".[keras]",), "stock": STOCK, "bags": BAGS, "kserve": KSERVE,
-    "digits": DIGITS, "scenes": SCENES,
+    "digits": DIGITS, "scenes": SCENES, "texts": (".[torch]",),
+    "texts-server": (".[torch-server]", "peft>=0.15"), "texts-stock": TEXTS,
 }  # fmt: skip
-PEERS = (STOCK, KSERVE, DIGITS, SCENES)  # nothing of ours is in there
+PEERS = (STOCK, KSERVE, DIGITS, SCENES, TEXTS)  # nothing of ours is in there
 SOURCES = ("fleet_model", "edge_agent", "cloud_server")
 
 
@@ -74,6 +76,7 @@ def environment(name: str) -> Environment:
         say(f"making the environment {made.root.relative_to(ROOT)}, once")
         shutil.rmtree(made.root, ignore_errors=True)
         _create(made.root)
+        _install_torch(made)
         _install(made, *requirements, "--constraint", _constraints(made, requirements))
         (made.root / ".requirements").write_text(wanted)
         (made.root / ".sources").write_text(sources_digest())
@@ -136,6 +139,16 @@ def _install(made: Environment, *what: str) -> None:
     settings = ("--no-config",) if REQUIREMENTS[made.root.name] in PEERS else ()
     copied = ("--link-mode", "copy", "--compile-bytecode", "--quiet")
     _run(uv, "pip", "install", *settings, *copied, "--python", python, *what)
+
+
+def _install_torch(made: Environment) -> None:
+    """Install PyTorch where it is needed, first and by pip, which knows of builds for CPUs."""
+    if not made.root.name.startswith("texts"):
+        return
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    (pinned,) = (line.partition(" ")[0] for line in lines if line.startswith("torch=="))
+    pip = (sys.executable, "-m", "pip", "--python", str(made.bin / "python"))
+    _run(*pip, "install", "--quiet", "--disable-pip-version-check", pinned)
 
 
 def _run(*command: str) -> None:
