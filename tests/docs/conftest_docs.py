@@ -16,8 +16,8 @@ PROGRAMS = (
     "python",
     "flower-",
     "flwr",
-    "pip",
-    "uv",
+    "pip ",
+    "uv ",
     "ros2 ",
 )
 
