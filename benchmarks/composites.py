@@ -47,8 +47,8 @@ FOLDERS = {
 LABELS = tuple(FOLDERS)
 FOR_TRAINING = 0.7  # of the drawings of a class
 PHOTOS = {  # without anything that is a class
-    True: ("astronaut", "brick", "coffee", "grass", "immunohistochemistry", "page"),
-    False: ("camera", "clock", "coins", "gravel", "retina", "text"),
+    True: ("astronaut", "brick", "coffee", "grass", "ihc", "page"),
+    False: ("camera", "clock_motion", "coins", "gravel", "retina", "text"),
 }
 SIDES_PX = (20, 330)  # of a drawing's longer side
 MOST = 8

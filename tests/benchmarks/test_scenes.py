@@ -387,3 +387,8 @@ def test_one_command_renders_the_fleet_and_says_in_one_line_what_failed(
             rendered_fleet.main([str(tmp_path), *words])
         assert ended.value.code == code
         assert told in capsys.readouterr().err
+
+
+def test_all_photographs_are_in_the_package():
+    for name in {name for names in composites.PHOTOS.values() for name in names}:
+        assert surfaces.photo(name).ndim == 3
