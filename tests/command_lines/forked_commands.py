@@ -38,7 +38,9 @@ def load():
     """Import whatever a command may import, so that no child does it again."""
     for package in (cloud_server, edge_agent, fleet_model):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.endswith("__main__"):
+            if not module.name.endswith(
+                ("__main__", "flyte_tasks")
+            ):  # Flyte has its own environment
                 importlib.import_module(module.name)
     import cv2  # noqa: F401
     import uvicorn  # noqa: F401

@@ -360,7 +360,7 @@ def test_a_certificate_is_renewed(cloud_server, server_dir):
         (("--labels", "a,b", "--set", "zoom=2"), "has no setting 'zoom'; it knows labels, backb"),
         (("--labels", "a,b", "--set", "image_size=tiny"), "image_size is 'tiny', expected 32 to"),
         (("--set", "image_size=32", "--set", "image_size=64"), "image_size=... is given twice"),
-        (("--workload", "diviner"), "unknown workload 'diviner'; installed here: image-classif"),
+        (("--workload", "diviner"), "unknown workload 'diviner'; installed here: causal-lm, im"),
         (("--labels", "a,b", "--port", "0"), "--port"),
         (("--labels", "a,b", "--name", "a b"), "names: "),
         (("--labels", "a,b", "--rank", "4"), "--rank goes with --adapter lora: add it"),
