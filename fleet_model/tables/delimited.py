@@ -4,14 +4,13 @@ import csv
 import re
 from collections import deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from fleet_model.errors import FrameError
 from fleet_model.files.damage import DamageLog
 from fleet_model.tables.rows import BAD_ROW, LONGEST, TOO_LONG, WRONG_FIELDS, TableRow
-from fleet_model.tables.text_file import table_lines
+from fleet_model.tables.text_file import TextTable, table_lines
 
 _DELIMITERS = ",;\t|"
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
@@ -25,7 +24,7 @@ class _TooLong(Exception):  # noqa: N818  (says what the row is, and never leave
 
 
 @dataclass(frozen=True, slots=True)
-class DelimitedTable:
+class DelimitedTable(TextTable):
     """A file whose first line names the columns.
 
     They are separated by commas, semicolons, tabs or bars, whichever the first line has most. A
@@ -35,12 +34,6 @@ class DelimitedTable:
     In a file with tabs a line that cannot be read with quotes is read without them: programs that
     write tabs often quote nothing, and a text may begin with a quote.
     """
-
-    file: Path
-    name: str
-    held_out: bool | None = None
-    encoding: str = ""
-    guessed: DamageLog | None = field(default=None, compare=False)
 
     def rows(
         self,

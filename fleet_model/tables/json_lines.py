@@ -2,26 +2,19 @@
 
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from fleet_model.errors import FrameError
 from fleet_model.files.damage import DamageLog
 from fleet_model.files.json_stream import read_items
 from fleet_model.files.text import AS_WINDOWS, GUESSED, is_utf8
 from fleet_model.tables.rows import BAD_ROW, LONGEST, TOO_LONG, TableRow
-from fleet_model.tables.text_file import table_lines
+from fleet_model.tables.text_file import TextTable, table_lines
 
 
 @dataclass(frozen=True, slots=True)
-class JsonTable:
+class JsonTable(TextTable):
     """A file of objects whose keys are the columns; an empty line is none."""
-
-    file: Path
-    name: str
-    held_out: bool | None = None
-    encoding: str = ""
-    guessed: DamageLog | None = field(default=None, compare=False)
 
     def rows(
         self,

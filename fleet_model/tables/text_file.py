@@ -4,6 +4,7 @@ import codecs
 import gzip
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
@@ -12,6 +13,17 @@ from fleet_model.files.damage import DamageLog
 from fleet_model.files.folders import unreadable
 from fleet_model.files.text import text_lines
 from fleet_model.tables.rows import CUT, LONGEST
+
+
+@dataclass(frozen=True, slots=True)
+class TextTable:
+    """What tables of text have in common; see Table."""
+
+    file: Path
+    name: str
+    held_out: bool | None = None
+    encoding: str = ""  # "" finds it out
+    guessed: DamageLog | None = field(default=None, compare=False)  # lines that are no UTF-8
 
 
 def table_lines(
