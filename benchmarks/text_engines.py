@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.bare_inference import timed
@@ -93,7 +94,7 @@ def milliseconds(arms: dict[str, Answer], texts: Sequence[str]) -> dict[str, flo
     found: dict[str, list[float]] = {name: [] for name in arms}
     for number, text in enumerate(texts):
         for name in list(arms) if number % 2 else list(arms)[::-1]:
-            (second,) = timed(lambda n=name: arms[n](text), 0, 1)  # noqa: B023
+            (second,) = timed(partial(arms[name], text), 0, 1)
             if number >= WARM:
                 found[name].append(second * 1e3)
     return {name: median(values) for name, values in found.items()}
