@@ -316,7 +316,7 @@ class Installer:
             precision=self._precision,
             source=source_fields(self._settings),
             examples=self._limits.examples,
-            compiled=is_new and self._runtime.is_due(self._models.folder(name), folder),
+            compiled=is_new and self._runtime.prepare(self._models.folder(name), folder),
             personal=asked,
         )
         self._make_room()

@@ -57,11 +57,12 @@ class RuntimeChooser:
         self._settings, self._asked = settings, settings.engine
         self._ended, self._make_room = ended, make_room
 
-    def is_due(self, folder: Path, before: Path) -> bool:
-        """Return whether the trial of a version should try CompiledModel on the CPU.
+    def prepare(self, folder: Path, before: Path) -> bool:
+        """Take over what holds for a version; return whether its trial should try CompiledModel.
 
-        Not where it was no faster for the version before, and the graph is the same: that is kept
-        for this version, too. Where CompiledModel runs, each version's answers are compared anew.
+        Where that was no faster for the version before, and the graph is the same, it is kept for
+        this version, too. Where CompiledModel runs, each version's answers are compared anew. On a
+        GPU it is not tried in a trial.
 
         Args:
             folder: of the version.

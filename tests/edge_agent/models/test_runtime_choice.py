@@ -238,7 +238,7 @@ def versions(tmp_path):
 def test_what_was_no_faster_is_not_tried_for_other_numbers_in_the_same_graph(tmp_path, versions):
     before, after = versions
     write_choice_of(before)
-    assert not chooser(tmp_path).is_due(after, before)
+    assert not chooser(tmp_path).prepare(after, before)
     assert read_choice(after) == read_choice(before)
 
 
@@ -257,7 +257,7 @@ def test_what_was_no_faster_is_not_tried_for_other_numbers_in_the_same_graph(tmp
 def test_what_may_be_otherwise_with_other_numbers_or_settings_is_tried(tmp_path, versions, choice):
     before, after = versions
     write_choice_of(before, **choice)
-    assert chooser(tmp_path).is_due(after, before)
+    assert chooser(tmp_path).prepare(after, before)
     assert read_choice(after) is None
 
 
@@ -276,14 +276,14 @@ def test_another_graph_is_tried(tmp_path, versions, change):
     manifest = json.loads((after / "manifest.json").read_text())
     change(manifest)
     (after / "manifest.json").write_text(json.dumps(manifest))
-    assert chooser(tmp_path).is_due(after, before)
+    assert chooser(tmp_path).prepare(after, before)
 
 
 def test_a_first_version_is_tried_and_none_on_a_gpu_in_the_trial(tmp_path, versions):
     _, after = versions
-    assert chooser(tmp_path).is_due(after, tmp_path / "none")
-    assert not chooser(tmp_path, accelerator="gpu").is_due(after, tmp_path / "none")
-    assert not chooser(tmp_path, runtime="interpreter").is_due(after, tmp_path / "none")
+    assert chooser(tmp_path).prepare(after, tmp_path / "none")
+    assert not chooser(tmp_path, accelerator="gpu").prepare(after, tmp_path / "none")
+    assert not chooser(tmp_path, runtime="interpreter").prepare(after, tmp_path / "none")
 
 
 def test_nothing_is_measured_for_an_operator_who_wants_the_interpreter_or_twice(
