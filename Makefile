@@ -36,8 +36,9 @@ export PYTHONDONTWRITEBYTECODE :=
 
 # Most of a test's time is waiting for processes that it started: with as many workers as cores, a
 # quarter of two cores lies idle. A file stays in one worker; which come first says tests/conftest.py.
+# A worker that ends is replaced once: what ended it runs again first.
 PROCESSES := 4
-PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
 # $(call find_python,X.Y): prints an interpreter of that version, or nothing. A name on PATH may be
 # a shim that does not run, so every candidate is tried.
@@ -74,12 +75,13 @@ demo-detection: $(VENV)/.installed ## the same for boxes: seven robots learn whe
 # The other environments' tests fill the moments in which the main ones wait; their output comes at the end.
 BESIDE := test-base test-ros test-flwr test-torch test-pipelines
 test: static $(foreach venv,$(OLD_VENV) $(SYSTEMD) $(SERVERS) $(DEPLOY_VENV) $(BROWSER_VENV) $(BASE_VENV) $(ROS_VENV) $(FLWR_VENV) $(TORCH_VENV) $(PIPELINES_VENV),$(venv)/.installed) ## everything: check, slow tests, resolution for robots, Python 3.10, the oldest flwr, PyTorch, Flyte
-	@mkdir -p build; nice -n 5 $(MAKE) --no-print-directory PROCESSES=2 $(BESIDE) > build/beside.log 2>&1 & beside=$$!; \
-	trap "kill $$beside; exit 130" INT TERM; code=0; without=; \
+	@rm -rf build/summaries; mkdir -p build/summaries; export TEST_SUMMARIES="$$PWD/build/summaries"; \
+	nice -n 5 $(MAKE) --no-print-directory PROCESSES=2 --keep-going $(BESIDE) > build/beside.log 2>&1 & beside=$$!; \
+	trap "kill $$beside 2> /dev/null || true; cat build/summaries/*; exit 130" INT TERM; code=0; without=; \
 	test -x $(UV) || { without=--ignore=tests/packaging/test_resolution.py; \
 	echo "left out: the resolution checks of tests/packaging need uv, which could not be installed"; }; \
 	$(BIN)/python -m pytest $(PARALLEL) $$without || code=$$?; \
-	wait $$beside || code=$$?; cat build/beside.log; exit $$code
+	wait $$beside || code=$$?; cat build/beside.log build/summaries/*; exit $$code
 
 check: static ## format, lint, types, import contracts, fast tests
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
@@ -133,7 +135,7 @@ fuzz: $(VENV)/.installed ## a million damaged inputs for each reader of messages
 	$(BIN)/python tests/fuzz/fuzz_$$reader.py --inputs $(FUZZ_INPUTS) --seed $$(date +%s); done
 
 soak: $(VENV)/.installed fuzz ## the long suites whole: hours rather than minutes (ARGS="..." is passed on)
-	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest --timeout 7200 $(ARGS)
+	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest --timeout 7200 -o faulthandler_timeout=7500 $(ARGS)
 	@HYPOTHESIS_PROFILE=soak $(MAKE) --no-print-directory test-ros ARGS=
 
 bench: $(VENV)/.installed $(ROS_VENV)/.installed ## measure this project beside its peers and print the ratios

@@ -39,6 +39,47 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 TINY = Path(__file__).parent / "data" / "tiny_bundle"  # see data/make_tiny_bundle.py
 PATIENCE_S = 240.0
+SAMPLE_TIMEOUT_S = 900.0  # as in pyproject.toml
+SUMMARIES = "TEST_SUMMARIES"  # a folder: `make test` ends with what failed, and what was running
+
+
+class Summary:
+    """A file of what has failed and what runs now, complete at every moment of a session."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.failed, self.running = file, {}, {}
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.running[nodeid] = datetime.now().strftime("%H:%M:%S")
+        self._write()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed[report.nodeid] = report.when
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.failed[report.nodeid] = "collection"
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self.running.pop(nodeid, None)
+        self._write()
+
+    def pytest_sessionfinish(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        lines = [f"failed ({when}): {name}\n" for name, when in self.failed.items()]
+        lines += [f"running since {time}: {name}\n" for name, time in self.running.items()]
+        self.file.write_text("".join(lines))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell `make test` what fails, from the process that all workers report to."""
+    if SUMMARIES in os.environ and not hasattr(config, "workerinput"):
+        environment = Path(sys.prefix).name.removeprefix(".")
+        file = Path(os.environ[SUMMARIES]) / f"{environment}.{os.getpid()}"
+        config.pluginmanager.register(Summary(file))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -52,6 +93,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if find_spec("flyte") is None:  # as is `make test-pipelines`
         left_out += [item for item in items if item.get_closest_marker("pipelines")]
     items[:] = [item for item in items if item not in left_out]
+    if PROFILE != "soak":  # the marks are for whole suites, of which samples run here
+        for item in items:
+            if (own := item.get_closest_marker("timeout")) and own.args[0] > SAMPLE_TIMEOUT_S:
+                item.add_marker(pytest.mark.timeout(SAMPLE_TIMEOUT_S), append=False)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: ("end_to_end" not in item.path.parts, item.path not in slow))
     config.hook.pytest_deselected(items=left_out)

@@ -92,7 +92,7 @@ def test_a_robot_learns_boxes_without_tensorflow(learned):
     assert learned.metrics["held_out"] == 24
     assert learned.metrics["map50_before"] < 0.1
     assert learned.metrics["map50_after"] > 0.8
-    assert learned.metrics["map50_95_after"] > 0.3
+    assert learned.metrics["map50_95_after"] > 0.25
 
 
 def test_features_are_kept_in_float16(exported):
