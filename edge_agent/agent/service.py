@@ -134,13 +134,13 @@ def _wait_and_feed(wake: "queue.SimpleQueue[None]", agent: Agent, alive: Path | 
             return wake.get(timeout=due_s)
         except queue.Empty:
             pass
-        if agent.pulse.is_alive():
+        was_stalled, is_stalled = is_stalled, not agent.pulse.is_alive()
+        if not is_stalled:
             notify("WATCHDOG=1")
             if alive is not None:
                 _touch(alive)
-        elif not is_stalled:
+        elif not was_stalled:
             log.critical("the agent's loop hangs; a watchdog or a probe ends this process")
-        is_stalled = not agent.pulse.is_alive()
 
 
 def _touch(alive: Path) -> None:

@@ -25,7 +25,7 @@ sys.path.append(str(Path(__file__).parent))
 ROOT = Path(__file__).parents[2]
 LABELS = "circle,square,star,triangle"
 SHARED_PORT = "64999"
-PATIENCE_S = 300.0
+PATIENCE_S = 600.0
 START = ("-m", "cloud_server.cli", "start")
 # Publishes the files of version 0 under every number: for what happens in rounds, not in exports.
 WITHOUT_EXPORTS = (ROOT / "tests" / "cloud_server" / "killed" / "killing_server.py",)

@@ -1,11 +1,13 @@
 """One agent a state directory, whatever became of the one before."""
 
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from service_manager import ServiceManager
@@ -180,7 +182,8 @@ def test_the_main_thread_feeds_the_watchdog_while_the_loop_waits_and_not_when_it
             assert hung.wait(240)
             manager.until("WATCHDOG=1")  # a step may take a while
             later_s[0] = 10 * pulse.STALL_S
-            while "loop hangs" not in caplog.text:
+            end = time.monotonic() + 240
+            while "loop hangs" not in caplog.text and time.monotonic() < end:
                 time.sleep(0.01)
             seen.append(manager.starves())
         finally:
@@ -193,7 +196,7 @@ def test_the_main_thread_feeds_the_watchdog_while_the_loop_waits_and_not_when_it
         monkeypatch.setattr(HttpsStore, "hello", hello)
         agent = Agent(enrolled)
         agent.pulse = pulse.Pulse(lambda: 0, lambda: time.monotonic() + later_s[0])
-        driver = threading.Thread(target=systemd)
+        driver = threading.Thread(target=systemd, daemon=True)
         driver.start()
         service._run_until_signal(agent)
         driver.join()
@@ -204,6 +207,19 @@ def test_the_main_thread_feeds_the_watchdog_while_the_loop_waits_and_not_when_it
     assert seen[1][-1] == "STATUS=offline: away"
     assert seen[2] is True
     assert "STOPPING=1" in seen[3]
+
+
+def test_a_loop_that_hangs_just_after_its_last_sign_of_life_is_told_once(monkeypatch, caplog):
+    monkeypatch.setenv("WATCHDOG_USEC", "2000")
+    wake, answers = queue.SimpleQueue(), iter([True, False, False])
+
+    def is_alive():
+        if (answer := next(answers, None)) is None:
+            wake.put(None)
+        return bool(answer)
+
+    service._wait_and_feed(wake, SimpleNamespace(pulse=SimpleNamespace(is_alive=is_alive)), None)
+    assert caplog.text.count("loop hangs") == 1
 
 
 def test_a_file_tells_that_the_loop_turns_and_no_more_when_it_hangs(
@@ -237,7 +253,7 @@ def test_a_file_tells_that_the_loop_turns_and_no_more_when_it_hangs(
     monkeypatch.setattr(HttpsStore, "hello", hello)
     agent = Agent(enrolled)
     agent.pulse = Hanging(now_s)
-    driver = threading.Thread(target=probe)
+    driver = threading.Thread(target=probe, daemon=True)
     driver.start()
     service._run_until_signal(agent, alive)
     driver.join()
