@@ -14,7 +14,7 @@ from cloud_server.cli import (
     sync_command,
     token_commands,
 )
-from cloud_server.cli.engines import import_command
+from cloud_server.cli.engines import import_command, serve_command
 from cloud_server.cli.pipelines import pipeline_commands
 from cloud_server.cli.runs import compare_command, evaluate_command, run_commands
 from cloud_server.cli.terminal import Directory, console, with_given_directory
@@ -36,6 +36,7 @@ app.command()(status_commands.history)
 app.command()(status_commands.report)
 app.command()(simulate_commands.simulate)
 app.command()(import_command.import_engine)
+app.command()(serve_command.serve_adapters)
 app.command()(doctor_commands.doctor)
 app.command()(doctor_commands.repair)
 app.command()(backup_commands.backup)

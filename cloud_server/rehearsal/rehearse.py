@@ -92,7 +92,7 @@ def rehearse(
 
     def finished(record: RoundRecord) -> None:
         write_durably(folder / "evaluations.json", json.dumps(log, indent=1) + "\n")
-        _write_adapters(server_dir, folder / "adapters", record.round)
+        _write_adapters(server_dir, server_dir.rehearsed, record.round)
         closed(record)
 
     environment = {

@@ -134,6 +134,11 @@ class ServerDirectory:
         return self.root / "runs"
 
     @property
+    def rehearsed(self) -> Path:
+        """Where `cloud-server simulate --workload` leaves adapters: round-000003/SITE/."""
+        return self.runs / "rehearsal" / "adapters"
+
+    @property
     def runs_apart(self) -> Path:  # noqa: D102
         return self.root / "runs-apart"
 

@@ -107,7 +107,7 @@ def bounded_server(
         ssl_certfile=certificate,
         ssl_keyfile=str(key),
         ssl_ciphers=CIPHERS,
-        ssl_context_factory=_strict,
+        ssl_context_factory=strict_tls,
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -153,7 +153,8 @@ def raise_file_limit(connections: int) -> int:
     return have
 
 
-def _strict(config: uvicorn.Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+def strict_tls(config: uvicorn.Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """Return uvicorn's context without what is old; raises SettingsError for wrong files."""
     try:
         context = default()
     except OSError as error:  # as ssl.SSLError is, which does not say which of the files it means

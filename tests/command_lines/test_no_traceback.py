@@ -49,6 +49,8 @@ cloud-server init PLACE/texts --workload text-classifier --labels a,b --checkpoi
 cloud-server init PLACE/chat --workload causal-lm --trainable lora
 cloud-server init PLACE/chat --workload causal-lm --trainable lora --checkpoint FRAMES
 cloud-server init PLACE/chat --workload causal-lm --trainable lora --set dtype=4bit
+cloud-server serve-adapters DIR
+cloud-server serve-adapters DIR --no-key --host 0.0.0.0
 cloud-server pipeline run PLACE/out --data FRAMES/texts.csv --model FRAMES --work PLACE/work
 cloud-server keys online DIR --keys PLACE
 cloud-server runs list DIR

@@ -84,6 +84,10 @@ COVERED = {
         "tests/cloud_server/rehearsal/test_rehearse.py",
         '"--workload", "causal-lm"',
     ),
+    "cloud-server serve-adapters": (
+        "tests/cloud_server/departments/test_service.py",
+        '"serve-adapters"',
+    ),
     "edge-agent predict prompts.jsonl": ("tests/end_to_end/test_language_model.py", '"predict"'),
     "cloud-server pipeline run": (
         "tests/cloud_server/pipelines/test_pipeline.py",

@@ -34,3 +34,19 @@ def memory_mb(
     # this says 2,760.
     kept = 4 * rows * length * (layers * (12 * hidden + 4 * inner) + 4 * words)
     return _LIBRARIES_MB + (base + _COPIES * factors + kept) / 1e6
+
+
+def cache_mb(directory: Path, rows: int, length: int) -> float:
+    """Return how much keys and values of texts take that are gone on with, in float32.
+
+    Args:
+        directory: holds config.json.
+        rows: texts at once.
+        length: tokens of each.
+    """
+    about = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    size = {name: value for name, value in about.items() if isinstance(value, int)}
+    heads = size.get("num_attention_heads", 1) or 1
+    width = size.get("head_dim") or size.get("hidden_size", 0) // heads
+    kept = size.get("num_key_value_heads", heads) * width
+    return 2 * 4 * rows * length * size.get("num_hidden_layers", 0) * kept / 1e6
