@@ -17,7 +17,7 @@ class GrowingText:
         """
         self._text, self._stops = text, [stop for stop in stops if stop]
         self._numbers: list[int] = []
-        self._whole, self._sent = "", 0
+        self._whole = self._said = ""
         self.stopped = False
 
     @property
@@ -33,11 +33,11 @@ class GrowingText:
     def add(self, number: int) -> str:
         """Take one more token; return what is certain now and was not before."""
         self._numbers.append(number)
-        before, self._whole = self._whole[: self._sent], self._text(self._numbers)
+        self._whole = self._text(self._numbers)
         places = [at for stop in self._stops if (at := self._whole.find(stop)) >= 0]
         if places:
             self._whole, self.stopped = self._whole[: min(places)], True
-        if not self._whole.startswith(before):  # the end tells
+        if not self._whole.startswith(self._said):  # the end tells
             return ""
         return self._send(len(self._whole) if self.stopped else self._certain())
 
@@ -46,8 +46,8 @@ class GrowingText:
         return self._send(len(self._whole))
 
     def _send(self, until: int) -> str:
-        until = max(until, self._sent)
-        piece, self._sent = self._whole[self._sent : until], until
+        piece = self._whole[len(self._said) : until]
+        self._said += piece
         return piece
 
     def _certain(self) -> int:
