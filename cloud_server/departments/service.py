@@ -22,7 +22,7 @@ from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import LimitSettings, load_settings
 from fleet_model.bundle import TRAINER, TrainerSpec, parse_trainer
 from fleet_model.durable import write_durably
-from fleet_model.errors import SettingsError
+from fleet_model.errors import BundleError, SettingsError
 from fleet_model.workloads.causal_lm.conversation import Conversation
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ def serve_adapters(server_dir: ServerDirectory, plan: ServePlan) -> None:
     """
     server_dir.require()
     settings = load_settings(server_dir.settings)
+    server_dir = server_dir.trained()
     spec = _trainer(server_dir)
     for package, extra in NEEDED.items():
         if find_spec(package) is None:
@@ -68,7 +69,7 @@ def serve_adapters(server_dir: ServerDirectory, plan: ServePlan) -> None:
             f"--no-key --host {plan.host}: everybody could ask; leave one of them out"
         )
     key = _key(server_dir) if plan.needs_key else ""
-    source = source_of(server_dir, settings.publish.channel, plan.adapters)
+    source = source_of(server_dir, settings.publish.channel, plan.adapters, spec.files)
     from cloud_server.web.listener import BoundedLoop
 
     tls = not local if plan.tls is None else plan.tls
@@ -218,8 +219,13 @@ def _trainer(server_dir: ServerDirectory) -> TrainerSpec:
 
 def _bounds(model: Path, plan: ServePlan, spec: TrainerSpec) -> Bounds:
     """Return the bounds: the base may see fewer tokens than the operator allows."""
-    about = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    seen = about.get("max_position_embeddings")
+    try:
+        about = json.loads((model / "config.json").read_text(encoding="utf-8"))
+        seen = about.get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError):
+        raise BundleError(
+            f"{model / 'config.json'}: cannot be read as JSON; restore it from a backup"
+        ) from None
     context = min(plan.context, seen) if isinstance(seen, int) else plan.context
     return Bounds(context, int(spec.workload.config.get("max_new_tokens", 64)))
 

@@ -14,7 +14,7 @@ from cloud_server.departments.verified import FILES
 from cloud_server.robots.register import NAME, Register
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore
-from fleet_model.bundle import parse_manifest
+from fleet_model.bundle import FileEntry, parse_manifest
 from fleet_model.errors import BundleError, SettingsError
 from fleet_model.protocol.routes import channel_and_site
 
@@ -70,8 +70,17 @@ class StoreSource:
     channel's own.
     """
 
-    def __init__(self, server_dir: ServerDirectory, channel: str) -> None:
-        self._register, self._channel = Register(server_dir.robots), channel
+    def __init__(
+        self, server_dir: ServerDirectory, channel: str, base: Mapping[str, FileEntry]
+    ) -> None:
+        """Look at nothing yet.
+
+        Args:
+            server_dir: of the fleet.
+            channel: whose versions count.
+            base: the files of the base that adapters are to be of, by name.
+        """
+        self._register, self._channel, self._base = Register(server_dir.robots), channel, base
         self._store = DirectoryStore(server_dir.store)
 
     def look(self) -> Mapping[str, Offered]:
@@ -93,20 +102,34 @@ class StoreSource:
             for name in FILES:
                 if name not in files:
                     raise BundleError(f"version {version} has no {name}: it is no adapter")
+            for name, entry in self._base.items():
+                if name in files and files[name].sha256 != entry.sha256:
+                    raise BundleError(f"version {version} is of another base: {name} differs")
+            for name in FILES:
                 self._store.fetch(files[name].sha256, files[name].size_bytes, into / name)
 
         return Offered(f"version {version}", (version, lineage), bring)
 
 
-def source_of(server_dir: ServerDirectory, channel: str, folder: Path | None) -> Source:
+def source_of(
+    server_dir: ServerDirectory, channel: str, folder: Path | None, base: Mapping[str, FileEntry]
+) -> Source:
     """Return where adapters come from: `folder`, else a rehearsal's, else what is published.
+
+    Args:
+        server_dir: of the fleet.
+        channel: whose versions count.
+        folder: of adapters; None: as above.
+        base: see StoreSource.
 
     Raises:
         SettingsError: the folder is not there.
     """
     if folder is None and server_dir.rehearsed.is_dir():
         folder = server_dir.rehearsed
-    return FolderSource(folder) if folder is not None else StoreSource(server_dir, channel)
+    if folder is not None:
+        return FolderSource(folder)
+    return StoreSource(server_dir, channel, base)
 
 
 def _folders(root: Path) -> Iterator[Path]:

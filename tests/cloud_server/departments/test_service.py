@@ -10,16 +10,22 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import numpy as np
 import pytest
 from tiny_language_models import PAIRS, write_language_model
 
+from cloud_server.departments.sources import source_of
+from cloud_server.departments.verified import FILES, verified
 from cloud_server.models.adapters import AdapterPlan
-from cloud_server.models.export import InitJob
+from cloud_server.models.export import BundleJob, InitJob
+from cloud_server.models.export.bundle_directory import write_bundle_directory
 from cloud_server.models.export.model_directory import write_model_directory
-from fleet_model.bundle import WorkloadSpec, parse_trainer
+from cloud_server.state.model_store import DirectoryStore
+from fleet_model.bundle import WorkloadSpec, parse_trainer, sha256_of
+from fleet_model.errors import BundleError
 from fleet_model.workloads.causal_lm.peft_files import ADAPTER, write_adapter
 
 pytestmark = pytest.mark.torch
@@ -261,6 +267,24 @@ def test_chat_streams_batches_and_samples(serving, client):
     assert 'requests_total{department="toys",status="200"}' in metrics
 
 
+def test_what_is_published_is_brought_and_of_this_base_alone(world, tmp_path):
+    spec = parse_trainer((world.model / "trainer.json").read_bytes())
+    shape = {"version": 3, "created_at": "2026-12-01T00:00:00Z", "directory": tmp_path / "bundle"}
+    job = BundleJob(model=world.model, weights=world.model / "weights.safetensors", **shape)
+    write_bundle_directory(job, lambda line: None)
+    store = DirectoryStore(tmp_path / "store")
+    store.publish(tmp_path / "bundle", "stable", world.model)
+    here = replace(world, root=tmp_path)
+    (found,) = source_of(here, "stable", None, spec.files).look().values()
+    found.bring(tmp_path)
+    assert verified(tmp_path, spec.adapter).rank == 2
+    (base,) = (name for name in spec.files if name.endswith(".safetensors"))
+    other = {base: spec.files[base].model_copy(update={"sha256": "0" * 64})}
+    (found,) = source_of(here, "stable", None, other).look().values()
+    with pytest.raises(BundleError, match="version 3 is of another base"):
+        found.bring(tmp_path)
+
+
 @pytest.mark.soak  # a second process that loads PyTorch
 def test_it_ends_with_its_process_and_leaves_nothing_behind(world, tmp_path):
     """Killed, too: the process that computes ends with it. Over TLS, what is published."""
@@ -279,7 +303,4 @@ def test_it_ends_with_its_process_and_leaves_nothing_behind(world, tmp_path):
 
 
 def fingerprint(folder):
-    from cloud_server.departments.verified import FILES
-    from fleet_model.bundle import sha256_of
-
     return sha256_of("".join(sha256_of((folder / f).read_bytes()) for f in FILES).encode())[:12]

@@ -110,11 +110,11 @@ def published(server_dir, *versions):
 
 
 def test_a_store_gives_sites_their_own_version_or_the_channels(server_dir):
-    source = source_of(server_dir, "stable", None)
+    source = source_of(server_dir, "stable", None, {})
     assert isinstance(source, StoreSource)
     store = published(server_dir, 4, 5)
     with pytest.raises(BundleError, match="channel other offers nothing yet"):
-        source_of(server_dir, "other", None).look()
+        source_of(server_dir, "other", None, {}).look()
     store.offer("stable", 4)
     store.offer("stable/sites/hall-1", 5)
     assert {name: one.what for name, one in source.look().items()} == {"fleet": "version 4", "hall-1": "version 5"}  # fmt: skip # noqa: E501
@@ -122,6 +122,6 @@ def test_a_store_gives_sites_their_own_version_or_the_channels(server_dir):
         source.look()["fleet"].bring(server_dir.root)
     assert len(Register(server_dir.robots).robots()) == 0
     (server_dir.rehearsed).mkdir(parents=True)
-    assert isinstance(source_of(server_dir, "stable", None), FolderSource)
+    assert isinstance(source_of(server_dir, "stable", None, {}), FolderSource)
     with pytest.raises(SettingsError, match="no such folder"):
-        source_of(server_dir, "stable", server_dir.root / "none")
+        source_of(server_dir, "stable", server_dir.root / "none", {})
