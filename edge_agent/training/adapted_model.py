@@ -56,11 +56,17 @@ def adapted(spec: TrainerSpec, directory: Path, model: "Differentiable") -> "Dif
     """
     if spec.adapter is None:
         return model
-    expected = {path: np.empty(s, np.float32) for path, s in spec.adapter.targets.items()}
-    base = read_weights(directory / BASE)
-    require_same_tensors(expected, base, sender=BASE, error=TrainingError)
+    base = base_of(spec.adapter, directory)
     wide = {path: tensor.astype(np.float64) for path, tensor in base.items()}
     return AdaptedModel(spec.adapter, wide, model, {})
+
+
+def base_of(adapter: LoraSpec, directory: Path) -> Weights:
+    """Return W0 of each target; TrainingError: those in `directory` are of another adapter."""
+    expected = {path: np.empty(s, np.float32) for path, s in adapter.targets.items()}
+    base = read_weights(directory / BASE)
+    require_same_tensors(expected, base, sender=BASE, error=TrainingError)
+    return base
 
 
 def residuals(spec: TrainerSpec, weights: Weights) -> Mapping[str, Tensor]:

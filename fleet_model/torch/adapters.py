@@ -32,13 +32,8 @@ class LayerAdapters:
             TrainingError: a layer is not there, or has another shape.
         """
         import torch
-        from torch import nn
 
-        layers = {
-            path(f"{name}.{KERNEL}"): layer
-            for name, layer in model.named_modules()
-            if isinstance(layer, nn.Linear)
-        }
+        layers = _linear(model, path)
         self._parts: dict[str, dict[str, torch.Tensor]] = {}
         self.slots: dict[str, Slot] = {}
         for target, shape in spec.targets.items():
@@ -71,6 +66,26 @@ class LayerAdapters:
                 parts.pop(RESIDUAL, None)
             else:
                 parts[RESIDUAL] = torch.from_numpy(given.copy()).to(parts[A].device)
+
+
+def can_adapt(model: "nn.Module", path: Callable[[str], str], spec: LoraSpec) -> bool:
+    """Tell whether all that is adapted are linear layers: others take merged kernels."""
+    layers = _linear(model, path)
+    return all(
+        target in layers and (layers[target].in_features, layers[target].out_features) == shape
+        for target, shape in spec.targets.items()
+    )
+
+
+def _linear(model: "nn.Module", path: Callable[[str], str]) -> "Mapping[str, nn.Linear]":
+    """Return the linear layers by the paths of their kernels."""
+    from torch import nn
+
+    return {
+        path(f"{name}.{KERNEL}"): layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear)
+    }
 
 
 def _adding(parts: Mapping[str, "torch.Tensor"], scale: float) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_agent.training.adapted_model import adapted
+from edge_agent.training.adapted_model import adapted, base_of
 from edge_agent.training.feature_cache import FeatureCache, cache_of
 from edge_agent.training.trainer import Learner, evaluate, fit
 from edge_agent.training.trainers.hardware import (
@@ -15,11 +15,12 @@ from edge_agent.training.trainers.hardware import (
     rows_from_environment,
     threads_from_environment,
 )
+from fleet_model.adapters.spec import LoraSpec
 from fleet_model.bundle import TRAINER, TrainerSpec
 from fleet_model.errors import SettingsError, TrainingError
 from fleet_model.memory import available_mb
 from fleet_model.signatures import FROZEN
-from fleet_model.torch.adapters import LayerAdapters
+from fleet_model.torch.adapters import LayerAdapters, can_adapt
 from fleet_model.torch.model import Cut, Part, TorchModel, torch_model
 from fleet_model.torch.tensors import Slot, slots
 from fleet_model.types import Checkpoint, Example, Tensor, Tensors, TrainConfig, Update, Weights
@@ -95,13 +96,15 @@ class _TorchModel:
         model = definition.build(directory)
         self._definition, self._device = definition, device
         self._rows_at_once = rows_from_environment()
+        model.to(device)
         self._adapters: LayerAdapters | None = None
         if spec.adapter is not None and getattr(definition, "adapts", False):
-            model.to(device)
             self._adapters = LayerAdapters(model, definition.path, spec.adapter)
             self._trained = dict(self._adapters.slots)
         else:
             self._trained = self._found(model, spec, directory)
+            if spec.adapter is not None and can_adapt(model, definition.path, spec.adapter):
+                self._adapters = self._beside(model, spec.adapter, directory)
         where = getattr(definition, "trainer_cut", definition.cut)
         cut: Cut = where(model, list(spec.variables))
         self._trunk, self._rest = cut.trunk, cut.rest
@@ -124,6 +127,19 @@ class _TorchModel:
             slot.assign(frozen[path])
             slot.tensor.requires_grad_(requires_grad=False)
         return trained
+
+    def _beside(self, model: Any, adapter: LoraSpec, directory: Path) -> LayerAdapters:
+        """Let layers keep their kernels and answer with A and B beside them.
+
+        No step merges kernels or computes their gradients: a third of the step of two layers.
+        """
+        for path, kernel in base_of(adapter, directory).items():
+            slot = self._trained.pop(path)
+            slot.assign(kernel)
+            slot.tensor.requires_grad_(requires_grad=False)
+        adapters = LayerAdapters(model, self._definition.path, adapter)
+        self._trained |= adapters.slots
+        return adapters
 
     @property
     def adapts(self) -> bool:

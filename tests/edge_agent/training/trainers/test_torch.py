@@ -187,6 +187,31 @@ def test_adapters_are_those_of_a_plain_loop_of_peft(model, encoder):
     assert np.abs(update.weights[next(n for n in ours if n.endswith("lora_b"))]).max() > 1e-4
 
 
+@pytest.mark.parametrize("scope", ["attention", "last-1"])
+def test_adapters_beside_kernels_learn_what_merged_kernels_do(model, monkeypatch, scope):
+    folder = model(scope, rank=2)
+    spec = parse_trainer((folder / "trainer.json").read_bytes())
+    random = np.random.default_rng(5)
+    residuals = {
+        name: (0.3 * random.standard_normal(shape)).astype(np.float32)
+        for name, shape in spec.adapter.residuals.items()
+    }
+    weights = start_of(folder).weights
+    start = Checkpoint(version=0, weights={**weights, **residuals})
+    beside = trainer_of(folder)
+    assert beside._learner.model.adapts
+    one = beside.fit(start, EXAMPLES, CONFIG)
+    monkeypatch.setattr("edge_agent.training.trainers.torch.can_adapt", lambda *_: False)
+    merged = trainer_of(folder)
+    assert hasattr(merged._learner.model, "base")
+    other = merged.fit(start, EXAMPLES, CONFIG)
+    assert one.weights.keys() == other.weights.keys() == weights.keys()
+    for name, change in one.weights.items():
+        np.testing.assert_allclose(change, other.weights[name], rtol=0, atol=1e-5, err_msg=name)
+    without = beside.fit(start_of(folder), EXAMPLES, CONFIG)
+    assert abs(without.metrics["train_loss"] - one.metrics["train_loss"]) > 1e-3, "no residuals"
+
+
 @pytest.mark.parametrize(("scope", "rank"), [("head", 0), ("attention", 2), ("all", 0)])
 def test_two_runs_with_the_same_seed_are_bit_identical(model, scope, rank):
     (one, first), (other, second) = fitted(model(scope, rank=rank)), fitted(model(scope, rank=rank))

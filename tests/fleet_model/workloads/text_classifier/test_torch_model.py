@@ -131,6 +131,28 @@ def test_the_cut_between_two_layers_computes_the_same(folder):
     assert {id(tensor) for tensor in cut.rest.module.parameters()} < shared
 
 
+def test_the_last_layer_of_a_distilbert_is_asked_for_the_first_token_alone(tmp_path):
+    import torch
+
+    workload, definition = model_of(write_encoder(tmp_path / "distilbert"))
+    model = definition.load(tmp_path / "distilbert")
+    cut = definition.trainer_cut(model, definition.trainable(model, "last-1"))
+    seen = []
+    ffn = model.distilbert.transformer.layer[-1].ffn
+    ffn.register_forward_hook(lambda module, given, answer: seen.append(tuple(answer.shape)))
+    batch = definition.compact(batch_of(workload))
+    between = cut.trunk.module(*(torch.from_numpy(batch[n]) for n in cut.trunk.inputs))
+    weight = model.distilbert.transformer.layer[-1].attention.k_lin.weight
+    ids, mask = (torch.from_numpy(batch[n]).long() for n in ("input_ids", "attention_mask"))
+    answers = (cut.rest.module(*between), model(input_ids=ids, attention_mask=mask).logits)
+    gradients = [torch.autograd.grad(logits[:, 0].sum(), weight)[0] for logits in answers]
+    count, length = batch["input_ids"].shape
+    assert seen == [(count, 1, 16), (count, length, 16)]
+    assert length > 1
+    assert gradients[1].abs().max() > 1e-4
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=1e-5)
+
+
 def test_nothing_is_cut_where_the_lowest_layer_is_trained(folder):
     _, definition = model_of(folder)
     model = definition.load(folder)
