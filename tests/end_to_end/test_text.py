@@ -1,6 +1,7 @@
 """Three workstations in two departments fine-tune an encoder; one without PyTorch predicts.
 
-Real weights and sentences, from packages: the first two layers of MiniLM, film reviews and tweets.
+Real weights and sentences, from packages: MiniLM, film reviews and tweets. `make soak` has all six
+layers, by adapters and as a whole, in two rounds.
 """
 
 import csv
@@ -46,7 +47,13 @@ class Case(NamedTuple):
         return "--adapter" in self.options
 
 
-CASES = [pytest.param(Case(2, LORA), id="lora")]
+CASES = [
+    pytest.param(Case(2, LORA), id="lora"),
+    pytest.param(Case(6, LORA, rounds=2), id="lora-6-layers", marks=pytest.mark.soak),
+    pytest.param(
+        Case(6, ("--trainable", "all"), rounds=2), id="full-6-layers", marks=pytest.mark.soak
+    ),
+]
 
 
 @pytest.fixture(scope="module", params=CASES)
