@@ -41,6 +41,7 @@ class Case(NamedTuple):
     layers: int  # of MiniLM
     options: tuple[str, ...]  # of init
     rounds: int = 1
+    rate: str = "0.005"  # of learning: what init writes with adapters
 
     @property
     def adapts(self):
@@ -49,9 +50,11 @@ class Case(NamedTuple):
 
 CASES = [
     pytest.param(Case(2, LORA), id="lora"),
-    pytest.param(Case(6, LORA, rounds=2), id="lora-6-layers", marks=pytest.mark.soak),
+    pytest.param(Case(6, LORA, rounds=2, rate="0.001"), id="lora-6-layers", marks=pytest.mark.soak),
     pytest.param(
-        Case(6, ("--trainable", "all"), rounds=2), id="full-6-layers", marks=pytest.mark.soak
+        Case(6, ("--trainable", "all"), rounds=2, rate="0.0005"),
+        id="full-6-layers",
+        marks=pytest.mark.soak,
     ),
 ]
 
@@ -92,6 +95,7 @@ def story(fleet, case, sentences):
     fleet.everywhere = fleet.without_trials
     fleet.environment = {
         "FLEETLEARN_TRAINING__EPOCHS": "1",
+        "FLEETLEARN_TRAINING__LEARNING_RATE": case.rate,
         "FLEETLEARN_ROUNDS__DEADLINE_S": "1200",  # a busy machine takes a minute to import torch
     }
     folder = ROOT / "build" / "text" / f"minilm-{case.layers}"
