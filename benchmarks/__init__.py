@@ -16,6 +16,7 @@ Each prints a table and ratios (peer / ours: above 1, ours is better); --json en
     detection.py     boxes: the fleet, single robots, all frames in one place
     detection_cost.py  boxes on a robot: memory, step, latency; stock Flower with Keras
     text.py          texts of departments: F1, bytes, a client's round and memory, engines
+    departments.py   a language model of departments that want two formats: clusters, four rules
     bytes.py         what a robot sends and receives a round, against the whole model in float32
 
     measure.py       medians, memory of a process tree, tables, JSON
@@ -36,7 +37,8 @@ Each prints a table and ratios (peer / ours: above 1, ours is better); --json en
     robot_cost.py    what agent_cost.py and detection_cost.py measure alike
     detection_latency.py  one frame through a detector: our engine, Keras
     text_fleet.py, text_engines.py, text_cost.py  the parts of text.py, with PyTorch
-    minilm.py, vader.py, packages.py  an encoder and sentences, out of packages
+    departments_picture.py  the picture of departments.py
+    minilm.py, smollm2.py, vader.py, packages.py  models and sentences, out of packages
     debian.py        files of a Debian package, without root
     environments.py  throw-away virtual environments, one per arm
     step_stamps/     put on an agent's path, it writes down when each optimizer step ends

@@ -113,6 +113,28 @@ def simulate(
             rich_help_panel=_REAL,
         ),
     ] = None,
+    global_mix: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="with --mixing: how far it then moves towards the fleet's",
+            rich_help_panel=_REAL,
+        ),
+    ] = None,
+    choose: Annotated[
+        str | None,
+        typer.Option(
+            help="with --mixing: how many clusters: elbow or silhouette", rich_help_panel=_REAL
+        ),
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="with --mixing: tensors that sites are compared by, e.g. '*.lora_b'",
+            rich_help_panel=_REAL,
+        ),
+    ] = None,
     personal: Annotated[
         list[str] | None,
         typer.Option(
@@ -154,6 +176,9 @@ def simulate(
             dropout=dropout,
             targets=target_modules or [],
             mixing=mixing,
+            global_mix=global_mix,
+            choose=choose,
+            on=on,
             personal=personal or [],
             set=settings or [],
             rule=rule,

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from fleet_model.errors import RoundError, TrainingError
-from fleet_model.types import TrainConfig, Update, Weights
+from fleet_model.types import Metrics, TrainConfig, Update, Weights
 from fleet_model.weights import read_weights, write_weights
 
 # By its name: the server knows nothing of the agent, and loads no framework.
@@ -66,21 +66,9 @@ class ClientProcess:
             TrainingError: it failed on purpose, in words.
             RoundError: the process has died.
         """
-        given, made = (Path(self._folder.name) / name for name in ("given", "made"))
-        write_weights(given, weights)
-        asked = {
-            "paths": [str(path) for path in data.paths],
-            "part": data.part,
-            "parts": data.parts,
-            "most": data.most,
-            "weights": str(given),
-            "version": version,
-            "config": asdict(config),
-            "update": str(made),
-        }
-        answer = self._ask(asked)
-        if "error" in answer:
-            raise TrainingError(str(answer["message"]))
+        made = Path(self._folder.name) / "made"
+        more = {"config": asdict(config), "update": str(made)}
+        answer = self._ask(data, version, weights, more)
         return Update(
             robot="",
             base_version=version,
@@ -90,7 +78,31 @@ class ClientProcess:
             metrics=answer["metrics"],
         )
 
-    def _ask(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+    def measure(self, data: ClientData, version: int, weights: Weights) -> Metrics:
+        """Return what one client measures of weights on its held-out examples; raises as above."""
+        found: Metrics = self._ask(data, version, weights, {})["metrics"]
+        return found
+
+    def _ask(
+        self, data: ClientData, version: int, weights: Weights, more: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        given = Path(self._folder.name) / "given"
+        write_weights(given, weights)
+        asked = {
+            "paths": [str(path) for path in data.paths],
+            "part": data.part,
+            "parts": data.parts,
+            "most": data.most,
+            "weights": str(given),
+            "version": version,
+            **more,
+        }
+        answer = self._answer(asked)
+        if "error" in answer:
+            raise TrainingError(str(answer["message"]))
+        return answer
+
+    def _answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         if self._child is None:
             self._child = subprocess.Popen(
                 [sys.executable, *PROGRAM, str(self._model)],

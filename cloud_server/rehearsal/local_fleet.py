@@ -1,7 +1,7 @@
 """Clients of one machine as the round loop sees them: asked at once, trained one by one."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cloud_server.rehearsal.client_process import ClientData, ClientProcess
 from cloud_server.rounds.fleet import Fleet, Participant, Reply
@@ -9,7 +9,7 @@ from fleet_model.errors import TrainingError
 from fleet_model.protocol.outcome import Outcome
 from fleet_model.protocol.version import PROTOCOL
 from fleet_model.protocol.wire import RobotRequest
-from fleet_model.types import Metrics, Update, Weights
+from fleet_model.types import Checkpoint, Metrics, Update, Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,15 @@ class Client:
     name: str
     site: str
     data: ClientData
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a client measures of a model without training it."""
+
+    client: Client
+    metrics: Metrics = field(default_factory=dict)
+    error: str = ""  # why it cannot
 
 
 class LocalFleet(Fleet):
@@ -79,6 +88,25 @@ class LocalFleet(Fleet):
     def still_open(self, tickets: Collection[str]) -> set[str]:
         """Return those that nobody has collected."""
         return {ticket for ticket in tickets if ticket in self._open}
+
+    def measured(self, checkpoint: Checkpoint, starts: Mapping[str, Weights]) -> list[Measured]:
+        """Return what each client measures of the model that it has now.
+
+        Args:
+            checkpoint: of the last round.
+            starts: site -> the tensors that its clients have in place of the checkpoint's.
+        """
+        found = []
+        for client in self._clients.values():
+            own = self._own.get(client.name, {})
+            weights = {**checkpoint.weights, **starts.get(client.site, {}), **own}
+            try:
+                metrics = self._process.measure(client.data, checkpoint.version, weights)
+            except TrainingError as error:  # nothing is held out
+                found.append(Measured(client, error=str(error)))
+            else:
+                found.append(Measured(client, metrics))
+        return found
 
     def _trained(self, client: Client, request: RobotRequest) -> Update:
         """Return the update of a client, without the tensors that it keeps."""

@@ -2,7 +2,8 @@
 
 DIR is a server directory as `cloud-server init` makes it, with rounds that have closed. Beside the
 usual files it has in runs/rehearsal: sites/ (assignments, similarity, elbow, a picture of each
-round), adapters/ROUND/SITE/ (what peft loads), evaluations.json (each client in each round).
+round), adapters/ROUND/SITE/ (what peft loads), evaluations.json (each client in each round),
+learned.json (each client, with the model that it has after the last round).
 """
 
 import json
@@ -63,8 +64,11 @@ def rehearse(
     chosen: Callable[[ServerSettings], ServerSettings],
     closed: Callable[[RoundRecord], None],
     progress: Progress,
-) -> None:
+) -> Sequence[Mapping[str, object]]:
     """Make `root` and close the plan's rounds.
+
+    Returns what each client measures of the model that it has in the end, as in learned.json: its
+    site's or the fleet's, with the tensors that it keeps.
 
     Args:
         root: a new directory.
@@ -102,7 +106,16 @@ def rehearse(
     with ClientProcess(server_dir.model, environment) as process:
         fleet = LocalFleet(clients, process, told)
         span = RunSpan(run=RUN, rounds=plan.rounds, first_version=0, journal=folder)
-        close_rounds(fleet, server_dir, settings, span, closed=finished)
+        last = close_rounds(fleet, server_dir, settings, span, closed=finished)
+        # A round measures what the one before it has made: nobody has measured the last one's.
+        found = fleet.measured(last, site_models(last).starts())
+    learned = [
+        {"site": one.client.site, "client": one.client.name, **one.metrics}
+        | ({"error": one.error} if one.error else {})
+        for one in found
+    ]
+    write_durably(folder / "learned.json", json.dumps(learned, indent=1) + "\n")
+    return learned
 
 
 def _for_all(settings: ServerSettings, clients: int) -> ServerSettings:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import typer
 
@@ -44,6 +44,9 @@ class Asked:
     dropout: float | None
     targets: Sequence[str]
     mixing: float | None
+    global_mix: float | None
+    choose: str | None
+    on: str | None
     personal: Sequence[str]
     set: Sequence[str]
     rule: str | None
@@ -99,13 +102,20 @@ def rehearse(asked: Asked) -> None:
                 typer.echo(line)
         records.append(record)
 
+    _require_known(asked)
     with with_steps("simulate") as tell:
-        run(asked.directory, plan, lambda settings: _chosen(settings, asked), closed, tell)
+        learned = run(
+            asked.directory, plan, lambda settings: _chosen(settings, asked), closed, tell
+        )
     folder = asked.directory / "runs" / RUN
     if asked.json:
-        typer.echo(json.dumps({"rounds": [_as_json(one) for one in records]}))
-    else:
-        typer.echo(f"{folder}: adapters, sites, evaluations.json")
+        typer.echo(json.dumps({"rounds": [_as_json(one) for one in records], "learned": learned}))
+        return
+    losses = [float(str(one["loss"])) for one in learned if "loss" in one]
+    without = len(learned) - len(losses)
+    mean = f"loss {sum(losses) / len(losses):.4f}, the mean of clients" if losses else "no loss"
+    typer.echo(f"learned: {mean}" + (f"; {without} could not measure" if without else ""))
+    typer.echo(f"{folder}: adapters, sites, evaluations.json, learned.json")
 
 
 def _sites(asked: Asked) -> tuple[Mapping[str, Sequence[Path]], bool]:
@@ -165,9 +175,27 @@ def _chosen(settings: "ServerSettings", asked: Asked) -> "ServerSettings":
             personal=tuple(asked.personal),
         )
     if asked.mixing is not None:
-        sites = {"enabled": True, "cluster_mixing": asked.mixing}
-        changed["sites"] = settings.sites.model_copy(update=sites)
+        given = {"enabled": True, "cluster_mixing": asked.mixing, **_of_sites(asked)}
+        changed["sites"] = settings.sites.model_copy(update=given)
     return settings.model_copy(update=changed)
+
+
+def _of_sites(asked: Asked) -> dict[str, Any]:
+    """Return what was typed of clusters beside --mixing."""
+    given = {"global_mix": asked.global_mix, "choose": asked.choose, "on": asked.on}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _require_known(asked: Asked) -> None:
+    """Raise SettingsError, before anything is made, for what goes with --mixing and cannot be."""
+    given = _of_sites(asked)
+    if given and asked.mixing is None:
+        flag = f"--{next(iter(given)).replace('_', '-')}"
+        raise SettingsError(f"{flag} goes with --mixing, which gives each site a model: add it")
+    from cloud_server.sites.clusters import Choice
+
+    if asked.choose not in (None, *get_args(Choice)):
+        raise SettingsError(f"--choose {asked.choose}: expected {' or '.join(get_args(Choice))}")
 
 
 def _row(record: "RoundRecord") -> str:

@@ -8,6 +8,8 @@ answers; tensors lie in files beside. The model is built once, and so are the cl
     {"paths": [...], "part": 0, "parts": 3, "most": 100, "weights": FILE, "version": 4,
      "config": {...}, "update": FILE}
     {"num_examples": 80, "num_steps": 5, "metrics": {...}}   or   {"error": CLASS, "message": ...}
+
+Without "config" and "update" the weights are measured and nothing is trained.
 """
 
 import json
@@ -25,7 +27,7 @@ from edge_agent.training.trainer import TRAINERS, Trainer
 from fleet_model.bundle import TRAINER, parse_trainer
 from fleet_model.errors import FleetError, TrainingError
 from fleet_model.loading import load_plugin
-from fleet_model.types import Checkpoint, Example, TrainConfig
+from fleet_model.types import Checkpoint, Example, TrainConfig, Update
 from fleet_model.weights import read_weights, write_weights
 from fleet_model.workload import rebuild, takes_instructions
 
@@ -43,18 +45,28 @@ class ManyClients:
         self._trainer: Trainer = load_plugin(TRAINERS, known[0])(spec, directory)
         self._examples: dict[str, list[Example]] = {}
 
-    def train(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Do one training; raises FleetError."""
+    def do(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Do one training, or measure; raises FleetError."""
         weights = dict(read_weights(Path(asked["weights"])))
         checkpoint = Checkpoint(version=int(asked["version"]), weights=weights)
-        config = TrainConfig(**asked["config"])
-        update = self._trainer.fit(checkpoint, self._of(asked), config)
-        write_weights(Path(asked["update"]), update.weights)
+        if "config" in asked:
+            config = TrainConfig(**asked["config"])
+            update = self._trainer.fit(checkpoint, self._of(asked), config)
+            write_weights(Path(asked["update"]), update.weights)
+        else:
+            update = self._measured(checkpoint, self._of(asked))
         return {
             "num_examples": update.num_examples,
             "num_steps": update.num_steps,
             "metrics": dict(update.metrics),
         }
+
+    def _measured(self, checkpoint: Checkpoint, examples: Sequence[Example]) -> Update:
+        evaluate = getattr(self._trainer, "evaluate", None)
+        if evaluate is None:
+            raise TrainingError(f"{type(self._trainer).__name__} cannot measure")
+        update: Update = evaluate(checkpoint, examples)
+        return update
 
     def _of(self, asked: Mapping[str, Any]) -> list[Example]:
         """Return the examples of one client: each part gets every so manieth row of both kinds.
@@ -85,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
     for line in inbound:
         try:
             clients = clients or ManyClients(Path(arguments[0]))
-            answer = clients.train(json.loads(line))
+            answer = clients.do(json.loads(line))
         except FleetError as error:
             answer = {"error": type(error).__name__, "message": str(error)}
         outbound.write(json.dumps(answer).encode() + b"\n")

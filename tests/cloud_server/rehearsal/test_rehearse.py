@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tiny_language_models import PAIRS, write_language_model
 
+from cloud_server.sites.clusters import adjusted_rand
 from fleet_model.weights import read_weights
 
 pytestmark = pytest.mark.torch
@@ -46,7 +47,8 @@ def test_departments_learn_and_leave_what_people_ask_for(world, tmp_path):
         "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    rounds = json.loads(done.stdout)["rounds"]
+    answer = json.loads(done.stdout)
+    rounds = answer["rounds"]
     assert [one["round"] for one in rounds] == [1, 2]
     assert all(set(one["clients"].values()) == {"accepted"} for one in rounds)
     assert set(rounds[1]["clusters"]) == set(SITES)
@@ -55,6 +57,10 @@ def test_departments_learn_and_leave_what_people_ask_for(world, tmp_path):
     told = json.loads((folder / "evaluations.json").read_text())
     assert [one["round"] for one in told] == [1] * 8 + [2] * 8
     assert {one["client"] for one in told} == {f"{s}-{n}" for s in SITES for n in (1, 2)}
+    assert answer["learned"] == json.loads((folder / "learned.json").read_text())
+    assert [one["client"] for one in answer["learned"]] == [one["client"] for one in told[:8]]
+    own = [one["loss"] for one in answer["learned"]]
+    assert np.mean(own) < np.mean([one["loss_before"] for one in told[8:]]), "a round better"
     about = json.loads((folder / "sites" / "round-000002.json").read_text())
     assert [one["site"] for one in about["sites"]] == list(SITES)
     assert (folder / "sites" / "round-000002.png").stat().st_size > 1000
@@ -72,10 +78,55 @@ def test_one_table_is_dealt_out_and_the_process_is_only_there_for_training(world
         "--clients", "2", "--rounds", "1", "--max-records", "3",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 3
+    assert len(done.stdout.splitlines()) == 4
+    assert "learned: loss " in done.stdout
     told = json.loads((tmp_path / "out/runs/rehearsal/evaluations.json").read_text())
     assert len({one["client"] for one in told}) == 4
     assert (tmp_path / "out/runs/rehearsal/adapters/round-000001/fleet").is_dir()
+
+
+def test_clusters_by_the_elbow_find_who_answers_alike(world, tmp_path):
+    done = simulate(
+        world, tmp_path / "out", "--data", world / "data", "--clients", "1", "--rounds", "1",
+        "--epochs", "4", "--learning-rate", "0.02", "--mixing", "1", "--global-mix", "0",
+        "--choose", "elbow", "--on", "*.lora_b", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    found = answer["rounds"][0]["clusters"]
+    truth = np.array([0, 0, 1, 1])
+    assert adjusted_rand(np.array([found[site] - 1 for site in SITES]), truth) == 1, found
+    folder = tmp_path / "out" / "runs" / "rehearsal"
+    about = json.loads((folder / "sites" / "round-000001.json").read_text())
+    assert (about["choose"], about["on"]) == ("elbow", "*.lora_b")
+    files = sorted(folder.glob("adapters/round-000001/*/*.safe*"))
+    books, games, songs, _ = (read_weights(file) for file in files)
+    assert all(np.array_equal(books[name], games[name]) for name in books), "one for a cluster"
+    assert not all(np.allclose(books[name], songs[name]) for name in books)
+    before = json.loads((folder / "evaluations.json").read_text())
+    assert all(
+        one["loss"] < first["loss_before"]
+        for one, first in zip(answer["learned"], before, strict=True)
+    )
+
+
+def test_flora_takes_a_part_of_what_fedavg_takes(world, tmp_path):
+    moved = {}
+    for rule, options in (
+        ("fedavg", ()),
+        ("flora_residual", ("--option", "momentum=0.25")),
+    ):
+        done = simulate(
+            world, tmp_path / rule, "--data", world / "data", "--clients", "1", "--rounds", "1",
+            "--learning-rate", "0.01", "--rule", rule, *options,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        file = next((tmp_path / rule).glob("runs/rehearsal/adapters/round-000001/fleet/*.safe*"))
+        moved[rule] = read_weights(file)
+    for name, whole in moved["fedavg"].items():
+        if "lora_B" in name:  # it begins at zero
+            assert whole.any()
+            np.testing.assert_allclose(moved["flora_residual"][name], whole / 4, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +138,9 @@ def test_one_table_is_dealt_out_and_the_process_is_only_there_for_training(world
         (["--data", "DATA", "--load-in-4bit"], "a base of so few bits is not trained"),
         (["--data", "DATA", "--dtype", "float8"], "expected one of float32, bfloat16"),
         (["--data", "DATA", "--trainable", "head"], "--rank goes with --adapter lora"),
+        (["--data", "DATA", "--global-mix", "0"], "--global-mix goes with --mixing"),
+        (["--data", "DATA", "--on", "*.lora_b"], "--on goes with --mixing"),
+        (["--data", "DATA", "--mixing", "1", "--choose", "knee"], "expected elbow or silhouette"),
     ],
 )
 def test_wrong_words_are_refused_in_one_line(world, tmp_path, arguments, words):
