@@ -146,9 +146,14 @@ def robots(server, tmp_path, keys):
 
 @pytest.fixture
 def robot(robots):
-    """A robot that has seen the signed model once."""
-    one = robots()
-    assert one.look().manifest.version == 1
+    """A robot that has seen the signed model once.
+
+    The running server may tell one look late that the test before has put its files back.
+    """
+    end = time.monotonic() + 60
+    while (one := robots()).look().manifest.version != 1:
+        assert time.monotonic() < end
+        time.sleep(0.2)
     return one
 
 
