@@ -33,7 +33,6 @@ WORKLOADS = {
     "imported-detector": "fleet_model.workloads.object_detector.imported:ImportedDetector",
 }
 
-
 INSTRUCTION = "instruction"  # a raw_kind, see Workload
 
 
@@ -127,6 +126,9 @@ class Workload(Protocol):
     writes into server.toml where it makes adapters.
 
     One that needs a package which a robot may lack has `packages`: name to import -> extra.
+
+    One whose steps learn from crops of features has `of_crops`, the workload of these, or None, and
+    `crop(features, target, rng) -> (features, target)`: no batch axis, the same model variables.
 
     One that leaves out a part of some inputs, as the end of a long text, has `told() ->
     Sequence[str]`: sentences about what it has encoded since it was last asked.

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from edge_agent.training.feature_cache import FeatureCache
 from fleet_model.types import PseudoLabel, Target, Tensor, Tensors
 from fleet_model.weights import size_bytes
+from fleet_model.workload import Workload
 
 
 class Batch(NamedTuple):
@@ -18,6 +20,11 @@ class Batch(NamedTuple):
     features: Tensors
     targets: Tensors
     sample_weight: Tensor  # (batch,) float32
+
+
+# A row's features and target, as a batch has them.
+Crop: TypeAlias = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
+CROPS = 1  # the seed of a round draws the order of its examples, too: this tells the two apart
 
 
 class RowAgain(Mapping[str, Tensor]):
@@ -48,6 +55,19 @@ class Rows:
     features: Sequence[Tensors]
     targets: Sequence[Target]
     keys: Sequence[str] = ()  # of the examples
+    crop: Crop | None = None  # draws what a batch has of each row; None: all of it
+
+    def cropped(self, workload: Workload, seed: int) -> "Rows":
+        """Return the same rows, of which each batch has a new crop where the workload has crops.
+
+        Args:
+            workload: says what a crop is; see Workload.
+            seed: the same gives the same crops in the same order of batches.
+        """
+        if getattr(workload, "of_crops", None) is None:
+            return self
+        draw: Callable[..., tuple[Tensors, Tensors]] = workload.crop  # type: ignore[attr-defined]
+        return replace(self, crop=partial(draw, rng=np.random.default_rng([seed % 2**64, CROPS])))
 
     def weight(self, picked: Iterable[int]) -> float:
         """Return what these examples count together."""
@@ -59,11 +79,11 @@ class Rows:
             picked = order[start : start + size]
             sample_weight = np.zeros(size, np.float32)
             sample_weight[: len(picked)] = [self.targets[index].weight for index in picked]
-            yield Batch(
-                stacked([self.features[index] for index in picked], size),
-                stacked([self.targets[index].tensors for index in picked], size),
-                sample_weight,
-            )
+            rows = [(self.features[index], self.targets[index].tensors) for index in picked]
+            if self.crop:
+                rows = [self.crop(_read(features), target) for features, target in rows]
+            features, targets = zip(*rows, strict=True)
+            yield Batch(stacked(features, size), stacked(targets, size), sample_weight)
 
     def answers(self, size: int, outputs: Callable[[Tensors], Tensors]) -> Tensors:
         """Return the outputs for at least one row, (rows, *output shape) each, in their order.
@@ -91,15 +111,22 @@ class EncodedRows(NamedTuple):
     left_out: int  # examples that cannot be read or learned
 
 
+def _read(row: Tensors) -> Tensors:
+    """Return a row's tensors, computed once where they are not kept."""
+    return row.computed() if isinstance(row, RowAgain) else dict(row)
+
+
 def stacked(rows: Sequence[Tensors], size: int) -> Tensors:
     """Return the rows with a batch axis of `size`; what is missing is zeros.
 
-    Axes of rows may differ in their length, as those of texts: the longest row counts.
+    Axes of rows may differ in their length, as those of texts: the longest row counts. What is kept
+    in float16 becomes float32, which models compute with.
     """
-    rows = [row.computed() if isinstance(row, RowAgain) else dict(row) for row in rows]  # read once
+    rows = [_read(row) for row in rows]
     stacked = {}
     for name in rows[0]:
         dtype = np.result_type(*{row[name].dtype for row in rows})
+        dtype = np.dtype(np.float32) if dtype == np.float16 else dtype
         shape = np.max([row[name].shape for row in rows], axis=0).astype(int)
         batch = np.zeros((size, *shape), dtype)
         for number, row in enumerate(rows):

@@ -298,6 +298,7 @@ def _train(
 ) -> tuple[Weights, int, float]:
     """Return (weights, steps, mean loss of the last epoch)."""
     random = np.random.default_rng(config.seed % 2**64)  # the generator takes no negative seed
+    rows = rows.cropped(learner.workload, config.seed)
     weights, velocity = origin, still(origin)
     num_steps, total, everything = 0, 0.0, range(len(rows))
     for epoch in range(config.epochs):

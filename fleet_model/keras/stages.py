@@ -1,13 +1,14 @@
 """Cut a Keras model where training begins: a frozen trunk, and the rest that is trained."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fleet_model.bundle import Task
+from fleet_model.bundle import Task, WorkloadSpec
 from fleet_model.errors import CheckpointError
-from fleet_model.keras.model import KerasModel, answered, learned_task
+from fleet_model.keras.model import KerasModel, answered, keras_model, learned_task
 from fleet_model.signatures import FEATURES, only
+from fleet_model.workload import Workload
 
 if TYPE_CHECKING:
     import keras
@@ -38,6 +39,13 @@ class Part:
         return dict(zip(self.outputs, values, strict=True))
 
 
+class Learned(NamedTuple):
+    """What a step computes the gradient of."""
+
+    rest: Part
+    definition: KerasModel  # its loss is the loss
+
+
 def cut(model: "keras.Model", trainable: Collection[str], task: Task) -> tuple[Part | None, Part]:
     """Return (trunk, rest): together they are the model, and they share its variables.
 
@@ -64,6 +72,25 @@ def cut(model: "keras.Model", trainable: Collection[str], task: Task) -> tuple[P
     first = {name: tensor for name, tensor in inputs.items() if name in needed}
     passing = {own[id(tensor)]: tensor for tensor in seam if id(tensor) in own}
     return _part(first, features, "trunk"), _part({**features, **passing}, outputs, "head")
+
+
+def learned_part(
+    spec: WorkloadSpec, workload: Workload, whole: Learned, tensors: Sequence[str]
+) -> Learned:
+    """Return what a step trains: `whole`, or the same layers for crops of what it takes.
+
+    Those have variables of their own, with the paths and values of `whole`.
+    """
+    crops: Workload | None = getattr(workload, "of_crops", None)
+    if crops is None:
+        return whole
+    definition = keras_model(spec, crops)
+    model = definition.build(initial_weights=False)
+    _, rest = cut(model, tensors, learned_task(definition, crops.task))
+    values = {variable.path: variable for variable in whole.rest.model.variables}
+    for variable in rest.model.variables:
+        variable.assign(values[variable.path])
+    return Learned(rest, definition)
 
 
 def uncut(model: "keras.Model", task: Task) -> Part:

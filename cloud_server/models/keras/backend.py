@@ -36,11 +36,13 @@ from fleet_model.engine import StagedModel
 from fleet_model.errors import CheckpointError, SettingsError
 from fleet_model.keras.model import keras_model, known_keras_models, learned_task
 from fleet_model.keras.stages import (
+    Learned,
     Part,
     answer_part,
     cut,
     frozen_variables,
     grouped_kernels,
+    learned_part,
     uncut,
     whole,
 )
@@ -67,7 +69,7 @@ class KerasBackend:
     def __init__(self, spec: WorkloadSpec, workload: Workload) -> None:
         os.environ["KERAS_BACKEND"] = "tensorflow"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        self._workload, self._task = workload, workload.task
+        self._spec, self._workload, self._task = spec, workload, workload.task
         self._model = keras_model(spec, workload)
         self._learned = learned_task(self._model, self._task)
 
@@ -218,7 +220,8 @@ class KerasBackend:
         progress: Progress,
     ) -> Metrics:
         task, tensors, definition = self._task, list(weights), self._model
-        content = trainer_graph(rest, definition, task, tensors, batch_size)
+        steps = learned_part(self._spec, self._workload, Learned(rest, definition), tensors)
+        content = trainer_graph(rest, definition, task, tensors, batch_size, steps)
         require_builtin_operators(content, TRAINER_GRAPH)
         (into / TRAINER_GRAPH).write_bytes(content)
         progress(f"{TRAINER_GRAPH}: {len(content)} bytes")
@@ -226,17 +229,15 @@ class KerasBackend:
             litert_graph(
                 into / TRAINER_GRAPH, rest, task, tensors, getattr(definition, "maps", ())
             ),
-            keras_graph(rest, definition, tensors),
+            keras_graph(rest, definition, tensors, steps),
             Start(
                 weights=weights,
-                features={
-                    name: TensorSpec(shape=tuple(tensor.shape[1:]), dtype=tensor.dtype)
-                    for name, tensor in zip(rest.inputs, rest.model.inputs, strict=True)
-                },
+                features=_taken(rest),
                 task=task,
                 batch_size=batch_size,
                 truths=[s.target for s in samples if s.target] or self._drawn_targets(),
                 answer=getattr(definition, "answer", None),
+                crops=None if steps.rest is rest else _taken(steps.rest),
             ),
         )
         return {"gradient_error": error}
@@ -312,6 +313,14 @@ class KerasBackend:
         rows = len(next(iter(learned.values())))
         maps = [{name: tensor[row] for name, tensor in learned.items()} for row in range(rows)]
         return litert_outputs(stage, maps)
+
+
+def _taken(part: Part) -> Mapping[str, TensorSpec]:
+    """Return what a part takes, without the batch axis."""
+    return {
+        name: TensorSpec(shape=tuple(tensor.shape[1:]), dtype=tensor.dtype)
+        for name, tensor in zip(part.inputs, part.model.inputs, strict=True)
+    }
 
 
 def _set_weights(model: "keras.Model", spec: TrainerSpec, trained: Path, frozen: Path) -> None:

@@ -13,7 +13,7 @@ from cloud_server.models.keras.gradient_ops import written
 from fleet_model.bundle import Task
 from fleet_model.errors import ExportError
 from fleet_model.keras.model import KerasModel, answered
-from fleet_model.keras.stages import Part
+from fleet_model.keras.stages import Learned, Part
 from fleet_model.signatures import (
     FEATURES,
     GRADIENT,
@@ -97,9 +97,16 @@ def _stage(
 
 
 def trainer_graph(
-    rest: Part, model: KerasModel, task: Task, tensors: Sequence[str], batch_size: int
+    rest: Part,
+    model: KerasModel,
+    task: Task,
+    tensors: Sequence[str],
+    batch_size: int,
+    steps: Learned | None = None,
 ) -> bytes:
     """Return the signatures "gradient" and "infer" of what is trained; the file holds no weights.
+
+    "gradient" is that of `steps`, where steps learn from crops; otherwise it is of the same part.
 
     "infer" gives maps, too, where answers are read from them: the gate compares what does not
     depend on the order of boxes.
@@ -116,34 +123,37 @@ def trainer_graph(
     targets = signature_names(TARGETS, task.targets, only(task.targets))
     outputs = signature_names(OUTPUTS, task.outputs, only(task.outputs))
     maps = signature_names(MAPS, getattr(model, "maps", ()), "")
-    answer_of = written(rest, weight.keys())
+    steps = steps or Learned(rest, model)
+    step_of, answer_of = written(steps.rest, weight.keys()), written(rest, weight.keys())
     shapes = {variable.path: variable.shape for variable in rest.model.variables}
     numbered = {n: tf.TensorSpec(shapes[path], tf.float32, n) for path, n in weight.items()}
 
     def spec(shape: Sequence[int], dtype: str, name: str) -> Any:
         return tf.TensorSpec([batch_size, *shape], dtype, name)
 
-    taken = {
-        features[name]: spec(tensor.shape[1:], tensor.dtype, features[name])
-        for name, tensor in zip(rest.inputs, rest.model.inputs, strict=True)
-    }
+    def taken(part: Part) -> dict[str, Any]:
+        return {
+            features[name]: spec(tensor.shape[1:], tensor.dtype, features[name])
+            for name, tensor in zip(part.inputs, part.model.inputs, strict=True)
+        }
+
     taught = {targets[n]: spec(t.shape, t.dtype, targets[n]) for n, t in task.targets.items()}
     counted = {SAMPLE_WEIGHT: spec((), "float32", SAMPLE_WEIGHT)}
 
-    def answer(given: Mapping[str, Any]) -> dict[str, Any]:
+    def named(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         values = {path: given[name] for path, name in weight.items()}
-        return answer_of(values, {name: given[one] for name, one in features.items()})
+        return values, {name: given[one] for name, one in features.items()}
 
     def gradient(**given: Any) -> dict[str, Any]:
         watched = [given[name] for name in weight.values()]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(watched)
             truth = {name: given[signature] for name, signature in targets.items()}
-            loss = model.loss(truth, answer(given), given[SAMPLE_WEIGHT])
+            loss = steps.definition.loss(truth, step_of(*named(given)), given[SAMPLE_WEIGHT])
         return {LOSS: loss, **dict(zip(slope.values(), tape.gradient(loss, watched), strict=True))}
 
     def infer(**given: Any) -> dict[str, Any]:
-        learned = answer(given)
+        learned = answer_of(*named(given))
         answers = answered(model, learned)
         return {signature: answers[name] for name, signature in outputs.items()} | {
             signature: learned[name] for name, signature in maps.items()
@@ -151,9 +161,9 @@ def trainer_graph(
 
     signatures = {
         GRADIENT: tf.function(gradient, autograph=False).get_concrete_function(
-            **taken, **taught, **counted, **numbered
+            **taken(steps.rest), **taught, **counted, **numbered
         ),
-        INFER: tf.function(infer, autograph=False).get_concrete_function(**taken, **numbered),
+        INFER: tf.function(infer, autograph=False).get_concrete_function(**taken(rest), **numbered),
     }
     with _saved(tf.Module(), signatures) as folder:
         return _converted(folder)

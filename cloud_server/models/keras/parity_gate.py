@@ -16,7 +16,7 @@ from fleet_model.bundle import Task, TensorSpec
 from fleet_model.engine import StagedModel
 from fleet_model.errors import ExportError
 from fleet_model.keras.model import KerasModel
-from fleet_model.keras.stages import Part
+from fleet_model.keras.stages import Learned, Part
 from fleet_model.litert.stage import open_interpreter
 from fleet_model.signatures import (
     FEATURES,
@@ -51,6 +51,7 @@ class Batch(NamedTuple):
     """Rows of one step."""
 
     features: Tensors  # (batch, *feature shape)
+    crops: Tensors  # the same, or crops of such, where steps learn from them
     targets: Tensors  # (batch, *target shape)
     sample_weight: Tensor  # (batch,) float32
 
@@ -78,6 +79,7 @@ class Start(NamedTuple):
     # Reads answers from maps in Keras. Two maps that differ by rounding may show the same boxes in
     # another order, so both sides read LiteRT's.
     answer: Callable[[Tensors], Mapping[str, Any]] | None = None
+    crops: Mapping[str, TensorSpec] | None = None  # what steps learn from; None: from features
 
 
 def require_builtin_operators(content: bytes, name: str) -> None:
@@ -143,7 +145,7 @@ def require_same_training(litert: Graph, reference: Graph, start: Start) -> floa
             error = require_near(e, a, f"trainer.tflite: {what} {where}", most)
             worst, bent = max(worst, error), bent or error > TOLERANCE
         bends += bent
-        rate = _stable_rate(real.features)
+        rate = _stable_rate(real.crops)
         weights = {name: w - rate * expected.gradients[name] for name, w in weights.items()}
     return worst
 
@@ -188,11 +190,12 @@ def litert_graph(
     infer = interpreter.get_signature_runner(INFER)
 
     def run(values: Weights, rows: Batch) -> Step:
-        given = {weight[path]: values[path] for path in tensors}
-        given |= {features[name]: rows.features[name] for name in rest.inputs}
+        numbers = {weight[path]: values[path] for path in tensors}
+        whole = {features[name]: rows.features[name] for name in rest.inputs}
+        crops = {features[name]: rows.crops[name] for name in rest.inputs}
         truth = {targets[name]: rows.targets[name] for name in task.targets}
-        answer = gradient(**given, **truth, **{SAMPLE_WEIGHT: rows.sample_weight})
-        inferred = infer(**given)
+        answer = gradient(**numbers, **crops, **truth, **{SAMPLE_WEIGHT: rows.sample_weight})
+        inferred = infer(**numbers, **whole)
         answers = {name: inferred[signature] for name, signature in outputs.items()}
         shown = {name: inferred[signature] for name, signature in drawn.items()}
         return Step(
@@ -205,20 +208,25 @@ def litert_graph(
     return run
 
 
-def keras_graph(rest: Part, model: KerasModel, tensors: Sequence[str]) -> Graph:
+def keras_graph(
+    rest: Part, model: KerasModel, tensors: Sequence[str], steps: Learned | None = None
+) -> Graph:
     """Return Keras's own answer, which shares no code with the export; changes the weights."""
     import tensorflow as tf
 
-    variables = {v.path: v for v in rest.model.variables}
+    steps = steps or Learned(rest, model)
+    whole, learned = ({v.path: v for v in one.model.variables} for one in (rest, steps.rest))
 
     def run(values: Weights, rows: Batch) -> Step:
         for path in tensors:
-            variables[path].assign(values[path])
+            whole[path].assign(values[path])
+            learned[path].assign(values[path])
         with tf.GradientTape() as tape:
-            outputs = rest(rows.features)
-            loss = model.loss(rows.targets, outputs, rows.sample_weight)
-        gradients = tape.gradient(loss, [variables[path].value for path in tensors])
+            found = steps.rest(rows.crops)
+            loss = steps.definition.loss(rows.targets, found, rows.sample_weight)
+        gradients = tape.gradient(loss, [learned[path].value for path in tensors])
         named = {path: g.numpy() for path, g in zip(tensors, gradients, strict=True)}
+        outputs = rest(rows.features)
         return Step(float(loss), named, {name: y.numpy() for name, y in outputs.items()})
 
     return run
@@ -262,19 +270,20 @@ def _random_batch(rng: np.random.Generator, start: Start, *, padded: bool) -> tu
     count = max(1, size // 3) if padded else size
     many = max(2, len(start.task.classes))
     features = {name: _drawn(rng, spec, size, many) for name, spec in start.features.items()}
+    crops = features
+    if start.crops is not None:
+        crops = {name: _drawn(rng, spec, size, many) for name, spec in start.crops.items()}
     if start.truths:
         drawn = [start.truths[i] for i in rng.integers(0, len(start.truths), size)]
         targets = {n: np.stack([t.tensors[n] for t in drawn]) for n in start.task.targets}
     else:
         targets = {n: _drawn(rng, spec, size, many) for n, spec in start.task.targets.items()}
     sample_weight = rng.uniform(0.5, 1.5, size).astype(np.float32)
-    for rows in (*features.values(), *targets.values(), sample_weight):
+    for rows in (*features.values(), *crops.values(), *targets.values(), sample_weight):
         rows[count:] = 0
-    return Batch(features, targets, sample_weight), Batch(
-        {name: rows[:count] for name, rows in features.items()},
-        {name: rows[:count] for name, rows in targets.items()},
-        sample_weight[:count],
-    )
+    whole = Batch(features, crops, targets, sample_weight)
+    cut = [{n: rows[:count] for n, rows in one.items()} for one in (features, crops, targets)]
+    return whole, Batch(cut[0], cut[1], cut[2], sample_weight[:count])
 
 
 def _drawn(rng: np.random.Generator, spec: TensorSpec, size: int, many: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Train with Keras and TensorFlow on the robot: the scopes whose gradient LiteRT does not have."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,14 @@ from edge_agent.training.feature_cache import FeatureCache, cache_of
 from edge_agent.training.own_sums import sums_reply
 from edge_agent.training.trainer import Learner, evaluate, fit
 from edge_agent.training.trainers.hardware import threads_from_environment
-from fleet_model.bundle import TRAINER, Task, TrainerSpec
+from fleet_model.bundle import TRAINER, TrainerSpec
 from fleet_model.errors import SettingsError, TrainingError
 from fleet_model.keras.model import KerasModel, answered, keras_model, learned_task
-from fleet_model.keras.stages import cut, frozen_variables
+from fleet_model.keras.stages import Learned, cut, frozen_variables, learned_part
 from fleet_model.signatures import FROZEN
 from fleet_model.types import Checkpoint, Example, Tensor, Tensors, TrainConfig, Update, Weights
 from fleet_model.weights import read_weights
-from fleet_model.workload import rebuild, require_same_task
+from fleet_model.workload import Workload, rebuild, require_same_task
 
 if TYPE_CHECKING:
     import keras
@@ -48,7 +48,7 @@ class KerasTrainer:
         require_same_task(workload, spec.task, TRAINER)
         definition = keras_model(spec.workload, workload)
         model = _model_with_frozen(definition, spec, directory)
-        learned = _CutModel(spec, workload.task, definition, model)
+        learned = _CutModel(spec, workload, definition, model)
         # Without a trunk the rows are inputs, which lie on this robot already.
         cache = FeatureCache()
         if learned.has_trunk:
@@ -83,26 +83,31 @@ class _CutModel:
     """
 
     def __init__(
-        self, spec: TrainerSpec, task: Task, definition: KerasModel, model: "keras.Model"
+        self, spec: TrainerSpec, workload: Workload, definition: KerasModel, model: "keras.Model"
     ) -> None:
         import tensorflow as tf
 
-        by_path = {variable.path: variable for variable in model.variables}
-        self._variables = {name: by_path[name] for name in spec.variables}
-        trunk, rest = cut(model, spec.variables.keys(), learned_task(definition, task))
+        names = list(spec.variables)
+        trunk, rest = cut(model, names, learned_task(definition, workload.task))
+        steps = learned_part(spec.workload, workload, Learned(rest, definition), names)
+        self._variables, moved = (
+            {v.path: v for v in one.model.variables if v.path in spec.variables}
+            for one in (rest, steps.rest)
+        )
+        self._moved = {name: moved[name] for name in names}
         # One input at a time and one static batch: each function is traced once.
         self._trunk = tf.function(trunk.__call__) if trunk else None
         self._trunk_inputs = trunk.inputs if trunk else ()
         self.has_trunk = trunk is not None
         self._rest = tf.function(lambda features: answered(definition, rest(features)))
-        names = zip(rest.inputs, rest.model.inputs, strict=True)
-        self._dtypes = {name: np.dtype(tensor.dtype) for name, tensor in names}
-        values = [variable.value for variable in self._variables.values()]
+        taken = zip(rest.inputs, rest.model.inputs, strict=True)
+        self._dtypes = {name: np.dtype(tensor.dtype) for name, tensor in taken}
+        values = [variable.value for variable in self._moved.values()]
 
         def loss_and_gradients(features: Any, targets: Any, sample_weight: Any) -> Any:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(values)
-                loss = definition.loss(targets, rest(features), sample_weight)
+                loss = steps.definition.loss(targets, steps.rest(features), sample_weight)
             return loss, tape.gradient(loss, values)
 
         self._loss_and_gradients = tf.function(loss_and_gradients)
@@ -118,21 +123,22 @@ class _CutModel:
     def gradient(
         self, weights: Weights, features: Tensors, targets: Tensors, sample_weight: Tensor
     ) -> tuple[float, Weights]:
-        self._assign(weights)
+        self._assign(self._moved, weights)
         given = self._given(features)
         loss, gradients = self._loss_and_gradients(given, dict(targets), sample_weight)
-        named = zip(self._variables, gradients, strict=True)
+        named = zip(self._moved, gradients, strict=True)
         return float(loss), {name: gradient.numpy() for name, gradient in named}
 
     def outputs(self, weights: Weights, features: Tensors) -> Tensors:
-        self._assign(weights)
+        self._assign(self._variables, weights)
         return {name: rows.numpy() for name, rows in self._rest(self._given(features)).items()}
 
     def _given(self, features: Tensors) -> dict[str, Tensor]:
         return {name: np.asarray(features[name], dtype) for name, dtype in self._dtypes.items()}
 
-    def _assign(self, weights: Weights) -> None:
-        for name, variable in self._variables.items():
+    @staticmethod
+    def _assign(variables: "Mapping[str, keras.Variable]", weights: Weights) -> None:
+        for name, variable in variables.items():
             variable.assign(weights[name])
 
 

@@ -9,9 +9,10 @@ import numpy as np
 from edge_agent.training.adapted_model import adapted
 from edge_agent.training.feature_cache import FeatureCache, cache_of
 from edge_agent.training.own_sums import sums_reply
+from edge_agent.training.rows import Rows
 from edge_agent.training.trainer import Learner, evaluate, fit
 from edge_agent.training.trainers.hardware import threads_from_environment
-from fleet_model.bundle import TRAINER, Task, TrainerSpec
+from fleet_model.bundle import TRAINER, TrainerSpec
 from fleet_model.engine import StagedModel
 from fleet_model.errors import TrainingError
 from fleet_model.litert.stage import open_interpreter
@@ -31,8 +32,17 @@ from fleet_model.signatures import (
     tensor_names,
     weight_names,
 )
-from fleet_model.types import Checkpoint, Example, Tensor, Tensors, TrainConfig, Update, Weights
-from fleet_model.workload import rebuild, require_same_task
+from fleet_model.types import (
+    Checkpoint,
+    Example,
+    Target,
+    Tensor,
+    Tensors,
+    TrainConfig,
+    Update,
+    Weights,
+)
+from fleet_model.workload import Workload, rebuild, require_same_task
 
 
 class LiteRTTrainer:
@@ -61,7 +71,7 @@ class LiteRTTrainer:
         workload = rebuild(spec.workload)
         require_same_task(workload, spec.task, TRAINER)
         threads = num_threads or threads_from_environment()
-        model = _HeadOnFeatures(spec, workload.task, directory, threads)
+        model = _HeadOnFeatures(spec, workload, directory, threads)
         # Without a trunk the rows are inputs, which lie on this robot already.
         cache = FeatureCache()
         if model.has_trunk:
@@ -92,7 +102,10 @@ class LiteRTTrainer:
 class _HeadOnFeatures:
     """`Differentiable` of one trainer.tflite, and one trunk.tflite unless everything is trained."""
 
-    def __init__(self, spec: TrainerSpec, task: Task, directory: Path, num_threads: int) -> None:
+    def __init__(
+        self, spec: TrainerSpec, workload: Workload, directory: Path, num_threads: int
+    ) -> None:
+        task = workload.task
         graph = open_interpreter(directory / TRAINER_GRAPH, num_threads)
         offered = graph.get_signature_list()
         if missing := {GRADIENT, INFER} - offered.keys():
@@ -110,7 +123,7 @@ class _HeadOnFeatures:
         stages = [directory / name for name in spec.parts["litert"] if name == TRUNK]
         self.has_trunk = bool(stages)
         self._trunk = StagedModel(stages, task.inputs, None, num_threads)
-        self._require_inputs(spec, task)
+        self._require_inputs(spec, workload)
 
     def features(self, inputs: Tensors) -> Tensors:
         known = {**inputs, **self._trunk(inputs)}
@@ -138,13 +151,14 @@ class _HeadOnFeatures:
         }
         return rows | {name: weights[path] for path, name in self._weights.items()}
 
-    def _require_inputs(self, spec: TrainerSpec, task: Task) -> None:
+    def _require_inputs(self, spec: TrainerSpec, workload: Workload) -> None:
         """Raise TrainingError unless the graph takes what specification and workload give."""
-        size = (spec.batch_size,)
+        size, targets = (spec.batch_size,), workload.task.targets
+        shapes = _shapes_of_steps(workload, self._trunk.shapes)
         expected = {self._weights[path]: tensor.shape for path, tensor in spec.variables.items()}
-        expected |= {self._targets[n]: (*size, *tensor.shape) for n, tensor in task.targets.items()}
+        expected |= {self._targets[n]: (*size, *tensor.shape) for n, tensor in targets.items()}
         expected |= {
-            signature: (*size, *self._trunk.shapes[name]) if name in self._trunk.shapes else ()
+            signature: (*size, *shapes[name]) if name in shapes else ()
             for name, signature in self._features.items()
         }
         expected[SAMPLE_WEIGHT] = size
@@ -155,3 +169,15 @@ class _HeadOnFeatures:
                     f"{TRAINER_GRAPH}: input {name} has shape {actual.get(name)}, its workload and "
                     f"trainer.json say {expected.get(name)}; was it exported together with them?"
                 )
+
+
+def _shapes_of_steps(
+    workload: Workload, shapes: Mapping[str, tuple[int, ...]]
+) -> Mapping[str, tuple[int, ...]]:
+    """Return the shapes of what a step takes of features: of crops, where it learns from them."""
+    target = {name: np.zeros(t.shape, t.dtype) for name, t in workload.task.targets.items()}
+    row = Rows(
+        [{n: np.zeros(shape, np.bool_) for n, shape in shapes.items()}], [Target(tensors=target)]
+    )
+    batch = next(row.cropped(workload, 0).batches([0], 1))
+    return {name: rows.shape[1:] for name, rows in batch.features.items()}

@@ -55,12 +55,17 @@ class ObjectDetector:
     class_bias = "heat/bias"
     sure_score = 0.3  # less sure boxes are for measures that rank them, not for people
 
-    def __init__(self, labels: Sequence[str], image_size: int = 320) -> None:
+    def __init__(
+        self, labels: Sequence[str], image_size: int = 320, crop_size: int | None = None
+    ) -> None:
         """Choose what is looked for, and how closely.
 
         Args:
             labels: at least one class name; their order is that of the model's maps.
             image_size: side of the square input in pixels, a multiple of 32.
+            crop_size: side of the part of it that one step learns from, a multiple of 32; at most
+                `image_size`, which is the whole frame. None: five eighths of it, as measured in
+                docs/benchmarks.md, if these are MIN_SIZE or more.
 
         Raises:
             SettingsError: one of them is wrong.
@@ -73,6 +78,13 @@ class ObjectDetector:
             )
         self.labels = checked_names(labels, 1)
         self.image_size = image_size
+        self.crop_size = _usual_crop(image_size) if crop_size is None else crop_size
+        right = isinstance(self.crop_size, int) and MIN_SIZE <= self.crop_size <= image_size
+        if not right or self.crop_size % STEP:
+            raise SettingsError(
+                f"crop_size is {crop_size!r}, expected a multiple of {STEP} from {MIN_SIZE} to "
+                f"image_size ({image_size} pixels: no crops)"
+            )
 
     @property
     def task(self) -> Task:
@@ -102,7 +114,49 @@ class ObjectDetector:
     @property
     def config(self) -> Mapping[str, Any]:
         """Return the keyword arguments that rebuild this workload."""
-        return {"labels": list(self.labels), "image_size": self.image_size}
+        sizes = {"image_size": self.image_size, "crop_size": self.crop_size}
+        return {"labels": list(self.labels), **sizes}
+
+    @property
+    def of_crops(self) -> "ObjectDetector | None":
+        """Return the detector of what one step learns from; None: from whole frames."""
+        if self.crop_size == self.image_size:
+            return None
+        return ObjectDetector(self.labels, self.crop_size, self.crop_size)
+
+    def crop(
+        self, features: Tensors, target: Tensors, rng: np.random.Generator
+    ) -> tuple[Tensors, Tensors]:
+        """Draw a part of a frame: of its feature maps, and of its boxes, which may reach out of it.
+
+        Parts begin at multiples of 32 pixels, where the cells of all maps do. One with n middles of
+        things is 1 + n times as likely as an empty one: most steps should have something to find.
+
+        Args:
+            features: (H, W, channels) each, of the whole square.
+            target: as Task.targets names it.
+            rng: draws the place.
+        """
+        there = target["class"] != NOTHING
+        boxes, classes = target["box"][there], target["class"][there]
+        first = np.arange(0, self.image_size - self.crop_size + 1, STEP)
+        middles = (boxes[classes >= 0, :2] + boxes[classes >= 0, 2:]) / 2
+        away = middles - first[:, None, None]  # (places, things, 2)
+        inside = ((away >= 0) & (away < self.crop_size)).astype(float)
+        chances = np.cumsum(1.0 + inside[..., 0] @ inside[..., 1].T)  # of x, y in order
+        drawn = np.searchsorted(chances, rng.random() * chances[-1], side="right")
+        x, y = (int(at) for at in first[list(divmod(int(drawn), len(first)))])
+        maps = {}
+        for name, blocks in features.items():
+            stride = self.image_size // blocks.shape[0]
+            top, left, cells = y // stride, x // stride, self.crop_size // stride
+            maps[name] = blocks[top : top + cells, left : left + cells]
+        moved = boxes - np.array([x, y, x, y], np.float32)
+        shown = ((moved[:, 2:] > 0) & (moved[:, :2] < self.crop_size)).all(axis=1)
+        box, kinds = np.zeros_like(target["box"]), np.full_like(target["class"], NOTHING)
+        kept = np.count_nonzero(shown)
+        box[:kept], kinds[:kept] = moved[shown], classes[shown]
+        return maps, {"box": box, "class": kinds}
 
     def encode(self, raw: Frame) -> Encoded:
         """Decode a frame and fit it into the square: (S, S, 3) float32 0..255, gray bars."""
@@ -210,6 +264,12 @@ class ObjectDetector:
     def details(self, outputs: Tensors, targets: Tensors) -> Details:
         """Return the average precision of each class, and precision against recall."""
         return details_of(evaluate(*_pictures(outputs, targets), len(self.labels)), self.labels)
+
+
+def _usual_crop(image_size: int) -> int:
+    """Return five eighths of a side in whole STEPs; all of it where that is less than MIN_SIZE."""
+    side = round(image_size * 5 / 8 / STEP) * STEP
+    return side if side >= MIN_SIZE else image_size
 
 
 def _as_target(corners: Tensor, numbers: Tensor) -> Target:

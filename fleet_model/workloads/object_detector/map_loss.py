@@ -15,13 +15,14 @@ FEW = 12  # boxes of a frame: most have no more
 
 
 def map_loss(targets: Mapping[str, Any], maps: Mapping[str, Any], sample_weight: Any) -> Any:
-    """Return the focal loss of heat for each thing, plus the mean loss of their sides.
+    """Return the focal loss of heat for each thing in it, plus the mean loss of sides.
 
     Heat: arXiv:1904.07850, equation 1, with alpha 2 and beta 4. Sides: the difference of
     logarithms, rounded at its bend, weighted by how near the middle a cell is.
 
     Args:
-        targets: box (batch, things, 4) pixels of the square, class (batch, things).
+        targets: box (batch, things, 4) pixels of the square, class (batch, things). Boxes may
+            reach out of it, or lie outside.
         maps: heat (batch, G, G, classes) logits, sides (batch, G, G, 4).
         sample_weight: (batch,).
     """
@@ -30,7 +31,10 @@ def map_loss(targets: Mapping[str, Any], maps: Mapping[str, Any], sample_weight:
     *_, grid, labels = maps["heat"].shape
     truth = truth_of(targets, grid, labels, sample_weight)
     weight = ops.reshape(sample_weight, (-1, 1, 1))
-    things = ops.sum(ops.reshape(sample_weight, (-1, 1)) * truth.real)
+    # A thing whose middle lies outside of a crop has none to be found in it.
+    middle = _middle(targets["box"] / STRIDE)
+    shown = ops.max(ops.abs(2.0 * middle - (grid - 1.0)), axis=-1) <= grid - 1.0
+    things = ops.sum(ops.reshape(sample_weight, (-1, 1)) * truth.real * ops.cast(shown, "float32"))
     heat_loss = _focal(maps["heat"], truth.heat, weight[..., None])
     owned = weight * truth.share
     sides_loss = _distance(maps["sides"], truth.sides, owned[..., None])
@@ -91,10 +95,8 @@ def _drawn(boxes: Any, classes: Any, grid: int, labels: int) -> tuple[Any, Any, 
 
     boxes = boxes / STRIDE  # cells
     cells = ops.arange(grid, dtype="float32")  # the middle of cell i is i + .5
-    low, high = boxes[..., :2], boxes[..., 2:]
-    middle = ops.floor((low + high) / 2)  # (batch, things, 2) the cell of the middle
-    middle = ops.clip(middle, 0.0, grid - 1.0)
-    deviation = ops.maximum((high - low) * SPREAD, 0.25)
+    middle = _middle(boxes)
+    deviation = ops.maximum((boxes[..., 2:] - boxes[..., :2]) * SPREAD, 0.25)
 
     def along(axis: int) -> Any:
         away = cells - middle[..., axis : axis + 1]  # (batch, things, G)
@@ -126,6 +128,13 @@ def _drawn(boxes: Any, classes: Any, grid: int, labels: int) -> tuple[Any, Any, 
         ops.reshape(share, (-1, grid, grid)),
         ops.reshape(ops.transpose(sides, (0, 2, 1)), (-1, grid, grid, 4)),
     )
+
+
+def _middle(boxes: Any) -> Any:
+    """Return the cell of each box's middle, (batch, things, 2) x and y; boxes are in cells."""
+    from keras import ops
+
+    return ops.floor((boxes[..., :2] + boxes[..., 2:]) / 2)
 
 
 def _focal(logits: Any, heat: Any, weight: Any) -> Any:

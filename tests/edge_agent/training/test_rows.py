@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from edge_agent.training.rows import RowAgain, stacked
+from edge_agent.training.rows import RowAgain, Rows, stacked
+from fleet_model.types import Target
 
 
 def test_rows_of_several_lengths_have_the_longest_one():
@@ -14,6 +15,12 @@ def test_rows_of_several_lengths_have_the_longest_one():
     assert found["x"].dtype == np.float32
     assert found["n"].tolist() == [4, 5, 0]
     assert found["x"][:, :, 0].tolist() == [[1, 1], [2, 0], [0, 0]]
+
+
+def test_what_is_kept_in_float16_is_computed_with_in_float32():
+    found = stacked([{"x": np.array([0.1, 3], np.float16)}], 1)
+    assert found["x"].dtype == np.float32
+    assert found["x"].tolist() == [[float(np.float16(0.1)), 3.0]]
 
 
 def test_a_row_without_room_is_computed_once_a_batch():
@@ -30,3 +37,37 @@ def test_a_row_without_room_is_computed_once_a_batch():
     assert len(asked) == 1
     assert found["a"].tolist() == [[1, 1]]
     assert row["b"].tolist() == [0, 0]
+
+
+class Crops:
+    """A workload whose steps learn from two numbers of a row, in a row."""
+
+    of_crops = "a workload"
+
+    @staticmethod
+    def crop(features, target, rng):
+        first = int(rng.integers(0, 9))
+        return {"x": features["x"][first : first + 2]}, {"first": target["first"] + first}
+
+
+def test_each_batch_has_new_crops_and_the_same_seed_the_same():
+    features = [{"x": np.arange(10.0)}, RowAgain(["x"], lambda: {"x": np.arange(10.0)})]
+    whole = Rows(features, [Target(tensors={"first": np.int32(0)})] * 2)
+
+    def drawn(seed):
+        rows = whole.cropped(Crops(), seed)
+        return [batch.features["x"] for _ in range(20) for batch in rows.batches([0, 1], 3)]
+
+    first = drawn(7)
+    assert {x.shape for x in first} == {(3, 2)}
+    assert all((x[:2, 1] == x[:2, 0] + 1).all() and not x[2].any() for x in first)
+    assert len({tuple(x[:2, 0]) for x in first}) > 5
+    np.testing.assert_array_equal(first, drawn(7))
+    assert not np.array_equal(first, drawn(8))
+    (batch,) = whole.cropped(Crops(), 7).batches([0], 1)
+    assert batch.targets["first"].tolist() == batch.features["x"][:, 0].tolist()
+
+
+def test_rows_of_a_workload_without_crops_stay_whole():
+    rows = Rows([{"x": np.arange(10.0)}], [Target(tensors={})])
+    assert rows.cropped(object(), 0) is rows

@@ -74,7 +74,8 @@ class ImportedDetector:
     @property
     def config(self) -> Mapping[str, Any]:
         """Return the keyword arguments that rebuild this workload."""
-        return {**self._fleet.config, "reading": self.reading.model_dump(mode="json")}
+        config = {name: self._fleet.config[name] for name in ("labels", "image_size")}
+        return {**config, "reading": self.reading.model_dump(mode="json")}
 
     def open_stage(self, path: Path, num_threads: int) -> ImportedStage:
         """Return the file as a stage; raises BundleError. See Workload."""

@@ -10,6 +10,7 @@ from edge_agent.training.trainers.keras import KerasTrainer
 from edge_agent.training.trainers.litert import LiteRTTrainer
 from fleet_model.bundle import TRAINER, WorkloadSpec, parse_trainer, read_bundle, sha256_of
 from fleet_model.engine import TFLiteEngine
+from fleet_model.errors import TrainingError
 from fleet_model.personal.choice import OWN_TENSORS, PersonalChoice
 from fleet_model.personal.tensors import GRAPH, OWN, OWN_END, SPEC
 from fleet_model.signatures import ANSWER, TRAINER_GRAPH, WEIGHTS
@@ -35,16 +36,22 @@ def exported_block(made_once):
     return export(made_once, "last-block")
 
 
-def export(made_once, scope):
+@pytest.fixture(scope="module")
+def exported_crops(made_once):
+    """Return the same of one whose steps learn from 16 x 16 of 20 x 20 cells."""
+    return export(made_once, "head", size=160, crop=128)
+
+
+def export(made_once, scope, size=SIZE, crop=None):
     from cloud_server.models.export import InitJob, run_export
 
     def write(directory):
-        config = {"labels": list(LABELS), "image_size": SIZE}
+        config = {"labels": list(LABELS), "image_size": size, "crop_size": crop}
         spec = WorkloadSpec(name="object-detector", config=config)
         job = InitJob(workload=spec, trainable=scope, batch_size=BATCH, directory=directory)
         run_export(job)
 
-    directory = made_once(f"trainer-detector-{scope}", write)
+    directory = made_once(f"trainer-detector-{scope}-{size}-{crop}", write)
     weights = read_weights(directory / "weights.safetensors")
     spec = parse_trainer((directory / "trainer.json").read_bytes())
     return spec, directory, Checkpoint(version=0, weights=weights)
@@ -104,7 +111,7 @@ def test_features_are_kept_in_float16(exported):
     assert {tensor.dtype for tensor in row.values()} == {np.dtype(np.float16)}
 
 
-@pytest.mark.parametrize("scope", ["exported", "exported_block"])
+@pytest.mark.parametrize("scope", ["exported", "exported_block", "exported_crops"])
 def test_keras_and_litert_send_the_same_update(request, scope):
     spec, directory, checkpoint = request.getfixturevalue(scope)
     config = TrainConfig(epochs=1, batch_size=BATCH, learning_rate=0.02, clip_norm=10.0)
@@ -118,6 +125,34 @@ def test_keras_and_litert_send_the_same_update(request, scope):
         assert np.linalg.norm(litert.weights[name] - tensor) < 1e-2 * length, name
     for name in ("map50_after", "map50_95_after"):
         assert litert.metrics[name] == pytest.approx(keras.metrics[name], abs=0.02)
+
+
+def test_a_step_takes_crops_and_an_answer_the_whole_frame(exported_crops):
+    spec, directory, checkpoint = exported_crops
+    trainer = LiteRTTrainer(spec, directory, num_threads=1)
+    taken, given = [], trainer._learner.model.gradient
+    trainer._learner.model.gradient = lambda w, features, *rest: (
+        taken.append({name: rows.shape[1:3] for name, rows in features.items()})
+        or given(w, features, *rest)
+    )
+    config = TrainConfig(epochs=50, batch_size=BATCH, learning_rate=0.02, clip_norm=10.0)
+    learned = trainer.fit(checkpoint, frames(96), config)
+    assert learned.num_steps == len(taken) == 450
+    assert {size for sizes in taken for size in sizes.values()} == {(16, 16), (8, 8), (4, 4)}
+    assert learned.metrics["map50_before"] < 0.1
+    assert learned.metrics["map50_after"] > 0.8  # of whole frames
+    again = LiteRTTrainer(spec, directory, num_threads=1).fit(checkpoint, frames(96), CONFIG)
+    for name, tensor in learned.weights.items():
+        np.testing.assert_array_equal(again.weights[name], tensor)
+
+
+def test_a_trainer_of_other_crops_is_refused(exported_crops):
+    spec, directory, _ = exported_crops
+    workload = spec.workload.model_copy(
+        update={"config": {**spec.workload.config, "crop_size": 160}}
+    )
+    with pytest.raises(TrainingError, match=r"input features_\w+ has shape .* say .*5, 5"):
+        LiteRTTrainer(spec.model_copy(update={"workload": workload}), directory)
 
 
 def batch(trainer, count, first):

@@ -217,10 +217,18 @@ def test_a_wrong_setting_is_told(labels, size, words):
         ObjectDetector(labels, size)
 
 
+@pytest.mark.parametrize("size", [100, 96, 352, "160"])
+def test_a_crop_that_is_none_is_told(size):
+    words = f"crop_size is {size!r}, expected a multiple of 32 from 128 to image_size .320 pixels"
+    with pytest.raises(SettingsError, match=words):
+        ObjectDetector(["a"], 320, size)
+
+
 def test_it_is_rebuilt_from_its_config():
     from fleet_model.bundle import WorkloadSpec
 
-    spec = WorkloadSpec(name="object-detector", config={"labels": ["duck"], "image_size": 256})
+    config = {"labels": ["duck"], "image_size": 256, "crop_size": 192}
+    spec = WorkloadSpec(name="object-detector", config=config)
     assert build_workload(spec).config == spec.config
     assert rebuild(spec).task.classes == ("duck",)
 
@@ -229,6 +237,66 @@ def test_samples_are_pictures_that_come_with_the_package(detector):
     first = next(detector.samples(None))
     assert first.encoded.inputs["image"].shape == (320, 320, 3)
     assert first.target is None
+
+
+# ------------------------------------------------------------------------------------- crops
+
+
+def test_a_crop_is_five_eighths_of_a_side_where_that_is_enough():
+    sides = {size: ObjectDetector(["a"], size).crop_size for size in (128, 160, 192, 256, 320, 416)}
+    assert sides == {128: 128, 160: 160, 192: 128, 256: 160, 320: 192, 416: 256}
+    assert ObjectDetector(["a"], 160).of_crops is None
+    assert ObjectDetector(["a"], 256, 256).of_crops is None
+    crops = ObjectDetector(["a"], 256).of_crops
+    assert crops.task.inputs["image"].shape == (160, 160, 3)
+    assert crops.of_crops is None
+
+
+def cells(stride, size=256):
+    """Return a map whose numbers are the x and y, in pixels, at which each cell begins."""
+    at = np.arange(0, size, stride, dtype=np.float32)
+    return np.stack(np.meshgrid(at, at), -1)
+
+
+def test_a_crop_has_the_same_part_of_all_maps_and_boxes_as_they_lie_in_it():
+    detector = ObjectDetector(["duck", "ball"], 256)
+    boxes = [("duck", 0, 0, 256, 256), ("ball", 0, 0, 20, 20), ("ball", 120, 120, 140, 140)]
+    target = detector.target(example(*boxes, raw=frame(width=256, height=256))).tensors
+    maps = {"fine": cells(8), "coarse": cells(32)}
+    rng, places = np.random.default_rng(0), set()
+    for _ in range(200):
+        found, moved = detector.crop(maps, target, rng)
+        x, y = found["fine"][0, 0]
+        places.add((int(x), int(y)))
+        np.testing.assert_array_equal(found["fine"], cells(8, 160) + found["fine"][0, 0])
+        np.testing.assert_array_equal(found["coarse"], cells(32, 160) + found["fine"][0, 0])
+        expected = [[-x, -y, 256 - x, 256 - y], [120 - x, 120 - y, 140 - x, 140 - y]]
+        kinds = [0, 1]
+        if x < 20 and y < 20:  # the ball in the corner: the smallest comes last or is outside
+            expected.append([-x, -y, 20 - x, 20 - y])
+            kinds.append(1)
+        there = moved["class"] != NOTHING
+        assert moved["class"][there].tolist() == kinds
+        order = np.lexsort(moved["box"][there].T)
+        np.testing.assert_array_equal(moved["box"][there][order], sorted_rows(expected))
+        assert (moved["class"][len(kinds) :] == NOTHING).all()
+    assert places == {(x, y) for x in (0, 32, 64, 96) for y in (0, 32, 64, 96)}
+
+
+def sorted_rows(rows):
+    rows = np.array(rows, np.float32)
+    return rows[np.lexsort(rows.T)]
+
+
+def test_crops_with_things_are_drawn_more_often():
+    """Three things in the upper left corner: one place of 16 has a weight of 4, the others 1."""
+    detector = ObjectDetector(["duck"], 256)
+    three = [("duck", x, 4, x + 10, 24) for x in (0, 10, 20)]
+    target = detector.target(example(*three, raw=frame(width=256, height=256))).tensors
+    rng, maps = np.random.default_rng(0), {"fine": cells(8)}
+    drawn = [tuple(detector.crop(maps, target, rng)[0]["fine"][0, 0]) for _ in range(4000)]
+    assert drawn.count((0.0, 0.0)) / 4000 == pytest.approx(4 / 19, abs=0.02)
+    assert drawn.count((96.0, 32.0)) / 4000 == pytest.approx(1 / 19, abs=0.02)
 
 
 # ------------------------------------------------------------------------- labels of its own

@@ -107,6 +107,24 @@ def test_a_frame_with_nothing_teaches_that_nothing_is_there():
     assert loss == pytest.approx(-2 * GRID**2 * p**2 * np.log(1 - p), rel=1e-5)
 
 
+def test_a_thing_whose_middle_is_outside_is_not_there_to_be_found():
+    """Of a crop: its box reaches in from the left, its middle (-4, 44) does not."""
+    told = targets((1, -52, 36, 44, 52), (0, 40, 40, 48, 48))
+    heat = np.asarray(truth_of(told, GRID, 2).heat)[0]
+    assert (heat[..., 1] == 1.0).sum() == 0
+    assert heat[5, 0, 1] == pytest.approx(np.exp(-1 / (2 * (12 * 0.54 / 6) ** 2)), rel=1e-5)
+    outputs = {
+        "heat": np.full((1, GRID, GRID, 2), -2.0, np.float32),
+        "sides": np.asarray(truth_of(told, GRID, 2).sides),  # no loss of sides
+    }
+    p = 1 / (1 + np.exp(2.0))
+    near = ((1 - heat[..., 1].astype(np.float64)) ** 4).sum()
+    others = near + GRID**2 - 1
+    expected = -((1 - p) ** 2 * np.log(p) + others * p**2 * np.log(1 - p))  # of one thing, not two
+    loss = float(map_loss(told, outputs, np.ones(1, np.float32)))
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_row_of_weight_0_changes_nothing():
     rng = np.random.default_rng(0)
     outputs = {
