@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from fleet_model.errors import RefusedError, UpdateError
-from fleet_model.protocol.whole import MAX_WHOLE_BYTES, join, split
+from fleet_model.protocol.whole import MAX_WHOLE_BYTES, MOST_WHOLE_BYTES, join, split
 
 if TYPE_CHECKING:
     from flwr.app import Message
@@ -84,10 +84,11 @@ class WholeMessages:
             found = session.scalars(select(Node.node_id).where(*online)).all()
         return {int64_to_uint64(node_id) for node_id in found}
 
-    def hand_out(self, node_id: int) -> bytes | None:
+    def hand_out(self, node_id: int, most_bytes: int = MAX_WHOLE_BYTES) -> bytes | None:
         """Return a node's oldest question whole, as it is handed out; None if there is none.
 
-        None, too, of one that is too large or not stored to its end: it stays, for Flower's way.
+        None, too, of one that is longer than about `most_bytes` or not stored to its end: it stays,
+        for Flower's way.
         """
         from flwr.common.serde import message_to_proto
         from flwr.proto.fleet_pb2 import PullMessagesResponse
@@ -99,7 +100,7 @@ class WholeMessages:
                 row = self._claim(session, node_id)
                 if row is None:
                     return None
-                tree, objects = self._objects(session, row.message_id)
+                tree, objects = self._objects(session, row.message_id, most_bytes)
                 fields = {one.name: getattr(row, one.name) for one in row.__table__.columns}
         except _NotWholeError:  # the transaction is undone, the claim with it
             return None
@@ -191,7 +192,9 @@ class WholeMessages:
         )
         return session.scalar(claim)
 
-    def _objects(self, session: "Session", root: str) -> "tuple[ObjectTree, Sequence[bytes]]":
+    def _objects(
+        self, session: "Session", root: str, most_bytes: int
+    ) -> "tuple[ObjectTree, Sequence[bytes]]":
         """Return what a question consists of; its content is read once for all robots."""
         from flwr.proto.message_pb2 import ObjectTree
 
@@ -204,11 +207,13 @@ class WholeMessages:
                 parts_of = (content, *self._children(session, content))
                 stored = self._bytes(session, parts_of)
                 known = parts_of, tuple(stored[one] for one in parts_of)
-                if sum(map(len, known[1])) > MAX_WHOLE_BYTES:
+                if sum(map(len, known[1])) > MOST_WHOLE_BYTES:
                     raise _NotWholeError
                 self._contents[content] = known
                 if len(self._contents) > MOST_CONTENTS:
                     self._contents.popitem(last=False)
+            if sum(map(len, known[1])) > most_bytes:
+                raise _NotWholeError
             children = [ObjectTree(object_id=one) for one in known[0][1:]]
             trees.append(ObjectTree(object_id=content, children=children))
             ids += known[0]

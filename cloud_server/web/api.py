@@ -34,12 +34,7 @@ from fleet_model.protocol.proof import (
     fingerprint,
     utc_now,
 )
-from fleet_model.protocol.report import (
-    STANDING_HEADER,
-    RobotReport,
-    pack_standing,
-    unpack_report,
-)
+from fleet_model.protocol.report import STANDING_HEADER, RobotReport, pack_standing, unpack_report
 from fleet_model.protocol.routes import (
     CHANNEL,
     HELLO,
@@ -53,6 +48,7 @@ from fleet_model.protocol.routes import (
 )
 from fleet_model.protocol.trial import MAX_INT
 from fleet_model.protocol.version import FIRST_PROTOCOL, MAX_PROTOCOL
+from fleet_model.protocol.whole import MOST_WHOLE_BYTES
 
 NAME, SHA256 = re.compile(r"[a-z][a-z0-9-]{0,30}"), re.compile(r"[0-9a-f]{64}")
 SIGNED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")  # of a folder or file: no way out
@@ -100,6 +96,7 @@ class Authenticator:
             "moves_to": self.moves_to,
             "signs": self.signs(),
             "hold_s": self.hold_s,
+            "whole_reply_bytes": MOST_WHOLE_BYTES if self.hold_s else 0,
         }
         return pack_standing(self.offenses.standing(robot).model_copy(update=more))
 

@@ -26,9 +26,12 @@ from fleet_model.protocol.report import STANDING_HEADER, unpack_report
 from fleet_model.protocol.routes import MESSAGE, NEWS, REPLY, ROBOT
 from fleet_model.protocol.trial import MAX_INT
 from fleet_model.protocol.version import MAX_PROTOCOL
+from fleet_model.protocol.whole import MAX_WHOLE_BYTES, MOST_PARAMETER, MOST_WHOLE_BYTES
 
 OURS = ("/fleetlearn/", "/metrics")  # how the paths begin
 JSON, BYTES = "application/json", "application/octet-stream"
+# Long questions that robots read at a time, 2 MB each; other robots get theirs in pieces.
+MOST_LONG = 16
 
 
 class OwnRoutes:
@@ -75,6 +78,7 @@ class Exchange:
     ) -> None:
         self._app, self._authenticator = app, authenticator
         self._news, self._whole = news, whole
+        self._long = 0  # long questions that robots are reading
         self._routes: Mapping[tuple[str, str], Callable[..., Any]] = {
             ("GET", ROBOT + NEWS): self._wait,
             ("POST", ROBOT + MESSAGE): self._hand_out,
@@ -96,8 +100,13 @@ class Exchange:
         headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(content))]
         if (standing := getattr(request.state, "standing", None)) is not None:
             headers.append((STANDING_HEADER.encode(), standing.encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+        long = len(content) > MAX_WHOLE_BYTES
+        self._long += long
+        try:
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": content})
+        finally:
+            self._long -= long
 
     def _arrived(self, request: Request) -> Robot:
         """Return who asks, after taking what it tells; in one thread, not one for each."""
@@ -140,11 +149,18 @@ class Exchange:
 
     async def _hand_out(self, robot: Robot, request: Request) -> tuple[int, str, bytes]:
         node_id = await self._node_of(robot)
-        body = await asyncio.to_thread(self._whole.hand_out, node_id)
+        body = await asyncio.to_thread(self._whole.hand_out, node_id, self._most_bytes(request))
         self._news.handed_out(node_id)
         if body is None:
             raise HTTPException(404, "no question that can be handed out whole")
         return 200, BYTES, body
+
+    def _most_bytes(self, request: Request) -> int:
+        """Return how long a whole question may be: long ones stay in memory while they are read."""
+        asked = request.query_params.get(MOST_PARAMETER, "")
+        if self._long >= MOST_LONG or not asked.isascii() or not asked.isdigit():
+            return MAX_WHOLE_BYTES
+        return min(int(asked[:9]), MOST_WHOLE_BYTES)
 
     async def _take(self, robot: Robot, request: Request) -> tuple[int, str, bytes]:
         node_id = await self._node_of(robot)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fleet_model.errors import RefusedError, SettingsError
-from fleet_model.protocol.proof import parse_public
+from fleet_model.protocol.proof import SERVER_HEADER, check, parse_public, utc_now
 
 KEY, SIGNATURE, TIME = b"flwr-public-key", b"flwr-signature", b"flwr-timestamp"
 log = logging.getLogger(__name__)
@@ -90,6 +90,15 @@ class FleetKeys:
             key.verify(signature, headers.get(TIME, b""), ec.ECDSA(hashes.SHA256()))
         except (InvalidSignature, binascii.Error, ValueError):
             raise RefusedError("the request's signature does not fit its key") from None
+
+    def require_proof(self, headers: Mapping[bytes, bytes], method: str, path: str) -> None:
+        """Raise RefusedError unless an approved robot has signed a request of our own.
+
+        For which server it was signed is checked where it is answered.
+        """
+        texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+        proof = check(texts, method, path, utc_now(), {texts.get(SERVER_HEADER, "")})
+        self.require_known({KEY: header_of(proof.line)})
 
     def _robots(self) -> Mapping[bytes, Keyed]:
         try:

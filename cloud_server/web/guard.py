@@ -31,7 +31,7 @@ from cloud_server.web.transfers import (
 from fleet_model.errors import RefusedError
 from fleet_model.protocol.proof import KEY_HEADER
 from fleet_model.protocol.routes import HELLO, NEWS, REPLY, ROBOT
-from fleet_model.protocol.whole import MAX_WHOLE_REPLY_BYTES
+from fleet_model.protocol.whole import MAX_WHOLE_REPLY_BYTES, MOST_WHOLE_BYTES
 
 # Flower's fleet API as robots use it; robots are registered by the operator, never by themselves.
 FLEET = {
@@ -46,7 +46,7 @@ TRANSFERS = {"/v1/fleet/push-object", "/v1/fleet/pull-object"}
 # Our own routes check the robot's proof themselves, and say what is wrong with it.
 OWN = re.compile(re.escape(ROBOT) + r"(/[A-Za-z0-9][A-Za-z0-9_.-]*)+")
 # Our own routes take no body, but for one.
-ROBOT_BODY_BYTES = {ROBOT + REPLY: MAX_WHOLE_REPLY_BYTES}
+ROBOT_BODY_BYTES = {ROBOT + REPLY: MOST_WHOLE_BYTES}
 # How the names of headers begin that say who asks, for what, and how long the body is.
 DECIDING = (
     b"authorization", b"content-", b"flwr-", b"host", b"transfer-encoding", b"x-robot-",
@@ -172,14 +172,21 @@ class Guard:
             longest = ROBOT_BODY_BYTES.get(scope["path"], 0)
         if size is None or size > longest:
             return _Refusal(413, f"send at most {longest} bytes, not chunked")
-        if scope["path"] in FLEET:
-            try:
-                self._bounds.keys.require_known(visit.headers)
-                if size > LARGE_BYTES:
-                    self._bounds.keys.require_signature(visit.headers)
-            except RefusedError as error:
-                return _Refusal(401, str(error))
+        try:
+            self._require_proof(visit, scope, size)
+        except RefusedError as error:
+            return _Refusal(401 if scope["path"] in FLEET else 403, str(error))
         return None
+
+    def _require_proof(self, visit: "_Visit", scope: Scope, size: int) -> None:
+        """Raise RefusedError where a body would be read of somebody who proves too little."""
+        keys = self._bounds.keys
+        if scope["path"] in FLEET:
+            keys.require_known(visit.headers)
+            if size > LARGE_BYTES:
+                keys.require_signature(visit.headers)
+        elif size > MAX_WHOLE_REPLY_BYTES and not visit.operator:
+            keys.require_proof(visit.headers, scope["method"], scope["path"])
 
     def _wait_s(self, visit: "_Visit") -> tuple[float, str]:
         now = self._bounds.clock()

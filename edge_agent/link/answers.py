@@ -37,18 +37,20 @@ def blocks(response: "httpx.Response", size_bytes: int, who: str) -> Iterator[by
             raise ConnectionFailed(f"{who} answers too slowly")
 
 
-def small(response: "httpx.Response", who: str, doubt: str = "") -> bytes:
+def small(
+    response: "httpx.Response", who: str, doubt: str = "", most_bytes: int = MAX_JSON_BYTES
+) -> bytes:
     """Return the body of an answer that is a small file.
 
     Raises:
         ConnectionFailed: it is longer than any of ours, or too slow; `doubt` ends the words.
     """
-    content = b""
-    for block in blocks(response, MAX_JSON_BYTES, who):
+    content = bytearray()
+    for block in blocks(response, most_bytes, who):
         content += block
-        if len(content) > MAX_JSON_BYTES:
-            raise ConnectionFailed(f"{who} answers more than {MAX_JSON_BYTES} bytes{doubt}")
-    return content
+        if len(content) > most_bytes:
+            raise ConnectionFailed(f"{who} answers more than {most_bytes} bytes{doubt}")
+    return bytes(content)
 
 
 def patience_s(size_bytes: int) -> float:

@@ -12,9 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from fleet_model.bundle import MAX_JSON_BYTES
 from fleet_model.errors import ConnectionFailed, FleetError
 from fleet_model.protocol.routes import MESSAGE, NEWS, REPLY, ROBOT
-from fleet_model.protocol.whole import MAX_WHOLE_REPLY_BYTES, join, split
+from fleet_model.protocol.whole import (
+    MAX_WHOLE_REPLY_BYTES,
+    MOST_PARAMETER,
+    MOST_WHOLE_BYTES,
+    join,
+    split,
+)
 
 if TYPE_CHECKING:
     from fleet_model.protocol.report import Standing
@@ -37,7 +44,12 @@ class Server(Protocol):
         """Return where models come from: its address, or another place."""
 
     def ask(
-        self, method: str, path: str, content: bytes = b"", wait_s: float = 0.0
+        self,
+        method: str,
+        path: str,
+        content: bytes = b"",
+        wait_s: float = 0.0,
+        most_bytes: int = MAX_JSON_BYTES,
     ) -> bytes | None:
         """Return the answer, None for 404."""
 
@@ -193,7 +205,8 @@ class WholeMessages:
         """Return a question, None if none can be had whole; raises what the server's link does."""
         if not self._server.standing.hold_s:
             return None
-        content = self._server.ask("POST", ROBOT + MESSAGE)
+        path = f"{ROBOT}{MESSAGE}?{MOST_PARAMETER}={MOST_WHOLE_BYTES}"
+        content = self._server.ask("POST", path, most_bytes=2 * MOST_WHOLE_BYTES)
         try:
             return None if content is None else split(content)
         except ValueError:
@@ -206,6 +219,8 @@ class WholeMessages:
             UpdateError: nobody awaits it.
         """
         body = join(parts)
-        if not self._server.standing.hold_s or len(body) > MAX_WHOLE_REPLY_BYTES:
+        standing = self._server.standing
+        most = max(MAX_WHOLE_REPLY_BYTES, min(standing.whole_reply_bytes, MOST_WHOLE_BYTES))
+        if not standing.hold_s or len(body) > most:
             return 0
         return len(body) if self._server.ask("POST", ROBOT + REPLY, body) is not None else 0

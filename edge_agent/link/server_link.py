@@ -19,7 +19,7 @@ from edge_agent.link.elsewhere import Elsewhere
 from edge_agent.link.signed_models import SignedModels
 from edge_agent.robot.join_token import JoinToken
 from edge_agent.robot.server_settings import ServerLink
-from fleet_model.bundle import FileEntry, Offer, read_offer
+from fleet_model.bundle import MAX_JSON_BYTES, FileEntry, Offer, read_offer
 from fleet_model.errors import (
     BundleError,
     ConnectionFailed,
@@ -228,15 +228,20 @@ class HttpsStore:
             self._elsewhere.close()
 
     def ask(
-        self, method: str, path: str, content: bytes = b"", wait_s: float = 0.0
+        self,
+        method: str,
+        path: str,
+        content: bytes = b"",
+        wait_s: float = 0.0,
+        most_bytes: int = MAX_JSON_BYTES,
     ) -> bytes | None:
-        """Return a small answer of another route, None for 404; `wait_s` is how long it may take.
+        """Return an answer of another route, None for 404; `wait_s` is how long it may take.
 
         Raises:
             UpdateError: the server takes no such request.
         """
         with self._open(method, path, content=content, wait_s=wait_s) as response:
-            answer = self._read(response)
+            answer = answers.small(response, self.address, DOUBT, most_bytes)
             return answer if response.status_code == 200 else None
 
     def look_query(self, report: str) -> str:

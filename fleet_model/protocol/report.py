@@ -86,6 +86,8 @@ class Standing(BaseModel):
     # How long the server holds a request for news, and whether it moves small messages whole; 0: a
     # server of before, or one that shall not: robots look every few seconds.
     hold_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    # How long a whole reply may be, if its head proves who sends it; 0: see protocol/whole.py.
+    whole_reply_bytes: Count = 0
 
     @property
     def told(self) -> "Standing":

@@ -142,7 +142,7 @@ def test_adapters_begin_with_a_rate_of_their_own_where_the_workload_has_one(tmp_
         training = load_settings(root / "server.toml", {}).training
         assert training.adaptive == 0.999
         rates.append(training.learning_rate)
-    assert rates == [5e-4, 5e-3]
+    assert rates == [5e-4, 1e-3]
 
 
 def test_the_kit_names_what_trains_where_litert_cannot(tmp_path, export):

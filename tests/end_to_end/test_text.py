@@ -41,7 +41,7 @@ class Case(NamedTuple):
     layers: int  # of MiniLM
     options: tuple[str, ...]  # of init
     rounds: int = 1
-    rate: str = "0.005"  # of learning: what init writes with adapters
+    rate: str = "0.005"  # of learning: few steps of two layers want more than init writes
 
     @property
     def adapts(self):

@@ -95,17 +95,27 @@ def test_a_question_and_a_reply_travel_whole_and_leave_nothing(grid, whole):
     assert objects(grid) == 0
 
 
-def test_a_question_that_is_too_large_stays_for_flowers_way(grid, whole, monkeypatch):
-    monkeypatch.setattr(whole_messages, "MAX_WHOLE_BYTES", 100)
+def test_a_question_that_is_too_large_stays_for_flowers_way(grid, whole):
     robot = admit(grid)
     grid.open_run()
     (ticket,) = grid.push(content(size=1000), [robot.node_id], 600.0)
 
-    assert whole.hand_out(robot.node_id) is None
+    assert whole.hand_out(robot.node_id, 100) is None
 
     assert whole.waiting() == {robot.node_id}
     reply(grid, receive(grid, robot.node_id))
     assert len(grid.pull([ticket])) == 1
+
+
+def test_a_longer_question_goes_whole_to_a_robot_that_takes_it(grid, whole, monkeypatch):
+    monkeypatch.setattr(whole_messages, "MOST_WHOLE_BYTES", 4000)
+    robot = admit(grid)
+    grid.open_run()
+    grid.push(content(size=500), [robot.node_id], 600.0)
+    assert whole.hand_out(robot.node_id, 1000) is None
+    assert whole.hand_out(robot.node_id, 4000) is not None
+    grid.push(content(size=2000), [robot.node_id], 600.0)
+    assert whole.hand_out(robot.node_id, 10**9) is None  # whatever a robot asks for
 
 
 def test_a_new_process_of_a_robot_is_handed_the_question_again(grid, whole):

@@ -19,6 +19,7 @@ from cloud_server.cli.admin_client import AdminClient
 from cloud_server.robots.last_seen import LastSeen
 from cloud_server.robots.register import Register, new_robot
 from cloud_server.state.settings import LimitSettings, load_settings
+from cloud_server.web import exchange
 from cloud_server.web.exchange import Exchange
 from cloud_server.web.news import Answer
 from edge_agent.link.flower_connection import FleetConnection
@@ -29,7 +30,7 @@ from fleet_model.errors import FleetError, RefusedError, UpdateError
 from fleet_model.protocol.proof import make_key, sign, utc_now
 from fleet_model.protocol.report import RobotReport, pack_report
 from fleet_model.protocol.routes import MESSAGE, NEWS, REPLY, ROBOT
-from fleet_model.protocol.whole import MAX_WHOLE_REPLY_BYTES, join
+from fleet_model.protocol.whole import MAX_WHOLE_BYTES, MOST_WHOLE_BYTES, join
 from fleet_model.protocol.wire import pack_update, unpack_request
 from fleet_model.types import Update
 
@@ -218,7 +219,7 @@ def test_a_reply_is_taken_from_its_own_robot_alone_and_whole(fleet):
     with pytest.raises(RefusedError, match="expected a whole reply"):
         stores["r1"].ask("POST", path, b"\0\0\0\1")
     with pytest.raises(FleetError, match="413"):
-        stores["r1"].ask("POST", path, bytes(MAX_WHOLE_REPLY_BYTES + 1))
+        stores["r1"].ask("POST", path, bytes(MOST_WHOLE_BYTES + 1))
 
     assert stores["r1"].ask("POST", path, join(parts)) is not None
 
@@ -356,3 +357,53 @@ def test_a_request_for_news_is_a_look_that_keeps_the_channel_and_takes_the_repor
     assert (seen.of("r1").channel, seen.of("r1").active_version) == ("stable", 5)
     assert seen.report("r1").battery == 80.0
     assert bad == [400, 400, 400]
+
+
+def test_a_robot_says_how_long_a_whole_question_may_be_and_few_read_long_ones_at_a_time(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(exchange, "MOST_LONG", 1)
+    r1, asked, sent = new_robot("r1", "hall", make_key(tmp_path / "r1.key")), [], []
+
+    class Authenticator:
+        hold_s = 1.0
+
+        def robot(self, request):
+            return r1
+
+    class Nodes:
+        async def refresh(self, robot):
+            pass
+
+        def node_of(self, robot):
+            return 7
+
+        def handed_out(self, node_id):
+            pass
+
+    class Whole:
+        def hand_out(self, node_id, most_bytes):
+            asked.append(most_bytes)
+            return bytes(most_bytes)
+
+    app = Exchange(None, Authenticator(), Nodes(), Whole())
+
+    async def ask_for(query, send):
+        scope = {
+            "type": "http", "method": "POST", "path": ROBOT + MESSAGE, "headers": [],
+            "query_string": query,
+        }  # fmt: skip
+        await app(scope, None, send)
+
+    async def read(message):
+        sent.append(len(message.get("body", b"")))
+        if message["type"] == "http.response.body" and len(asked) == 1:
+            await ask_for(b"most=99999999", read)  # while the first is being read
+
+    asyncio.run(ask_for(b"most=99999999", read))
+    for query in (b"most=99999999", b"most=700000", b"", b"most=-1", b"most=many", b"most=%D9%A4"):
+        asyncio.run(ask_for(query, read))
+
+    few = MAX_WHOLE_BYTES
+    assert asked == [MOST_WHOLE_BYTES, few, MOST_WHOLE_BYTES, 700_000, few, few, few, few]
+    assert sent[1] == MOST_WHOLE_BYTES

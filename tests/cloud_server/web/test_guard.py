@@ -15,12 +15,15 @@ from cloud_server.web.at_once import AtOnce
 from cloud_server.web.fleet_keys import KEY, SIGNATURE, TIME, FleetKeys, header_of
 from cloud_server.web.guard import BURST_S, Bounds, Guard
 from cloud_server.web.transfers import LARGE_BYTES
-from fleet_model.protocol.proof import KEY_HEADER, public_line
+from fleet_model.protocol.proof import KEY_HEADER, TIME_HEADER, public_line, sign, utc_now
+from fleet_model.protocol.routes import REPLY, ROBOT
+from fleet_model.protocol.whole import MAX_WHOLE_REPLY_BYTES, MOST_WHOLE_BYTES
 
 TOKEN = "t0ken"
 OPERATOR = {"authorization": f"Bearer {TOKEN}"}
 PULL, HELLO = "/v1/fleet/pull-messages", "/fleetlearn/v1/robot/hello"
 MAX_BODY_BYTES = 32_000_000
+REPLY_PATH = ROBOT + REPLY
 
 
 class Port:
@@ -154,6 +157,24 @@ def test_a_large_body_needs_a_signature_before_it_is_read(status, port):
     assert status(PULL, **large) == 401
     assert status(PULL, **large, **{**signed, TIME.decode(): "2026-01-01T00:00:01+00:00"}) == 401
     assert status(PULL, **large, **{**signed, SIGNATURE.decode(): "?"}) == 401
+
+
+def test_a_long_whole_reply_needs_the_proof_of_a_known_robot_before_it_is_read(status, port):
+    long = {"content_length": str(MAX_WHOLE_REPLY_BYTES + 1)}
+    good, stranger = (
+        sign(key, "POST", REPLY_PATH, utc_now(), "a" * 64)
+        for key in (port.key, ec.generate_private_key(ec.SECP384R1()))
+    )
+    assert status(REPLY_PATH, content_length=str(MAX_WHOLE_REPLY_BYTES)) == 200
+    assert status(REPLY_PATH, **long, **good) == 200
+    assert status(REPLY_PATH, **long) == 403
+    assert status(REPLY_PATH, **long, **stranger) == 403
+    assert status(REPLY_PATH, **long, **{**good, TIME_HEADER: "2026-01-01T00:00:00+00:00"}) == 403
+    assert (
+        status(REPLY_PATH, **{**long, "content_length": str(MOST_WHOLE_BYTES + 1)}, **good) == 413
+    )
+    port.register.suspend("r1", "in the workshop")
+    assert status(REPLY_PATH, **long, **good) == 403
 
 
 @pytest.mark.parametrize(

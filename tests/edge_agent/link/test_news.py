@@ -10,7 +10,7 @@ import pytest
 from edge_agent.link import news as module
 from edge_agent.link.news import LOOK_S, News, WholeMessages
 from fleet_model.errors import ConnectionFailed
-from fleet_model.protocol.whole import MAX_WHOLE_REPLY_BYTES, join
+from fleet_model.protocol.whole import MAX_WHOLE_REPLY_BYTES, MOST_WHOLE_BYTES, join
 
 pytestmark = pytest.mark.base
 
@@ -18,15 +18,15 @@ pytestmark = pytest.mark.base
 class Server:
     """Answers when it is told to."""
 
-    def __init__(self, hold_s=25.0):
-        self.standing = SimpleNamespace(hold_s=hold_s)
+    def __init__(self, hold_s=25.0, whole_reply_bytes=0):
+        self.standing = SimpleNamespace(hold_s=hold_s, whole_reply_bytes=whole_reply_bytes)
         self.address = self.models_from = "server:1"
         self.asked, self.answers, self.turn = [], [], threading.Semaphore(0)
 
     def look_query(self, report):
         return f"report={report}"
 
-    def ask(self, method, path, content=b"", wait_s=0.0):
+    def ask(self, method, path, content=b"", wait_s=0.0, most_bytes=None):
         self.asked.append((method, path, content, wait_s))
         assert self.turn.acquire(timeout=60.0), "it was asked for more than it was to answer"
         answer = self.answers.pop(0)
@@ -194,3 +194,14 @@ def test_an_answer_at_once_that_tells_nothing_is_not_asked_for_again_at_once():
     while len(server.asked) < 3 and time.monotonic() < end:
         time.sleep(0.01)
     assert len(server.asked) == 3
+
+
+def test_a_long_reply_goes_whole_to_a_server_that_takes_it_and_a_question_is_asked_for_so():
+    server = Server(whole_reply_bytes=10**9)  # no server makes an agent hold more than this
+    whole = WholeMessages(server)
+    server.tell(b"{}")
+    assert whole.reply([bytes(MOST_WHOLE_BYTES - 4)]) == MOST_WHOLE_BYTES
+    assert whole.reply([bytes(MOST_WHOLE_BYTES)]) == 0
+    server.tell(join([b"head"]))
+    whole.receive()
+    assert server.asked[-1][1].endswith(f"/message?most={MOST_WHOLE_BYTES}")
