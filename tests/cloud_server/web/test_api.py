@@ -32,8 +32,9 @@ from fleet_model.protocol.report import (
     unpack_standing,
 )
 from fleet_model.protocol.version import PROTOCOL
+from fleet_model.protocol.whole import MOST_WHOLE_BYTES
 
-HOLD_S = 25.0  # limits.hold_s
+MOVES_WHOLE = {"hold_s": 25.0, "whole_reply_bytes": MOST_WHOLE_BYTES}  # limits.hold_s
 
 ROBOT, ADMIN = "/fleetlearn/v1/robot", "/fleetlearn/v1/admin"
 
@@ -447,7 +448,7 @@ def test_a_report_that_makes_no_sense_is_400_with_the_reason(robot, query, messa
     assert response.status_code == 400
     assert message in response.json()["detail"]
     assert len(response.content) < 500
-    assert standing_of(response) == Standing(protocol=PROTOCOL, signs=True, hold_s=HOLD_S)
+    assert standing_of(response) == Standing(protocol=PROTOCOL, signs=True, **MOVES_WHOLE)
 
 
 def test_every_answer_to_a_robot_tells_its_standing(caller, register):
@@ -455,7 +456,7 @@ def test_every_answer_to_a_robot_tells_its_standing(caller, register):
     tag = robot(f"{ROBOT}/channels/stable").headers["etag"]
     register.suspend("r6", "ünder repair")
     standing = Standing(
-        state="suspended", reason="ünder repair", protocol=PROTOCOL, signs=True, hold_s=HOLD_S
+        state="suspended", reason="ünder repair", protocol=PROTOCOL, signs=True, **MOVES_WHOLE
     )
 
     answers = [
@@ -481,7 +482,7 @@ def test_a_pending_robot_follows_models_and_is_told_what_it_waits_for(caller, re
     assert "cloud-server robots approve DIR r7" in standing_of(answer).reason
     register.approve("r7")
     assert standing_of(robot(f"{ROBOT}/whoami")) == Standing(
-        protocol=PROTOCOL, signs=True, hold_s=HOLD_S
+        protocol=PROTOCOL, signs=True, **MOVES_WHOLE
     )
 
 

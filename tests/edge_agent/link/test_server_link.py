@@ -36,8 +36,9 @@ from fleet_model.errors import (
 from fleet_model.protocol.proof import fingerprint, make_key, utc_now
 from fleet_model.protocol.report import RobotReport, Standing, pack_report
 from fleet_model.protocol.version import PROTOCOL
+from fleet_model.protocol.whole import MOST_WHOLE_BYTES
 
-HOLD_S = 25.0  # limits.hold_s
+MOVES_WHOLE = {"hold_s": 25.0, "whole_reply_bytes": MOST_WHOLE_BYTES}  # limits.hold_s
 
 TINY = Path(__file__).parents[2] / "data" / "tiny_bundle"
 base = pytest.mark.base
@@ -214,14 +215,14 @@ def test_a_certificate_that_is_not_valid_by_this_clock_is_no_other_server(tmp_pa
 
 def test_a_report_is_taken_and_the_standing_comes_back(store, link, running_server):
     store.latest("stable", pack_report(RobotReport(battery=80.0, facts={"docked": True})))
-    assert store.standing == Standing(protocol=PROTOCOL, signs=True, hold_s=HOLD_S)
+    assert store.standing == Standing(protocol=PROTOCOL, signs=True, **MOVES_WHOLE)
     register = Register(running_server.server_dir.robots)
     register.suspend("r1", "its camera is dirty")
     store.latest("stable")
     assert (store.standing.state, store.standing.reason) == ("suspended", "its camera is dirty")
     register.approve("r1")
     store.whoami()
-    assert store.standing == Standing(protocol=PROTOCOL, signs=True, hold_s=HOLD_S)
+    assert store.standing == Standing(protocol=PROTOCOL, signs=True, **MOVES_WHOLE)
 
 
 def test_a_report_that_the_server_does_not_take_is_left_out_for_a_while(store, caplog):
