@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import compression_arms
+from benchmarks import compression, compression_arms
 from benchmarks.compression import result
 from benchmarks.vader import Sentence
 
@@ -45,3 +45,14 @@ def test_no_sentence_is_in_two_places(monkeypatch):
     texts = [one.text for part in parts for one in part]
     assert len(set(texts)) == len(texts)
     assert parts != compression_arms.drawn(2, labelled=10, transfer=25, tests=12)
+
+
+def test_what_another_recipe_has_trained_is_not_taken(monkeypatch, tmp_path):
+    for name in ("environment", "read_vader", "distilbert_folder"):
+        monkeypatch.setattr(compression, name, lambda *given: None)
+    before = compression.prepare(tmp_path / "work", 6)
+    assert compression.prepare(tmp_path / "work", 6) == before
+    (tmp_path / "other.py").write_text("EPOCHS = 7")
+    monkeypatch.setattr(compression, "RECIPE", tmp_path / "other.py")
+    assert compression.prepare(tmp_path / "work", 6) != before
+    assert not before.exists()
