@@ -78,6 +78,7 @@ class ObjectDetector:
             )
         self.labels = checked_names(labels, 1)
         self.image_size = image_size
+        self.share = 1.0  # of a frame's cells that its input shows
         self.crop_size = _usual_crop(image_size) if crop_size is None else crop_size
         right = isinstance(self.crop_size, int) and MIN_SIZE <= self.crop_size <= image_size
         if not right or self.crop_size % STEP:
@@ -122,12 +123,14 @@ class ObjectDetector:
         """Return the detector of what one step learns from; None: from whole frames."""
         if self.crop_size == self.image_size:
             return None
-        return ObjectDetector(self.labels, self.crop_size, self.crop_size)
+        crops = ObjectDetector(self.labels, self.crop_size, self.crop_size)
+        crops.share = (self.crop_size / self.image_size) ** 2
+        return crops
 
     def crop(
         self, features: Tensors, target: Tensors, rng: np.random.Generator
     ) -> tuple[Tensors, Tensors]:
-        """Draw a part of a frame: of its feature maps, and of its boxes, which may reach out of it.
+        """Draw a part of a frame: of its feature maps, and its boxes as they lie to that.
 
         Parts begin at multiples of 32 pixels, where the cells of all maps do. One with n middles of
         things is 1 + n times as likely as an empty one: most steps should have something to find.
@@ -151,12 +154,9 @@ class ObjectDetector:
             stride = self.image_size // blocks.shape[0]
             top, left, cells = y // stride, x // stride, self.crop_size // stride
             maps[name] = blocks[top : top + cells, left : left + cells]
-        moved = boxes - np.array([x, y, x, y], np.float32)
-        shown = ((moved[:, 2:] > 0) & (moved[:, :2] < self.crop_size)).all(axis=1)
-        box, kinds = np.zeros_like(target["box"]), np.full_like(target["class"], NOTHING)
-        kept = np.count_nonzero(shown)
-        box[:kept], kinds[:kept] = moved[shown], classes[shown]
-        return maps, {"box": box, "class": kinds}
+        box = target["box"].copy()
+        box[there] = boxes - np.array([x, y, x, y], np.float32)
+        return maps, {**target, "box": box}
 
     def encode(self, raw: Frame) -> Encoded:
         """Decode a frame and fit it into the square: (S, S, 3) float32 0..255, gray bars."""

@@ -132,7 +132,7 @@ class ObjectDetectorModel:
 
     def loss(self, targets: Any, outputs: Any, sample_weight: Any) -> Any:
         """Return the loss of maps; see `map_loss`."""
-        return map_loss(targets, outputs, sample_weight)
+        return map_loss(targets, outputs, sample_weight, self._workload.share)
 
     def answer(self, maps: Mapping[str, Any]) -> dict[str, Any]:
         """Return the boxes that maps show: `Task.outputs`, with a batch axis.

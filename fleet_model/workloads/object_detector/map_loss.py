@@ -14,8 +14,10 @@ SPREAD = 0.54 / 6  # of a thing's width and height: the deviation of its middle 
 FEW = 12  # boxes of a frame: most have no more
 
 
-def map_loss(targets: Mapping[str, Any], maps: Mapping[str, Any], sample_weight: Any) -> Any:
-    """Return the focal loss of heat for each thing in it, plus the mean loss of sides.
+def map_loss(
+    targets: Mapping[str, Any], maps: Mapping[str, Any], sample_weight: Any, share: float = 1.0
+) -> Any:
+    """Return the focal loss of heat for each thing, plus the mean loss of their sides.
 
     Heat: arXiv:1904.07850, equation 1, with alpha 2 and beta 4. Sides: the difference of
     logarithms, rounded at its bend, weighted by how near the middle a cell is.
@@ -25,16 +27,17 @@ def map_loss(targets: Mapping[str, Any], maps: Mapping[str, Any], sample_weight:
             reach out of it, or lie outside.
         maps: heat (batch, G, G, classes) logits, sides (batch, G, G, 4).
         sample_weight: (batch,).
+        share: of a frame's cells that the maps show, above 0 to 1. Its things count by that much,
+            wherever they are: the heat's gradient of a part that is drawn from a frame, all places
+            alike, is then on average that of the frame. By the things in each part it is not, and
+            a robot alone finds a quarter less (docs/decisions/0049-crops.md).
     """
     from keras import ops
 
     *_, grid, labels = maps["heat"].shape
     truth = truth_of(targets, grid, labels, sample_weight)
     weight = ops.reshape(sample_weight, (-1, 1, 1))
-    # A thing whose middle lies outside of a crop has none to be found in it.
-    middle = _middle(targets["box"] / STRIDE)
-    shown = ops.max(ops.abs(2.0 * middle - (grid - 1.0)), axis=-1) <= grid - 1.0
-    things = ops.sum(ops.reshape(sample_weight, (-1, 1)) * truth.real * ops.cast(shown, "float32"))
+    things = share * ops.sum(ops.reshape(sample_weight, (-1, 1)) * truth.real)
     heat_loss = _focal(maps["heat"], truth.heat, weight[..., None])
     owned = weight * truth.share
     sides_loss = _distance(maps["sides"], truth.sides, owned[..., None])
@@ -95,7 +98,8 @@ def _drawn(boxes: Any, classes: Any, grid: int, labels: int) -> tuple[Any, Any, 
 
     boxes = boxes / STRIDE  # cells
     cells = ops.arange(grid, dtype="float32")  # the middle of cell i is i + .5
-    middle = _middle(boxes)
+    # Of a part of a frame a middle may lie outside: it is no thing to be found there.
+    middle = ops.floor((boxes[..., :2] + boxes[..., 2:]) / 2)  # (batch, things, 2) its cell
     deviation = ops.maximum((boxes[..., 2:] - boxes[..., :2]) * SPREAD, 0.25)
 
     def along(axis: int) -> Any:
@@ -128,13 +132,6 @@ def _drawn(boxes: Any, classes: Any, grid: int, labels: int) -> tuple[Any, Any, 
         ops.reshape(share, (-1, grid, grid)),
         ops.reshape(ops.transpose(sides, (0, 2, 1)), (-1, grid, grid, 4)),
     )
-
-
-def _middle(boxes: Any) -> Any:
-    """Return the cell of each box's middle, (batch, things, 2) x and y; boxes are in cells."""
-    from keras import ops
-
-    return ops.floor((boxes[..., :2] + boxes[..., 2:]) / 2)
 
 
 def _focal(logits: Any, heat: Any, weight: Any) -> Any:
