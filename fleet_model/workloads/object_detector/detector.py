@@ -133,7 +133,8 @@ class ObjectDetector:
         """Draw a part of a frame: of its feature maps, and its boxes as they lie to that.
 
         Parts begin at multiples of 32 pixels, where the cells of all maps do. One with n middles of
-        things is 1 + n times as likely as an empty one: most steps should have something to find.
+        things is 1 + n times as likely as an empty one: with all as likely a robot alone finds a
+        sixth less (docs/decisions/0049-crops.md).
 
         Args:
             features: (H, W, channels) each, of the whole square.

@@ -28,9 +28,8 @@ def map_loss(
         maps: heat (batch, G, G, classes) logits, sides (batch, G, G, 4).
         sample_weight: (batch,).
         share: of a frame's cells that the maps show, above 0 to 1. Its things count by that much,
-            wherever they are: the heat's gradient of a part that is drawn from a frame, all places
-            alike, is then on average that of the frame. By the things in each part it is not, and
-            a robot alone finds a quarter less (docs/decisions/0049-crops.md).
+            wherever they are. Divided by the things in each part, which are few and vary, steps
+            are less steady: a robot alone finds a fifth less (docs/decisions/0049-crops.md).
     """
     from keras import ops
 

@@ -140,7 +140,7 @@ def test_a_step_takes_crops_and_an_answer_the_whole_frame(exported_crops):
     assert learned.num_steps == len(taken) == 450
     assert {size for sizes in taken for size in sizes.values()} == {(16, 16), (8, 8), (4, 4)}
     assert learned.metrics["map50_before"] < 0.1
-    assert learned.metrics["map50_after"] > 0.8  # of whole frames
+    assert learned.metrics["map50_after"] > 0.6  # of whole frames
     again = LiteRTTrainer(spec, directory, num_threads=1).fit(checkpoint, frames(96), CONFIG)
     for name, tensor in learned.weights.items():
         np.testing.assert_array_equal(again.weights[name], tensor)
