@@ -25,7 +25,7 @@ def refresh_figures(work: Path, bundle: Path) -> dict[str, float]:
     """
     shutil.rmtree(work, ignore_errors=True)
     files = store_of(work / "store", bundle)
-    SignedStore(work / "store", OnlineKeys(work / "secrets")).sign(files, utc_now())
+    SignedStore(work / "store", OnlineKeys(work / "secrets")).sign(lambda: files, utc_now())
     first = (work / "store" / "metadata" / "1.root.json").read_bytes()
     received = 0
 

@@ -1,10 +1,9 @@
-"""Signs what channels offer.
+"""Signs what channels offer, where that is missing, changed, does not fit, or is soon out of date.
 
-`sign` looks at what is there, and signs what is missing, was changed, does not fit, or is out of
-date soon. So it is also what mends a signing that was cut short. files.py has the files.
+So `sign` is also what mends a signing that was cut short. files.py has the files.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -42,6 +41,7 @@ from fleet_model.protocol.routes import name_of, target_of
 
 _NOTHING: Mapping[str, Targets] = MappingProxyType({})
 Payload = TypeVar("Payload", Targets, Snapshot, Timestamp)
+Offers = Callable[[], Mapping[str, bytes]]  # name of a channel, or of a site on it -> manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class SignedStore:
     def __init__(self, store: Path, keys: OnlineKeys) -> None:
         self.files, self._keys = SignedFiles(store), keys
 
-    def sign(self, offers: Mapping[str, bytes], now: datetime, *, anew: bool = False) -> None:
+    def sign(self, offers: Offers, now: datetime, *, anew: bool = False) -> None:
         """Make the signed metadata say what channels offer, and be fresh.
 
         Args:
-            offers: name of a channel, or of a site on it -> manifest.
+            offers: is called while nobody else signs: what another process offers stays.
             now: UTC.
             anew: sign all again, with higher numbers: robots may have seen some that are not here.
 
@@ -70,7 +70,7 @@ class SignedStore:
             SettingsError: a key or a root is missing or damaged.
         """
         with self.files.changing():
-            self._sign(offers, now, anew=anew)
+            self._sign(offers(), now, anew=anew)
 
     def rotate(
         self, offers: Mapping[str, bytes], now: datetime, offline: Offline | None = None
@@ -193,7 +193,7 @@ class SignedStore:
         """Sign with the offline key what a channel, or a site on it, offers from now on.
 
         Args:
-            offers: as of `sign`.
+            offers: name of a channel, or of a site on it -> manifest.
             now: UTC.
             put: name -> manifest, all of one channel.
             release: the offline key.
@@ -298,7 +298,7 @@ class SignedStore:
         Args:
             root: in force.
             signers: the online key, and the offline one where it is here.
-            offers: as of `sign`; of a channel that offline keys sign they do not count.
+            offers: as of `change`; of a channel that offline keys sign they do not count.
             now: UTC.
             anew: as of `sign`.
             offline: channel -> what the offline key is to sign for it.

@@ -85,7 +85,7 @@ def sign(server_dir: ServerDirectory, now: datetime | None = None, *, anew: bool
     store = signed_store(server_dir)
     for channel, promised in store.promised().items():
         take_over(server_dir.store, channel, promised)
-    store.sign(offered(server_dir), now or utc_now(), anew=anew)
+    store.sign(lambda: offered(server_dir), now or utc_now(), anew=anew)
     write_root(server_dir)
     for channel, promised in store.promised().items():
         follow(DirectoryStore(server_dir.store), channel, promised)

@@ -4,8 +4,8 @@ import faulthandler
 import fcntl
 import logging
 import os
-import queue
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -86,12 +86,11 @@ def _run_until_signal(agent: Agent, alive: Path | None = None) -> None:
     thread, and looking up a name or connecting may take half a minute where the network is gone.
     """
     ended: Future[None] = Future()
-    wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put may interrupt its get
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: wake.put(None))
-    ended.add_done_callback(lambda _: wake.put(None))
-    threading.Thread(target=_run_into, args=(ended, agent), name="agent", daemon=True).start()
-    _wait_and_feed(wake, agent, alive)
+    with _Wake() as wake:
+        wake.at(signal.SIGINT, signal.SIGTERM)
+        ended.add_done_callback(lambda _: wake.call())
+        threading.Thread(target=_run_into, args=(ended, agent), name="agent", daemon=True).start()
+        _wait_and_feed(wake, agent, alive)
     with _ending():
         agent.stop()
         notify("STOPPING=1")
@@ -100,6 +99,43 @@ def _run_until_signal(agent: Agent, alive: Path | None = None) -> None:
         else:
             agent.abandon()
             leave()
+
+
+class _Wake:
+    """What the main thread waits for: a signal, or a call of another thread.
+
+    The signal writes to a socket. One that comes in the moment before a thread waits, or that the
+    system gives to another thread, does not end a wait for a lock.
+    """
+
+    def __init__(self) -> None:
+        self._waits, self._calls = socket.socketpair()
+        self._calls.setblocking(False)
+
+    def __enter__(self) -> "_Wake":
+        self._before = signal.set_wakeup_fd(self._calls.fileno(), warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._before)
+        self._waits.close()
+        self._calls.close()
+
+    def at(self, *numbers: int) -> None:
+        for number in numbers:
+            signal.signal(number, lambda *_: None)
+
+    def call(self) -> None:
+        with suppress(OSError):  # full: it has been called; closed: nobody waits any more
+            self._calls.send(b"\0")
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Return whether it was called within this time."""
+        self._waits.settimeout(timeout_s)
+        try:
+            return bool(self._waits.recv(1))
+        except TimeoutError:
+            return False
 
 
 def leave() -> NoReturn:
@@ -123,17 +159,13 @@ def _ending() -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _wait_and_feed(wake: "queue.SimpleQueue[None]", agent: Agent, alive: Path | None) -> None:
+def _wait_and_feed(wake: _Wake, agent: Agent, alive: Path | None) -> None:
     """Wait for the end; feed who watches while the loop turns, and starve them when not."""
     is_stalled, due_s = False, watchdog_s()
     if alive is not None:
         due_s = ALIVE_S if due_s is None else min(due_s, ALIVE_S)
         _touch(alive)
-    while True:
-        try:
-            return wake.get(timeout=due_s)
-        except queue.Empty:
-            pass
+    while not wake.wait(due_s):
         was_stalled, is_stalled = is_stalled, not agent.pulse.is_alive()
         if not is_stalled:
             notify("WATCHDOG=1")

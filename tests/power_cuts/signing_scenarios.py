@@ -31,7 +31,7 @@ def _store(root: Path) -> SignedStore:
 
 
 def _sign(root: Path, version: int) -> None:
-    _store(root).sign({"stable": _manifest(version)}, utc_now())
+    _store(root).sign(lambda: {"stable": _manifest(version)}, utc_now())
 
 
 def _get(root: Path, path: str, store: str = "store") -> bytes | None:
@@ -171,7 +171,7 @@ def _take_online(root: Path) -> None:
     if _is_offline(root):
         _store(root).take_online(offers, utc_now(), keys.roots, keys.release)
     else:
-        _store(root).sign(offers, utc_now())
+        _store(root).sign(lambda: offers, utc_now())
     mark()
 
 

@@ -30,7 +30,7 @@ def store(tmp_path):
 @pytest.fixture
 def client(store, tmp_path):
     """A client from before the change."""
-    store.sign(OFFERS, utc_now())
+    store.sign(lambda: OFFERS, utc_now())
     client = Client(tmp_path / "store", tmp_path / "client")
     assert client.look() == b"one"
     return client
@@ -50,7 +50,7 @@ def newest(store, role):
 def test_a_client_from_before_follows_and_promotions_reach_it(store, keys, client):
     take_offline(store, keys)
     assert (client.look(), client.look("canary")) == (b"one", b"two")
-    store.sign({"stable": b"ignored", "canary": b"three"}, utc_now())
+    store.sign(lambda: {"stable": b"ignored", "canary": b"three"}, utc_now())
     assert (client.look(), client.look("canary")) == (b"one", b"three")
     store.change(OFFERS, utc_now(), {"stable": b"four"}, keys.load("release"))
     assert client.look() == b"four"
@@ -113,7 +113,7 @@ def test_the_server_signs_what_it_may_and_tells_of_the_rest(store, keys, client,
     take_offline(store, keys)
     now, before = utc_now(), store.files.current()
     later = now + LIFETIME["targets"] * 0.8
-    store.sign(OFFERS, later)
+    store.sign(lambda: OFFERS, later)
     after = store.files.current()
     renewed = {role for role in after if after[role].signed.version > before[role].signed.version}
     assert renewed == {"online", "snapshot", "timestamp"}
@@ -161,7 +161,7 @@ def test_offline_keys_renew_what_they_signed_and_let_a_new_online_key_sign(store
         store.renew(OFFERS, utc_now(), Offline(offline.roots, offline.roots[0]))
     old, new = store.rotate(OFFERS, utc_now(), offline)
     assert old != new
-    store.sign({"canary": b"five"}, utc_now())
+    store.sign(lambda: {"canary": b"five"}, utc_now())
     assert (client.look(), client.look("canary")) == (b"one", b"five")
 
 
@@ -180,7 +180,8 @@ def test_clients_follow_back_to_one_key_and_away_again(store, keys, client, tmp_
     assert set(store.files.current()) == {"root", "targets", "online", "snapshot", "timestamp"}
     for one in (client, seen, away):
         assert (one.look(), one.look("canary")) == (b"one", b"two")
-    store.sign({"stable": b"five", "canary": b"two"}, utc_now())  # the server alone, from now on
+    now = {"stable": b"five", "canary": b"two"}
+    store.sign(lambda: now, utc_now())  # the server alone, from now on
     for one in (client, seen, away):
         assert one.look() == b"five"
     with pytest.raises(SettingsError, match="no offline keys sign here"):
@@ -249,10 +250,10 @@ def test_a_way_back_that_was_cut_is_ended_by_the_same_call(store, keys, client, 
             assert client.look() == b"one"
             most += 1
         except SettingsError:  # the root was written: the next signing does what is left
-            store.sign(OFFERS, utc_now())
+            store.sign(lambda: OFFERS, utc_now())
             break
     assert most >= 1
     monkeypatch.undo()
     assert client.look() == b"one"
-    store.sign({"stable": b"five"}, utc_now())
+    store.sign(lambda: {"stable": b"five"}, utc_now())
     assert client.look() == b"five"

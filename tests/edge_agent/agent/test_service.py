@@ -1,7 +1,6 @@
 """One agent a state directory, whatever became of the one before."""
 
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -43,7 +42,8 @@ link = ServerLink(address="localhost:1")
 service.serve(AgentSettings(server=link, state=Path(sys.argv[1])))
 """
 
-# Gets SIGTERM when its agent runs; what is left of it then is in the arguments.
+# Gets SIGTERM when its agent runs, in a thread that is not the main one; what is left of it then
+# is in the arguments.
 ENDING = """
 import os, signal, sys, threading, time
 from pathlib import Path
@@ -54,7 +54,8 @@ class Agent:
         self.ends = threading.Event()
     def run(self):
         threading.Thread(target=time.sleep, args=(600,), daemon=False).start()
-        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)  # the main thread waits, and this one gets the signal
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         self.ends.wait()
     def stop(self):
         self.ends.set()
@@ -211,14 +212,16 @@ def test_the_main_thread_feeds_the_watchdog_while_the_loop_waits_and_not_when_it
 
 def test_a_loop_that_hangs_just_after_its_last_sign_of_life_is_told_once(monkeypatch, caplog):
     monkeypatch.setenv("WATCHDOG_USEC", "2000")
-    wake, answers = queue.SimpleQueue(), iter([True, False, False])
+    answers = iter([True, False, False])
 
     def is_alive():
         if (answer := next(answers, None)) is None:
-            wake.put(None)
+            wake.call()
         return bool(answer)
 
-    service._wait_and_feed(wake, SimpleNamespace(pulse=SimpleNamespace(is_alive=is_alive)), None)
+    agent = SimpleNamespace(pulse=SimpleNamespace(is_alive=is_alive))
+    with service._Wake() as wake:
+        service._wait_and_feed(wake, agent, None)
     assert caplog.text.count("loop hangs") == 1
 
 

@@ -259,7 +259,7 @@ def test_a_server_that_does_not_sign_is_followed_until_it_has_signed_once(robots
 def test_a_root_of_another_server_beside_the_robot_is_what_counts(robot, server, tmp_path):
     """As after enrolling again: an operator's hand is above what was seen."""
     other = signed_store(type(server)(tmp_path / "other"))
-    other.sign({"stable": b"x"}, utc_now())
+    other.sign(lambda: {"stable": b"x"}, utc_now())
     root = (tmp_path / "other/store/metadata/1.root.json").read_bytes()
     (robot.folder / "root.json").write_bytes(root)
     refused(robot, "is not signed by the keys")
@@ -582,7 +582,7 @@ def test_a_robot_follows_back_from_offline_keys_by_command(robot, server, tmp_pa
 def test_a_robot_that_is_enrolled_anew_keeps_the_site_that_it_is_told_now(robot, server, tmp_path):
     KeptSite(robot.trust).told("hall")
     other = signed_store(type(server)(tmp_path / "other"))
-    other.sign({"stable": b"x"}, utc_now())
+    other.sign(lambda: {"stable": b"x"}, utc_now())
     root = (tmp_path / "other/store/metadata/1.root.json").read_bytes()
     (robot.folder / "root.json").write_bytes(root)
     refused(robot, "is not signed by the keys")

@@ -18,7 +18,7 @@ def trust(tmp_path):
     store = SignedStore(tmp_path / "store", OnlineKeys(tmp_path / "secrets"))
     keys = OfflineKeys(tmp_path / "stick", lambda _: "correct horse")
     roots = [keys.make(f"root-{number}") for number in (1, 2, 3)]
-    store.sign({"stable": b"one", "canary": b"one"}, utc_now())
+    store.sign(lambda: {"stable": b"one", "canary": b"one"}, utc_now())
     offline = Offline(roots, keys.make("release"))
     store.take_offline({"stable": b"one"}, utc_now(), offline, 2, ["stable"])
     folder, metadata = tmp_path / "trust", tmp_path / "store/metadata"

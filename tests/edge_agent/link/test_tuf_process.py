@@ -23,7 +23,7 @@ MANIFEST = Path(__file__).parents[2] / "data" / "tiny_bundle" / "manifest.json"
 def files(tmp_path):
     """Return file name -> content of the metadata of a store that offers one model."""
     store = SignedStore(tmp_path / "store", OnlineKeys(tmp_path / "secrets"))
-    store.sign({"stable": MANIFEST.read_bytes()}, utc_now())
+    store.sign(lambda: {"stable": MANIFEST.read_bytes()}, utc_now())
     return {file.name: file.read_bytes() for file in (tmp_path / "store/metadata").iterdir()}
 
 
