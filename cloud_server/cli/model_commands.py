@@ -16,14 +16,8 @@ from cloud_server.cli.terminal import (
     with_given_directory,
     with_steps,
 )
-from fleet_model.errors import BundleError
-from fleet_model.protocol.routes import channel_and_site
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from cloud_server.models.release_log import Release
-    from cloud_server.signing.signed_by import Signature
     from cloud_server.state.directory import ServerDirectory
     from cloud_server.state.model_store import DirectoryStore
     from cloud_server.state.settings import PublishSettings, ServerSettings
@@ -51,33 +45,15 @@ app = typer.Typer(no_args_is_help=True, help="Published models.")
 @app.command("list")
 def models_list(directory: Directory, json_output: Json = False) -> None:
     """List the published versions, and those that are withheld."""
-    store = _store(directory)
-    known = {name: _known(directory, name) for name in store.lineages()}
-    signed = {name: _signed(directory, name) for name in store.lineages()}
-    versions = [(name, one) for name in store.lineages() for one in store.versions(name)]
-    withheld = [
-        (name, release)
-        for name, releases in known.items()
-        for release in releases.values()
-        if release.kind == "withheld"
-    ]
+    from cloud_server.monitoring import versions as of
+    from cloud_server.state.directory import ServerDirectory
+
+    store, server_dir = _store(directory), ServerDirectory(directory)
     if json_output:
-        values = [
-            m.model_dump(mode="json")
-            | _lineage_json(name)
-            | _release_json(known[name], m.version)
-            | {"signatures": [one.model_dump() for one in signed[name].get(m.version, ())]}
-            for name, m in versions
-        ]
-        answer = {
-            "channels": store.channels(),
-            "assigned": {n: v for n, (v, _) in store.offers().items() if channel_and_site(n)[1]},
-            "pins": sorted(store.pins()),
-            "versions": values,
-            "withheld": [release.model_dump() | _lineage_json(name) for name, release in withheld],
-        }
-        typer.echo(json.dumps(answer))
+        typer.echo(json.dumps(of.versions_json(server_dir)))
         return
+    known = {name: of.releases_of(server_dir, name) for name in store.lineages()}
+    signed = {name: of.signed_of(server_dir, name) for name in store.lineages()}
     offers, pins = store.offers(), {name: store.pins(name) for name in store.lineages()}
     rows = [
         (
@@ -85,21 +61,22 @@ def models_list(directory: Directory, json_output: Json = False) -> None:
             m.created_at[:19],
             ", ".join(name for name, one in offers.items() if one == (m.version, lineage)),
             "yes" if m.version in pins[lineage] else "",
-            _published_by(known[lineage].get(m.version)),
-            _signed_by(signed[lineage].get(m.version, ())),
-            _held_out(known[lineage].get(m.version)),
+            of.published_by(known[lineage].get(m.version)),
+            of.signed_by(signed[lineage].get(m.version, ())),
+            of.measured(known[lineage].get(m.version)),
             m.workload.name,
             f"{sum(entry.size_bytes for entry in m.files.values()) / 1e6:.1f} MB",
         )
-        for lineage, m in versions
+        for lineage in store.lineages()
+        for m in store.versions(lineage)
     ]
     columns = (
         "version", "created (UTC)", "channel", "pinned", "published by", "signed by", "held-out",
         "workload", "files",
     )  # fmt: skip
     table(columns, rows)
-    for _, release in withheld:
-        for line in release.sentences():
+    for release in (one for releases in known.values() for one in releases.values()):
+        for line in release.sentences() if release.kind == "withheld" else ():
             typer.echo(with_given_directory(line))
 
 
@@ -242,92 +219,17 @@ def _own(directory: Path, channel: str) -> "tuple[ServerDirectory, PublishSettin
     return server_dir, settings.model_copy(update={"channel": channel or settings.channel})
 
 
-def _known(directory: Path, lineage: str) -> "Mapping[int, Release]":
-    from cloud_server.models.release_log import ReleaseLog
-    from cloud_server.state.directory import ServerDirectory
-
-    return ReleaseLog(ServerDirectory(directory, lineage).releases).by_version()
-
-
-def _signed(directory: Path, lineage: str) -> "Mapping[int, list[Signature]]":
-    from cloud_server.signing.signed_by import signatures
-    from cloud_server.state.directory import ServerDirectory
-
-    return signatures(ServerDirectory(directory, lineage))
-
-
-def _signed_by(signed: "Sequence[Signature]") -> str:
-    """Return the keys, the last one of each channel, in few words."""
-    newest = {one.channel: one for one in signed}
-    return ", ".join(dict.fromkeys(f"{one.key} ({one.role})" for one in newest.values()))
-
-
-def _lineage_json(lineage: str) -> dict[str, Any]:
-    return {"lineage": lineage} if lineage else {}
-
-
-def _release_json(known: "Mapping[int, Release]", version: int) -> dict[str, Any]:
-    return {"release": known[version].model_dump()} if version in known else {}
-
-
 def _about(directory: Path, version: int, channel: str) -> dict[str, Any]:
-    """Return what is known of a version: of its release, its round, its files."""
-    from cloud_server.state.checkpoints import Checkpoints
+    from cloud_server.monitoring.versions import version_json
+
+    _store(directory)  # no directory: say that first
+    return version_json(lineage_of(directory, channel) if channel else _root(directory), version)
+
+
+def _root(directory: Path) -> "ServerDirectory":
     from cloud_server.state.directory import ServerDirectory
 
-    lineage = _lineage(directory, channel)
-    release = _known(directory, lineage).get(version)
-    checkpoints = Checkpoints(ServerDirectory(directory, lineage).checkpoints)
-    manifests = {one.version: one for one in _store(directory).versions(lineage)}
-    manifest = manifests.get(version)
-    if manifest is None and release is None and version not in checkpoints.saved():
-        raise BundleError(
-            f"there is no version {version}; `cloud-server models list {directory}` shows those "
-            "that there are"
-        )
-    root = version if release is None else release.root
-    record = checkpoints.record(root) if root in checkpoints.saved() else None
-    robots = () if record is None else [robot for robot in record.robots if robot.accepted]
-    return {
-        "version": version,
-        "state": "not published" if release is None and manifest is None else _state(release),
-        "by": "" if release is None else release.by,
-        "weights_of_version": root,
-        "run": None if record is None else record.run,
-        "round": None if record is None else record.round,
-        "robots": [robot.name for robot in robots],
-        "training_examples": sum(robot.num_examples for robot in robots),
-        "held_out_examples": 0 if release is None else release.examples,
-        "before": {} if release is None else release.before,
-        "after": {} if release is None else release.after,
-        "reasons": [] if release is None else [one.words for one in release.reasons],
-        "warnings": [] if release is None else [one.words for one in release.warnings],
-        "signed": [one.words for one in _signed(directory, lineage).get(version, ())],
-        "created_at": None if manifest is None else manifest.created_at,
-        "classes": [] if manifest is None else list(manifest.described_task.classes),
-        "files": {} if manifest is None else {n: e.sha256 for n, e in manifest.files.items()},
-    }
-
-
-def _state(release: "Release | None") -> str:
-    return "published" if release is None else release.kind.replace("_", " ")
-
-
-def _published_by(release: "Release | None") -> str:
-    if release is None:
-        return ""
-    return release.by if release.of is None else f"{release.by} of {release.of}"
-
-
-def _held_out(release: "Release | None") -> str:
-    if release is None or not release.after:
-        return ""
-    scores = ", ".join(
-        f"{name} {release.before[name]:.3f} -> {value:.3f}"
-        for name, value in release.after.items()
-        if name in release.before
-    )
-    return f"{scores} of {release.examples} examples"
+    return ServerDirectory(directory)
 
 
 def _text(value: Any) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloud_server.cli.terminal import Directory, Json, console, shown_model, table
+from cloud_server.cli.terminal import Directory, Json, console, table
+from cloud_server.monitoring.run_words import shown_model
 from fleet_model.errors import FleetError, SettingsError
 
 if TYPE_CHECKING:

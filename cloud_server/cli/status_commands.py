@@ -13,17 +13,14 @@ from cloud_server.cli.terminal import (
     Json,
     console,
     data_console,
-    doubts,
-    held_out,
     lineage_of,
     made_table,
-    outcome_of_run,
     show_table,
-    shown_model,
     table,
     trained_of,
     with_given_directory,
 )
+from cloud_server.monitoring.run_words import doubts, held_out, outcome_of_run, shown_model
 from fleet_model.errors import ConnectionFailed, SettingsError
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cloud_server.cli.terminal import console, doubts, held_out
+from cloud_server.cli.terminal import console
+from cloud_server.monitoring.run_words import doubts, held_out
 from fleet_model.errors import ConnectionFailed
 
 if TYPE_CHECKING:

@@ -14,8 +14,6 @@ from cloud_server.cli.terminal import (
     Directory,
     Json,
     console,
-    doubts,
-    outcome_of_run,
     release_lines,
     say,
     show_evaluation,
@@ -23,6 +21,7 @@ from cloud_server.cli.terminal import (
     tell_release,
     with_given_directory,
 )
+from cloud_server.monitoring.run_words import doubts, outcome_of_run
 from fleet_model.errors import ConnectionFailed, RoundError, SettingsError
 
 if TYPE_CHECKING:
