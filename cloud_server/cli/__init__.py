@@ -14,7 +14,7 @@ from cloud_server.cli import (
     sync_command,
     token_commands,
 )
-from cloud_server.cli.engines import import_command, serve_command
+from cloud_server.cli.engines import adapter_commands, import_command, serve_command
 from cloud_server.cli.pipelines import pipeline_commands
 from cloud_server.cli.runs import compare_command, evaluate_command, run_commands
 from cloud_server.cli.terminal import Directory, console, with_given_directory
@@ -53,6 +53,7 @@ model_commands.app.command()(channel_commands.unassign)
 model_commands.app.command("sync")(sync_command.models_sync)
 app.add_typer(model_commands.app, name="models")
 app.add_typer(rollout_commands.app, name="rollout")
+app.add_typer(adapter_commands.app, name="adapters")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(label_commands.app, name="labels")
 app.add_typer(k8s_commands.app, name="k8s")

@@ -16,18 +16,17 @@ from typing import Any
 from cloud_server.departments.asking import Bounds, Desk
 from cloud_server.departments.engine import Engine
 from cloud_server.departments.job import EngineJob
-from cloud_server.departments.sources import Source, source_of
+from cloud_server.departments.sources import Source, source_of, trainer_of
 from cloud_server.departments.table import Departments
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import LimitSettings, load_settings
-from fleet_model.bundle import TRAINER, TrainerSpec, parse_trainer
+from fleet_model.bundle import TrainerSpec
 from fleet_model.durable import write_durably
 from fleet_model.errors import BundleError, SettingsError
 from fleet_model.workloads.causal_lm.conversation import Conversation
 
 log = logging.getLogger(__name__)
 NEEDED = {"jinja2": "torch-server", "tokenizers": "torch-server", "fastapi": "web"}
-WORKLOAD = "causal-lm"
 GRACE_S = 8
 
 
@@ -59,7 +58,7 @@ def serve_adapters(server_dir: ServerDirectory, plan: ServePlan) -> None:
     server_dir.require()
     settings = load_settings(server_dir.settings)
     server_dir = server_dir.trained()
-    spec = _trainer(server_dir)
+    spec = trainer_of(server_dir)
     for package, extra in NEEDED.items():
         if find_spec(package) is None:
             raise SettingsError(f"{package} is not installed: pip install 'fleetlearn[{extra}]'")
@@ -200,21 +199,6 @@ def _listen(plan: ServePlan) -> list[socket.socket]:
     from cloud_server.web.listener import listen
 
     return listen(plan.host, plan.port, LimitSettings())
-
-
-def _trainer(server_dir: ServerDirectory) -> TrainerSpec:
-    try:
-        spec = parse_trainer((server_dir.model / TRAINER).read_bytes())
-    except OSError as error:
-        raise SettingsError(
-            f"{server_dir.model / TRAINER}: cannot be read ({error.strerror})"
-        ) from None
-    if spec.workload.name != WORKLOAD or spec.adapter is None:
-        raise SettingsError(
-            f"{server_dir.root}: trains {spec.workload.name}; departments are answered by adapters "
-            f"of {WORKLOAD} alone"
-        )
-    return spec
 
 
 def _bounds(model: Path, plan: ServePlan, spec: TrainerSpec) -> Bounds:

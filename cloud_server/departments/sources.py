@@ -14,10 +14,11 @@ from cloud_server.departments.verified import FILES
 from cloud_server.robots.register import NAME, Register
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.model_store import DirectoryStore
-from fleet_model.bundle import FileEntry, parse_manifest
+from fleet_model.bundle import TRAINER, FileEntry, TrainerSpec, parse_manifest, parse_trainer
 from fleet_model.errors import BundleError, SettingsError
 from fleet_model.protocol.routes import channel_and_site
 
+WORKLOAD = "causal-lm"
 WHOLE = "fleet"  # who is of no department: what the channel offers
 _ROUND = re.compile(r"round-(\d{1,9})")
 
@@ -130,6 +131,22 @@ def source_of(
     if folder is not None:
         return FolderSource(folder)
     return StoreSource(server_dir, channel, base)
+
+
+def trainer_of(server_dir: ServerDirectory) -> TrainerSpec:
+    """Return how a fleet of a language model trains; raises SettingsError if it is another."""
+    try:
+        spec = parse_trainer((server_dir.model / TRAINER).read_bytes())
+    except OSError as error:
+        raise SettingsError(
+            f"{server_dir.model / TRAINER}: cannot be read ({error.strerror})"
+        ) from None
+    if spec.workload.name != WORKLOAD or spec.adapter is None:
+        raise SettingsError(
+            f"{server_dir.root}: trains {spec.workload.name}; departments are answered by adapters "
+            f"of {WORKLOAD} alone"
+        )
+    return spec
 
 
 def _folders(root: Path) -> Iterator[Path]:

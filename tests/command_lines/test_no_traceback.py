@@ -51,6 +51,8 @@ cloud-server init PLACE/chat --workload causal-lm --trainable lora --checkpoint 
 cloud-server init PLACE/chat --workload causal-lm --trainable lora --set dtype=4bit
 cloud-server serve-adapters DIR
 cloud-server serve-adapters DIR --no-key --host 0.0.0.0
+cloud-server adapters list DIR
+cloud-server adapters upload DIR acme/helpdesk
 cloud-server pipeline run PLACE/out --data FRAMES/texts.csv --model FRAMES --work PLACE/work
 cloud-server keys online DIR --keys PLACE
 cloud-server runs list DIR

@@ -88,6 +88,10 @@ COVERED = {
         "tests/cloud_server/departments/test_service.py",
         '"serve-adapters"',
     ),
+    "cloud-server adapters": (
+        "tests/cloud_server/departments/test_upload.py",
+        '"adapters"',
+    ),
     "edge-agent predict prompts.jsonl": ("tests/end_to_end/test_language_model.py", '"predict"'),
     "cloud-server pipeline run": (
         "tests/cloud_server/pipelines/test_pipeline.py",
