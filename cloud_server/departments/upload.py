@@ -116,12 +116,13 @@ def upload(
         raise SettingsError(f"{repository}: expected the repository as OWNER/NAME")
     try:
         import huggingface_hub
+        from huggingface_hub.utils import disable_progress_bars, logging
     except ImportError:
         raise SettingsError(
             "huggingface_hub is not installed: pip install 'fleetlearn[torch-server]'"
         ) from None
-    huggingface_hub.utils.logging.set_verbosity_error()  # the command says it in its own words
-    huggingface_hub.utils.disable_progress_bars()
+    logging.set_verbosity_error()  # the command says it in its own words
+    disable_progress_bars()
     hub = huggingface_hub.HfApi(library_name="fleetlearn")
     with tempfile.TemporaryDirectory() as folder:
         card = Path(folder) / CARD
