@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloud_server.cli.terminal import Directory, trained_of, with_steps
+from cloud_server.cli.terminal import Directory, trained_and_publish, trained_of, with_steps
 from fleet_model.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -35,28 +35,34 @@ def publish(
     ] = False,
 ) -> None:
     """Publish a checkpoint that the gate has withheld; the next run goes on from it."""
-    from cloud_server.rollback import publish_checkpoint, publish_site, site_measures
-    from cloud_server.state.directory import ServerDirectory
-    from cloud_server.state.settings import load_settings
-
-    server_dir = trained_of(directory, channel)
-    settings = load_settings(ServerDirectory(directory).settings).publish
-    settings = settings.model_copy(update={"channel": channel or settings.channel})
-    with with_steps("publish") as tell:
-        if site:
-            number = publish_site(server_dir, settings, version, site, tell, force)
-        else:
-            number = publish_checkpoint(server_dir, settings, version, tell)
-    if site:
-        if site_measures(server_dir, version, site) is None:
-            typer.echo(f"WARNING: no robot of site {site} has measured it", err=True)
-        typer.echo(
-            f"version {number} is the model of site {site} at version {version}; nobody gets it "
-            f"before `cloud-server models assign {directory} {number} --site {site}`"
-        )
+    if not site:
+        typer.echo(published(directory, version, channel))
         return
+    from cloud_server.rollback import publish_site, site_measures
+
+    server_dir, settings = trained_and_publish(directory, channel)
+    with with_steps("publish") as tell:
+        number = publish_site(server_dir, settings, version, site, tell, force)
+    if site_measures(server_dir, version, site) is None:
+        typer.echo(f"WARNING: no robot of site {site} has measured it", err=True)
+    typer.echo(
+        f"version {number} is the model of site {site} at version {version}; nobody gets it "
+        f"before `cloud-server models assign {directory} {number} --site {site}`"
+    )
+
+
+def published(directory: Path, version: int, channel: str) -> str:
+    """Publish a checkpoint, and return what has happened; steps are shown on stderr.
+
+    Raises as `rollback.publish_checkpoint`.
+    """
+    from cloud_server.rollback import publish_checkpoint
+
+    server_dir, settings = trained_and_publish(directory, channel)
+    with with_steps("publish") as tell:
+        number = publish_checkpoint(server_dir, settings, version, tell)
     same = "" if number == version else f", with the weights of version {version}"
-    typer.echo(f"version {number} is published{same}; the next run goes on from it")
+    return f"version {number} is published{same}; the next run goes on from it"
 
 
 def promote(
@@ -75,12 +81,31 @@ def promote(
     ] = 10.0,
 ) -> None:
     """Give a published version to a channel: to all robots, or to one group after the other."""
+    wish = (groups_of(groups), threshold, 60 * wait) if groups else None
+    typer.echo(promoted(directory, version, channel, keys, wish))
+
+
+def promoted(
+    directory: Path,
+    version: int,
+    channel: str,
+    keys: Path | None = None,
+    wish: tuple[tuple[str, ...], float, float] | None = None,
+) -> str:
+    """Give a version to a channel, and return what has happened.
+
+    Args:
+        directory: of the server.
+        version: a published one.
+        channel: whose robots get it.
+        keys: folder of the offline keys, if they sign for the channel.
+        wish: of a rollout in stages: its groups, the share that may fail, seconds between two; None
+            gives it to all robots at once.
+    """
     server_dir = trained_of(directory, "")
-    wanted = groups_of(groups) if groups else ()
     channel, release = _signer(server_dir, channel, keys)
-    if wanted:
-        _roll_out(server_dir, channel, version, (wanted, threshold, 60 * wait), release)
-        return
+    if wish is not None:
+        return _roll_out(server_dir, channel, version, wish, release)
     if release is None:
         from cloud_server.signing.signing import offer_newer
 
@@ -89,7 +114,7 @@ def promote(
         from cloud_server.signing.signing import promote as sign_and_offer
 
         sign_and_offer(server_dir, channel, version, release)
-    typer.echo(f"channel {channel} offers version {version}")
+    return f"channel {channel} offers version {version}"
 
 
 def _roll_out(
@@ -98,11 +123,11 @@ def _roll_out(
     version: int,
     wish: tuple[tuple[str, ...], float, float],
     release: "CryptoSigner | None",
-) -> None:
+) -> str:
     from cloud_server.rollout.changes import Wish, begin
 
     plan = begin(server_dir, channel, version, Wish(*wish), release).plan
-    typer.echo(
+    return (
         f"version {version} goes to {plan.groups[0]} of the robots on channel {channel} first; "
         f"the running server opens the next groups ({', '.join(plan.groups[1:]) or 'none'}). "
         f"`cloud-server rollout status {server_dir.root}` shows how far it is; taken back, "

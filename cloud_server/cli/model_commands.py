@@ -12,6 +12,7 @@ from cloud_server.cli.terminal import (
     Json,
     lineage_of,
     table,
+    trained_and_publish,
     trained_of,
     with_given_directory,
     with_steps,
@@ -20,7 +21,7 @@ from cloud_server.cli.terminal import (
 if TYPE_CHECKING:
     from cloud_server.state.directory import ServerDirectory
     from cloud_server.state.model_store import DirectoryStore
-    from cloud_server.state.settings import PublishSettings, ServerSettings
+    from cloud_server.state.settings import ServerSettings
 
 Lineage = Annotated[
     str,
@@ -125,14 +126,19 @@ def models_rollback(
 
     Robots that are connected have it within one poll. The server need not run.
     """
+    typer.echo(rolled_back(directory, version, channel))
+
+
+def rolled_back(directory: Path, version: int | None, channel: str) -> str:
+    """Roll a channel back, and return what has happened; raises as `rollback.roll_back`."""
     from cloud_server.rollback import roll_back
     from cloud_server.state.checkpoints import Checkpoints
 
-    server_dir, settings = _own(directory, channel)
+    server_dir, settings = trained_and_publish(directory, channel)
     version, number = roll_back(server_dir, settings, version)
     newest = Checkpoints(server_dir.checkpoints).newest()
     start = "it" if newest == number else f"version {newest}, what rounds have made last"
-    typer.echo(
+    return (
         f"robots get version {version} again, as version {number}; the next run goes on from "
         f"{start}"
     )
@@ -210,13 +216,6 @@ def _settings(directory: Path) -> "ServerSettings":
     from cloud_server.state.settings import load_settings
 
     return load_settings(ServerDirectory(directory).settings)
-
-
-def _own(directory: Path, channel: str) -> "tuple[ServerDirectory, PublishSettings]":
-    """Return what is trained for a channel, and how it is published."""
-    server_dir = trained_of(directory, channel)
-    settings = _settings(directory).publish
-    return server_dir, settings.model_copy(update={"channel": channel or settings.channel})
 
 
 def _about(directory: Path, version: int, channel: str) -> dict[str, Any]:

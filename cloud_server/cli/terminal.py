@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from cloud_server.state.directory import ServerDirectory
+    from cloud_server.state.settings import PublishSettings
 
 
 def _remember(directory: Path) -> Path:
@@ -201,3 +202,12 @@ def trained_of(directory: Path, channel: str) -> "ServerDirectory":
     server_dir = ServerDirectory(directory)
     server_dir.require()
     return server_dir.trained()
+
+
+def trained_and_publish(directory: Path, channel: str) -> "tuple[ServerDirectory, PublishSettings]":
+    """Return what is trained for a channel, as `trained_of`, and how it is published."""
+    from cloud_server.state.settings import load_settings
+
+    server_dir = trained_of(directory, channel)
+    settings = load_settings(server_dir.settings).publish
+    return server_dir, settings.model_copy(update={"channel": channel or settings.channel})

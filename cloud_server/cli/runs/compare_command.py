@@ -28,7 +28,24 @@ def runs_compare(
     json_output: Json = False,
 ) -> None:
     """Compare training runs: by rounds, by bytes and by seconds; the server need not run."""
-    from cloud_server.report.run_comparison import MAX_RUNS, as_json, draw, measure_of
+    from cloud_server.report.run_comparison import draw
+
+    told, curves = compared(directory, runs, measure)
+    if plot is not None:
+        draw(plot, curves, told["measure"])
+    if json_output:
+        typer.echo(json.dumps(told))
+        return
+    _show(told, curves)
+    if plot is not None:
+        typer.echo(f"drawn: {plot}")
+
+
+def compared(
+    directory: Path, runs: "Sequence[str]", measure: str
+) -> "tuple[dict[str, Any], Sequence[RunCurve]]":
+    """Return runs side by side as JSON values, and their curves; raises SettingsError."""
+    from cloud_server.report.run_comparison import MAX_RUNS, as_json, measure_of
     from cloud_server.state.directory import ServerDirectory
 
     server_dir = ServerDirectory(directory)
@@ -44,15 +61,7 @@ def runs_compare(
         measures |= of_run
     name = measure_of(curves, measures, measure)
     higher = measures.get(name, "higher") == "higher"
-    told = as_json(curves, name, higher=higher)
-    if plot is not None:
-        draw(plot, curves, name)
-    if json_output:
-        typer.echo(json.dumps(told))
-        return
-    _show(told, curves)
-    if plot is not None:
-        typer.echo(f"drawn: {plot}")
+    return as_json(curves, name, higher=higher), curves
 
 
 def _read(server_dir: "ServerDirectory", run_id: str) -> "tuple[RunCurve, dict[str, str]]":

@@ -10,6 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloud_server.cli.runs.following import follow, round_lines
+from cloud_server.cli.runs.known import (
+    apart_run,
+    client_of,
+    known_run,
+    known_runs,
+    newest_run,
+    server_dir_of,
+    with_robots,
+)
 from cloud_server.cli.terminal import (
     Directory,
     Json,
@@ -22,12 +31,10 @@ from cloud_server.cli.terminal import (
     with_given_directory,
 )
 from cloud_server.monitoring.run_words import doubts, outcome_of_run
-from fleet_model.errors import ConnectionFailed, RoundError, SettingsError
+from fleet_model.errors import RoundError, SettingsError
 
 if TYPE_CHECKING:
     from cloud_server.cli.admin_client import AdminClient
-    from cloud_server.runs.run_store import Run
-    from cloud_server.state.directory import ServerDirectory
 
 runs = typer.Typer(no_args_is_help=True, help="Runs: several rounds, then a published model.")
 schedule = typer.Typer(no_args_is_help=True, help="When runs begin by themselves.")
@@ -70,7 +77,7 @@ def train(
     if closed_form is not None and closed_form not in CLOSED_FORMS:
         raise SettingsError(f"--closed-form {closed_form}: choose {', '.join(CLOSED_FORMS)}")
     every_s = None if every is None else parse_duration(every)
-    client = _client(directory)
+    client = client_of(directory)
     run = client.start_run(rounds, every_s=every_s, continuous=continuous, closed_form=closed_form)
     _see_to_the_end(directory, client, run, detach=detach, json_output=json_output)
 
@@ -78,7 +85,7 @@ def train(
 @runs.command("list")
 def runs_list(directory: Directory, json_output: Json = False) -> None:
     """List the newest runs; the server need not run."""
-    known = _known_runs(directory)
+    known = known_runs(directory)
     if json_output:
         typer.echo(json.dumps(known))
         return
@@ -104,9 +111,9 @@ def runs_list(directory: Directory, json_output: Json = False) -> None:
 @runs.command("show")
 def runs_show(directory: Directory, run_id: RunId = "", json_output: Json = False) -> None:
     """Show one run and its newest rounds; the server need not run."""
-    run = _known_run(directory, run_id or _newest(directory))
+    run = known_run(directory, run_id or newest_run(directory))
     if json_output:
-        typer.echo(json.dumps(_with_robots(directory, run)))
+        typer.echo(json.dumps(with_robots(directory, run)))
         return
     typer.echo(f"run {run['id']}: {_state(run)}, {run['rounds_closed']} of {run['rounds']} rounds")
     for record in run["closed"]:
@@ -124,9 +131,9 @@ def runs_show(directory: Directory, run_id: RunId = "", json_output: Json = Fals
 @runs.command("stop")
 def runs_stop(directory: Directory, run_id: RunId = "") -> None:
     """End a run soon: the open round is left, what has closed is published."""
-    run_id = run_id or _newest(directory)
+    run_id = run_id or newest_run(directory)
     _require_of_server(directory, run_id)
-    run = _client(directory).stop_run(run_id)
+    run = client_of(directory).stop_run(run_id)
     say(
         f"run {run['id']} ends after {run['rounds_closed']} closed rounds; to go on later: "
         f"cloud-server runs resume {directory} {run['id']}"
@@ -141,9 +148,9 @@ def runs_resume(
     json_output: Json = False,
 ) -> None:
     """Go on with a run that failed or was stopped, at its next round."""
-    run_id = run_id or _newest(directory)
+    run_id = run_id or newest_run(directory)
     _require_of_server(directory, run_id)
-    client = _client(directory)
+    client = client_of(directory)
     run = client.resume_run(run_id)
     _see_to_the_end(directory, client, run, detach=detach, json_output=json_output)
 
@@ -154,7 +161,7 @@ def schedule_show(directory: Directory, json_output: Json = False) -> None:
     from cloud_server.runs.run_store import RunStore
     from cloud_server.runs.schedule import ScheduleFile
 
-    server_dir = _server_dir(directory)
+    server_dir = server_dir_of(directory)
     found = ScheduleFile(server_dir.schedule).load()
     due_at = (
         None if found is None else max(found.due_at(RunStore(server_dir.runs).load()), time.time())
@@ -177,73 +184,12 @@ def schedule_clear(directory: Directory) -> None:
     """Begin no more runs; one that goes on is not stopped. The server need not run."""
     from cloud_server.runs.schedule import ScheduleFile
 
-    cleared = ScheduleFile(_server_dir(directory).schedule).clear()
+    cleared = ScheduleFile(server_dir_of(directory).schedule).clear()
     console().print("the schedule is cleared" if cleared else "there was no schedule")
 
 
-def _server_dir(directory: Any) -> "ServerDirectory":
-    from cloud_server.state.directory import ServerDirectory
-
-    server_dir = ServerDirectory(directory)
-    server_dir.require()
-    return server_dir
-
-
-def _client(directory: Any) -> "AdminClient":
-    from cloud_server.cli.admin_client import AdminClient
-
-    return AdminClient(_server_dir(directory))
-
-
-def _known_runs(directory: Any) -> list[dict[str, Any]]:
-    """Return runs as the server knows them, else as it wrote them down; with those apart."""
-    from cloud_server.runs.run_store import RunStore
-
-    server_dir = _server_dir(directory)
-    try:
-        own = _client(directory).runs()
-    except ConnectionFailed:
-        own = [run.as_json() for run in RunStore(server_dir.runs).load()]
-    known = [{**run, "apart": False} for run in own]
-    known += [{**run.as_json(), "apart": True} for run in RunStore(server_dir.runs_apart).load()]
-    return sorted(known, key=lambda run: (run["started_at"], run["id"]))
-
-
-def _newest(directory: Any) -> str:
-    known = _known_runs(directory)
-    if not known:
-        raise RoundError(f"there is no run yet; `cloud-server train {directory}` begins one")
-    return str(known[-1]["id"])
-
-
-def _known_run(directory: Any, run_id: str) -> dict[str, Any]:
-    """Return one run as `_known_runs` does, with its closed rounds."""
-    from cloud_server.runs.run_store import RunStore
-    from cloud_server.state.history import ClosedRounds
-
-    server_dir = _server_dir(directory)
-    apart = run = _apart(directory, run_id)
-    if run is None:
-        try:
-            return {**_client(directory).run(run_id), "apart": False}
-        except ConnectionFailed:
-            run = RunStore(server_dir.runs).get(run_id)
-            if run is None:
-                raise
-    lineage = server_dir.of(run.channel) if run.channel else server_dir.trained()
-    for record in ClosedRounds(lineage, run_id):
-        run.add(record.as_json())
-    return {**run.as_json(), "apart": apart is not None}
-
-
-def _apart(directory: Any, run_id: str) -> "Run | None":
-    from cloud_server.runs.run_store import RunStore
-
-    return RunStore(_server_dir(directory).runs_apart).get(run_id)
-
-
 def _require_of_server(directory: Any, run_id: str) -> None:
-    if _apart(directory, run_id) is not None:
+    if apart_run(directory, run_id) is not None:
         raise RoundError(
             f"run {run_id} is of a separate SuperLink: the same `flwr run` that has begun it goes "
             "on with it, `flwr stop` ends it (docs/separate-superlink.md)"
@@ -252,18 +198,6 @@ def _require_of_server(directory: Any, run_id: str) -> None:
 
 def _state(run: dict[str, Any]) -> str:
     return f"{run['state']} (flwr run)" if run["apart"] else str(run["state"])
-
-
-def _with_robots(directory: Any, run: dict[str, Any]) -> dict[str, Any]:
-    """Return a run with robots' records in every round; the server holds those of small rounds."""
-    from cloud_server.state.history import ClosedRounds
-
-    if all("robots" in record for record in run["closed"]):
-        return run
-    server_dir, channel = _server_dir(directory), run["channel"]
-    lineage = server_dir.of(channel) if channel else server_dir.trained()
-    rounds = {r.round: r.as_json() for r in ClosedRounds(lineage, run["id"])}
-    return {**run, "closed": [rounds.get(one["round"], one) for one in run["closed"]]}
 
 
 def _see_to_the_end(
@@ -285,7 +219,7 @@ def _see_to_the_end(
             )
             raise
     if json_output:
-        typer.echo(json.dumps(_with_robots(directory, run)))
+        typer.echo(json.dumps(with_robots(directory, run)))
     if detach:
         say(f"run {run['id']} has begun; see `cloud-server status {directory} --watch`")
         return

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from cloud_server.cli import app, terminal
-from cloud_server.cli.runs import following, run_commands
+from cloud_server.cli.runs import following, known, run_commands
 from cloud_server.robots.register import Register
 from cloud_server.runs.run_store import Run, RunStore
 from cloud_server.runs.schedule import Schedule, ScheduleFile
@@ -99,7 +99,8 @@ def of_server(server_dir, monkeypatch, *, answers):
             return run.as_json()
 
     if answers:
-        monkeypatch.setattr(run_commands, "_client", lambda _: Server())
+        for module in (known, run_commands):
+            monkeypatch.setattr(module, "client_of", lambda _: Server())
 
 
 @pytest.mark.parametrize("answers", [True, False])
@@ -249,7 +250,8 @@ def large_round(server_dir, monkeypatch):
         def run(self, _):
             return run.as_json()
 
-    monkeypatch.setattr(run_commands, "_client", lambda _: Server())
+    for module in (known, run_commands):
+        monkeypatch.setattr(module, "client_of", lambda _: Server())
     return json.loads(json.dumps(record))
 
 
