@@ -116,12 +116,13 @@ def upload(
         raise SettingsError(f"{repository}: expected the repository as OWNER/NAME")
     try:
         import huggingface_hub
-        from huggingface_hub.utils import disable_progress_bars, logging
+        from huggingface_hub.utils import logging
+        from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError:
         raise SettingsError(
             "huggingface_hub is not installed: pip install 'fleetlearn[torch-server]'"
         ) from None
-    logging.set_verbosity_error()  # the command says it in its own words
+    logging.get_logger("huggingface_hub").setLevel("ERROR")  # the command says it in its own words
     disable_progress_bars()
     hub = huggingface_hub.HfApi(library_name="fleetlearn")
     with tempfile.TemporaryDirectory() as folder:
