@@ -11,6 +11,7 @@ pytestmark = pytest.mark.base
 HEAVY = ["tensorflow", "flwr", "cv2", "rosbags", "keras", "httpx", "numpy", "ai_edge_litert"]
 HEAVY += ["fastapi", "uvicorn", "torch", "pydantic", "cryptography", "psutil", "safetensors"]
 HEAVY += ["prometheus_client", "tensorboard", "av", "transformers", "tokenizers", "onnxruntime"]
+HEAVY += ["mcp", "anyio", "starlette"]
 CODE = """
 import json, sys
 from importlib import import_module
@@ -47,7 +48,7 @@ def test_help_loads_nothing_heavy(module, words):
     ]
     + [
         ("cloud_server.cli", c)
-        for c in ("init", "start", "train", "status", "robots", "models", "k8s")
+        for c in ("init", "start", "train", "status", "robots", "models", "k8s", "mcp")
     ]
     + [("cloud_server.cli", c) for c in ("history", "simulate")],
 )

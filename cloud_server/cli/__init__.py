@@ -14,6 +14,7 @@ from cloud_server.cli import (
     sync_command,
     token_commands,
 )
+from cloud_server.cli.assistants import mcp_command
 from cloud_server.cli.engines import adapter_commands, import_command, serve_command
 from cloud_server.cli.pipelines import pipeline_commands
 from cloud_server.cli.runs import compare_command, evaluate_command, run_commands
@@ -37,6 +38,7 @@ app.command()(status_commands.report)
 app.command()(simulate_commands.simulate)
 app.command()(import_command.import_engine)
 app.command()(serve_command.serve_adapters)
+app.command()(mcp_command.mcp)
 app.command()(doctor_commands.doctor)
 app.command()(doctor_commands.repair)
 app.command()(backup_commands.backup)

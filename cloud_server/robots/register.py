@@ -221,30 +221,30 @@ class Register:
     def label(self, name: str, add: Iterable[str], remove: Iterable[str]) -> Robot:
         """Change a robot's labels; raises SettingsError if it is unknown or a label malformed."""
         with self._changing():
-            robot = self._require(name)
+            robot = self.require(name)
             labels = tuple(sorted({*robot.labels, *add} - set(remove)))
             return self._replace(robot, labels=labels)
 
     def move(self, name: str, site: str) -> Robot:
         """Change a robot's site; raises SettingsError if it is unknown or the site malformed."""
         with self._changing():
-            return self._replace(self._require(name), site=site)
+            return self._replace(self.require(name), site=site)
 
     def relay(self, name: str, robots: int) -> Robot:
         """Let it answer for so many robots; raises SettingsError if it is unknown, or no number."""
         with self._changing():
-            return self._replace(self._require(name), speaks_for=robots)
+            return self._replace(self.require(name), speaks_for=robots)
 
     def forget(self, name: str) -> Robot:
         """Take a robot out; its key is unknown then. Raises SettingsError if there is none."""
         with self._changing():
-            robot = self._require(name)
+            robot = self.require(name)
             self._write(tuple(other for other in self.robots() if other.name != name))
         return robot
 
     def _change(self, name: str, **fields: str) -> Robot:
         with self._changing():
-            robot = self._require(name)
+            robot = self.require(name)
             if robot.state == "revoked":
                 raise SettingsError(
                     f"robot {name} is revoked for good; `cloud-server robots forget DIR {name}`, "
@@ -258,7 +258,8 @@ class Register:
         self._write((*others, changed))
         return changed
 
-    def _require(self, name: str) -> Robot:
+    def require(self, name: str) -> Robot:
+        """Return a robot; raises SettingsError if there is none of that name."""
         robot = self.by_name(name)
         if robot is None:
             raise SettingsError(

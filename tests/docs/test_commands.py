@@ -88,6 +88,7 @@ COVERED = {
         "tests/cloud_server/departments/test_service.py",
         '"serve-adapters"',
     ),
+    "cloud-server mcp": ("tests/cloud_server/cli/assistants/conftest.py", '"mcp"'),
     "cloud-server adapters": (
         "tests/cloud_server/departments/test_upload.py",
         '"adapters"',

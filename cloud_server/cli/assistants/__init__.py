@@ -1,0 +1,1 @@
+"""`cloud-server mcp`: assistants ask the fleet by the Model Context Protocol (MCP)."""
