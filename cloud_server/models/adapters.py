@@ -3,8 +3,9 @@
 No backend knows of adapters: its model has the tensors that they stand for.
 """
 
+import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from fleet_model.errors import CheckpointError, SettingsError
 from fleet_model.signatures import BASE
 from fleet_model.types import Tensor, Weights
 from fleet_model.weights import read_weights, require_same_tensors, size_bytes, write_weights
+
+_NUMBER = re.compile(r"(?<=/)\d+(?=/)")  # of a layer among its like
 
 
 class AdapterPlan(BaseModel):
@@ -177,11 +180,21 @@ def _require(shapes: Mapping[str, tuple[int, ...]], found: Weights, name: str) -
     require_same_tensors(expected, found, sender=name, error=CheckpointError)
 
 
+def _in_short(paths: Iterable[str]) -> str:
+    """Return paths for people: those that differ in a number alone are counted."""
+    alike: dict[str, list[str]] = {}
+    for path in paths:
+        alike.setdefault(_NUMBER.sub("*", path), []).append(path)
+    return ", ".join(
+        same[0] if len(same) == 1 else f"{pattern} ({len(same)})" for pattern, same in alike.items()
+    )
+
+
 def _notes(
     spec: LoraSpec, weights: Weights, travelling: Weights, whole: Mapping[str, str]
 ) -> list[str]:
     notes = [
-        f"adapters of rank {spec.rank} on {', '.join(spec.targets)}: {size_bytes(travelling)} "
+        f"adapters of rank {spec.rank} on {_in_short(spec.targets)}: {size_bytes(travelling)} "
         f"bytes travel in place of {size_bytes(weights)}"
     ]
     notes += [f"{path} has no adapter and is trained whole: {why}" for path, why in whole.items()]

@@ -46,6 +46,15 @@ def test_factors_take_the_place_of_their_tensor_and_the_operator_is_told():
     )
 
 
+def test_layers_that_differ_in_a_number_alone_are_counted_for_the_operator():
+    layers = {f"layers/{n}/{name}/kernel": np.zeros((64, 64), np.float32)
+              for n in range(12) for name in ("q", "v")}  # fmt: skip
+    adapted = adapt(PLAN, layers | {"head/kernel": np.zeros((64, 64), np.float32)}, ())
+    assert adapted.notes[0].startswith(
+        "adapters of rank 2 on layers/*/q/kernel (12), layers/*/v/kernel (12), head/kernel: "
+    )
+
+
 def test_the_layer_of_the_answer_is_trained_whole_and_where_it_is_not_the_operator_is_told():
     usual = adapt(PLAN, WEIGHTS, {"deep/kernel"}, "head/bias")
     assert usual.spec.targets.keys() == usual.base.keys() == {"block/kernel"}
