@@ -54,6 +54,7 @@ cloud-server serve-adapters DIR --no-key --host 0.0.0.0
 cloud-server adapters list DIR
 cloud-server adapters upload DIR acme/helpdesk
 cloud-server mcp DIR
+cloud-server mcp DIR --allow-writes --http nowhere
 cloud-server pipeline run PLACE/out --data FRAMES/texts.csv --model FRAMES --work PLACE/work
 cloud-server keys online DIR --keys PLACE
 cloud-server runs list DIR

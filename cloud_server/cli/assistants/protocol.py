@@ -1,7 +1,7 @@
 """The tools as a server of the Model Context Protocol, by its official SDK."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,13 @@ ABOUT = (
 log = logging.getLogger(__name__)
 
 
-def make_server(directory: Path, tools: Sequence[Tool], version: str) -> "Server[Any]":
-    """Return the server. Not by the SDK's MCPServer.
+def make_server(
+    directory: Path, tools: Sequence[Tool], version: str, withheld: Collection[str] = ()
+) -> "Server[Any]":
+    """Return the server; `withheld` are names of tools that it does not give without a flag.
 
-    That drops arguments which a tool does not have (a misspelt one runs for real), takes `true` for
-    1, and puts its own words and pydantic's before ours.
+    Not by the SDK's MCPServer: that drops arguments which a tool does not have (a misspelt one runs
+    for real), takes `true` for 1, and puts its own words and pydantic's before ours.
     """
     known = {tool.name: tool for tool in tools}
     turns: list[anyio.CapacityLimiter] = []  # made inside the event loop
@@ -47,7 +49,7 @@ def make_server(directory: Path, tools: Sequence[Tool], version: str) -> "Server
             turns.append(anyio.CapacityLimiter(AT_ONCE))
         given = params.arguments or {}
         return await anyio.to_thread.run_sync(
-            lambda: answer(directory, known, params.name, given), limiter=turns[0]
+            lambda: answer(directory, known, params.name, given, withheld), limiter=turns[0]
         )
 
     return Server(
@@ -60,13 +62,17 @@ def make_server(directory: Path, tools: Sequence[Tool], version: str) -> "Server
 
 
 def answer(
-    directory: Path, known: dict[str, Tool], name: str, given: dict[str, Any]
+    directory: Path,
+    known: dict[str, Tool],
+    name: str,
+    given: dict[str, Any],
+    withheld: Collection[str] = (),
 ) -> types.CallToolResult:
     """Return what a tool answers, or one line on why it does not; raises nothing."""
     tool = known.get(name)
     try:
         if tool is None:
-            return _refused(_unknown(directory, name, known))
+            return _refused(with_directory(_unknown(name, known, withheld), directory))
         told = plain(tool.answer(directory, tool.checked(given)))
         text = packed(told)
     except FleetError as error:
@@ -85,7 +91,12 @@ def _refused(line: str) -> types.CallToolResult:
     )
 
 
-def _unknown(directory: Path, name: str, known: dict[str, Tool]) -> str:
+def _unknown(name: str, known: Collection[str], withheld: Collection[str]) -> str:
+    if name in withheld:
+        return (
+            f"{name} changes the fleet, and this server only reads it; with `cloud-server mcp DIR "
+            "--allow-writes` it would change it"
+        )
     return f"there is no tool {name[:60]}; there are: {', '.join(known)}"
 
 

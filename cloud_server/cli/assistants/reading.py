@@ -12,11 +12,10 @@ from cloud_server.cli.assistants.asked import (
     OneRun,
     Robots,
     Runs,
-    Version,
-    Versions,
 )
 from cloud_server.cli.assistants.results import page
 from cloud_server.cli.assistants.tool import Arguments, Page, Tool
+from cloud_server.cli.assistants.versions import VERSIONS
 from cloud_server.cli.runs.compare_command import compared
 from cloud_server.cli.runs.following import round_lines
 from cloud_server.cli.runs.known import (
@@ -26,9 +25,8 @@ from cloud_server.cli.runs.known import (
     newest_run,
     server_dir_of,
 )
-from cloud_server.cli.terminal import lineage_of, release_lines
+from cloud_server.cli.terminal import release_lines
 from cloud_server.monitoring.run_words import doubts, outcome_of_run
-from cloud_server.monitoring.versions import version_json, versions_json
 from cloud_server.robots.register import Register
 from cloud_server.runs.run_store import brief
 from cloud_server.state.history import ClosedRounds
@@ -66,7 +64,7 @@ def fleet_status(directory: Path, _: Arguments) -> dict[str, Any]:
         ],
         "open_round": answer["open_round"],
         "last_round": None if last is None else _round(last),
-        "newest_run": _run(answer["runs"][-1]) if answer["runs"] else None,
+        "newest_run": summary_of_run(answer["runs"][-1]) if answer["runs"] else None,
     }
 
 
@@ -115,7 +113,9 @@ def get_robot(directory: Path, asked: OneRobot) -> dict[str, Any]:
 
 def list_runs(directory: Path, asked: Page) -> dict[str, Any]:
     """Return runs, the newest first."""
-    return page("runs", [*map(_run, reversed(known_runs(directory)))], asked.offset, asked.limit)
+    return page(
+        "runs", [*map(summary_of_run, reversed(known_runs(directory)))], asked.offset, asked.limit
+    )
 
 
 def get_run(directory: Path, asked: OneRun) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def get_run(directory: Path, asked: OneRun) -> dict[str, Any]:
     words += release_lines(directory, run)
     measured = run.get("measured")
     return {
-        **_run(run),
+        **summary_of_run(run),
         "first_version": run["first_version"],
         "release": run["release"],
         "words": words,
@@ -168,58 +168,6 @@ def compare_runs(directory: Path, asked: Runs) -> dict[str, Any]:
     return compared(directory, asked.runs, asked.measure)[0]
 
 
-def list_models(directory: Path, asked: Page) -> dict[str, Any]:
-    """Return versions, the newest first, what offers them, and those that are withheld."""
-    known = versions_json(server_dir_of(directory))
-    versions = sorted(
-        map(_version, known["versions"]),
-        key=lambda one: (one["version"], one["lineage"]),
-        reverse=True,
-    )
-    return {
-        "channels": known["channels"],
-        "assigned": known["assigned"],
-        "pins": known["pins"],
-        "withheld": known["withheld"][::-1],
-        **page("versions", versions, asked.offset, asked.limit),
-    }
-
-
-def get_model(directory: Path, asked: Version) -> dict[str, Any]:
-    """Return where a version comes from, what it measured, and what the gate has said."""
-    return _about(directory, asked.version, asked.channel)
-
-
-def compare_models(directory: Path, asked: Versions) -> dict[str, Any]:
-    """Return two versions side by side, by what robots have measured."""
-    first, second = (_about(directory, v, asked.channel) for v in (asked.first, asked.second))
-    both = [name for name in first["after"] if name in second["after"]]
-    lacking = [str(one["version"]) for one in (first, second) if not one["after"]]
-    return {
-        "first": first,
-        "second": second,
-        "differ_in": [name for name in first if first[name] != second.get(name)],
-        "measures": {
-            name: {
-                "first": first["after"][name],
-                "second": second["after"][name],
-                "difference": second["after"][name] - first["after"][name],
-            }
-            for name in both
-        },
-        "words": [
-            "each version was measured when it was published, by the robots of that time on their "
-            f"held-out examples: {first['held_out_examples']} and {second['held_out_examples']}",
-            *(f"version {one} was not measured" for one in lacking),
-        ],
-    }
-
-
-def _about(directory: Path, version: int, channel: str) -> dict[str, Any]:
-    lineage = lineage_of(directory, channel) if channel else server_dir_of(directory)
-    return version_json(lineage, version)
-
-
 def _robot(robot: Mapping[str, Any]) -> dict[str, Any]:
     report = robot["report"] or {}
     told = {name: report[name] for name in _OF_REPORT if name in report}
@@ -250,7 +198,8 @@ def _part(robot: RobotRecord) -> dict[str, Any]:
     }
 
 
-def _run(run: Mapping[str, Any]) -> dict[str, Any]:
+def summary_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a list says of a run."""
     names = (
         "id", "kind", "state", "channel", "rounds", "rounds_closed", "published_version", "error",
         "seconds", "scheduled", "stopping",
@@ -259,23 +208,6 @@ def _run(run: Mapping[str, Any]) -> dict[str, Any]:
     began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(run["started_at"]))
     apart = {"apart": True} if run.get("apart") else {}
     return {**told, "began": began, "outcome": outcome_of_run(run), **apart}
-
-
-def _version(one: Mapping[str, Any]) -> dict[str, Any]:
-    release = one.get("release") or {}
-    return {
-        "version": one["version"],
-        "lineage": one.get("lineage", ""),
-        "created_at": one["created_at"],
-        "workload": one["workload"]["name"],
-        "bytes": sum(entry["size_bytes"] for entry in one["files"].values()),
-        "state": release.get("kind", "published"),
-        "by": release.get("by", ""),
-        "weights_of_version": release.get("of") or one["version"],
-        "held_out_examples": release.get("examples", 0),
-        "before": release.get("before", {}),
-        "after": release.get("after", {}),
-    }
 
 
 READING = (
@@ -325,24 +257,5 @@ READING = (
         arguments=Runs,
         answer=compare_runs,
     ),
-    Tool(
-        name="list_models",
-        about="Published versions, the newest first, which channel offers which, and the versions "
-        "that the gate has withheld, with its reasons.",
-        arguments=Page,
-        answer=list_models,
-    ),
-    Tool(
-        name="get_model",
-        about="One version: run, robots and examples that it comes from, what robots measured, "
-        "what the gate has said, who signed it.",
-        arguments=Version,
-        answer=get_model,
-    ),
-    Tool(
-        name="compare_models",
-        about="Two versions side by side, by what robots measured of each.",
-        arguments=Versions,
-        answer=compare_models,
-    ),
+    *VERSIONS,
 )

@@ -75,6 +75,15 @@ def apart_run(directory: Any, run_id: str) -> "Run | None":
     return RunStore(server_dir_of(directory).runs_apart).get(run_id)
 
 
+def require_of_server(directory: Any, run_id: str) -> None:
+    """Raise RoundError for a run that a ServerApp apart works on."""
+    if apart_run(directory, run_id) is not None:
+        raise RoundError(
+            f"run {run_id} is of a separate SuperLink: the same `flwr run` that has begun it goes "
+            "on with it, `flwr stop` ends it (docs/separate-superlink.md)"
+        )
+
+
 def with_robots(directory: Any, run: dict[str, Any]) -> dict[str, Any]:
     """Return a run with robots' records in every round; the server holds those of small rounds."""
     from cloud_server.state.history import ClosedRounds

@@ -11,11 +11,11 @@ import typer
 
 from cloud_server.cli.runs.following import follow, round_lines
 from cloud_server.cli.runs.known import (
-    apart_run,
     client_of,
     known_run,
     known_runs,
     newest_run,
+    require_of_server,
     server_dir_of,
     with_robots,
 )
@@ -132,7 +132,7 @@ def runs_show(directory: Directory, run_id: RunId = "", json_output: Json = Fals
 def runs_stop(directory: Directory, run_id: RunId = "") -> None:
     """End a run soon: the open round is left, what has closed is published."""
     run_id = run_id or newest_run(directory)
-    _require_of_server(directory, run_id)
+    require_of_server(directory, run_id)
     run = client_of(directory).stop_run(run_id)
     say(
         f"run {run['id']} ends after {run['rounds_closed']} closed rounds; to go on later: "
@@ -149,7 +149,7 @@ def runs_resume(
 ) -> None:
     """Go on with a run that failed or was stopped, at its next round."""
     run_id = run_id or newest_run(directory)
-    _require_of_server(directory, run_id)
+    require_of_server(directory, run_id)
     client = client_of(directory)
     run = client.resume_run(run_id)
     _see_to_the_end(directory, client, run, detach=detach, json_output=json_output)
@@ -186,14 +186,6 @@ def schedule_clear(directory: Directory) -> None:
 
     cleared = ScheduleFile(server_dir_of(directory).schedule).clear()
     console().print("the schedule is cleared" if cleared else "there was no schedule")
-
-
-def _require_of_server(directory: Any, run_id: str) -> None:
-    if apart_run(directory, run_id) is not None:
-        raise RoundError(
-            f"run {run_id} is of a separate SuperLink: the same `flwr run` that has begun it goes "
-            "on with it, `flwr stop` ends it (docs/separate-superlink.md)"
-        )
 
 
 def _state(run: dict[str, Any]) -> str:
