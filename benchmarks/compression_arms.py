@@ -27,11 +27,12 @@ import numpy as np
 
 from benchmarks.measure import say
 from benchmarks.vader import LABELS, Sentence, read_vader
-from cloud_server.compression.distilling import Teaching, answers, distill, lesson
+from cloud_server.compression.distilling import answers, distill, lesson
 from cloud_server.compression.exporting import TextFile, export, quantize
 from cloud_server.compression.layers import narrow, take_layers
 from cloud_server.compression.measuring import Row, latencies, scores, table
 from cloud_server.compression.pruning import prune_encoder
+from cloud_server.compression.teaching import Teaching
 from cloud_server.compression.vocabulary import compare_words, cut_vocabulary
 from fleet_model.durable import making_folder
 from fleet_model.types import Tensor, Tensors

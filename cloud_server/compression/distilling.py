@@ -4,12 +4,12 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cloud_server.compression.teaching import UNLABELLED, Teaching, rate
 from cloud_server.models.backend import Progress
 from cloud_server.pipelines.resuming import TrainingState, read_state, write_state
 from fleet_model.errors import CheckpointError, SettingsError, TrainingError
@@ -22,37 +22,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-UNLABELLED = -1
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _CLIP = 1.0  # longest gradient
-_WARM = 0.1  # share of the steps in which the rate grows
 _NOT_DECAYED_BELOW = 2  # axes
 # Batches of texts of like length: of these many, drawn at random, each takes its neighbors.
 _SORTED_BATCHES = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Teaching:
-    """How a student learns."""
-
-    epochs: int = 3
-    batch_size: int = 32
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.01
-    temperature: float = 2.0
-    hard: float = 0.5  # share of the loss that is the cross entropy, of texts with a label
-    features: float = 0.0  # weight of the distance to the teacher's vector of the first token
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Raise SettingsError where a number makes no sense."""
-        if not (0 <= self.hard <= 1 and self.temperature > 0 and self.features >= 0):
-            raise SettingsError(
-                f"distillation: hard is {self.hard:g}, temperature {self.temperature:g}, features "
-                f"{self.features:g}; expected 0 to 1, above 0, and 0 or more"
-            )
-        if min(self.epochs, self.batch_size) < 1:
-            raise SettingsError("distillation: epochs and batch_size are 1 at least")
 
 
 class Lesson(NamedTuple):
@@ -187,7 +161,7 @@ def distill(
         losses = []
         for number, rows in enumerate(_batches(what, how, epoch), start=epoch * an_epoch):
             for group in optimizer.param_groups:
-                group["lr"] = how.learning_rate * _rate(number, total)
+                group["lr"] = how.learning_rate * rate(number, total)
             loss = _loss(torch, module, what, taught, how, rows)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -239,12 +213,6 @@ def _optimizer(torch: Any, module: "nn.Module", how: Teaching) -> Any:
         {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=how.learning_rate)
-
-
-def _rate(number: int, total: int) -> float:
-    """Return the share of the rate in step `number`, from 0."""
-    warm = max(1, round(_WARM * total))
-    return min((number + 1) / warm, (total - number) / max(1, total - warm + 1))
 
 
 def _batches(what: Lesson, how: Teaching, epoch: int) -> Iterator[Tensor]:

@@ -5,19 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cloud_server.compression.distilling import (
-    UNLABELLED,
-    Answers,
-    Teaching,
-    answers,
-    distill,
-    kl_loss,
-    lesson,
-)
+from cloud_server.compression.distilling import Answers, answers, distill, kl_loss, lesson
 from cloud_server.compression.exporting import TextFile, export, quantize
 from cloud_server.compression.folders import read_encoder
 from cloud_server.compression.layers import narrow, take_layers
 from cloud_server.compression.pruning import prune_encoder
+from cloud_server.compression.teaching import UNLABELLED, Teaching
 from fleet_model.errors import ExportError, SettingsError, TrainingError
 from fleet_model.weights import read_weights
 
