@@ -6,6 +6,7 @@ from pydantic import Field
 
 from cloud_server.cli.assistants.tool import Arguments, Page
 from cloud_server.report.run_comparison import MAX_RUNS
+from fleet_model.protocol.outcome import OutcomeKind
 
 _NAME = "as list_robots tells it"
 _RUN = "as list_runs tells it"
@@ -39,9 +40,7 @@ class OneRound(Page):
 
     run: str = Field(max_length=80, description=_RUN)
     round: int = Field(ge=1, le=1_000_000, description="from 1")
-    verdict: str | None = Field(
-        default=None, max_length=40, description="only robots with it, as accepted or refused"
-    )
+    verdict: OutcomeKind | None = Field(default=None, description="only robots with it")
 
 
 class Runs(Arguments):

@@ -31,6 +31,7 @@ from cloud_server.robots.register import Register
 from cloud_server.runs.run_store import brief
 from cloud_server.state.history import ClosedRounds
 from cloud_server.state.round_record import RobotRecord, RoundRecord
+from cloud_server.state.words import names
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.example_counts import is_count, tell_left_out
 
@@ -70,9 +71,15 @@ def fleet_status(directory: Path, _: Arguments) -> dict[str, Any]:
 
 def list_robots(directory: Path, asked: Robots) -> dict[str, Any]:
     """Return robots by name, as `status` and `robots list` tell of them."""
+    robots = client_of(directory).status()["robots"]
+    sites = {robot["site"] for robot in robots}
+    if asked.site is not None and asked.site not in sites:
+        raise SettingsError(
+            f"there is no robot of site {asked.site!r}; sites with robots: {names(sites)}"
+        )
     found = [
         _robot(robot)
-        for robot in client_of(directory).status()["robots"]
+        for robot in robots
         if asked.state in (None, robot["state"])
         and asked.site in (None, robot["site"])
         and asked.online in (None, robot["online"])

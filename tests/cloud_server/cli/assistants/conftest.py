@@ -17,6 +17,7 @@ from cloud_server.state.round_record import RobotRecord, RoundRecord
 from fleet_model.protocol.outcome import ACCEPTED, outcome_of
 from fleet_model.protocol.proof import public_line
 
+PATIENCE_S = 240  # machines are busy
 PROGRAM = (sys.executable, "-m", "cloud_server.cli", "mcp")
 
 
@@ -53,14 +54,14 @@ def fleet(running_server):
 
 @pytest.fixture(scope="session")
 def session():
-    """Return what runs a coroutine function with a connected client, within half a minute."""
+    """Return what runs a coroutine function with a connected client, or give up."""
 
     def run(target, use):
         async def connected():
             async with Client(target) as client:
                 return await use(client)
 
-        return asyncio.run(asyncio.wait_for(connected(), 30))
+        return asyncio.run(asyncio.wait_for(connected(), PATIENCE_S))
 
     return run
 
