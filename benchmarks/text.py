@@ -48,7 +48,7 @@ class Size:
     answers: int  # timed of each engine
 
 
-FULL = Size(seeds=(1, 2, 3), client=160, tests=700, answers=200)
+FULL = Size(seeds=(1, 2, 3), client=480, tests=700, answers=200)
 QUICK = Size(seeds=(1,), client=32, tests=50, answers=30)
 
 

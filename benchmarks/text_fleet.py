@@ -3,7 +3,8 @@
 Sentences of vader.py in two classes. Tweets, film and Amazon reviews are departments with CLIENTS
 clients each; editorials are one whose sentences nobody trains on. All arms have the trainer of the
 clients, on what `cloud-server init --workload text-classifier` writes, and as many epochs over
-their own sentences, ROUNDS of them with EPOCHS each:
+their own sentences, ROUNDS of them with EPOCHS each. Each has the learning rate that suits it
+(RATES): the steps of one model follow each other, those of a fleet's clients are averaged.
 
     single     each client has a model of its own
     central    one model learns from the sentences of all
@@ -13,6 +14,11 @@ What is measured is macro F1 on TESTS sentences of each department that trains, 
 Runs in an environment with PyTorch and writes what the fleet has learned to FILE:
 
     python -m benchmarks.text_fleet SERVER SEED CLIENT TESTS FILE
+
+Rates are chosen by other sentences, which nobody trains on and no test has: VALIDATION of each
+department that trains. What each arm has of them at each rate:
+
+    python -m benchmarks.text_fleet SERVER SEED CLIENT TESTS --rates RATE...
 """
 
 import json
@@ -24,6 +30,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 
@@ -42,7 +49,9 @@ from fleet_model.types import FLOAT32, Checkpoint, Example, TrainConfig, Update,
 from fleet_model.weights import write_weights
 
 DEPARTMENTS, UNTRAINED = ("tweets", "film", "amazon"), "nyt"
-CLIENTS, ROUNDS, EPOCHS = 1, 3, 2
+CLIENTS, ROUNDS, EPOCHS = 1, 3, 1
+RATES = {"federated": 0.0005, "central": 0.0005, "single": 0.0002}  # of Adam
+VALIDATION = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +63,17 @@ class Texts:
     untrained: Sequence[Example]  # of the other
 
 
-def drawn(seed: int, client: int, tests: int) -> Texts:
+def drawn(seed: int, client: int, tests: int, validation: int = 0) -> Texts:
     """Draw sentences without any in two places.
 
     Args:
         seed: of the draw.
         client: sentences of a client.
         tests: held out of each department.
+        validation: in place of the tests so many others of each department that trains.
+
+    Raises:
+        ValueError: there are not so many sentences.
     """
     clients: dict[str, Sequence[Example]] = {}
     test: list[Example] = []
@@ -74,7 +87,11 @@ def drawn(seed: int, client: int, tests: int) -> Texts:
         if department == UNTRAINED:
             untrained = held_out
             continue
-        test += held_out
+        if len(found) < (needed := tests + CLIENTS * client + validation):
+            raise ValueError(f"{department} has {len(found)} sentences, {needed} are needed")
+        test += (
+            [replace(one, held_out=True) for one in found[-validation:]] if validation else held_out
+        )
         for number in range(CLIENTS):
             begin = tests + number * client
             clients[f"{department}-{number + 1}"] = found[begin : begin + client]
@@ -103,26 +120,31 @@ class Fleet:
         settings = load_settings(self._server.settings).training.model_dump()
         return replace(TrainConfig(**settings), epochs=EPOCHS)
 
+    @property
+    def clients(self) -> Sequence[str]:
+        """Return their names."""
+        return list(self._texts.clients)
+
     @cached_property
     def _first(self) -> Checkpoint:
         return Checkpoints(self._server.checkpoints).load(0)
 
-    def alone(self, clients: Sequence[str]) -> Checkpoint:
+    def alone(self, clients: Sequence[str], rate: float) -> Checkpoint:
         """Return what one model learns from the texts of these clients."""
         made, examples = self._first, [one for c in clients for one in self._texts.clients[c]]
         for _ in range(ROUNDS):
-            update = self._fit(made, examples, "+".join(clients))
+            update = self._fit(made, examples, "+".join(clients), rate)
             made = replace(made, version=made.version + 1, weights=_sum(made, update))
         return made
 
-    def together(self) -> Checkpoint:
+    def together(self, rate: float) -> Checkpoint:
         """Return what the fleet learns."""
         made = self._first
         with tempfile.TemporaryDirectory() as states:
             for _ in range(ROUNDS):
                 pairs = []
                 for client, examples in self._texts.clients.items():
-                    own = self._fit(made, examples, client)
+                    own = self._fit(made, examples, client, rate)
                     update = travelled(Path(states, client), made, own, Codec(FLOAT32))
                     about = Contribution(robot=client, site="", examples=own.num_examples)
                     pairs.append((about, update))
@@ -131,30 +153,40 @@ class Fleet:
 
     def scores(self, made: Checkpoint) -> Mapping[str, float]:
         """Return macro F1 on the departments that train, and on the other."""
-        of = {"f1": self._texts.test, "untrained_f1": self._texts.untrained}
-        return {
-            name: self._trainers[name].evaluate(made, texts).metrics["macro_f1"]
-            for name, texts in of.items()
-        }
+        return {"f1": self.f1(made), "untrained_f1": self.f1(made, trained=False)}
 
-    def _fit(self, start: Checkpoint, examples: Sequence[Example], who: str) -> Update:
+    def f1(self, made: Checkpoint, *, trained: bool = True) -> float:
+        """Return macro F1 on the sentences held out of the departments that train, or the other."""
+        texts = self._texts.test if trained else self._texts.untrained
+        return self._trainers[f"trained={trained}"].evaluate(made, texts).metrics["macro_f1"]
+
+    def _fit(self, start: Checkpoint, examples: Sequence[Example], who: str, rate: float) -> Update:
         # Mixed as the agent does it: clients with equal texts do not shuffle alike.
         seed = (self._seed << 8) ^ start.version ^ zlib.crc32(who.encode())
-        return self._trainers[who].fit(start, examples, replace(self._config, seed=seed))
+        config = replace(self._config, seed=seed, learning_rate=rate)
+        return self._trainers[who].fit(start, examples, config)
 
 
-def arms(
-    fleet: Fleet, clients: Sequence[str], together: Checkpoint
-) -> Mapping[str, Sequence[Mapping[str, float]]]:
+def arms(fleet: Fleet, together: Checkpoint) -> Mapping[str, Sequence[Mapping[str, float]]]:
     """Return the scores of each arm's models, of which "single" has one for each client."""
     found = {
         "federated": [fleet.scores(together)],
-        "central": [fleet.scores(fleet.alone(clients))],
-        "single": [fleet.scores(fleet.alone([client])) for client in clients],
+        "central": [fleet.scores(fleet.alone(fleet.clients, RATES["central"]))],
+        "single": [fleet.scores(fleet.alone([one], RATES["single"])) for one in fleet.clients],
     }
     for arm, rows in found.items():
         say(f"{arm}: " + ", ".join(f"{row['f1']:.3f}" for row in rows))
     return found
+
+
+def at_rate(fleet: Fleet, rate: float) -> Mapping[str, float]:
+    """Return macro F1 of each arm at a rate; of single clients the mean."""
+    return {
+        "rate": rate,
+        "federated": fleet.f1(fleet.together(rate)),
+        "central": fleet.f1(fleet.alone(fleet.clients, rate)),
+        "single": mean(fleet.f1(fleet.alone([one], rate)) for one in fleet.clients),
+    }
 
 
 def _sum(made: Checkpoint, update: Update) -> Weights:
@@ -162,13 +194,17 @@ def _sum(made: Checkpoint, update: Update) -> Weights:
 
 
 def main() -> None:
-    """Print the scores of one seed as a line of JSON."""
-    server, seed, client, tests, file = sys.argv[1:]
-    texts = drawn(int(seed), int(client), int(tests))
+    """Print the scores of one seed as a line of JSON, or a line for each rate."""
+    server, seed, client, tests, file, *rates = sys.argv[1:]
+    validation = VALIDATION if file == "--rates" else 0
+    texts = drawn(int(seed), int(client), int(tests), validation)
     fleet = Fleet(ServerDirectory(Path(server)), texts, int(seed))
-    together = fleet.together()
-    write_weights(Path(file), together.weights)
-    print(json.dumps(arms(fleet, list(texts.clients), together)), flush=True)
+    for rate in rates:
+        print(json.dumps(at_rate(fleet, float(rate))), flush=True)
+    if not validation:
+        together = fleet.together(RATES["federated"])
+        write_weights(Path(file), together.weights)
+        print(json.dumps(arms(fleet, together)), flush=True)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,23 @@ def test_no_sentence_is_in_two_places(fleet):
 
 
 def test_a_seed_is_a_draw(fleet):
-    first, again, other = ([e.key for e in fleet.drawn(s, 40, 30).test] for s in (1, 1, 2))
+    first, again, other = (keys(fleet.drawn(s, 40, 30).test) for s in (1, 1, 2))
     assert first == again
     assert first != other
+
+
+def keys(examples):
+    return [one.key for one in examples]
+
+
+def test_rates_are_chosen_by_sentences_that_are_in_no_other_place(fleet):
+    texts, others = fleet.drawn(1, 40, 30), fleet.drawn(1, 40, 30, validation=20)
+    assert [keys(own) for own in others.clients.values()] == [
+        keys(own) for own in texts.clients.values()
+    ]
+    assert len(others.test) == 20 * len(fleet.DEPARTMENTS)
+    places = [*texts.clients.values(), texts.test, others.test]
+    raw = [one.raw for place in places for one in place]
+    assert len(raw) == len(set(raw))
+    with pytest.raises(ValueError, match="tweets has 190 sentences, 191 are needed"):
+        fleet.drawn(1, 140, 30, validation=21)
