@@ -139,7 +139,7 @@ soak: $(VENV)/.installed fuzz ## the long suites whole: hours rather than minute
 	@HYPOTHESIS_PROFILE=soak $(MAKE) --no-print-directory test-ros ARGS=
 
 bench: $(VENV)/.installed $(ROS_VENV)/.installed ## measure this project beside its peers and print the ratios
-	@for name in startup agent_cost round_time extract server_memory recovery simulate aging deploy heads active_labels bytes non_iid sites detection detection_cost text departments compression serving ros_latency many_robots; do \
+	@for name in startup agent_cost round_time extract server_memory recovery simulate aging deploy heads active_labels bytes non_iid sites detection detection_cost text departments compression serving ros_latency many_robots console; do \
 	echo "== $$name"; $(BIN)/python -m benchmarks.$$name $(ARGS); done
 
 constraints: | $(UV) ## resolve pyproject.toml again into constraints.txt (needs uv)

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import ServerSettings, load_settings
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 
     from fastapi import APIRouter, FastAPI
 
+    from cloud_server.console.access import Access
     from cloud_server.flower.flower_fleet import FlowerFleet
     from cloud_server.flower.flower_link import LinkGrid
     from cloud_server.flower.whole_messages import WholeMessages
     from cloud_server.models.older_agents import OlderAgents
+    from cloud_server.monitoring.fleet_status import Overview
     from cloud_server.robots.refused_answers import RefusedAnswers
     from cloud_server.robots.register import Register
     from cloud_server.runs.lifecycle import RunFleet, Tell
     from cloud_server.state.round_record import RoundRecord
     from cloud_server.web.api import Authenticator
-    from cloud_server.web.at_once import AtOnce
     from cloud_server.web.limits import BoundedServer
     from cloud_server.web.news import News
 
@@ -152,7 +153,7 @@ def build(
         metrics_routes(make_registry(server_dir, overview.status)),
         *([beside.begin(settings, fleet, told)] if beside else []),
     )
-    add_own_routes(app, own)
+    add_own_routes(app, (*own, *(console := _console(server_dir, settings, overview))[1]))
     news = _add_exchange(
         app,
         fleet,
@@ -161,7 +162,10 @@ def build(
         server_dir,
         lambda: at_once.is_busy,
     )
-    _add_guard(app, token, register, server_dir, settings, at_once, lambda: grid.is_unpacking)
+    _add_guard(
+        app, token, register, server_dir, settings,
+        at_once=at_once, busy=lambda: grid.is_unpacking, visitors=console[0],
+    )  # fmt: skip
     return bounded_server(
         app,
         settings.network,
@@ -197,21 +201,29 @@ def _add_guard(
     register: "Register",
     server_dir: ServerDirectory,
     settings: ServerSettings,
-    at_once: "AtOnce",
-    busy: "Callable[[], bool]",
+    **more: Any,
 ) -> None:
-    """Let nothing in that is not allowed: outermost, so added last."""
+    """Let nothing in that is not allowed: outermost, so added last. `more` is of its Bounds."""
     from cloud_server.web.fleet_keys import FleetKeys
     from cloud_server.web.guard import Bounds, Guard
 
-    bounds = Bounds(
-        limits=settings.limits,
-        keys=FleetKeys(register),
-        spool=server_dir.flower,
-        busy=busy,
-        at_once=at_once,
-    )
+    keys = FleetKeys(register)
+    bounds = Bounds(limits=settings.limits, keys=keys, spool=server_dir.flower, **more)
     app.add_middleware(Guard, token=token, bounds=bounds)
+
+
+def _console(
+    server_dir: ServerDirectory, settings: ServerSettings, overview: "Overview"
+) -> "tuple[Access | None, Sequence[APIRouter]]":
+    """Return who may visit the console, and its routes; a site relay has none."""
+    from cloud_server.console.access import Access
+    from cloud_server.console.desk import Desk
+    from cloud_server.console.routes import console_routes
+
+    if not settings.console.enabled or server_dir.is_relay:
+        return None, ()
+    access = Access()
+    return access, console_routes(Desk(server_dir, settings, overview), access)
 
 
 def _missing(server_dir: ServerDirectory, channel: str) -> "Callable[[], list[str]]":

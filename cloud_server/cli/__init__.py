@@ -13,6 +13,7 @@ from cloud_server.cli import (
     status_commands,
     sync_command,
     token_commands,
+    web_command,
 )
 from cloud_server.cli.assistants import mcp_command
 from cloud_server.cli.engines import adapter_commands, import_command, serve_command
@@ -35,6 +36,7 @@ app.command()(evaluate_command.evaluate)
 app.command()(status_commands.status)
 app.command()(status_commands.history)
 app.command()(status_commands.report)
+app.command()(web_command.web)
 app.command()(simulate_commands.simulate)
 app.command()(import_command.import_engine)
 app.command()(serve_command.serve_adapters)

@@ -10,6 +10,8 @@ from cloud_server.state.words import with_directory
 from fleet_model.errors import ConnectionFailed, RefusedError, RoundError, SettingsError
 from fleet_model.protocol.routes import (
     ADMIN,
+    CONSOLE_LINK,
+    CONSOLE_SESSIONS,
     EVALUATIONS,
     RESUME_RUN,
     RUN,
@@ -86,6 +88,29 @@ class AdminClient:
     def status(self) -> dict[str, Any]:
         """Return robots, runs, versions."""
         return self._call("GET", STATUS)
+
+    def console_link(self) -> str:
+        """Return the address that opens the console once.
+
+        Raises:
+            RoundError: this server has none.
+        """
+        return f"{self._url}{self._console('POST', CONSOLE_LINK)['path']}"
+
+    def end_console_sessions(self) -> int:
+        """Log every browser out; return how many there were."""
+        return int(self._console("DELETE", CONSOLE_SESSIONS)["ended"])
+
+    def _console(self, method: str, route: str) -> dict[str, Any]:
+        try:
+            return self._call(method, route)
+        except RoundError as error:
+            if "answers 404" not in str(error):
+                raise
+            raise RoundError(
+                "this server has no console: it is a site relay (ask the fleet's server), was "
+                "started with console.enabled = false, or is of an earlier release"
+            ) from None
 
     def _call(self, method: str, route: str, body: Any = None, **parts: str) -> dict[str, Any]:
         import httpx

@@ -46,8 +46,10 @@ def robot_statuses(
     register: Register, seen: LastSeen, offenses: Offenses, online: Collection[str]
 ) -> list[RobotStatus]:
     """Return one for every robot, by name; raises SettingsError while the register is damaged."""
-    statuses = []
-    for robot in register.robots():
+    statuses, robots = [], register.robots()
+    counts = offenses.counts(robots)
+    for robot in robots:
+        in_a_row, verdict = counts.get(robot.name, (0, ""))
         look, last_seen_s = seen.of(robot.name), seen.last_seen_s(robot.name)
         report = None if look is None else look.report
         statuses.append(
@@ -61,8 +63,8 @@ def robot_statuses(
                 online=robot.name in online,
                 last_seen_s=None if last_seen_s is None else round(last_seen_s, 1),
                 active_version=None if look is None else look.active_version,
-                offenses=offenses.in_a_row(robot),
-                verdict=offenses.verdict(robot),
+                offenses=in_a_row,
+                verdict=verdict,
                 report=None if report is None else report.model_dump(exclude_defaults=True),
                 refusal=seen.refusal(robot.name),
                 warning=seen.twins.words(robot.name),

@@ -184,6 +184,11 @@ def name_no_server(robots: Sequence[str]) -> list[str]:
     ]
 
 
+def about_robot(robot: RobotStatus) -> list[str]:
+    """Return why one robot needs a person, as `tell` says it."""
+    return [one_line(_of_all(sentence, [robot.name])) for sentence in _robot(robot)]
+
+
 def _robots(robots: Sequence[RobotStatus]) -> list[str]:
     """Tell who needs a person, one line for all robots of which the same is to be said."""
     lines: dict[str, list[str]] = {}  # sentence with {} for the robots -> their names

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import floor, log10
 
 from cloud_server.report.markup import Html, el, join, percent
@@ -25,8 +26,12 @@ def line_chart(
     lines: Sequence[Line],
     top: float,
     shown: Callable[[float], str],
+    band: Sequence[tuple[float, float] | None] = (),
 ) -> Html:
-    """Draw values per round on an axis from 0 to `top`; `shown` writes them."""
+    """Draw values per round on an axis from 0 to `top`; `shown` writes them.
+
+    `band` is drawn below the lines: the lowest and the highest of each round, None interrupts it.
+    """
     left, right, bottom, height = 54.0, WIDTH - 8.0, 200.0, 190.0
     pitch = (right - left) / max(1, len(rounds))
     parts = [_text((left + right) / 2, bottom + 37, "round", "mid soft")]
@@ -35,6 +40,7 @@ def line_chart(
         parts.append(el("path", d=f"M{left} {y:.1f}H{right}", class_="rule"))
         parts.append(_text(left - 8, y + 4, shown(tick / 4 * top), "end soft"))
     places = [left + (index + 0.5) * pitch for index in range(len(rounds))]
+    parts += _band(list(zip(places, band, strict=False)), lambda v: bottom - v / top * height)
     every = len(rounds) // 12 + 1
     for x, name in list(zip(places, rounds, strict=True))[::every]:
         parts += [_text(x, bottom + 19, name, "mid soft")]
@@ -50,6 +56,27 @@ def line_chart(
             dots.append(el("circle", tip, cx=x, cy=y, r=4, class_=f"dot {line.style}"))
         parts += [el("path", d=path, class_=f"line {line.style}"), *dots]
     return _svg(title, bottom + 42, parts)
+
+
+def _band(
+    bounds: Sequence[tuple[float, tuple[float, float] | None]], y: Callable[[float], float]
+) -> list[Html]:
+    """Draw an area through neighbours, and in every round how far it reaches."""
+    known = [(x, y(one[0]), y(one[1])) if one else None for x, one in bounds]
+    parts = [
+        el(
+            "path",
+            d=f"M{a[0]:.1f} {a[1]:.1f}L{b[0]:.1f} {b[1]:.1f}V{b[2]:.1f}L{a[0]:.1f} {a[2]:.1f}Z",
+            class_="area",
+        )
+        for a, b in pairwise(known)
+        if a and b
+    ]
+    return parts + [
+        el("path", d=f"M{one[0]:.1f} {one[1]:.1f}V{one[2]:.1f}", class_="reach")
+        for one in known
+        if one
+    ]
 
 
 def round_up(value: float) -> float:
@@ -188,7 +215,10 @@ def diagram(
 
 
 def _svg(title: str, height: float, parts: Iterable[str], width: int = WIDTH) -> Html:
-    box = {"viewBox": f"0 0 {width} {height:.0f}", "style": f"max-width: {width * 1.15:.0f}px"}
+    box = {"viewBox": f"0 0 {width} {height:.0f}"}
+    # No style where a class will do: a page that allows no style in its markup shows it, too.
+    usual = width == WIDTH
+    box |= {"class_": "chart"} if usual else {"style": f"max-width: {width * 1.15:.0f}px"}
     return el("svg", *parts, role="img", aria_label=title, **box)
 
 

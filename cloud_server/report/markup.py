@@ -46,6 +46,8 @@ p { max-width: 46em } .soft { color: var(--soft) }
 .k0 { background: var(--before) } .k1 { background: var(--alone) } .k2 { background: var(--fleet) }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; padding: 0; list-style: none }
 .legend { margin: 14px 0 10px; font-size: 14px } .legend svg { vertical-align: -2px; width: auto }
+.area { fill: var(--s0); opacity: .16 } .reach { stroke: var(--s0); opacity: .4 }
+.chart { max-width: 506px }
 svg { display: block; width: 100%; height: auto } .legend svg { display: inline; margin-right: 7px }
 text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif }
 text { fill: var(--ink); font-variant-numeric: tabular-nums } text.soft { fill: var(--soft) }
@@ -123,6 +125,10 @@ class Html(str):
     """Markup that goes into the page as it is; any other text is escaped first."""
 
     __slots__ = ()
+
+    def __html__(self) -> str:
+        """Tell templates that it is escaped."""
+        return self
 
 
 def join(parts: Iterable[str]) -> Html:

@@ -8,7 +8,7 @@ before that moment counts no more. Server and ServerApp apart (server_app.py) co
 import fcntl
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -101,6 +101,16 @@ class Offenses:
             for name, entry in entries.items():
                 self._judge(admitted[name], entry)
             self._save(_File(recorded=mark, robots=entries))
+
+    def counts(self, robots: Iterable[Robot]) -> Mapping[str, tuple[int, str]]:
+        """Return robot -> what `in_a_row` and `verdict` say; the file is looked at once."""
+        known = self._newest().robots
+        found = {}
+        for robot in robots:
+            entry = known.get(robot.name)
+            if entry is not None and entry.counted_from == robot.counted_from:
+                found[robot.name] = entry.offenses, entry.text
+        return found
 
     def in_a_row(self, robot: Robot) -> int:
         """Return how many of its updates in a row were refused since it was approved."""

@@ -6,6 +6,8 @@ from typing import Any
 
 from cloud_server.state.words import names
 
+MAX_TOLD = 60  # replies of an open round that are shown
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundProgress:
@@ -20,6 +22,8 @@ class RoundProgress:
     deadline: float
     awaited: Sequence[str] = ()  # robots that have not answered, some of them if they are many
     waits: str = ""  # why nobody is asked yet; `deadline` is then when the round gives up
+    # (robot, kind of its outcome, its text) of the last replies, at most MAX_TOLD
+    replies: Sequence[tuple[str, str, str]] = ()
 
     def at(self, now_s: float, online: Collection[str]) -> "OpenRoundStatus":
         """Return what is so at a moment of the round's clock; `online` are robots' names."""
@@ -34,6 +38,7 @@ class RoundProgress:
             awaited=self.awaited,
             offline=[name for name in self.awaited if name not in online],
             waits=self.waits,
+            replies=self.replies,
         )
 
 
@@ -51,6 +56,7 @@ class OpenRoundStatus:
     awaited: Sequence[str] = ()
     offline: Sequence[str] = ()  # those of the awaited that cannot be reached
     waits: str = ""
+    replies: Sequence[tuple[str, str, str]] = ()  # as RoundProgress has them
 
     @property
     def whom(self) -> str:

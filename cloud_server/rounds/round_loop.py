@@ -19,7 +19,7 @@ from cloud_server.aggregation.aggregator import Aggregator, has
 from cloud_server.aggregation.personal import with_personal
 from cloud_server.rounds.choosing import ADDS_UP, FOLDS
 from cloud_server.rounds.fleet import Clock, Fleet, Participant, Reply
-from cloud_server.rounds.progress import RoundProgress
+from cloud_server.rounds.progress import MAX_TOLD, RoundProgress
 from cloud_server.rounds.reply_kinds import KINDS, ReplyKind, RoundEnd
 from cloud_server.rounds.round_journal import RoundJournal
 from cloud_server.rounds.round_state import RoundState
@@ -296,6 +296,7 @@ class _Loop:
                 deadline=deadline,
                 awaited=awaited,
                 waits=waits,
+                replies=state.told(MAX_TOLD),
             )
         )
 

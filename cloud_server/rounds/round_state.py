@@ -177,6 +177,14 @@ class RoundState:
             return len(self.answered | self.at_work())
         return len(self.robots) - len(self.unasked)
 
+    def told(self, most: int) -> list[tuple[str, str, str]]:
+        """Return robot, kind and text of the outcome, of at most so many of the last replies."""
+        return [
+            (one.robot, one.verdict.kind, one.verdict.text)
+            for one in self.kept[-most:]
+            if self._counts(one)
+        ]
+
     def as_open_round(self) -> OpenRound:
         """Return what the journal keeps beside the replies."""
         return OpenRound(

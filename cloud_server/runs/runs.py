@@ -214,6 +214,10 @@ class Runs:
         self._recall(shown)
         return shown
 
+    def known(self) -> list[Run]:
+        """Return every run that is kept, oldest first; those of before may lack their rounds."""
+        return list(self._runs)
+
     def taken_up(self) -> dict[str, int]:
         """Return the run that this process has taken up, if any -> rounds closed before it."""
         return self._taken_up.copy()

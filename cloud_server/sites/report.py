@@ -31,6 +31,18 @@ def write_report(folder: Path, record: RoundRecord, checkpoint: Checkpoint) -> N
     write_durably(file.with_suffix(".png"), picture(words, models))
 
 
+def newest_report(runs: Path) -> dict[str, Any] | None:
+    """Return what the newest round with models of sites has found, as `write_report` wrote it.
+
+    None: there is none, or it cannot be read.
+    """
+    found = max(runs.glob("*/sites/round-*.json"), key=lambda file: file.parts[-3:], default=None)
+    try:
+        return None if found is None else dict(json.loads(found.read_bytes()))
+    except (OSError, ValueError):
+        return None
+
+
 def as_json(record: RoundRecord, models: SiteModels) -> dict[str, Any]:
     """Return the assignments, the elbow curve, silhouettes and similarities as JSON values."""
     found, robots = models.found, models.clusters_of_robots()

@@ -242,6 +242,15 @@ class GateSettings(Section):
     )
 
 
+class ConsoleSettings(Section):
+    """The fleet in a browser."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Nothing of it is answered before `cloud-server web DIR` has made a link.",
+    )
+
+
 class ServerSettings(Section):
     """One server directory's server.toml."""
 
@@ -254,6 +263,7 @@ class ServerSettings(Section):
     privacy: PrivacySettings = PrivacySettings()
     checks: CheckSettings = CheckSettings()
     limits: LimitSettings = LimitSettings()
+    console: ConsoleSettings = ConsoleSettings()
     log: LogSettings = LogSettings()
     publish: PublishSettings = PublishSettings()
     gate: GateSettings = GateSettings()

@@ -28,7 +28,7 @@ from fleet_model.protocol.trial import MAX_INT
 from fleet_model.protocol.version import MAX_PROTOCOL
 from fleet_model.protocol.whole import MAX_WHOLE_BYTES, MOST_PARAMETER, MOST_WHOLE_BYTES
 
-OURS = ("/fleetlearn/", "/metrics")  # how the paths begin
+OURS = ("/fleetlearn/", "/metrics", "/console")  # how the paths begin
 JSON, BYTES = "application/json", "application/octet-stream"
 # Long questions that robots read at a time, 2 MB each; other robots get theirs in pieces.
 MOST_LONG = 16

@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cloud_server.state.settings import LimitSettings
 from cloud_server.web.at_once import AtOnce, TooManyError
@@ -49,7 +49,8 @@ OWN = re.compile(re.escape(ROBOT) + r"(/[A-Za-z0-9][A-Za-z0-9_.-]*)+")
 ROBOT_BODY_BYTES = {ROBOT + REPLY: MOST_WHOLE_BYTES}
 # How the names of headers begin that say who asks, for what, and how long the body is.
 DECIDING = (
-    b"authorization", b"content-", b"flwr-", b"host", b"transfer-encoding", b"x-robot-",
+    b"authorization", b"content-", b"cookie", b"flwr-", b"host", b"origin", b"transfer-encoding",
+    b"x-robot-",
 )  # fmt: skip
 FIRST = ROBOT + HELLO  # of a session
 HELD = ROBOT + NEWS  # it would have its turn for as long as it waits
@@ -59,8 +60,19 @@ BURST_S = 60.0
 MAX_TRUSTED = 16384  # keys with a good proof, the latest: about 8 MB
 MAX_KEY_BYTES = 400
 
+MAX_FORM_BYTES = 16 << 10  # of a page's form
+# What a browser can name of the console, spelled in one way.
+PAGE = re.compile(r"(/[A-Za-z0-9][A-Za-z0-9_.-]*)+")
 HEALTH = "/healthz"  # for load balancers: that this server answers, and nothing else
 Scope = dict[str, Any]
+
+
+class Visitors(Protocol):
+    """Browsers that a person has let in: they reach pages, and nothing else."""
+
+    def visitor(self, path: str, headers: Mapping[bytes, bytes]) -> str | None:
+        """Return who visits a page: "" is a stranger. None: there is no such page for anybody."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +85,7 @@ class Bounds:
     busy: Callable[[], bool] = lambda: False  # transfers wait while it is true
     clock: Callable[[], float] = time.monotonic
     at_once: AtOnce = field(default_factory=AtOnce)
+    visitors: Visitors | None = None
 
 
 class Guard:
@@ -130,7 +143,7 @@ class Guard:
                 await self._turns.run(self._app, scope, body, receive, send)
                 return
             again = replay(await body.read(), receive)
-            if visit.operator or scope["path"] == HELD:
+            if visit.operator or visit.visitor or scope["path"] == HELD:
                 await self._app(scope, again, send)
             else:
                 await self._in_turn(scope, again, send)
@@ -157,19 +170,27 @@ class Guard:
             key=headers.get(KEY) or headers.get(KEY_HEADER.encode()) or b"",
             operator=hmac.compare_digest(headers.get(b"authorization", b""), self._expected),
             malformed=_malformed(scope["headers"]),
+            visitor=self._visitor(scope, headers),
         )
+
+    def _visitor(self, scope: Scope, headers: Mapping[bytes, bytes]) -> str | None:
+        visitors, path = self._bounds.visitors, scope["path"]
+        exact = scope.get("raw_path", path.encode()) == path.encode() and PAGE.fullmatch(path)
+        return visitors.visitor(path, headers) if visitors is not None and exact else None
 
     def _refusal(self, visit: "_Visit", scope: Scope) -> "_Refusal | None":
         if not visit.operator:
             wait_s, whose = self._wait_s(visit)
             if wait_s > 0:
                 return _Refusal(429, f"too many requests {whose}", wait_s)
-            if not _is_robots(scope):
+            if not _is_robots(scope) and visit.visitor is None:
                 return _Refusal(401, "this path needs the admin credential")
         size = _body_bytes(visit.headers)
         longest = self._max_body
         if OWN.fullmatch(scope["path"]) and not visit.operator:
             longest = ROBOT_BODY_BYTES.get(scope["path"], 0)
+        if visit.visitor is not None:
+            longest = MAX_FORM_BYTES
         if size is None or size > longest:
             return _Refusal(413, f"send at most {longest} bytes, not chunked")
         try:
@@ -190,6 +211,8 @@ class Guard:
 
     def _wait_s(self, visit: "_Visit") -> tuple[float, str]:
         now = self._bounds.clock()
+        if visit.visitor:
+            return self._of_keys.take(visit.visitor, now), "of this browser"
         if (visit.address, visit.key) in self._trusted:  # a flood of its own is no neighbor's
             return self._of_keys.take(visit.key.decode("latin-1"), now), "of this robot"
         wait_s = self._requests.take(visit.address, now)
@@ -229,6 +252,7 @@ class _Visit:
     key: bytes  # that it claims to prove
     operator: bool
     malformed: "_Refusal | None"  # why nobody can tell what it means
+    visitor: str | None  # see Visitors
 
 
 @dataclass(frozen=True, slots=True)

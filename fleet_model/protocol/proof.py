@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -87,6 +88,7 @@ def parse_public(line: str) -> ec.EllipticCurvePublicKey:
     return key
 
 
+@lru_cache(maxsize=4096)  # of a fleet's keys, asked for with every look at it
 def fingerprint(line: str) -> str:
     """Return the key's SHA256 fingerprint as `ssh-keygen -l` prints it."""
     blob = base64.b64decode(line.split()[1])

@@ -17,6 +17,7 @@ SITE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"  # the name of a site, whole
 ADMIN = "/fleetlearn/v1/admin"  # needs the admin credential
 STATUS, EVALUATIONS = "/status", "/evaluations"
 RUNS, RUN = "/runs", "/runs/{run_id}"
+CONSOLE_LINK, CONSOLE_SESSIONS = "/console-links", "/console-sessions"
 STOP_RUN, RESUME_RUN = f"{RUN}/stop", f"{RUN}/resume"
 
 

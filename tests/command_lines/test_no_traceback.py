@@ -110,6 +110,9 @@ cloud-server rollout halt DIR
 cloud-server rollout resume DIR
 cloud-server rollout abort DIR
 cloud-server models assign DIR 1 --site hall
+cloud-server web DIR
+cloud-server web DIR --end-sessions
+cloud-server web DIR --open --end-sessions
 cloud-server models unassign DIR --site hall
 cloud-server k8s apply PLACE/models.yaml --kubeconfig PLACE/kubeconfig --context robot-*
 cloud-server k8s status --kubeconfig PLACE/kubeconfig --context robot-*
