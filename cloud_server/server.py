@@ -107,7 +107,6 @@ def build(
     from cloud_server.web.admin_api import admin_routes
     from cloud_server.web.api import Authenticator, robot_routes
     from cloud_server.web.at_once import AtOnce
-    from cloud_server.web.exchange import add_own_routes
     from cloud_server.web.limits import bounded_server
     from cloud_server.web.metrics_api import metrics_routes
 
@@ -136,14 +135,11 @@ def build(
             settings.limits.hold_s,
         ),
     )
-    ledger, refused, at_once = (
-        RunningTotals(server_dir.history, server_dir.totals),
-        RefusedAnswers(fleet.sync),
-        AtOnce(),
-    )
+    refused, at_once = RefusedAnswers(fleet.sync), AtOnce()
     missing = beside.problems if beside else _missing(server_dir, settings.publish.channel)
     overview = Overview(
-        fleet, register, seen, offenses, runs, store, ledger, refused,
+        fleet, register, seen, offenses, runs, store,
+        RunningTotals(server_dir.history, server_dir.totals), refused,
         lambda: [*missing(), *at_once.words()],
     )  # fmt: skip
     own = (
@@ -153,18 +149,14 @@ def build(
         metrics_routes(make_registry(server_dir, overview.status)),
         *([beside.begin(settings, fleet, told)] if beside else []),
     )
-    add_own_routes(app, (*own, *(console := _console(server_dir, settings, overview))[1]))
+    visitors = _add_routes(app, own, server_dir, settings, overview)
+    replies = _bound_replies(app, grid, server_dir, settings, refused)
     news = _add_exchange(
-        app,
-        fleet,
-        authenticator,
-        _bound_replies(app, grid, server_dir, settings, refused),
-        server_dir,
-        lambda: at_once.is_busy,
-    )
+        app, fleet, authenticator, replies, server_dir, lambda: at_once.is_busy
+    )  # fmt: skip
     _add_guard(
         app, token, register, server_dir, settings,
-        at_once=at_once, busy=lambda: grid.is_unpacking, visitors=console[0],
+        at_once=at_once, busy=lambda: grid.is_unpacking, visitors=visitors,
     )  # fmt: skip
     return bounded_server(
         app,
@@ -207,23 +199,27 @@ def _add_guard(
     from cloud_server.web.fleet_keys import FleetKeys
     from cloud_server.web.guard import Bounds, Guard
 
-    keys = FleetKeys(register)
-    bounds = Bounds(limits=settings.limits, keys=keys, spool=server_dir.flower, **more)
+    bounds = Bounds(settings.limits, FleetKeys(register), server_dir.flower, **more)
     app.add_middleware(Guard, token=token, bounds=bounds)
 
 
-def _console(
-    server_dir: ServerDirectory, settings: ServerSettings, overview: "Overview"
-) -> "tuple[Access | None, Sequence[APIRouter]]":
-    """Return who may visit the console, and its routes; a site relay has none."""
+def _add_routes(
+    app: "FastAPI",
+    own: "Sequence[APIRouter]",
+    server_dir: ServerDirectory,
+    settings: ServerSettings,
+    overview: "Overview",
+) -> "Access | None":
+    """Answer our own routes and the console's; return who visits that. A site relay has none."""
     from cloud_server.console.access import Access
     from cloud_server.console.desk import Desk
     from cloud_server.console.routes import console_routes
+    from cloud_server.web.exchange import add_own_routes
 
-    if not settings.console.enabled or server_dir.is_relay:
-        return None, ()
-    access = Access()
-    return access, console_routes(Desk(server_dir, settings, overview), access)
+    access = Access() if settings.console.enabled and not server_dir.is_relay else None
+    pages = console_routes(Desk(server_dir, settings, overview), access) if access else ()
+    add_own_routes(app, (*own, *pages))
+    return access
 
 
 def _missing(server_dir: ServerDirectory, channel: str) -> "Callable[[], list[str]]":

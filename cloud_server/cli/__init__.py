@@ -13,14 +13,13 @@ from cloud_server.cli import (
     status_commands,
     sync_command,
     token_commands,
-    web_command,
 )
 from cloud_server.cli.assistants import mcp_command
 from cloud_server.cli.engines import adapter_commands, import_command, serve_command
 from cloud_server.cli.pipelines import pipeline_commands
 from cloud_server.cli.runs import compare_command, evaluate_command, run_commands
 from cloud_server.cli.terminal import Directory, console, with_given_directory
-from cloud_server.cli.upkeep import backup_commands, doctor_commands
+from cloud_server.cli.upkeep import backup_commands, doctor_commands, web_command
 from fleet_model.command_line.app import make_app, run_app
 
 app = make_app(
