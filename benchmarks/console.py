@@ -13,6 +13,7 @@ import ssl
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 import httpx
 
@@ -59,7 +60,7 @@ def measure(name: str, robots: int, runs: int, turns: int) -> Mapping[str, Seque
     make_fleet(root / "server", free_port(), robots, runs)
     with Services(root / "logs") as services:
         fleet = OurFleet.start(services, root / "server", {})
-        with logged_in(fleet) as browser:
+        with closing(logged_in(fleet)) as browser:
             return ask(browser, turns)
 
 

@@ -211,7 +211,7 @@ def one_robot(desk: Desk, name: str) -> dict[str, Any] | None:
         ("Refused updates in a row", str(robot.offenses)),
         ("Verdict of its last round", robot.verdict or "-"),
         ("Key", robot.fingerprint),
-        *((f"Fact {key}", str(value)) for key, value in (report.get("facts") or {}).items()),
+        *((f"Fact {key}", _said(value)) for key, value in (report.get("facts") or {}).items()),
     ]
     return {
         "robot": robot,
@@ -220,6 +220,10 @@ def one_robot(desk: Desk, name: str) -> dict[str, Any] | None:
         "needs": [desk.words(line) for line in about_robot(robot)],
         "rounds": _rounds_of(desk, name),
     }
+
+
+def _said(value: object) -> str:
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
 
 
 def _battery(report: Mapping[str, Any]) -> str:

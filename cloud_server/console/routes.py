@@ -32,7 +32,7 @@ from cloud_server.web.buckets import address_key
 from fleet_model.errors import BundleError, FleetError, RefusedError
 from fleet_model.protocol.routes import ADMIN, CONSOLE_LINK, CONSOLE_SESSIONS
 
-MAX_SHOWN_WORDS = 12  # sentences of `status` at the top of the fleet's page
+MAX_SHOWN_WORDS = 4  # sentences of `status` at the top of the fleet's page
 log = logging.getLogger(__name__)
 
 
@@ -195,8 +195,8 @@ def _add_robots(router: APIRouter, pages: Pages, desk: Desk) -> None:
             numbers=robots_view.numbers(status, robots),
             part=part_of(found, page), kept=urlencode(kept),
             sites=sorted({robot.site for robot in status.robots}), filters=robots_view.FILTERS,
-            q=q[:100], site=site, state=state, words=words[:MAX_SHOWN_WORDS],
-            more=words[MAX_SHOWN_WORDS:], waiting=status.waiting[:20],
+            q=q[:100], site=site, state=state, words=words, shown=MAX_SHOWN_WORDS,
+            waiting=status.waiting[:20],
         )  # fmt: skip
 
     @router.get("/robots/{name}")
