@@ -233,6 +233,24 @@ def test_a_button_that_does_not_fit_says_why_and_does_nothing(browser):
     assert AdminClient(browser.server_dir).runs() == []
 
 
+def test_models_say_which_channel_offers_them(browser):
+    (row,) = re.findall(
+        r'<tr role="row"><th scope="row".*?</tr>', browser.get("/console/models").text, re.S
+    )
+    assert re.findall(r">([^<>]+)</", row)[:3] == ["1", "published", "stable"]
+    shown = browser.get("/console/models/1?lineage=").text
+    assert "/console/do/rollback?version=1&amp;lineage=" in shown
+    asked = browser.get("/console/do/rollback?version=1&lineage=").text
+    assert "All robots on channel stable get the weights of version 1 again" in asked
+
+
+def test_a_path_in_another_spelling_and_a_long_form_are_refused(browser):
+    assert browser.get("/console/%72uns").status_code == 401
+    assert browser.get("/console/robots/../runs/..%2f..%2ffleetlearn").status_code in (401, 404)
+    long = {"token": browser.token(), "rounds": "1" * 20_000}
+    assert browser.post("/console/do/run", long).status_code == 413
+
+
 def test_pages_that_are_not_there(browser):
     for path in ("robots/nobody", "runs/nobody", "models/77", "models/x", "do/x", "static/x"):
         assert browser.get(f"/console/{path}").status_code == 404, path
