@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloud_server.monitoring.fleet_status import FleetStatus, Overview
-from cloud_server.monitoring.status_words import tell
 from cloud_server.runs.run_store import Run, RunStore
 from cloud_server.runs.runs import Runs
 from cloud_server.state.directory import ServerDirectory
@@ -22,12 +21,11 @@ ROUNDS_LOOKED_AT = 60  # of the history, for one robot's last rounds
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
-    """The server at one moment, and what there is to say of it."""
+class _Looked:
+    """The server at one moment."""
 
     status: FleetStatus
     at_s: float  # monotonic
-    words: Sequence[str]
 
 
 @dataclass(eq=False)
@@ -38,7 +36,7 @@ class Desk:
     settings: ServerSettings
     overview: Overview
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _looked: Looked | None = None
+    _looked: _Looked | None = None
 
     @property
     def runs(self) -> Runs:
@@ -47,17 +45,11 @@ class Desk:
 
     def status(self) -> FleetStatus:
         """Return what is so now, or was a second ago; raises as `Overview.status`."""
-        return self.look().status
-
-    def look(self) -> Looked:
-        """Return the same with the sentences of `cloud-server status`."""
         with self._lock:
             now_s = time.monotonic()
             if self._looked is None or now_s - self._looked.at_s >= FRESH_S:
-                status = self.overview.status()
-                words = [self.words(line) for line in tell(status)]
-                self._looked = Looked(status, now_s, words)
-            return self._looked
+                self._looked = _Looked(self.overview.status(), now_s)
+            return self._looked.status
 
     def changed(self) -> None:
         """Look anew at the next page: something was done."""

@@ -27,6 +27,7 @@ from cloud_server.console.access import (
 from cloud_server.console.actions import ACTIONS
 from cloud_server.console.desk import Desk, part_of
 from cloud_server.console.pages import Pages
+from cloud_server.monitoring.status_words import tell
 from cloud_server.sites.report import newest_report
 from cloud_server.web.buckets import address_key
 from fleet_model.errors import BundleError, FleetError, RefusedError
@@ -185,8 +186,8 @@ def _add_robots(router: APIRouter, pages: Pages, desk: Desk) -> None:
         request: Request, q: str = "", site: str = "", state: str = "", page: str = "1"
     ) -> Response:
         """Show all robots, or those that a filter lets through."""
-        looked = desk.look()
-        status, words = looked.status, looked.words
+        status = desk.status()
+        words = [desk.words(line) for line in tell(status)]
         robots = robots_view.judged(status)
         found = robots_view.chosen(robots, q[:100], site[:100], state)
         kept = {name: v for name, v in (("q", q), ("site", site), ("state", state)) if v}

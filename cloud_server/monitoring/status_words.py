@@ -277,8 +277,8 @@ def _seen(last_seen_s: float | None) -> str:
 def _robot(robot: RobotStatus) -> list[str]:
     """Return sentences for `_of_all` to fill in."""
     lines = [f"{{who}} {{be}} refused: {_plain(robot.refusal)}"] if robot.refusal else []
-    trial = _trial(robot)
     reason = (robot.report or {}).get("not_installed")
+    trial = _trial(robot) if reason else None
     if reason and not (trial and trial.words.startswith(reason)):  # `_trials` tells that
         lines.append(f"{{who}} {{do}} not run the newest model: {_plain(reason)}")
     if robot.warning:

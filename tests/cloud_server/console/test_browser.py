@@ -36,7 +36,7 @@ def test_an_operator_approves_a_robot_and_starts_a_run(running_server, tmp_path)
     link = AdminClient(server_dir).console_link()
     program = [BROWSER / "bin" / "python", Path(__file__).with_name("visit.py")]
     done = subprocess.run(
-        [*program, link, tmp_path], capture_output=True, text=True, timeout=PATIENCE_S
+        [*program, link, tmp_path, "failed"], capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout)

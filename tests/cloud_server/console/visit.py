@@ -1,8 +1,8 @@
-"""Visit the console in headless Chromium: .venv-browser/bin/python visit.py LINK FOLDER [PATH...].
+"""Visit the console in headless Chromium: .venv-browser/bin/python visit.py LINK FOLDER WHAT...
 
-Follows the link, looks at each path on a desktop and a phone, by day and by night, then approves a
-robot and starts a run by clicking. Writes one JSON object: what was seen, and what axe-core found.
-Without FOLDER/click nothing is clicked: to look at a fleet by hand.
+Follows the link. With paths it looks at each, on a desktop and a phone, by day and by night: to see
+a fleet of one's own. With `failed` or `finished` it approves a robot and starts a run by clicking,
+and waits until the run's page says so. Writes one JSON object: what was seen, what axe-core found.
 """
 
 import json
@@ -14,6 +14,7 @@ sys.path.append(str(Path(__file__).parents[2] / "edge_agent" / "labeling"))
 from axe_playwright_python.sync_playwright import Axe
 from browse import DESKTOP, PATIENCE_MS, PHONE, browser
 
+LEARNING_MS = 900_000
 WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -51,8 +52,8 @@ class Operator:
         self.page.set_viewport_size(DESKTOP)
 
 
-def click(one):
-    """Approve a robot and start a run, as a person does."""
+def click(one, ending):
+    """Approve a robot and start a run, as a person does; wait for how it ends."""
     page, told = one.page, one.told
     page.goto(one.origin + "/console")
     told["robots"] = page.locator("#robots tbody th").all_inner_texts()
@@ -71,8 +72,12 @@ def click(one):
     told["begun"] = page.inner_text("[role=status]")
     page.locator("#runs tbody th a").first.click()
     # The page looks again by itself.
-    page.locator("#state >> text=failed").wait_for()
+    page.locator(f"#state >> text={ending}").wait_for(timeout=LEARNING_MS)
     told["why"] = page.inner_text("#open")
+    page.reload()
+    told["outcomes"] = page.locator("#told tbody .tag").all_inner_texts()
+    told["rounds"] = page.locator("#rounds tbody th").all_inner_texts()
+    told["charts"] = page.locator("#curves svg.chart").count()
     run = urlsplit(page.url).path
     for name, path in (("run", run), ("fleet", "/console"), ("start", "/console/do/run")):
         one.look(name, path)
@@ -82,13 +87,14 @@ def click(one):
 
 def main():
     """Visit, and tell."""
-    link, folder, paths = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
+    link, folder, what = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
     with browser() as started:
         one = Operator(started, link, folder)
-        for path in paths:
-            one.look(path.partition("?")[0].strip("/").replace("/", "-"), path)
-        if not paths:
-            click(one)
+        for path in what:
+            if path.startswith("/"):
+                one.look(path.partition("?")[0].strip("/").replace("/", "-"), path)
+            else:
+                click(one, path)
         sys.stdout.write(json.dumps(one.told))
 
 
