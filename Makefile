@@ -66,11 +66,11 @@ setup: $(VENV)/.installed ## make .venv with edge-agent, cloud-server and all to
 dist: | $(UV) ## build the wheel and Debian packages into dist (ARCH=arm64: for Jetson and Raspberry Pi)
 	@$(TOOLS_VENV)/bin/python deploy/packages/build.py $(if $(ARCH),--arch $(ARCH)) $(ARGS)
 
-demo: $(VENV)/.installed ## a server and several robots on this machine, camera frame to prediction
-	@$(BIN)/python deploy/demo/demo.py
+demo: $(VENV)/.installed ## a server and several robots on this machine, camera frame to prediction (KEEP=1: leave it running)
+	@$(BIN)/python deploy/demo/demo.py $(if $(KEEP),--keep)
 
 demo-detection: $(VENV)/.installed ## the same for boxes: seven robots learn where toys are in rendered rooms
-	@$(BIN)/python deploy/demo/detection.py
+	@$(BIN)/python deploy/demo/detection.py $(if $(KEEP),--keep)
 
 # The other environments' tests fill the moments in which the main ones wait; their output comes at the end.
 BESIDE := test-base test-ros test-flwr test-torch test-pipelines

@@ -3,7 +3,7 @@
 Runs what a person would type and prints it. Writes build/demo/summary.json and report.html; the
 exit status is 0 only if every check at the end holds.
 
-    python deploy/demo/demo.py [--out build/demo] [--rounds 5]
+    python deploy/demo/demo.py [--out build/demo] [--rounds 5] [--keep]
 """
 
 import argparse
@@ -36,17 +36,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run the whole loop on this machine.")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "demo")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--keep", action="store_true", help="leave the fleet at work until Ctrl-C")
     arguments = parser.parse_args()
     begin = time.monotonic()
     demo = Demo(arguments.out.absolute(), arguments.rounds, TRAINING, UNSEEN)
     with demo.playing():
         measured = run(demo)
-        codes = demo.stop()
-    data = collect(demo.out, measured, demo.commands, time.monotonic() - begin)
-    write_result(demo.out, data)
-    write_report(data, demo.out / "frames", demo.out / "report.html")
-    console.print(table(data["summary"]))
-    console.print(trials_table(data["summary"]))
+        codes = {} if arguments.keep else demo.stop()
+        data = collect(demo.out, measured, demo.commands, time.monotonic() - begin)
+        write_result(demo.out, data)
+        write_report(data, demo.out / "frames", demo.out / "report.html")
+        console.print(table(data["summary"]))
+        console.print(trials_table(data["summary"]))
+        if arguments.keep:
+            codes = demo.keep()
     results = checks(data["summary"], codes)
     conclude(results, data["summary"]["seconds"], demo.out / "report.html", codes)
 
@@ -58,6 +61,7 @@ def run(demo: Demo) -> Measured:
     console.rule("a server, and its robots")
     demo.init("--workload", "image-classifier", "--labels", ",".join(LABELS))
     demo.start_fleet()
+    demo.show_console()
 
     console.rule("before: the first model on robots that never train")
     before = predict(demo, "before")

@@ -4,7 +4,7 @@ Four robots on two sites train, three on other sites never do. Runs what a perso
 prints it. Writes build/demo-detection/summary.json and report.html; the exit status is 0 only if
 every check at the end holds.
 
-    python deploy/demo/detection.py [--out build/demo-detection] [--rounds 6]
+    python deploy/demo/detection.py [--out build/demo-detection] [--rounds 6] [--keep]
 """
 
 import argparse
@@ -41,17 +41,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Let a fleet on this machine learn boxes.")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "demo-detection")
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--keep", action="store_true", help="leave the fleet at work until Ctrl-C")
     arguments = parser.parse_args()
     environment("scenes")  # installing counts apart, as that of .venv
     begin = time.monotonic()
     demo = DetectionDemo(arguments.out.absolute(), arguments.rounds, TRAINING, UNSEEN)
     with demo.playing():
         measured = run(demo)
-        codes = demo.stop()
-    data = collect(demo, measured, time.monotonic() - begin)
-    write_result(demo.out, data)
-    write_report(data, demo.out / "frames", demo.out / "report.html")
-    console.print(table(data["summary"]))
+        codes = {} if arguments.keep else demo.stop()
+        data = collect(demo, measured, time.monotonic() - begin)
+        write_result(demo.out, data)
+        write_report(data, demo.out / "frames", demo.out / "report.html")
+        console.print(table(data["summary"]))
+        if arguments.keep:
+            codes = demo.keep()
     results = checks(data["summary"], codes)
     conclude(results, data["summary"]["seconds"], demo.out / "report.html", codes)
 

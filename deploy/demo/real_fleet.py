@@ -4,13 +4,14 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
@@ -175,6 +176,25 @@ class Demo:
         codes = {log: process.wait(30) for log, process in self.processes.items()}
         self.processes.clear()
         return codes
+
+    def show_console(self) -> None:
+        """Print a link to the fleet's pages; it works once, for five minutes."""
+        self.type("cloud-server", "web", self.server)
+
+    def keep(self) -> dict[str, int]:
+        """Leave the fleet at work until Ctrl-C, or SIGTERM; end it, return the exit codes."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        self.show_console()
+        console.print("The fleet goes on until Ctrl-C. Another link: the last command once more.")
+        with suppress(KeyboardInterrupt):
+            self._watch()
+        return self.stop()
+
+    def _watch(self) -> None:
+        """Return when a service has ended by itself."""
+        while all(process.poll() is None for process in self.processes.values()):
+            time.sleep(0.5)
+        console.print("a service has ended")
 
     def init(self, *options: object) -> None:
         """Make the server directory."""

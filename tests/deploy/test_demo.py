@@ -1,6 +1,8 @@
 """The end of the demo: what each robot made of the good model and of the planted one."""
 
 import importlib
+import signal
+import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
@@ -18,6 +20,28 @@ GOOD = {"version": 5, "state": "confirmed", "before": 0.25, "after": 0.92, "exam
 BAD = {
     "version": 6, "state": "refused", "why": "worse", "before": 0.92, "after": 0.04, "examples": 40,
 }  # fmt: skip
+KEPT = """
+import sys, time
+from pathlib import Path
+from real_fleet import Demo
+
+class Fleet(Demo):
+    def show_console(self):
+        print("link", flush=True)
+
+fleet, log = Fleet(Path(sys.argv[1]), 1, (), ()), Path(sys.argv[1]) / "logs" / "robot.log"
+fleet.background("robot", "python", "-c", sys.argv[2])
+while not log.exists() or not log.read_text():
+    time.sleep(0.01)
+print(fleet.keep())
+"""
+SERVICE = """
+import signal, sys, time
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: sys.exit(0))
+print("up", flush=True)
+time.sleep(60)
+"""
 CHECK = "every robot confirmed it, and refused a planted bad one by its own frames"
 
 
@@ -83,3 +107,23 @@ def test_the_planted_model_answers_every_label_for_another_one(demo, tmp_path, m
     assert (np.eye(3) @ planted["head/kernel"]).argmax(1).tolist() == [1, 2, 0]
     assert planted["head/bias"].tolist() == [2.0, 0.0, 1.0]
     assert checkpoints.load(4).weights["head/bias"].tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_kept_fleet_goes_on_until_the_signal_and_then_ends_cleanly(number, tmp_path):
+    program = [sys.executable, "-c", KEPT, tmp_path, SERVICE]
+    with subprocess.Popen(program, cwd=DEMO, stdout=subprocess.PIPE, text=True) as kept:
+        assert kept.stdout.readline() == "link\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            kept.wait(1)
+        kept.send_signal(number)
+        assert kept.stdout.read() == "{'robot': 0}\n"
+    assert kept.returncode == 0
+
+
+def test_a_kept_fleet_ends_with_a_service_that_has_crashed(tmp_path):
+    crash = "print('up', flush=True); raise SystemExit(3)"
+    program = [sys.executable, "-c", KEPT, tmp_path, crash]
+    done = subprocess.run(program, cwd=DEMO, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "link\n{'robot': 3}\n"
+    assert "a service has ended" in done.stderr
