@@ -257,7 +257,7 @@ $(FLWR_VENV)/.installed: pyproject.toml constraints.txt | $(UV)
 	@python="$$($(call find_python,3.11))"; \
 	test -x $(FLWR_VENV)/bin/python || "$$python" -m venv $(FLWR_VENV); \
 	grep -vE '^(flwr|greenlet|ml-dtypes)==' constraints.txt > $(FLWR_VENV)/constraints.txt; \
-	$(call install,$(FLWR_VENV),agent$(comma)test,$(FLWR_VENV)/constraints.txt,"flwr==$(OLDEST_FLWR).*" "tritonclient[grpc$(comma)http]>=2.60" prometheus-client)
+	$(call install,$(FLWR_VENV),agent$(comma)test,$(FLWR_VENV)/constraints.txt,"flwr==$(OLDEST_FLWR).*" "tritonclient[grpc$(comma)http]>=2.60" prometheus-client jinja2)
 	@touch $@
 
 # No TensorFlow. torch comes first, and by pip, which knows where a machine has a CPU build (find-links,

@@ -65,7 +65,7 @@ def _ask(job: dict[str, Any], held: dict[str, bytes], get: Get) -> dict[str, str
         except (BrokenPipeError, ValueError):  # it died, in the middle of a line perhaps
             pass
         except BaseException:
-            child.kill()
+            child.terminate()  # it removes its temporary folder first
             raise
     if end is None:
         raise TrustError(
@@ -83,7 +83,9 @@ def _ask(job: dict[str, Any], held: dict[str, bytes], get: Get) -> dict[str, str
 
 def main() -> None:
     """Do one job, and end at once where the agent was killed meanwhile: nobody waits for it."""
-    signal_at_parents_end(signal.SIGKILL)
+    # SystemExit passes through refresh, whose temporary folder is removed; SIGKILL would leave it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal_at_parents_end(signal.SIGTERM)
     inbound, outbound = take_pipes()
     try:
         _work(inbound, outbound)

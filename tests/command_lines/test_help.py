@@ -30,7 +30,8 @@ EXAMPLES = [line for app in PROGRAMS.values() for line in examples(typer.main.ge
 def test_the_commands_that_one_needs_first_have_one():
     begun = {" ".join(line.split()[:2]) for line in EXAMPLES}
     assert begun == {
-        "cloud-server init", "cloud-server k8s", "cloud-server pipeline", "cloud-server robots",
+        "cloud-server init", "cloud-server k8s", "cloud-server mcp", "cloud-server pipeline",
+        "cloud-server robots",
         "edge-agent enroll", "edge-agent extract", "edge-agent inspect", "edge-agent label",
         "edge-agent predict", "edge-agent serve", "site-relay init",
     }  # fmt: skip

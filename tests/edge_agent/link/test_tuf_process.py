@@ -2,8 +2,10 @@
 
 import base64
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ def test_a_refresh_leaves_nothing_of_the_library_behind(files):
     """A robot that is idle is not to keep 14 MB for what it does every ten minutes."""
     program = f"""
 import sys
+import time
 from edge_agent.link.tuf_process import refresh, require_root
 files = {files!r}
 require_root(files["1.root.json"])
@@ -95,3 +98,30 @@ def test_a_child_whose_agent_was_killed_ends_without_a_word(files, sent):
     assert child.wait(240) == 1
     assert child.stderr.read() == b""
     child.stderr.close()
+
+
+def test_an_agent_killed_while_its_child_works_leaves_no_temporary_folder(files, tmp_path):
+    program = f"""
+import time
+from edge_agent.link.tuf_process import refresh
+
+def get(path):
+    print("asked", flush=True)
+    time.sleep(600)
+
+refresh({{"root.json": {files["1.root.json"]!r}}}, [{target_of("stable")!r}], "/m/", get)
+"""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    ) as agent:
+        assert agent.stdout.readline() == b"asked\n"
+        assert [folder.name[:17] for folder in temporary.iterdir()] == ["fleetlearn-trust-"]
+        agent.kill()
+    end = time.monotonic() + 60
+    while list(temporary.iterdir()):
+        assert time.monotonic() < end, "the child's folder is still there"
+        time.sleep(0.05)
