@@ -18,7 +18,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edge_agent.robot.child_process import import_paths, signal_at_parents_end, take_pipes
+from edge_agent.robot.child_process import import_paths, take_pipes
 from fleet_model.errors import TrustError
 
 Get = Callable[[str], "bytes | None"]  # path of the server -> content; None: it is not there
@@ -64,9 +64,7 @@ def _ask(job: dict[str, Any], held: dict[str, bytes], get: Get) -> dict[str, str
                 _say(child.stdin, answer)
         except (BrokenPipeError, ValueError):  # it died, in the middle of a line perhaps
             pass
-        except BaseException:
-            child.terminate()  # it removes its temporary folder first
-            raise
+        # Any other error closes the pipes, which ends the child.
     if end is None:
         raise TrustError(
             f"the check of signatures ended before it answered (code {child.returncode}); the "
@@ -82,10 +80,11 @@ def _ask(job: dict[str, Any], held: dict[str, bytes], get: Get) -> dict[str, str
 
 
 def main() -> None:
-    """Do one job, and end at once where the agent was killed meanwhile: nobody waits for it."""
-    # SystemExit passes through refresh, whose temporary folder is removed; SIGKILL would leave it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    signal_at_parents_end(signal.SIGTERM)
+    """Do one job; a pipe that the agent's end has closed ends it as well.
+
+    No signal does: one would leave the temporary folder, or interrupt its removal.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # systemd sends it to agent and child
     inbound, outbound = take_pipes()
     try:
         _work(inbound, outbound)
