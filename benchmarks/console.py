@@ -42,7 +42,7 @@ PAGES: Mapping[str, str] = {
 def main() -> None:
     """Measure both fleets, print it."""
     options = arguments(__doc__ or "", quick="60 robots, 30 runs, few requests")
-    robots, runs, turns = (60, 30, 2) if options.quick else (1000, 500, 12)
+    robots, runs, turns = (60, 30, 1) if options.quick else (1000, 500, 12)
     many, few = measure("many", robots, runs, turns), measure("few", 10, runs, turns)
     figures = {"page_p95_ms": p95(many), "page_p95_ms_10": p95(few)}
     figures |= {f"{name}_ms": statistics.median(times) for name, times in many.items()}

@@ -1,30 +1,14 @@
-"""An operator in headless Chromium: follows the link, approves a robot, starts a run, logs out.
+"""An operator in headless Chromium: follows the link, approves a robot, starts a run, logs out."""
 
-The browser is in an environment of its own, `.venv-browser`, which `make test` makes.
-"""
-
-import json
-import subprocess
-from pathlib import Path
-
-import pytest
+from headless_browser import IN_BROWSER, VISIT, told_by
 
 from cloud_server.cli.admin_client import AdminClient
 from cloud_server.robots.register import Register
 from fleet_model.protocol.proof import make_key
 
-BROWSER = Path(__file__).parents[3] / ".venv-browser"
-PATIENCE_S = 240.0
 MARKUP = "<img src=x onerror=alert(1)>"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not list(BROWSER.glob("chromium/usr/lib/chromium*/chromium-headless-shell")),
-        reason="make .venv-browser/.installed fetches Chromium; it is not there",
-    ),
-]
+pytestmark = IN_BROWSER
 
 
 def test_an_operator_approves_a_robot_and_starts_a_run(running_server, tmp_path):
@@ -34,17 +18,15 @@ def test_an_operator_approves_a_robot_and_starts_a_run(running_server, tmp_path)
         register.add(name, "hall", make_key(tmp_path / f"{name}.key"), pending=name == "r3")
     register.suspend("r2", MARKUP)
     link = AdminClient(server_dir).console_link()
-    program = [BROWSER / "bin" / "python", Path(__file__).with_name("visit.py")]
-    done = subprocess.run(
-        [*program, link, tmp_path, "failed"], capture_output=True, text=True, timeout=PATIENCE_S
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout)
+    told = told_by(VISIT, link, tmp_path, "failed")
     assert told["robots"] == ["r1", "r2", "r3"]
     assert told["pending"] == ["r3"]
     assert "Robot r3 of site hall is pending" in told["will"]
     assert told["done"] == "robot r3 is approved"
     assert register.by_name("r3").state == "approved"
+    assert any("r3 waits for approval" in line for line in told["before"])
+    assert any("r2 is suspended" in line for line in told["after approval"])
+    assert not any("r3 waits" in line for line in told["after approval"])
     (run,) = AdminClient(server_dir).runs()
     assert told["begun"] == f"run {run['id']} has begun"
     assert run["rounds"] == 2

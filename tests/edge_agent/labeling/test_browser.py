@@ -1,14 +1,10 @@
-"""A person labels in headless Chromium, is killed in the middle, and a robot learns from it.
+"""A person labels in headless Chromium, is killed in the middle, and a robot learns from it."""
 
-The browser is in an environment of its own, `.venv-browser`, which `make test` makes.
-"""
-
-import json
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
+from headless_browser import IN_BROWSER, told_by
 
 from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow, write_manifest
 from edge_agent.examples.left_out import TOO_NEAR
@@ -16,28 +12,12 @@ from edge_agent.examples.source import source_of
 from edge_agent.robot.settings import load_settings
 from fleet_model.types import Box
 
-ROOT = Path(__file__).parents[3]
-BROWSER = ROOT / ".venv-browser"
-PATIENCE_S = 240.0
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not list(BROWSER.glob("chromium/usr/lib/chromium*/chromium-headless-shell")),
-        reason="make .venv-browser/.installed fetches Chromium; it is not there",
-    ),
-]
+pytestmark = IN_BROWSER
 
 
 def browse(kind, page, folder):
     """Return what the page told a person."""
-    program = [BROWSER / "bin" / "python", Path(__file__).with_name("browse.py")]
-    done = subprocess.run(
-        [*program, kind, page.url, folder], capture_output=True, text=True, timeout=PATIENCE_S
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout)
+    told = told_by(Path(__file__).with_name("browse.py"), kind, page.url, folder)
     assert told["complaints"] == []
     assert all(url.startswith(page.origin) for url in told["asked"])
     assert not any(told["axe"].values()), told["axe"]

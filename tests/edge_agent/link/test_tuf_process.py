@@ -33,7 +33,6 @@ def test_a_refresh_leaves_nothing_of_the_library_behind(files):
     """A robot that is idle is not to keep 14 MB for what it does every ten minutes."""
     program = f"""
 import sys
-import time
 from edge_agent.link.tuf_process import refresh, require_root
 files = {files!r}
 require_root(files["1.root.json"])
