@@ -6,12 +6,12 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from edge_agent.data.frames.folder import read_image
-from edge_agent.data.frames.image_file import UPRIGHT, image_frame
 from edge_agent.data.label_formats.data_set import LabelledEntry
 from edge_agent.data.labels import LabelSettings, open_recording
 from edge_agent.examples.frame_index import FrameRow
 from fleet_model.errors import FrameError
 from fleet_model.files.damage import DamageLog
+from fleet_model.pictures.image_file import UPRIGHT, image_frame
 from fleet_model.types import Frame, RgbImage, Tensor
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ A workload says of which kind its raw inputs are (`raw_kind`), or reads bytes it
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from edge_agent.data.frames.image_file import image_frame
 from edge_agent.serving.datatypes import BYTES
+from fleet_model.pictures.image_file import image_frame
 from fleet_model.types import Frame
 from fleet_model.workload import Workload
 

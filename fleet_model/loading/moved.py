@@ -45,6 +45,8 @@ MOVED = (
         "edge_agent.data",
         "ahead drawing extraction frames inspection label_formats labels manifest picture_quality",
     ),
+    ("edge_agent.data.frames", "fleet_model.pictures", "image_file"),
+    ("edge_agent.data.pictures", "fleet_model.pictures", "exif image_header tiff tiff_strips"),
     ("edge_agent.label_formats", "edge_agent.data.label_formats.coco", "coco"),
     ("edge_agent.label_formats", "edge_agent.data.label_formats.tfds", "tf_example tfds tfrecord"),
     ("edge_agent.label_formats", "edge_agent.data.label_formats.yolo", "yolo"),

@@ -26,13 +26,13 @@ import cv2
 import numpy as np
 from rosbags.typesys import Stores, get_typestore
 
-from edge_agent.data.frames.image_file import image_frame
 from edge_agent.data.frames.message import frame_of
 from edge_agent.data.pictures.raw import ENCODINGS
-from edge_agent.data.pictures.tiff import write_tiff
 from edge_agent.data.storage import Topic
 from edge_agent.data.storage.compression import zstd_module
 from fleet_model.errors import FrameError
+from fleet_model.pictures.image_file import image_frame
+from fleet_model.pictures.tiff import write_tiff
 from fleet_model.types import Frame
 
 PATIENCE_S = 2.0

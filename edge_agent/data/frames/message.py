@@ -8,11 +8,11 @@ from edge_agent.data.frames.cdr import CompressedImage, RawImage, parse_compress
 from edge_agent.data.pictures.compressed_depth import is_compressed_depth, read_compressed_depth
 from edge_agent.data.pictures.declared import own_samples
 from edge_agent.data.pictures.decode import decode_compressed, pixels_compressed
-from edge_agent.data.pictures.image_header import read_header
 from edge_agent.data.pictures.raw import check_layout, decode_raw, pixels_raw
 from edge_agent.data.pictures.zstd_image import is_zstd_image, zstd_layout
 from edge_agent.data.storage import Topic
 from fleet_model.errors import FrameError
+from fleet_model.pictures.image_header import read_header
 from fleet_model.types import Frame, RgbImage, Tensor
 
 CAMERA_TYPES = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")  # also written with /msg/

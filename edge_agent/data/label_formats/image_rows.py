@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.data.frames.folder import read_image
-from edge_agent.data.frames.image_file import image_frame
 from edge_agent.data.frames.source import FrameFacts, Place
 from edge_agent.data.label_formats.data_set import (
     LabelledEntry,
@@ -20,6 +19,7 @@ from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow
 from fleet_model.errors import FrameError
 from fleet_model.files.damage import DamageLog
 from fleet_model.files.folders import unreadable
+from fleet_model.pictures.image_file import image_frame
 from fleet_model.types import Box
 
 _MOSTLY = 0.5  # of a box's area

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edge_agent.data.frames.folder import read_image
-from edge_agent.data.frames.image_file import image_frame
 from edge_agent.data.label_formats.data_set import inside
 from edge_agent.data.manifest import DataSetManifest, ManifestRow
+from fleet_model.pictures.image_file import image_frame
 
 
 def size_of(out: Path, row: ManifestRow) -> tuple[int, int]:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge_agent.data.pictures.image_header import FIRST_BYTES, read_header
 from fleet_model.errors import FrameError
+from fleet_model.pictures.image_header import FIRST_BYTES, read_header
 from fleet_model.types import Tensor
 
 _PARAMETERS = struct.Struct("<iff")

@@ -5,9 +5,9 @@ what it was converted to before it was compressed. Without a target the file hol
 samples, and only the encoding says what they are: a Bayer mosaic in a gray JPEG, say.
 """
 
-from edge_agent.data.pictures.image_header import ImageHeader
 from edge_agent.data.pictures.raw import Encoding, find_encoding
 from fleet_model.errors import FrameError
+from fleet_model.pictures.image_header import ImageHeader
 
 
 def declared_encoding(declared: str) -> tuple[str, Encoding | None]:

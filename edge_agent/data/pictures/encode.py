@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_agent.data.pictures.tiff import write_tiff
 from fleet_model.errors import FrameError
+from fleet_model.pictures.tiff import write_tiff
 from fleet_model.types import RgbImage, Tensor
 
 _MOST_CHANNELS = 512  # as raw.py has it

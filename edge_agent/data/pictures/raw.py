@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fleet_model.errors import FrameError
+from fleet_model.pictures.file_pixels import eight_bits, named_frame, no_color
 from fleet_model.types import RgbImage, Tensor
 
 
@@ -175,25 +176,10 @@ def decode_raw(data: bytes | memoryview, layout: RawLayout, where: str) -> RgbIm
     samples = _samples(data, layout, where)
     conversion = _encoding(layout.encoding).colors.rgb
     if conversion is None:
-        raise no_color(layout.encoding, where)
+        with named_frame(where):
+            raise no_color(layout.encoding)
     picture = eight_bits(_converted(samples, conversion, layout, where))
     return picture if conversion else picture.copy()
-
-
-def no_color(encoding: str, where: str) -> FrameError:
-    """Return the error for depth and other data of which there is no picture."""
-    return FrameError(
-        f"{where}: {encoding} is depth or data, expected a color or gray picture; `edge-agent "
-        "extract` writes it as it is",
-        "not a color picture",
-    )
-
-
-def eight_bits(pixels: Tensor) -> RgbImage:
-    """Return 8-bit pixels; 16 bits are scaled by 255 / 65535 and rounded."""
-    if pixels.dtype == np.uint16:
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return pixels
 
 
 @lru_cache(maxsize=_LAYOUTS)

@@ -9,10 +9,10 @@ import re
 import struct
 import zlib
 
-from edge_agent.data.pictures.image_header import MAX_PIXELS
 from edge_agent.data.pictures.raw import RawLayout, check_layout, raw_size
 from edge_agent.data.storage.compression import unpack_prefix
 from fleet_model.errors import FrameError
+from fleet_model.pictures.image_header import MAX_PIXELS
 
 _HEAD = struct.Struct("<IIBII")  # height, width, is_bigendian, step, length of the encoding
 _WORDS = re.compile(r"([^;]+);\s*zstd\s*;\s*([0-9]{1,9})x([0-9]{1,9})\s+step=([0-9]{1,9})\s*")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from edge_agent.data.frames.image_file import image_frame
 from fleet_model.engine import TFLiteEngine
+from fleet_model.pictures.image_file import image_frame
 
 pytestmark = pytest.mark.client
 triton_http = pytest.importorskip("tritonclient.http")

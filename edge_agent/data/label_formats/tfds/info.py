@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edge_agent.data.pictures.image_header import ImageHeader
 from fleet_model.errors import FrameError
 from fleet_model.files.folders import unreadable
+from fleet_model.pictures.image_header import ImageHeader
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 NAME, SPLIT = "frames", "train"  # of what is written here

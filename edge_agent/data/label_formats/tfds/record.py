@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_agent.data.frames.folder import read_image
-from edge_agent.data.frames.image_file import image_frame
 from edge_agent.data.label_formats.data_set import LabelledFrame, inside, largest_label
 from edge_agent.data.label_formats.exact_numbers import rounded
 from edge_agent.data.label_formats.image_rows import sound_boxes
@@ -18,9 +17,10 @@ from edge_agent.data.label_formats.tfds.info import Shard, TfdsInfo
 from edge_agent.data.label_formats.tfds.tf_example import Features, Values, read_example
 from edge_agent.data.label_formats.tfds.tfrecord import RecordPosition, read_record
 from edge_agent.data.manifest import ManifestRow, encode_text
-from edge_agent.data.pictures.image_header import ImageHeader, read_header
 from fleet_model.errors import FrameError
 from fleet_model.files.damage import DamageLog
+from fleet_model.pictures.image_file import image_frame
+from fleet_model.pictures.image_header import ImageHeader, read_header
 from fleet_model.types import Box
 
 _NAMES = ("file", "file_name", "image/filename", "filename")  # of pictures, as others call them

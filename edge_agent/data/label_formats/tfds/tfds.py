@@ -37,10 +37,10 @@ from edge_agent.data.label_formats.tfds.tfrecord import (
     write_record,
 )
 from edge_agent.data.manifest import MANIFEST, DataSetManifest, ManifestRow
-from edge_agent.data.pictures.image_header import ImageHeader
 from fleet_model.durable import write_durably, writing
 from fleet_model.errors import FrameError
 from fleet_model.files.damage import DamageLog
+from fleet_model.pictures.image_header import ImageHeader
 
 _SHARD_BYTES = 256 << 20  # tensorflow_datasets aims at 0.1 to 1 GB as well
 

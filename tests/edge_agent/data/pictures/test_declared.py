@@ -6,9 +6,9 @@ import pytest
 
 from edge_agent.data.pictures.declared import own_samples
 from edge_agent.data.pictures.decode import decode_compressed, pixels_compressed
-from edge_agent.data.pictures.image_header import read_header
 from edge_agent.data.pictures.raw import ENCODINGS, RawLayout, decode_raw, pixels_raw
 from fleet_model.errors import FrameError
+from fleet_model.pictures.image_header import read_header
 
 pytestmark = pytest.mark.base
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.data.pictures.decode import decode_compressed, pixels_compressed
-from edge_agent.data.pictures.tiff import write_tiff
 from fleet_model.errors import FrameError
+from fleet_model.pictures.tiff import write_tiff
 
 pytestmark = pytest.mark.base
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent.data.frames.image_file import image_frame
 from edge_agent.data.pictures.decode import decode_compressed
+from fleet_model.pictures.image_file import image_frame
 from fleet_model.types import Frame
 from fleet_model.workloads.image_classifier import ImageClassifier
 

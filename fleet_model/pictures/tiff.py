@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge_agent.data.pictures.tiff_strips import PACKED, sum_of_differences, unpack
 from fleet_model.errors import FrameError
+from fleet_model.pictures.tiff_strips import PACKED, sum_of_differences, unpack
 from fleet_model.types import Tensor
 
 FIRST_BYTES = b"II*\0"

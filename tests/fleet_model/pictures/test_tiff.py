@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.data.pictures.decode import decode_compressed, pixels_compressed
-from edge_agent.data.pictures.image_header import read_header
-from edge_agent.data.pictures.tiff_strips import unpack
 from fleet_model.errors import FrameError
+from fleet_model.pictures.image_header import read_header
+from fleet_model.pictures.tiff_strips import unpack
 
 pytestmark = pytest.mark.base
 

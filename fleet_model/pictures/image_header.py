@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 from zlib import crc32
 
-from edge_agent.data.pictures import tiff
-from edge_agent.data.pictures.exif import EXIF, read_orientation
 from fleet_model.errors import FrameError
+from fleet_model.pictures import tiff
+from fleet_model.pictures.exif import EXIF, read_orientation
 
 FIRST_BYTES = {
     "jpeg": b"\xff\xd8\xff",

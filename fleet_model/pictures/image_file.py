@@ -1,12 +1,11 @@
 """Turn the bytes of an image file into a Frame."""
 
-from functools import partial
+from typing import NamedTuple
 
-from edge_agent.data.pictures.decode import decode_compressed, pixels_compressed
-from edge_agent.data.pictures.exif import is_on_its_side
-from edge_agent.data.pictures.image_header import read_header
-from fleet_model.errors import FrameError
-from fleet_model.types import Frame
+from fleet_model.pictures.exif import is_on_its_side, turned_upright
+from fleet_model.pictures.file_pixels import file_picture, file_pixels, named_frame
+from fleet_model.pictures.image_header import ImageHeader, read_header
+from fleet_model.types import Frame, RgbImage, Tensor
 
 UPRIGHT = "upright "  # in `Frame.format`, before that of a picture that was turned
 
@@ -27,12 +26,10 @@ def image_frame(
     Raises:
         FrameError: empty, cut short, damaged or of another format; `reason` says which.
     """
-    try:
+    with named_frame(where):
         header = read_header(content)
-    except FrameError as error:
-        raise FrameError(f"{where}: {error}", error.reason) from None
     turn = header.orientation if upright else 1
-    decode = partial(decode_compressed, content, header.format, where, orientation=turn)
+    file = _File(content, header, where, turn)
     width, height = header.width, header.height
     return Frame(
         source=source,
@@ -40,9 +37,27 @@ def image_frame(
         stamp_ns=stamp_ns,
         data=content,
         format=header.format if turn == 1 else f"{UPRIGHT}{header.format}",
-        decode=decode,
-        reduced=decode,
-        pixels=partial(pixels_compressed, content, header.format, where, orientation=turn),
+        decode=file.picture,
+        reduced=file.picture,
+        pixels=file.pixels,
         width=height if is_on_its_side(turn) else width,
         height=width if is_on_its_side(turn) else height,
     )
+
+
+class _File(NamedTuple):
+    """What a frame decodes once it is asked to."""
+
+    content: bytes
+    header: ImageHeader
+    where: str
+    turn: int
+
+    def picture(self, at_least: int = 0) -> RgbImage:
+        with named_frame(self.where):
+            picture = file_picture(self.content, self.header, at_least)
+        return turned_upright(picture, self.turn)
+
+    def pixels(self) -> Tensor:
+        with named_frame(self.where):
+            return turned_upright(file_pixels(self.content, self.header), self.turn)

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.image_file import image_frame
 from edge_agent.data.pictures.encode import encode_tiff
 from fleet_model.errors import FrameError
+from fleet_model.pictures.image_file import image_frame
 
 pytestmark = pytest.mark.base
 

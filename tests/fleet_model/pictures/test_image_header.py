@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.pictures.image_header import (
+from fleet_model.errors import FrameError
+from fleet_model.pictures.image_header import (
     MAX_PIXELS,
     ImageHeader,
     image_format,
     read_header,
 )
-from edge_agent.data.pictures.tiff import write_tiff
-from fleet_model.errors import FrameError
+from fleet_model.pictures.tiff import write_tiff
 
 pytestmark = pytest.mark.base
 

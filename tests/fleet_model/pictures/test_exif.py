@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.data.frames.image_file import image_frame
-from edge_agent.data.pictures.exif import read_orientation, turned_upright
-from edge_agent.data.pictures.image_header import read_header
+from fleet_model.pictures.exif import read_orientation, turned_upright
+from fleet_model.pictures.image_file import image_frame
+from fleet_model.pictures.image_header import read_header
 
 pytestmark = pytest.mark.base
 
