@@ -72,6 +72,9 @@ class Instruction:
     turns: tuple[tuple[str, str], ...] = ()
     prompt: str = ""
     answer: str = ""  # "": not known
+    # A picture that it is about, for models that see: the path of its file, or an address, which is
+    # never fetched. "": none.
+    image: str = ""
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

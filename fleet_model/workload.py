@@ -30,6 +30,7 @@ WORKLOADS = {
     "object-detector": "fleet_model.workloads.object_detector:ObjectDetector",
     "text-classifier": "fleet_model.workloads.text_classifier:TextClassifier",
     "causal-lm": "fleet_model.workloads.causal_lm:CausalLM",
+    "vision-language": "fleet_model.workloads.vision_language:VisionLanguage",
     "imported-detector": "fleet_model.workloads.object_detector.imported:ImportedDetector",
 }
 
@@ -122,8 +123,7 @@ class Workload(Protocol):
     lie in the folder that `init --checkpoint` names. `rebuild(spec, directory)` reads them. If they
     are not to travel as they lie there, it has `write_files(source, into)`.
 
-    One whose adapters learn at another rate than its own tensors has `adapter_rate`, which `init`
-    writes into server.toml where it makes adapters.
+    One whose adapters learn at another rate has `adapter_rate`, which `init` writes into settings.
 
     One that needs a package which a robot may lack has `packages`: name to import -> extra.
 

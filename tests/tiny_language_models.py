@@ -32,14 +32,17 @@ PAIRS = (
 )
 
 
-def write_tokenizer(folder: Path, *, chat: bool = True, **others) -> Path:
-    """Write tokenizer.json and tokenizer_config.json; needs the library tokenizers alone."""
+def write_tokenizer(folder: Path, *, chat: bool = True, marks=(), **others) -> Path:
+    """Write tokenizer.json and tokenizer_config.json; needs the library tokenizers alone.
+
+    `marks` are further special tokens, behind WORDS.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, "<unk>"))
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate([*WORDS, *marks])}, "<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.add_special_tokens(WORDS[:7])
+    tokenizer.add_special_tokens([*WORDS[:7], *marks])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", 1)]
     )

@@ -38,6 +38,7 @@ class Kind(str, Enum):
     onnx = "onnx"
     safetensors = "safetensors"
     peft = "peft"
+    merged = "merged"
 
 
 app = typer.Typer(no_args_is_help=True, help="Published models.")
@@ -187,7 +188,8 @@ def models_export(
 
     keras and safetensors hold all weights, and `init --checkpoint` takes them. tflite and onnx run
     elsewhere: the inputs and outputs have the names of the workload. The labels are in each file.
-    peft writes the adapter of a language model, as a .zip of the two files that peft loads.
+    peft writes the adapter of a language model, as a .zip of the two files that peft loads, merged
+    the whole model with the adapter in its kernels, as a .zip of a folder that transformers loads.
     """
     from cloud_server.models.model_file import export_model
 

@@ -13,7 +13,7 @@ from cloud_server.state.directory import ServerDirectory
 from fleet_model.errors import CheckpointError, SettingsError
 from fleet_model.weights import write_weights
 
-_SUFFIXES = {"peft": ".zip"}  # of a kind that is not called as its file ends
+_SUFFIXES = {"merged": ".zip", "peft": ".zip"}  # of a kind that is not called as its file ends
 
 
 def export_model(

@@ -48,7 +48,9 @@ class ChosenColumns:
     text_by: str  # why these, in words
     label_by: str = ""
     rest: tuple[str, ...] = ()  # the other columns
-    form: str = ""  # of instructions, see instructions.py: "messages", "instruction", "prompt"
+    # Of instructions, see instructions.py: "messages", "instruction", "prompt", "picture"
+    form: str = ""
+    image: str = ""  # names pictures; "": none does
 
     @property
     def words(self) -> str:
@@ -57,8 +59,8 @@ class ChosenColumns:
         if self.form:
             answers = f", answers in {shown(self.label)} ({self.label_by})" if self.label else ""
             split = f", held out by {shown(self.split)}" if self.split else ""
-            what = "messages" if self.form == "messages" else self.form
-            return f"{what} in {text} ({self.text_by}){answers}{split}"
+            images = f", pictures in {shown(self.image)}" if self.image else ""
+            return f"{self.form} in {text} ({self.text_by}){answers}{images}{split}"
         label = f"labels in {shown(self.label)} ({self.label_by})" if self.label else "no labels"
         split = f", held out by {shown(self.split)}" if self.split else ""
         return f"text in {text} ({self.text_by}), {label}{split}"
@@ -66,7 +68,8 @@ class ChosenColumns:
     @property
     def all(self) -> tuple[str, ...]:
         """Return the columns that are read."""
-        return tuple(name for name in (*self.text, self.label, self.split, self.id) if name)
+        names = (*self.text, self.label, self.split, self.id, self.image)
+        return tuple(name for name in dict.fromkeys(names) if name)
 
 
 def columns_of_options(text: Any, label: Any) -> Columns:

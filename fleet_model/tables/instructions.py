@@ -1,10 +1,13 @@
 """What of a table is asked, and what is answered: its columns, and a row as an instruction.
 
-Three forms are known: messages (a list of objects with role and content, the last one the answer),
-instruction with input and output, and prompt with completion.
+Four forms are known: messages (a list of objects with role and content, or from and value, the last
+one the answer), instruction with input and output, prompt with completion, and a picture with its
+text, which is what is learned. A row of the others may have a picture, too.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fleet_model.errors import FrameError
@@ -21,11 +24,16 @@ from fleet_model.tables.columns import (
 )
 from fleet_model.types import Instruction
 
-MESSAGES = ("messages", "conversation", "chat")
+MESSAGES = ("messages", "conversations", "conversation", "chat")
 INSTRUCTION, INPUT = ("instruction",), ("input", "context")
 PROMPT = ("prompt", "question", "query", "text", "request")
 ANSWER = ("completion", "output", "response", "answer", "reply", "target", "label")
+IMAGE = ("image", "image_path", "picture", "photo", "img", "image_file", "image_url", "picture_url")
+CAPTION = ("text", "caption", "description", "content", "body")
+PICTURE = "picture"  # a form
 _ROLES = ("system", "user", "assistant")
+_FROM = {"human": "user", "gpt": "assistant", "system": "system"}  # of LLaVA's own data
+_IS_IMAGE = re.compile(r"(?i)[^\n]+\.(jpe?g|png|webp|bmp|tiff?|gif)(\?[^\n]*)?|https?://\S+")
 _MOST_TURNS = 1000
 
 
@@ -52,18 +60,23 @@ def choose_instruction_columns(
     chosen = first_named(MESSAGES, messages) or (messages[0] if len(messages) == 1 else "")
     if wanted.text and wanted.text[0] in messages:
         chosen = wanted.text[0]
+    image = first_named(IMAGE, columns, lambda one: _names_images(look, one))
     if chosen and not (wanted.text and wanted.text[0] != chosen):
-        return _chosen(look, (chosen,), "", "messages")
+        return replace(_chosen(look, (chosen,), "", "messages"), image=image)
     text, by = wanted.text, "as named"
     if not text:
-        text, by = _asked(look.free({wanted.label})), "by its name"
+        free = look.free({wanted.label, image})
+        if image and (caption := wanted.label or _caption(free)):
+            found = _chosen(look, (caption,), "", PICTURE, "by its name")
+            return replace(found, label=caption, image=image)
+        text, by = _asked(free), "by its name"
     if not text:
         raise _unclear(name, columns, "what is asked", 'text = "..."', "--text-column")
     label = wanted.label or first_named(ANSWER, look.free(text))
     if answered and not label:
         raise _unclear(name, look.free(text), "the answers", 'label = "..."', "--label-column")
     form = "instruction" if first_named(INSTRUCTION, text) == text[0] else "prompt"
-    return _chosen(look, text, label, form, by)
+    return replace(_chosen(look, text, label, form, by), image=image)
 
 
 def instruction_of(
@@ -71,8 +84,20 @@ def instruction_of(
 ) -> tuple[Instruction, str] | None:
     """Return what a row asks and answers, with the text that names it; None where it asks nothing.
 
-    An answer that is no text is none.
+    An answer that is no text is none. Rows about one picture have one name, that of its file: so
+    they are on one side of a split.
     """
+    image = (text_of(cells.get(columns.image)) or "").strip() if columns.image else ""
+    if columns.form == PICTURE:
+        answer = text_of(cells.get(columns.label)) or ""
+        return Instruction(answer=answer, image=image), image or answer
+    found = _asks(cells, columns)
+    if found is None or not image:
+        return found
+    return replace(found[0], image=image), image
+
+
+def _asks(cells: Mapping[str, Any], columns: ChosenColumns) -> tuple[Instruction, str] | None:
     if columns.form == "messages":
         return _of_messages(cells.get(columns.text[0]))
     parts = [text_of(cells.get(one)) or "" for one in columns.text]
@@ -90,7 +115,7 @@ def instruction_of(
 def _of_messages(value: Any) -> tuple[Instruction, str] | None:
     if not _is_messages(value):
         return None
-    turns = tuple((str(one["role"]), str(one["content"])) for one in value)
+    turns = tuple(map(_turn, value))
     answer = ""
     if turns[-1][0] == "assistant":
         *before, (_, answer) = turns
@@ -105,13 +130,28 @@ def _is_messages(value: Any) -> bool:
     return (
         isinstance(value, list)
         and 0 < len(value) <= _MOST_TURNS
-        and all(
-            isinstance(one, dict)
-            and one.get("role") in _ROLES
-            and isinstance(one.get("content"), str)
-            for one in value
-        )
+        and all(isinstance(one, dict) and _turn(one)[0] for one in value)
     )
+
+
+def _turn(one: Mapping[str, Any]) -> tuple[str, str]:
+    """Return who says what; "" for what is no role."""
+    role, content = one.get("role"), one.get("content")
+    if role is None and "from" in one:
+        role, content = _FROM.get(str(one["from"]), ""), one.get("value")
+    return (role, content) if role in _ROLES and isinstance(content, str) else ("", "")
+
+
+def _names_images(look: Sampled, name: str) -> bool:
+    texts = look.texts[name]
+    return sum(bool(_IS_IMAGE.fullmatch(text.strip())) for text in texts) * 2 > len(texts)
+
+
+def _caption(columns: Sequence[str]) -> str:
+    """Return the column of texts that belong to pictures; "" where something is asked of them."""
+    if first_named((*INSTRUCTION, *PROMPT[:3], *ANSWER, "request"), columns):
+        return ""
+    return first_named(CAPTION, columns)
 
 
 def _asked(columns: Sequence[str]) -> tuple[str, ...]:

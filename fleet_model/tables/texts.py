@@ -116,12 +116,13 @@ class TextTables:
 
     def _texts(self, table: Table, columns: ChosenColumns, damage: DamageLog) -> Iterator[TextRow]:
         name = f"{self.shown}/{table.name}" if self._path.is_dir() else self.shown
+        folder = (self._path / table.name if self._path.is_dir() else self._path).parent
         first = True
         for row in table.rows(damage, columns.all):
             if first and not isinstance(table, JsonTable):  # of JSON each row has its own columns
                 _require_text(row, columns, table.name)
             first = False
-            text, label, asked = _read(row.cells, columns)
+            text, label, asked = _read(row.cells, columns, folder)
             if not text or text.isspace():
                 damage.add(NO_TEXT, place_of(name, row.number))
                 continue
@@ -157,18 +158,21 @@ class TextTables:
 
 
 def _read(
-    cells: Mapping[str, Any], columns: ChosenColumns
+    cells: Mapping[str, Any], columns: ChosenColumns, folder: Path
 ) -> tuple[str, str | None, Instruction | None]:
     """Return the text of a row, its label or None for what is none, and what it asks."""
     if columns.form:
-        return _of_instruction(cells, columns)
+        return _of_instruction(cells, columns, folder)
     return _joined(cells, columns.text), label_of(cells.get(columns.label)), None
 
 
 def _of_instruction(
-    cells: Mapping[str, Any], columns: ChosenColumns
+    cells: Mapping[str, Any], columns: ChosenColumns, folder: Path
 ) -> tuple[str, str, Instruction | None]:
-    """Return the text that names an instruction, its answer, and itself; "" where it is none."""
+    """Return the text that names an instruction, its answer, and itself; "" where it is none.
+
+    Pictures are named from the folder of their table.
+    """
     found = instruction_of(cells, columns)
     if found is None:
         return "", "", None
@@ -176,8 +180,13 @@ def _of_instruction(
         turns=tuple((role, _whole(content)) for role, content in found[0].turns),
         prompt=_whole(found[0].prompt),
         answer=_whole(found[0].answer),
+        image=_placed(found[0].image, folder),
     )
     return found[1], asked.answer, asked
+
+
+def _placed(image: str, folder: Path) -> str:
+    return image if not image or "://" in image else str(folder / image)
 
 
 def _joined(cells: Mapping[str, Any], columns: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TORCH_MODELS = {
     "causal-lm": "fleet_model.workloads.causal_lm.torch_model:CausalLMModel",
     "text-classifier": "fleet_model.workloads.text_classifier.torch_model:TextClassifierModel",
+    "vision-language": "fleet_model.workloads.vision_language.torch_model:VisionLanguageModel",
 }
 
 

@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,22 +18,30 @@ from cloud_server.models.backend import (
     link,
 )
 from cloud_server.models.own_weights import model_of
-from cloud_server.models.torch.backend import PART
+from cloud_server.models.torch.backend import PART, hidden
 from cloud_server.models.torch.onnx_files import torch_outputs
+from fleet_model.adapters.lora import merged
 from fleet_model.bundle import TrainerSpec, WorkloadSpec
 from fleet_model.errors import CheckpointError, ExportError, SettingsError
 from fleet_model.loading import load_plugin
 from fleet_model.torch.adapters import LayerAdapters
+from fleet_model.torch.folder import quiet_transformers
 from fleet_model.torch.model import known_torch_models, torch_model
 from fleet_model.torch.tensors import slots
 from fleet_model.types import Tensor, Tensors, Weights
 from fleet_model.workload import Sample, Workload, files_of
 from fleet_model.workloads.causal_lm.peft_files import ADAPTER, ADAPTER_CONFIG, write_adapter
 
+if TYPE_CHECKING:
+    from torch import nn
+
 # Relative (L2), of what the trainer's model and an engine's files say of the same samples: they
 # compute the same, but for adapters that a residual has made wider.
 TOLERANCE = 1e-3
 PEFT = "peft"  # a zip of both files
+MERGED = "merged"  # a zip of a folder of Hugging Face's layout, kernels with their adapters in them
+# As TOLERANCE, of a model with its adapters in its kernels; those of bfloat16 have 8 bits.
+_MERGED_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
 
 
 class AdaptingBackend:
@@ -72,8 +81,7 @@ class AdaptingBackend:
         (base,) = self._model.files
         size = self._model.save(model, into / base)  # type: ignore[attr-defined]
         progress(f"{NOTE}{base}: {size} bytes, which each client fetches once")
-        part = self._model.cut(model, list(kernels)).rest
-        losses = _costs(torch_outputs(part, [sample.encoded.inputs for sample in samples]))
+        losses = self._costs(model, list(kernels), samples)
         if not np.isfinite(losses).all():
             raise CheckpointError(f"{start.file.name}: the model answers what is no number")
         return TrainerFiles(weights=kernels, parts={PART: (base,)})
@@ -114,19 +122,51 @@ class AdaptingBackend:
         file: Path,
         progress: Progress,
     ) -> float:
-        """Write a zip of the adapter's two files."""
-        if kind != PEFT:
+        """Write a zip of the adapter's two files, or of the model that has them in its kernels."""
+        if kind not in (PEFT, MERGED):
             raise SettingsError(
                 f"no file of kind {kind!r} can be written of adapters; choose {PEFT}: a zip of the "
-                "two files that peft loads beside the base"
+                f"two files that peft loads beside the base, or {MERGED}: a zip of the whole model"
             )
         aside = file.with_name("adapter")
         aside.mkdir()
+        if kind == MERGED:
+            return self._write_merged(spec, model, weights, samples, aside, file)
         made = self.write_engines(spec, model, weights, samples, aside, progress)
         with zipfile.ZipFile(file, "w") as archive:
             for name in (ADAPTER_CONFIG, ADAPTER):
                 archive.write(aside / name, name)
         return made.metrics["fp32_error"]
+
+    def _write_merged(
+        self,
+        spec: TrainerSpec,
+        model: Path,
+        weights: Path,
+        samples: Sequence[Sample],
+        aside: Path,
+        file: Path,
+    ) -> float:
+        """Write a zip of a folder that transformers loads; return how far its answers are off."""
+        found = checkpoint_weights(spec, weights)
+        expected = self._answers(spec, model, found, samples)
+        assert spec.adapter is not None
+        built = self._model.build(model)
+        kernels = slots(built, self._model.path)
+        base = {path: kernels[path].value() for path in spec.adapter.targets}
+        for path, kernel in merged(spec.adapter, found, base).items():
+            kernels[path].assign(kernel)
+        with quiet_transformers():
+            built.save_pretrained(aside)
+        for name in files_of(self._workload):
+            if not (aside / name).exists():  # config.json has been written, and says more
+                link(model / name, aside / name)
+        with zipfile.ZipFile(file, "w") as archive:
+            for one in sorted(aside.iterdir()):
+                archive.write(one, one.name)
+        again = {"nll": self._costs(self._model.load(aside), list(spec.tensors), samples)}
+        tolerance = _MERGED_TOLERANCE[getattr(self._workload, "dtype", "float32")]
+        return require_all(expected, again, file.name, tolerance)
 
     def _answers(
         self, spec: TrainerSpec, model: Path, weights: Weights, samples: Sequence[Sample]
@@ -138,17 +178,21 @@ class AdaptingBackend:
         for name, slot in adapters.slots.items():
             slot.assign(weights[name])
         adapters.set_residuals(weights)
-        part = self._model.cut(built, list(spec.tensors)).rest
-        found = torch_outputs(part, [sample.encoded.inputs for sample in samples])
-        costs = _costs(found)
+        costs = self._costs(built, list(spec.tensors), samples)
         if not np.isfinite(costs).all():
             raise ExportError("with these adapters the model answers what is no number")
         return {"nll": costs}
 
-
-def _costs(outputs: Tensors) -> Tensor:
-    costs: Tensor = outputs["nll"]  # (samples,)
-    return costs
+    def _costs(
+        self, model: "nn.Module", trained: Sequence[str], samples: Sequence[Sample]
+    ) -> Tensor:
+        """Return what the answers of samples cost, (samples,)."""
+        cut = self._model.cut(model, trained)
+        inputs: Sequence[Tensors] = [sample.encoded.inputs for sample in samples]
+        costs: Tensor = torch_outputs(cut.rest, hidden(cut.trunk, inputs) if cut.trunk else inputs)[
+            "nll"
+        ]
+        return costs
 
 
 def _require_torch() -> None:

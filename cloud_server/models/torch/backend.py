@@ -117,7 +117,7 @@ class TorchBackend:
             engines = WITH_TRUNK
             for name in (TRUNK, TRUNK_INT8):
                 link(model / name, into / name)
-            self._write_rest(cut.rest, _hidden(cut.trunk, inputs), into / "head.onnx", progress)
+            self._write_rest(cut.rest, hidden(cut.trunk, inputs), into / "head.onnx", progress)
         return EngineFiles(engines=engines, metrics=self._measured(built, engines, samples, into))
 
     def write_file(
@@ -155,7 +155,7 @@ class TorchBackend:
         assert cut.trunk is not None
         inputs = [sample.encoded.inputs for sample in samples]
         expected = torch_outputs(self._whole(model), inputs)
-        found = torch_outputs(cut.rest, _hidden(cut.trunk, inputs))
+        found = torch_outputs(cut.rest, hidden(cut.trunk, inputs))
         for name, answers in expected.items():
             # Beside how the answers differ: those of a new head are all nearly 0.
             most = max(1e-6, 0.01 * float(np.ptp(answers, axis=0).max()))
@@ -241,7 +241,7 @@ class TorchBackend:
         return stage
 
 
-def _hidden(trunk: Part, inputs: Sequence[Tensors]) -> list[Tensors]:
+def hidden(trunk: Part, inputs: Sequence[Tensors]) -> list[Tensors]:
     """Return what the rest takes of each input."""
     found = torch_outputs(trunk, inputs)
     return [{name: rows[i] for name, rows in found.items()} for i in range(len(inputs))]

@@ -239,10 +239,24 @@ def open_texts(
 
 
 def key_of(row: TextRow) -> str:
-    """Return the key of a row: "tickets.csv/17-" and 16 digits."""
+    """Return the key of a row: "tickets.csv/17-" and 16 digits.
+
+    It changes with the file of a picture, by size and time: features are kept by it.
+    """
     whole = f"{row.text}\0{row.label}" if row.instruction else row.text
+    if row.instruction and row.instruction.image:
+        asked = row.instruction
+        whole = f"{whole}\0{asked.prompt}\0{asked.turns}\0{_version(asked.image)}"
     digest = blake2b(whole.encode(), digest_size=8).hexdigest()
     return f"{row.table}/{row.number}-{digest}"
+
+
+def _version(image: str) -> str:
+    try:
+        found = Path(image).stat()
+    except (OSError, ValueError):
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def row_of_key(key: str) -> tuple[str, int | None]:

@@ -3,6 +3,7 @@
 language_model.py   what data mean: NumPy, and the library `tokenizers`
 conversation.py     an instruction as numbers, by the tokenizer's files and its chat template
 memory.py           how much memory a model takes
+scoring.py          in PyTorch: what answers cost, and completions
 peft_files.py       adapters as files that the library peft reads
 torch_model.py      what computes, in PyTorch: a model of Hugging Face's layout, and its adapters
 """

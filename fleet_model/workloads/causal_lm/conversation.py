@@ -8,8 +8,11 @@ from fleet_model.errors import BundleError, FrameError, one_line
 from fleet_model.types import Instruction
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-CHAT_TEMPLATE = "chat_template.jinja"  # where newer versions of transformers keep it
+# Where newer versions of transformers keep it, and where older ones keep a processor's.
+CHAT_TEMPLATE, PROCESSOR_TEMPLATE = "chat_template.jinja", "chat_template.json"
 _TEMPLATE = "chat_template"
+PICTURE = "<image>"  # in a text that a template takes in parts: a picture belongs here
+_PROBE = "said 7 times"  # a text that no template has
 _LONGEST_TEMPLATE = 200_000  # characters
 # What an instruction looks like where the tokenizer has no chat template (Taori et al. 2023,
 # github.com/tatsu-lab/stanford_alpaca, with an input and without).
@@ -64,6 +67,7 @@ class Conversation:
         padding = self._tokenizer.token_to_id(self._special["pad"])
         self.padding: int = end if padding is None else padding
         self._template = _compiled(template_of(directory, about))
+        self._in_parts = self._template is not None and self._wants_parts()
 
     @property
     def has_template(self) -> bool:
@@ -91,6 +95,16 @@ class Conversation:
         text: str = self._tokenizer.decode(numbers)
         return text
 
+    def token(self, number: int) -> str | None:
+        """Return the token of a number; None where there is none."""
+        found: str | None = self._tokenizer.id_to_token(number)
+        return found
+
+    def ids(self, text: str) -> list[int]:
+        """Return the numbers of a text alone."""
+        found: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return found
+
     def _plain(self, one: Instruction) -> Numbers:
         if len(one.turns) > 1:
             raise FrameError(
@@ -112,12 +126,12 @@ class Conversation:
 
     def _ended(self, answer: str) -> list[int]:
         """Return an answer up to the first token that ends it, which is added where it has none."""
-        found: list[int] = self._tokenizer.encode(answer, add_special_tokens=False).ids
+        found = self.ids(answer)
         return [*(found[: found.index(self.end)] if self.end in found else found), self.end]
 
     def _written(self, turns: tuple[tuple[str, str], ...], *, more: bool) -> str:
         assert self._template is not None
-        messages = [{"role": role, "content": content} for role, content in turns]
+        messages = [{"role": role, "content": self._content(text)} for role, text in turns]
         special = {f"{name}_token": token for name, token in self._special.items()}
         try:
             text: str = self._template.render(
@@ -130,6 +144,27 @@ class Conversation:
             ) from None
         return text
 
+    def _content(self, text: str) -> Any:
+        """Return what was said as the template takes it: a text, or parts with their types."""
+        if not self._in_parts:
+            return text
+        before, mark, after = text.partition(PICTURE)
+        if not mark:
+            return [{"type": "text", "text": text}]
+        rest = (before + after.removeprefix("\n")).strip("\n")
+        return [{"type": "image"}, {"type": "text", "text": rest}]
+
+    def _wants_parts(self) -> bool:
+        """Tell whether a template drops what is said as a text, and writes it in parts."""
+        for self._in_parts in (False, True):
+            try:
+                written = self._written((("user", _PROBE),), more=False)
+            except FrameError:
+                continue
+            if _PROBE in written:
+                return self._in_parts
+        return False
+
 
 def template_of(directory: Path, about: dict[str, Any] | None = None) -> str:
     """Return the chat template of a folder; "" without one. Raises BundleError."""
@@ -137,7 +172,7 @@ def template_of(directory: Path, about: dict[str, Any] | None = None) -> str:
     try:
         found: Any = (directory / CHAT_TEMPLATE).read_text(encoding="utf-8")
     except FileNotFoundError:
-        found = about.get(_TEMPLATE) or ""
+        found = about.get(_TEMPLATE) or _of_processor(directory)
     except (OSError, UnicodeDecodeError):
         raise BundleError(f"{CHAT_TEMPLATE}: cannot be read as a text in UTF-8") from None
     if isinstance(found, list):  # several by name: the one for plain conversations
@@ -146,6 +181,16 @@ def template_of(directory: Path, about: dict[str, Any] | None = None) -> str:
     if not isinstance(found, str) or len(found) > _LONGEST_TEMPLATE:
         raise BundleError(f"{TOKENIZER_CONFIG}: its {_TEMPLATE} is no text of a usual length")
     return found
+
+
+def _of_processor(directory: Path) -> str:
+    try:
+        about = json.loads((directory / PROCESSOR_TEMPLATE).read_text(encoding="utf-8"))
+        return str(about[_TEMPLATE])
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        raise BundleError(f"{PROCESSOR_TEMPLATE}: holds no {_TEMPLATE}") from None
 
 
 def write_tokenizer_files(source: Path, into: Path) -> None:
@@ -196,13 +241,23 @@ def _compiled(template: str) -> Any:
     if not template:
         return None
     import jinja2
+    from jinja2.ext import Extension
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generated(Extension):
+        """What stands between generation and endgeneration, as it is: it says what is learned."""
+
+        tags = {"generation"}  # noqa: RUF012  (as its base has it)
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generated]
     )
     environment.globals["raise_exception"] = refuse
     environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)

@@ -46,7 +46,7 @@ class CausalLM:
     """
 
     raw_kind = INSTRUCTION
-    files = (CONFIG, TOKENIZER, TOKENIZER_CONFIG)
+    files: tuple[str, ...] = (CONFIG, TOKENIZER, TOKENIZER_CONFIG)
     packages: ClassVar[Mapping[str, str]] = {"tokenizers": "text", "jinja2": "torch"}
 
     def __init__(
@@ -225,18 +225,22 @@ class CausalLM:
     def samples(self, folder: Path | None) -> Iterator[Sample]:
         """Yield the halves of texts of a folder, or of the shipped ones, with their targets."""
         known = 0
-        for text in sentences(folder):
+        for number, text in enumerate(sentences(folder)):
             words = text.split(" ")
             half = max(1, len(words) // 2)
             one = Instruction(prompt=" ".join(words[:half]), answer=" ".join(["", *words[half:]]))
             with suppress(FrameError):  # too long for this workload: it would check nothing
-                yield Sample(self.encode(one), self.target(Example(raw=one, key="")))
+                yield self._sample(one, number)
                 known += 1
         if not known:
             raise SettingsError(
                 f"no text that exports are checked with has an answer within {self.max_length} "
                 "tokens; texts of your own: --calibration FOLDER"
             )
+
+    def _sample(self, one: Instruction, number: int) -> Sample:
+        del number
+        return Sample(self.encode(one), self.target(Example(raw=one, key="")))
 
     def decode(self, outputs: Tensors, context: object) -> Sequence[Prediction]:
         """Return the completion as a text; nothing where none was made."""

@@ -11,6 +11,16 @@ _LIBRARIES_MB = 600
 _COPIES = 10
 
 
+# What config.json leaves out of the language model of a LLaVA, as that of 7 B does: Llama's.
+_LLAMA = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+}
+
+
 def memory_mb(
     directory: Path, base: int, factors: int = 0, rows: int = 0, length: int = 0
 ) -> float:
@@ -23,8 +33,7 @@ def memory_mb(
         rows: that are computed at once.
         length: tokens of a row.
     """
-    about = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    size = {name: value for name, value in about.items() if isinstance(value, int)}
+    size = _sizes(directory)
     hidden = size.get("hidden_size", 0)
     inner = size.get("intermediate_size", 4 * hidden)
     layers, words = size.get("num_hidden_layers", 0), size.get("vocab_size", 0)
@@ -44,9 +53,17 @@ def cache_mb(directory: Path, rows: int, length: int) -> float:
         rows: texts at once.
         length: tokens of each.
     """
-    about = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    size = {name: value for name, value in about.items() if isinstance(value, int)}
+    size = _sizes(directory)
     heads = size.get("num_attention_heads", 1) or 1
     width = size.get("head_dim") or size.get("hidden_size", 0) // heads
     kept = size.get("num_key_value_heads", heads) * width
     return 2 * 4 * rows * length * size.get("num_hidden_layers", 0) * kept / 1e6
+
+
+def _sizes(directory: Path) -> dict[str, int]:
+    """Return the whole numbers of config.json, of a model that sees those of its language model."""
+    about = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    inner = about.get("text_config")
+    if isinstance(inner, dict):
+        about = {**_LLAMA, **inner} if inner.get("model_type", "llama") == "llama" else inner
+    return {name: value for name, value in about.items() if isinstance(value, int)}

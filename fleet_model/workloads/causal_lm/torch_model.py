@@ -11,7 +11,7 @@ and published are adapters (fleet_model/torch/adapters.py), in files as peft rea
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -22,9 +22,10 @@ from fleet_model.torch.adapters import LayerAdapters
 from fleet_model.torch.folder import CONFIG, model_config, quiet_transformers, words_of
 from fleet_model.torch.model import Cut, Part
 from fleet_model.types import Tensor, Tensors
-from fleet_model.workloads.causal_lm.language_model import NOTHING, CausalLM
+from fleet_model.workloads.causal_lm.language_model import CausalLM
 from fleet_model.workloads.causal_lm.memory import memory_mb
 from fleet_model.workloads.causal_lm.peft_files import read_adapter
+from fleet_model.workloads.causal_lm.scoring import scored
 
 if TYPE_CHECKING:
     import torch
@@ -49,14 +50,19 @@ class CausalLMModel:
     def __init__(self, workload: CausalLM) -> None:
         self._workload = workload
 
+    def family(self) -> Any:
+        """Return what of transformers builds these models."""
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM
+
     def build(self, directory: Path) -> "nn.Module":
         """Return the base as it travels; see TorchModel."""
         from safetensors import SafetensorError, safe_open
-        from transformers import AutoModelForCausalLM
 
         try:
             config = model_config(directory)
-            model = AutoModelForCausalLM.from_config(config, dtype=self._dtype)
+            model = self.family().from_config(config, dtype=self._dtype)
         except Exception as error:  # noqa: BLE001  (what a class raises at a wrong value)
             raise TrainingError(f"{CONFIG}: {words_of(error, directory)}") from None
         file = directory / BASE_MODEL
@@ -76,8 +82,6 @@ class CausalLMModel:
 
     def load(self, directory: Path) -> "nn.Module":
         """Return the base with the weights of an operator's folder; see TorchModel."""
-        from transformers import AutoModelForCausalLM
-
         if not (directory / CONFIG).is_file() or not any(directory.glob("*.safetensors")):
             raise CheckpointError(
                 f"{directory.name}: has no {CONFIG}, or no .safetensors; expected a folder as "
@@ -90,7 +94,7 @@ class CausalLMModel:
             )
         try:
             with quiet_transformers():
-                model, about = AutoModelForCausalLM.from_pretrained(
+                model, about = self.family().from_pretrained(
                     directory,
                     config=model_config(directory),
                     dtype=self._dtype,
@@ -127,7 +131,7 @@ class CausalLMModel:
         kernels = [
             path
             for name, layer in model.named_modules()
-            if isinstance(layer, nn.Linear) and _LAYER.search(path := self.path(f"{name}.kernel"))
+            if isinstance(layer, nn.Linear) and self.may_adapt(path := self.path(f"{name}.kernel"))
         ]
         if scope not in (LORA, LORA_ALL):
             raise SettingsError(
@@ -143,6 +147,10 @@ class CausalLMModel:
             )
         return found
 
+    def may_adapt(self, path: str) -> bool:
+        """Tell whether a linear layer may have an adapter: those of the last scores may not."""
+        return bool(_LAYER.search(path))
+
     def cut(self, model: "nn.Module", trained: Collection[str]) -> Cut:
         """Return all of it: adapters lie from the first layer to the last."""
         del trained
@@ -150,7 +158,7 @@ class CausalLMModel:
 
     def part(self, model: "nn.Module", *, completes: bool) -> Part:
         """Return (ids, mask, answer), (batch, length) each -> what answers cost, completions."""
-        made = _scored(model, self._workload, completes=completes)
+        made = scored(model, self._workload, completes=completes)
         return Part(made, (IDS, MASK, ANSWER), (NLL, COMPLETION), open_axes=(0,))
 
     def compact(self, features: Tensors) -> Tensors:
@@ -185,7 +193,7 @@ class CausalLMModel:
         self, model: "nn.Module", error: type[CheckpointError | TrainingError]
     ) -> "nn.Module":
         """Return a module for inference; raise `error` for one that these texts do not fit."""
-        config: Any = model.config
+        config: Any = getattr(model.config, "text_config", model.config)
         room = getattr(config, "max_position_embeddings", None)
         asked = self._workload.max_length + self._workload.max_new_tokens
         if room is not None and room < asked:
@@ -204,6 +212,8 @@ class CausalLMModel:
 
 class LanguageEngine:
     """The files of a published adapter and its base, for one instruction at a time."""
+
+    kind: ClassVar[type[CausalLMModel]] = CausalLMModel
 
     def __init__(self, workload: CausalLM, files: Sequence[Path], num_threads: int) -> None:
         """Load them.
@@ -232,7 +242,7 @@ class LanguageEngine:
                 f"a language model needs {error.name}: pip install 'fleetlearn[torch]' here"
             ) from None
         torch.set_num_threads(num_threads)
-        definition = CausalLMModel(workload)
+        definition = self.kind(workload)
         spec, weights = read_adapter(folder, definition.path)
         try:
             self._model = definition.build(folder)
@@ -284,59 +294,3 @@ def _assign(name: str, to: "torch.Tensor", value: "torch.Tensor") -> None:
         )
     with torch.no_grad():
         to.copy_(value)
-
-
-def _scored(model: Any, workload: CausalLM, *, completes: bool) -> "nn.Module":
-    """Return (ids, mask, answer) -> minus log probabilities of answers (batch,), completions.
-
-    Completions are (batch, max_new_tokens) int32, the most likely token at each place; NOTHING
-    everywhere in training, and where none are asked for.
-    """
-    import torch
-    from torch import nn
-    from torch.nn import functional
-    from transformers import GenerationConfig
-
-    most, end, padding = workload.max_new_tokens, workload.end, workload.padding
-    model.generation_config = GenerationConfig(
-        max_new_tokens=most, do_sample=False, num_beams=1, eos_token_id=end, pad_token_id=padding
-    )
-
-    class Scored(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, ids: Any, mask: Any, answer: Any) -> Any:
-            ids, mask, answer = ids.long(), mask.long(), answer.bool()
-            nothing = torch.full((len(ids), most), NOTHING, dtype=torch.int32, device=ids.device)
-            costs = self._costs(ids, mask, answer)
-            if not completes or torch.is_grad_enabled():
-                return costs, nothing
-            return costs, self._completed(ids, mask * ~answer, nothing)
-
-        def _costs(self, ids: Any, mask: Any, answer: Any) -> Any:
-            told = answer[:, 1:]  # of each place: whether the next token is of an answer
-            kept = told.any(0).nonzero()[:, 0]
-            if not len(kept):
-                return torch.zeros(len(ids), device=ids.device)
-            scores = self.model(
-                input_ids=ids, attention_mask=mask, logits_to_keep=kept, use_cache=False
-            ).logits.float()  # (batch, kept, words)
-            costs = functional.cross_entropy(
-                scores.transpose(1, 2), ids[:, 1:][:, kept], reduction="none"
-            )
-            return (costs * told[:, kept]).sum(1)
-
-        def _completed(self, ids: Any, asked: Any, found: Any) -> Any:
-            counts = asked.sum(1).clamp_min(1)  # a row of padding alone has one token
-            width = int(counts.max())
-            at = torch.arange(width, device=ids.device) - (width - counts)[:, None]
-            before = torch.where(at >= 0, ids.gather(1, at.clamp_min(0)), padding)
-            whole = self.model.generate(input_ids=before, attention_mask=(at >= 0).long())
-            new = whole[:, width:].to(found.dtype)
-            ended = (new == end).cumsum(1) - (new == end).to(torch.int64)  # ends before this place
-            found[:, : new.shape[1]] = torch.where(ended == 0, new, NOTHING)
-            return found
-
-    return Scored().eval()

@@ -178,6 +178,36 @@ def test_the_two_files_are_exported_as_a_zip(made, tmp_path):
         )
 
 
+def test_a_merged_model_answers_as_the_adapter_does_with_what_a_rule_has_added(made, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model, weights, _ = made
+    spec = parse_trainer((model / "trainer.json").read_bytes())
+    name, shape = next(iter(spec.adapter.residuals.items()))
+    more = np.outer(np.arange(shape[0]), np.ones(shape[1])).astype(np.float32) / 100
+    write_weights(tmp_path / "w.safetensors", {**read_weights(weights), name: more})
+    engine = TFLiteEngine(bundle_of(model, tmp_path / "b", tmp_path / "w.safetensors"))
+    (tmp_path / "aside").mkdir()
+    file = tmp_path / "aside" / "merged.zip"
+    job = FileJob(model=model, weights=tmp_path / "w.safetensors", kind="merged", file=file)
+    assert write_model_file(job, quiet).metrics["error"] < 1e-5
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(tmp_path / "merged")
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    found, expected = (scores_of(one, engine) for one in (whole, engine._model._model))
+    assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
+    assert (tmp_path / "merged" / "tokenizer.json").exists()
+
+
+def scores_of(model, engine):
+    import torch
+
+    row = engine.workload.encode(Instruction(prompt=PAIRS[0][0])).inputs
+    count = int(row["attention_mask"].sum())
+    with torch.no_grad():
+        return model(torch.from_numpy(row["input_ids"][:count])[None].long()).logits.numpy()
+
+
 def test_patterns_choose_layers_and_nothing_else_is_trained(base, tmp_path):
     plan = AdapterPlan(rank=1, alpha=2.0, patterns=("*/o_proj/*",))
     write_model_directory(job(tmp_path / "model", base, "lora-all", adapter=plan), quiet)
