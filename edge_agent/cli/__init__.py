@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_agent.cli.collect_command import collect
 from edge_agent.cli.frame_commands import LABELS, Json, extract
 from edge_agent.cli.inspect_command import inspect
 from edge_agent.cli.k8s_command import k8s_controller
@@ -28,6 +29,7 @@ app = make_app(
     "cannot be read, 12 disk full or not writable, 13 done but something was damaged",
 )
 app.command()(extract)
+app.command()(collect)
 app.command()(inspect)
 app.command()(predict)
 app.command()(serve)

@@ -32,7 +32,8 @@ def test_the_commands_that_one_needs_first_have_one():
     assert begun == {
         "cloud-server init", "cloud-server k8s", "cloud-server mcp", "cloud-server pipeline",
         "cloud-server robots",
-        "edge-agent enroll", "edge-agent extract", "edge-agent inspect", "edge-agent label",
+        "edge-agent collect", "edge-agent enroll", "edge-agent extract", "edge-agent inspect",
+        "edge-agent label",
         "edge-agent predict", "edge-agent serve", "site-relay init",
     }  # fmt: skip
 

@@ -49,6 +49,8 @@ cloud-server init PLACE/texts --workload text-classifier --labels a,b --checkpoi
 cloud-server init PLACE/chat --workload causal-lm --trainable lora
 cloud-server init PLACE/chat --workload causal-lm --trainable lora --checkpoint FRAMES
 cloud-server init PLACE/chat --workload causal-lm --trainable lora --set dtype=4bit
+cloud-server init PLACE/seen --workload vision-language --trainable lora --checkpoint FRAMES
+cloud-server init PLACE/seen --workload vision-language --trainable lora --set image_size=4
 cloud-server serve-adapters DIR
 cloud-server serve-adapters DIR --no-key --host 0.0.0.0
 cloud-server adapters list DIR
@@ -120,6 +122,7 @@ cloud-server labels list DIR
 cloud-server labels add DIR cone
 cloud-server labels rename DIR circle disc
 edge-agent extract FRAMES --out PLACE/set
+edge-agent collect board=FRAMES --out PLACE/records
 edge-agent inspect FRAMES
 edge-agent enroll DIR/kit --dir PLACE/robot --no-train
 edge-agent enroll DIR/kit --dir PLACE/desk --examples FRAMES/texts.csv

@@ -80,6 +80,23 @@ COVERED = {
         "tests/end_to_end/test_language_model.py",
         '"peft"',
     ),
+    "cloud-server init fleet --workload vision-language": (
+        "tests/end_to_end/test_vision_language.py",
+        '"vision-language"',
+    ),
+    "cloud-server models export fleet --format merged": (
+        "tests/end_to_end/test_vision_language.py",
+        '"merged"',
+    ),
+    "edge-agent enroll fleet/kit --dir desk --examples records.jsonl": (
+        "tests/end_to_end/test_vision_language.py",
+        '"--examples"',
+    ),
+    "edge-agent collect": ("tests/end_to_end/test_vision_language.py", '"collect"'),
+    "edge-agent predict records.jsonl": (
+        "tests/end_to_end/test_vision_language.py",
+        '"predict"',
+    ),
     "cloud-server simulate out --workload causal-lm": (
         "tests/cloud_server/rehearsal/test_rehearse.py",
         '"--workload", "causal-lm"',
