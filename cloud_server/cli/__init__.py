@@ -15,7 +15,12 @@ from cloud_server.cli import (
     token_commands,
 )
 from cloud_server.cli.assistants import mcp_command
-from cloud_server.cli.engines import adapter_commands, import_command, serve_command
+from cloud_server.cli.engines import (
+    adapter_commands,
+    import_command,
+    serve_command,
+    side_by_side_command,
+)
 from cloud_server.cli.pipelines import pipeline_commands
 from cloud_server.cli.runs import compare_command, evaluate_command, run_commands
 from cloud_server.cli.terminal import Directory, console, with_given_directory
@@ -39,6 +44,7 @@ app.command()(web_command.web)
 app.command()(simulate_commands.simulate)
 app.command()(import_command.import_engine)
 app.command()(serve_command.serve_adapters)
+app.command()(side_by_side_command.compare)
 app.command()(mcp_command.mcp)
 app.command()(doctor_commands.doctor)
 app.command()(doctor_commands.repair)

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from fastapi import HTTPException
+
 from cloud_server.web.buckets import Buckets
 from fleet_model.errors import RefusedError
 
@@ -161,6 +163,13 @@ class Access:
             for key, one in self._sessions.items()
             if now_s < one.until_s and now_s - one.used_s < IDLE_S
         }
+
+
+def require_own_page(headers: Mapping[str, str], scheme: str) -> None:
+    """Raise HTTPException unless a page of this server has sent what is asked to be done."""
+    is_own = headers.get("origin") == f"{scheme}://{headers.get('host', '')}"
+    if not is_own or headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        raise HTTPException(403, "only a page of this server may ask for this")
 
 
 def _digest(secret: str) -> str:

@@ -7,7 +7,6 @@ from fastapi import HTTPException, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cloud_server.console.access import PREFIX, Session
-from cloud_server.console.desk import Desk
 from cloud_server.report.markup import STYLE
 from fleet_model import __version__
 
@@ -20,8 +19,13 @@ SECTIONS = (("", "Fleet"), ("/runs", "Runs"), ("/models", "Models"), ("/sites", 
 class Pages:
     """Makes answers of templates."""
 
-    def __init__(self, desk: Desk) -> None:
-        """Read every file: nothing else is ever served from the disk."""
+    def __init__(self, name: str, prefix: str = PREFIX) -> None:
+        """Read every file: nothing else is ever served from the disk.
+
+        Args:
+            name: what is shown, on every page.
+            prefix: how the address of every page begins.
+        """
         self._environment = Environment(
             loader=FileSystemLoader(HERE / "templates"),
             autoescape=True,
@@ -31,9 +35,9 @@ class Pages:
             auto_reload=False,
         )
         self._environment.globals |= {
-            "prefix": PREFIX,
-            "sections": [(PREFIX + path, name) for path, name in SECTIONS],
-            "fleet_name": desk.server_dir.root.name,
+            "prefix": prefix,
+            "sections": [(prefix + path, title) for path, title in SECTIONS],
+            "fleet_name": name,
             "release": __version__,
         }
         self._files = {
@@ -44,8 +48,10 @@ class Pages:
         kind, own = self._files["console.css"]
         self._files["console.css"] = kind, STYLE.encode() + own
 
-    def show(self, template: str, session: Session, status: int = 200, **values: Any) -> Response:
-        """Return a page of somebody who is logged in."""
+    def show(
+        self, template: str, session: Session | None, status: int = 200, **values: Any
+    ) -> Response:
+        """Return a page of somebody who is logged in, or of a server without a login."""
         return self._made(template, status, session=session, **values)
 
     def login(self, code: str, why: str = "", status: int = 200) -> Response:

@@ -23,6 +23,7 @@ from cloud_server.console.access import (
     Access,
     Session,
     TooManyLoginsError,
+    require_own_page,
 )
 from cloud_server.console.actions import ACTIONS
 from cloud_server.console.desk import Desk, part_of
@@ -68,7 +69,7 @@ class _Route(APIRoute):
 
 def console_routes(desk: Desk, access: Access) -> tuple[APIRouter, ...]:
     """Return the login, the pages, and the operator's routes that make links and end sessions."""
-    pages = Pages(desk)
+    pages = Pages(desk.server_dir.root.name)
     route = type("_ConsoleRoute", (_Route,), {"pages": pages})
     login = APIRouter(prefix=PREFIX, tags=["console"], route_class=route)
     _add_login(login, pages, access)
@@ -121,10 +122,7 @@ async def _form(request: Request) -> dict[str, str]:
 async def _posted(request: Request) -> dict[str, str]:
     """Return a form that a page of this server has sent; its size was bounded by the guard."""
     headers = request.headers
-    if headers.get("origin") != f"https://{headers.get('host', '')}":
-        raise HTTPException(403, "only a page of this server may ask for this")
-    if headers.get("sec-fetch-site", "same-origin") != "same-origin":
-        raise HTTPException(403, "only a page of this server may ask for this")
+    require_own_page(headers, "https")
     kind = headers.get("content-type", "").partition(";")[0]
     if kind != "application/x-www-form-urlencoded":
         raise HTTPException(415, "expected a form")

@@ -101,6 +101,7 @@ COVERED = {
         "tests/cloud_server/rehearsal/test_rehearse.py",
         '"--workload", "causal-lm"',
     ),
+    "cloud-server compare": ("tests/cloud_server/compared_models.py", '"compare"'),
     "cloud-server web DIR": ("tests/cloud_server/console/test_routes.py", '"web"'),
     "cloud-server serve-adapters": (
         "tests/cloud_server/departments/test_service.py",

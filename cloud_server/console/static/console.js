@@ -31,5 +31,6 @@ for (const box of document.querySelectorAll("[data-live-for]")) {
 for (const form of document.querySelectorAll("form[action$='/login']")) form.requestSubmit();
 // Once is enough, however often somebody clicks.
 document.addEventListener("submit", (event) => {
+  if (event.defaultPrevented) return; // a script answers it, and may be asked again
   for (const button of event.target.querySelectorAll("button")) setTimeout(() => { button.disabled = true; });
 });

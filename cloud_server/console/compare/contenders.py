@@ -1,0 +1,84 @@
+"""The models that are compared, as a person names them: bundle folders, or engine files in them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fleet_model.bundle import MANIFEST, Manifest, read_bundle
+from fleet_model.errors import BundleError, SettingsError
+
+FEWEST, MOST = 2, 6  # models side by side: more do not fit a screen
+USUAL = "fp32"
+
+
+class Contender(NamedTuple):
+    """One model; it travels to the process that opens it as a row of JSON."""
+
+    name: str
+    folder: str  # of its bundle
+    precision: str
+
+
+def contenders(paths: Sequence[Path]) -> list[Contender]:
+    """Return the models that a person names.
+
+    Args:
+        paths: a bundle folder means its fp32 engine, or the only one; a file in it means the
+            engine that it is of.
+
+    Raises:
+        SettingsError: too few or too many, or a path that is neither.
+        BundleError: a manifest is damaged, or names no such file.
+    """
+    if not FEWEST <= len(paths) <= MOST:
+        raise SettingsError(f"{len(paths)} models; name {FEWEST} to {MOST}")
+    found = [_found(path) for path in paths]
+    names = _told_apart(found)
+    return [one._replace(name=name) for one, name in zip(found, names, strict=True)]
+
+
+def _found(path: Path) -> Contender:
+    is_folder = path.is_dir()
+    if not is_folder and not path.is_file():
+        raise SettingsError(f"{path}: there is no such file or folder")
+    folder = path if is_folder else path.parent
+    if not (folder / MANIFEST).is_file():
+        what = "has no" if is_folder else "lies beside no"
+        raise SettingsError(
+            f"{path}: {what} {MANIFEST}; expected a bundle folder, as `cloud-server models export "
+            "DIR` writes it, or a model file in one"
+        )
+    manifest = read_bundle(folder, names=())
+    precision = usual_precision(manifest) if is_folder else _precision_of(manifest, path.name)
+    return Contender(folder.resolve().name, str(folder.resolve()), precision)
+
+
+def usual_precision(manifest: Manifest) -> str:
+    """Return the precision that a bundle is shown with: fp32, else its first one."""
+    return USUAL if USUAL in manifest.engines else min(manifest.engines)
+
+
+def _precision_of(manifest: Manifest, file: str) -> str:
+    fitting = [name for name, stages in sorted(manifest.engines.items()) if file in stages]
+    if not fitting:
+        known = sorted({stage for stages in manifest.engines.values() for stage in stages})
+        raise BundleError(f"{file} is no engine of its bundle; choose {', '.join(known)}")
+    return USUAL if USUAL in fitting else fitting[0]
+
+
+def _told_apart(found: Sequence[Contender]) -> list[str]:
+    """Return names of which no two are the same: folder, then precision, folders above, number."""
+    choices = (
+        [one.name if one.precision == USUAL else f"{one.name} {one.precision}" for one in found],
+        ["/".join([*Path(one.folder).parts[-2:], one.precision]) for one in found],
+    )
+    for names in choices:
+        if len(set(names)) == len(names):
+            return names
+    seen = Counter[str]()
+    numbered = []
+    for name in choices[0]:
+        seen[name] += 1
+        numbered.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return numbered

@@ -1,0 +1,154 @@
+"""The process that computes, as the one with the port sees it."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+
+from cloud_server.console.compare.contenders import Contender
+from fleet_model import errors
+from fleet_model.errors import BundleError, BusyError, RoundError
+
+PROGRAM = ("-m", "cloud_server.console.compare")
+REPEATS = 3  # runs of each model for one question of a person
+ANSWER_S = 60.0  # an answer, and the models' opening
+MOST_WAITING = 4  # questions; each may be a picture in memory
+
+
+class Process:
+    """Asks one question at a time; thread-safe. A process that has died is begun anew."""
+
+    def __init__(self, contenders: Sequence[Contender]) -> None:
+        """Start nothing."""
+        self.contenders = tuple(contenders)
+        self._lock = threading.Lock()
+        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._models: list[dict[str, Any]] = []
+        self._is_closed = False
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return what was opened, see answering.py; start the process if there is none.
+
+        Raises:
+            FleetError: as the process says.
+        """
+        with self._turn():
+            self._started()
+            return self._models
+
+    def answer(self, content: bytes, repeats: int = REPEATS) -> dict[str, Any]:
+        """Return what the models say; see Answering.answer.
+
+        Raises:
+            FrameError: it cannot be read.
+            BusyError: too many ask.
+            FleetError: as the process says, or it has died.
+        """
+        with self._turn():
+            told, _ = self._ask({"ask": "answer", "repeats": repeats}, content)
+        return told
+
+    def preview(self, content: bytes, side: int) -> bytes:
+        """Return a picture as a small JPEG; raises as `answer`."""
+        with self._turn():
+            return self._ask({"ask": "preview", "side": side}, content)[1]
+
+    def close(self) -> None:
+        """End the process; what it computes is left."""
+        self._is_closed = True
+        child = self._child
+        if child is not None:
+            child.kill()
+        with self._lock:  # who waits for an answer learns of it first
+            child, self._child = self._child, None
+            if child is not None:
+                _end(child)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._waiting.acquire(blocking=False):
+            raise BusyError(f"{MOST_WAITING} questions are asked already; ask again in a moment")
+        try:
+            with self._lock:
+                yield
+        finally:
+            self._waiting.release()
+
+    def _ask(self, order: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
+        child = self._started()
+        assert child.stdin is not None
+        line = json.dumps({**order, "bytes": len(content)}).encode() + b"\n"
+        with self._bounded(child):
+            try:
+                child.stdin.write(line)
+                child.stdin.write(content)
+                child.stdin.flush()
+            except OSError:
+                raise self._ended(child) from None
+            return self._read(child)
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._is_closed:
+            raise RoundError("this comparison was closed; open it again")
+        if self._child is not None and self._child.poll() is None:
+            return self._child
+        if self._child is not None:
+            _end(self._child)
+        child = self._child = subprocess.Popen(
+            [sys.executable, *PROGRAM, json.dumps(self.contenders)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the one that asks
+        )
+        try:
+            with self._bounded(child):
+                self._models = self._read(child)[0]["models"]
+        except errors.FleetError:
+            self._child = None
+            _end(child)
+            raise
+        return child
+
+    def _read(self, child: "subprocess.Popen[bytes]") -> tuple[dict[str, Any], bytes]:
+        assert child.stdout is not None
+        line = child.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise self._ended(child)
+        told = json.loads(line)
+        if "error" in told:
+            raise getattr(errors, told["error"], BundleError)(told["message"])
+        return told, child.stdout.read(told.get("bytes", 0))
+
+    @contextmanager
+    def _bounded(self, child: "subprocess.Popen[bytes]") -> Iterator[None]:
+        timer = threading.Timer(ANSWER_S, child.kill)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _ended(self, child: "subprocess.Popen[bytes]") -> RoundError:
+        self._child = None
+        code = _end(child)
+        return RoundError(
+            f"the process that computes has ended ({code}) and is begun anew with the next "
+            "question; the input may be too much for a model"
+        )
+
+
+def _end(child: "subprocess.Popen[bytes]") -> int:
+    child.kill()
+    _close(child.stdin)
+    _close(child.stdout)
+    return child.wait()
+
+
+def _close(pipe: IO[bytes] | None) -> None:
+    assert pipe is not None
+    with suppress(OSError):  # it has not taken what was written
+        pipe.close()

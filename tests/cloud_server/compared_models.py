@@ -1,0 +1,75 @@
+"""What tests of the compare page share: pictures, and the page as a process of its own."""
+
+import json
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import zlib
+
+import cv2
+import httpx
+import numpy as np
+
+
+def picture(suffix=".png", side=64, seed=0):
+    """Return the bytes of an image file of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3)).astype(np.uint8)
+    return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+def bomb(side):
+    """Return a valid gray PNG of side x side pixels in a few kilobytes."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    packed = zlib.compressobj(9)
+    row = b"\0" * (side // 8 + 2)
+    data = b"".join(packed.compress(row) for _ in range(side)) + packed.flush()
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+class Page:
+    """The page, and a client that has opened it."""
+
+    def __init__(self, *words):
+        command = [sys.executable, "-m", "cloud_server", "compare", *words, "--json"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        told = json.loads(self.process.stdout.readline())
+        self.url, self.models = told["url"], told["models"]
+        self.origin = self.url.partition("/compare")[0]
+        self.client = httpx.Client(base_url=self.origin, timeout=60)
+        self.path = self.url.removeprefix(self.origin).partition("?")[0]
+        text = self.client.get(self.url).text
+        self.token = text.partition('data-token="')[2].partition('"')[0]
+
+    def post(self, what, content, **headers):
+        known = {"origin": self.origin, "x-form-token": self.token}
+        return self.client.post(self.path + what, content=content, headers=known | headers)
+
+    def head_alone(self, what, length):
+        """Return the answer to a request whose body never comes: who waits for it never answers."""
+        cookie = "; ".join(f"{one.name}={one.value}" for one in self.client.cookies.jar)
+        host = self.origin.removeprefix("http://")
+        lines = [
+            f"POST {self.path}{what} HTTP/1.1", f"host: {host}", f"origin: {self.origin}",
+            f"cookie: {cookie}", f"x-form-token: {self.token}", f"content-length: {length}",
+        ]  # fmt: skip
+        with socket.create_connection(("127.0.0.1", int(host.partition(":")[2]))) as client:
+            client.settimeout(20)
+            client.sendall("\r\n".join([*lines, "", ""]).encode())
+            answer = b""
+            while piece := client.recv(4096):  # it closes the connection
+                answer += piece
+        return answer
+
+    def end(self):
+        self.client.close()
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)

@@ -1,0 +1,52 @@
+"""A person compares two models in headless Chromium."""
+
+from pathlib import Path
+
+from compared_models import Page, bomb, picture
+from headless_browser import IN_BROWSER, told_by
+from text_bundles import write_text_bundle
+
+VISIT = Path(__file__).with_name("visit_compare.py")
+
+pytestmark = IN_BROWSER
+
+
+def visit(page, *words):
+    told = told_by(VISIT, page.url, *words)
+    assert all(url.startswith(f"{page.origin}/") for url in told["asked"])
+    assert not any(told["axe"].values()), told["axe"]
+    assert all(wide <= 0 for wide in told["too wide"].values()), told["too wide"]
+    return told
+
+
+def test_pictures_are_dropped_answered_drawn_and_refused(page, tmp_path):
+    files = {"one.png": picture(side=300), "other.jpg": picture(".jpg", 96), "bomb": bomb(8_000)}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    page.post("/clear", b"")
+    told = visit(page, tmp_path, *(tmp_path / name for name in files))
+    # The refusal has status 422, which the browser writes down.
+    assert [one for one in told["complaints"] if "422" not in one] == []
+    assert "token" not in told["address"]
+    assert told["chosen"] == "They differ: teacher: star, student: square"
+    assert [name.split()[0] for name in told["names"]] == ["teacher", "student"]
+    assert len(told["bars"]) == 6
+    assert told["drawn"]
+    assert told["numbers"] == ["1", "0.0 %", "1"]
+    assert told["dropped"] == ["2", "0.0 %", "1"]
+    assert "8000 x 8000 pixels, at most 34 million" in told["bomb"]
+    assert "100 MB, at most 20 MB are taken" in told["huge"]
+    assert told["cleared"] == ["0", "-", "0"]
+
+
+def test_a_text_is_asked_by_keyboard_alone(tmp_path):
+    for name, turned in (("one", False), ("other", True)):
+        (tmp_path / name).mkdir()
+        write_text_bundle(tmp_path / name, turned=turned)
+    page = Page(tmp_path / "one", tmp_path / "other")
+    try:
+        told = visit(page, tmp_path)
+    finally:
+        page.end()
+    assert told["text"] == "They differ: one: good, other: bad"
+    assert told["complaints"] == []

@@ -1,0 +1,48 @@
+"""Models as a person names them."""
+
+import pytest
+
+from cloud_server.console.compare.contenders import contenders
+from fleet_model.errors import BundleError, SettingsError
+
+
+def test_a_folder_is_its_fp32_engine_and_a_file_is_the_engine_it_is_of(bundles):
+    teacher, student = bundles
+    found = contenders([teacher, student / "head_int8.tflite"])
+    assert [(one.name, one.precision) for one in found] == [
+        ("teacher", "fp32"), ("student int8", "int8"),
+    ]  # fmt: skip
+    assert [one.folder for one in found] == [str(teacher), str(student)]
+
+
+def test_no_two_models_have_one_name(bundles, tmp_path):
+    teacher, student = bundles
+    (tmp_path / "teacher").symlink_to(student)  # a link is what it leads to
+    names = [one.name for one in contenders([teacher, tmp_path / "teacher", teacher])]
+    assert names == ["teacher", "student", "teacher (2)"]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("nothing", "there is no such file or folder"),
+        ("empty", "has no manifest.json; expected a bundle folder"),
+        ("empty/one.tflite", "lies beside no manifest.json"),
+    ],
+)
+def test_what_is_no_model_is_refused_by_its_name(bundles, tmp_path, path, why):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "one.tflite").touch()
+    with pytest.raises(SettingsError, match=why):
+        contenders([bundles[0], tmp_path / path])
+
+
+def test_a_file_that_is_no_engine_is_refused_with_those_that_are(bundles):
+    with pytest.raises(BundleError, match=r"trainer\.tflite is no engine .* head\.tflite"):
+        contenders([bundles[0], bundles[0] / "trainer.tflite"])
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_two_to_six_models_are_compared(bundles, count):
+    with pytest.raises(SettingsError, match=f"^{count} models; name 2 to 6$"):
+        contenders([bundles[0]] * count)
