@@ -17,6 +17,7 @@ from cloud_server.cli import (
 from cloud_server.cli.assistants import mcp_command
 from cloud_server.cli.engines import (
     adapter_commands,
+    compress_command,
     import_command,
     serve_command,
     side_by_side_command,
@@ -43,6 +44,7 @@ app.command()(status_commands.report)
 app.command()(web_command.web)
 app.command()(simulate_commands.simulate)
 app.command()(import_command.import_engine)
+app.command()(compress_command.compress)
 app.command()(serve_command.serve_adapters)
 app.command()(side_by_side_command.compare)
 app.command()(mcp_command.mcp)

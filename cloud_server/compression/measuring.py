@@ -39,6 +39,7 @@ class Row(NamedTuple):
     parameters: int
     scores: Scores
     latency: Latency
+    memory_bytes: int | None = None  # None: not measured
 
 
 def scores(
@@ -97,17 +98,29 @@ def latencies(
 def table(rows: Sequence[Row]) -> str:
     """Return a Markdown table of models; the first one is what the others are compared with."""
     first = rows[0]
-    lines = [
-        "| | size | parameters | accuracy | macro F1 | p50 | p95 |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    names = ["", "size", "parameters", "accuracy", "macro F1", "p50", "p95"]
+    with_memory = any(row.memory_bytes is not None for row in rows)
+    names += ["memory"] * with_memory
+    lines = [_line(names), _line(["---"] * len(names))]
     for row in rows:
-        size, speed = f"{row.size_bytes / _MB:.1f} MB", f"{row.latency.p50_ms:.2f} ms"
+        size, speed = sized(row.size_bytes), f"{row.latency.p50_ms:.2f} ms"
         if row is not first:
             size += f" (-{1 - row.size_bytes / first.size_bytes:.0%})"
             speed += f" ({first.latency.p50_ms / row.latency.p50_ms:.1f}x)"
-        lines.append(
-            f"| {row.name} | {size} | {row.parameters / _MB:.2f} M | {row.scores.accuracy:.3f} | "
-            f"{row.scores.macro_f1:.3f} | {speed} | {row.latency.p95_ms:.2f} ms |"
-        )
+        cells = [
+            row.name, size, f"{row.parameters / _MB:.2f} M", f"{row.scores.accuracy:.3f}",
+            f"{row.scores.macro_f1:.3f}", speed, f"{row.latency.p95_ms:.2f} ms",
+        ]  # fmt: skip
+        if with_memory:
+            cells.append("-" if row.memory_bytes is None else f"{row.memory_bytes / _MB:.1f} MB")
+        lines.append(_line(cells))
     return "\n".join(lines)
+
+
+def sized(count: int) -> str:
+    """Return a size in bytes as people read it."""
+    return f"{count / _MB:.1f} MB" if count >= _MB else f"{count / 1e3:.0f} kB"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |")

@@ -1,17 +1,20 @@
-"""Start a pipeline in a process of its own, so that the command line loads no ML framework."""
+"""Start a pipeline in a process of its own, so that the command line loads no ML framework.
+
+Both sides of it: `run_in_child` starts and reads it, `end_with` is what such a process does.
+"""
 
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cloud_server.models.backend import Progress
 from cloud_server.models.export import Failure
-from cloud_server.pipelines.options import PipelineJob
 from fleet_model import errors
-from fleet_model.errors import StoppedError, TrainingError
+from fleet_model.errors import FleetError, StoppedError, TrainingError
 
 PROGRESS, ANSWER = "pipeline: ", "pipeline ends: "  # tell our lines from those of a framework
 
@@ -22,16 +25,23 @@ class Done(BaseModel):
     told: dict[str, Any]  # pipeline.json
 
 
-def run_in_child(job: PipelineJob, progress: Progress) -> dict[str, Any]:
+def run_in_child(
+    job: BaseModel, progress: Progress, module: str = "cloud_server.pipelines"
+) -> dict[str, Any]:
     """Run a job in a child process; return what pipeline.json says.
 
     The child ends when its parent does. What it has done is kept: the same call goes on from there.
+
+    Args:
+        job: given to the module as JSON.
+        progress: is told what it reports.
+        module: is run with `python -m`; it ends with `end_with`.
 
     Raises:
         FleetError: the class that the child raised, TrainingError if it died, StoppedError at
             Ctrl-C.
     """
-    command = [sys.executable, "-m", "cloud_server.pipelines", job.model_dump_json()]
+    command = [sys.executable, "-m", module, job.model_dump_json()]
     last, answer = deque[str](maxlen=5), ""
     with subprocess.Popen(
         command,
@@ -57,6 +67,23 @@ def run_in_child(job: PipelineJob, progress: Progress) -> dict[str, Any]:
                 raise StoppedError("stopped; the same command goes on from what is done") from None
             raise
     return _told(answer, child.returncode, " | ".join(last))
+
+
+def end_with(run: Callable[[], dict[str, Any]]) -> int:
+    """Run the job of this process; tell its parent, and return the exit code."""
+    answer: Done | Failure
+    try:
+        answer, code = Done(told=run()), 0
+    except FleetError as error:
+        answer = Failure(error=type(error).__name__, message=str(error))
+        code = error.exit_code
+    print(f"{ANSWER}{answer.model_dump_json()}", flush=True)  # noqa: T201  (read by run_in_child)
+    return code
+
+
+def report(line: str) -> None:
+    """Tell the parent of this process what is done."""
+    print(f"{PROGRESS}{line}", flush=True)  # noqa: T201  (read by run_in_child)
 
 
 def _told(answer: str, code: int, last: str) -> dict[str, Any]:

@@ -50,14 +50,15 @@ def folder_of(work: Path, name: str, key: str) -> Path:
     return work / f"{name}-{key[:20]}"
 
 
-def key_of(name: str, given: Mapping[str, Any]) -> str:
+def key_of(name: str, given: Mapping[str, Any], code: str = "") -> str:
     """Return what names a step's result: a digest of its inputs, its options and all code.
 
     Args:
         name: of the step.
         given: keys of the results that it reads, digests of data, options; JSON values.
+        code: what the result depends on besides; "": `code_digest`.
     """
-    told = {"step": name, "code": code_digest(), "given": given}
+    told = {"step": name, "code": code or code_digest(), "given": given}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -67,10 +68,12 @@ def code_digest() -> str:
     return digest_of_code(_ROOT, _LIBRARIES)
 
 
-def digest_of_code(root: Path, libraries: tuple[str, ...]) -> str:
+def digest_of_code(
+    root: Path, libraries: tuple[str, ...], sources: tuple[str, ...] = _SOURCES
+) -> str:
     """Return the digest of the sources below `root`, and of the versions of `libraries`."""
     found = hashlib.sha256()
-    for folder in _SOURCES:
+    for folder in sources:
         for file in sorted((root / folder).rglob("*.py")):
             found.update(f"{file.relative_to(root)}\0".encode())
             found.update(hashlib.sha256(file.read_bytes()).digest())

@@ -30,6 +30,7 @@ EXAMPLES = [line for app in PROGRAMS.values() for line in examples(typer.main.ge
 def test_the_commands_that_one_needs_first_have_one():
     begun = {" ".join(line.split()[:2]) for line in EXAMPLES}
     assert begun == {
+        "cloud-server compress",
         "cloud-server init", "cloud-server k8s", "cloud-server mcp", "cloud-server pipeline",
         "cloud-server robots",
         "edge-agent collect", "edge-agent enroll", "edge-agent extract", "edge-agent inspect",

@@ -117,6 +117,10 @@ COVERED = {
         "tests/cloud_server/pipelines/test_pipeline.py",
         '"pipeline", "run"',
     ),
+    "cloud-server compress": (
+        "tests/cloud_server/compression/recipes/test_pipeline.py",
+        '"cloud_server.cli", "compress"',
+    ),
     "cloud-server init fleet --workload gripper": (
         "tests/end_to_end/test_foreign_workload.py",
         "--set",

@@ -72,7 +72,7 @@ def import_checkpoint(file: Path, model: "keras.Model", rows: Rows = NO_ROWS) ->
     if named is not None:
         weights, labels = _by_name(file, named, model, rows), named.labels
     elif file.suffix == ".keras":
-        labels = _labels(file)
+        labels = labels_in(file)
         weights = _read_keras(file, model, rows, labels)
     else:
         weights = _read_npz(file, model)
@@ -92,7 +92,7 @@ def _by_name(file: Path, named: Named, model: "keras.Model", rows: Rows) -> Weig
     return _matched(file, found, model.weights, rows, named.labels)
 
 
-def _labels(file: Path) -> tuple[str, ...]:
+def labels_in(file: Path) -> tuple[str, ...]:
     """Return what an export of ours says of its rows; () of another file."""
     try:
         with zipfile.ZipFile(file) as archive, archive.open(LABELS) as stream:

@@ -7,7 +7,7 @@ weights give the same bytes in every process. TensorFlow is imported inside the 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from cloud_server.models.keras.gradient_ops import written
 from fleet_model.bundle import Task
@@ -51,22 +51,46 @@ def stage_graphs(
         first: whether it takes the task's inputs.
         last: whether it answers the task's outputs.
     """
+    with _stage(part, task, first=first, last=last) as (folder, taken):
+        return _converted(folder), _converted_int8(folder, taken, samples)
+
+
+def compact_graph(
+    part: Part, task: Task, kind: Literal["fp16", "dynamic", "int8"], samples: Sequence[Tensors]
+) -> bytes:
+    """Return a whole model in fewer bits a number; batch 1.
+
+    Args:
+        part: the model in Keras.
+        task: of the model.
+        kind: "fp16", kernels alone; "dynamic", kernels in int8, and what passes between layers
+            while products are computed; "int8", all of it, also what goes in and comes out.
+        samples: see `stage_graphs`, for "int8".
+    """
     import tensorflow as tf
 
-    with _stage(part, task, first=first, last=last) as (folder, taken):
+    with _stage(part, task, first=True, last=True) as (folder, taken):
+        if kind == "int8":
+            return _converted_int8(folder, taken, samples)
+        types = [tf.float16] if kind == "fp16" else []
+        return _converted(folder, types=types, optimizations=[tf.lite.Optimize.DEFAULT])
 
-        def representative() -> Iterator[dict[str, Any]]:
-            for sample in samples:
-                yield {signature: sample[name][None] for name, signature in taken.items()}
 
-        return _converted(folder), _converted(
-            folder,
-            tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
-            optimizations=[tf.lite.Optimize.DEFAULT],
-            representative_dataset=representative,
-            inference_input_type=tf.int8,
-            inference_output_type=tf.int8,
-        )
+def _converted_int8(folder: str, taken: Mapping[str, str], samples: Sequence[Tensors]) -> bytes:
+    import tensorflow as tf
+
+    def representative() -> Iterator[dict[str, Any]]:
+        for sample in samples:
+            yield {signature: sample[name][None] for name, signature in taken.items()}
+
+    return _converted(
+        folder,
+        tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+        optimizations=[tf.lite.Optimize.DEFAULT],
+        representative_dataset=representative,
+        inference_input_type=tf.int8,
+        inference_output_type=tf.int8,
+    )
 
 
 @contextmanager
@@ -178,12 +202,16 @@ def _saved(module: Any, signatures: Mapping[str, Any]) -> Iterator[str]:
         yield folder
 
 
-def _converted(folder: str, operators: Any = None, **options: Any) -> bytes:
+def _converted(
+    folder: str, operators: Any = None, types: Sequence[Any] = (), **options: Any
+) -> bytes:
     import tensorflow as tf
     from tensorflow.lite.python.convert import ConverterError
 
     converter = tf.lite.TFLiteConverter.from_saved_model(folder)
     converter.target_spec.supported_ops = [operators or tf.lite.OpsSet.TFLITE_BUILTINS]
+    if types:
+        converter.target_spec.supported_types = list(types)
     for name, value in options.items():
         setattr(converter, name, value)
     try:

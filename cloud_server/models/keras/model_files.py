@@ -60,11 +60,18 @@ def _keras(part: Part, task: Task, inputs: Sequence[Tensors], file: Path) -> flo
 def _tflite(part: Part, task: Task, inputs: Sequence[Tensors], file: Path) -> float:
     answers = _litert(part, task, inputs, file)
     error = require_same_outputs(part, inputs, answers, file.name)
-    # As the metadata of TensorFlow Lite has it: a zip archive behind the graph, which readers of
-    # the graph do not look at.
-    with zipfile.ZipFile(file, "a") as archive:
-        archive.writestr("labels.txt", "".join(f"{label}\n" for label in task.classes))
+    append_labels(file, task.classes)
     return error
+
+
+def append_labels(file: Path, labels: Sequence[str]) -> None:
+    """Put the labels into a .tflite file, as the metadata of TensorFlow Lite has it.
+
+    That is a zip archive behind the graph, which readers of the graph do not look at.
+    """
+    with zipfile.ZipFile(file, "a") as archive:
+        named = zipfile.ZipInfo("labels.txt")  # of no date: the same model gives the same bytes
+        archive.writestr(named, "".join(f"{label}\n" for label in labels))
 
 
 def _litert(part: Part, task: Task, inputs: Sequence[Tensors], file: Path) -> Tensors:
