@@ -6,6 +6,7 @@ a session opens nothing else of the server.
 """
 
 import hashlib
+import re
 import secrets
 import threading
 import time
@@ -14,11 +15,14 @@ from dataclasses import dataclass, field
 
 from fastapi import HTTPException
 
+from cloud_server.console.compare.uploads import MOST_PICTURE_BYTES
 from cloud_server.web.buckets import Buckets
+from cloud_server.web.guard import MAX_FORM_BYTES
 from fleet_model.errors import RefusedError
 
 PREFIX = "/console"
 LOGIN = f"{PREFIX}/login"
+ASKED = re.compile(re.escape(PREFIX) + r"/compare/[A-Za-z0-9]+/ask")  # where models are asked
 LINK_S = 300.0
 SESSION_S, IDLE_S = 8 * 3600.0, 3600.0
 MAX_LINKS, MAX_SESSIONS = 8, 32  # of more the oldest ends
@@ -147,6 +151,10 @@ class Access:
         if not self.is_open or not (path == PREFIX or path.startswith(f"{PREFIX}/")):
             return None
         return "" if self.session(headers) is None else _digest(self._token(headers))
+
+    def most_bytes(self, path: str) -> int:
+        """As web.guard.Visitors has it: forms are short, and models are shown pictures."""
+        return MOST_PICTURE_BYTES if ASKED.fullmatch(path) else MAX_FORM_BYTES
 
     def _token(self, headers: Mapping[bytes, bytes]) -> str:
         for pair in headers.get(b"cookie", b"").decode("latin-1").split(";"):

@@ -13,7 +13,13 @@ from fleet_model import __version__
 HERE = Path(__file__).parent
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 # What the pages show of each other: path, name.
-SECTIONS = (("", "Fleet"), ("/runs", "Runs"), ("/models", "Models"), ("/sites", "Sites"))
+SECTIONS = (
+    ("", "Fleet"),
+    ("/runs", "Runs"),
+    ("/models", "Models"),
+    ("/compare", "Compare"),
+    ("/sites", "Sites"),
+)
 
 
 class Pages:

@@ -26,6 +26,7 @@ from cloud_server.console.access import (
     require_own_page,
 )
 from cloud_server.console.actions import ACTIONS
+from cloud_server.console.compare.pages import add_comparisons
 from cloud_server.console.desk import Desk, part_of
 from cloud_server.console.pages import Pages
 from cloud_server.monitoring.status_words import tell
@@ -80,6 +81,7 @@ def console_routes(desk: Desk, access: Access) -> tuple[APIRouter, ...]:
     _add_runs(router, pages, desk)
     _add_models(router, pages, desk)
     _add_actions(router, pages, desk)
+    add_comparisons(router, pages, desk, _form)
     return login, router, _links(access)
 
 
@@ -128,7 +130,7 @@ async def _posted(request: Request) -> dict[str, str]:
         raise HTTPException(415, "expected a form")
     try:
         text = (await request.body()).decode("ascii")
-        values = parse_qs(text, strict_parsing=True, keep_blank_values=True, max_num_fields=20)
+        values = parse_qs(text, strict_parsing=True, keep_blank_values=True, max_num_fields=40)
     except ValueError:  # also bytes that are no ASCII
         raise HTTPException(400, "this is no form") from None
     return {name: found[0] for name, found in values.items()}

@@ -74,6 +74,10 @@ class Visitors(Protocol):
         """Return who visits a page: "" is a stranger. None: there is no such page for anybody."""
         ...
 
+    def most_bytes(self, path: str) -> int:
+        """Return how long the body may be that somebody who is let in sends to a page."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -191,6 +195,8 @@ class Guard:
             longest = ROBOT_BODY_BYTES.get(scope["path"], 0)
         if visit.visitor is not None:
             longest = MAX_FORM_BYTES
+            if visit.visitor and self._bounds.visitors:
+                longest = self._bounds.visitors.most_bytes(scope["path"])
         if size is None or size > longest:
             return _Refusal(413, f"send at most {longest} bytes, not chunked")
         try:
@@ -206,7 +212,7 @@ class Guard:
             keys.require_known(visit.headers)
             if size > LARGE_BYTES:
                 keys.require_signature(visit.headers)
-        elif size > MAX_WHOLE_REPLY_BYTES and not visit.operator:
+        elif size > MAX_WHOLE_REPLY_BYTES and not (visit.operator or visit.visitor):
             keys.require_proof(visit.headers, scope["method"], scope["path"])
 
     def _wait_s(self, visit: "_Visit") -> tuple[float, str]:

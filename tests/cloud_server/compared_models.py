@@ -1,6 +1,7 @@
 """What tests of the compare page share: pictures, and the page as a process of its own."""
 
 import json
+import shutil
 import signal
 import socket
 import struct
@@ -11,6 +12,9 @@ import zlib
 import cv2
 import httpx
 import numpy as np
+
+from cloud_server.state.model_store import DirectoryStore
+from fleet_model.bundle import MANIFEST
 
 
 def picture(suffix=".png", side=64, seed=0):
@@ -33,6 +37,14 @@ def bomb(side):
     head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     parts = chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def publish(server_dir, bundle, version, folder):
+    """Keep a bundle as a version of the server's store."""
+    made = shutil.copytree(bundle, folder / str(version))
+    manifest = json.loads((made / MANIFEST).read_text()) | {"version": version}
+    (made / MANIFEST).write_text(json.dumps(manifest))
+    DirectoryStore(server_dir.store).add(made, made)
 
 
 class Page:

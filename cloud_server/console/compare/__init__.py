@@ -6,5 +6,7 @@ process.py     that process, as the web sees it
 uploads.py     what may be sent, judged before it is decoded
 board.py       the sums of all that was asked
 routes.py      the page, for the console and for `cloud-server compare`
+versions.py    the versions of a server's store, and the comparisons that are open
+pages.py       the console's pages of them
 alone.py       the page without a fleet, on this machine alone
 """

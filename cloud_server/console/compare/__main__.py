@@ -1,18 +1,18 @@
 """The process that computes: it opens the models, and decodes what was sent.
 
-    python -m cloud_server.console.compare '[["A", "/models/a", "fp32"], ["B", ...]]'
-
-A line of JSON on stdin asks, its bytes follow, a line on stdout answers; the rest goes to stderr.
+The first line of JSON on stdin names the models, as contenders.py has them. Each further one asks,
+its bytes follow, a line on stdout answers; the rest goes to stderr.
 
     {"ask": "answer", "repeats": 3, "bytes": 9} and 9 bytes    {"answers": [...], "agree": [...]}
     {"ask": "preview", "side": 320, "bytes": 9} and 9 bytes    {"bytes": 7} and a JPEG of 7 bytes
 
 The first line tells what was opened, {"models": [...]}, or an error: {"error": class, "message"}.
-It ends when stdin does.
+It ends when stdin does, and when nobody has asked for IDLE_S seconds: models need memory.
 """
 
 import json
 import os
+import select
 import sys
 from collections.abc import Mapping
 from typing import Any, BinaryIO
@@ -21,21 +21,23 @@ from cloud_server.console.compare.answering import Answering
 from cloud_server.console.compare.contenders import Contender
 from fleet_model.errors import BundleError, FleetError
 
+IDLE_S = 600.0
+
 
 def main() -> None:
     """Open the models, then answer until stdin ends."""
-    outbound = os.fdopen(os.dup(1), "wb")
+    stdin, outbound = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
     try:
-        answering = Answering([Contender(*row) for row in json.loads(sys.argv[1])])
+        answering = Answering([Contender(*row) for row in json.loads(stdin.readline())])
     except FleetError as error:
         _tell(outbound, _failed(error))
         return
     _tell(outbound, {"models": answering.models})
-    for line in sys.stdin.buffer:
+    # Whoever asks waits for the answer: between two questions nothing lies in the buffer.
+    while select.select([stdin], [], [], IDLE_S)[0] and (line := stdin.readline()):
         order = json.loads(line)
-        content = sys.stdin.buffer.read(order["bytes"])
-        _answer(answering, order, content, outbound)
+        _answer(answering, order, stdin.read(order["bytes"]), outbound)
 
 
 def _answer(

@@ -4,21 +4,22 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from cloud_server.console.compare.agreeing import agreement
-from cloud_server.console.compare.contenders import Contender
+from cloud_server.console.compare.contenders import PICTURE, TEXT, Contender
+from fleet_model.bundle import MANIFEST, read_bundle
 from fleet_model.confusion.picture import encoded as encoded_file
 from fleet_model.engine import TFLiteEngine
-from fleet_model.errors import SettingsError
+from fleet_model.errors import BundleError, SettingsError
 from fleet_model.pictures.image_file import image_frame
 from fleet_model.types import Frame, Prediction, Tensors
 from fleet_model.workload import Workload, sure
 
 THREADS = 1  # of each model: what is compared is the model, not the machine
-PICTURE, TEXT = "picture", "text"
 MOST_TOLD = 50  # predictions of one model
 _READ_AS = "the picture"
 
@@ -33,9 +34,7 @@ class Answering:
             BundleError: a file is missing or damaged.
             SettingsError: they do not take and answer the same, or what cannot be shown here.
         """
-        self._engines = [
-            TFLiteEngine(Path(one.folder), one.precision, THREADS) for one in contenders
-        ]
+        self._engines = [_opened(one) for one in contenders]
         self._kind = _same_kind(contenders, [engine.workload for engine in self._engines])
         self._warm = False
         self.models = [
@@ -92,6 +91,28 @@ class Answering:
             return _frame(content)
         workload: Any = self._engines[0].workload
         return workload.from_bytes(content)
+
+
+def _opened(one: Contender) -> TFLiteEngine:
+    try:
+        return _of_folder(one) if not one.manifest else _of_store(one)
+    except BundleError as error:
+        raise BundleError(f"{one.name}: {error}") from None
+
+
+def _of_folder(one: Contender) -> TFLiteEngine:
+    return TFLiteEngine(Path(one.folder), one.precision, THREADS)
+
+
+def _of_store(one: Contender) -> TFLiteEngine:
+    """Open a model of a store: links make a bundle folder for as long as that takes."""
+    with TemporaryDirectory(prefix="fleetlearn-compare-") as made:
+        folder = Path(made)
+        (folder / MANIFEST).write_text(one.manifest, "utf-8")
+        manifest = read_bundle(folder, names=())
+        for name, entry in manifest.needed(one.precision).items():
+            (folder / name).symlink_to(Path(one.folder) / entry.sha256)
+        return _of_folder(one._replace(folder=made))
 
 
 def _frame(content: bytes) -> Frame:

@@ -10,14 +10,16 @@ from fleet_model.errors import BundleError, SettingsError
 
 FEWEST, MOST = 2, 6  # models side by side: more do not fit a screen
 USUAL = "fp32"
+PICTURE, TEXT = "picture", "text"  # what models are shown
 
 
 class Contender(NamedTuple):
     """One model; it travels to the process that opens it as a row of JSON."""
 
     name: str
-    folder: str  # of its bundle
+    folder: str  # of its bundle, or of a store's files by sha256
     precision: str
+    manifest: str = ""  # its JSON, where the files are a store's
 
 
 def contenders(paths: Sequence[Path]) -> list[Contender]:

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cloud_server.console.compare.answering import PICTURE
 from cloud_server.console.compare.board import Board
-from cloud_server.console.compare.contenders import Contender
+from cloud_server.console.compare.contenders import PICTURE, Contender
 from cloud_server.console.compare.process import Process
 from cloud_server.console.compare.uploads import (
     MOST_PICTURE_BYTES,

@@ -80,16 +80,19 @@ class Process:
 
     def _ask(self, order: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
         child = self._started()
-        assert child.stdin is not None
         line = json.dumps({**order, "bytes": len(content)}).encode() + b"\n"
         with self._bounded(child):
-            try:
-                child.stdin.write(line)
-                child.stdin.write(content)
-                child.stdin.flush()
-            except OSError:
-                raise self._ended(child) from None
+            self._write(child, line, content)
             return self._read(child)
+
+    def _write(self, child: "subprocess.Popen[bytes]", *parts: bytes) -> None:
+        assert child.stdin is not None
+        try:
+            for part in parts:
+                child.stdin.write(part)
+            child.stdin.flush()
+        except OSError:
+            raise self._ended(child) from None
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._is_closed:
@@ -99,13 +102,14 @@ class Process:
         if self._child is not None:
             _end(self._child)
         child = self._child = subprocess.Popen(
-            [sys.executable, *PROGRAM, json.dumps(self.contenders)],
+            [sys.executable, *PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the one that asks
         )
         try:
             with self._bounded(child):
+                self._write(child, json.dumps(self.contenders).encode() + b"\n")
                 self._models = self._read(child)[0]["models"]
         except errors.FleetError:
             self._child = None

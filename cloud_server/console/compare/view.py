@@ -35,7 +35,7 @@ def board_values(lineup: Lineup) -> dict[str, Any]:
         {
             "model": model,
             "standing": standing,
-            "size": _size(model["bytes"]),
+            "size": size_words(model["bytes"]),
             "share": model["bytes"] / max(1, first),
         }
         for model, standing in zip(lineup.models, told.standings, strict=True)
@@ -43,7 +43,8 @@ def board_values(lineup: Lineup) -> dict[str, Any]:
     return {"told": told, "rows": rows}
 
 
-def _size(count: int) -> str:
+def size_words(count: int) -> str:
+    """Return a number of bytes for people."""
     return f"{count / 1e6:.2f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
 
 

@@ -2,12 +2,11 @@
 
 import json
 import re
-import ssl
 import subprocess
 import sys
 
-import httpx
 import pytest
+from console_client import Browser
 
 from cloud_server.cli.admin_client import AdminClient
 from cloud_server.robots.register import Register
@@ -17,34 +16,6 @@ from fleet_model.protocol.routes import ADMIN, CONSOLE_LINK, HELLO, ROBOT, RUNS,
 
 MARKUP = "<script>alert(\"x\")</script><b title='y'>"
 PAGES = ("/console", "/console/runs", "/console/models", "/console/sites", "/console/do/run")
-
-
-class Browser:
-    """One that keeps cookies, and fills in forms as a page has them."""
-
-    def __init__(self, server):
-        self.server_dir = server.server_dir
-        self.base = f"https://{server.address}"
-        ca = str(self.server_dir.certificates / "ca.crt")
-        context = ssl.create_default_context(cafile=ca)
-        self.client = httpx.Client(base_url=self.base, verify=context, timeout=240)
-
-    def get(self, path, **more):
-        return self.client.get(path, **more)
-
-    def post(self, path, values, **headers):
-        return self.client.post(path, data=values, headers={"origin": self.base} | headers)
-
-    def token(self):
-        return re.search(r'name="token" value="([^"]+)"', self.get("/console").text)[1]
-
-    def press(self, button, **values):
-        return self.post(f"/console/do/{button}", values | {"token": self.token()})
-
-    def log_in(self, link=None):
-        link = link or AdminClient(self.server_dir).console_link()
-        code = re.search(r'name="code" value="([^"]+)"', self.get(link).text)[1]
-        return self.post("/console/login", {"code": code})
 
 
 @pytest.fixture(scope="module")

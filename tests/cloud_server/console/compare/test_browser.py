@@ -2,18 +2,20 @@
 
 from pathlib import Path
 
-from compared_models import Page, bomb, picture
+from compared_models import Page, bomb, picture, publish
 from headless_browser import IN_BROWSER, told_by
 from text_bundles import write_text_bundle
+
+from cloud_server.cli.admin_client import AdminClient
 
 VISIT = Path(__file__).with_name("visit_compare.py")
 
 pytestmark = IN_BROWSER
 
 
-def visit(page, *words):
-    told = told_by(VISIT, page.url, *words)
-    assert all(url.startswith(f"{page.origin}/") for url in told["asked"])
+def visit(url, *words):
+    told, origin = told_by(VISIT, url, *words), "/".join(url.split("/")[:3])
+    assert all(url.startswith(f"{origin}/") for url in told["asked"])
     assert not any(told["axe"].values()), told["axe"]
     assert all(wide <= 0 for wide in told["too wide"].values()), told["too wide"]
     return told
@@ -24,7 +26,7 @@ def test_pictures_are_dropped_answered_drawn_and_refused(page, tmp_path):
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     page.post("/clear", b"")
-    told = visit(page, tmp_path, *(tmp_path / name for name in files))
+    told = visit(page.url, tmp_path, *(tmp_path / name for name in files))
     # The refusal has status 422, which the browser writes down.
     assert [one for one in told["complaints"] if "422" not in one] == []
     assert "token" not in told["address"]
@@ -45,8 +47,19 @@ def test_a_text_is_asked_by_keyboard_alone(tmp_path):
         write_text_bundle(tmp_path / name, turned=turned)
     page = Page(tmp_path / "one", tmp_path / "other")
     try:
-        told = visit(page, tmp_path)
+        told = visit(page.url, tmp_path)
     finally:
         page.end()
     assert told["text"] == "They differ: one: good, other: bad"
+    assert told["complaints"] == []
+
+
+def test_an_operator_compares_two_published_versions(running_server, bundles, tmp_path):
+    for version, bundle in zip((11, 12), bundles, strict=True):
+        publish(running_server.server_dir, bundle, version, tmp_path)
+    (tmp_path / "seen.jpg").write_bytes(picture(".jpg", 200))
+    link = AdminClient(running_server.server_dir).console_link()
+    told = visit(link, tmp_path, tmp_path / "seen.jpg")
+    assert told["title"] == "Compare 2 models"
+    assert told["chosen"] == "They differ: 11 fp32: star, 12 fp32: square"
     assert told["complaints"] == []

@@ -91,7 +91,7 @@ def test_a_damaged_model_is_named(bundles, tmp_path):
     broken = shutil.copytree(bundles[0], tmp_path / "broken")
     (broken / "head.tflite").write_bytes(b"x")
     process = Process(contenders([bundles[0], broken]))
-    with pytest.raises(BundleError, match=r"head\.tflite"):
+    with pytest.raises(BundleError, match=r"^broken: head\.tflite"):
         process.models()
     process.close()
 

@@ -1,7 +1,8 @@
-"""Compare models in headless Chromium: visit_compare.py URL FOLDER PICTURE... writes what it saw.
+"""Compare models in headless Chromium: visit_compare.py URL FOLDER [PICTURE...] writes what it saw.
 
 Drops, chooses and asks by keyboard; sends a bomb and a hundred megabytes; looks at the page on a
 desktop and a phone, by day and by night. The last picture is one that is refused.
+With one picture it logs in to the console by the link; without one it asks about a text.
 """
 
 import json
@@ -96,6 +97,22 @@ def pictures(one, files, refused):
     told["cleared"] = one.numbers()
 
 
+def console(one, file):
+    """Log in by a link, choose two versions, show them a picture; by day and night."""
+    page, told = one.page, one.told
+    page.wait_for_url("**/console")
+    page.get_by_role("navigation", name="Sections").get_by_role("link", name="Compare").click()
+    for name in ("Version 12 fp32", "Version 11 fp32"):
+        page.get_by_label(name).focus()
+        page.keyboard.press("Space")
+    one.look("versions")
+    page.get_by_role("button", name="Compare").click()
+    told["title"] = page.inner_text("h1")
+    page.get_by_label("Drop a picture here").set_input_files(file)
+    told["chosen"] = one.until("They differ")
+    one.look("console")
+
+
 def texts(one):
     """Ask by keyboard alone."""
     page, told = one.page, one.told
@@ -112,7 +129,9 @@ def main():
     url, folder, *files = sys.argv[1], *map(Path, sys.argv[2:])
     with browser() as started:
         one = Person(started, url, folder)
-        if files:
+        if len(files) == 1:
+            console(one, files[0])
+        elif files:
             pictures(one, files[:-1], files[-1])
         else:
             texts(one)
