@@ -5,10 +5,12 @@ run and what rounds begin with have the same number and are two models. See
 docs/decisions/0043-imported-engines.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeAlias
 
 from cloud_server.models.export import Progress
 from cloud_server.models.imported.bundle import shown, write_imported
@@ -31,6 +33,8 @@ from fleet_model.protocol.proof import utc_now
 from fleet_model.workload import rebuild
 from fleet_model.workloads.object_detector import ObjectDetector
 from fleet_model.workloads.object_detector.imported import ImportedDetector
+
+WriteBundle: TypeAlias = Callable[[Path, int, str, Path], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +105,24 @@ def publish_imported(
         BundleError: the file has changed since it was examined, and does not run.
     """
     file = made.plan.file
+    write = partial(write_imported, file, made.workload)
+    return publish_engine(server_dir, settings, shown(file.name), write)
+
+
+def publish_engine(
+    server_dir: ServerDirectory, settings: PublishSettings, told: str, write: WriteBundle
+) -> int:
+    """Make a bundle that nobody trains the newest model of the channel; return its number.
+
+    Args:
+        server_dir: with the lineage whose robots are to run it.
+        settings: the channel.
+        told: what it is, for the release.
+        write: writes the bundle of (trainer's directory, number, time, directory).
+
+    Raises:
+        FleetError: as `publish_imported`.
+    """
     checkpoints, store = Checkpoints(server_dir.checkpoints), DirectoryStore(server_dir.store)
     with server_dir.locked("train"):
         require_no_run(server_dir)
@@ -111,12 +133,12 @@ def publish_imported(
         server_dir.store.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=ASIDE, dir=server_dir.store) as aside:
             now = utc_now().isoformat(timespec="seconds")
-            write_imported(file, made.workload, model, number, now, Path(aside))
+            write(model, number, now, Path(aside))
             # Before it is published: killed in between, a number is lost, and nothing else.
             checkpoints.copy(newest, number)
             store.add(Path(aside), model, server_dir.lineage)
         releases = ReleaseLog(server_dir.releases)
-        releases.add(number, "published", BY_IMPORT, imported=shown(file.name))
+        releases.add(number, "published", BY_IMPORT, imported=told)
         offer(server_dir, settings.channel, number)
     prune(server_dir, settings)
     return number

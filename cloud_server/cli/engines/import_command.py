@@ -100,7 +100,7 @@ def import_engine(
 
     if out and dry_run:
         raise SettingsError("--out writes a bundle and --dry-run nothing: choose one")
-    server_dir = _of_channel(directory, channel)
+    server_dir = of_channel(directory, channel)
     settings = load_settings(server_dir.settings).publish
     settings = settings.model_copy(update={"channel": channel or settings.channel})
     plan = ImportPlan(
@@ -141,7 +141,7 @@ def import_engine(
     )
 
 
-def _of_channel(directory: Path, channel: str) -> "ServerDirectory":
+def of_channel(directory: Path, channel: str) -> "ServerDirectory":
     """Return the directory with what is trained for the channel, or else by its server."""
     from cloud_server.state.directory import ServerDirectory
 

@@ -33,6 +33,7 @@ from cloud_server.compression.recipes.recipe import (
     Recipe,
     Step,
     Teacher,
+    step_name,
 )
 from cloud_server.models.backend import Progress
 from cloud_server.pipelines.steps import content_digest, digest_of_code, folder_of, key_of, step
@@ -88,7 +89,7 @@ class Chain:
             FrameError: the checkpoint cannot be read.
         """
         self._checkpoint, self._work, self._tell = checkpoint, work, progress
-        self._digest = content_digest(checkpoint)
+        self.digest = content_digest(checkpoint)
         self._data: dict[Path, str] = {}  # folder -> digest, which takes its time
         self._known: dict[str, Done] = {}  # by key: recipes of a sweep share most steps
 
@@ -117,6 +118,11 @@ class Chain:
             elif isinstance(how, Export):
                 yield from self._exported(name, network, pictures, how)
 
+    def about(self, recipe: Recipe) -> Mapping[str, Any]:
+        """Return labels, and size (pixels), of the checkpoint."""
+        about: Mapping[str, Any] = _read(self._start(recipe))
+        return about
+
     def measured(self, recipe: Recipe, found: list[Candidate]) -> list[Measure]:
         """Return the measures of files, in their order."""
         pictures, _, _ = self._begun(recipe)
@@ -134,11 +140,7 @@ class Chain:
         """Return pictures, what there is to learn, and the teacher."""
         data, how = recipe.data, recipe.step[0]
         assert isinstance(how, Teacher)
-        start = self._done(
-            "checkpoint",
-            {"file": self._digest, "labels": data.labels, "new_head": how.new_head},
-            lambda into: read_checkpoint(self._checkpoint, data, how, into),
-        )
+        start = self._start(recipe)
         about = _read(start)
         if data.folder not in self._data:
             self._data[data.folder] = content_digest(data.folder)
@@ -159,6 +161,15 @@ class Chain:
         mirrored = any(getattr(one, "mirrored", False) for one in recipe.step[1:])
         lesson = _Lesson(pictures, teacher, mirrored=mirrored)
         return pictures, lesson, self._converted(teacher, pictures)
+
+    def _start(self, recipe: Recipe) -> Done:
+        data, how = recipe.data, recipe.step[0]
+        assert isinstance(how, Teacher)
+        return self._done(
+            "checkpoint",
+            {"file": self.digest, "labels": data.labels, "new_head": how.new_head},
+            lambda into: read_checkpoint(self._checkpoint, data, how, into),
+        )
 
     def _learned(self, network: Network, lesson: "_Lesson", how: Distill | Prune) -> Network:
         """Return the network after a step; raises ExportError where its file is larger."""
@@ -261,11 +272,9 @@ def _candidate(name: str, network: Network) -> Candidate:
 
 
 def _name(steps: tuple[Step, ...], number: int, chosen: Mapping[int, str]) -> str:
-    """Return what a step is called in tables: with a number where there are several such."""
-    same = [at for at, one in enumerate(steps) if one.do == steps[number].do]
-    name = steps[number].do + (f" {same.index(number) + 1}" if len(same) > 1 else "")
+    """Return what a step is called in tables, with what a sweep has chosen up to it."""
     words = ", ".join(words for at, words in sorted(chosen.items()) if at <= number)
-    return f"{name} ({words})" if words else name
+    return f"{step_name(steps, number)} ({words})" if words else step_name(steps, number)
 
 
 def _titled(name: str, kind: str) -> str:

@@ -151,6 +151,9 @@ class Recipe(Section):
 
     data: Data
     step: tuple[Annotated[Step, Field(discriminator="do")], ...] = Field(min_length=1)
+    sweep: dict[str, tuple[Any, ...]] = Field(
+        default_factory=dict
+    )  # "STEP.KEY" -> values, see sweep.py
 
 
 def read_recipe(file: Path) -> Recipe:
@@ -160,8 +163,10 @@ def read_recipe(file: Path) -> Recipe:
         SettingsError: there is no such file; a key, a value or the order of the steps is wrong.
     """
     values = read_toml(file)
-    if strange := sorted(values.keys() - {"data", "step"}):
-        raise SettingsError(f'{file}: unknown key "{strange[0]}"; known are: [data], [[step]]')
+    if strange := sorted(values.keys() - {"data", "step", "sweep"}):
+        raise SettingsError(
+            f'{file}: unknown key "{strange[0]}"; known are: [data], [[step]], [sweep]'
+        )
     if not isinstance(values.get("step"), list) or not values["step"]:
         raise SettingsError(f"{file}: has no [[step]]; each says what to do: {', '.join(_STEPS)}")
     data = _validated(Data, values.get("data", {}), f"{file}: [data]")
@@ -170,7 +175,22 @@ def read_recipe(file: Path) -> Recipe:
     _require_order(steps, file)
     first = [] if isinstance(steps[0], Teacher) else [Teacher()]
     last = [] if isinstance(steps[-1], Benchmark) else [Benchmark()]
-    return Recipe(data=data, step=(*first, *steps, *last))
+    return Recipe(data=data, step=(*first, *steps, *last), sweep=_grid(values, file))
+
+
+def step_name(steps: Sequence[Step], number: int) -> str:
+    """Return what tables call a step: where there are several such, with a number."""
+    same = [at for at, one in enumerate(steps) if one.do == steps[number].do]
+    return steps[number].do + (f" {same.index(number) + 1}" if len(same) > 1 else "")
+
+
+def _grid(values: Mapping[str, Any], file: Path) -> dict[str, tuple[Any, ...]]:
+    grid = values.get("sweep", {})
+    if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
+        raise SettingsError(
+            f'{file}: [sweep]: expected lines as "prune.share" = [0.3, 0.5], with the quotes'
+        )
+    return {where: tuple(given) for where, given in grid.items()}
 
 
 def _step(values: Any, where: str) -> Step:

@@ -47,7 +47,7 @@ def written(
         models = []
         for one, measure, is_front in zip(found, measures, on_front, strict=True):
             file = network = None
-            if all_files or is_front:
+            if all_files or is_front or one.name == told.get("picked"):
                 file = f"{MODELS}/{file_name(one)}"
                 shutil.copyfile(one.file, result / file)
                 network = _with_network(one, found, result)

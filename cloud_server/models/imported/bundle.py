@@ -1,13 +1,16 @@
 """Write what is published of another tool's file: the file itself, and what says how it is read."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from fleet_model.bundle import (
     MANIFEST,
     TRAINER,
     WRITTEN_PROTOCOL,
     Manifest,
+    Task,
     WorkloadSpec,
     entry_of,
     entry_of_file,
@@ -44,11 +47,30 @@ def write_imported(
     Raises:
         BundleError: it does not run.
     """
-    name = f"{NAME}{file.suffix}"
-    shutil.copyfile(file, directory / name)
+    spec = WorkloadSpec(name=WORKLOAD, config=dict(workload.config))
+    content = Content(file, f"{NAME}{file.suffix}", spec, workload.task, shown(file.name))
+    write_untrained(content, model, version, created_at, directory)
+
+
+class Content(NamedTuple):
+    """What robots run of a version that nobody trains."""
+
+    file: Path
+    name: str  # of the file in the bundle; its suffix says what runs it
+    workload: WorkloadSpec  # how it is read
+    task: Task
+    told: str  # what it is, see `shown`
+    metrics: Mapping[str, float] = {}
+
+
+def write_untrained(
+    content: Content, model: Path, version: int, created_at: str, directory: Path
+) -> None:
+    """Write the bundle directory of a version that nobody trains; see `write_imported`."""
+    shutil.copyfile(content.file, directory / content.name)
     trainer = (model / TRAINER).read_bytes()
     (directory / TRAINER).write_bytes(trainer)
-    spec, task = parse_trainer(trainer), workload.task
+    spec, task = parse_trainer(trainer), content.task
     former = spec.task.former if spec.task else {}
     task = task.model_copy(update={"former": former} if former else {})
     manifest = Manifest(
@@ -56,15 +78,15 @@ def write_imported(
         protocol=WRITTEN_PROTOCOL,
         version=version,
         created_at=created_at,
-        workload=WorkloadSpec(name=WORKLOAD, config=dict(workload.config)),
+        workload=content.workload,
         labels=task.classes,
         inputs=task.inputs,
         task=task,
-        engines=dict.fromkeys(PRECISIONS, (name,)),
+        engines=dict.fromkeys(PRECISIONS, (content.name,)),
         trainer=entry_of(trainer),
-        files={name: entry_of_file(directory / name)},
-        metrics={},
-        imported=shown(file.name),
+        files={content.name: entry_of_file(directory / content.name)},
+        metrics=dict(content.metrics),
+        imported=content.told,
     )
     (directory / MANIFEST).write_bytes(to_json(manifest))
     TFLiteEngine(directory).warm_up()

@@ -16,8 +16,11 @@ pytest.importorskip("keras")
 
 from cloud_server.compression.recipes.opened import open_model
 from cloud_server.compression.recipes.pipeline import CompressJob, run_compression
+from cloud_server.compression.recipes.sweep import Limits
 from cloud_server.models.keras.parity_gate import TOLERANCE, require_builtin_operators
-from fleet_model.errors import CheckpointError, ExportError, SettingsError
+from cloud_server.models.publish import imported_file
+from fleet_model.bundle import TRAINER
+from fleet_model.errors import CheckpointError, ExportError, SettingsError, WithheldError
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 STAGES = (
@@ -56,6 +59,8 @@ def test_each_step_is_a_line_and_a_file(whole):
     found = models(told)
     assert list(found) == ["teacher", "distill", "prune", "int8", "onnx"]
     assert told == json.loads((made.out / "pipeline.json").read_text())
+    assert told["labels"] == ["blue", "green", "red"]
+    assert told["size"] == 32
     for name, one in found.items():
         file = made.out / one["file"]
         assert file.stat().st_size == one["size_bytes"], name
@@ -195,3 +200,52 @@ def test_what_it_begins_with_has_to_be_there(job, tmp_path):
     with pytest.raises(SettingsError, match="holds other files"):
         run_compression(job(tmp_path, out=tmp_path / "full"), print)
     assert not (tmp_path / "work").exists()
+
+
+def test_a_sweep_keeps_the_front_and_picks_a_model(whole, job, tmp_path):
+    made, _, _ = whole
+    text = made.pipeline.read_text() + '\n[sweep]\n"prune.share" = [0.0001, 0.5, 0.75]\n'
+    lines = []
+    limits = Limits(max_drop=0.5)
+    swept = job(tmp_path, text, work=made.work, limits=limits)
+    told = run_compression(swept, lines.append)
+    found = models(told)
+    assert list(found) == [
+        "teacher", "distill", "prune (share 0.5)", "int8 (share 0.5)", "onnx (share 0.5)",
+        "prune (share 0.75)", "int8 (share 0.75)", "onnx (share 0.75)",
+    ]  # fmt: skip
+    assert [one["what"] for one in told["refused"]] == ["share 0.0001"]
+    assert "nothing is won" in told["refused"][0]["why"]
+    assert told["picked"] == "int8 (share 0.75)"  # the smallest
+    for name, one in found.items():
+        assert (one["file"] is not None) == (one["front"] or name == told["picked"])
+        assert one["file"] is None or (swept.out / one["file"]).is_file()
+    smaller = found["prune (share 0.75)"]["size_bytes"], found["prune (share 0.5)"]["size_bytes"]
+    assert smaller[0] < smaller[1]
+    assert lines.count("prune") == 2  # 0.5 was done before, 0.0001 was begun
+    nothing = swept.model_copy(update={"limits": Limits(max_size=10)})
+    with pytest.raises(WithheldError, match=r"no model keeps --max-size 10 .*/out has the table"):
+        run_compression(nothing, print)
+    assert json.loads((swept.out / "pipeline.json").read_text())["picked"] is None
+
+
+def test_what_is_picked_is_offered_to_robots(whole, job, server_dir, tmp_path):
+    made, _, _ = whole
+    file = server_dir.model / TRAINER
+    fields = json.loads(file.read_bytes())
+    fields["workload"]["config"]["labels"] = ["blue", "green", "red"]
+    file.write_text(json.dumps(fields))
+    command = [
+        sys.executable, "-m", "cloud_server.cli", "compress", str(made.checkpoint),
+        "--pipeline", str(made.pipeline), "--out", str(tmp_path / "out"),
+        "--work", str(made.work), "--publish", str(server_dir.root),
+    ]  # fmt: skip
+    which = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert which.returncode == 2
+    assert "nothing says which: give --max-size" in which.stderr
+    assert not (tmp_path / "out").exists()
+    done = subprocess.run([*command, "--max-drop", "0.5"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"picked: int8, {tmp_path}/out/models/int8.tflite" in done.stdout
+    assert "channel stable offers version 2: robots try it" in done.stdout
+    assert imported_file(server_dir, "stable")[1].startswith("int8 of teacher.keras (")
