@@ -16,7 +16,8 @@ Tensors: TypeAlias = Mapping[str, Tensor]  # by name, of one example or with a b
 Weights: TypeAlias = Mapping[str, Tensor]  # variable path, e.g. "head/kernel" -> tensor
 Metrics: TypeAlias = Mapping[str, float]
 NS_PER_S = 1_000_000_000  # stamps are whole nanoseconds
-TRAIN, EVALUATE, SUMS = "train", "evaluate", "sums"  # kinds of requests and of their replies
+# Kinds of requests and of their replies.
+TRAIN, EVALUATE, SUMS, PROFILE = "train", "evaluate", "sums", "profile"
 FLOAT32 = "float32"  # the codec of tensors that travel as they are
 
 

@@ -23,6 +23,7 @@ from cloud_server.cli.engines import (
     side_by_side_command,
 )
 from cloud_server.cli.pipelines import pipeline_commands
+from cloud_server.cli.profiles import profile_commands
 from cloud_server.cli.runs import compare_command, evaluate_command, run_commands
 from cloud_server.cli.terminal import Directory, console, with_given_directory
 from cloud_server.cli.upkeep import backup_commands, doctor_commands, web_command
@@ -65,6 +66,7 @@ model_commands.app.command("sync")(sync_command.models_sync)
 app.add_typer(model_commands.app, name="models")
 app.add_typer(rollout_commands.app, name="rollout")
 app.add_typer(adapter_commands.app, name="adapters")
+app.add_typer(profile_commands.app, name="profiles")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(label_commands.app, name="labels")
 app.add_typer(k8s_commands.app, name="k8s")

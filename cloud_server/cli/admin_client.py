@@ -13,6 +13,7 @@ from fleet_model.protocol.routes import (
     CONSOLE_LINK,
     CONSOLE_SESSIONS,
     EVALUATIONS,
+    PROFILES,
     RESUME_RUN,
     RUN,
     RUNS,
@@ -68,6 +69,12 @@ class AdminClient:
     def evaluate(self, version: int | None = None, robots: Sequence[str] = ()) -> dict[str, Any]:
         """Start an evaluation of a checkpoint, the newest if None; by these robots, or by all."""
         return self._call("POST", EVALUATIONS, {"version": version, "robots": list(robots)})
+
+    def ask_for_profiles(
+        self, version: int | None = None, robots: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Start asking for profiles, made with a checkpoint; as `evaluate`."""
+        return self._call("POST", PROFILES, {"version": version, "robots": list(robots)})
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the newest runs, oldest first."""

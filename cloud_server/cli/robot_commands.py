@@ -159,6 +159,16 @@ def robots_forget(
         _unlearn(directory, name)
     else:
         _report("forgotten", _register(directory).forget(name))
+    _forget_profiles(directory, name)
+
+
+def _forget_profiles(directory: Path, name: str) -> None:
+    from cloud_server.profiles.store import ProfileStore
+    from cloud_server.state.directory import ServerDirectory
+
+    server_dir = ServerDirectory(directory)
+    for home in (server_dir.root, *server_dir.channels.glob("*")):
+        ProfileStore(home / server_dir.profiles.name).forget(name)
 
 
 def _unlearn(directory: Path, name: str) -> None:

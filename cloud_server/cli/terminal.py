@@ -173,6 +173,15 @@ def show_evaluation(run: Mapping[str, Any]) -> None:
         typer.echo(line)
 
 
+def show_told(run: Mapping[str, Any]) -> None:
+    """Print who has told a profile, and who has not, and why."""
+    rows = [
+        (one["name"], one["site"], one["outcome"], str(one["num_examples"] or "-"))
+        for one in run["measured"]["robots"]
+    ]
+    table(("robot", "site", "outcome", "records"), rows)
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 

@@ -13,6 +13,8 @@ def outcome_of_run(run: Mapping[str, Any], *, channel: bool = False) -> str:
 def _outcome(run: Mapping[str, Any]) -> str:
     if run.get("kind") == "evaluate":
         return f"measured version {run['first_version']}"
+    if run.get("kind") == "profile":
+        return f"profiles of version {run['first_version']}"
     version, release = run["published_version"], run.get("release") or {}
     if release.get("kind") == "withheld":
         return f"version {release['version']} withheld"

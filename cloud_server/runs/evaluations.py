@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from cloud_server.rounds.fleet import Clock, Fleet
 from cloud_server.rounds.progress import RoundProgress
+from cloud_server.rounds.reply_kinds import KINDS, ReplyKind
 from cloud_server.rounds.round_journal import DiskJournal
 from cloud_server.rounds.round_loop import run_round
 from cloud_server.runs.run_rounds import CLOCK, RunSpan, request_of
@@ -29,6 +30,8 @@ def measure(
     robots: tuple[str, ...] = (),
     starts: Mapping[str, Weights] | None = None,
     *,
+    kind: str = EVALUATE,
+    kinds: Mapping[str, ReplyKind] = KINDS,
     closed: Callable[[RoundRecord], None],
     stop: Callable[[], bool] = lambda: False,
     watch: Callable[[RoundProgress], None] = lambda _: None,
@@ -43,6 +46,8 @@ def measure(
         span: the run; its first_version is what is measured.
         robots: ask only these; all that the settings allow if empty.
         starts: site -> weights that its robots measure in place of the checkpoint's.
+        kind: of the request, if it asks for something else than measures.
+        kinds: how replies are treated.
         closed: is told of the result, which it makes durable.
         stop: asked several times a second; StoppedError is raised soon after it returns true.
         watch: is told how it goes.
@@ -60,13 +65,14 @@ def measure(
     _, record = run_round(
         fleet,
         None,
-        replace(request, kind=EVALUATE, starts=whole),
+        replace(request, kind=kind, starts=whole),
         _rules(settings.rounds, robots),
         settings.checks,
         clock,
         journal,
         stop=stop,
         watch=watch,
+        kinds=kinds,
     )
     closed(record)
     journal.close(record.round)

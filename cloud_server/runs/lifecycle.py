@@ -15,8 +15,11 @@ from typing import Any, Protocol
 from cloud_server.flower.flower_link import FlowerRun
 from cloud_server.models.publish import imported_file, leave_withheld, publish
 from cloud_server.models.release_log import IMPORTED, ReleaseLog
+from cloud_server.profiles.reply import profile_kind
+from cloud_server.profiles.store import ProfileStore
 from cloud_server.rounds.fleet import Fleet
 from cloud_server.rounds.progress import RoundProgress
+from cloud_server.rounds.reply_kinds import KINDS
 from cloud_server.rounds.round_loop import QuorumError
 from cloud_server.runs.evaluations import measure
 from cloud_server.runs.evidence import Measurement, evidence_of
@@ -31,7 +34,7 @@ from cloud_server.state.round_record import RoundRecord
 from cloud_server.state.settings import ServerSettings
 from fleet_model.durable import telling_of_the_disk
 from fleet_model.errors import FleetError, StoppedError, StorageError
-from fleet_model.types import TRAIN
+from fleet_model.types import PROFILE, TRAIN
 
 log = logging.getLogger(__name__)
 Tell = Callable[[RoundRecord], None]
@@ -166,6 +169,8 @@ class Lifecycle:
                     self._settings,
                     span,
                     run.robots,
+                    kind=run.kind,
+                    kinds={**KINDS, PROFILE: profile_kind(ProfileStore(server_dir.profiles))},
                     closed=lambda record: self._measured(run, record),
                     stop=lambda: run.stopping or self._leaving.is_set(),
                     watch=self._watch,

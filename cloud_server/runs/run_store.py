@@ -41,15 +41,16 @@ class Run(BaseModel):
 
     id: str
     channel: str = ""  # what it trains for; "": of an older server, the channel in the settings
-    kind: Literal["train", "evaluate"] = "train"  # evaluate: one round that only measures
+    # evaluate: one round that only measures; profile: one that asks for profiles
+    kind: Literal["train", "evaluate", "profile"] = "train"
     rounds: int = Field(ge=1)
     closed_form: str = ""  # train: what its first round makes of sums; "": it trains
     state: RunState = "waiting"  # until its thread begins
     ending: Ending = "finished"  # what it will be once it has published
     rounds_closed: int = 0
     first_version: int = 0  # of the checkpoint that round 1 starts from, or that is measured
-    robots: tuple[str, ...] = ()  # evaluate: only these; empty: all that the settings allow
-    measured: dict[str, Any] | None = None  # evaluate: its round, RoundRecord.as_json, or `brief`
+    robots: tuple[str, ...] = ()  # of one round: only these; empty: all that the settings allow
+    measured: dict[str, Any] | None = None  # of one round: RoundRecord.as_json or `brief`
     published_version: int | None = None
     release: Release | None = None  # what became of the version that it made last
     error: Annotated[str, AfterValidator(one_line)] = ""  # may quote robots

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cloud_server.models.release_log import Release, ReleaseLog
+from cloud_server.profiles.reply import require_profiles
 from cloud_server.rounds.progress import RoundProgress
 from cloud_server.runs.first_sums import method_of
 from cloud_server.runs.lifecycle import LeavingError, Lifecycle, RunFleet, Tell
@@ -21,7 +22,7 @@ from cloud_server.state.directory import ServerDirectory
 from cloud_server.state.settings import ServerSettings
 from cloud_server.state.sums.sums_store import ClosedForm, SumsStore
 from fleet_model.errors import RoundError
-from fleet_model.types import EVALUATE
+from fleet_model.types import EVALUATE, PROFILE
 
 __all__ = ["Run", "RunFleet", "Runs"]
 
@@ -118,6 +119,20 @@ class Runs:
         Raises:
             RoundError: a run goes on, or there is no such checkpoint.
         """
+        return self._ask_once(EVALUATE, version, robots)
+
+    def profile(self, version: int | None, robots: Sequence[str] = ()) -> Run:
+        """Start asking for profiles of records in the background; as `evaluate`.
+
+        Raises:
+            RoundError: see there.
+            SettingsError: profiles get no noise, and the settings ask for it; or this fleet's model
+                makes none.
+        """
+        require_profiles(self._settings, self._own)
+        return self._ask_once(PROFILE, version, robots)
+
+    def _ask_once(self, kind: str, version: int | None, robots: Sequence[str]) -> Run:
         self._require_own_runs()
         known = Checkpoints(self._own.checkpoints).saved()
         version = known[-1] if version is None and known else version
@@ -125,7 +140,7 @@ class Runs:
             raise RoundError(
                 f"there is no checkpoint {version}; those of versions {_ranges(known)} are kept"
             )
-        return self._start(kind=EVALUATE, rounds=1, first_version=version, robots=tuple(robots))
+        return self._start(kind=kind, rounds=1, first_version=version, robots=tuple(robots))
 
     @property
     def _own(self) -> ServerDirectory:

@@ -56,6 +56,7 @@ class ServerDirectory:
     checkpoints/     one folder per closed round
     history.jsonl    one line per closed round
     sums/            what robots have told of their features, for heads in closed form
+    profiles/        what clients have told of their records, by version
     releases.jsonl   what became of every version: published by whom, withheld why, rolled back
     privacy.json     what [privacy] has spent of each robot: see docs/security.md
     totals.json      sums over the history, made again if it is removed
@@ -157,6 +158,10 @@ class ServerDirectory:
     @property
     def sums(self) -> Path:  # noqa: D102
         return self.home / "sums"
+
+    @property
+    def profiles(self) -> Path:  # noqa: D102
+        return self.home / "profiles"
 
     @property
     def totals(self) -> Path:  # noqa: D102

@@ -13,6 +13,7 @@ from fleet_model.errors import FleetError, RoundError, SettingsError
 from fleet_model.protocol.routes import (
     ADMIN,
     EVALUATIONS,
+    PROFILES,
     RESUME_RUN,
     RUN,
     RUNS,
@@ -50,6 +51,7 @@ def admin_routes(runs: Runs, status: Callable[[], dict[str, Any]]) -> APIRouter:
 
     router = APIRouter(prefix=ADMIN, tags=["admin"], lifespan=going_on)
 
+    _add_asking_routes(router, runs)
     _add_run_routes(router, runs)
 
     @router.get(STATUS)
@@ -61,13 +63,24 @@ def admin_routes(runs: Runs, status: Callable[[], dict[str, Any]]) -> APIRouter:
     return router
 
 
-def _add_run_routes(router: APIRouter, runs: Runs) -> None:
+def _add_asking_routes(router: APIRouter, runs: Runs) -> None:
     @router.post(EVALUATIONS)
     def start_evaluation(body: EvaluationRequest) -> dict[str, Any]:
         """Let robots measure a checkpoint."""
         with _told():
             return runs.evaluate(body.version, body.robots).as_json()
 
+    @router.post(PROFILES)
+    def ask_for_profiles(body: EvaluationRequest) -> dict[str, Any]:
+        """Let robots tell profiles of their records, with a checkpoint's model."""
+        with _told():
+            try:
+                return runs.profile(body.version, body.robots).as_json()
+            except SettingsError as error:  # this fleet has none
+                raise HTTPException(409, str(error)) from None
+
+
+def _add_run_routes(router: APIRouter, runs: Runs) -> None:
     @router.post(RUNS)
     def start_run(body: RunRequest) -> dict[str, Any]:
         """Start a run, and the schedule of the next ones."""

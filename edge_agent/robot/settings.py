@@ -160,6 +160,11 @@ class TrainSettings(Section):
         description="Features of frames that are kept, in memory and on disk; those that do not "
         "fit are computed in every round.",
     )
+    profile: bool = Field(
+        default=False,
+        description="Whether this machine answers requests for a profile of its records: see "
+        "docs/profiles.md.",
+    )
 
 
 class ReportSettings(Section):

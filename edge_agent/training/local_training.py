@@ -21,9 +21,9 @@ from edge_agent.training.sent_sums import FOLDER as SENT
 from edge_agent.training.training_job import TrainingJob
 from edge_agent.training.work_kinds import work_of
 from fleet_model.bundle import FileEntry
-from fleet_model.errors import UpdateError
+from fleet_model.errors import TrainingError, UpdateError
 from fleet_model.store import ModelStore
-from fleet_model.types import SUMS, TRAIN
+from fleet_model.types import PROFILE, SUMS, TRAIN
 from fleet_model.workload import rebuild
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class LocalTraining:
         """
         begin = time.monotonic()
         work_of(request.kind)
+        if request.kind == PROFILE and not self._settings.training.profile:
+            raise TrainingError("this machine tells no profile: training.profile = false")
         require_protectable(request.config)
         control = begin_control(self._settings.state, request)
         training = self._settings.training
@@ -91,7 +93,7 @@ class LocalTraining:
             directory=directory,
             examples=source_of(
                 self._settings,
-                trains=request.kind in (TRAIN, SUMS),
+                trains=request.kind in (TRAIN, SUMS, PROFILE),
                 pseudo=request.kind == TRAIN,
             ),
             checkpoint=request.checkpoint,

@@ -24,7 +24,7 @@ from fleet_model.protocol.example_counts import (
     counts_of,
     tell_left_out,
 )
-from fleet_model.types import EVALUATE, SUMS, TRAIN, Checkpoint, Example, Update
+from fleet_model.types import EVALUATE, PROFILE, SUMS, TRAIN, Checkpoint, Example, Update
 from fleet_model.workload import rebuild, takes_instructions
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,16 @@ def _sums(trainer: Trainer, job: TrainingJob) -> Update:
     return examples.told_with(update)
 
 
+def _profile(trainer: Trainer, job: TrainingJob) -> Update:
+    profile = getattr(trainer, "profile", None)
+    if profile is None:
+        raise TrainingError(f"the trainer {job.trainer} makes no profiles: it has no profile()")
+    examples = _Examples(job)
+    with examples.explained():
+        update: Update = profile(_start(job), iter(examples), job.sent)
+    return examples.told_with(update)
+
+
 class _Examples:
     """The examples of a job, to be gone over once; afterwards it knows what was left out."""
 
@@ -151,4 +161,5 @@ WORK: Mapping[str, Callable[[Trainer, TrainingJob], Update]] = {
     TRAIN: _train,
     EVALUATE: _evaluate,
     SUMS: _sums,
+    PROFILE: _profile,
 }

@@ -15,7 +15,7 @@ MANIFEST = "/manifest.json"
 SITE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"  # the name of a site, whole
 
 ADMIN = "/fleetlearn/v1/admin"  # needs the admin credential
-STATUS, EVALUATIONS = "/status", "/evaluations"
+STATUS, EVALUATIONS, PROFILES = "/status", "/evaluations", "/profiles"
 RUNS, RUN = "/runs", "/runs/{run_id}"
 CONSOLE_LINK, CONSOLE_SESSIONS = "/console-links", "/console-sessions"
 STOP_RUN, RESUME_RUN = f"{RUN}/stop", f"{RUN}/resume"

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -51,6 +51,7 @@ class ChosenColumns:
     # Of instructions, see instructions.py: "messages", "instruction", "prompt", "picture"
     form: str = ""
     image: str = ""  # names pictures; "": none does
+    known: Mapping[str, str] = field(default_factory=dict)  # "source", "author", "topic" -> column
 
     @property
     def words(self) -> str:
@@ -68,7 +69,7 @@ class ChosenColumns:
     @property
     def all(self) -> tuple[str, ...]:
         """Return the columns that are read."""
-        names = (*self.text, self.label, self.split, self.id, self.image)
+        names = (*self.text, self.label, self.split, self.id, self.image, *self.known.values())
         return tuple(name for name in dict.fromkeys(names) if name)
 
 

@@ -31,6 +31,11 @@ ANSWER = ("completion", "output", "response", "answer", "reply", "target", "labe
 IMAGE = ("image", "image_path", "picture", "photo", "img", "image_file", "image_url", "picture_url")
 CAPTION = ("text", "caption", "description", "content", "body")
 PICTURE = "picture"  # a form
+KNOWN = {  # what else may be known of a row, for profiles -> names of its column
+    "source": ("source", "platform", "network", "channel"),
+    "author": ("author", "author_id", "user", "user_id", "username"),
+    "topic": ("topic", "category", "label", "class", "queue"),
+}
 _ROLES = ("system", "user", "assistant")
 _FROM = {"human": "user", "gpt": "assistant", "system": "system"}  # of LLaVA's own data
 _IS_IMAGE = re.compile(r"(?i)[^\n]+\.(jpe?g|png|webp|bmp|tiff?|gif)(\?[^\n]*)?|https?://\S+")
@@ -166,6 +171,8 @@ def _chosen(
     look: Sampled, text: tuple[str, ...], label: str, form: str, by: str = "by its content"
 ) -> ChosenColumns:
     plain = look.chosen(text, label, by)
+    free = [one for one in look.values if one not in (*text, label)]
+    known = {what: first_named(names, free) for what, names in KNOWN.items()}
     return ChosenColumns(
         text=text,
         label=label,
@@ -175,6 +182,7 @@ def _chosen(
         label_by="as named" if by == "as named" else "by its name",
         rest=plain.rest,
         form=form,
+        known={what: column for what, column in known.items() if column},
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from fleet_model.errors import FrameError
@@ -40,6 +41,7 @@ class TextRow(NamedTuple):
     label: str  # "": none is told; of an instruction the answer
     held_out: bool | None  # by the table's place or its column; None: nobody says
     instruction: Instruction | None = None  # of a table of instructions; `text` then names it
+    known: Mapping[str, str] = MappingProxyType({})  # as ChosenColumns.known -> what the row has
 
     @property
     def place(self) -> str:
@@ -132,8 +134,9 @@ class TextTables:
             held_out = table.held_out
             if columns.split:
                 held_out = is_held_out(text_of(row.cells.get(columns.split)) or "")
-            id = _whole(text_of(row.cells.get(columns.id)) or "") if columns.id else ""
-            yield TextRow(name, row.number, id, _whole(text), _whole(label), held_out, asked)
+            id = _cell(row.cells, columns.id) if columns.id else ""
+            known = {what: _cell(row.cells, column) for what, column in columns.known.items()}
+            yield TextRow(name, row.number, id, _whole(text), _whole(label), held_out, asked, known)
 
     def _choose(self, tables: Sequence[Table]) -> ChosenColumns:
         """Look at the first rows that can be read."""
@@ -187,6 +190,10 @@ def _of_instruction(
 
 def _placed(image: str, folder: Path) -> str:
     return image if not image or "://" in image else str(folder / image)
+
+
+def _cell(cells: Mapping[str, Any], column: str) -> str:
+    return _whole(text_of(cells.get(column)) or "")
 
 
 def _joined(cells: Mapping[str, Any], columns: Sequence[str]) -> str:

@@ -55,6 +55,10 @@ cloud-server serve-adapters DIR
 cloud-server serve-adapters DIR --no-key --host 0.0.0.0
 cloud-server adapters list DIR
 cloud-server adapters upload DIR acme/helpdesk
+cloud-server profiles ask DIR
+cloud-server profiles show DIR
+cloud-server profiles compare DIR board
+cloud-server profiles export DIR --out PLACE/profiles.json
 cloud-server mcp DIR
 cloud-server mcp DIR --allow-writes --http nowhere
 cloud-server pipeline run PLACE/out --data FRAMES/texts.csv --model FRAMES --work PLACE/work

@@ -92,6 +92,7 @@ COVERED = {
         "tests/end_to_end/test_vision_language.py",
         '"--examples"',
     ),
+    "cloud-server profiles": ("tests/end_to_end/test_vision_language.py", '"profiles"'),
     "edge-agent collect": ("tests/end_to_end/test_vision_language.py", '"collect"'),
     "edge-agent predict records.jsonl": (
         "tests/end_to_end/test_vision_language.py",

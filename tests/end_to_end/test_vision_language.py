@@ -20,10 +20,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.torch]
 DESKS = {"desk-1": "board", "desk-2": "field"}  # name: source
 BASE = "base_model.safetensors"
 
+SECRETS = ("xanadu", "4915112345678", "lovelace", "what #covert")
+
+
+def plant(file, secrets):
+    """Add a post with each of these words, by an author of their own."""
+    export = json.loads(file.read_text())
+    export["messages"] += [{"text": f"say {one}", "from_id": "hopper"} for one in secrets]
+    file.write_text(json.dumps(export))
+
 
 @pytest.fixture(scope="module")
 def story(fleet):
-    fleet.everywhere = fleet.without_trials
+    fleet.everywhere = {**fleet.without_trials, "EDGE_AGENT_TRAINING__PROFILE": "true"}
     fleet.environment = {
         "FLEETLEARN_TRAINING__EPOCHS": "4",
         "FLEETLEARN_TRAINING__LEARNING_RATE": "0.01",
@@ -41,6 +50,7 @@ def story(fleet):
         export = write_posts(fleet.root / "exports" / name, times=8 + number)
         records = fleet.root / "records" / name
         (export / "photos" / "red-1.png").write_bytes(b"no picture")
+        plant(export / "result.json", SECRETS)
         fleet.type("edge-agent", "collect", f"{source}={export}", "--out", records, exit_code=13)
         table = records / "records.jsonl"
         first = records / json.loads(table.read_text().splitlines()[0])["image"]
@@ -107,3 +117,28 @@ def test_the_merged_model_is_what_transformers_loads(story, fleet):
     assert {name.split(".")[-2] for name in changed} == {"q_proj", "v_proj"}
     assert all("language_model" in name for name in changed)
     assert len(changed) == 4
+
+
+def test_profiles_are_told_fused_and_shown_and_hold_no_record(story, fleet):
+    def ask(*command):
+        return json.loads(fleet.type("cloud-server", "profiles", *command).stdout)
+
+    run = ask("ask", fleet.server, "--json")
+    assert [one["outcome"] for one in run["measured"]["robots"]] == ["accepted"] * 2
+    shown = ask("show", fleet.server, "--json")
+    assert shown["version"] == 1
+    assert {name: one["robots"] for name, one in shown["sources"].items()} == {
+        source: [name] for name, source in DESKS.items()
+    }
+    assert shown["sources"]["board"]["records"] == 25  # 24 posts, 2 pictures less, 4 planted
+    assert shown["general"]["terms"] == {"what": 45}
+    alike = ask("compare", fleet.server, "--json")["similarity"]["board"]["field"]
+    assert 0.5 < alike < 1, "the same words about other pictures"
+    file = fleet.root / "profiles.json"
+    fleet.type("cloud-server", "profiles", "export", fleet.server, "--out", file)
+    assert len(json.loads(file.read_text())["general"]["mean"]) == 16
+    everything = [one.read_bytes() for one in fleet.server.rglob("*") if one.is_file()]
+    assert any(b"board" in content for content in everything)
+    for secret in (*SECRETS, "covert", "hopper", "user3", "photos/", "no picture any more"):
+        wide = np.frombuffer(secret.encode(), np.uint8).astype(np.float16).tobytes()
+        assert not any(secret.encode() in c or wide in c for c in everything), secret

@@ -34,6 +34,7 @@ from cloud_server.state.round_record import RobotRecord, RoundRecord
 from cloud_server.state.words import names
 from fleet_model.errors import SettingsError
 from fleet_model.protocol.example_counts import is_count, tell_left_out
+from fleet_model.types import TRAIN
 
 ROUNDS_OF_ROBOT = 10
 # What a list says of a robot; `get_robot` says the rest.
@@ -147,8 +148,8 @@ def get_run(directory: Path, asked: OneRun) -> dict[str, Any]:
 def get_round(directory: Path, asked: OneRound) -> dict[str, Any]:
     """Return who was asked in a round, who answered, who was refused, and why."""
     run = known_run(directory, asked.run)
-    if run.get("kind") == "evaluate":
-        raise SettingsError(f"run {asked.run} only measures a model: get_run tells what it found")
+    if run.get("kind", TRAIN) != TRAIN:
+        raise SettingsError(f"run {asked.run} trains nothing: get_run tells what it found")
     server_dir = server_dir_of(directory)
     lineage = server_dir.of(run["channel"]) if run["channel"] else server_dir.trained()
     record: RoundRecord | None = None

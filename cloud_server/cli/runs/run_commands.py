@@ -26,12 +26,14 @@ from cloud_server.cli.terminal import (
     release_lines,
     say,
     show_evaluation,
+    show_told,
     table,
     tell_release,
     with_given_directory,
 )
 from cloud_server.monitoring.run_words import doubts, outcome_of_run
 from fleet_model.errors import RoundError, SettingsError
+from fleet_model.types import PROFILE
 
 if TYPE_CHECKING:
     from cloud_server.cli.admin_client import AdminClient
@@ -122,7 +124,7 @@ def runs_show(directory: Directory, run_id: RunId = "", json_output: Json = Fals
     for line in doubts(run["closed"][-1]) if run["closed"] else ():
         typer.echo(line)
     if run.get("measured"):
-        show_evaluation(run)
+        (show_told if run["kind"] == PROFILE else show_evaluation)(run)
     for line in (*release_lines(directory, run), run["error"]):
         if line:
             typer.echo(with_given_directory(line))

@@ -119,6 +119,7 @@ class TextStore:
                 label=label or None,
                 key=key_of(row),
                 held_out=held_out,
+                targets=row.known,
             )
         self._tell(counts, guessed)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from edge_agent.training.adapted_model import adapted, base_of
 from edge_agent.training.feature_cache import FeatureCache, cache_of
+from edge_agent.training.profiles.own_profile import profile_reply
 from edge_agent.training.trainer import Learner, evaluate, fit
 from edge_agent.training.trainers.hardware import (
     device_from_environment,
@@ -83,6 +84,10 @@ class TorchTrainer:
         """Return the measures of a checkpoint; see `edge_agent.training.trainer.evaluate`."""
         return evaluate(self._learner, checkpoint, examples)
 
+    def profile(self, checkpoint: Checkpoint, examples: Iterable[Example], sent: Path) -> Update:
+        """Return a profile of records; see `edge_agent.training.profiles.own_profile`."""
+        return profile_reply(self._learner, checkpoint, examples, sent)
+
 
 class _TorchModel:
     """`Differentiable` of a torch model, cut before what is trained where that is possible.
@@ -93,7 +98,7 @@ class _TorchModel:
     def __init__(
         self, spec: TrainerSpec, directory: Path, definition: TorchModel, device: "torch.device"
     ) -> None:
-        model = definition.build(directory)
+        model = self._whole = definition.build(directory)
         self._definition, self._device = definition, device
         self._rows_at_once = rows_from_environment()
         model.to(device)
@@ -185,6 +190,14 @@ class _TorchModel:
     def outputs(self, weights: Weights, features: Tensors) -> Tensors:
         self._assign(weights)
         return self._answers(self._rest, features)
+
+    def embeddings(self, weights: Weights, features: Tensors) -> Tensors:
+        """Return {"embedding": (batch, width)}; raises TrainingError where a model has none."""
+        embedder = getattr(self._definition, "embedder", None)
+        if embedder is None:
+            raise TrainingError("this workload makes no embeddings of records, which a profile has")
+        self._assign(weights)
+        return self._answers(embedder(self._whole), features)
 
     def _parts(self, rows: Tensor) -> Iterator[Tensor]:
         size = self._rows_at_once or max(1, len(rows))

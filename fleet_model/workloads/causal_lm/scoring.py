@@ -9,6 +9,32 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+def pooled(model: Any, embed: Callable[..., Any] | None = None) -> "nn.Module":
+    """Return (ids, mask, answer) -> mean over tokens of what the last layer says, (batch, width).
+
+    Args:
+        model: of transformers.
+        embed: as of `scored`.
+    """
+    from torch import nn
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *given: Any) -> Any:
+            *more, ids, mask, _ = given
+            ids, mask = ids.long(), mask.long()
+            seen = {"inputs_embeds": embed(ids, *more)} if embed else {"input_ids": ids}
+            found = self.model.base_model(attention_mask=mask, use_cache=False, **seen)
+            weights = mask[..., None].float()
+            told = (found.last_hidden_state.float() * weights).sum(1)
+            return (told / weights.sum(1).clamp_min(1),)
+
+    return Pooled().eval()
+
+
 def scored(
     model: Any,
     workload: CausalLM,

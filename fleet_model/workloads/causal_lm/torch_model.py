@@ -25,7 +25,7 @@ from fleet_model.types import Tensor, Tensors
 from fleet_model.workloads.causal_lm.language_model import CausalLM
 from fleet_model.workloads.causal_lm.memory import memory_mb
 from fleet_model.workloads.causal_lm.peft_files import read_adapter
-from fleet_model.workloads.causal_lm.scoring import scored
+from fleet_model.workloads.causal_lm.scoring import pooled, scored
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 BASE_MODEL = "base_model.safetensors"
 MASK, IDS, ANSWER = "attention_mask", "input_ids", "answer_mask"
-NLL, COMPLETION = "nll", "completion"
+NLL, COMPLETION, EMBEDDING = "nll", "completion", "embedding"
 # Projections that LoRA's authors adapt (arXiv:2106.09685, section 7.1); some families have all
 # three in one layer.
 _ATTENTION = re.compile(r"/(q_proj|v_proj|qkv_proj|query_key_value)/kernel$")
@@ -160,6 +160,10 @@ class CausalLMModel:
         """Return (ids, mask, answer), (batch, length) each -> what answers cost, completions."""
         made = scored(model, self._workload, completes=completes)
         return Part(made, (IDS, MASK, ANSWER), (NLL, COMPLETION), open_axes=(0,))
+
+    def embedder(self, model: "nn.Module") -> Part:
+        """Return what `cut` gives -> an embedding of question and answer, (batch, width)."""
+        return Part(pooled(model), (IDS, MASK, ANSWER), (EMBEDDING,), open_axes=(0,))
 
     def compact(self, features: Tensors) -> Tensors:
         """Leave out the columns that only pad all rows of a batch."""

@@ -6,7 +6,7 @@ it comes out of the layer that the projector takes. That is a fourth of what the
 it in the model of 7 B parameters, and exactly what a step would compute anew.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,10 +15,11 @@ import numpy as np
 from fleet_model.errors import CheckpointError
 from fleet_model.torch.model import Cut, Part
 from fleet_model.types import Tensors
-from fleet_model.workloads.causal_lm.scoring import scored
+from fleet_model.workloads.causal_lm.scoring import pooled, scored
 from fleet_model.workloads.causal_lm.torch_model import (
     ANSWER,
     COMPLETION,
+    EMBEDDING,
     IDS,
     MASK,
     NLL,
@@ -105,7 +106,16 @@ class VisionLanguageModel(CausalLMModel):
         used = max(1, int(np.count_nonzero(features[MASK], axis=1).max()))
         return {n: rows[:, :used] if n in _TEXTS else rows for n, rows in features.items()}
 
+    def embedder(self, model: "nn.Module") -> Part:
+        """Return what the tower and a text give -> an embedding of both, (batch, width)."""
+        return Part(pooled(model, self._embed(model)), (TOWER, *_TEXTS), (EMBEDDING,))
+
     def _rest(self, model: Any, *, completes: bool) -> "nn.Module":
+        embed = self._embed(model)
+        return scored(model, self._workload, completes=completes, embed=embed)
+
+    def _embed(self, model: Any) -> Callable[[Any, Any], Any]:
+        """Return (ids, tower) -> what the language model's first layer sees."""
         token = self._workload.layout.token
 
         def embed(ids: Any, tower: Any) -> Any:
@@ -118,7 +128,7 @@ class VisionLanguageModel(CausalLMModel):
             pictures = projector(tower[seen].to(projector.linear_1.weight.dtype))
             return words.masked_scatter(places[..., None], pictures.to(words.dtype))
 
-        return scored(model, self._workload, completes=completes, embed=embed)
+        return embed
 
 
 class VisionLanguageEngine(LanguageEngine):

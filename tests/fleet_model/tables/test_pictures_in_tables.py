@@ -84,3 +84,17 @@ def test_a_column_of_words_names_no_picture(tmp_path):
     tables, (row,) = rows_of(tmp_path, [{"prompt": "say", "image": "a cat", "answer": "cat"}])
     assert tables.columns.image == ""
     assert row.instruction.image == ""
+
+
+def test_what_else_is_known_of_a_row_is_read_for_profiles(tmp_path):
+    rows = [
+        {"text": "two robots", "image": "a.jpg", "source": "board", "author": 7, "topic": "pick"},
+        {"text": "one", "image": "b.jpg", "author": None},
+    ]
+    _, found = rows_of(tmp_path, rows)
+    assert [row.known for row in found] == [
+        {"source": "board", "author": "7", "topic": "pick"},
+        {"source": "", "author": "", "topic": ""},
+    ]
+    _, (row,) = rows_of(tmp_path, [{"prompt": "say", "label": "cat", "user": "ada"}])
+    assert row.known == {"author": "ada"}, "the answer is no topic"

@@ -24,7 +24,7 @@ def test_a_row_has_its_place_id_text_and_label(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text(HEAD + "T-1, one fine day ,sun \nT-2,it rains,\nT-3,it rains,rain\n" * 1)
     (first, second, third), damage = read(path)
-    assert first == ("t.csv", 2, "T-1", " one fine day ", "sun", None, None)
+    assert first == ("t.csv", 2, "T-1", " one fine day ", "sun", None, None, {})
     assert (second.label, third.place, damage) == ("", "t.csv line 4", {})
 
 

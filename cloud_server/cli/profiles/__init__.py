@@ -1,0 +1,1 @@
+"""`cloud-server profiles`."""
