@@ -249,6 +249,11 @@ class ConsoleSettings(Section):
         default=True,
         description="Nothing of it is answered before `cloud-server web DIR` has made a link.",
     )
+    data_sets: Path | None = Field(
+        default=None,
+        description="A folder of data sets, with which versions can be compared. Whoever has a "
+        "session may see what is in it.",
+    )
 
 
 class ServerSettings(Section):

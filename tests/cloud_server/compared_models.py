@@ -12,15 +12,47 @@ import zlib
 import cv2
 import httpx
 import numpy as np
+from foreign_models import LABELS, SIDE, write_yolox
+from tiny_versions import TINY
 
+from cloud_server.models.imported.bundle import write_imported
+from cloud_server.models.imported.engine_file import Wish, look_at
 from cloud_server.state.model_store import DirectoryStore
 from fleet_model.bundle import MANIFEST
+from fleet_model.workloads.object_detector.imported import ImportedDetector
 
 
 def picture(suffix=".png", side=64, seed=0):
     """Return the bytes of an image file of noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3)).astype(np.uint8)
     return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+def detectors(folder, **shifts):
+    """Return bundles of a detector of another tool, whose boxes are off by so many cells."""
+    made = []
+    for name, shift in shifts.items():
+        file = write_yolox(folder / f"{name}.onnx", shift=shift)
+        reading = look_at(file, Wish(), 2).reading.model_copy(update={"classes": (0, 1)})
+        workload = ImportedDetector(LABELS, SIDE, reading.model_dump(mode="json"))
+        made.append(folder / name)
+        made[-1].mkdir()
+        write_imported(file, workload, TINY, 1, "2026-12-01T10:00:00+00:00", made[-1])
+    return made
+
+
+def shape(label, seed):
+    """Return the bytes of a JPEG with a circle, a square or a star on a plain ground."""
+    rng = np.random.default_rng(seed)
+    ground, color = (tuple(int(one) for one in rng.integers(0, 256, 3)) for _ in range(2))
+    picture = np.full((240, 320, 3), ground, np.uint8)
+    center, size = rng.integers(90, 150, 2), int(rng.integers(40, 80))
+    turns = {"circle": 60, "square": 4, "star": 10}[label]
+    angles = np.arange(turns) * 2 * np.pi / turns + rng.uniform(0, 6)
+    reach = size * np.where((np.arange(turns) % 2 == 1) & (label == "star"), 0.4, 1.0)
+    corners = center + np.stack([np.cos(angles) * reach, np.sin(angles) * reach], 1)
+    cv2.fillPoly(picture, [corners.astype(np.int32)], color, cv2.LINE_AA)
+    return cv2.imencode(".jpg", picture)[1].tobytes()
 
 
 def bomb(side):

@@ -1,6 +1,7 @@
 """`cloud-server compare`: models answer the same input in a browser, without a fleet."""
 
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,14 @@ def compare(
     open_browser: Annotated[
         bool, typer.Option("--open", help="open it in the browser of this machine")
     ] = False,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="a data set that can be asked about as a whole: pictures in folders by class or "
+            "with a manifest.csv, or tables of texts; as often as needed",
+            show_default=False,
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one")] = 0,
     json_output: Json = False,
 ) -> None:
@@ -48,4 +57,14 @@ def compare(
         if open_browser and typer.launch(url) != 0:
             say("no browser could be opened here; open the link by hand")
 
-    serve_alone(contenders(models), port, ready)
+    serve_alone(contenders(models), _by_name(data or ()), port, ready)
+
+
+def _by_name(paths: Sequence[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise SettingsError(f"--data {path}: there is no such file or folder")
+        name = path.resolve().name
+        found[name if name not in found else str(path)] = path
+    return found

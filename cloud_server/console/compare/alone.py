@@ -10,6 +10,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -77,12 +78,16 @@ class Door:
 
 
 def serve_alone(
-    contenders: Sequence[Contender], port: int, ready: Callable[[str, Lineup], object]
+    contenders: Sequence[Contender],
+    data_sets: Mapping[str, Path],
+    port: int,
+    ready: Callable[[str, Lineup], object],
 ) -> None:
     """Serve the page until SIGINT or SIGTERM.
 
     Args:
         contenders: the models.
+        data_sets: that may be asked about as a whole, by name.
         port: 0: any that is free.
         ready: is told the address, with its token, once it answers.
 
@@ -93,14 +98,14 @@ def serve_alone(
     try:
         lineup = Lineup(contenders)
         try:
-            asyncio.run(_serve(lineup, listener, ready))
+            asyncio.run(_serve(lineup, data_sets, listener, ready))
         finally:
             lineup.close()
     finally:
         listener.close()
 
 
-def alone_app(lineup: Lineup, token: str) -> Door:
+def alone_app(lineup: Lineup, data_sets: Mapping[str, Path], token: str) -> Door:
     """Return the page as an ASGI application."""
     pages = Pages("compare", "")
     form_token = secrets.token_urlsafe(32)
@@ -110,6 +115,8 @@ def alone_app(lineup: Lineup, token: str) -> Door:
         token=lambda request: form_token,
         session=lambda request: None,
         scheme="http",
+        data_sets=lambda: data_sets,
+        no_data="Name one or several with --data FOLDER.",
     )
     app, router = FastAPI(openapi_url=None), APIRouter()
     add_lineups(router, house)
@@ -145,13 +152,16 @@ def _listener(port: int) -> socket.socket:
 
 
 async def _serve(
-    lineup: Lineup, listener: socket.socket, ready: Callable[[str, Lineup], object]
+    lineup: Lineup,
+    data_sets: Mapping[str, Path],
+    listener: socket.socket,
+    ready: Callable[[str, Lineup], object],
 ) -> None:
     import uvicorn
 
     token = secrets.token_urlsafe(32)
     config = uvicorn.Config(
-        alone_app(lineup, token),
+        alone_app(lineup, data_sets, token),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -36,7 +36,7 @@ class Answering:
         """
         self._engines = [_opened(one) for one in contenders]
         self._kind = _same_kind(contenders, [engine.workload for engine in self._engines])
-        self._warm = False
+        self._warm, self._turn = False, 0
         self.models = [
             _about(one, engine, self._kind)
             for one, engine in zip(contenders, self._engines, strict=True)
@@ -54,9 +54,9 @@ class Answering:
         inputs = [engine.workload.encode(raw) for engine in self._engines]
         outputs: list[Tensors] = [{} for _ in inputs]
         times: list[list[float]] = [[] for _ in inputs]
-        for turn in range(repeats if self._warm else repeats + 1):
-            order = range(len(inputs)) if turn % 2 else reversed(range(len(inputs)))
-            for number in order:
+        for _ in range(repeats if self._warm else repeats + 1):
+            self._turn += 1  # what disturbs the machine for a moment disturbs all
+            for number in list(range(len(inputs)))[:: -1 if self._turn % 2 else 1]:
                 before = time.perf_counter()
                 outputs[number] = self._engines[number].run(inputs[number].inputs)
                 times[number].append(1e3 * (time.perf_counter() - before))

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from cloud_server.console.access import PREFIX, Session
+from cloud_server.console.compare.data_sets import data_sets_in
 from cloud_server.console.compare.routes import ROOT, House, add_lineups
 from cloud_server.console.compare.versions import Versions
 from cloud_server.console.desk import Desk, part_of
@@ -27,13 +28,15 @@ def add_comparisons(router: APIRouter, pages: Pages, desk: Desk, form: Form) -> 
         desk: of the console.
         form: reads a form of a page of this session.
     """
-    versions = Versions(desk.overview.store)
+    versions, folder = Versions(desk.overview.store), desk.settings.console.data_sets
     house = House(
         pages=pages,
         lineup=versions.get,
         token=lambda request: _session(request).form_token,
         session=_session,
         scheme="https",
+        data_sets=lambda: data_sets_in(folder) if folder else {},
+        no_data="Name a folder of data sets in server.toml: data_sets in [console].",
     )
 
     @router.get(ROOT)

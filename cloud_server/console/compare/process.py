@@ -54,7 +54,7 @@ class Process:
 
     def preview(self, content: bytes, side: int) -> bytes:
         """Return a picture as a small JPEG; raises as `answer`."""
-        with self._turn():
+        with self._turn(patient=True):
             return self._ask({"ask": "preview", "side": side}, content)[1]
 
     def close(self) -> None:
@@ -69,8 +69,9 @@ class Process:
                 _end(child)
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._waiting.acquire(blocking=False):
+    def _turn(self, *, patient: bool = False) -> Iterator[None]:
+        # A page asks for all of its small pictures at once.
+        if not self._waiting.acquire(timeout=ANSWER_S if patient else 0):
             raise BusyError(f"{MOST_WAITING} questions are asked already; ask again in a moment")
         try:
             with self._lock:

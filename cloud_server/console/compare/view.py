@@ -4,9 +4,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from cloud_server.console.compare.batch import RUNNING, Batch, Row
+from cloud_server.console.compare.board import Board
 from cloud_server.console.compare.lineup import Lineup
+from fleet_model.confusion.counts import Confusion
 
 MOST_CLASSES, MOST_BOXES = 5, 8  # shown of one answer
+MOST_SHOWN, MOST_TEXT = 48, 400  # inputs that models differ about; characters of a text
+MOST_LABELS = 20  # of a matrix
 
 
 def answer_values(lineup: Lineup, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,12 +31,22 @@ def answer_values(lineup: Lineup, told: Mapping[str, Any]) -> dict[str, Any]:
         }
         for model, answer, agree in zip(lineup.models, told["answers"], told["agree"], strict=True)
     ]
-    return {"columns": columns, "verdict": _verdict(lineup, told), "has_classes": has_classes}
+    return {
+        "columns": columns,
+        "verdict": _verdict(lineup, told),
+        "has_classes": has_classes,
+        "width": told["size"][0] if told["size"] else 0,  # pixels, upright: what boxes count in
+    }
 
 
 def board_values(lineup: Lineup) -> dict[str, Any]:
     """Return the running board, a row for each model."""
-    told = lineup.board.told()
+    return board_rows(lineup, lineup.board)
+
+
+def board_rows(lineup: Lineup, board: Board) -> dict[str, Any]:
+    """Return a board, a row for each model."""
+    told = board.told()
     first = lineup.models[0]["bytes"]
     rows = [
         {
@@ -40,7 +57,78 @@ def board_values(lineup: Lineup) -> dict[str, Any]:
         }
         for model, standing in zip(lineup.models, told.standings, strict=True)
     ]
-    return {"told": told, "rows": rows}
+    return {"told": told, "rows": rows, "has_classes": lineup.has_classes}
+
+
+def batch_values(lineup: Lineup) -> dict[str, Any]:
+    """Return what a data set was answered with; `batch` is None before one was chosen."""
+    batch = lineup.batch
+    if batch is None:
+        return {"batch": None}
+    names = [model["name"] for model in lineup.models]
+    shown = {"matrices": [], "gallery": [], "differ": 0}
+    if batch.state != RUNNING:
+        known = batch.confusions(lineup.classes)
+        beside = batch.answers_beside(lineup.classes)
+        matrices = [
+            _matrix(found, f"{name}: true class and answer", "true class", name, is_truth=True)
+            for name, found in zip(names, known, strict=False)
+            if found.count
+        ]
+        matrices += [
+            _matrix(found, f"Answers of {names[0]} and {name}", names[0], name, is_truth=False)
+            for name, found in zip(names[1:], beside, strict=False)
+            if found.count
+        ]
+        shown = {
+            "matrices": matrices,
+            "gallery": [_differing(lineup, batch, row) for row in batch.differing(MOST_SHOWN)],
+            "differ": sum(row.agree < 1 for row in batch.rows),
+        }
+    return {"batch": batch, "batch_board": board_rows(lineup, batch.board), **shown}
+
+
+def _differing(lineup: Lineup, batch: Batch, row: Row) -> dict[str, Any]:
+    one = batch.data.inputs[row.number]
+    said = [
+        {"name": model["name"], "said": said, "is_right": said.label == one.truth}
+        for model, said in zip(lineup.models, row.said, strict=True)
+    ]
+    return {"number": row.number, "input": one, "said": said, "text": one.text[:MOST_TEXT]}
+
+
+def _matrix(
+    found: Confusion, title: str, rows: str, columns: str, *, is_truth: bool
+) -> dict[str, Any]:
+    """Return a matrix as rows of cells; of many classes those that are confused most."""
+    counts = found.matrix
+    wrong = counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()
+    kept = sorted(sorted(range(len(found.labels)), key=lambda n: -wrong[n])[:MOST_LABELS])
+    totals = counts.sum(1)
+    return {
+        "title": title,
+        "rows": rows,
+        "columns": columns,
+        "labels": [found.labels[n] for n in kept],
+        "left_out": len(found.labels) - len(kept),
+        "share": found.accuracy,
+        "macro_f1": found.macro_f1 if is_truth else None,
+        "cells": [
+            (
+                found.labels[i],
+                [
+                    {
+                        "count": int(counts[i, j]),
+                        "is_same": i == j,
+                        # 0..4: how dark; the root tells one percent from none.
+                        "shade": int(np.ceil(4 * np.sqrt(counts[i, j] / max(1, totals[i])))),
+                    }
+                    for j in kept
+                ],
+            )
+            for i in kept
+        ],
+    }
 
 
 def size_words(count: int) -> str:

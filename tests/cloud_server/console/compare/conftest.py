@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from compared_models import Page
+from compared_models import Page, shape
 
 from fleet_model.bundle import MANIFEST
 
@@ -26,8 +26,19 @@ def bundles(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def page(bundles):
-    one = Page(*bundles)
+def shapes(tmp_path_factory):
+    """Return a data set of a dozen pictures of three shapes."""
+    folder = tmp_path_factory.mktemp("sets") / "shapes"
+    for number in range(12):
+        label = ("circle", "square", "star")[number % 3]
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        (folder / label / f"{number}.jpg").write_bytes(shape(label, number))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def page(bundles, shapes):
+    one = Page(*bundles, "--data", shapes)
     yield one
     assert one.end() == 0
     assert "Traceback" not in one.process.stderr.read().decode()

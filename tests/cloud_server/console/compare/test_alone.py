@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 
+import cv2
 import httpx
+import numpy as np
 import psutil
 import pytest
 from compared_models import Page, bomb, picture
@@ -138,6 +140,33 @@ def test_texts_are_compared_as_well(tmp_path):
         assert "They differ: one: good, other: bad" in answer.text
         assert page.post("/ask", b"\xff\xfe").json()["detail"] == "a text that is not UTF-8"
         assert b"has 65 kB, at most 64 kB are taken" in page.head_alone("/ask", 65 << 10)
+    finally:
+        assert page.end() == 0
+
+
+def test_a_data_set_is_asked_about_and_its_pictures_are_shown(bundles, tmp_path):
+    (tmp_path / "set" / "star").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "set" / "star" / f"{number}.png").write_bytes(picture(side=900, seed=number))
+    page = Page(*bundles, "--data", tmp_path / "set")
+    try:
+        assert "<option>set</option>" in page.client.get(page.path).text
+        assert page.post("/begin?data=other", b"").status_code == 404
+        assert page.post("/begin?data=set", b"", origin="null").status_code == 403
+        text = page.post("/begin?data=set", b"").text
+        while 'data-state="running"' in text:
+            text = page.client.get(f"{page.path}/batch").text
+        assert "3 of 3 inputs" in text
+        assert "3 of 3 inputs are answered differently" in text
+        shown = re.findall(r'<img loading="lazy" src="([^"]+)"', text)
+        assert sorted(shown) == [f"{page.path}/input/{number}" for number in range(3)]
+        for query, side in (("", 320), ("?large=true", 640)):
+            one = page.client.get(shown[0] + query)
+            assert one.headers["content-type"] == "image/jpeg"
+            pixels = cv2.imdecode(np.frombuffer(one.content, np.uint8), cv2.IMREAD_COLOR)
+            assert pixels.shape == (side, side, 3)
+        assert page.client.get(f"{page.path}/input/3").status_code == 422
+        assert "They differ" in page.post("/again/0", b"").text
     finally:
         assert page.end() == 0
 

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from compared_models import Page, bomb, picture, publish
+import cv2
+import foreign_models
+from compared_models import Page, bomb, detectors, picture, publish
 from headless_browser import IN_BROWSER, told_by
 from text_bundles import write_text_bundle
 
@@ -13,8 +15,8 @@ VISIT = Path(__file__).with_name("visit_compare.py")
 pytestmark = IN_BROWSER
 
 
-def visit(url, *words):
-    told, origin = told_by(VISIT, url, *words), "/".join(url.split("/")[:3])
+def visit(what, url, *words):
+    told, origin = told_by(VISIT, what, url, *words), "/".join(url.split("/")[:3])
     assert all(url.startswith(f"{origin}/") for url in told["asked"])
     assert not any(told["axe"].values()), told["axe"]
     assert all(wide <= 0 for wide in told["too wide"].values()), told["too wide"]
@@ -26,7 +28,7 @@ def test_pictures_are_dropped_answered_drawn_and_refused(page, tmp_path):
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     page.post("/clear", b"")
-    told = visit(page.url, tmp_path, *(tmp_path / name for name in files))
+    told = visit("pictures", page.url, tmp_path, *(tmp_path / name for name in files))
     # The refusal has status 422, which the browser writes down.
     assert [one for one in told["complaints"] if "422" not in one] == []
     assert "token" not in told["address"]
@@ -38,6 +40,11 @@ def test_pictures_are_dropped_answered_drawn_and_refused(page, tmp_path):
     assert told["dropped"] == ["2", "0.0 %", "1"]
     assert "8000 x 8000 pixels, at most 34 million" in told["bomb"]
     assert "100 MB, at most 20 MB are taken" in told["huge"]
+    assert told["batch"] == "12 of 12 inputs are answered differently"
+    assert len(told["gallery"]) == 12
+    assert told["matrices"] == 2
+    assert not told["is stoppable"]
+    assert told["again"]
     assert told["cleared"] == ["0", "-", "0"]
 
 
@@ -47,7 +54,7 @@ def test_a_text_is_asked_by_keyboard_alone(tmp_path):
         write_text_bundle(tmp_path / name, turned=turned)
     page = Page(tmp_path / "one", tmp_path / "other")
     try:
-        told = visit(page.url, tmp_path)
+        told = visit("texts", page.url, tmp_path)
     finally:
         page.end()
     assert told["text"] == "They differ: one: good, other: bad"
@@ -59,7 +66,20 @@ def test_an_operator_compares_two_published_versions(running_server, bundles, tm
         publish(running_server.server_dir, bundle, version, tmp_path)
     (tmp_path / "seen.jpg").write_bytes(picture(".jpg", 200))
     link = AdminClient(running_server.server_dir).console_link()
-    told = visit(link, tmp_path, tmp_path / "seen.jpg")
+    told = visit("console", link, tmp_path, tmp_path / "seen.jpg")
     assert told["title"] == "Compare 2 models"
     assert told["chosen"] == "They differ: 11 fp32: star, 12 fp32: square"
+    assert told["complaints"] == []
+
+
+def test_boxes_are_drawn_for_each_model(tmp_path):
+    page = Page(*detectors(tmp_path, exact=0.0, far=0.5))
+    pixels = foreign_models.picture(("red", 0, 0), ("blue", 2, 1)).repeat(4, 0).repeat(4, 1)
+    cv2.imwrite(str(tmp_path / "blocks.png"), pixels[..., ::-1])
+    try:
+        told = visit("boxes", page.url, tmp_path, tmp_path / "blocks.png")
+    finally:
+        page.end()
+    assert told["chosen"] == "0% of the boxes agree (exact: 2, far: 2)"
+    assert told["drawn"] == [True, True]
     assert told["complaints"] == []

@@ -1,8 +1,8 @@
-"""Compare models in headless Chromium: visit_compare.py URL FOLDER [PICTURE...] writes what it saw.
+"""Compare models in headless Chromium: visit_compare.py WHAT URL FOLDER PICTURE... tells.
 
 Drops, chooses and asks by keyboard; sends a bomb and a hundred megabytes; looks at the page on a
-desktop and a phone, by day and by night. The last picture is one that is refused.
-With one picture it logs in to the console by the link; without one it asks about a text.
+desktop and a phone, by day and by night. WHAT is `pictures` (of which the last is refused),
+`boxes`, `texts`, or `console`, where the URL is a link that logs in.
 """
 
 import json
@@ -26,6 +26,7 @@ HUGE = """() => {
   document.getElementById("drop").dispatchEvent(
     new DragEvent("drop", { dataTransfer: given, bubbles: true, cancelable: true }));
 }"""
+SEEN = "document.querySelector('.gallery img').naturalWidth > 0"
 # Whether something is on the canvas: not all of its bytes are zero.
 DRAWN = """(canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height)
   .data.some((byte) => byte)"""
@@ -91,6 +92,19 @@ def pictures(one, files, refused):
     told["bomb"] = one.until("pixels")
     page.evaluate(HUGE)
     told["huge"] = one.until("100 MB")
+    page.get_by_role("button", name="Ask about all").click()
+    told["batch"] = one.until("are answered differently")
+    told["gallery"] = page.locator("#batch .says").all_inner_texts()
+    page.locator(".gallery img").first.scroll_into_view_if_needed()
+    page.wait_for_function(SEEN)
+    told["matrices"] = page.get_by_role("region", name="true class and answer").count()
+    told["is stoppable"] = page.get_by_role("button", name="Stop").is_visible()
+    one.look("batch")
+    page.locator(".gallery button").first.focus()
+    page.keyboard.press("Enter")
+    one.until("They differ")
+    page.locator("#answer canvas").wait_for()
+    told["again"] = page.locator("#answer canvas").evaluate(DRAWN)
     page.locator("#clear").focus()
     page.keyboard.press("Enter")
     one.until("begins anew")
@@ -124,17 +138,25 @@ def texts(one):
     one.look("text")
 
 
+def boxes(one, file):
+    """Ask two detectors about a picture."""
+    page, told = one.page, one.told
+    page.get_by_label("Drop a picture here").set_input_files(file)
+    told["chosen"] = one.until("of the boxes agree")
+    page.locator("#answer canvas").last.wait_for()
+    told["drawn"] = [canvas.evaluate(DRAWN) for canvas in page.locator("#answer canvas").all()]
+    one.look("boxes")
+
+
 def main():
     """Visit, and tell."""
-    url, folder, *files = sys.argv[1], *map(Path, sys.argv[2:])
+    what, url, folder, *files = sys.argv[1], sys.argv[2], *map(Path, sys.argv[3:])
     with browser() as started:
         one = Person(started, url, folder)
-        if len(files) == 1:
-            console(one, files[0])
-        elif files:
+        if what == "pictures":
             pictures(one, files[:-1], files[-1])
         else:
-            texts(one)
+            {"boxes": boxes, "console": console, "texts": texts}[what](one, *files)
         sys.stdout.write(json.dumps(one.told))
 
 
