@@ -93,7 +93,7 @@ class LocalTraining:
             directory=directory,
             examples=source_of(
                 self._settings,
-                trains=request.kind in (TRAIN, SUMS, PROFILE),
+                trains=request.kind in (TRAIN, SUMS),
                 pseudo=request.kind == TRAIN,
             ),
             checkpoint=request.checkpoint,

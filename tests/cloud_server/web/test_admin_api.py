@@ -43,6 +43,11 @@ def test_an_evaluation_without_robots_fails_with_the_reason_and_is_listed(client
         client.evaluate(99)
 
 
+def test_a_fleet_without_a_language_model_is_asked_for_no_profile(client):
+    with pytest.raises(RoundError, match="not by the workload 'image-classifier'"):
+        client.ask_for_profiles()
+
+
 def test_a_run_that_failed_can_be_resumed_and_one_that_ended_cannot_be_stopped(client):
     run = ended(client, client.start_run(1)["id"])
 

@@ -13,9 +13,9 @@ from edge_agent.training.feature_cache import limit_from_environment
 from edge_agent.training.local_training import LocalTraining
 from edge_agent.training.trainers.hardware import threads_from_environment
 from edge_agent.training.training_process import TrainingProcess, environment_of
-from fleet_model.errors import BundleError, UpdateError
+from fleet_model.errors import BundleError, TrainingError, UpdateError
 from fleet_model.protocol.wire import RobotRequest
-from fleet_model.types import EVALUATE, TRAIN, Checkpoint, TrainConfig
+from fleet_model.types import EVALUATE, PROFILE, TRAIN, Checkpoint, TrainConfig
 from fleet_model.weights import read_weights
 
 TINY = Path(__file__).parents[2] / "data" / "tiny_bundle"
@@ -51,12 +51,12 @@ def request_for(store):
 def training(store, tmp_path):
     """Return a maker of trainings; `fit` is the process's, or only looks at the job."""
 
-    def make(fit, paths=(), trainer="litert", spool=None) -> LocalTraining:
+    def make(fit, paths=(), trainer="litert", spool=None, profile=True) -> LocalTraining:
         settings = AgentSettings(
             server=ServerLink(address="localhost:1"),
             state=tmp_path / "state",
             examples=ExampleSettings(paths=paths, held_out=0.25, label_topic="/l", spool=spool),
-            training=TrainSettings(trainer=trainer),
+            training=TrainSettings(trainer=trainer, profile=profile),
         )
         return LocalTraining(settings, Models(tmp_path / "models"), store, fit)
 
@@ -92,11 +92,19 @@ def test_only_what_a_robot_trains_on_counts_as_trained_on(
 ):
     folder = image_folder("frames", {"circle": 8, "square": 8})
     local = training(lambda job, _: job, paths=(folder,))
-    for kind, trained in ((EVALUATE, False), (TRAIN, True)):
+    for kind, trained in ((EVALUATE, False), (PROFILE, False), (TRAIN, True)):
         request = dataclasses.replace(request_for(), kind=kind)
         assert len(list(local.answer(request, "r1").examples.examples())) == 16
         assert (tmp_path / "state" / "trained.json").exists() == trained
         assert list((tmp_path / "state" / "known-frames").iterdir())
+
+
+def test_a_profile_is_told_only_where_this_machine_has_said_so(training, request_for):
+    asked = dataclasses.replace(request_for(), kind=PROFILE)
+    assert training(lambda job, _: job).answer(asked, "r1").kind == PROFILE
+    with pytest.raises(TrainingError, match=r"tells no profile: training\.profile = false"):
+        training(lambda job, _: job, profile=False).answer(asked, "r1")
+    assert not TrainSettings().profile
 
 
 def test_a_training_may_take_as_long_as_the_round_stays_open(training, request_for):
