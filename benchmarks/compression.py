@@ -1,9 +1,10 @@
-"""A student beside its teacher: how small, how fast, how right.
+"""A student beside its teacher: how small, how fast, how right, of texts and of pictures.
 
-Film reviews and tweets of vader.py in two classes, three draws. The teacher is MiniLM, fine-tuned
-on LABELLED sentences of each kind. The student has the first two layers of six, three quarters of
-their neurons, and the pieces of words that the training texts use; it learns what the teacher says
-of all sentences that are not tested, most of which have no label for it (compression_arms.py).
+Pictures: see compression_pictures.py. Texts: film reviews and tweets of vader.py in two classes,
+three draws. The teacher is MiniLM, fine-tuned on LABELLED sentences of each kind. The student has
+the first two layers of six, three quarters of their neurons, and the pieces of words that the
+training texts use; it learns what the teacher says of all sentences that are not tested, most of
+which have no label for it (compression_arms.py).
 
 Files are .onnx; sizes are beside the teacher's in float32. Accuracy and macro F1 are those of the
 files, on TESTS sentences of each kind. Speed is float32, one sentence at a time, one thread, from
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import compression_pictures as pictures
 from benchmarks.environments import digest, environment, sources_digest
 from benchmarks.fleets import ROOT
 from benchmarks.measure import Comparison, Limit, Result, arguments, report, say
@@ -57,12 +59,31 @@ QUICK = Size(
 def main() -> None:
     """Measure all, print it."""
     options = arguments(
-        __doc__ or "", quick="one draw of few sentences, which teach nothing: sizes and speed"
+        __doc__ or "",
+        quick="one draw of few sentences and pictures, which teach nothing: sizes and speed",
+        parts=("texts", "pictures"),
     )
-    size = QUICK if options.quick else FULL
-    folder = prepare(WORK, size.layers)
-    found = [measured(folder, seed, size) for seed in size.seeds]
-    report(result(found, limited=not options.quick), as_json=options.json)
+    found, whole = [], not options.quick
+    if options.only != "texts":
+        size_of_pictures = pictures.FULL if whole else pictures.QUICK
+        models = pictures.measured(WORK.with_name("compression-pictures"), size_of_pictures)
+        found.append(pictures.result(models, limited=whole))
+    if options.only != "pictures":
+        size = FULL if whole else QUICK
+        folder = prepare(WORK, size.layers)
+        draws = [measured(folder, seed, size) for seed in size.seeds]
+        found.append(result(draws, limited=whole))
+    report(together(found), as_json=options.json)
+
+
+def together(found: Sequence[Result]) -> Result:
+    """Return several results as one; no key is in two of them."""
+    return Result(
+        benchmark="compression",
+        comparisons=[one for each in found for one in each.comparisons],
+        figures={key: value for each in found for key, value in each.figures.items()},
+        limits=[one for each in found for one in each.limits],
+    )
 
 
 def prepare(work: Path, layers: int) -> Path:

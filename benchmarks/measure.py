@@ -53,16 +53,19 @@ class Result:
     limits: Sequence[Limit] = field(default_factory=tuple)
 
 
-def arguments(doc: str, *, quick: str) -> argparse.Namespace:
+def arguments(doc: str, *, quick: str, parts: Sequence[str] = ()) -> argparse.Namespace:
     """Parse the two switches that every benchmark has.
 
     Args:
         doc: the benchmark's docstring; its first line becomes the description.
         quick: what --quick leaves out.
+        parts: of which --only names one; none given: there is no such switch.
     """
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="end stdout with one line of JSON")
     parser.add_argument("--quick", action="store_true", help=quick)
+    if parts:
+        parser.add_argument("--only", choices=parts, help="one part; default: all")
     return parser.parse_args()
 
 
