@@ -20,9 +20,9 @@ def collect(
             help="JSON file of an export, or a folder of them; NAME says what its records are from",
         ),
     ],
-    out: Annotated[
-        Path, typer.Option(help="folder of the table and its pictures; made anew by each call")
-    ] = Path("collected"),
+    out: Annotated[Path, typer.Option(help="folder of the table and its pictures")] = Path(
+        "collected"
+    ),
     json_output: Json = False,
 ) -> None:
     """Make a table of what platforms export: text, picture, time, source and author of each post.

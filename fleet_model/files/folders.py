@@ -25,9 +25,13 @@ def files_below(
     for child in children:
         if child.name.startswith("."):
             continue
-        if child.is_dir():
+        try:
+            is_folder, is_file = child.is_dir(), child.is_file()
+        except OSError:  # a loop of links leads nowhere
+            continue
+        if is_folder:
             yield from files_below(folder / child.name, unlisted, seen)
-        elif child.is_file():
+        elif is_file:
             yield folder / child.name
 
 

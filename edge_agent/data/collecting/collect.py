@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 from edge_agent.data.collecting.exports import Found, files_of, posts_of
 from edge_agent.data.collecting.fields import Post, post_of
 from fleet_model.durable import telling_of_the_disk, write_durably, writing
-from fleet_model.errors import FrameError, SettingsError
+from fleet_model.errors import FrameError, SettingsError, one_line
 from fleet_model.files.damage import Damage, DamageLog
 from fleet_model.pictures.image_header import read_header
 
@@ -24,6 +24,7 @@ ADDRESS, OUTSIDE = "with a picture at an address", "with a picture outside of th
 MISSING, BROKEN = "with a picture that is not there", "with a broken picture"
 LARGE, LONG = "with a picture too large", f"longer than {LONGEST_TEXT} characters"
 _LOSSES = (MISSING, BROKEN, LARGE, OUTSIDE)  # what somebody may want to mend
+_OWN = re.compile(r"[0-9a-f]{32}\.[a-z]{3,4}")  # names of pictures that were copied
 _ENDS = {"jpeg": ".jpg"}  # of a format that is not called as its files end
 
 
@@ -91,8 +92,8 @@ def collect(exports: Sequence[Export], into: Path) -> Collected:
             for found in posts_of(file, told.damage):
                 told.found += 1
                 kept.add(_add(found, export, into, table, seen, told))
-    for picture in (into / IMAGES).glob("*.*"):  # of an earlier call
-        if f"{IMAGES}/{picture.name}" not in kept:
+    for picture in (into / IMAGES).glob("*.*"):  # of an earlier call, and nobody else's
+        if _OWN.fullmatch(picture.name) and f"{IMAGES}/{picture.name}" not in kept:
             picture.unlink(missing_ok=True)
     return told
 
@@ -113,7 +114,7 @@ def _add(
         return ""
     seen.add(key)
     name = image.written(into)
-    source = export.source or post.source or export.path.resolve().stem
+    source = export.source or post.source or one_line(export.path.resolve().stem)
     record = {
         "text": post.text, "image": name, "time": post.time, "source": source, "author": post.author
     }  # fmt: skip
@@ -184,7 +185,11 @@ def _places(name: str, folder: Path, root: Path) -> Iterator[Path]:
     below = [folder, *(up for up in folder.parents if up.is_relative_to(root))]
     inside = False
     for start in below:
-        with_name = (start / name).resolve()
+        try:
+            with_name = (start / name).resolve()
+        except (OSError, RuntimeError, ValueError):  # a loop of links, no name that a file can have
+            inside = True
+            continue
         if with_name.is_relative_to(root):
             inside = True
             yield with_name

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fleet_model.errors import FrameError
+from fleet_model.errors import FrameError, one_line
 from fleet_model.files.damage import DamageLog
 from fleet_model.files.folders import files_below, unreadable
 from fleet_model.tables.json_lines import JsonTable
@@ -46,25 +46,25 @@ def posts_of(file: Path, damage: DamageLog) -> Iterator[Found]:
 
     What cannot be read goes to `damage`.
     """
+    name = one_line(file.name)
     try:
-        things = _things(file, damage)
-        for number, thing in things:
-            yield Found(f"{file.name} object {number}", file.parent, thing)
+        for number, thing in _things(file, name, damage):
+            yield Found(f"{name} object {number}", file.parent, thing)
     except OSError as error:
-        damage.add(BAD_FILE, f"{unreadable(file.name, error)}")
+        damage.add(BAD_FILE, f"{unreadable(name, error)}")
     except FrameError as error:
         damage.add(BAD_FILE, str(error))
 
 
-def _things(file: Path, damage: DamageLog) -> Iterator[tuple[int, dict[str, Any]]]:
+def _things(file: Path, name: str, damage: DamageLog) -> Iterator[tuple[int, dict[str, Any]]]:
     whole = _object(file)
     if whole is None:  # an array, or lines
-        for row in JsonTable(file, file.name).rows(damage):
+        for row in JsonTable(file, name).rows(damage):
             yield row.number, dict(row.cells)
         return
     posts = _longest(whole)
     if not posts:
-        damage.add(NO_POSTS, file.name)
+        damage.add(NO_POSTS, name)
     yield from enumerate(posts, start=1)
 
 

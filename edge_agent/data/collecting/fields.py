@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from edge_agent.data.collecting.times import moment_of
+from fleet_model.errors import one_line
 
 # Names of fields, in lower case; of two the earlier one counts, then the one nearer to the top.
 _TEXT = (
@@ -37,7 +38,8 @@ _SOURCE = ("source", "platform", "network")
 _IS_IMAGE = re.compile(r"(?i)[^\n]+\.(jpe?g|png|webp|bmp|tiff?|gif|heic|avif)(\?[^\n]*)?")
 _TAG = re.compile(r"(?i)</?(p|br|a|span|div|b|i|em|strong|u|ul|ol|li|img|h[1-6]|code)\b[^<>]*>")
 _BREAK = re.compile(r"(?i)<br\b[^<>]*>|</p>|</div>|</li>")
-_DEEPEST, _MOST = 12, 2000  # of what is looked at in one post: levels, values
+_DEEPEST, _MOST = 24, 2000  # of what is looked at in one post: levels, values
+_LONGEST_NAME = 200  # characters of a source, an author
 
 
 class Post(NamedTuple):
@@ -57,8 +59,8 @@ def post_of(thing: dict[str, Any]) -> Post:
         text=plain(_first(values, _TEXT)),
         images=tuple(dict.fromkeys(_images(values))),
         time=next(filter(None, map(moment_of, _all(values, _TIME))), ""),
-        source=_first([v for v in values if len(v[0]) == 1], _SOURCE).strip(),
-        author=_author(values),
+        source=one_line(_first([v for v in values if len(v[0]) == 1], _SOURCE))[:_LONGEST_NAME],
+        author=one_line(_author(values))[:_LONGEST_NAME],
     )
 
 
@@ -74,19 +76,30 @@ def plain(text: str) -> str:
     return text.strip()
 
 
-def _values(thing: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield (path in lower case, text) of what is no object and no list; lists are no level."""
-    if isinstance(thing, dict) and len(path) < _DEEPEST:
+def _values(
+    thing: Any, path: tuple[str, ...], depth: int = 0
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield (path in lower case, text) of what is no object and no list; lists are not in paths.
+
+    Halves of characters, which JSON may hold, and no file, become "?".
+    """
+    if depth > _DEEPEST:
+        return
+    if isinstance(thing, dict):
         for name, value in thing.items():
-            yield from _values(value, (*path, str(name).lower()))
+            yield from _values(value, (*path, str(name).lower()), depth + 1)
     elif isinstance(thing, list):
         if len(thing) > 1 and (joined := _joined(thing)):
-            yield path, joined
+            yield path, _whole(joined)
             return
         for value in thing[:_MOST]:
-            yield from _values(value, path)
+            yield from _values(value, path, depth + 1)
     elif isinstance(thing, str | int | float | Decimal) and not isinstance(thing, bool) and path:
-        yield path, str(thing)
+        yield path, _whole(str(thing))
+
+
+def _whole(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _joined(parts: Sequence[Any]) -> str:

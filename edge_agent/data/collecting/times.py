@@ -6,8 +6,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 _TWITTER = "%a %b %d %H:%M:%S %z %Y"
-# Seconds since 1970 have up to 11 digits until the year 5138; more are of a smaller unit.
-_UNITS = ((1e11, 1), (1e14, 1e3), (1e17, 1e6), (1e20, 1e9))
+_DAY = "%Y%m%d"
+# Seconds since 1970 have up to 11 digits until the year 5138; more are of a smaller unit. Those of
+# before 1973 are rather a year, or a day as 20240115.
+_LEAST, _UNITS = 1e8, ((1e11, 1), (1e14, 1e3), (1e17, 1e6), (1e20, 1e9))
 
 
 def moment_of(value: Any) -> str:
@@ -25,6 +27,7 @@ def moment_of(value: Any) -> str:
     for read in (
         datetime.fromisoformat,
         lambda one: datetime.strptime(one, _TWITTER),
+        lambda one: datetime.strptime(one, _DAY),
         parsedate_to_datetime,
     ):
         with suppress(ValueError, TypeError, IndexError, OverflowError):
@@ -34,7 +37,7 @@ def moment_of(value: Any) -> str:
 
 def _of_number(number: float) -> datetime:
     for end, unit in _UNITS:
-        if 0 < number < end:
+        if _LEAST <= number < end:
             return datetime.fromtimestamp(number / unit, timezone.utc)
     raise ValueError(number)
 

@@ -21,6 +21,14 @@ MOST_PIXELS = 100_000_000  # of one that is scaled
 _CUBIC = -0.5  # Keys 1981, as Pillow has it; OpenCV's is -0.75
 
 
+def is_there(image: str) -> bool:
+    """Tell whether there is such a file; nothing is read."""
+    try:
+        return Path(image).is_file()
+    except OSError:  # a name longer than files have
+        return False
+
+
 def read_picture(image: str) -> RgbImage:
     """Return the picture of a file, (height, width, 3) uint8, upright by its EXIF.
 

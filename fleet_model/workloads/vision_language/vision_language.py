@@ -22,7 +22,7 @@ from fleet_model.workloads.vision_language.layout import (
     preparation_of,
     write_preparation,
 )
-from fleet_model.workloads.vision_language.pixels import pixels_of, read_picture
+from fleet_model.workloads.vision_language.pixels import is_there, pixels_of, read_picture
 
 PIXELS = "pixels"
 SMALLEST, LARGEST = 8, 2048  # pixels of a side
@@ -142,7 +142,7 @@ class VisionLanguage(CausalLM):
             FrameError: no answer is known, or there is no such picture.
         """
         image = getattr(example.raw, "image", "")
-        if image and "://" not in image and not Path(image).is_file():
+        if image and "://" not in image and not is_there(image):
             raise FrameError(f"{Path(image).name}: there is no such picture", NOT_THERE)
         return super().target(example)
 

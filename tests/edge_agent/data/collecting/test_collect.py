@@ -86,6 +86,28 @@ def test_a_link_out_of_the_export_is_not_followed(export, tmp_path):
     assert kinds(told.left_out) == {"with a picture outside of the export": 1}
 
 
+@pytest.mark.parametrize("name", ["a\0b.jpg", "x\ud800.jpg", "x" * 5000 + ".jpg", "loop/x.jpg"])
+def test_a_picture_with_a_name_that_no_file_has_is_not_there(tmp_path, name):
+    write(tmp_path / "x" / "a.json", [{"text": "a", "image": name}])
+    (tmp_path / "x" / "loop").symlink_to("loop")
+    told = collect([Export(tmp_path / "x", "")], tmp_path / "out")
+    assert kinds(told.left_out) == {"with a picture that is not there": 1}
+
+
+def test_files_with_odd_names_are_told_in_one_line(tmp_path):
+    file = write(tmp_path / "x" / "a\n\udcff.json", '[{"text": "a"}, {"text": ""}')
+    told = collect([Export(file, "")], tmp_path / "out")
+    lines = [*told.sources, *(one.begins for one in (*told.left_out.all(), *told.damage.all()))]
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+
+
+def test_pictures_of_somebody_else_stay(export, tmp_path):
+    mine = picture(tmp_path / "out" / "images" / "holiday.jpg")
+    collect([Export(export, "")], tmp_path / "out")
+    assert mine.is_file()
+
+
 def test_what_is_collected_is_what_a_model_that_sees_learns_from(export, tmp_path):
     collect([Export(export, "")], tmp_path / "out")
     examples = open_texts([str(tmp_path / "out" / "records.jsonl")], (), answers=True, held_out=0)

@@ -88,3 +88,13 @@ def test_an_object_that_is_deeper_than_a_post_ends():
         deep = deep["text"]
     deep["text"] = "never seen"
     assert post_of(thing).text == ""
+    for _ in range(5000):
+        deep = [deep]
+    assert post_of({"text": "seen", "more": deep}).text == "seen"
+
+
+def test_what_no_file_and_no_line_can_hold_is_replaced():
+    post = post_of({"text": "a \ud800 b", "source": "\x1b[31mred\nnext", "author": "x\ud800"})
+    assert (post.text, post.author) == ("a ? b", "x?")
+    assert post.source.isprintable()
+    assert len(post_of({"text": "a", "author": "x" * 1000}).author) == 200

@@ -20,6 +20,9 @@ from edge_agent.data.collecting.times import moment_of
         ("Tue, 14 Nov 2023 22:13:20 GMT", "2023-11-14T22:13:20Z"),
         ("Tue Nov 14 22:13:20 +0000 2023", "2023-11-14T22:13:20Z"),
         *((nothing, "") for nothing in ("yesterday", "", None, -5, 0, "nan", "inf", 10**30)),
+        ("20240115", "2024-01-15T00:00:00Z"),
+        ("2024", ""),
+        (2024, ""),
         ("9999-12-31T23:59:59-12:00", ""),
     ],
 )

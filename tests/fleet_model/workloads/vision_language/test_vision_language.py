@@ -115,10 +115,11 @@ def test_a_missing_picture_is_found_before_anything_is_read(workload, red, tmp_p
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"")
     workload.target(Example(raw=Instruction(prompt="say", answer="red", image=str(broken)), key=""))
-    with pytest.raises(FrameError, match=r"gone\.png: there is no such picture"):
-        workload.target(
-            Example(raw=Instruction(prompt="say", answer="red", image="gone.png"), key="")
-        )
+    for gone in ("gone.png", "x" * 5000 + ".png", "a\0b.png"):
+        with pytest.raises(FrameError, match=r"\.png: there is no such picture"):
+            workload.target(
+                Example(raw=Instruction(prompt="say", answer="red", image=gone), key="")
+            )
 
 
 def change(folder, name, **values):
