@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from edge_agent.data.collecting.exports import Found, files_of, posts_of
 from edge_agent.data.collecting.fields import Post, post_of
-from fleet_model.durable import telling_of_the_disk, write_durably, writing
+from fleet_model.durable import remove_asides, telling_of_the_disk, write_durably, writing
 from fleet_model.errors import FrameError, SettingsError, one_line
 from fleet_model.files.damage import Damage, DamageLog
 from fleet_model.pictures.image_header import read_header
@@ -22,9 +22,10 @@ LONGEST_TEXT = 100_000  # characters
 EMPTY, AGAIN = "without a text", "already there"
 ADDRESS, OUTSIDE = "with a picture at an address", "with a picture outside of the export"
 MISSING, BROKEN = "with a picture that is not there", "with a broken picture"
+OTHER = "with a picture of another format"
 LARGE, LONG = "with a picture too large", f"longer than {LONGEST_TEXT} characters"
-_LOSSES = (MISSING, BROKEN, LARGE, OUTSIDE)  # what somebody may want to mend
-_OWN = re.compile(r"[0-9a-f]{32}\.[a-z]{3,4}")  # names of pictures that were copied
+_LOSSES = (MISSING, BROKEN, OTHER, LARGE, OUTSIDE)  # what somebody may want to mend
+_LETTERS = 32  # of the digest that names a copy
 _ENDS = {"jpeg": ".jpg"}  # of a format that is not called as its files end
 
 
@@ -92,10 +93,19 @@ def collect(exports: Sequence[Export], into: Path) -> Collected:
             for found in posts_of(file, told.damage):
                 told.found += 1
                 kept.add(_add(found, export, into, table, seen, told))
-    for picture in (into / IMAGES).glob("*.*"):  # of an earlier call, and nobody else's
-        if _OWN.fullmatch(picture.name) and f"{IMAGES}/{picture.name}" not in kept:
-            picture.unlink(missing_ok=True)
+        for picture in (into / IMAGES).glob("*.*"):  # of an earlier call, and nobody else's
+            if f"{IMAGES}/{picture.name}" not in kept and _is_copy(picture):
+                picture.unlink(missing_ok=True)
+        remove_asides(into)
+        remove_asides(into / IMAGES)
     return told
+
+
+def _is_copy(picture: Path) -> bool:
+    """Return whether a picture has the name of its content; platforms too use 32 such letters."""
+    if len(picture.stem) != _LETTERS or not picture.is_file():
+        return False
+    return _Picture(picture.read_bytes(), "").digest == picture.stem
 
 
 def _add(
@@ -134,7 +144,7 @@ class _Picture(NamedTuple):
 
     @property
     def digest(self) -> str:
-        return sha256(self.content).hexdigest()[:32] if self.content else ""
+        return sha256(self.content).hexdigest()[:_LETTERS] if self.content else ""
 
     def written(self, into: Path) -> str:
         """Write the picture where it is not yet; return its name in the table."""
@@ -171,7 +181,8 @@ def _picture(post: Post, found: Found, export: Export) -> _Picture:
         try:
             header = read_header(content)
         except FrameError as error:
-            raise FrameError(str(error), BROKEN) from None
+            kind = OTHER if error.reason == "unknown format" else BROKEN
+            raise FrameError(str(error), kind) from None
         return _Picture(content, _ENDS.get(header.format, f".{header.format}"))
     raise FrameError("there is no such picture", MISSING)
 

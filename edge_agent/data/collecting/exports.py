@@ -59,8 +59,11 @@ def posts_of(file: Path, damage: DamageLog) -> Iterator[Found]:
 def _things(file: Path, name: str, damage: DamageLog) -> Iterator[tuple[int, dict[str, Any]]]:
     whole = _object(file)
     if whole is None:  # an array, or lines
+        row, before = None, damage.all()
         for row in JsonTable(file, name).rows(damage):
             yield row.number, dict(row.cells)
+        if row is None and damage.all() == before:  # it is empty
+            damage.add(NO_POSTS, name)
         return
     posts = _longest(whole)
     if not posts:

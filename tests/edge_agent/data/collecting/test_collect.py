@@ -176,6 +176,34 @@ def test_the_same_call_ends_with_the_same_folder_and_old_pictures_go(export, tmp
     assert list((out / "images").iterdir()) == []
 
 
+def test_pictures_of_others_stay_whatever_they_are_called(export, tmp_path):
+    own = [picture(tmp_path / "out" / "images" / name) for name in ("a.png", f"{'0' * 32}.png")]
+    collect([Export(export, "")], tmp_path / "out")
+    assert all(file.is_file() for file in own)
+
+
+def test_what_a_kill_has_left_aside_goes(export, tmp_path):
+    out = tmp_path / "out"
+    for aside in (out / ".records.jsonl.99999999.new", out / "images" / ".a.png.99999999.new"):
+        write(aside, "half")
+    collect([Export(export, "")], out)
+    assert list(out.rglob(".*.new")) == []
+
+
+@pytest.mark.parametrize("content", ["", "\n", "[]"])
+def test_a_file_with_nothing_in_it_is_told(tmp_path, content):
+    file = write(tmp_path / "x.json", content)
+    told = collect([Export(file, "")], tmp_path / "out")
+    assert kinds(told.damage) == {"file without records": 1}
+
+
+def test_a_picture_that_is_not_read_is_not_called_broken(tmp_path):
+    file = write(tmp_path / "x.json", [{"text": "a", "image": "a.gif"}])
+    (tmp_path / "a.gif").write_bytes(b"GIF89a")
+    told = collect([Export(file, "")], tmp_path / "out")
+    assert [one.kind for one in told.losses] == ["with a picture of another format"]
+
+
 def test_a_call_that_dies_leaves_the_old_table(export, tmp_path, monkeypatch):
     out = tmp_path / "out"
     write(export / "result.json", [{"text": "a"}])
