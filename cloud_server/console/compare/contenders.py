@@ -1,5 +1,7 @@
-"""The models that are compared, as a person names them: bundle folders, or engine files in them."""
+"""The models that are compared, as a person names them: bundle folders, files in them, or alone."""
 
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from fleet_model.errors import BundleError, SettingsError
 
 FEWEST, MOST = 2, 6  # models side by side: more do not fit a screen
 USUAL = "fp32"
+LABELS, MOST_LABEL_BYTES = "labels.txt", 1 << 20
 PICTURE, TEXT = "picture", "text"  # what models are shown
 
 
@@ -17,9 +20,10 @@ class Contender(NamedTuple):
     """One model; it travels to the process that opens it as a row of JSON."""
 
     name: str
-    folder: str  # of its bundle, or of a store's files by sha256
+    folder: str  # of its bundle, or of a store's files by sha256; or a file alone
     precision: str
     manifest: str = ""  # its JSON, where the files are a store's
+    labels: tuple[str, ...] = ()  # of a file alone
 
 
 def contenders(paths: Sequence[Path]) -> list[Contender]:
@@ -27,7 +31,8 @@ def contenders(paths: Sequence[Path]) -> list[Contender]:
 
     Args:
         paths: a bundle folder means its fp32 engine, or the only one; a file in it means the
-            engine that it is of.
+            engine that it is of. A .tflite file alone is a picture classifier that has its labels
+            in it, as `cloud-server models export --format tflite` and `compress` write them.
 
     Raises:
         SettingsError: too few or too many, or a path that is neither.
@@ -45,15 +50,36 @@ def _found(path: Path) -> Contender:
     if not is_folder and not path.is_file():
         raise SettingsError(f"{path}: there is no such file or folder")
     folder = path if is_folder else path.parent
+    if not is_folder and not (folder / MANIFEST).is_file():
+        file = path.resolve()
+        return Contender(path.stem, str(file), USUAL, labels=labels_in(file))
     if not (folder / MANIFEST).is_file():
-        what = "has no" if is_folder else "lies beside no"
         raise SettingsError(
-            f"{path}: {what} {MANIFEST}; expected a bundle folder, as `cloud-server models export "
-            "DIR` writes it, or a model file in one"
+            f"{path}: has no {MANIFEST}; expected a bundle folder, as robots have it, or a file"
         )
     manifest = read_bundle(folder, names=())
     precision = usual_precision(manifest) if is_folder else _precision_of(manifest, path.name)
     return Contender(folder.resolve().name, str(folder.resolve()), precision)
+
+
+def labels_in(file: Path) -> tuple[str, ...]:
+    """Return the labels that lie behind the graph of a .tflite file, one a line.
+
+    Raises:
+        SettingsError: there are none, so that nobody knows what the file answers.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(LABELS) as stream:
+            labels = stream.read(MOST_LABEL_BYTES).decode().splitlines()
+    except (KeyError, OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        labels = []
+    if not labels:
+        raise SettingsError(
+            f"{file.name}: lies beside no {MANIFEST} and has no {LABELS} in it; expected a bundle "
+            "folder, a model file in one, or a picture classifier as `cloud-server models export "
+            "--format tflite` writes it"
+        )
+    return tuple(labels)
 
 
 def usual_precision(manifest: Manifest) -> str:

@@ -12,18 +12,24 @@ from cloud_server.console.compare.contenders import Contender
 from fleet_model import errors
 from fleet_model.errors import BundleError, BusyError, RoundError
 
-PROGRAM = ("-m", "cloud_server.console.compare")
+PROGRAM = ("-m", "cloud_server.console.compare.computing")
 REPEATS = 3  # runs of each model for one question of a person
 ANSWER_S = 60.0  # an answer, and the models' opening
+IDLE_S = 600.0
 MOST_WAITING = 4  # questions; each may be a picture in memory
 
 
 class Process:
     """Asks one question at a time; thread-safe. A process that has died is begun anew."""
 
-    def __init__(self, contenders: Sequence[Contender]) -> None:
-        """Start nothing."""
-        self.contenders = tuple(contenders)
+    def __init__(self, contenders: Sequence[Contender], idle_s: float = IDLE_S) -> None:
+        """Start nothing.
+
+        Args:
+            contenders: the models.
+            idle_s: after so long without a question the process ends: models need memory.
+        """
+        self.contenders, self._idle_s = tuple(contenders), idle_s
         self._lock = threading.Lock()
         self._waiting = threading.BoundedSemaphore(MOST_WAITING)
         self._child: subprocess.Popen[bytes] | None = None
@@ -110,13 +116,17 @@ class Process:
         )
         try:
             with self._bounded(child):
-                self._write(child, json.dumps(self.contenders).encode() + b"\n")
+                self._write(child, self._job())
                 self._models = self._read(child)[0]["models"]
         except errors.FleetError:
             self._child = None
             _end(child)
             raise
         return child
+
+    def _job(self) -> bytes:
+        job = {"models": self.contenders, "idle_s": self._idle_s}
+        return json.dumps(job).encode() + b"\n"
 
     def _read(self, child: "subprocess.Popen[bytes]") -> tuple[dict[str, Any], bytes]:
         assert child.stdout is not None
@@ -131,6 +141,7 @@ class Process:
     @contextmanager
     def _bounded(self, child: "subprocess.Popen[bytes]") -> Iterator[None]:
         timer = threading.Timer(ANSWER_S, child.kill)
+        timer.daemon = True  # an interpreter that ends does not wait for it
         timer.start()
         try:
             yield

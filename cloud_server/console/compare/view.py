@@ -165,7 +165,7 @@ def _verdict(lineup: Lineup, told: Mapping[str, Any]) -> str:
             f"{model['name']}: {len(answer['found'])}"
             for model, answer in zip(lineup.models, told["answers"], strict=True)
         )
-        return f"{agree:.0%} of the boxes agree ({counts})"
+        return f"{100 * agree:.0f} % of the boxes agree ({counts})"
     best = [answer["found"][0] for answer in told["answers"] if answer["found"]]
     if agree == 1 and best:
         return f"All say {best[0]['label']}"

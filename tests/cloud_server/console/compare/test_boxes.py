@@ -51,7 +51,7 @@ def test_boxes_that_share_half_of_their_union_agree(lineup):
 
 def test_the_page_draws_each_models_boxes(lineup):
     values = answer_values(lineup, lineup.ask(png(*BLOCKS)))
-    assert values["verdict"] == "0% of the boxes agree (exact: 2, near: 2, far: 2)"
+    assert values["verdict"] == "0 % of the boxes agree (exact: 2, near: 2, far: 2)"
     assert values["width"] == 128
     drawn = [sorted(one["label"] for one in json.loads(c["boxes"])) for c in values["columns"]]
     assert drawn == [["blue", "red"]] * 3
@@ -76,7 +76,7 @@ def test_a_page_of_detectors_asks_for_no_class(folders):
     try:
         assert 'id="truth"' not in page.client.get(page.path).text
         answer = page.post("/ask?truth=red", png(*BLOCKS)).text
-        assert "100% of the boxes agree" in answer
+        assert "100 % of the boxes agree" in answer
         assert re.findall(r'<p class="big">([^<]+)</p>', answer) == ["1", "100.0 %"]
         assert "Accuracy" not in answer
         assert answer.count('data-width="128"') == 2

@@ -80,6 +80,6 @@ def test_boxes_are_drawn_for_each_model(tmp_path):
         told = visit("boxes", page.url, tmp_path, tmp_path / "blocks.png")
     finally:
         page.end()
-    assert told["chosen"] == "0% of the boxes agree (exact: 2, far: 2)"
+    assert told["chosen"] == "0 % of the boxes agree (exact: 2, far: 2)"
     assert told["drawn"] == [True, True]
     assert told["complaints"] == []

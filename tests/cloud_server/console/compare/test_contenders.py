@@ -1,5 +1,7 @@
 """Models as a person names them."""
 
+import zipfile
+
 import pytest
 
 from cloud_server.console.compare.contenders import contenders
@@ -26,8 +28,8 @@ def test_no_two_models_have_one_name(bundles, tmp_path):
     ("path", "why"),
     [
         ("nothing", "there is no such file or folder"),
-        ("empty", "has no manifest.json; expected a bundle folder"),
-        ("empty/one.tflite", "lies beside no manifest.json"),
+        ("empty", r"has no manifest\.json; expected a bundle folder"),
+        ("empty/one.tflite", r"lies beside no manifest\.json and has no labels\.txt in it"),
     ],
 )
 def test_what_is_no_model_is_refused_by_its_name(bundles, tmp_path, path, why):
@@ -40,6 +42,18 @@ def test_what_is_no_model_is_refused_by_its_name(bundles, tmp_path, path, why):
 def test_a_file_that_is_no_engine_is_refused_with_those_that_are(bundles):
     with pytest.raises(BundleError, match=r"trainer\.tflite is no engine .* head\.tflite"):
         contenders([bundles[0], bundles[0] / "trainer.tflite"])
+
+
+def test_a_file_alone_has_its_labels_in_it(bundles, tmp_path):
+    file = tmp_path / "small.tflite"
+    file.write_bytes((bundles[0] / "head.tflite").read_bytes())
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("labels.txt", "circle\nsquare\n")
+    found = contenders([file, bundles[0]])
+    assert found[0] == ("small", str(file), "fp32", "", ("circle", "square"))
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("labels.txt", b"\n" * (30 << 20))
+    assert len(contenders([file, bundles[0]])[0].labels) == 1 << 20  # no more is unpacked
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])

@@ -61,6 +61,18 @@ def test_a_process_that_was_killed_is_begun_anew(process):
     assert process.answer(picture())["agree"] == [1.0, 0.0]
 
 
+def test_a_process_that_nobody_asks_ends_and_is_begun_with_the_next_question(bundles):
+    process = Process(contenders(list(bundles)), idle_s=0.2)
+    try:
+        assert process.answer(picture())["agree"] == [1.0, 0.0]
+        first = process._child
+        assert first.wait(20) == 0
+        assert process.answer(picture())["agree"] == [1.0, 0.0]
+        assert process._child is not first
+    finally:
+        process.close()
+
+
 def test_a_process_that_dies_over_a_question_says_so_and_the_next_one_is_answered(process):
     process.models()
     process._child.send_signal(19)  # it hangs

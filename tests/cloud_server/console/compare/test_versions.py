@@ -17,7 +17,15 @@ ASKED = {"11 fp32": "on", "12 fp32": "on"}
 
 
 @pytest.fixture(scope="module")
-def browser(running_server, bundles, tmp_path_factory):
+def sets(shapes):
+    """Let the server know a folder of data sets: `running_server` has our environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLEETLEARN_CONSOLE__DATA_SETS", str(shapes.parent))
+        yield shapes
+
+
+@pytest.fixture(scope="module")
+def browser(sets, running_server, bundles, tmp_path_factory):
     for version, bundle in zip((11, 12), bundles, strict=True):
         publish(running_server.server_dir, bundle, version, tmp_path_factory.mktemp("versions"))
     one = Browser(running_server)
@@ -69,6 +77,20 @@ def test_two_versions_answer_as_their_engines_do(browser, comparison, bundles):
     assert "They differ: 11 fp32: star, 12 fp32: square" in answer.text
 
 
+def test_a_data_set_of_the_settings_is_asked_about(browser, comparison):
+    assert "<option>shapes</option>" in browser.get(comparison).text
+    for name in ("", "..", "shapes/star", "/"):
+        assert ask(browser, comparison, b"", f"/begin?data={name}").status_code == 404
+    text = ask(browser, comparison, b"", "/begin?data=shapes").text
+    while 'data-state="running"' in text:
+        text = browser.get(f"{comparison}/batch").text
+    assert "12 of 12 inputs are answered differently" in text
+    picture_of = browser.get(f"{comparison}/input/0")
+    assert picture_of.headers["content-type"] == "image/jpeg"
+    assert "default-src 'none'" in picture_of.headers["content-security-policy"]
+    assert ask(browser, comparison, b"", "/begin?data=shapes", origin="null").status_code == 403
+
+
 def test_the_same_choice_goes_on_and_is_listed(browser, comparison):
     ask(browser, comparison, picture())
     again = opened(browser)
@@ -104,7 +126,12 @@ def test_another_site_asks_nothing(browser, comparison, headers):
 def test_without_a_session_there_is_nothing_and_no_long_body(browser, comparison, running_server):
     stranger = Browser(running_server)
     try:
-        for path in ("/console/compare", comparison):
+        for path in (
+            "/console/compare",
+            comparison,
+            f"{comparison}/batch",
+            f"{comparison}/input/0",
+        ):
             assert stranger.get(path).status_code == 401
         headers = {"origin": browser.base, "x-form-token": browser.token()}
         post = stranger.client.post

@@ -1,13 +1,15 @@
 """The process that computes: it opens the models, and decodes what was sent.
 
-The first line of JSON on stdin names the models, as contenders.py has them. Each further one asks,
-its bytes follow, a line on stdout answers; the rest goes to stderr.
+The first line of JSON on stdin says what to open, each further one asks, and its bytes follow. A
+line on stdout answers; the rest goes to stderr.
+
+    {"models": [...], "idle_s": 600}, models as contenders.py has them
 
     {"ask": "answer", "repeats": 3, "bytes": 9} and 9 bytes    {"answers": [...], "agree": [...]}
     {"ask": "preview", "side": 320, "bytes": 9} and 9 bytes    {"bytes": 7} and a JPEG of 7 bytes
 
 The first line tells what was opened, {"models": [...]}, or an error: {"error": class, "message"}.
-It ends when stdin does, and when nobody has asked for IDLE_S seconds: models need memory.
+It ends when stdin does, and when nobody has asked for `idle_s` seconds.
 """
 
 import json
@@ -17,11 +19,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from cloud_server.console.compare.answering import Answering
+from cloud_server.console.compare.computing.answering import Answering
 from cloud_server.console.compare.contenders import Contender
 from fleet_model.errors import BundleError, FleetError
-
-IDLE_S = 600.0
 
 
 def main() -> None:
@@ -29,13 +29,14 @@ def main() -> None:
     stdin, outbound = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
     try:
-        answering = Answering([Contender(*row) for row in json.loads(stdin.readline())])
+        job = json.loads(stdin.readline())
+        answering = Answering([Contender(*row) for row in job["models"]])
     except FleetError as error:
         _tell(outbound, _failed(error))
         return
     _tell(outbound, {"models": answering.models})
     # Whoever asks waits for the answer: between two questions nothing lies in the buffer.
-    while select.select([stdin], [], [], IDLE_S)[0] and (line := stdin.readline()):
+    while select.select([stdin], [], [], job["idle_s"])[0] and (line := stdin.readline()):
         order = json.loads(line)
         _answer(answering, order, stdin.read(order["bytes"]), outbound)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cloud_server.console.compare.agreeing import agreement
+from cloud_server.console.compare.computing.agreeing import agreement
 from fleet_model.types import Prediction
 
 

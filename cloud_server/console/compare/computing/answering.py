@@ -2,16 +2,14 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from cloud_server.console.compare.agreeing import agreement
+from cloud_server.console.compare.computing.agreeing import agreement
+from cloud_server.console.compare.computing.laid_out import bundle_of
 from cloud_server.console.compare.contenders import PICTURE, TEXT, Contender
-from fleet_model.bundle import MANIFEST, read_bundle
 from fleet_model.confusion.picture import encoded as encoded_file
 from fleet_model.engine import TFLiteEngine
 from fleet_model.errors import BundleError, SettingsError
@@ -95,24 +93,10 @@ class Answering:
 
 def _opened(one: Contender) -> TFLiteEngine:
     try:
-        return _of_folder(one) if not one.manifest else _of_store(one)
+        with bundle_of(one) as folder:
+            return TFLiteEngine(folder, one.precision, THREADS)
     except BundleError as error:
         raise BundleError(f"{one.name}: {error}") from None
-
-
-def _of_folder(one: Contender) -> TFLiteEngine:
-    return TFLiteEngine(Path(one.folder), one.precision, THREADS)
-
-
-def _of_store(one: Contender) -> TFLiteEngine:
-    """Open a model of a store: links make a bundle folder for as long as that takes."""
-    with TemporaryDirectory(prefix="fleetlearn-compare-") as made:
-        folder = Path(made)
-        (folder / MANIFEST).write_text(one.manifest, "utf-8")
-        manifest = read_bundle(folder, names=())
-        for name, entry in manifest.needed(one.precision).items():
-            (folder / name).symlink_to(Path(one.folder) / entry.sha256)
-        return _of_folder(one._replace(folder=made))
 
 
 def _frame(content: bytes) -> Frame:
