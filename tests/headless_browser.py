@@ -21,6 +21,13 @@ IN_BROWSER = [
 ]
 
 
+def in_browser(test):
+    """Mark one test of a module."""
+    for mark in IN_BROWSER:
+        test = mark(test)
+    return test
+
+
 def told_by(program, *words, patience_s=PATIENCE_S):
     """Return the JSON object that a program writes which runs beside the browser."""
     command = [BROWSER / "bin" / "python", program, *words]

@@ -8,11 +8,13 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import cv2
 import httpx
 import numpy as np
 from foreign_models import LABELS, SIDE, write_yolox
+from headless_browser import told_by
 from tiny_versions import TINY
 
 from cloud_server.models.imported.bundle import write_imported
@@ -20,6 +22,8 @@ from cloud_server.models.imported.engine_file import Wish, look_at
 from cloud_server.state.model_store import DirectoryStore
 from fleet_model.bundle import MANIFEST
 from fleet_model.workloads.object_detector.imported import ImportedDetector
+
+VISIT = Path(__file__).parent / "console" / "compare" / "visit_compare.py"
 
 
 def picture(suffix=".png", side=64, seed=0):
@@ -77,6 +81,15 @@ def publish(server_dir, bundle, version, folder):
     manifest = json.loads((made / MANIFEST).read_text()) | {"version": version}
     (made / MANIFEST).write_text(json.dumps(manifest))
     DirectoryStore(server_dir.store).add(made, made)
+
+
+def visit(what, url, *words):
+    """Return what visit_compare.py tells; the page is usable, and asks for nothing elsewhere."""
+    told, origin = told_by(VISIT, what, url, *words), "/".join(url.split("/")[:3])
+    assert all(url.startswith(f"{origin}/") for url in told["asked"])
+    assert not any(told["axe"].values()), told["axe"]
+    assert all(wide <= 0 for wide in told["too wide"].values()), told["too wide"]
+    return told
 
 
 class Page:

@@ -119,7 +119,6 @@ class Process:
                 self._write(child, self._job())
                 self._models = self._read(child)[0]["models"]
         except errors.FleetError:
-            self._child = None
             _end(child)
             raise
         return child
@@ -136,7 +135,10 @@ class Process:
         told = json.loads(line)
         if "error" in told:
             raise getattr(errors, told["error"], BundleError)(told["message"])
-        return told, child.stdout.read(told.get("bytes", 0))
+        content = child.stdout.read(told.get("bytes", 0))
+        if len(content) < told.get("bytes", 0):
+            raise self._ended(child)
+        return told, content
 
     @contextmanager
     def _bounded(self, child: "subprocess.Popen[bytes]") -> Iterator[None]:
@@ -149,7 +151,6 @@ class Process:
             timer.cancel()
 
     def _ended(self, child: "subprocess.Popen[bytes]") -> RoundError:
-        self._child = None
         code = _end(child)
         return RoundError(
             f"the process that computes has ended ({code}) and is begun anew with the next "

@@ -1,26 +1,12 @@
 """A person compares two models in headless Chromium."""
 
-from pathlib import Path
-
 import cv2
 import foreign_models
-from compared_models import Page, bomb, detectors, picture, publish
-from headless_browser import IN_BROWSER, told_by
+from compared_models import Page, bomb, detectors, picture, visit
+from headless_browser import IN_BROWSER
 from text_bundles import write_text_bundle
 
-from cloud_server.cli.admin_client import AdminClient
-
-VISIT = Path(__file__).with_name("visit_compare.py")
-
 pytestmark = IN_BROWSER
-
-
-def visit(what, url, *words):
-    told, origin = told_by(VISIT, what, url, *words), "/".join(url.split("/")[:3])
-    assert all(url.startswith(f"{origin}/") for url in told["asked"])
-    assert not any(told["axe"].values()), told["axe"]
-    assert all(wide <= 0 for wide in told["too wide"].values()), told["too wide"]
-    return told
 
 
 def test_pictures_are_dropped_answered_drawn_and_refused(page, tmp_path):
@@ -58,17 +44,6 @@ def test_a_text_is_asked_by_keyboard_alone(tmp_path):
     finally:
         page.end()
     assert told["text"] == "They differ: one: good, other: bad"
-    assert told["complaints"] == []
-
-
-def test_an_operator_compares_two_published_versions(running_server, bundles, tmp_path):
-    for version, bundle in zip((11, 12), bundles, strict=True):
-        publish(running_server.server_dir, bundle, version, tmp_path)
-    (tmp_path / "seen.jpg").write_bytes(picture(".jpg", 200))
-    link = AdminClient(running_server.server_dir).console_link()
-    told = visit("console", link, tmp_path, tmp_path / "seen.jpg")
-    assert told["title"] == "Compare 2 models"
-    assert told["chosen"] == "They differ: 11 fp32: star, 12 fp32: square"
     assert told["complaints"] == []
 
 

@@ -1,6 +1,7 @@
 """The process that computes: what it answers, and what a death of it costs."""
 
 import threading
+import time
 
 import pytest
 from compared_models import picture
@@ -88,8 +89,9 @@ def test_more_questions_than_may_wait_are_refused(process):
     threads = [threading.Thread(target=process.answer, args=(picture(),)) for _ in range(4)]
     for one in threads:
         one.start()
-    while process._waiting._value:
-        pass
+    until_s = time.monotonic() + 30
+    while process._waiting._value and time.monotonic() < until_s:
+        time.sleep(0.01)
     with pytest.raises(BusyError, match=f"{MOST_WAITING} questions are asked already"):
         process.answer(picture())
     process._child.send_signal(18)

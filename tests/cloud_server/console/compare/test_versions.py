@@ -4,8 +4,9 @@ import json
 import re
 
 import pytest
-from compared_models import picture, publish
+from compared_models import picture, publish, visit
 from console_client import Browser
+from headless_browser import in_browser
 
 from cloud_server.cli.admin_client import AdminClient
 from cloud_server.console.compare.uploads import MOST_PICTURE_BYTES
@@ -89,6 +90,16 @@ def test_a_data_set_of_the_settings_is_asked_about(browser, comparison):
     assert picture_of.headers["content-type"] == "image/jpeg"
     assert "default-src 'none'" in picture_of.headers["content-security-policy"]
     assert ask(browser, comparison, b"", "/begin?data=shapes", origin="null").status_code == 403
+
+
+@in_browser
+def test_an_operator_compares_two_versions_in_a_browser(browser, tmp_path):
+    (tmp_path / "seen.jpg").write_bytes(picture(".jpg", 200))
+    link = AdminClient(browser.server_dir).console_link()
+    told = visit("console", link, tmp_path, tmp_path / "seen.jpg")
+    assert told["title"] == "Compare 2 models"
+    assert told["chosen"] == "They differ: 11 fp32: star, 12 fp32: square"
+    assert told["complaints"] == []
 
 
 def test_the_same_choice_goes_on_and_is_listed(browser, comparison):
