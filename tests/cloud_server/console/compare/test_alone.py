@@ -133,11 +133,22 @@ def test_texts_are_compared_as_well(tmp_path):
     for name, turned in (("one", False), ("other", True)):
         (tmp_path / name).mkdir()
         write_text_bundle(tmp_path / name, turned=turned)
-    page = Page(tmp_path / "one", tmp_path / "other")
+    rows = "a great day,good\npoor <img src=x onerror=alert(1)>,bad\n"
+    (tmp_path / "texts.csv").write_text("text,label\n" + rows)
+    page = Page(tmp_path / "one", tmp_path / "other", "--data", tmp_path / "texts.csv")
     try:
         assert '<textarea id="text"' in page.client.get(page.path).text
         answer = page.post("/ask?truth=good", b"a great day")
         assert "They differ: one: good, other: bad" in answer.text
+        text = page.post("/begin?data=texts.csv", b"").text
+        while 'data-state="running"' in text:
+            text = page.client.get(f"{page.path}/batch").text
+        assert "2 of 2 inputs are answered differently" in text
+        assert "poor &lt;img src=x onerror=alert(1)&gt;" in text
+        assert "<img" not in text
+        assert "one: true class and answer" in text
+        assert "They differ: one: bad, other: good" in page.post("/again/1", b"").text
+        assert page.client.get(f"{page.path}/input/0").status_code == 422
         assert page.post("/ask", b"\xff\xfe").json()["detail"] == "a text that is not UTF-8"
         assert b"has 65 kB, at most 64 kB are taken" in page.head_alone("/ask", 65 << 10)
     finally:
