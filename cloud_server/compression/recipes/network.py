@@ -63,6 +63,8 @@ def read_classifier(
     """
     import keras
 
+    if not zipfile.is_zipfile(file):  # Keras says of one that is there that it is not
+        raise CheckpointError(f"{file.name}: is no .keras file, or damaged; write it anew")
     try:
         model = keras.saving.load_model(file, compile=False, safe_mode=True)
     except Exception as reason:  # noqa: BLE001  (Keras raises whatever its layers raise)

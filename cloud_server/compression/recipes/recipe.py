@@ -169,6 +169,8 @@ def read_recipe(file: Path) -> Recipe:
         )
     if not isinstance(values.get("step"), list) or not values["step"]:
         raise SettingsError(f"{file}: has no [[step]]; each says what to do: {', '.join(_STEPS)}")
+    if not isinstance(values.get("data", {}), dict):
+        raise SettingsError(f'{file}: data: expected a section [data] with folder = "..."')
     data = _validated(Data, values.get("data", {}), f"{file}: [data]")
     data = data.model_copy(update={"folder": file.parent / data.folder})
     steps = [_step(one, f"{file}: step {n}") for n, one in enumerate(values["step"], 1)]

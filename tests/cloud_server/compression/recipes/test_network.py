@@ -1,5 +1,7 @@
 """Classifiers of Keras files, and the students made of them."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -103,5 +105,9 @@ def test_what_is_no_classifier_of_pictures_is_refused(tmp_path):
     refused(keras.Model(image, layers.Conv2D(3, 1)(image)), "new_head = true .* puts a layer")
     refused(network(side=16), "takes pictures of 16 x 16 pixels, expected a square of 32 to 1024")
     (tmp_path / "a.keras").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"a.keras: is no .keras file, or damaged"):
+        read_classifier(tmp_path / "a.keras", LABELS)
+    with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
     with pytest.raises(CheckpointError, match=r"a.keras: Keras does not load it"):
         read_classifier(tmp_path / "a.keras", LABELS)

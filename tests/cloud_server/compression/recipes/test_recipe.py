@@ -79,4 +79,7 @@ def test_other_sections_and_no_file_are_refused(tmp_path):
     file.write_text('[data]\n[[step]]\ndo = "prune"\n')
     with pytest.raises(SettingsError, match=r"\[data\]: folder: is missing; expected a path"):
         read_recipe(file)
+    file.write_text('data = "pictures"\n[[step]]\ndo = "prune"\n')
+    with pytest.raises(SettingsError, match=r"data: expected a section \[data\]"):
+        read_recipe(file)
     assert Quantize(do="quantize").kinds == ("int8",)
