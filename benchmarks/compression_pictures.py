@@ -23,7 +23,7 @@ from fleet_model.durable import making_folder
 
 UNTIL = "b7_add"
 SHARE, DROP, WORST, INT8_DROP, FASTER = 0.15, 0.006, 0.015, 0.005, 4.0  # what is promised
-STUDENT, INT8 = "prune", "int8"  # as tables call them
+STUDENT, INT8, DYNAMIC = "prune", "int8", "dynamic"  # as tables call them
 Models = Mapping[str, Mapping[str, Any]]  # by name
 
 
@@ -100,6 +100,7 @@ batch_size = 64
 learning_rate = 0.002
 [[step]]
 do = "quantize"
+kinds = ["int8", "dynamic"]
 [[step]]
 do = "benchmark"
 timed = {size.timed}
@@ -110,7 +111,7 @@ def result(found: Mapping[str, Models], *, limited: bool) -> Result:
     """Return means over data sets and students; few pictures are held against no limit."""
     pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
     drops: list[float] = []
-    int8_drops: list[float] = []
+    bits: dict[str, list[float]] = {INT8: [], DYNAMIC: []}
     figures: dict[str, float] = {}
     for name, models in found.items():
         teacher = models["teacher"]
@@ -121,8 +122,9 @@ def result(found: Mapping[str, Models], *, limited: bool) -> Result:
         drops += own
         for title, one in students.items():
             pairs.append((teacher, one))
-            int8 = models[title.replace(STUDENT, INT8, 1)]
-            int8_drops.append(one["accuracy"] - int8["accuracy"])
+            for kind, lost in bits.items():
+                fewer = models[title.replace(STUDENT, kind, 1)]
+                lost.append(one["accuracy"] - fewer["accuracy"])
     sizes = [one["size_bytes"] / teacher["size_bytes"] for teacher, one in pairs]
     before = statistics.mean(teacher["p50_ms"] for teacher, _ in pairs)
     after = statistics.mean(one["p50_ms"] for _, one in pairs)
@@ -130,7 +132,8 @@ def result(found: Mapping[str, Models], *, limited: bool) -> Result:
         "student_size_share": max(sizes),
         "student_accuracy_drop": statistics.mean(drops),
         "student_accuracy_drop_most": max(drops),
-        "int8_accuracy_drop": statistics.mean(int8_drops),
+        "int8_accuracy_drop": statistics.mean(bits[INT8]),
+        "dynamic_accuracy_drop": statistics.mean(bits[DYNAMIC]),
     }
     limits = [Limit("student_size_share", SHARE)]
     if limited:
