@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cloud_server.compression.recipes.recipe import Data
-from cloud_server.models.backend import Progress
+from cloud_server.models.backend import NOTE, Progress
 from fleet_model.errors import FrameError, SettingsError
 from fleet_model.files.folders import files_below, unreadable
 from fleet_model.types import Frame, Tensor
@@ -46,7 +46,7 @@ def read_pictures(
         labels: in the order of the network's outputs.
         size: pixels of the square's side.
         into: an empty folder.
-        progress: is told how many there are.
+        progress: is told how many there are, and what is left out.
 
     Raises:
         SettingsError: a folder has a name that is no label, or a part is empty.
@@ -54,7 +54,8 @@ def read_pictures(
     """
     encode = ImageClassifier(labels, image_size=size).encode
     parts: dict[str, list[tuple[Tensor, int]]] = {TRAIN: [], TEST: []}
-    for part, file in _divided(data, labels):
+    left: list[str] = []
+    for part, file in _divided(data, labels, left):
         frame = Frame(
             source=file.label, topic=file.path.name, stamp_ns=0, data=b"", format="rgb8",
             decode=lambda file=file: _decoded(file),  # type: ignore[misc]
@@ -68,6 +69,11 @@ def read_pictures(
         np.save(into / f"{part}_inputs.npy", np.stack(inputs))
         np.save(into / f"{part}_classes.npy", np.array(classes, np.int64))
     (into / _LABELS).write_text(json.dumps(list(labels)), "utf-8")
+    if left:
+        progress(
+            f"{NOTE}{len(left)} left out, first {left[0]}: pictures lie in a folder named as their "
+            f"label, and end in {', '.join(SUFFIXES)}"
+        )
     progress(f"{len(parts[TRAIN])} pictures to learn from, {len(parts[TEST])} to test with")
 
 
@@ -84,22 +90,27 @@ def labels_of(pictures: Path) -> tuple[str, ...]:
     return tuple(json.loads((pictures / _LABELS).read_text("utf-8")))
 
 
-def _divided(data: Data, labels: Sequence[str]) -> Iterator[tuple[str, _File]]:
+def _divided(data: Data, labels: Sequence[str], left: list[str]) -> Iterator[tuple[str, _File]]:
     if not data.folder.is_dir():
         raise FrameError(f"{data.folder}: no such folder", "missing file")
     if all((data.folder / part).is_dir() for part in (TRAIN, TEST)):
+        beside = {one.name for one in data.folder.iterdir()} - {TRAIN, TEST}
+        left += sorted(name for name in beside if not name.startswith("."))
         for part in (TRAIN, TEST):
-            for file in _files(data.folder / part, labels):
+            for file in _files(data.folder / part, labels, left):
                 yield part, file
         return
-    for file in _files(data.folder, labels):
+    for file in _files(data.folder, labels, left):
         drawn = int.from_bytes(hashlib.sha256(file.content).digest()[:8], "big") / 2**64
         yield (TEST if drawn < data.held_out else TRAIN), file
 
 
-def _files(folder: Path, labels: Sequence[str]) -> Iterator[_File]:
-    for below in sorted(one for one in folder.iterdir() if one.is_dir()):
+def _files(folder: Path, labels: Sequence[str], left: list[str]) -> Iterator[_File]:
+    for below in sorted(folder.iterdir()):
         if below.name.startswith("."):
+            continue
+        if not below.is_dir():
+            left.append(below.name)
             continue
         if below.name not in labels:
             raise SettingsError(
@@ -107,11 +118,13 @@ def _files(folder: Path, labels: Sequence[str]) -> Iterator[_File]:
                 f"{', '.join(labels)}"
             )
         for path in files_below(below, _refuse):
-            if path.suffix.lower() in SUFFIXES:
-                try:
-                    yield _File(path, path.read_bytes(), below.name)
-                except OSError as error:
-                    raise unreadable(f"{below.name}/{path.name}", error) from None
+            if path.suffix.lower() not in SUFFIXES:
+                left.append(f"{below.name}/{path.name}")
+                continue
+            try:
+                yield _File(path, path.read_bytes(), below.name)
+            except OSError as error:
+                raise unreadable(f"{below.name}/{path.name}", error) from None
 
 
 def _refuse(folder: Path, error: OSError) -> None:

@@ -52,6 +52,19 @@ def test_folders_say_which_part_where_they_are_there(pictures, tmp_path):
     assert len(test.classes) == 15
 
 
+def test_what_is_left_out_is_counted(pictures, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(pictures, copy)
+    (copy / "red" / "a.gif").write_bytes(b"GIF89a")
+    (copy / "loose.jpg").write_bytes(b"")
+    note, _ = read(copy, tmp_path / "a")[2]
+    assert note.startswith("note: 2 left out, first loose.jpg: pictures lie in a folder")
+    for part in ("train", "test", "val"):
+        shutil.copytree(pictures, tmp_path / "parts" / part)
+    note, _ = read(tmp_path / "parts", tmp_path / "b")[2]
+    assert note.startswith("note: 1 left out, first val: ")
+
+
 def test_a_picture_is_the_largest_square_of_its_middle(tmp_path):
     wide = np.zeros((32, 64, 3), np.uint8)
     wide[:, 16:48] = (10, 20, 200)  # blue, green, red
