@@ -47,6 +47,7 @@ class DataSet(NamedTuple):
     name: str
     inputs: Sequence[Input]
     of: int  # inputs of the folder, all of them
+    left_out: str = ""  # what is no input and was to be one, counted
 
 
 def read_data_set(path: Path, takes: str, classes: Collection[str]) -> DataSet:
@@ -60,8 +61,10 @@ def read_data_set(path: Path, takes: str, classes: Collection[str]) -> DataSet:
     Raises:
         SettingsError: there is none, or it cannot be read.
     """
+    damage = DamageLog()
     try:
-        found = list(_pictures(path, classes) if takes == PICTURE else _texts(path, classes))
+        read = _pictures if takes == PICTURE else _texts
+        found = list(read(path, classes, damage))
     except (OSError, FrameError, ValueError, csv.Error) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise SettingsError(f"{path.name}: cannot be read as a data set: {why}") from None
@@ -69,7 +72,7 @@ def read_data_set(path: Path, takes: str, classes: Collection[str]) -> DataSet:
         what = f"picture ({', '.join(SUFFIXES)})" if takes == PICTURE else "row with a text"
         raise SettingsError(f"{path.name}: has no {what}")
     step = -(-len(found) // MOST_INPUTS)
-    return DataSet(path.name, found[::step], len(found))
+    return DataSet(path.name, found[::step], len(found), damage.sentence())
 
 
 def data_sets_in(folder: Path) -> dict[str, Path]:
@@ -86,14 +89,17 @@ def data_sets_in(folder: Path) -> dict[str, Path]:
     }
 
 
-def _pictures(path: Path, classes: Collection[str]) -> Iterator[Input]:
+def _pictures(path: Path, classes: Collection[str], damage: DamageLog) -> Iterator[Input]:
     root = path.resolve()
     if (path / MANIFEST).is_file():
         with (path / MANIFEST).open(encoding="utf-8", newline="") as stream:
-            for row in csv.DictReader(stream):
+            rows = csv.DictReader(stream)
+            for row in rows:
                 file = path / (row.get("file") or "")
                 if _is_picture(file, root):
                     yield Input(row["file"], _known(row.get("label") or "", classes), file)
+                else:
+                    damage.add("row without its picture", f"{MANIFEST} line {rows.line_num}")
         return
     for file in sorted(path.rglob("*")):
         if _is_picture(file, root):
@@ -108,8 +114,8 @@ def _is_picture(file: Path, root: Path) -> bool:
     )
 
 
-def _texts(path: Path, classes: Collection[str]) -> Iterator[Input]:
-    for row in TextTables(path, labels=tuple(classes)).rows(DamageLog()):
+def _texts(path: Path, classes: Collection[str], damage: DamageLog) -> Iterator[Input]:
+    for row in TextTables(path, labels=tuple(classes)).rows(damage):
         yield Input(row.place, _known(row.label, classes), None, row.text)
 
 

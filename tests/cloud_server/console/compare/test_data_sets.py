@@ -34,9 +34,9 @@ def test_a_folder_names_the_class_of_its_pictures(folder):
 def test_a_manifest_says_which_pictures_and_what_they_are(folder):
     rows = "star/1.png,square\nother/3.png,\nstar/gone.png,star\n,star\n"
     (folder / "manifest.csv").write_text("file,label\n" + rows)
-    assert told(read_data_set(folder, PICTURE, CLASSES)) == [
-        ("star/1.png", "square"), ("other/3.png", ""),
-    ]  # fmt: skip
+    data = read_data_set(folder, PICTURE, CLASSES)
+    assert told(data) == [("star/1.png", "square"), ("other/3.png", "")]
+    assert data.left_out == "2 x row without its picture, first manifest.csv line 4"
 
 
 def test_neither_a_manifest_nor_a_link_leads_out_of_the_folder(folder):
@@ -58,6 +58,9 @@ def test_tables_of_texts_have_their_labels(tmp_path):
     ]  # fmt: skip
     assert data.inputs[0].name == "texts.csv line 2"
     assert data.inputs[0].read() == b"a great day"
+    (tmp_path / "texts.jsonl").write_text('{"text": "so", "label": "bad"}\n{"text": \n')
+    data = read_data_set(tmp_path / "texts.jsonl", TEXT, ("bad", "good"))
+    assert data.left_out == "1 x damaged row, first texts.jsonl line 2"
 
 
 def test_of_a_large_folder_some_are_taken_from_all_of_it(folder, monkeypatch):
