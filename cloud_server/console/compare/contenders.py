@@ -57,7 +57,10 @@ def _found(path: Path) -> Contender:
         raise SettingsError(
             f"{path}: has no {MANIFEST}; expected a bundle folder, as robots have it, or a file"
         )
-    manifest = read_bundle(folder, names=())
+    try:
+        manifest = read_bundle(folder, names=())
+    except BundleError as error:  # of several that are named
+        raise BundleError(f"{folder}: {error}") from None
     precision = usual_precision(manifest) if is_folder else _precision_of(manifest, path.name)
     return Contender(folder.resolve().name, str(folder.resolve()), precision)
 

@@ -60,3 +60,10 @@ def test_a_file_alone_has_its_labels_in_it(bundles, tmp_path):
 def test_two_to_six_models_are_compared(bundles, count):
     with pytest.raises(SettingsError, match=f"^{count} models; name 2 to 6$"):
         contenders([bundles[0]] * count)
+
+
+def test_of_two_the_bundle_that_is_damaged_is_named(bundles, tmp_path):
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "manifest.json").write_text("{")
+    with pytest.raises(BundleError, match=r"cut: manifest.json: "):
+        contenders([bundles[0], tmp_path / "cut"])
