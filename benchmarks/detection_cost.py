@@ -12,7 +12,7 @@ four epochs a message, the same frames held out.
 
 Every message meets an idle robot. agent_cost.py says what the quantities are, and
 detection_latency.py how one frame is timed. `map50` is measured by the same code for the heads of
-all arms, on frames of a robot that has not trained.
+all arms, on frames of a robot that has not trained. One robot's is chance: the mean of five counts.
 """
 
 import json
@@ -42,7 +42,7 @@ from fleet_model.types import Checkpoint, Example, Weights
 
 WORK = ROOT / "build" / "bench" / "detection_cost"
 HERE = Path(__file__).resolve().parent
-ROBOT, UNSEEN, SEED, SIZE = "hall-1/r1", "hall-3/r1", 1, 256
+ROBOT, UNSEEN, SIZE = "hall-1/r1", "hall-3/r1", 256
 EPOCHS, BATCH, RATE, CLIP = 4, 8, 0.01, 10.0
 TENSORFLOW = ("tensorflow", "keras", "torch", "jax")  # packages that a robot has none of
 MOST_BYTES, MOST_MB = 150_000, 320
@@ -54,13 +54,13 @@ class Size:
     """How much is measured."""
 
     messages: int  # timed, after the one whose memory is sampled
-    repeats: int  # turns of all arms
+    seeds: Sequence[int]  # of the halls and what is in them; a turn of the arms each
     answers: int  # timed of each engine
     frames: int  # of the robot, and of the one that has not trained
-    arms: tuple[str, ...]
+    once: tuple[str, ...]  # arms that take the first turn alone
 
 
-FULL = Size(messages=3, repeats=1, answers=100, frames=240, arms=("ours", "stock", "uncached"))
+FULL = Size(messages=3, seeds=range(1, 6), answers=100, frames=240, once=("uncached",))
 QUICK_ANSWERS = 40
 
 
@@ -76,16 +76,6 @@ class Inputs:
         return self.root / "server"
 
     @property
-    def frames(self) -> Path:
-        """The robot's data set."""
-        return self.root / "frames"
-
-    @property
-    def unseen(self) -> Path:
-        """The data set of a robot that does not train."""
-        return self.root / "unseen"
-
-    @property
     def bundle(self) -> Path:
         """Version 0 as robots have it."""
         return self.root / "bundle"
@@ -96,24 +86,13 @@ class Inputs:
         return self.root / "model.keras"
 
     @property
-    def chosen(self) -> Path:
-        """Names of frames to train on, and the labels: JSON."""
-        return self.root / "frames.json"
-
-    @property
     def head(self) -> Path:
         """The numbers that all arms start from: .npz."""
         return self.root / "head.npz"
 
-    @cached_property
-    def examples(self) -> Sequence[Example]:
-        """The robot's examples, as its agent has them."""
-        return examples_of(self.frames)
-
-    @cached_property
-    def others(self) -> Sequence[Example]:
-        """Examples to measure with."""
-        return [replace(one, held_out=True) for one in examples_of(self.unseen)]
+    def frames(self, seed: int) -> "Frames":
+        """Return what the robots of a turn have seen."""
+        return Frames(self.root / f"seed-{seed}")
 
     @cached_property
     def trainer(self) -> LiteRTTrainer:
@@ -121,10 +100,33 @@ class Inputs:
         made = ServerDirectory(self.server)
         return LiteRTTrainer(parse_trainer((made.model / TRAINER).read_bytes()), made.model)
 
-    def map50(self, weights: Weights) -> float:
+    def map50(self, weights: Weights, frames: "Frames") -> float:
         """Return how well a head finds what is in the frames of the robot that has not trained."""
         made = Checkpoint(version=1, weights=weights)
-        return self.trainer.evaluate(made, self.others).metrics["map50"]
+        others = [replace(one, held_out=True) for one in examples_of(frames.unseen)]
+        return self.trainer.evaluate(made, others).metrics["map50"]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What the robots of a turn have seen, below one folder."""
+
+    root: Path
+
+    @property
+    def robot(self) -> Path:
+        """The data set of the one that trains."""
+        return self.root / "frames"
+
+    @property
+    def unseen(self) -> Path:
+        """The data set of one that does not."""
+        return self.root / "unseen"
+
+    @property
+    def chosen(self) -> Path:
+        """Names of frames to train on, and the labels: JSON."""
+        return self.root / "frames.json"
 
 
 def costs(work: Path, size: Size = FULL) -> tuple[dict[str, float], list[Comparison]]:
@@ -135,14 +137,15 @@ def costs(work: Path, size: Size = FULL) -> tuple[dict[str, float], list[Compari
         size: how much.
     """
     environments = {name: environment(name) for name in ("agent", "stock")}
-    inputs = prepare(work, size.frames)
-    found: dict[str, list[tuple[Cost, float]]] = {name: [] for name in size.arms}
-    for turn in range(size.repeats):
-        for name, arms in found.items():
+    inputs = prepare(work, size)
+    found: dict[str, list[tuple[Cost, float]]] = {}
+    for turn, seed in enumerate(size.seeds):
+        for name in ("ours", "stock", *(() if turn else size.once)):
+            arms = found.setdefault(name, [])
             arms.append(
-                our_arm(work, inputs, size)
+                our_arm(work, inputs, inputs.frames(seed), size)
                 if name == "ours"
-                else stock_arm(work, inputs, size, name)
+                else stock_arm(work, inputs, inputs.frames(seed), size, name)
             )
             say(f"detection_cost: turn {turn + 1}, {name}: {arms[-1]}")
     cost = {name: middle_of([one for one, _ in arms]) for name, arms in found.items()}
@@ -209,16 +212,21 @@ def main() -> None:
     report(result, as_json=options.json)
 
 
-def prepare(work: Path, frames: int) -> Inputs:
+def prepare(work: Path, size: Size) -> Inputs:
     """Make data sets, server directory and files, or take those of an earlier run of this code."""
-    inputs = Inputs(work / f"inputs-{sources_digest()[:12]}-{frames}")
+    inputs = Inputs(work / f"inputs-{sources_digest()[:12]}-{size.frames}")
     if inputs.head.exists():
         return inputs
     shutil.rmtree(inputs.root, ignore_errors=True)
     inputs.root.mkdir(parents=True)
     say("detection_cost: rendering frames, making server directory and Keras model")
-    render(inputs.frames, ROBOT, frames, SEED, "uniform")
-    render(inputs.unseen, UNSEEN, frames, SEED, "uniform")
+    for seed in size.seeds:
+        frames = inputs.frames(seed)
+        render(frames.robot, ROBOT, size.frames, seed, "uniform")
+        render(frames.unseen, UNSEEN, size.frames, seed, "uniform")
+        trained = [one for one in examples_of(frames.robot) if not one.held_out]
+        names = [f"{key_stamp(one.key)}.jpg" for one in trained]
+        frames.chosen.write_text(json.dumps({"train": names, "labels": LABELS}))
     write_server(inputs)
     build = (
         "from fleet_model.workloads.object_detector import ObjectDetector as D; import sys; "
@@ -226,8 +234,6 @@ def prepare(work: Path, frames: int) -> Inputs:
         "M(D(sys.argv[1].split(','), int(sys.argv[2]))).build().save(sys.argv[3])"
     )
     run_python("-c", build, ",".join(LABELS), SIZE, inputs.model)
-    names = [f"{key_stamp(one.key)}.jpg" for one in inputs.examples if not one.held_out]
-    inputs.chosen.write_text(json.dumps({"train": names, "labels": LABELS}))
     np.savez(inputs.head, **first_weights(inputs.server))
     return inputs
 
@@ -245,7 +251,7 @@ def examples_of(folder: Path) -> list[Example]:
     return list(ExampleStore([folder], "", "", list(LABELS), boxes=True).examples())
 
 
-def our_arm(work: Path, inputs: Inputs, size: Size) -> tuple[Cost, float]:
+def our_arm(work: Path, inputs: Inputs, frames: Frames, size: Size) -> tuple[Cost, float]:
     """Return what our agent costs, and how well its head finds boxes."""
     place = work / "turn-ours"
     server = {
@@ -257,15 +263,17 @@ def our_arm(work: Path, inputs: Inputs, size: Size) -> tuple[Cost, float]:
     }
     agent = {"EDGE_AGENT_TRAINING__TRAINER": "litert"}
     made = environment("agent")
-    cost = our_robot(place, made, inputs.server, inputs.frames, server, agent, size.messages)
+    cost = our_robot(place, made, inputs.server, frames.robot, server, agent, size.messages)
     last = Checkpoints(ServerDirectory(place / "server").checkpoints).latest()
-    return cost, inputs.map50(last.weights)
+    return cost, inputs.map50(last.weights, frames)
 
 
-def stock_arm(work: Path, inputs: Inputs, size: Size, name: str) -> tuple[Cost, float]:
+def stock_arm(
+    work: Path, inputs: Inputs, frames: Frames, size: Size, name: str
+) -> tuple[Cost, float]:
     """Return what stock Flower costs, and how well its head finds boxes."""
     place = work / f"turn-{name}"
-    node = f'data="{inputs.frames}" frames="{inputs.chosen}" model="{inputs.model}"'
+    node = f'data="{frames.robot}" frames="{frames.chosen}" model="{inputs.model}"'
     run = (
         f"epochs={EPOCHS} batch-size={BATCH} learning-rate={RATE} clip-norm={CLIP} "
         f'cached={str(name == "stock").lower()} head="{inputs.head}"'
@@ -273,7 +281,7 @@ def stock_arm(work: Path, inputs: Inputs, size: Size, name: str) -> tuple[Cost, 
     app, made = HERE / "detector_app", environment("stock")
     cost = stock_robot(place, made, app, node, run, size.messages)
     with np.load(place / "rounds.npz") as last:
-        return cost, inputs.map50({key: last[key] for key in last})
+        return cost, inputs.map50({key: last[key] for key in last}, frames)
 
 
 def latency(inputs: Inputs, answers: int) -> dict[str, float]:

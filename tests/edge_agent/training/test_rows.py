@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edge_agent.training.rows import RowAgain, Rows, stacked
+from edge_agent.training.rows import RowAgain, Rows, from_float16, stacked
 from fleet_model.types import Target
 
 
@@ -21,6 +21,28 @@ def test_what_is_kept_in_float16_is_computed_with_in_float32():
     found = stacked([{"x": np.array([0.1, 3], np.float16)}], 1)
     assert found["x"].dtype == np.float32
     assert found["x"].tolist() == [[float(np.float16(0.1)), 3.0]]
+
+
+def test_float16_has_the_value_that_numpy_gives_it():
+    bits = np.arange(2**16, dtype=np.uint16)
+    finite = bits[bits & 0x7C00 != 0x7C00].view(np.int16)
+    found = from_float16(finite)
+    assert found.dtype == np.float32
+    expected = finite.view(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))  # -0 is -0
+    for odd in (0x7C00, 0xFC00, 0x7E00):  # infinite, or not a number
+        some = np.array([0x3C00, odd], np.uint16).view(np.int16)
+        np.testing.assert_array_equal(from_float16(some), some.view(np.float16).astype(np.float32))
+    assert from_float16(np.zeros((0, 3), np.int16)).shape == (0, 3)
+
+
+def test_rows_in_float16_of_several_lengths_end_in_zeros():
+    rows = [{"x": np.array([[1, 2]], np.float16)}, {"x": np.array([[3, 4], [-5, 0.5]], np.float16)}]
+    assert stacked(rows, 3)["x"].tolist() == [
+        [[1, 2], [0, 0]],
+        [[3, 4], [-5, 0.5]],
+        [[0, 0], [0, 0]],
+    ]
 
 
 def test_a_row_without_room_is_computed_once_a_batch():
