@@ -56,8 +56,8 @@ def train(message: Message, context: Context) -> Message:
         inputs = images
         trained = keras.Model(trunk.input, head(trunk(trunk.input, training=False)))
     trained.compile(
-        optimizer=keras.optimizers.SGD(
-            float(run["learning-rate"]), momentum=0.9, global_clipnorm=float(run["clip-norm"])
+        optimizer=keras.optimizers.Adam(
+            float(run["learning-rate"]), epsilon=1e-8, global_clipnorm=float(run["clip-norm"])
         ),
         loss={"heat": heat_loss, "sides": sides_loss},
         jit_compile=False,  # XLA takes longer to start than all steps of a message
