@@ -43,3 +43,10 @@ def test_tests_lie_where_their_modules_do(package):
         if file.parent.relative_to(ROOT / "tests") not in folders | special
     ]
     assert not stray
+
+
+def test_every_decision_has_a_number_of_its_own():
+    files = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    numbers = [int(file.name[:4]) for file in files]
+    assert len(numbers) == len(set(numbers)) > 50
+    assert [int(f.read_text().split()[1].rstrip(".")) for f in files] == numbers
