@@ -5,6 +5,7 @@ folder, whose class is the name of the folder that it lies in. Texts: tables wit
 """
 
 import csv
+import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -77,7 +78,7 @@ def read_data_set(path: Path, takes: str, classes: Collection[str]) -> DataSet:
 
 def data_sets_in(folder: Path) -> dict[str, Path]:
     """Return what can be chosen in a folder of data sets, by name; nothing hidden, no links out."""
-    root = folder.resolve()
+    root = Path(os.path.realpath(folder))  # Path.resolve raises where links lead in a circle
     try:
         entries = sorted(folder.iterdir())
     except OSError:
@@ -85,7 +86,9 @@ def data_sets_in(folder: Path) -> dict[str, Path]:
     return {
         one.name: one
         for one in entries
-        if not one.name.startswith(".") and one.resolve().is_relative_to(root)
+        if not one.name.startswith(".")
+        and one.exists()
+        and Path(os.path.realpath(one)).is_relative_to(root)
     }
 
 

@@ -94,5 +94,6 @@ def test_a_file_that_is_too_long_or_gone_is_not_read(folder):
 def test_what_can_be_chosen_is_not_hidden_and_not_elsewhere(folder):
     (folder / ".hidden").mkdir()
     (folder / "elsewhere").symlink_to("/")
+    (folder / "circle").symlink_to(folder / "circle")
     assert list(data_sets_in(folder)) == ["other", "star"]
     assert data_sets_in(folder / "nothing") == {}
