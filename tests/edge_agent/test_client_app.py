@@ -76,7 +76,7 @@ def test_what_a_newer_server_asks_is_declined_by_name(shared_server, ask, tmp_pa
     reply = run_app(ask(60.0, "calibrate"), agent=str(config))
     assert reply.error.reason == (
         "failed: this agent does not know requests of kind 'calibrate', only train, evaluate, "
-        "sums: update the agent"
+        "sums, profile: update the agent"
     )
 
 

@@ -394,7 +394,7 @@ def test_a_trainer_that_cannot_measure_is_named(process, job):
 
 
 def test_a_kind_that_is_not_known_is_named(process, job):
-    with pytest.raises(UpdateError, match="kind 'calibrate', only train, evaluate, sums, profile: "):
+    with pytest.raises(UpdateError, match="'calibrate', only train, evaluate, sums, profile: "):
         process.fit(replace(job(), kind="calibrate"))
 
 
