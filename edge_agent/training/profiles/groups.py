@@ -2,8 +2,8 @@
 
 A group has MIN_RECORDS records of MIN_AUTHORS authors, of whom none has more than half. The mean of
 a group and that of a part of it give the mean of the rest, and so do two profiles, one after the
-other: what two told groups do not share, and what came to a group since it was told, is as large,
-or nothing. What differs by less waits.
+other: what two groups that were ever told do not share is as large, or nothing, and so is what came
+to a group since it was told, and what left it. What differs by less waits.
 """
 
 from collections import Counter
@@ -21,9 +21,8 @@ Key: TypeAlias = tuple[str, str]  # (source, topic); "" is all of the source
 class Note:
     """What is known of a record beside what the model makes of it."""
 
-    name: str  # unique, and another one when the record changes
+    name: str  # of what the model sees, ":", of its author; "" is not known: such are all of one
     source: str
-    author: str  # "": not known; all such records are of one
     label: str = ""
     terms: frozenset[str] = frozenset()
     topics: frozenset[str] = frozenset()
@@ -38,39 +37,43 @@ class Choice:
     waiting: int = 0  # records that wait for more of them
 
 
-def is_enough(notes: Collection[Note]) -> bool:
-    """Tell whether a group may be told."""
-    authors = Counter(note.author for note in notes)
+def is_enough(names: Collection[str]) -> bool:
+    """Tell whether a group of records may be told, by their names."""
+    authors = Counter(name.rpartition(":")[2] for name in names)
     most = max(authors.values(), default=0)
-    return len(notes) >= MIN_RECORDS and len(authors) >= MIN_AUTHORS and 2 * most <= len(notes)
+    return len(names) >= MIN_RECORDS and len(authors) >= MIN_AUTHORS and 2 * most <= len(names)
 
 
-def choose(notes: Sequence[Note], before: Mapping[Key, Names]) -> Choice:
+def choose(
+    notes: Sequence[Note], before: Mapping[Key, Names], ever: Iterable[Names] = ()
+) -> Choice:
     """Return which records of which groups may be told.
 
     Args:
         notes: of all records.
         before: what was told last.
+        ever: what was told before that.
     """
-    choice, known = Choice(), {note.name: note for note in notes}
-    for source, here in sorted(_by(notes, lambda note: (note.source,)).items()):
-        whole = _allowed(here, before.get((source, "")), known)
-        if whole is None or len(choice.groups) >= MOST_SOURCES * MOST_NAMES:
-            waits = is_enough(here)
+    choice, told = Choice(), {*ever, *before.values()}
+    sources = _by(notes, lambda note: (note.source,))
+    for source in sorted(sources, key=lambda one: ((one, "") not in before, one)):
+        here = sources[source]
+        whole = _allowed(here, before.get((source, "")), told)
+        if whole is None or sum(not topic for _, topic in choice.groups) >= MOST_SOURCES:
+            waits = is_enough(_names(here))
             choice.waiting += len(here) * waits
             choice.too_few += len(here) * (not waits)
             continue
         choice.waiting += len(here) - len(whole)
         choice.groups[source, ""] = whole
-        told = [whole]
-        kept = [known[name] for name in whole]
-        topics = _by(kept, lambda note: note.topics)
+        told.add(whole)
+        topics = _by([note for note in here if note.name in whole], lambda note: note.topics)
+        several = 0
         for topic in sorted(topics, key=lambda one: (-len(topics[one]), one)):
-            part = _allowed(topics[topic], before.get((source, topic)), known)
-            if part is None or part - whole or len(told) > MOST_NAMES:
-                continue
-            if all(_apart(part, other, known) for other in told):
-                told.append(part)
+            part = _allowed(topics[topic], before.get((source, topic)), told)
+            if part is not None and several < MOST_NAMES:
+                several += 1
+                told.add(part)
                 choice.groups[source, topic] = part
     return choice
 
@@ -83,26 +86,31 @@ def counted(notes: Iterable[Note], words: str) -> dict[str, int]:
         words: "terms" or "labels".
     """
     found = _by(notes, lambda note: note.terms if words == "terms" else filter(None, [note.label]))
-    enough = {word: len(of) for word, of in found.items() if is_enough(of)}
+    enough = {word: len(of) for word, of in found.items() if is_enough(_names(of))}
     best = sorted(enough, key=lambda word: (-enough[word], word))[:MOST_NAMES]
     return {word: enough[word] for word in best}
 
 
-def _allowed(here: Sequence[Note], told: Names | None, known: Mapping[str, Note]) -> Names | None:
-    """Return which of a group's records may be told; None: none."""
-    now = frozenset(note.name for note in here)
-    if told is None:
-        return now if is_enough(here) else None
-    new, gone = now - told, told - now
-    suits = is_enough(here) and (not new or is_enough([known[name] for name in new]))
-    if suits and not 0 < len(gone) < MIN_RECORDS:
+def _allowed(here: Sequence[Note], last: Names | None, told: Collection[Names]) -> Names | None:
+    """Return which of a group's records may be told; None: none.
+
+    Args:
+        here: all of them.
+        last: what was told of this group last.
+        told: what was told of any.
+    """
+    now = _names(here)
+    if now == last:
         return now
-    return None if gone else told
+    changes = [now - (last or now), (last or now) - now]
+    apart = [*filter(None, changes), *(now ^ other for other in told if now != other)]
+    if is_enough(now) and all(map(is_enough, apart)):
+        return now
+    return last if last is not None and last <= now else None
 
 
-def _apart(one: Names, other: Names, known: Mapping[str, Note]) -> bool:
-    rest = [known[name] for name in one ^ other]
-    return not rest or is_enough(rest)
+def _names(notes: Iterable[Note]) -> Names:
+    return frozenset(note.name for note in notes)
 
 
 def _by(notes: Iterable[Note], of: object) -> dict[str, list[Note]]:

@@ -1,7 +1,6 @@
 """Answer a request for a profile: see groups.py for what may be in it."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.training.adapted_model import started, tensors_of
-from edge_agent.training.profiles.groups import Choice, Key, Names, Note, choose, counted
+from edge_agent.training.profiles.groups import Choice, Names, Note, choose, counted
+from edge_agent.training.profiles.told import Told
 from edge_agent.training.profiles.words import terms_of, topics_of
 from edge_agent.training.trainer import Learner, NoExamplesError, encoded_rows
-from fleet_model.durable import write_durably
 from fleet_model.errors import TrainingError, one_line
 from fleet_model.profiles.profile import (
     GROUP,
@@ -28,7 +27,6 @@ from fleet_model.profiles.profile import (
 from fleet_model.protocol.example_counts import UNREADABLE
 from fleet_model.types import PROFILE, Checkpoint, Example, Instruction, Tensor, Update
 
-TOLD = "profile.json"  # in the folder of what was told before
 _LONGEST = 64  # characters of a source, a label
 log = logging.getLogger(__name__)
 
@@ -64,16 +62,18 @@ def profile_reply(
         found |= {
             notes[key].name: row for key, row in zip(part.keys, rows["embedding"], strict=True)
         }
-    known = {note.name: note for note in notes.values() if note.name in found}
-    before = _told_before(sent / TOLD)
-    choice = choose([known[name] for name in sorted(known)], before)
+    known = [note for note in notes.values() if note.name in found]
+    known.sort(key=lambda note: (note.source, note.name))
+    before = Told.read(sent)
+    choice = choose(known, before.last, before.ever)
     if not choice.groups:
         raise NoExamplesError(
             f"no source has {MIN_RECORDS} records of {MIN_AUTHORS} authors, of whom none has more "
             "than half, which a profile needs",
             unreadable,
         )
-    _keep(sent / TOLD, choice, before)
+    before.add(choice.groups)
+    before.save(sent)
     profile = _profile(choice, known, found)
     told = sum(one.whole.records for one in profile.values())
     log.info("a profile of %d sources, at least %d records", len(profile), told)
@@ -95,26 +95,30 @@ def profile_reply(
 
 def _noting(examples: Iterable[Example], notes: dict[str, Note]) -> Iterator[Example]:
     """Pass examples on, each record once, and write down what is known of them."""
-    seen = set[str]()
+    seen = set[tuple[str, str]]()
     for example in examples:
         text, image = _said(example.raw)
         about = {name: one_line(str(value)) for name, value in example.targets.items()}
         source, author = about.get("source", "")[:_LONGEST] or "records", about.get("author", "")
-        # By what it says, not by its place: a table that is made anew has the same records.
-        whole = "\0".join((source, author, text, Path(image).name))
-        name = hashlib.blake2b(whole.encode("utf-8", "replace"), digest_size=8).hexdigest()
-        if name in seen:
+        # By what it says, not by its place or source: a table that is made anew, or says "board"
+        # where it said "forum", has the same records.
+        name = f"{_digest(text, Path(image).name)}:{_digest(author) if author else ''}"
+        if (source, name) in seen:
             continue
-        seen.add(name)
+        seen.add((source, name))
         notes[example.key] = Note(
             name=name,
             source=source,
-            author=author,
             label=about.get("topic", "")[:_LONGEST],
             terms=terms_of(text),
             topics=topics_of(text),
         )
         yield example
+
+
+def _digest(*parts: str) -> str:
+    whole = "\0".join(parts).encode("utf-8", "replace")
+    return hashlib.blake2b(whole, digest_size=8).hexdigest()
 
 
 def _said(raw: object) -> tuple[str, str]:
@@ -125,13 +129,13 @@ def _said(raw: object) -> tuple[str, str]:
     return "\n".join(filter(None, texts)), raw.image
 
 
-def _profile(choice: Choice, known: Mapping[str, Note], found: Mapping[str, Tensor]) -> Profile:
+def _profile(choice: Choice, known: Sequence[Note], found: Mapping[str, Tensor]) -> Profile:
     profile = {}
     for source, topic in choice.groups:
         if topic:
             continue
         names = choice.groups[source, ""]
-        notes = [known[name] for name in sorted(names)]
+        notes = [note for note in known if note.source == source and note.name in names]
         profile[source] = SourceProfile(
             whole=_group(names, found),
             topics={
@@ -149,30 +153,3 @@ def _group(names: Names, found: Mapping[str, Tensor]) -> Group:
     rows = np.stack([found[name] for name in sorted(names)])
     mean = rows.mean(0, dtype=np.float64).astype(np.float32)
     return Group(records=told_count(len(names)), mean=mean)
-
-
-def _told_before(file: Path) -> dict[Key, Names]:
-    """Return what was told last; raises TrainingError for a damaged file."""
-    try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        return {(source, topic): frozenset(names) for source, topic, names in told}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError):
-        raise TrainingError(
-            f"{file.name} in the state directory is damaged, so it is not known what was told "
-            "before; remove it, and a profile is told anew"
-        ) from None
-
-
-def _keep(file: Path, choice: Choice, before: Mapping[Key, Names]) -> None:
-    """Keep what is told before it is sent, and what was told of other groups."""
-    told = {**before, **choice.groups}
-    rows: Sequence[object] = [[*key, sorted(names)] for key, names in sorted(told.items())]
-    try:
-        write_durably(file, json.dumps(rows))
-    except OSError as error:
-        raise TrainingError(
-            f"no profile is told, for what was told cannot be kept ({error.strerror}); check the "
-            "disk of the state directory"
-        ) from None

@@ -5,9 +5,9 @@ import pytest
 from edge_agent.training.profiles.groups import Note, choose, counted, is_enough
 
 
-def notes(count, authors=5, start=0, source="board", **fields):
+def notes(count, authors=5, start=0, source="board", of="", **fields):
     return [
-        Note(name=f"{source}{n}", source=source, author=f"a{n % authors}", **fields)
+        Note(name=f"{of or source}{n}:a{n % authors}", source=source, **fields)
         for n in range(start, start + count)
     ]
 
@@ -29,7 +29,7 @@ def names(of):
     ],
 )
 def test_a_group_has_twenty_records_of_five_authors_of_whom_none_has_more_than_half(group, enough):
-    assert is_enough(group) is enough
+    assert is_enough(names(group)) is enough
 
 
 def test_sources_are_told_each_for_itself_and_small_ones_not_at_all():
@@ -40,7 +40,7 @@ def test_sources_are_told_each_for_itself_and_small_ones_not_at_all():
 
 
 def test_records_without_an_author_are_of_one():
-    unknown = [Note(name=str(n), source="board", author="") for n in range(100)]
+    unknown = [Note(name=f"{n}:", source="board") for n in range(100)]
     assert choose(unknown, {}).groups == {}
 
 
@@ -80,6 +80,60 @@ def test_a_source_that_has_lost_a_few_records_waits():
     assert choose(first[1:], told).groups == {}
     assert choose(first[1:], told).waiting == 59
     assert choose(first[20:], told).groups == {("board", ""): names(first[20:])}
+
+
+def test_a_source_that_has_lost_all_of_one_author_waits():
+    first = [*notes(40), *notes(20, start=40, authors=1)]
+    told = choose(first, {}).groups
+    assert set(told) == {("board", "")}
+    assert choose(first[:40], told).groups == {}
+    assert choose(first[20:40], told).groups == {}, "40 are gone, of whom a0 had 24"
+
+
+def test_neither_what_came_nor_what_went_is_a_few():
+    first = notes(60)
+    told = choose(first, {}).groups
+    assert choose([*first[1:], *notes(40, start=60)], told).groups == {}, "one is gone"
+    assert choose([*first[20:], *notes(19, start=60)], told).groups == {}, "19 are new"
+    now = [*first[20:], *notes(20, start=60)]
+    assert choose(now, told).groups == {("board", ""): names(now)}
+
+
+def test_a_hundred_topics_are_told():
+    many = notes(20, topics=frozenset(f"t{n:03}" for n in range(101)))
+    assert [topic for _, topic in choose(many, {}).groups] == [
+        "",
+        *(f"t{n:03}" for n in range(100)),
+    ]
+
+
+def test_a_topic_is_held_against_all_that_was_ever_told():
+    arms, other = topical(29, "arms", 0), notes(1, start=29)
+    first = choose([*arms, *other], {}).groups
+    assert set(first) == {("board", "")}
+    more = [*arms, *other, *notes(20, start=30)]
+    second = choose(more, first)
+    assert second.groups == {("board", ""): names(more)}, "all but one were told"
+    third = choose(more, second.groups, first.values())
+    assert third.groups == second.groups
+    assert set(choose(more, {}).groups) == {("board", ""), ("board", "arms")}, "nothing was told"
+
+
+def test_the_same_records_under_another_source_are_the_same():
+    told = choose(notes(30), {}).groups
+    assert choose(notes(31, source="forum", of="board"), told).groups == {}
+    assert choose(notes(50, source="forum", of="board"), told).groups.keys() == {("forum", "")}
+    both = [*notes(30), *notes(31, source="forum", of="board")]
+    assert choose(both, {}).groups == {("board", ""): names(notes(30))}
+
+
+def test_twenty_sources_are_told_first_those_that_were():
+    many = [note for n in range(25) for note in notes(20, source=f"s{n:02}")]
+    assert [source for source, _ in choose(many, {}).groups] == [f"s{n:02}" for n in range(20)]
+    told = {("s24", ""): names(many[-20:])}
+    assert [source for source, _ in choose(many, told).groups][:2] == ["s24", "s00"]
+    assert len(choose(many, told).groups) == 20
+    assert choose(many, {}).waiting == 100
 
 
 def test_a_topic_that_has_gained_a_few_waits_while_its_source_goes_on():

@@ -97,7 +97,7 @@ def single(trainer, start, folder, row):
 
 def test_counts_terms_and_means_are_those_of_the_records(trainer, start, tmp_path):
     rows = [*posts(28, "board"), *posts(14, "board", text="say {color} twice", first=28)]
-    rows += posts(23, "field", topic="pick")
+    rows += posts(23, "field", first=100, topic="pick")
     update = told(trainer, start, write(tmp_path / "a", rows), tmp_path / "sent")
     assert (update.kind, update.base_version, update.weights) == (PROFILE, 3, {})
     found = unpack_profile(update.groups["profile"])
