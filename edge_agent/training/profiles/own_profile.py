@@ -11,7 +11,7 @@ import numpy as np
 from edge_agent.training.adapted_model import started, tensors_of
 from edge_agent.training.profiles.groups import Choice, Names, Note, choose, counted
 from edge_agent.training.profiles.told import Told
-from edge_agent.training.profiles.words import terms_of, topics_of
+from edge_agent.training.profiles.words import author_of, terms_of, topics_of
 from edge_agent.training.trainer import Learner, NoExamplesError, encoded_rows
 from fleet_model.errors import TrainingError, one_line
 from fleet_model.profiles.profile import (
@@ -99,7 +99,8 @@ def _noting(examples: Iterable[Example], notes: dict[str, Note]) -> Iterator[Exa
     for example in examples:
         text, image = _said(example.raw)
         about = {name: one_line(str(value)) for name, value in example.targets.items()}
-        source, author = about.get("source", "")[:_LONGEST] or "records", about.get("author", "")
+        source = about.get("source", "")[:_LONGEST] or "records"
+        author = author_of(about.get("author", ""))
         # By what it says, not by its place or source: a table that is made anew, or says "board"
         # where it said "forum", has the same records.
         name = f"{_digest(text, Path(image).name)}:{_digest(author) if author else ''}"

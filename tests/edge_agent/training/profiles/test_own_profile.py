@@ -203,6 +203,10 @@ def test_too_few_records_tell_nothing_and_a_copy_is_none(trainer, start, tmp_pat
     table = write(tmp_path / "c", posts(100, "board", authors=1))
     with pytest.raises(NoExamplesError, match="no source has 20 records of 5 authors"):
         told(trainer, start, table, tmp_path / "sent")
+    ways = ["Ada", "@ada", "ADA", " ada", "a d a", "", "None", "-", "unknown", "N/A"]
+    rows = [{**row, "author": ways[n % 10]} for n, row in enumerate(posts(60, "board"))]
+    with pytest.raises(NoExamplesError, match="no source has 20 records of 5 authors"):
+        told(trainer, start, write(tmp_path / "d", rows), tmp_path / "sent")
     assert not (tmp_path / "sent" / "profile.json").exists()
 
 
