@@ -9,10 +9,9 @@ from cloud_server.pipelines.options import PipelineJob, PipelineOptions
 from cloud_server.pipelines.places import data_at, deliver, model_at, require_out
 from cloud_server.pipelines.prepare import prepare
 from cloud_server.pipelines.results import METRICS, PICTURE
-from cloud_server.pipelines.steps import content_digest, folder_of, key_of, step
+from cloud_server.pipelines.steps import content_digest, folder_of, key_of, step, working_folder
 from cloud_server.pipelines.tokens import tokenize
 from cloud_server.pipelines.training import train
-from fleet_model.durable import make_directory, telling_of_the_disk
 
 _READING = {"text", "label", "labels", "encoding", "held_out"}  # what `prepare` goes by
 _TOKENS = {"max_length"}  # what `tokenize` goes by besides
@@ -91,9 +90,7 @@ def found(job: PipelineJob, tell: Progress) -> Found:
         FleetError: one of them, or the place for the result, is not as it should be.
     """
     require_out(job.out, job.bucket)
-    work = job.work.absolute()
-    with telling_of_the_disk(str(job.work), "name another folder: --work"):
-        make_directory(work)
+    work = working_folder(job.work)
     return Found(
         data_at(job.data, work, job.bucket, tell), model_at(job.model, work, job.bucket, tell)
     )

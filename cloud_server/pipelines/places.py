@@ -11,7 +11,12 @@ from typing import Any, TypeVar
 from cloud_server.models.backend import Progress
 from cloud_server.models.hub import fetched, is_hub_name
 from cloud_server.pipelines.tokens import CONFIG
-from fleet_model.durable import making_folder, telling_of_the_disk, write_durably
+from fleet_model.durable import (
+    making_folder,
+    rename_durably,
+    sync_file_system,
+    telling_of_the_disk,
+)
 from fleet_model.errors import CheckpointError, ConnectionFailed, FrameError, SettingsError
 from fleet_model.workloads.text_classifier.tokens import TOKENIZER
 
@@ -114,10 +119,11 @@ def deliver(result: Path, told: Mapping[str, Any], where: str, options: Mapping[
         for leftover in (former, aside):
             shutil.rmtree(leftover, ignore_errors=True)
         shutil.copytree(result, aside / "result")
-        write_durably(aside / "result" / DONE, text)
+        (aside / "result" / DONE).write_text(text, "utf-8")
+        sync_file_system(aside)  # before it gets its name, all that is in it must be durable
         if path.exists():
             path.rename(former)
-        (aside / "result").rename(path)
+        rename_durably(aside / "result", path)
         for leftover in (former, aside):
             shutil.rmtree(leftover, ignore_errors=True)
 

@@ -9,13 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from cloud_server.models.backend import Progress
-from fleet_model.durable import making_folder, telling_of_the_disk
+from fleet_model.durable import make_directory, making_folder, telling_of_the_disk
 from fleet_model.files.folders import unreadable
 
 _ROOT = Path(__file__).parents[2]
 # What of this project decides a step's result, and the libraries that do.
 _SOURCES = ("cloud_server/pipelines", "fleet_model")
 _LIBRARIES = ("numpy", "pyarrow", "safetensors", "tokenizers", "torch", "transformers")
+
+
+def working_folder(work: Path) -> Path:
+    """Make the folder of the steps' results and return its absolute path; raises StorageError."""
+    with telling_of_the_disk(str(work), "name another folder: --work"):
+        make_directory(work)
+    return work.absolute()
 
 
 def step(work: Path, name: str, key: str, make: Callable[[Path], None], progress: Progress) -> Path:

@@ -36,7 +36,6 @@ from fleet_model.bundle import (
     sha256_of,
 )
 from fleet_model.durable import (
-    fsync_directory,
     link_or_copy,
     make_directory,
     point_durably,
@@ -184,10 +183,12 @@ class Models:
         return self._root / "versions" / name
 
     def add_files(self, name: str, files: Mapping[str, FileEntry], store: ModelStore) -> None:
-        """Put further published files into the folder of a version; raises as `stage`."""
+        """Put further published files into the folder of a version; raises as `stage`.
+
+        Their names are safe when the caller has synced the folder.
+        """
         with self.disk():
             self._assemble(self.folder(name), files, store)
-            fsync_directory(self.folder(name))
 
     def trainer(self, store: ModelStore, entry: FileEntry, part: str) -> tuple[TrainerSpec, Path]:
         """Return a trainer specification and the directory of its verified files.

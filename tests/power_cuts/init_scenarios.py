@@ -4,7 +4,9 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from power_cuts import Scenario
 from recorder import mark
@@ -256,3 +258,58 @@ def _kit_fits(root: Path) -> bool:
 
 
 REPAIR = Scenario(prepare=_without_kit, act=_repair, observe=_kit_fits, resume=_repair)
+
+
+def _make_key(root: Path) -> None:
+    from cloud_server.departments.service import _key
+
+    assert _key(_fleet(root)) == _departments_key(root)
+    mark()
+
+
+def _departments_key(root: Path) -> str:
+    """Return the key that clients send, "" for none; it is whole."""
+    file = _fleet(root).secrets / "departments.key"
+    if not file.exists():
+        return ""
+    key = file.read_text("ascii").strip()
+    assert len(key) == 46
+    return key
+
+
+DEPARTMENTS_KEY = Scenario(
+    prepare=lambda root: _fleet(root).secrets.mkdir(parents=True),
+    act=_make_key,
+    observe=_departments_key,
+    resume=_make_key,
+    settled=lambda root: bool(_departments_key(root)),
+)
+
+
+def _import_out(root: Path) -> None:
+    """Write an imported engine's bundle as a folder; what writes its files was tested elsewhere."""
+    import cloud_server.importing
+    from cloud_server.importing import ImportPlan, write_out
+
+    def write(*given: Any) -> None:
+        for name in (MANIFEST, "head.tflite"):
+            shutil.copy(TINY / name, given[-1])
+
+    if not (root / "out").exists():
+        made: Any = SimpleNamespace(plan=ImportPlan(file=TINY), workload=None)
+        with mock.patch.object(cloud_server.importing, "write_imported", write):
+            write_out(_fleet(root), made, root / "out")
+    mark()
+
+
+def _written_out(root: Path) -> bool:
+    if not (root / "out").exists():
+        return False
+    manifest = parse_manifest((root / "out" / MANIFEST).read_bytes())
+    require_file(root / "out" / "head.tflite", manifest.files["head.tflite"])
+    return True
+
+
+IMPORT_OUT = Scenario(
+    prepare=_initialize, act=_import_out, observe=_written_out, resume=_import_out
+)

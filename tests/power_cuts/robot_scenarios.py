@@ -282,7 +282,7 @@ ADOPT = Scenario(
 
 
 @contextmanager
-def _without_links() -> Iterator[None]:
+def without_links() -> Iterator[None]:
     """Be a robot whose disk is FAT or exFAT, as far as links go."""
 
     def refused(*_: object, **__: object) -> None:
@@ -293,7 +293,7 @@ def _without_links() -> Iterator[None]:
 
 
 def _install_on_fat(root: Path, version: int) -> None:
-    with _without_links():
+    with without_links():
         _install_version(root, version)
 
 

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict
 from cloud_server.compression.recipes.recipe import read_recipe
 from cloud_server.compression.recipes.sweep import Limits, Variant, parsed, picked, variants
 from cloud_server.models.backend import NOTE, Progress
-from fleet_model.durable import make_directory, telling_of_the_disk
 from fleet_model.errors import CheckpointError, ExportError, WithheldError
 
 if TYPE_CHECKING:
@@ -41,6 +40,7 @@ def run_compression(job: CompressJob, tell: Progress) -> dict[str, Any]:
     from cloud_server.compression.recipes.chain import Chain
     from cloud_server.compression.recipes.results import written
     from cloud_server.pipelines.places import require_out
+    from cloud_server.pipelines.steps import working_folder
 
     recipe = read_recipe(job.pipeline)
     if job.checkpoint.suffix != ".keras" or not job.checkpoint.is_file():
@@ -51,9 +51,7 @@ def run_compression(job: CompressJob, tell: Progress) -> dict[str, Any]:
     require_out(str(job.out), {})
     grid = {**recipe.sweep, **dict(map(parsed, job.sweep))}
     several = variants(recipe, grid)
-    work = job.work.absolute()
-    with telling_of_the_disk(str(job.work), "name another folder: --work"):
-        make_directory(work)
+    work = working_folder(job.work)
     chain = Chain(job.checkpoint, work, tell)
     found, refused = _all_files(chain, several, tell)
     measures = chain.measured(recipe, found)

@@ -88,11 +88,13 @@ def collect(exports: Sequence[Export], into: Path) -> Collected:
     told, seen, kept = Collected(), set[bytes](), set[str]()
     files = [(export, file) for export in exports for file in files_of(export.path, told.damage)]
     room = telling_of_the_disk(into.name, "make room, or choose another folder: --out")
-    with room, writing(into / RECORDS) as table:
-        for export, file in files:
-            for found in posts_of(file, told.damage):
-                told.found += 1
-                kept.add(_add(found, export, into, table, seen, told))
+    with room:
+        with writing(into / RECORDS) as table:
+            for export, file in files:
+                for found in posts_of(file, told.damage):
+                    told.found += 1
+                    kept.add(_add(found, export, into, table, seen, told))
+        # After the table has its place: the one before needs its pictures until then.
         for picture in (into / IMAGES).glob("*.*"):  # of an earlier call, and nobody else's
             if f"{IMAGES}/{picture.name}" not in kept and _is_copy(picture):
                 picture.unlink(missing_ok=True)

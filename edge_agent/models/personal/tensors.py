@@ -18,7 +18,7 @@ from typing import Any
 from edge_agent.models.deploy import Models
 from edge_agent.robot.kept_tensors import keep, read_kept
 from fleet_model.bundle import Manifest, TrainerSpec, sha256_of_file
-from fleet_model.durable import link_or_copy, remove_asides, remove_durably
+from fleet_model.durable import fsync_directory, link_or_copy, remove_asides, remove_durably
 from fleet_model.errors import BundleError, CheckpointError, TrainingError
 from fleet_model.personal.tensors import OWN, OWN_END, SPEC, trainer_files, trainer_of
 from fleet_model.signatures import TRAINER_GRAPH, WEIGHTS
@@ -134,6 +134,7 @@ def put_beside(
         if not beside.exists():
             # The file of the state folder is replaced, never changed: it may have both names.
             link_or_copy(own, beside)
+        fsync_directory(bundle)  # before a choice names what is in it
     return beside.name, ""
 
 
