@@ -36,6 +36,7 @@ from fleet_model.bundle import (
     sha256_of,
 )
 from fleet_model.durable import (
+    fsync_directory,
     link_or_copy,
     make_directory,
     point_durably,
@@ -290,6 +291,8 @@ class Models:
             unused = status.st_nlink - links[status.st_ino] == 1
             if unused and not (path.suffix == PART and is_young):
                 path.unlink()
+        if gone:  # a power cut must not bring an object back when its folder is gone
+            fsync_directory(self._root / "objects")
         for folder in gone:
             shutil.rmtree(folder)
 
