@@ -39,11 +39,25 @@ def _image_folder() -> Path:
     return folder
 
 
+def _with_boxes() -> Path:
+    """Return a YOLO data set: only pictures that somebody has looked at have a file of boxes."""
+    folder = _SOURCES / "boxes"
+    if not folder.exists():
+        for number in range(5):
+            for part in ("images", "labels"):
+                (folder / part).mkdir(parents=True, exist_ok=True)
+            (folder / "images" / f"{number}.jpg").write_bytes(_picture(number))
+            (folder / "labels" / f"{number}.txt").write_text("0 0.5 0.5 0.25 0.5\n")
+        (folder / "data.yaml").write_text("train: images\nval: images\nnames:\n  0: cup\n")
+    return folder
+
+
 def _extraction(format_name: str) -> Scenario:
     def act(root: Path) -> None:
         output._BATCH_FRAMES = 2  # several commits for few pictures
-        out = root / "sets" / "monday"
-        extract(ExtractOptions(paths=(_image_folder(),), out=out, format=format_name))
+        out, boxes = root / "sets" / "monday", format_name in ("yolo", "coco")
+        paths = (_with_boxes() if boxes else _image_folder(),)
+        extract(ExtractOptions(paths=paths, out=out, format=format_name))
         mark()
 
     def observe(root: Path) -> str:

@@ -15,6 +15,7 @@ from cloud_server.rounds import fleet as seam
 from cloud_server.rounds.fleet import Clock, Participant, Reply
 from cloud_server.rounds.reply_spool import Kept
 from cloud_server.rounds.round_journal import DiskJournal, OpenRound, Ticket
+from cloud_server.runs import conditions
 from cloud_server.runs.run_rounds import RunSpan, close_rounds
 from cloud_server.state.checkpoints import Checkpoints
 from cloud_server.state.directory import ServerDirectory
@@ -187,4 +188,20 @@ ROUNDS = Scenario(
     resume=_close_rounds,
     settled=lambda root: (_closed(root), Checkpoints(ServerDirectory(root).checkpoints).versions()),
     between=_without_line,
+)
+
+
+def _note_conditions(root: Path) -> None:
+    """Begin a run, and go on with it under other settings."""
+    for first, quorum in ((1, 2), (4, 3)):
+        settings = ServerSettings(rounds=RoundSettings(quorum=quorum))
+        conditions.note(root, first, settings, "ab" * 32)
+        mark()
+
+
+CONDITIONS = Scenario(
+    prepare=lambda root: None,
+    act=_note_conditions,
+    observe=lambda root: [one.from_round for one in conditions.read(root)],
+    resume=_note_conditions,
 )

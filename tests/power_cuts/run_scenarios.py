@@ -34,6 +34,7 @@ SCENARIOS = {
     "publish": "server_scenarios:PUBLISH",
     "rollback": "server_scenarios:ROLLBACK",
     "journal": "round_scenarios:JOURNAL",
+    "conditions": "round_scenarios:CONDITIONS",
     "pause": "robot_scenarios:PAUSE",
     "move": "robot_scenarios:MOVE",
     "status": "robot_scenarios:STATUS",
