@@ -39,6 +39,7 @@ class Kind(str, Enum):
     safetensors = "safetensors"
     peft = "peft"
     merged = "merged"
+    bundle = "bundle"
 
 
 app = typer.Typer(no_args_is_help=True, help="Published models.")
@@ -180,7 +181,7 @@ def models_unpin(directory: Directory, version: Version, channel: Lineage = "") 
 def models_export(
     directory: Directory,
     kind: Annotated[Kind, typer.Option("--format", help="what reads it")],
-    file: Annotated[Path, typer.Option("--out", help="new file")],
+    file: Annotated[Path, typer.Option("--out", help="new file; of bundle a new folder")],
     version: Annotated[int | None, typer.Option(min=0, help="default: the newest")] = None,
     channel: Lineage = "",
 ) -> None:
@@ -190,10 +191,17 @@ def models_export(
     elsewhere: the inputs and outputs have the names of the workload. The labels are in each file.
     peft writes the adapter of a language model, as a .zip of the two files that peft loads, merged
     the whole model with the adapter in its kernels, as a .zip of a folder that transformers loads.
+    bundle is the folder that robots install: `edge-agent serve --bundle` serves it anywhere.
     """
+    from cloud_server.models.bundle_folder import export_bundle
     from cloud_server.models.model_file import export_model
 
     server_dir = trained_of(directory, channel)
+    if kind is Kind.bundle:
+        version = export_bundle(server_dir, version, file)
+        size = sum(one.stat().st_size for one in file.iterdir())
+        typer.echo(f"{file}: version {version}, {size} bytes")
+        return
     with with_steps("export") as tell:
         version, error = export_model(server_dir, version, kind.value, file, tell)
     checked = "" if error is None else f", checked: relative difference {error:.1e}"

@@ -29,8 +29,12 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_address(text: str) -> Address:
+def parse_address(text: str, *, pod: bool = False) -> Address:
     """Return an address.
+
+    Args:
+        text: as in agent.toml.
+        pod: whether other machines may reach it: something before it decides who does.
 
     Raises:
         ValueError: it is none, or one that other machines reach; the text says why.
@@ -46,7 +50,7 @@ def parse_address(text: str) -> Address:
     host = host.removeprefix("[").removesuffix("]")
     if not (port.isdecimal() and port.isascii() and 0 <= int(port[:6]) < 65536 and host):
         raise ValueError("expected 127.0.0.1:PORT, [::1]:PORT, localhost:PORT or unix:/PATH")
-    if not _is_loopback(host):
+    if not _is_loopback(host) and not (pod and _is_number(host)):
         raise ValueError(
             f"{host} is reached by other machines, and requests are neither encrypted nor "
             "authenticated; serve on 127.0.0.1, [::1] or unix:/PATH, and put a proxy before it "
@@ -131,6 +135,14 @@ def remove(address: Address) -> None:
     if address.path:
         with suppress(OSError):
             os.unlink(address.path)  # noqa: PTH108
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:

@@ -33,8 +33,9 @@ class RefusalError(Exception):
 class RestApp:
     """An ASGI application."""
 
-    def __init__(self, inference: Inference, bounds: Bounds) -> None:
-        self._inference = inference
+    def __init__(self, inference: Inference, bounds: Bounds, *, any_host: bool = False) -> None:
+        """Make it; `any_host`: also answer requests that name another host (in a pod)."""
+        self._inference, self._any_host = inference, any_host
         self._max_body, self._slow_s = bounds.max_body, bounds.slow_s
         self._max_arriving = bounds.max_body * bounds.bodies
         self._arriving = 0  # bytes of requests that are not whole
@@ -67,7 +68,8 @@ class RestApp:
 
     async def _answered(self, scope: Scope, receive: Receive) -> tuple[int, Body]:
         headers = dict(scope["headers"])
-        _require_local(scope, headers)
+        if not self._any_host:
+            _require_local(scope, headers)
         path = scope["path"].rstrip("/") or "/"
         parts = path.split("/")[1:]
         if parts[:2] == ["v2", "models"] and len(parts) > 2:

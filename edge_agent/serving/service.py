@@ -21,6 +21,7 @@ from edge_agent.robot.local_address import (
 from edge_agent.robot.serve_settings import ServeSettings
 from edge_agent.serving.http import GRACE_S, start_http
 from edge_agent.serving.inference import Bounds, Inference
+from edge_agent.serving.rest import RestApp
 from edge_agent.serving.served import served_models
 from edge_agent.serving.turns import Turns
 from fleet_model.command_line.systemd import notify, watchdog_s
@@ -39,13 +40,14 @@ BODIES = 8  # of the longest size, in memory at once
 log = logging.getLogger(__name__)
 
 
-def serve(settings: ServeSettings, current: Path, precision: str) -> None:
+def serve(settings: ServeSettings, current: Path, precision: str, *, pod: bool = False) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
         settings: addresses and bounds.
         current: the agent's link to the model in use, or a bundle directory.
         precision: "fp32" or "int8".
+        pod: whether other machines may ask, by any name: something before it decides who does.
 
     Raises:
         SettingsError: an address is taken or none is given, or a package is missing.
@@ -57,7 +59,7 @@ def serve(settings: ServeSettings, current: Path, precision: str) -> None:
         )
     if not (settings.rest or settings.grpc):
         raise SettingsError("serve.rest and serve.grpc are both empty: nothing would be served")
-    main = _serve(settings, current, precision)
+    main = _serve(settings, current, precision, pod)
     if not _is_installed("uvloop"):
         asyncio.run(main)
         return
@@ -66,7 +68,7 @@ def serve(settings: ServeSettings, current: Path, precision: str) -> None:
     uvloop.run(main)
 
 
-async def _serve(settings: ServeSettings, current: Path, precision: str) -> None:
+async def _serve(settings: ServeSettings, current: Path, precision: str, pod: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -86,9 +88,10 @@ async def _serve(settings: ServeSettings, current: Path, precision: str) -> None
     with _removed(addresses):
         rest = grpc_server = None
         if settings.rest:
-            rest = await _start_rest(parse_address(settings.rest), inference, bounds, addresses)
+            app = RestApp(inference, bounds, any_host=pod)
+            rest = await _start_rest(parse_address(settings.rest, pod=pod), app, bounds, addresses)
         if settings.grpc:
-            address = parse_address(settings.grpc)
+            address = parse_address(settings.grpc, pod=pod)
             grpc_server = await _start_grpc(address, inference, bounds, addresses)
         watching = asyncio.create_task(_feed_watchdog())
         following = asyncio.create_task(_follow(current, precision, settings.threads, answers))
@@ -137,13 +140,11 @@ async def _follow(current: Path, precision: str, threads: int, answers: Any) -> 
 
 
 async def _start_rest(
-    address: Address, inference: Inference, bounds: Bounds, addresses: list[Address]
+    address: Address, app: RestApp, bounds: Bounds, addresses: list[Address]
 ) -> "tuple[uvicorn.Server, asyncio.Task[None]]":
-    from edge_agent.serving.rest import RestApp
-
     listener = listen(address)
     addresses.append(address)
-    server, task = await start_http(RestApp(inference, bounds), listener, bounds.slow_s)
+    server, task = await start_http(app, listener, bounds.slow_s)
     log.info("REST on %s", _bound(address, listener.getsockname()))
     return server, task
 

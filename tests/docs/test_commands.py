@@ -84,6 +84,10 @@ COVERED = {
         "tests/end_to_end/test_vision_language.py",
         '"vision-language"',
     ),
+    "cloud-server models export fleet --format bundle": (
+        "tests/deploy/test_predictor.py",
+        "export_bundle",
+    ),
     "cloud-server models export fleet --format merged": (
         "tests/end_to_end/test_vision_language.py",
         '"merged"',

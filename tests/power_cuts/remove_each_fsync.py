@@ -63,6 +63,9 @@ NEEDLESS = {
     "edge_agent/examples/texts/told.py:write_told:write_durably": (
         "what `status` tells of texts; a torn file tells nothing, and is written again"
     ),
+    "cloud_server/models/bundle_folder.py:export_bundle:making_folder": (
+        "a copy of what the store keeps, made again by the same command; `serve --pod` checks it"
+    ),
     "cloud_server/cli/profiles/profile_commands.py:profiles_export:write_durably": (
         "a file for people, made again by the same command"
     ),
@@ -76,7 +79,7 @@ NEEDLESS = {
         "the first step syncs the whole file system when its result gets its name"
     ),
     "cloud_server/state/model_store.py:DirectoryStore.fetch:writing": (
-        "robots fetch by HTTPS; only tests fetch from a directory"
+        "robots fetch by HTTPS; from a directory do tests, and an export, which can be made again"
     ),
 }
 # The scenario that notices, where those before it in the list would take long.
