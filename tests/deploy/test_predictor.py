@@ -16,7 +16,6 @@ import pytest
 from free_ports import free_port
 from tiny_versions import TINY
 
-from cloud_server.models.bundle_folder import export_bundle
 from fleet_model.bundle import MANIFEST, read_bundle, to_json
 from fleet_model.engine import TFLiteEngine
 
@@ -41,7 +40,13 @@ CASES = [RIGHT, {**RIGHT, "binary": False}, *({**RIGHT, **more} for more, _ in W
 def bundle(new_server_dir, tmp_path_factory):
     """Return the folder that `models export --format bundle` writes."""
     folder = tmp_path_factory.mktemp("mnt")
-    export_bundle(new_server_dir(folder / "server"), None, folder / "models")
+    server_dir = new_server_dir(folder / "server")
+    export = [sys.executable, "-m", "cloud_server.cli", "models", "export", str(server_dir.root)]
+    subprocess.run(
+        [*export, "--format", "bundle", "--out", str(folder / "models")],
+        check=True,
+        capture_output=True,
+    )
     return folder / "models"
 
 

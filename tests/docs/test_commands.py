@@ -86,7 +86,7 @@ COVERED = {
     ),
     "cloud-server models export fleet --format bundle": (
         "tests/deploy/test_predictor.py",
-        "export_bundle",
+        '"--format", "bundle"',
     ),
     "cloud-server models export fleet --format merged": (
         "tests/end_to_end/test_vision_language.py",
