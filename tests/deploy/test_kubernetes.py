@@ -21,8 +21,8 @@ from fleet_model.protocol.routes import ADMIN, CHANNEL, HELLO, OBJECT, ROBOT, WH
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
 DOCKERFILE = (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
-ONE_ROBOT = "one-robot"  # test_robot_model.py
-OVERLAYS = sorted(one.name for one in (FOLDER / "overlays").iterdir() if one.name != ONE_ROBOT)
+ELSEWHERE = {"one-robot", "vision-language"}  # test_robot_model.py, test_desks.py
+OVERLAYS = sorted({one.name for one in (FOLDER / "overlays").iterdir()} - ELSEWHERE)
 OLDEST, NEWEST = "1.28", "1.37"
 NO_SCHEMA = {"ServersTransport"}  # Traefik's own kind
 VERSION = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[0]
