@@ -54,7 +54,15 @@ DECIDING = (
 )  # fmt: skip
 FIRST = ROBOT + HELLO  # of a session
 HELD = ROBOT + NEWS  # it would have its turn for as long as it waits
-REFUSALS = {400, 401, 403, 405, 413, 415}  # answers that a robot with a good proof does not get
+TOO_LONG = 413
+REFUSALS = {
+    400,
+    401,
+    403,
+    405,
+    TOO_LONG,
+    415,
+}  # answers that a robot with a good proof does not get
 # So many seconds' worth of refusals at once: a site whose robots are not yet admitted.
 BURST_S = 60.0
 MAX_TRUSTED = 16384  # keys with a good proof, the latest: about 8 MB
@@ -198,7 +206,7 @@ class Guard:
             if visit.visitor and self._bounds.visitors:
                 longest = self._bounds.visitors.most_bytes(scope["path"])
         if size is None or size > longest:
-            return _Refusal(413, f"send at most {longest} bytes, not chunked")
+            return _Refusal(TOO_LONG, f"send at most {longest} bytes, not chunked")
         try:
             self._require_proof(visit, scope, size)
         except RefusedError as error:
@@ -229,8 +237,11 @@ class Guard:
         bounded = patient(send, self._bounds.limits.slow_s)
 
         async def watched(message: Message) -> None:
-            if message["type"] == "http.response.start" and not visit.operator:
-                message = self._judge(visit, message)
+            if message["type"] == "http.response.start":
+                if not visit.operator:
+                    message = self._judge(visit, message)
+                elif message["status"] == TOO_LONG:  # a part of it stays unread
+                    message = _closing(message)
             await bounded(message)
 
         return watched
@@ -246,7 +257,7 @@ class Guard:
             self._refusals.take(visit.address, self._bounds.clock())
         elif message["status"] != 429 or peer in self._trusted:
             return message
-        return {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        return _closing(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +304,11 @@ def _body_bytes(headers: Mapping[bytes, bytes]) -> int | None:
     if b"transfer-encoding" in headers or not length.isdigit() or len(length) >= 20:
         return None
     return int(length)
+
+
+def _closing(message: Message) -> Message:
+    """Return an answer's head that says that the connection ends."""
+    return {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
 
 
 async def _refuse(send: Send, refusal: _Refusal) -> None:

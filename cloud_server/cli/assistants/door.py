@@ -17,6 +17,7 @@ PATH = "/mcp"
 BURST_S = 20.0  # of refusals, as the server's own port has it
 HERE = ("localhost", "127.0.0.1", "::1")
 INVALID_REQUEST = -32600  # of JSON-RPC
+TOO_LONG = 413  # the SDK's answer
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -57,7 +58,7 @@ class Door:
             return
         refusal = self._refusal(scope)
         if refusal is None:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, _closing(send))
         else:
             await _refuse(send, *refusal)
 
@@ -110,6 +111,18 @@ def _twice(headers: Iterable[tuple[bytes, bytes]]) -> str:
     counts = Counter(name for name, _ in headers)
     deciding = (b"authorization", b"host", b"origin")
     return next((name.decode() for name in deciding if counts[name] > 1), "")
+
+
+def _closing(send: Send) -> Send:
+    """Return a `send` that says where the connection ends: of too long a body a part is unread."""
+
+    async def closing(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start" and message["status"] == TOO_LONG:
+            headers = [*message.get("headers", ()), (b"connection", b"close")]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return closing
 
 
 async def _refuse(send: Send, status: int, words: str, wait_s: float) -> None:
