@@ -23,7 +23,7 @@ PIPELINES_VENV := .venv-pipelines
 UV := $(TOOLS_VENV)/bin/uv
 SYSTEMD := $(TOOLS_VENV)/systemd
 SERVERS := $(TOOLS_VENV)/servers
-EXTRAS := agent keras server serve video bucket mcp tensorboard onnx onnxruntime kubernetes privacy simulation ros demo ros-dev text torch torch-server torch-dev pipelines pipelines-dev web test dev
+EXTRAS := agent keras server serve video bucket mcp tensorboard onnx onnxruntime kubernetes privacy simulation ros demo ros-dev text torch torch-server torch-dev pipelines kubeflow pipelines-dev web test dev
 
 # One thread per process: a demo runs many processes on few cores. No program here phones home.
 export OMP_NUM_THREADS := 1

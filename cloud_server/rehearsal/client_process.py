@@ -12,11 +12,13 @@ from types import TracebackType
 from typing import Any
 
 from fleet_model.errors import RoundError, TrainingError
-from fleet_model.types import Metrics, TrainConfig, Update, Weights
+from fleet_model.profiles.profile import GROUP
+from fleet_model.types import PROFILE, Metrics, TrainConfig, Update, Weights
 from fleet_model.weights import read_weights, write_weights
 
 # By its name: the server knows nothing of the agent, and loads no framework.
 PROGRAM = ("-m", "edge_agent.training.trainers.many_clients")
+_TOO_FEW = "NoExamplesError"  # the class of the trainer's error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +85,44 @@ class ClientProcess:
         found: Metrics = self._ask(data, version, weights, {})["metrics"]
         return found
 
+    def profile(self, data: ClientData, version: int, weights: Weights) -> Update | None:
+        """Return the first profile of one client; None where it has too few records for one.
+
+        Raises:
+            TrainingError: the model makes no profiles.
+            RoundError: the process has died.
+        """
+        made = Path(self._folder.name) / "profile"
+        with tempfile.TemporaryDirectory(dir=self._folder.name) as sent:
+            answer = self._answered(data, version, weights, {"profile": str(made), "sent": sent})
+        if answer.get("error") == _TOO_FEW:
+            return None
+        if "error" in answer:
+            raise TrainingError(str(answer["message"]))
+        tensors = {name: tensor.copy() for name, tensor in read_weights(made).items()}
+        return Update(
+            kind=PROFILE,
+            robot="",
+            base_version=version,
+            weights={},
+            groups={GROUP: tensors},
+            num_examples=int(answer["num_examples"]),
+            num_steps=0,
+            metrics=answer["metrics"],
+        )
+
     def _ask(
         self, data: ClientData, version: int, weights: Weights, more: Mapping[str, Any]
     ) -> dict[str, Any]:
+        answer = self._answered(data, version, weights, more)
+        if "error" in answer:
+            raise TrainingError(str(answer["message"]))
+        return answer
+
+    def _answered(
+        self, data: ClientData, version: int, weights: Weights, more: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return what the process says, which may be an error."""
         given = Path(self._folder.name) / "given"
         write_weights(given, weights)
         asked = {
@@ -97,10 +134,7 @@ class ClientProcess:
             "version": version,
             **more,
         }
-        answer = self._answer(asked)
-        if "error" in answer:
-            raise TrainingError(str(answer["message"]))
-        return answer
+        return self._answer(asked)
 
     def _answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         if self._child is None:

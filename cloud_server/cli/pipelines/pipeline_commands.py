@@ -8,16 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
+from cloud_server.cli.pipelines import kubeflow_commands
 from cloud_server.cli.terminal import Json, say, with_steps
 from fleet_model.errors import SettingsError
 
-app = typer.Typer(help="train a text classifier on this machine, for a fleet to start from")
+app = typer.Typer(
+    help="train a text classifier on this machine; departments as a Kubeflow pipeline"
+)
+app.add_typer(kubeflow_commands.app, name="kubeflow")
 _READING, _TRAINING, _PLACES = "Texts", "Training", "Places"
 
 
 @app.callback()
 def pipeline() -> None:
-    """Train a text classifier on this machine, for a fleet to start from."""
+    """Train a text classifier on this machine; departments as a Kubeflow pipeline."""
 
 
 @app.command("run")

@@ -11,7 +11,7 @@ from fleet_model.errors import RoundError, SettingsError
 
 if TYPE_CHECKING:
     from cloud_server.profiles.fusing import Fused
-    from fleet_model.profiles.profile import Group, SourceProfile
+    from fleet_model.profiles.profile import SourceProfile
 
 app = typer.Typer(no_args_is_help=True, help="What clients say of their records in sum.")
 Version = Annotated[
@@ -61,9 +61,11 @@ def profiles_show(
     json_output: Json = False,
 ) -> None:
     """Show the fused profile: general, and of each source."""
+    from cloud_server.profiles.values import values_of
+
     number, fused = _fused(directory, version)
     if json_output:
-        typer.echo(json.dumps(_values(number, fused)))
+        typer.echo(json.dumps(values_of(number, fused)))
         return
     if source:
         _show_one(_source(fused, source))
@@ -125,11 +127,12 @@ def profiles_export(
     version: Version = None,
 ) -> None:
     """Write the fused profile with its means, as JSON."""
+    from cloud_server.profiles.values import values_of
     from fleet_model.durable import telling_of_the_disk, write_durably
 
     number, fused = _fused(directory, version)
     with telling_of_the_disk(out.name, "choose another file: --out"):
-        write_durably(out, json.dumps(_values(number, fused, means=True), indent=1) + "\n")
+        write_durably(out, json.dumps(values_of(number, fused, means=True), indent=1) + "\n")
     console().print(f"profiles of version {number}: {out}", markup=False, soft_wrap=True)
 
 
@@ -190,26 +193,3 @@ def _show_one(one: "SourceProfile") -> None:
         ("what", "name", "records", "share"),
         [(what, name, str(count), f"{count / whole:.0%}") for what, name, count in rows],
     )
-
-
-def _values(version: int, fused: "Fused", *, means: bool = False) -> dict[str, Any]:
-    def group(of: "Group") -> dict[str, Any]:
-        return {"records": of.records, **({"mean": of.mean.tolist()} if means else {})}
-
-    def values(one: "SourceProfile") -> dict[str, Any]:
-        return {
-            **group(one.whole),
-            "topics": {topic: group(of) for topic, of in one.topics.items()},
-            "labels": dict(one.labels),
-            "terms": dict(one.terms),
-        }
-
-    return {
-        "version": version,
-        "general": values(fused.general),
-        "sources": {
-            name: {"robots": list(fused.robots[name]), **values(one)}
-            for name, one in fused.sources.items()
-        },
-        "left_out": list(fused.left_out),
-    }

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from cloud_server.state.round_record import RoundRecord
     from cloud_server.state.settings import ServerSettings
 
-_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".gz")
 _WHEN = ("before", "after")
 _HEAD = "round  clients    before     after  clusters   seconds"
 
@@ -61,6 +60,7 @@ def rehearse(asked: Asked) -> None:
     from cloud_server.initialize import InitPlan
     from cloud_server.rehearsal.rehearse import RUN, RehearsalPlan
     from cloud_server.rehearsal.rehearse import rehearse as run
+    from cloud_server.rehearsal.tables import tables_of_sites
 
     if asked.directory is None:
         raise SettingsError("--workload: name a new directory, which the fleet is made in")
@@ -69,7 +69,7 @@ def rehearse(asked: Asked) -> None:
             "--workload needs --checkpoint FOLDER, the model, and --data, a table of instructions "
             "that is dealt out, or one for each site"
         )
-    data, dealt = _sites(asked)
+    data, dealt = tables_of_sites(asked.data, asked.sites)
     config = parse_settings(asked.set)
     if asked.four_bits:
         config["dtype"] = "4bit"  # the workload says why not
@@ -116,34 +116,6 @@ def rehearse(asked: Asked) -> None:
     mean = f"loss {sum(losses) / len(losses):.4f}, the mean of clients" if losses else "no loss"
     typer.echo(f"learned: {mean}" + (f"; {without} could not measure" if without else ""))
     typer.echo(f"{folder}: adapters, sites, evaluations.json, learned.json")
-
-
-def _sites(asked: Asked) -> tuple[Mapping[str, Sequence[Path]], bool]:
-    """Return the tables of each site, and whether all sites share them."""
-    tables = [file for path in asked.data for file in _tables(path)]
-    if len(tables) == 1:
-        count = asked.sites or 1
-        return {f"site-{number + 1}": tables for number in range(count)}, True
-    found: dict[str, list[Path]] = {}
-    for file in tables:
-        found.setdefault(file.name.partition(".")[0], []).append(file)
-    if asked.sites is not None and asked.sites != len(found):
-        raise SettingsError(
-            f"--sites {asked.sites}: --data has tables of {len(found)} sites "
-            f"({', '.join(sorted(found))}); leave --sites out, or name one table"
-        )
-    return found, False
-
-
-def _tables(path: Path) -> list[Path]:
-    if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in _TABLES)
-        if not found:
-            raise SettingsError(f"--data {path}: holds no table; expected a .jsonl for each site")
-        return [file.absolute() for file in found]
-    if not path.is_file():
-        raise SettingsError(f"--data {path}: no such file or folder")
-    return [path.absolute()]
 
 
 def _adapter(asked: Asked) -> "AdapterPlan | None":

@@ -9,7 +9,8 @@ answers; tensors lie in files beside. The model is built once, and so are the cl
      "config": {...}, "update": FILE}
     {"num_examples": 80, "num_steps": 5, "metrics": {...}}   or   {"error": CLASS, "message": ...}
 
-Without "config" and "update" the weights are measured and nothing is trained.
+Without "config" and "update" the weights are measured and nothing is trained. With "profile" and
+"sent", a file and a folder, the client's profile is made, and nothing is trained either.
 """
 
 import json
@@ -27,6 +28,7 @@ from edge_agent.training.trainer import TRAINERS, Trainer
 from fleet_model.bundle import TRAINER, parse_trainer
 from fleet_model.errors import FleetError, TrainingError
 from fleet_model.loading import load_plugin
+from fleet_model.profiles.profile import GROUP
 from fleet_model.types import Checkpoint, Example, TrainConfig, Update
 from fleet_model.weights import read_weights, write_weights
 from fleet_model.workload import rebuild, takes_instructions
@@ -53,6 +55,8 @@ class ManyClients:
             config = TrainConfig(**asked["config"])
             update = self._trainer.fit(checkpoint, self._of(asked), config)
             write_weights(Path(asked["update"]), update.weights)
+        elif "profile" in asked:
+            update = self._profile(checkpoint, asked)
         else:
             update = self._measured(checkpoint, self._of(asked))
         return {
@@ -66,6 +70,14 @@ class ManyClients:
         if evaluate is None:
             raise TrainingError(f"{type(self._trainer).__name__} cannot measure")
         update: Update = evaluate(checkpoint, examples)
+        return update
+
+    def _profile(self, checkpoint: Checkpoint, asked: Mapping[str, Any]) -> Update:
+        profile = getattr(self._trainer, "profile", None)
+        if profile is None:
+            raise TrainingError(f"{type(self._trainer).__name__} makes no profiles")
+        update: Update = profile(checkpoint, self._of(asked), Path(asked["sent"]))
+        write_weights(Path(asked["profile"]), update.groups[GROUP])
         return update
 
     def _of(self, asked: Mapping[str, Any]) -> list[Example]:
