@@ -71,7 +71,7 @@ OFFENCES = [
         "import transformers",
     ),
     Offence(
-        "The server and its commands load neither PyTorch nor Flyte",
+        "The server and its commands load neither PyTorch nor Flyte nor kfp",
         "cloud_server/pipelines/child.py",
         "import cloud_server.pipelines.training",
     ),
@@ -79,6 +79,11 @@ OFFENCES = [
         "Only the tasks of the pipeline import Flyte",
         "cloud_server/pipelines/pipeline.py",
         "import flyte",
+    ),
+    Offence(
+        "Only what runs and compiles the Kubeflow pipeline imports kfp",
+        "cloud_server/kubeflow/stages.py",
+        "import kfp",
     ),
     Offence(
         "Only live topics talk to ROS 2",

@@ -1,4 +1,4 @@
-# Two images with PyTorch: a server of text models, and the tasks of `cloud-server pipeline run --flyte`:
+# Two images with PyTorch: a server of text models, and the tasks of `cloud-server pipeline`:
 #   docker buildx build -f deploy/docker/torch.Dockerfile --target torch -t fleetlearn/torch:0.1.0 .
 #   docker buildx build -f deploy/docker/torch.Dockerfile --target pipeline -t fleetlearn/pipeline:0.1.0 .
 # An index whose torch is built for CPUs alone saves 3 GB: --build-arg UV_INDEX=URL
@@ -19,7 +19,7 @@ FROM build AS build-torch
 RUN uv pip install --no-cache --compile-bytecode --python /opt/fleetlearn --constraint constraints.txt '.[torch-server]'
 
 FROM build AS build-pipeline
-RUN uv pip install --no-cache --compile-bytecode --python /opt/fleetlearn --constraint constraints.txt '.[pipelines]'
+RUN uv pip install --no-cache --compile-bytecode --python /opt/fleetlearn --constraint constraints.txt '.[kubeflow,pipelines]'
 
 FROM base AS torch
 RUN useradd --uid 10001 --home-dir /var/lib/cloud-server --shell /usr/sbin/nologin cloud-server \
@@ -32,7 +32,7 @@ EXPOSE 8443
 ENTRYPOINT ["cloud-server"]
 CMD ["start", "/var/lib/cloud-server/fleet"]
 
-# No entry point: a cluster of Flyte names the command of each task.
+# No entry point: a cluster of Flyte or Kubeflow names the command of each task.
 FROM base AS pipeline
 ENV DO_NOT_TRACK=1
 RUN useradd --uid 10001 --home-dir /var/lib/pipeline --shell /usr/sbin/nologin pipeline \

@@ -62,6 +62,8 @@ cloud-server profiles export DIR --out PLACE/profiles.json
 cloud-server mcp DIR
 cloud-server mcp DIR --allow-writes --http nowhere
 cloud-server pipeline run PLACE/out --data FRAMES/texts.csv --model FRAMES --work PLACE/work
+cloud-server pipeline kubeflow compile PLACE/fleet.yaml --data FRAMES
+cloud-server pipeline kubeflow run PLACE/out --data FRAMES --model FRAMES --work PLACE/work
 cloud-server compare BUNDLE FRAMES
 cloud-server compress FRAMES/a.keras --pipeline FRAMES/a.toml --out PLACE/out --work PLACE/work
 cloud-server compress FRAMES/a.keras --pipeline FRAMES/a.toml --publish DIR --max-drop 0.1

@@ -47,8 +47,8 @@ def test_both_files_begin_alike():
 
 
 def test_each_image_installs_an_extra_that_there_is():
-    extras = re.findall(r"'\.\[([\w-]+)\]'", TEXT)
-    assert extras == ["torch-server", "pipelines"]
+    extras = ",".join(re.findall(r"'\.\[([\w,-]+)\]'", TEXT)).split(",")
+    assert extras == ["torch-server", "kubeflow", "pipelines"]
     assert set(extras) <= PROJECT["optional-dependencies"].keys()
 
 
@@ -67,5 +67,6 @@ def test_the_image_of_the_tasks_is_the_one_that_is_built():
     tasks = (ROOT / "cloud_server" / "pipelines" / "flyte_tasks.py").read_text()
     image = f"fleetlearn/pipeline:{PROJECT['version']}"
     assert f'"{image}"' in tasks
+    assert f'"{image}"' in (ROOT / "cloud_server/cli/pipelines/kubeflow_commands.py").read_text()
     typed = [shlex.split(line) for line in re.findall(r"^#   (docker .*)$", TEXT, re.MULTILINE)]
     assert image in [words[words.index("-t") + 1] for words in typed]

@@ -118,6 +118,10 @@ COVERED = {
         '"adapters"',
     ),
     "edge-agent predict prompts.jsonl": ("tests/end_to_end/test_language_model.py", '"predict"'),
+    "cloud-server pipeline kubeflow": (
+        "tests/cloud_server/kubeflow/test_pipeline.py",
+        '"pipeline", "kubeflow"',
+    ),
     "cloud-server pipeline run": (
         "tests/cloud_server/pipelines/test_pipeline.py",
         '"pipeline", "run"',

@@ -78,6 +78,12 @@ NEEDLESS = {
     "cloud_server/pipelines/steps.py:working_folder:make_directory": (
         "the first step syncs the whole file system when its result gets its name"
     ),
+    "cloud_server/kubeflow/local_run.py:run_here:making_folder": (
+        "a pipeline on one machine; one that was cut is done again in another directory"
+    ),
+    "cloud_server/kubeflow/compiling.py:compile_pipeline:write_durably": (
+        "a file for people, made again by the same command"
+    ),
     "cloud_server/state/model_store.py:DirectoryStore.fetch:writing": (
         "robots fetch by HTTPS; from a directory do tests, and an export, which can be made again"
     ),
