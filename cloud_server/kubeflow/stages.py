@@ -195,7 +195,6 @@ def publish(fleet: Path, profiles: Path, into: Path, tell: Progress) -> Measures
 
 def _plan(prepared: Path, options: FleetOptions) -> RehearsalPlan:
     told = _read(prepared, "prepare")
-    rank = {} if options.rank is None else {"rank": options.rank}
     return RehearsalPlan(
         init=InitPlan(
             workload=options.workload,
@@ -205,7 +204,7 @@ def _plan(prepared: Path, options: FleetOptions) -> RehearsalPlan:
             port=8443,
             names=["localhost"],
             checkpoint=prepared / "base",
-            adapter=AdapterPlan(**rank),
+            adapter=AdapterPlan() if options.rank is None else AdapterPlan(rank=options.rank),
         ),
         data={site: [prepared / name for name in names] for site, names in told["sites"].items()},
         dealt=told["dealt"],
