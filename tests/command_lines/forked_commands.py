@@ -32,15 +32,18 @@ PROGRAMS = {
     "site-relay": site_relay.cli.main, "write": write,
 }  # fmt: skip
 LONGEST_S = 120
+# Flyte and kfp have an environment of their own.
+ELSEWHERE = (
+    "__main__", "flyte_tasks",
+    "kubeflow.compiling", "kubeflow.definition", "kubeflow.local_run",
+)  # fmt: skip
 
 
 def load():
     """Import whatever a command may import, so that no child does it again."""
     for package in (cloud_server, edge_agent, fleet_model):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.endswith(
-                ("__main__", "flyte_tasks")
-            ):  # Flyte has its own environment
+            if not module.name.endswith(ELSEWHERE):
                 importlib.import_module(module.name)
     import cv2  # noqa: F401
     import uvicorn  # noqa: F401
